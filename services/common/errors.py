@@ -1,0 +1,253 @@
+"""The one hierarchy of what can go wrong, for services and their callers alike.
+
+A class says its gRPC code, its reason (``leasegate.errors.v1.ErrorReason``) and whether a retry helps; ``services.common.rpc.status`` is the only
+place that turns it into a google.rpc.Status and back. Texts and metadata never hold a password, a token or a whole lease id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import grpc
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One wrong field of a request.
+
+    Attributes:
+        field: Path of the field as the caller knows it, such as ``spec.defaultTTL`` or ``postgres.database.url``.
+        description: What is wrong and what would be right.
+    """
+
+    field: str
+    description: str
+
+
+class LeasegateError(Exception):
+    """Base of all errors that may cross a process boundary.
+
+    Attributes:
+        code: gRPC status code.
+        reason: Name in ``ErrorReason`` without its prefix.
+        metadata: The dynamic parts of the message, for programs (https://google.aip.dev/193).
+        retry_after_s: Seconds after which a retry may help; None where it cannot.
+    """
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+    default_retry_after_s: ClassVar[float | None] = None
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata: Mapping[str, str] = metadata
+        self.retry_after_s = self.default_retry_after_s if retry_after_s is None else retry_after_s
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may succeed later without anybody changing anything."""
+        return self.retry_after_s is not None
+
+
+class SpecInvalid(LeasegateError):
+    """A field is wrong; the caller has to correct it."""
+
+    code, reason = grpc.StatusCode.INVALID_ARGUMENT, "SPEC_INVALID"
+
+    def __init__(self, message: str, *, violations: tuple[FieldViolation, ...] = (), **metadata: str) -> None:
+        super().__init__(message, **metadata)
+        self.violations = violations
+
+    @classmethod
+    def of(cls, *violations: FieldViolation) -> SpecInvalid:
+        """Make the error of one or more wrong fields."""
+        return cls("; ".join(f"{v.field}: {v.description}" for v in violations), violations=violations)
+
+
+class PathNotOwned(LeasegateError):
+    """The path is outside what this process may touch."""
+
+    code, reason = grpc.StatusCode.INVALID_ARGUMENT, "PATH_NOT_OWNED"
+
+
+class ApprovalRequired(LeasegateError):
+    """Nobody entitled has approved what would be granted now."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_REQUIRED"
+
+
+class ApprovalDenied(LeasegateError):
+    """The request was denied, which is final."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_DENIED"
+
+
+class AccessEnded(LeasegateError):
+    """Access was released, withdrawn, deleted, revoked or is over."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ACCESS_ENDED"
+
+
+class DigestOutdated(LeasegateError):
+    """A decision names another digest than the one that would be granted now."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "DIGEST_OUTDATED"
+
+
+class AlreadyDecided(LeasegateError):
+    """The request was decided already."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ALREADY_DECIDED"
+
+
+class RoleNotReady(LeasegateError):
+    """The role, its connection or its engine is not there (yet), or another definition was approved."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ROLE_NOT_READY"
+    default_retry_after_s = 2.0
+
+
+class QuiesceRequired(LeasegateError):
+    """Live leases or open attempts depend on what would change."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "QUIESCE_REQUIRED"
+    default_retry_after_s = 1.0
+
+
+class VaultPolicyMissing(LeasegateError):
+    """Vault answered 403 after one new login."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_POLICY_MISSING"
+    default_retry_after_s = 30.0
+
+
+class LoginMissing(LeasegateError):
+    """There is no login for this Vault; one was asked for."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LOGIN_MISSING"
+    default_retry_after_s = 1.0
+
+
+class LoginRefused(LeasegateError):
+    """Vault refused the login."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LOGIN_REFUSED"
+    default_retry_after_s = 10.0
+
+
+class CallerNotAllowed(LeasegateError):
+    """The caller may not call this."""
+
+    code, reason = grpc.StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED"
+
+
+class RequestNotFound(LeasegateError):
+    """No such request, or not the caller's."""
+
+    code, reason = grpc.StatusCode.NOT_FOUND, "REQUEST_NOT_FOUND"
+
+
+class RoleNotFound(LeasegateError):
+    """No such role in the catalogue."""
+
+    code, reason = grpc.StatusCode.NOT_FOUND, "ROLE_NOT_FOUND"
+
+
+class TargetNotFound(LeasegateError):
+    """No such target in the catalogue."""
+
+    code, reason = grpc.StatusCode.NOT_FOUND, "TARGET_NOT_FOUND"
+
+
+class LeaseNotFound(LeasegateError):
+    """No such lease."""
+
+    code, reason = grpc.StatusCode.NOT_FOUND, "LEASE_NOT_FOUND"
+
+
+class MountConflict(LeasegateError):
+    """Something else is mounted at the path, or it belongs to somebody else."""
+
+    code, reason = grpc.StatusCode.ALREADY_EXISTS, "MOUNT_CONFLICT"
+
+
+class RequestIdReused(LeasegateError):
+    """The request_id was used for other content."""
+
+    code, reason = grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"
+
+
+class Superseded(LeasegateError):
+    """What the call began was superseded or ended meanwhile."""
+
+    code, reason = grpc.StatusCode.ABORTED, "SUPERSEDED"
+    default_retry_after_s = 0.2
+
+
+class VaultSealed(LeasegateError):
+    """Vault is sealed."""
+
+    code, reason = grpc.StatusCode.UNAVAILABLE, "VAULT_SEALED"
+    default_retry_after_s = 5.0
+
+
+class VaultUnavailable(LeasegateError):
+    """Vault does not answer: whether it did what was asked is not known."""
+
+    code, reason = grpc.StatusCode.UNAVAILABLE, "VAULT_UNAVAILABLE"
+    default_retry_after_s = 2.0
+
+
+class VaultThrottled(LeasegateError):
+    """Vault asks to be called less often."""
+
+    code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "VAULT_THROTTLED"
+    default_retry_after_s = 2.0
+
+
+class VaultRefused(LeasegateError):
+    """Vault refused the content of the call (400)."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_REFUSED"
+    default_retry_after_s = 15.0
+
+
+class VaultFailed(LeasegateError):
+    """Vault failed on its side (500), for instance because the database cannot be reached; what it did is not known."""
+
+    code, reason = grpc.StatusCode.UNAVAILABLE, "VAULT_FAILED"
+    default_retry_after_s = 5.0
+
+
+class DeadlineTooShort(LeasegateError):
+    """Too little of the caller's deadline is left."""
+
+    code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT"
+    default_retry_after_s = 1.0
+
+
+class Overloaded(LeasegateError):
+    """Too many calls are under way."""
+
+    code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"
+    default_retry_after_s = 1.0
+
+
+class LedgerUnavailable(LeasegateError):
+    """The ledger cannot be written."""
+
+    code, reason = grpc.StatusCode.UNAVAILABLE, "LEDGER_UNAVAILABLE"
+    default_retry_after_s = 5.0
+
+
+class LedgerUnknown(LeasegateError):
+    """All issuing is held because the ledger is not the one that was known."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LEDGER_UNKNOWN"
+
+
+class Internal(LeasegateError):
+    """A defect; its text stays in the log of the process that has it."""
