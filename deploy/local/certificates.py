@@ -67,9 +67,7 @@ class Authority:
         _write_key(self.directory / "ca.key", key)
         self.ca.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
 
-    def _issue(
-        self, name: str, *, names: list[x509.GeneralName], usage: x509.ObjectIdentifier, organization: str | None = None
-    ) -> KeyPair:
+    def _issue(self, name: str, *, names: list[x509.GeneralName], usage: x509.ObjectIdentifier, organization: str | None = None) -> KeyPair:
         pair = KeyPair(cert=self.directory / f"{name}.crt", key=self.directory / f"{name}.key", ca=self.ca)
         if pair.cert.exists():
             return pair
@@ -132,6 +130,4 @@ def _host(host: str) -> x509.GeneralName:
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     path.touch(mode=0o600)
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))

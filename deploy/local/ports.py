@@ -1,7 +1,7 @@
 """Free ports on 127.0.0.1, kept from everybody else until their server starts.
 
-A stack keeps its ports for its whole life (a server that was killed comes back at the same address), so they come from below the range from which the
-kernel takes the source ports of outgoing connections.
+A stack keeps its ports for its whole life (a server that was killed comes back at the same address), so they come from below the range from
+which the kernel takes the source ports of outgoing connections.
 """
 
 from __future__ import annotations

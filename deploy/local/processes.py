@@ -1,8 +1,8 @@
 """Servers as processes that outlive the one that started them, and that anybody with the folder can find and end.
 
-Each process is known by a file that holds what the kernel says of it: pid, time of its start and the boot that this counts from. The file is written by
-the process itself before it becomes the server, so there is no moment at which a server runs and nobody knows of it, and a pid that was given
-to somebody else since is never signalled.
+Each process is known by a file that holds what the kernel says of it: pid, time of its start and the boot that this counts from. The file
+is written by the process itself before it becomes the server, so there is no moment at which a server runs and nobody knows of it, and a
+pid that was given to somebody else since is never signalled.
 """
 
 from __future__ import annotations

@@ -229,6 +229,20 @@ class DeadlineTooShort(LeasegateError):
     default_retry_after_s = 1.0
 
 
+class DeadlineExpired(LeasegateError):
+    """The call took longer than its deadline; whether it did what was asked is not known. Made by the caller's side alone."""
+
+    code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXPIRED"
+    default_retry_after_s = 1.0
+
+
+class PeerUnavailable(LeasegateError):
+    """The service cannot be reached, or went away during the call: whether it did what was asked is not known. Made by the caller's side alone."""
+
+    code, reason = grpc.StatusCode.UNAVAILABLE, "PEER_UNAVAILABLE"
+    default_retry_after_s = 1.0
+
+
 class Overloaded(LeasegateError):
     """Too many calls are under way."""
 

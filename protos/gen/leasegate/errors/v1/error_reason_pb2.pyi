@@ -86,6 +86,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. All issuing is held because the ledger is not the one that was known: `leasegate ledger accept-loss`. Metadata: "ledger"."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 30
     """INTERNAL. A defect; the text stays in the service's log under the error id. Metadata: "error_id"."""
+    ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 31
+    """UNAVAILABLE. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer"."""
+    ERROR_REASON_DEADLINE_EXPIRED: _ErrorReason.ValueType  # 32
+    """DEADLINE_EXCEEDED. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: none."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons. Each comment names the gRPC code, the metadata keys of its ErrorInfo, and what to do."""
@@ -152,4 +156,8 @@ ERROR_REASON_LEDGER_UNKNOWN: ErrorReason.ValueType  # 29
 """FAILED_PRECONDITION. All issuing is held because the ledger is not the one that was known: `leasegate ledger accept-loss`. Metadata: "ledger"."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 30
 """INTERNAL. A defect; the text stays in the service's log under the error id. Metadata: "error_id"."""
+ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 31
+"""UNAVAILABLE. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer"."""
+ERROR_REASON_DEADLINE_EXPIRED: ErrorReason.ValueType  # 32
+"""DEADLINE_EXCEEDED. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: none."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

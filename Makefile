@@ -1,0 +1,74 @@
+# Everything that is done with this repository. `make help` lists it. Nothing but Python 3.11 (or newer) and the language registries is needed.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TESTS ?=
+export PYTHONPATH := $(CURDIR):$(CURDIR)/protos/gen
+# What the surroundings say about certificates or proxies is never meant for servers on loopback.
+export NO_PROXY := 127.0.0.1,localhost
+export no_proxy := 127.0.0.1,localhost
+
+.PHONY: help dev stack demo up down env gen check gen-check lint types contracts test unit contract integration e2e format lock clean
+
+help: ## Say what can be made.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): requirements.lock pyproject.toml
+	@echo "Installing the tools and libraries of requirements.lock into $(VENV) (about a minute) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+dev: $(READY) ## Install everything into .venv, from the registries, by hash.
+
+stack: $(READY) ## Build the Kubernetes control plane once (minutes; cached in the user's cache folder).
+	@$(BIN)/python -m deploy.local build
+
+demo: stack ## Run the guide's story on the local stack, printing each step and what it saw.
+	@$(BIN)/python -m deploy.story
+
+up: stack ## Start the local stack, keep it running and say how to reach it.
+	@$(BIN)/python -m deploy.local up
+
+down: $(READY) ## Stop exactly what `make up` started.
+	@$(BIN)/python -m deploy.local down
+
+env: $(READY) ## Print the line that puts kubectl, kubectl-vault, vault and jq on PATH: eval "$$(make -s env)"
+	@$(BIN)/python -m deploy.local env
+
+gen: $(READY) ## Generate the Python code of the contracts.
+	@bash protos/generate.sh $(CURDIR)/protos/gen $(CURDIR)/$(BIN)/python
+
+check: gen-check lint types contracts ## Generated code, formatting, lint, types, import rules, contracts.
+
+gen-check: $(READY)
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && bash protos/generate.sh "$$fresh/gen" $(CURDIR)/$(BIN)/python \
+	  && diff -r -x __pycache__ "$$fresh/gen" protos/gen && echo "gen: the generated code is current"
+
+lint: $(READY)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+types: $(READY)
+	@$(BIN)/mypy
+
+contracts: $(READY)
+	@cd protos && ../$(BIN)/buf lint . && ../$(BIN)/buf format --diff --exit-code .
+	@bash protos/breaking.sh $(CURDIR)/$(BIN)/buf
+
+test: stack ## Run all tests, on real servers. TESTS=path limits them.
+	@$(BIN)/python -m pytest $(TESTS)
+
+unit contract integration e2e: $(READY) ## Run one kind of tests.
+	@$(BIN)/python -m pytest tests/$@
+
+format: $(READY) ## Format and mend what can be mended.
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && cd protos && ../$(BIN)/buf format -w .
+
+lock: $(READY) ## Make requirements.lock anew from pyproject.toml (needs uv).
+	@uv pip compile pyproject.toml --all-extras --group dev --group stack --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements.lock
+
+clean: ## Remove what was made here, the cached Kubernetes build aside.
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

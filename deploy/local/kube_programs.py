@@ -1,0 +1,47 @@
+"""Finds etcd, kube-apiserver and kube-controller-manager, or has them built."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ETCD, APISERVER, CONTROLLER_MANAGER = "etcd", "kube-apiserver", "kube-controller-manager"
+
+
+@dataclass(frozen=True, slots=True)
+class KubePrograms:
+    """The beginning of each program's command line."""
+
+    etcd: list[str]
+    apiserver: list[str]
+    controller_manager: list[str]
+
+    @classmethod
+    def of_binary(cls, binary: Path) -> KubePrograms:
+        """All three in our own binary."""
+        return cls(*([str(binary), name] for name in (ETCD, APISERVER, CONTROLLER_MANAGER)))
+
+
+def find_programs(build: Callable[[], Path], *, say: Callable[[str], None] = lambda _: None) -> KubePrograms:
+    """Use what KUBEBUILDER_ASSETS or PATH has; build what is missing.
+
+    A controller manager is not part of KUBEBUILDER_ASSETS as it is commonly installed, but without one namespaces and owned Secrets never go.
+
+    Args:
+        build: Makes our own binary, or finds it in the cache.
+        say: Told what is used.
+    """
+    etcd, apiserver, manager = (_find(name) for name in (ETCD, APISERVER, CONTROLLER_MANAGER))
+    if not (etcd and apiserver):
+        return KubePrograms.of_binary(build())
+    say(f"using {etcd} and {apiserver}")
+    own = [manager] if manager else [str(build()), CONTROLLER_MANAGER]
+    return KubePrograms([etcd], [apiserver], own)
+
+
+def _find(name: str) -> str | None:
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    return shutil.which(name, path=assets) if assets and shutil.which(name, path=assets) else shutil.which(name)

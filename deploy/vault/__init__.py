@@ -1,0 +1,5 @@
+"""Sets up somebody's Vault (or OpenBao) for Leasegate: policies, token role, Kubernetes auth and the logins of teams and services.
+
+Run as ``python -m deploy.vault``; README.md beside this file says what each line is for, for operators who would rather do it by hand.
+Imports nothing of the product, so that it runs wherever Python does.
+"""

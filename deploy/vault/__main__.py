@@ -1,0 +1,197 @@
+"""The command ``python -m deploy.vault`` (``leasegate-vault-policies``): see README.md beside this file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deploy.vault.api import VaultApi, VaultError
+from deploy.vault.policies import ACCESS, ENGINE, ROLES, MountError, Mounts, render_all
+from deploy.vault.setup import KubernetesAuth, Outcome, Setup, Step
+
+_EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _mounts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(path.strip("/") for path in values)
+
+
+def _mount_options(command: Any) -> Any:
+    options = [
+        click.option("--mount", "mounts", multiple=True, callback=_mounts, help="A mount path that Leasegate may use. Repeatable."),
+        click.option(
+            "--mount-prefix",
+            "prefixes",
+            multiple=True,
+            help="A path that ends in a slash: every mount one segment below it may be used, as team/orders below team/. Repeatable.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _vault_options(command: Any) -> Any:
+    options = [
+        click.option("--address", envvar="VAULT_ADDR", required=True, help="Vault's address. [env: VAULT_ADDR]"),
+        click.option("--ca", envvar="VAULT_CACERT", type=_EXISTING_FILE, help="PEM file to verify Vault with. [env: VAULT_CACERT]"),
+        click.option(
+            "--token-file",
+            type=_EXISTING_FILE,
+            help="File with a token that may write policies and auth methods. Else VAULT_TOKEN is used.",
+        ),
+        click.option("--namespace", envvar="VAULT_NAMESPACE", help="Vault namespace. [env: VAULT_NAMESPACE]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _kubernetes_options(command: Any) -> Any:
+    options = [
+        click.option(
+            "--kubernetes-host", help="Address of the Kubernetes API server as Vault reaches it. Without it Kubernetes auth is left alone."
+        ),
+        click.option(
+            "--kubernetes-ca",
+            type=_EXISTING_FILE,
+            help="PEM file of the API server's authority. Leave it out where Vault runs in that cluster.",
+        ),
+        click.option(
+            "--reviewer-jwt-file",
+            type=_EXISTING_FILE,
+            help="Token of a ServiceAccount with system:auth-delegator. Without it each login reviews itself.",
+        ),
+        click.option("--kubernetes-mount", default="kubernetes", show_default=True, help="Path of the Kubernetes auth method."),
+        click.option(
+            "--team-namespace",
+            "team_namespaces",
+            multiple=True,
+            default=("*",),
+            show_default=True,
+            help="Namespaces whose team may log in. Repeatable.",
+        ),
+        click.option("--team-service-account", default="vault", show_default=True, help="Name of a team's ServiceAccount."),
+        click.option("--team-token-ttl", default=1200, show_default=True, help="Seconds for which a team's login lives."),
+        click.option(
+            "--service-namespace", default="leasegate-system", show_default=True, help="Namespace of the services' own ServiceAccounts."
+        ),
+        click.option("--audience", help="Audience that tokens must be made for."),
+        click.option(
+            "--teams-issue",
+            is_flag=True,
+            help="Give a team's login leasegate-access too, for a set-up where access has no login of its own. "
+            "Whoever can run a pod as the team's ServiceAccount can then take credentials without approval.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Set up a Vault (or OpenBao) for Leasegate.
+
+    Policies are limited to the mounts that you name. Everything is read first and written only where it differs.
+    """
+
+
+@main.command()
+@_mount_options
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Write NAME.hcl files there instead of printing them.")
+def policies(mounts: tuple[str, ...], prefixes: tuple[str, ...], output: Path | None) -> None:
+    """Print the four policies, or write them to files; Vault is not asked."""
+    for name, text in render_all(_chosen(mounts, prefixes)).items():
+        if output is None:
+            click.echo(f"### {name}\n{text}")
+            continue
+        output.mkdir(parents=True, exist_ok=True)
+        (output / f"{name}.hcl").write_text(text)
+        click.echo(output / f"{name}.hcl")
+
+
+@main.command()
+@_vault_options
+@_mount_options
+@_kubernetes_options
+@click.option("--dry-run", is_flag=True, help="Say what would be changed, and write nothing.")
+def setup(dry_run: bool, mounts: tuple[str, ...], prefixes: tuple[str, ...], **options: Any) -> None:
+    """Write policies, token role, Kubernetes auth and its roles; say of each whether it changed."""
+    _run(_chosen(mounts, prefixes), options, dry_run=dry_run)
+
+
+@main.command()
+@_vault_options
+@_mount_options
+@_kubernetes_options
+def check(mounts: tuple[str, ...], prefixes: tuple[str, ...], **options: Any) -> None:
+    """Compare a Vault with what `setup` would write; exit 1 if anything differs.
+
+    A reviewer JWT cannot be read back, so it always counts as different: leave its option out.
+    """
+    steps = _run(_chosen(mounts, prefixes), options, dry_run=True)
+    if any(step.outcome is not Outcome.UNCHANGED for step in steps):
+        raise SystemExit(1)
+
+
+def _chosen(mounts: tuple[str, ...], prefixes: tuple[str, ...]) -> Mounts:
+    try:
+        return Mounts(mounts, prefixes)
+    except MountError as err:
+        raise click.UsageError(str(err)) from err
+
+
+def _run(mounts: Mounts, options: dict[str, Any], *, dry_run: bool) -> list[Step]:
+    run = Setup(_api(options), dry_run=dry_run)
+    try:
+        steps = _print(run.policies(mounts))
+        return steps + (_print(run.kubernetes(_auth(options))) if options["kubernetes_host"] else [])
+    except VaultError as err:
+        raise click.ClickException(str(err)) from err
+
+
+def _print(steps: Iterable[Step]) -> list[Step]:
+    done = []
+    for step in steps:
+        click.echo(f"{step.outcome.value:<13} {step.path}")
+        done.append(step)
+    return done
+
+
+def _api(options: dict[str, Any]) -> VaultApi:
+    token = _text(options["token_file"]) or _environment_token()
+    return VaultApi(options["address"], ca=options["ca"], token=token, namespace=options["namespace"])
+
+
+def _environment_token() -> str:
+    if token := os.environ.get("VAULT_TOKEN"):
+        return token
+    raise click.UsageError("no token: give --token-file, or set VAULT_TOKEN")
+
+
+def _auth(options: dict[str, Any]) -> KubernetesAuth:
+    return KubernetesAuth(
+        host=options["kubernetes_host"],
+        ca=_text(options["kubernetes_ca"]),
+        reviewer_jwt=_text(options["reviewer_jwt_file"]),
+        mount=options["kubernetes_mount"],
+        team_namespaces=tuple(options["team_namespaces"]),
+        team_account=options["team_service_account"],
+        team_ttl_s=options["team_token_ttl"],
+        team_policies=(ENGINE, ROLES, ACCESS) if options["teams_issue"] else (ENGINE, ROLES),
+        service_namespace=options["service_namespace"],
+        audience=options["audience"],
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return path.read_text().strip() if path else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""A Vault API client of one page: JSON over HTTPS, no redirects, no proxies, nothing read from the environment.
+
+It needs the standard library alone, so that an operator can run the set-up without the services' dependencies.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+_ERROR_CHARS = 300
+
+
+class VaultError(RuntimeError):
+    """Vault could not be reached or refused a call. The text holds no secret: Vault's errors name paths, never values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Vault said: HTTP status and decoded body (empty where there is none)."""
+
+    status: int
+    body: dict[str, Any] = field(repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call was carried out."""
+        return self.status < 300
+
+    @property
+    def errors(self) -> str:
+        """Vault's own words, cut short."""
+        return "; ".join(str(error).strip() for error in self.body.get("errors") or ())[:_ERROR_CHARS]
+
+
+@dataclass(frozen=True, slots=True)
+class VaultApi:
+    """One Vault server and one token.
+
+    Attributes:
+        address: Scheme, host and port, such as ``https://vault:8200``.
+        ca: PEM file to verify the server with; None for the system's own authorities.
+        token: Sent with every call; None for the calls that need none.
+        namespace: Vault namespace, sent as a header if given.
+        timeout_s: Longest wait for one answer.
+    """
+
+    address: str
+    ca: Path | None = None
+    token: str | None = field(default=None, repr=False)
+    namespace: str | None = None
+    timeout_s: float = 30
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        """Send one request.
+
+        Args:
+            method: HTTP method, or LIST.
+            path: Below ``/v1/``, not encoded.
+            body: Sent as JSON if given.
+
+        Raises:
+            VaultError: No answer came.
+        """
+        url = urlsplit(self.address)
+        connection = self._connection(url.scheme, host=url.hostname or "", port=url.port)
+        try:
+            connection.request(method, f"/v1/{quote(path)}", None if body is None else json.dumps(body), self._headers())
+            answer = connection.getresponse()
+            return Answer(answer.status, _decode(answer.read()))
+        except (OSError, http.client.HTTPException) as err:
+            raise VaultError(f"{self.address} did not answer: {err}") from err
+        finally:
+            connection.close()
+
+    def _connection(self, scheme: str, *, host: str, port: int | None) -> http.client.HTTPConnection:
+        if scheme.lower() == "https":
+            context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+            return http.client.HTTPSConnection(host, port or 8200, timeout=self.timeout_s, context=context)
+        if scheme.lower() == "http":
+            return http.client.HTTPConnection(host, port or 8200, timeout=self.timeout_s)
+        raise VaultError(f"{self.address} is no http or https address")
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"X-Vault-Request": "true", "Content-Type": "application/json"}
+        if self.token:
+            headers["X-Vault-Token"] = self.token
+        if self.namespace:
+            headers["X-Vault-Namespace"] = self.namespace
+        return headers
+
+
+def _decode(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}

@@ -1,0 +1,41 @@
+# The engine service: mounts and their connections, and nothing else. One set of the rules that name a mount is made for each.
+
+# Sees whose the mount is, enables it as a database engine, and disables it. (The type limits what is enabled; deleting cannot be limited by it.)
+path "sys/mounts/<mount>" {
+  capabilities = ["read", "update", "delete"]
+  allowed_parameters = {
+    "type" = ["database"]
+    "description" = []
+  }
+}
+
+# Writes the owners of the mount into its description.
+path "sys/mounts/<mount>/tune" {
+  capabilities = ["update"]
+  allowed_parameters = {
+    "description" = []
+  }
+}
+
+# Connections to databases.
+path "<mount>/config/*" {
+  capabilities = ["create", "read", "update", "delete"]
+}
+
+# Narrows a team's login, which has this policy and leasegate-roles, to this policy alone.
+path "auth/token/create" {
+  capabilities = ["update"]
+  allowed_parameters = {
+    "policies" = [["leasegate-engine"]]
+    "no_default_policy" = [true]
+  }
+}
+
+# Keeps its login alive, and ends it.
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}

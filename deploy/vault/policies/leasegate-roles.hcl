@@ -1,0 +1,29 @@
+# The role service: roles of database engines, and nothing else. One set of the rules that name a mount is made for each.
+
+# Sees whose the mount is.
+path "sys/mounts/<mount>" {
+  capabilities = ["read"]
+}
+
+# Roles, adopters among them.
+path "<mount>/roles/*" {
+  capabilities = ["create", "read", "update", "delete"]
+}
+
+# Narrows a team's login, which has this policy and leasegate-engine, to this policy alone.
+path "auth/token/create" {
+  capabilities = ["update"]
+  allowed_parameters = {
+    "policies" = [["leasegate-roles"]]
+    "no_default_policy" = [true]
+  }
+}
+
+# Keeps its login alive, and ends it.
+path "auth/token/renew-self" {
+  capabilities = ["update"]
+}
+
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}

@@ -1,0 +1,144 @@
+"""Logs of every process: JSON lines on stderr that hold no secret.
+
+Any process may import this. Three nets, each on its own enough for what it is for: values under a name that says secret are replaced, text in the
+shape of a token, a key or a password is replaced wherever it stands, and a protobuf message is never printed. Exceptions are written without
+local variables.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Mapping, MutableMapping
+from pathlib import PurePath
+from typing import Any
+
+import structlog
+
+from services.common.errors import LeasegateError
+
+LEVELS = ("debug", "info", "warning", "error")
+OWN_LOGGERS = ("__main__", "services", "watcher", "cli", "deploy")
+TEXT_CHARS = 2000
+TRACE_CHARS = 8000
+TRACE_KEY = "exception"
+HIDDEN = "[hidden]"
+
+_SECRET_NAME = re.compile(r"password|passwd|token|jwt|secret_?id|private_?key|lease_?id|authorization|credential|client_secret", re.IGNORECASE)
+_HARMLESS_NAME = re.compile(r"_(s|count|path|file|name|type)$|^token_(reviewer|policies|role)$", re.IGNORECASE)
+_SECRET_TEXT = (
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL), HIDDEN),
+    (re.compile(r"\bhv[sbr]\.[\w-]{8,}|\b[sbr]\.[A-Za-z0-9]{20,}"), HIDDEN),  # tokens of Vault and OpenBao
+    (re.compile(r"\beyJ[\w-]{4,}\.[\w-]+(\.[\w-]*)?"), HIDDEN),  # JWT
+    (re.compile(r"(://[^\s:/@]*:)[^\s@]+@"), rf"\1{HIDDEN}@"),  # password of a URL
+    (re.compile(r"(/(?:static-)?creds/[^\s/\"']+/)[\w-]+(\.[\w-]+)?"), rf"\1{HIDDEN}"),  # lease id
+    (
+        re.compile(r"((?:password|passwd|token|jwt|secret_?id|private_?key)[\"']?\s*[:=]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;)}\"']+)", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
+)
+
+
+def configure(level: str = "info", *, process: str) -> None:
+    """Send every log of this process, structlog's and the standard library's, to stderr as JSON lines.
+
+    Args:
+        level: One of ``LEVELS``.
+        process: Name that each line carries under ``process``.
+    """
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared(process),
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _trace, redact, structlog.processors.JSONRenderer()],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel("WARNING")  # at debug, clients of Kubernetes and HTTP print bodies
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(level.upper())
+    logging.captureWarnings(capture=True)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *_shared(process), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of one module: ``logger(__name__)``; events are short lower-case phrases, everything else is a keyword."""
+    found: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return found
+
+
+def bounded(text: str, chars: int = 300) -> str:
+    """Cut foreign text to ``chars`` characters, valid as UTF-8, saying that it was cut."""
+    text = text.encode(errors="replace").decode()
+    return text if len(text) <= chars else f"{text[: chars - 1]}…"
+
+
+def scrub(text: str) -> str:
+    """Replace what looks like a token, a key, a password or a whole lease id."""
+    for pattern, replacement in _SECRET_TEXT:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Structlog processor: what remains of an event may be printed."""
+    return {key: _printable(key, value) for key, value in event.items()}
+
+
+def trace(err: BaseException) -> str:
+    """The traceback of ``err`` and its causes without local variables, scrubbed, its end kept if it is long."""
+    text = scrub("".join(traceback.format_exception(err)))
+    return text if len(text) <= TRACE_CHARS else f"…{text[1 - TRACE_CHARS :]}"
+
+
+def _printable(key: str, value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if _SECRET_NAME.search(key) and not _HARMLESS_NAME.search(key):
+        return HIDDEN
+    if isinstance(value, str):
+        return value if key == TRACE_KEY else bounded(scrub(value), TEXT_CHARS)
+    if isinstance(value, Mapping):
+        return {str(name): _printable(str(name), item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_printable(key, item) for item in value]
+    return _opaque(value)
+
+
+def _opaque(value: object) -> str:
+    if isinstance(value, LeasegateError | PurePath | datetime.datetime | enum.Enum):
+        return bounded(scrub(str(value)), TEXT_CHARS)
+    return f"[{type(value).__qualname__}]"  # a protobuf message above all: Python prints its debug_redact fields
+
+
+def _trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    found = event.pop("exc_info", None)
+    if found is True:
+        found = sys.exc_info()
+    err = found[1] if isinstance(found, tuple) else found
+    if isinstance(err, BaseException):
+        event[TRACE_KEY] = trace(err)
+    return event
+
+
+def _shared(process: str) -> list[structlog.typing.Processor]:
+    def name(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event["process"] = process
+        return event
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        name,
+    ]

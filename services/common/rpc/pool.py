@@ -1,0 +1,19 @@
+"""Threads that see the context variables (request id, caller, deadline) of whoever gave them work."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ContextPool(ThreadPoolExecutor):
+    """A thread pool in which each piece of work runs in a copy of the context it was submitted in, so that nothing leaks into the next one."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run ``fn`` in a thread of the pool, in a copy of the present context."""
+        return super().submit(contextvars.copy_context().run, fn, *args, **kwargs)

@@ -1,0 +1,139 @@
+"""LeasegateError to google.rpc.Status and back: the only place that knows both.
+
+A status carries ErrorInfo (reason, domain, metadata) always, RetryInfo where a retry helps, BadRequest where fields are wrong
+(https://google.aip.dev/193). Lost at the boundary: the cause, and whatever is cut because a status travels in a header, of which gRPC takes 8 KiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from services.common import errors
+from services.common.errors import FieldViolation, LeasegateError, SpecInvalid
+from services.common.logs import bounded
+
+DOMAIN = "leasegate.dev"
+MESSAGE_CHARS = 1000
+METADATA_CHARS = 200
+MAX_METADATA = 6
+MAX_BYTES = 5000
+"""Of one status; base64 makes 6.7 KiB of it, which leaves room for the message beside it."""
+
+M = TypeVar("M", bound=Message)
+
+_CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_UNKNOWN_REASON: Mapping[grpc.StatusCode, type[LeasegateError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: SpecInvalid,
+    grpc.StatusCode.PERMISSION_DENIED: errors.CallerNotAllowed,
+    grpc.StatusCode.UNAUTHENTICATED: errors.CallerNotAllowed,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Overloaded,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExpired,
+    grpc.StatusCode.UNAVAILABLE: errors.PeerUnavailable,
+    grpc.StatusCode.CANCELLED: errors.PeerUnavailable,  # a server that stops cancels what does not end in time
+}
+
+
+def classes() -> Mapping[str, type[LeasegateError]]:
+    """Every concrete error class by its reason."""
+    return {cls.reason: cls for cls in _descendants(LeasegateError)}
+
+
+def to_status(err: LeasegateError) -> status_pb2.Status:
+    """Make the google.rpc.Status that says ``err``, within ``MAX_BYTES``."""
+    status = status_pb2.Status(code=err.code.value[0], message=bounded(err.message, MESSAGE_CHARS))
+    info = error_details_pb2.ErrorInfo(reason=err.reason, domain=DOMAIN, metadata=_bounded_values(err.metadata))
+    _add(status, info)
+    if err.retry_after_s is not None:
+        _add(status, error_details_pb2.RetryInfo(retry_delay=_duration(err.retry_after_s)))
+    if isinstance(err, SpecInvalid) and err.violations:
+        _add(status, _bad_request(err.violations, room=MAX_BYTES - status.ByteSize()))
+    return status
+
+
+def to_grpc(err: LeasegateError) -> grpc.Status:
+    """The same as grpc's ``abort_with_status`` takes it."""
+    status: grpc.Status = rpc_status.to_status(to_status(err))
+    return status
+
+
+def from_status(status: status_pb2.Status) -> LeasegateError:
+    """Make the error that ``status`` says: the same class, or, of an unknown reason, the class that its code suggests."""
+    info = _detail(status, error_details_pb2.ErrorInfo()) or error_details_pb2.ErrorInfo()
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    known = classes().get(info.reason) if info.domain == DOMAIN else None
+    err = (known or _UNKNOWN_REASON.get(code, errors.Internal))(status.message)
+    err.metadata = dict(info.metadata)
+    if known is None:
+        err.metadata |= {"code": code.name} | ({"reason": info.reason} if info.reason else {})
+    retry = _detail(status, error_details_pb2.RetryInfo())
+    err.retry_after_s = retry.retry_delay.ToTimedelta().total_seconds() if retry else None
+    bad = _detail(status, error_details_pb2.BadRequest())
+    if isinstance(err, SpecInvalid) and bad:
+        err.violations = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
+    return err
+
+
+def from_rpc_error(err: grpc.RpcError) -> LeasegateError:
+    """Make the error that a failed call met.
+
+    Plain statuses, which gRPC itself makes, become what a caller can act on: an unreachable peer is PeerUnavailable (retryable), an expired
+    deadline DeadlineExpired, gRPC's own limit Overloaded.
+    """
+    if not isinstance(err, grpc.Call):
+        return errors.Internal(bounded(f"the call failed: {type(err).__name__}", MESSAGE_CHARS))
+    if rich := _rich(err):
+        return from_status(rich)
+    code = err.code()
+    cls = _UNKNOWN_REASON.get(code, errors.Internal)
+    text = bounded(err.details() or "no details", MESSAGE_CHARS)
+    return cls(text, code=code.name)
+
+
+def _rich(call: grpc.Call) -> status_pb2.Status | None:
+    try:
+        status: status_pb2.Status | None = rpc_status.from_call(call)
+    except (ValueError, DecodeError):
+        return None  # details that contradict the code are not ours
+    return status
+
+
+def _add(status: status_pb2.Status, detail: Message) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+def _detail(status: status_pb2.Status, empty: M) -> M | None:
+    return next((empty for packed in status.details if packed.Unpack(empty)), None)
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    whole = int(seconds)
+    return duration_pb2.Duration(seconds=whole, nanos=round((seconds - whole) * 1e9))
+
+
+def _bounded_values(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {key: bounded(value, METADATA_CHARS) for key, value in list(metadata.items())[:MAX_METADATA]}
+
+
+def _bad_request(violations: Iterable[FieldViolation], *, room: int) -> error_details_pb2.BadRequest:
+    bad = error_details_pb2.BadRequest()
+    for violation in violations:
+        bad.field_violations.add(field=bounded(violation.field, METADATA_CHARS), description=bounded(violation.description, METADATA_CHARS))
+        if bad.ByteSize() > room:
+            bad.field_violations.pop()
+            break
+    return bad
+
+
+def _descendants(cls: type[LeasegateError]) -> Iterable[type[LeasegateError]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _descendants(child)

