@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from deploy.local.stack import LocalStack
 
+from deploy.local.stack import LocalStack
 from tests.servers import Servers, real_servers
 
 

@@ -32,6 +32,8 @@ listener "tcp" {{
 api_addr     = "https://127.0.0.1:{port}"
 cluster_addr = "https://127.0.0.1:{cluster_port}"
 log_level    = "info"
+# So that a test can have a full record of what was given out.
+unsafe_allow_api_audit_creation = true
 # An adoption waits this long (design, section 5); the default is 90 s.
 default_max_request_duration = "{duration_s}s"
 """

@@ -1,7 +1,7 @@
 """A Kubernetes control plane without nodes: etcd, kube-apiserver and kube-controller-manager on 127.0.0.1, with TLS and random tokens.
 
-There is nothing to run Pods; everything that Leasegate needs of Kubernetes is here (custom resources, admission policies, RBAC, TokenRequest,
-TokenReview, garbage collection, deletion of namespaces).
+There is nothing to run Pods; everything that Leasegate needs of Kubernetes is here: custom resources, admission policies, RBAC,
+TokenRequest and TokenReview, garbage collection, deletion of namespaces.
 """
 
 from __future__ import annotations

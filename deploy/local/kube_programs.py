@@ -28,7 +28,7 @@ class KubePrograms:
 def find_programs(build: Callable[[], Path], *, say: Callable[[str], None] = lambda _: None) -> KubePrograms:
     """Use what KUBEBUILDER_ASSETS or PATH has; build what is missing.
 
-    A controller manager is not part of KUBEBUILDER_ASSETS as it is commonly installed, but without one namespaces and owned Secrets never go.
+    KUBEBUILDER_ASSETS commonly has no controller manager, but without one namespaces and owned Secrets never go.
 
     Args:
         build: Makes our own binary, or finds it in the cache.

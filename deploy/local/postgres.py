@@ -23,6 +23,7 @@ from deploy.local.processes import Command, Process
 
 PORTS = ("postgres",)
 SUPERUSER, PASSWORD = "postgres", "root"  # as the guide prints them; the server listens on 127.0.0.1 alone
+STOP_SIGNAL = signal.SIGINT  # SIGTERM would wait until every client has gone
 _HOME_PREFIX = "leasegate-postgres-"
 # `GRANT SELECT ON ALL TABLES` of the guide's role needs a table to mean something.
 _SEED_SQL = """\
@@ -74,6 +75,7 @@ class Postgres:
             command=self._command,
             ready=self._answers,
             before_start=lambda: ports.release(*PORTS),
+            stop_signal=STOP_SIGNAL,
             **process_options,
         )
 
@@ -103,10 +105,7 @@ class Postgres:
 
     def remove(self) -> None:
         """Delete the data folder; the server must have ended."""
-        if self._link.is_symlink():
-            if self._home.name.startswith(_HOME_PREFIX):
-                shutil.rmtree(self._home)
-            self._link.unlink()
+        remove_data(self._folder)
 
     def execute(self, sql: str) -> None:
         """Run statements as the superuser."""
@@ -165,7 +164,6 @@ class Postgres:
             env={"PATH": os.environ.get("PATH", ""), "HOME": str(self._home)},
             cwd=self._home,
             user=self._user,
-            stop_signal=signal.SIGINT,  # a SIGTERM would wait until every client has gone
         )
 
     def _answers(self) -> bool:
@@ -174,6 +172,15 @@ class Postgres:
         except psycopg.OperationalError:
             return False
         return True
+
+
+def remove_data(folder: Path) -> None:
+    """Delete what lies outside the stack's folder, by the link in its folder ``postgres``; the server must have ended."""
+    link = folder / "home"
+    if link.is_symlink():
+        if link.resolve().name.startswith(_HOME_PREFIX):
+            shutil.rmtree(link.resolve(), ignore_errors=True)
+        link.unlink()
 
 
 def _unprivileged_user() -> tuple[int, int] | None:

@@ -59,21 +59,6 @@ def parse_identity(line: str) -> Identity | None:
     return Identity(boot=words[0], pid=int(words[1]), started=int(fields[_STARTTIME_FIELD - 3]))
 
 
-def identity_of(pid: int) -> Identity:
-    """The identity of a process that runs now.
-
-    Raises:
-        StackError: There is no such process.
-    """
-    try:
-        found = parse_identity(f"{_boot_id()} {Path(f'/proc/{pid}/stat').read_text()}")
-    except OSError as err:
-        raise StackError(f"no process {pid}") from err
-    if found is None:
-        raise StackError(f"process {pid} cannot be read")
-    return found
-
-
 def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -87,14 +72,12 @@ class Command:
         env: The whole environment, or None for that of the caller; may hold secrets.
         cwd: Working folder.
         user: Numeric (uid, gid) to run as, for a server that refuses root.
-        stop_signal: Ends it in an orderly way.
     """
 
     arguments: Sequence[str]
     env: Mapping[str, str] | None = field(default=None, repr=False)
     cwd: Path | None = None
     user: tuple[int, int] | None = None
-    stop_signal: signal.Signals = signal.SIGTERM
 
 
 class Process:
@@ -108,6 +91,7 @@ class Process:
         command: Callable[[], Command],
         ready: Callable[[], bool],
         before_start: Callable[[], None] = lambda: None,
+        stop_signal: signal.Signals = signal.SIGTERM,
         cancelled: threading.Event | None = None,
     ) -> None:
         """Describe a server; nothing is started.
@@ -118,13 +102,14 @@ class Process:
             command: Asked at each start.
             ready: Whether it answers as it should; called only while the process runs.
             before_start: Called at each start, for instance to let go of the server's ports.
+            stop_signal: Ends it in an orderly way.
             cancelled: Waiting ends with an error once this is set.
         """
         self.name = name
         self.log = directory / "logs" / f"{name}.log"
         self._pid_file = directory / "pids" / name
         self._command, self._ready, self._before_start = command, ready, before_start
-        self._cancelled = cancelled or threading.Event()
+        self._stop_signal, self._cancelled = stop_signal, cancelled or threading.Event()
         self._child: subprocess.Popen[bytes] | None = None
 
     def identity(self) -> Identity | None:
@@ -212,15 +197,19 @@ class Process:
 
     def terminate(self, timeout_s: float = 15) -> None:
         """Ask it to end and wait; what has not ended after ``timeout_s`` is killed."""
-        self._signal_and_wait(self._command().stop_signal, timeout_s=timeout_s)
+        self._signal_and_wait(self._stop_signal, timeout_s=timeout_s)
         self.kill()
+
+    def reap(self) -> None:
+        """Take note that our child has ended, if it has; without this it stays a zombie."""
+        if self._child and not self.alive:
+            self._child.wait()
+            self._child = None
 
     def _signal_and_wait(self, number: signal.Signals, *, timeout_s: float) -> None:
         if found := self.identity():
             end_process(found, number, timeout_s=timeout_s)
-        if self._child and not self.alive:
-            self._child.wait()
-            self._child = None
+        self.reap()
 
     def _last_words(self) -> str:
         try:
@@ -228,6 +217,11 @@ class Process:
         except OSError:
             return ""
         return f"; the end of {self.log}: " + " | ".join(lines)[-_LOG_TAIL_CHARS:] if lines else ""
+
+
+def write_own_pid_file(directory: Path, name: str) -> None:
+    """Make the calling process known under a name, like one of the stack's servers."""
+    (directory / "pids" / name).write_text(f"{_boot_id()} {Path('/proc/self/stat').read_text()}")
 
 
 def read_pid_file(path: Path) -> Identity | None:

@@ -1,7 +1,7 @@
 """The one hierarchy of what can go wrong, for services and their callers alike.
 
-A class says its gRPC code, its reason (``leasegate.errors.v1.ErrorReason``) and whether a retry helps; ``services.common.rpc.status`` is the only
-place that turns it into a google.rpc.Status and back. Texts and metadata never hold a password, a token or a whole lease id.
+A class says its gRPC code, its reason (``leasegate.errors.v1.ErrorReason``) and whether a retry helps; ``services.common.rpc.status`` is
+the only place that turns it into a google.rpc.Status and back. Texts and metadata never hold a password, a token or a whole lease id.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SpecInvalid(LeasegateError):
     code, reason = grpc.StatusCode.INVALID_ARGUMENT, "SPEC_INVALID"
 
     def __init__(self, message: str, *, violations: tuple[FieldViolation, ...] = (), **metadata: str) -> None:
-        super().__init__(message, **metadata)
+        super().__init__(message, retry_after_s=None, **metadata)
         self.violations = violations
 
     @classmethod
@@ -237,7 +237,7 @@ class DeadlineExpired(LeasegateError):
 
 
 class PeerUnavailable(LeasegateError):
-    """The service cannot be reached, or went away during the call: whether it did what was asked is not known. Made by the caller's side alone."""
+    """The service cannot be reached, or went away during the call: what it did is not known. Made by the caller's side alone."""
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "PEER_UNAVAILABLE"
     default_retry_after_s = 1.0

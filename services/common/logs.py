@@ -1,8 +1,8 @@
 """Logs of every process: JSON lines on stderr that hold no secret.
 
-Any process may import this. Three nets, each on its own enough for what it is for: values under a name that says secret are replaced, text in the
-shape of a token, a key or a password is replaced wherever it stands, and a protobuf message is never printed. Exceptions are written without
-local variables.
+Any process may import this. Three nets, each for its own case: values under a name that says secret are replaced, text in the shape of a
+token, a key or a password is replaced wherever it stands, and a protobuf message is never printed. Exceptions are written without local
+variables.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ TRACE_CHARS = 8000
 TRACE_KEY = "exception"
 HIDDEN = "[hidden]"
 
-_SECRET_NAME = re.compile(r"password|passwd|token|jwt|secret_?id|private_?key|lease_?id|authorization|credential|client_secret", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"password|passwd|token|jwt|secret_?id|private_?key|lease_?id|authorization|credential|client_secret", re.IGNORECASE
+)
 _HARMLESS_NAME = re.compile(r"_(s|count|path|file|name|type)$|^token_(reviewer|policies|role)$", re.IGNORECASE)
 _SECRET_TEXT = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL), HIDDEN),
@@ -37,7 +39,9 @@ _SECRET_TEXT = (
     (re.compile(r"(://[^\s:/@]*:)[^\s@]+@"), rf"\1{HIDDEN}@"),  # password of a URL
     (re.compile(r"(/(?:static-)?creds/[^\s/\"']+/)[\w-]+(\.[\w-]+)?"), rf"\1{HIDDEN}"),  # lease id
     (
-        re.compile(r"((?:password|passwd|token|jwt|secret_?id|private_?key)[\"']?\s*[:=]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;)}\"']+)", re.IGNORECASE),
+        re.compile(
+            r"((?:password|passwd|token|jwt|secret_?id|private_?key)[\"']?\s*[:=]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;)}\"']+)", re.IGNORECASE
+        ),
         rf"\1{HIDDEN}",
     ),
 )

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deploy.local.stack import LocalStack
 
+from deploy.local.stack import LocalStack
 from tests.e2e.witness import Witness
 
 

@@ -6,8 +6,8 @@ import random
 import threading
 
 import pytest
-from deploy.local.stack import LocalStack
 
+from deploy.local.stack import LocalStack
 from deploy.story.story import Step, Story
 
 SEED = 20261124

@@ -6,8 +6,8 @@ import json
 import threading
 
 import pytest
-from deploy.local.stack import LocalStack
 
+from deploy.local.stack import LocalStack
 from deploy.story.story import EXAMPLES, NotSeen, Story
 from tests.eventually import eventually
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from deploy.local.stack import LocalStack
-
 from deploy.story.story import Story
 from tests.e2e.witness import Witness
 

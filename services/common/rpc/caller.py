@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-
-PLAINTEXT = "plaintext"
-"""The one caller of a server without TLS (``--plaintext-loopback``)."""
 
 _CALLER: ContextVar[str] = ContextVar("caller")
 
@@ -31,7 +28,7 @@ def acting(name: str) -> Iterator[None]:
         _CALLER.reset(token)
 
 
-def names(auth_context: Mapping[str, Sequence[bytes]]) -> tuple[str, ...]:
+def names(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, ...]:
     """Every name that grpc found in the client's certificate, URIs first.
 
     gRPC has one property for each type of subject alternative name. A DNS or IP name that looks like a URI is left out, so that no

@@ -1,4 +1,4 @@
-"""The deadline of the call that is being handled: what is left of it bounds every wait that the handler does, above all Vault's HTTP timeout.
+"""The deadline of the call that is being handled: what is left of it bounds every wait of the handler, above all Vault's HTTP timeout.
 
 Anybody under services/, watcher/ and cli/ may import it. It is a context variable: a thread that a handler starts sees it only through
 ``services.common.rpc.pool.ContextPool``.
@@ -17,7 +17,7 @@ _END: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
 def remaining_s() -> float | None:
-    """Seconds until the work at hand has to be done, negative once that has passed; None where no deadline was set (no call, no ``within``)."""
+    """Seconds until the work at hand has to be done, negative once that has passed; None outside of a call and of ``within``."""
     end = _END.get()
     return None if end is None else end - time.monotonic()
 

@@ -1,7 +1,7 @@
 """How many calls may be under way, and how many of them may only be waiting.
 
-Ordinary calls have slots; a long poll gives its slot back while it waits and takes one of a budget of its own, so that twenty waiting clients
-never keep out an approval or a revoke.
+Ordinary calls have slots; a long poll gives its slot back while it waits and takes one of a budget of its own, so that twenty waiting
+clients never keep out an approval or a revoke.
 """
 
 from __future__ import annotations
@@ -36,16 +36,24 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._free = threading.BoundedSemaphore(count)
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold a place.
+    def take(self) -> Slot:
+        """Take a place that the caller gives back.
 
         Raises:
             Overloaded: None is free.
         """
         if not self._free.acquire(blocking=False):
             raise Overloaded("too many calls are under way")
-        slot = Slot(self._free)
+        return Slot(self._free)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold a place inside.
+
+        Raises:
+            Overloaded: None is free.
+        """
+        slot = self.take()
         token = _SLOT.set(slot)
         try:
             yield
@@ -57,8 +65,8 @@ class Slots:
 class LongPolls:
     """The budget of calls that wait for something to happen.
 
-    Give the same object to ``serve`` and to the code that waits. The waiting itself is the owner's: it should end when ``draining`` is set, of
-    which ``serve`` tells by its ``on_drain``.
+    Give the same object to ``serve`` and to the code that waits. The waiting itself is the owner's: it should end when ``draining`` is set,
+    of which ``serve`` tells by its ``on_drain``.
     """
 
     def __init__(self, count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -12,8 +13,8 @@ T = TypeVar("T")
 
 
 class ContextPool(ThreadPoolExecutor):
-    """A thread pool in which each piece of work runs in a copy of the context it was submitted in, so that nothing leaks into the next one."""
+    """A thread pool in which each piece of work runs in a copy of its submitter's context, so that nothing leaks into the next one."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run ``fn`` in a thread of the pool, in a copy of the present context."""
-        return super().submit(contextvars.copy_context().run, fn, *args, **kwargs)
+        return super().submit(contextvars.copy_context().run, functools.partial(fn, *args, **kwargs))

@@ -1,4 +1,4 @@
-"""The id that ties together what one request did in every process: taken from the caller, or made, written into every log line, passed on."""
+"""The id that ties together what one request did in every process: taken from the caller or made, in every log line, passed on."""
 
 from __future__ import annotations
 

@@ -1,18 +1,19 @@
 """LeasegateError to google.rpc.Status and back: the only place that knows both.
 
 A status carries ErrorInfo (reason, domain, metadata) always, RetryInfo where a retry helps, BadRequest where fields are wrong
-(https://google.aip.dev/193). Lost at the boundary: the cause, and whatever is cut because a status travels in a header, of which gRPC takes 8 KiB.
+(https://google.aip.dev/193). Lost at the boundary: the cause, and what is cut because a status travels in a header, of which gRPC takes
+8 KiB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 from services.common import errors
@@ -80,20 +81,22 @@ def from_status(status: status_pb2.Status) -> LeasegateError:
     return err
 
 
-def from_rpc_error(err: grpc.RpcError) -> LeasegateError:
+def from_rpc_error(err: grpc.RpcError, *, peer: str | None = None) -> LeasegateError:
     """Make the error that a failed call met.
 
     Plain statuses, which gRPC itself makes, become what a caller can act on: an unreachable peer is PeerUnavailable (retryable), an expired
     deadline DeadlineExpired, gRPC's own limit Overloaded.
+
+    Args:
+        err: As a stub raises it.
+        peer: Address of the service, for the metadata.
     """
-    if not isinstance(err, grpc.Call):
-        return errors.Internal(bounded(f"the call failed: {type(err).__name__}", MESSAGE_CHARS))
-    if rich := _rich(err):
+    call = cast("grpc.Call", err)  # grpc raises objects that are both, which its types do not say
+    if rich := _rich(call):
         return from_status(rich)
-    code = err.code()
-    cls = _UNKNOWN_REASON.get(code, errors.Internal)
-    text = bounded(err.details() or "no details", MESSAGE_CHARS)
-    return cls(text, code=code.name)
+    cls = _UNKNOWN_REASON.get(call.code(), errors.Internal)
+    metadata = {"code": call.code().name} | ({"peer": peer} if peer else {})
+    return cls(bounded(call.details() or "no details", MESSAGE_CHARS), retry_after_s=None, **metadata)
 
 
 def _rich(call: grpc.Call) -> status_pb2.Status | None:

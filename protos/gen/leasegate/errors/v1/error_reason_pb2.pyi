@@ -87,9 +87,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 30
     """INTERNAL. A defect; the text stays in the service's log under the error id. Metadata: "error_id"."""
     ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 31
-    """UNAVAILABLE. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer"."""
+    """UNAVAILABLE. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer", "code"."""
     ERROR_REASON_DEADLINE_EXPIRED: _ErrorReason.ValueType  # 32
-    """DEADLINE_EXCEEDED. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: none."""
+    """DEADLINE_EXCEEDED. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: "code"."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons. Each comment names the gRPC code, the metadata keys of its ErrorInfo, and what to do."""
@@ -157,7 +157,7 @@ ERROR_REASON_LEDGER_UNKNOWN: ErrorReason.ValueType  # 29
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 30
 """INTERNAL. A defect; the text stays in the service's log under the error id. Metadata: "error_id"."""
 ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 31
-"""UNAVAILABLE. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer"."""
+"""UNAVAILABLE. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer", "code"."""
 ERROR_REASON_DEADLINE_EXPIRED: ErrorReason.ValueType  # 32
-"""DEADLINE_EXCEEDED. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: none."""
+"""DEADLINE_EXCEEDED. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: "code"."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,103 @@
+"""How requests are shown: a table like kubectl's, JSON or YAML. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from cli.kubectl_vault.decisions import Json, find
+
+STAMP = "leasegate.dev/requested-by"
+_NONE = "<none>"
+
+
+def as_table(requests: Sequence[Json], *, now: datetime, with_namespace: bool) -> str:
+    """Show name, state, who asked, who decided, the lease's end and the age."""
+    rows: list[tuple[str, ...]] = [("NAMESPACE", "NAME", "STATUS", "REQUESTER", "APPROVER", "LEASE EXPIRES", "AGE")]
+    rows += [_row(request, now) for request in requests]
+    if not with_namespace:
+        rows = [row[1:] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _row(request: Json, now: datetime) -> tuple[str, ...]:
+    metadata = request["metadata"]
+    return (
+        metadata.get("namespace", ""),
+        metadata["name"],
+        state(request),
+        requester(request) or "<unproven>",
+        _approver(request),
+        _expiry(request, now),
+        span(now - _time(metadata["creationTimestamp"])),
+    )
+
+
+def state(request: Json) -> str:
+    """The phase; while the watcher has not written one, what the decisions say. A denial is final, so it shows at once."""
+    phase = (request.get("status") or {}).get("phase")
+    if request["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    if phase != "Expired" and find(request, "Denied"):
+        return "Denied"
+    return str(phase or ("Approved" if find(request, "Approved") else "WaitingForApproval"))
+
+
+def requester(request: Json) -> str:
+    """Who asked, as the admission policy stamped it; empty where nobody did."""
+    return str((request["metadata"].get("annotations") or {}).get(STAMP) or "")
+
+
+def _approver(request: Json) -> str:
+    decision = find(request, "Denied") or find(request, "Approved")
+    if decision is None:
+        return _NONE
+    name = str(decision.get("approver") or "<unproven>")
+    return f"{name} (own request)" if name == requester(request) else name
+
+
+def _expiry(request: Json, now: datetime) -> str:
+    end = ((request.get("status") or {}).get("lease") or {}).get("expireTime")
+    if not end:
+        return _NONE
+    left = _time(end) - now
+    return f"{end} (in {span(left)})" if left.total_seconds() > 0 else f"{end} (over)"
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def span(delta: timedelta) -> str:
+    """A span as kubectl's AGE column shows it, in its two greatest units at most."""
+    seconds = max(0, int(delta.total_seconds()))
+    if seconds < 120:
+        return f"{seconds}s"
+    if seconds < 7200:
+        minutes, rest = divmod(seconds, 60)
+        return f"{minutes}m" if minutes >= 10 or not rest else f"{minutes}m{rest}s"
+    hours, rest = divmod(seconds // 60, 60)
+    if hours < 48:
+        return f"{hours}h" if hours >= 8 or not rest else f"{hours}h{rest}m"
+    return f"{hours // 24}d"
+
+
+def as_text(requests: Sequence[Json], *, form: str, single: bool) -> str:
+    """Print the objects as they are, but for managedFields; several as a List, as kubectl does.
+
+    Args:
+        requests: The objects.
+        form: ``json`` or ``yaml``.
+        single: Whether one name was asked for, so that the object stands by itself.
+    """
+    bare = [request | {"metadata": {k: v for k, v in request["metadata"].items() if k != "managedFields"}} for request in requests]
+    shown: Json = {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": bare}
+    if single and len(bare) == 1:
+        shown = bare[0]
+    if form == "json":
+        return json.dumps(shown, indent=4, sort_keys=True, ensure_ascii=False)
+    import yaml  # only this needs it
+
+    return str(yaml.safe_dump(shown, sort_keys=True, width=1_000_000, allow_unicode=True)).rstrip("\n")

@@ -1,0 +1,44 @@
+"""Which calls were answered already: the same request_id does the same thing once. No credential is ever in an answer that is kept."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from services.access.ledger.database import Tx
+from services.access.ledger.schema import answers
+from services.common.errors import RequestIdReused
+
+KEPT_S = 7 * 86400.0
+
+
+def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) -> str | None:
+    """What an earlier call with this id was about, or None if there was none.
+
+    Args:
+        tx: Transaction.
+        caller: Who calls; each has ids of its own.
+        method: What is called.
+        request_id: As the caller chose it.
+        content: Digest of everything else in the call.
+
+    Raises:
+        RequestIdReused: It was used for other content.
+    """
+    where = (answers.c.caller == caller, answers.c.method == method, answers.c.request_id == request_id)
+    row = tx.execute(sa.select(answers.c.content, answers.c.subject).where(*where)).one_or_none()
+    if row is None:
+        return None
+    if row.content != content:
+        raise RequestIdReused("this request_id was used for other content", request_id=request_id)
+    return str(row.subject)
+
+
+def keep(tx: Tx, *, caller: str, method: str, request_id: str, content: str, subject: str) -> None:
+    """Remember that a call was carried out; ``subject`` is the id of the request or lease that it was about."""
+    values = dict(caller=caller, method=method, request_id=request_id, content=content, subject=subject, answered_at=tx.now)
+    tx.execute(answers.insert().values(**values))
+
+
+def prune(tx: Tx) -> None:
+    """Forget what nobody will ask for again."""
+    tx.execute(answers.delete().where(answers.c.answered_at < tx.now - KEPT_S))

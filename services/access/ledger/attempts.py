@@ -1,0 +1,231 @@
+"""Attempts: each function is one transition of proofs/attempt_model.py, or the reading of rows. None waits and none calls Vault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.access import attempts as rules
+from services.access import naming
+from services.access.ledger.database import Tx
+from services.access.ledger.schema import attempts
+from services.access.records import Attempt, Lane, Request, Role, State
+
+READING_ABANDONED_S = 150.0
+"""A read that has been under way for so long has lost its reader; longer than any call to Vault may take."""
+
+READER_GRACE_S = 3.0
+"""How long a reader whose attempt was ended may take to revoke by itself what it gets; after that the attempt is undone by adoption."""
+
+_table = attempts.c
+_OPEN = tuple(state for state in State if state is not State.CLOSED)
+_WITH_LOGIN = tuple(state for state in _OPEN if state not in (State.NEW, State.TOKEN, State.END_TOKEN))
+
+
+def get(tx: Tx, attempt_id: str) -> Attempt:
+    """One attempt, which must be there."""
+    return Attempt(**tx.execute(sa.select(attempts).where(_table.id == attempt_id)).one()._mapping)
+
+
+def open_of(tx: Tx, uid: str) -> list[Attempt]:
+    """The attempts of a request that are not closed, oldest first."""
+    found = tx.execute(sa.select(attempts).where(_table.request == uid, _table.state != State.CLOSED).order_by(_table.number))
+    return [Attempt(**row._mapping) for row in found]
+
+
+def open_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Attempt]]:
+    """The same of several requests."""
+    found: dict[str, list[Attempt]] = {uid: [] for uid in uids}
+    query = sa.select(attempts).where(_table.request.in_(uids), _table.state != State.CLOSED).order_by(_table.number)
+    for row in tx.execute(query):
+        found[row.request].append(Attempt(**row._mapping))
+    return found
+
+
+def numbered(tx: Tx, uid: str, number: int) -> Attempt | None:
+    """The attempt of a request with this number, closed ones too."""
+    row = tx.execute(sa.select(attempts).where(_table.request == uid, _table.number == number)).one_or_none()
+    return Attempt(**row._mapping) if row else None
+
+
+def begin(tx: Tx, *, request: Request, role: Role, number: int, work_at: float | None) -> Attempt:
+    """Begin an attempt, `new`. With ``work_at`` a worker makes its token, else whoever claims does."""
+    attempt_id = naming.new_attempt_id()
+    display = naming.display_name(attempt_id, namespace=request.namespace, role=role.name)
+    made = Attempt(
+        id=attempt_id, request=request.uid, number=number, state=State.NEW, grant=request.digest, role_digest=role.digest, target=role.target,
+        mount=role.mount, vault_role=role.vault_role, db_name=role.db_name, revocation_statements=role.revocation_statements,
+        default_ttl_s=role.default_ttl_s, max_ttl_s=role.max_ttl_s, login=naming.login_name(display), accessor="", token_ends_at=None,
+        lease_id="", lease_ttl_s=0, renewable=False, begun_at=tx.now, issued_at=None, acked_at=None, renewed_at=None, ends_at=None,
+        max_ends_at=None, closed_at=None, renew_tries=0, finish=False, tries=0, error="", lane=Lane.ISSUE, work_at=work_at,
+    )  # fmt: skip
+    tx.execute(attempts.insert().values(**{name: getattr(made, name) for name in _table.keys()}))
+    tx.work |= work_at is not None
+    return made
+
+
+def commit_accessor(tx: Tx, attempt_id: str, *, accessor: str, token_ends_at: float) -> bool:
+    """Its token is made: `token`. Refused once the attempt reads or was ended; another accessor is replaced."""
+    return _move(tx, attempt_id, State.NEW, State.TOKEN, to=State.TOKEN, accessor=accessor, token_ends_at=token_ends_at, begun_at=tx.now, work_at=None)
+
+
+def commit_reading(tx: Tx, attempt_id: str, *, accessor: str, replacing: bool = False, token_ends_at: float | None = None) -> bool:
+    """The read begins, with the token of this accessor: `reading`.
+
+    Args:
+        tx: Transaction.
+        attempt_id: The attempt.
+        accessor: Names the token that will read.
+        replacing: Whether this is also the commit of the accessor; else the ledger must hold the same one.
+        token_ends_at: With ``replacing``, the end of that token.
+    """
+    committed = dict(accessor=accessor, token_ends_at=token_ends_at) if replacing else {}
+    states = (State.NEW, State.TOKEN) if replacing else (State.TOKEN,)
+    same = () if replacing else (_table.accessor == accessor,)
+    work_at = tx.now + READING_ABANDONED_S
+    return _move(tx, attempt_id, *states, to=State.READING, where=same, lane=Lane.REVOKE, work_at=work_at, **committed)
+
+
+def commit_lease(
+    tx: Tx, attempt_id: str, *, lease_id: str, ttl_s: float, renewable: bool, ends_at: float, max_ends_at: float | None, issued_at: float
+) -> bool:
+    """The credential's lease is known: `issued`. Refused if the attempt was ended or is being undone meanwhile."""
+    lease = dict(lease_id=lease_id, lease_ttl_s=ttl_s, renewable=renewable, ends_at=ends_at, max_ends_at=max_ends_at, issued_at=issued_at)
+    return _move(tx, attempt_id, State.READING, to=State.ISSUED, lane=Lane.REVOKE, work_at=ends_at, **lease)
+
+
+def activate(tx: Tx, attempt: Attempt, *, work_at: float) -> bool:
+    """Acknowledged: `active`."""
+    return _move(tx, attempt.id, State.ISSUED, to=State.ACTIVE, acked_at=tx.now, lane=Lane.RENEW, work_at=work_at)
+
+
+def retire(tx: Tx, attempt: Attempt, *, work_at: float) -> bool:
+    """A later one was acknowledged: `old`, until the overlap is over."""
+    return _move(tx, attempt.id, State.ACTIVE, State.SUPERSEDED, to=State.OLD, lane=Lane.REVOKE, work_at=work_at)
+
+
+def supersede(tx: Tx, attempt: Attempt) -> bool:
+    """Answered but never acknowledged, and another is begun: `superseded`, until its end or a later one's acknowledge."""
+    return _move(tx, attempt.id, State.ISSUED, to=State.SUPERSEDED, lane=Lane.REVOKE, work_at=attempt.ends_at)
+
+
+def end(tx: Tx, attempt: Attempt, *, to: State, at: float | None = None, error: str = "") -> bool:
+    """Have it ended: `end`, or `endt` if no read was begun.
+
+    Args:
+        tx: Transaction.
+        attempt: As it was read in this transaction.
+        to: One of the two.
+        at: When a worker may begin; None for at once, or after the reader's grace where there may be one.
+        error: Why, if something failed.
+    """
+    grace = READER_GRACE_S if attempt.state is State.READING and to is State.END else 0.0
+    due = tx.now + grace if at is None else at
+    tx.work = True
+    return _move(tx, attempt.id, attempt.state, to=to, lane=Lane.REVOKE, work_at=due, tries=0, error=error)
+
+
+def end_all(tx: Tx, uid: str, mapping: Mapping[State, State]) -> bool:
+    """Have a request's attempts ended as ``mapping`` says; answers whether there were any."""
+    found = [attempt for attempt in open_of(tx, uid) if attempt.state in mapping]
+    for attempt in found:
+        end(tx, attempt, to=mapping[attempt.state])
+    return bool(found)
+
+
+def begin_undo(tx: Tx, attempt: Attempt, *, finish: bool) -> bool:
+    """From here on lease commit and acknowledge refuse the attempt, however alive its reader may be: `undoing`."""
+    return _move(tx, attempt.id, State.READING, State.END, to=State.UNDOING, finish=attempt.finish or finish)
+
+
+def close(tx: Tx, attempt_id: str, *states: State) -> bool:
+    """No login of it is left: `closed`."""
+    done = _move(tx, attempt_id, *states, to=State.CLOSED, closed_at=tx.now, work_at=None, accessor="", error="")
+    if done:
+        tx.changed.add(tx.execute(sa.select(_table.request).where(_table.id == attempt_id)).scalar_one())
+    return done
+
+
+def put_off(tx: Tx, attempt_id: str, *, until: float, error: str = "", failed: bool = True, finish: bool = False) -> None:
+    """Try to end it again later.
+
+    Args:
+        tx: Transaction.
+        attempt_id: The attempt.
+        until: When.
+        error: What to tell its owner, bounded.
+        failed: Whether this counts as a failure in a row.
+        finish: Whether our own statements have to drop the login.
+    """
+    change = dict(work_at=until, error=error) | (dict(tries=_table.tries + 1) if failed else {}) | (dict(finish=True) if finish else {})
+    tx.execute(attempts.update().where(_table.id == attempt_id, _table.state != State.CLOSED).values(**change))
+    tx.work = True
+
+
+def prolong(tx: Tx, attempt_id: str, *, ttl_s: float, ends_at: float, max_ends_at: float | None) -> bool:
+    """Vault prolonged the lease of an active attempt."""
+    change = dict(lease_ttl_s=ttl_s, ends_at=ends_at, max_ends_at=max_ends_at, renewed_at=tx.now, renew_tries=0)
+    return _update(tx, attempt_id, (State.ACTIVE,), (), change)
+
+
+def schedule(tx: Tx, attempt_id: str, *, work_at: float | None, lane: Lane = Lane.RENEW, renew_failed: bool = False) -> None:
+    """Say when a worker has to look at an active attempt again."""
+    change = dict(work_at=work_at, lane=lane) | (dict(renew_tries=_table.renew_tries + 1) if renew_failed else {})
+    _update(tx, attempt_id, (State.ACTIVE,), (), change)
+    tx.work = True
+
+
+def look_again(tx: Tx, uids: Sequence[str]) -> None:
+    """Have the active attempts of these requests looked at now, as their role changed."""
+    tx.execute(attempts.update().where(_table.request.in_(uids), _table.state == State.ACTIVE).values(work_at=tx.now, lane=Lane.RENEW))
+    tx.work = True
+
+
+def hurry(tx: Tx, target: int) -> int:
+    """Have everything that is to be ended at this Vault tried now, as there is a fresh login; answers how much that is."""
+    ending = (State.END_TOKEN, State.END, State.UNDOING)
+    where = (_table.target == target, _table.state.in_(ending), _table.tries > 0, _table.work_at > tx.now)
+    done = tx.execute(attempts.update().where(*where).values(work_at=tx.now))
+    tx.work = True
+    return done.rowcount
+
+
+def abandon_readers(tx: Tx) -> int:
+    """At the start of the process: whoever was reading is dead. Answers how many there were."""
+    done = tx.execute(attempts.update().where(_table.state == State.READING).values(work_at=tx.now, lane=Lane.REVOKE))
+    tx.execute(attempts.update().where(_table.state == State.END, _table.work_at > tx.now).values(work_at=tx.now))
+    return done.rowcount
+
+
+def with_login(tx: Tx, *where: sa.ColumnElement[bool]) -> list[Attempt]:
+    """Attempts that may have a login, of which ``where`` holds."""
+    return [Attempt(**row._mapping) for row in tx.execute(sa.select(attempts).where(_table.state.in_(_WITH_LOGIN), *where))]
+
+
+def page(tx: Tx, *states: State, after: tuple[float, str] | None, limit: int) -> list[Attempt]:
+    """Attempts in these states that have a lease, newest first, after the one with this time of issue and id."""
+    query = sa.select(attempts).where(_table.state.in_(states), _table.issued_at.is_not(None))
+    if after:
+        query = query.where(sa.tuple_(_table.issued_at, _table.id) < sa.tuple_(sa.literal(after[0]), sa.literal(after[1])))
+    return [Attempt(**row._mapping) for row in tx.execute(query.order_by(_table.issued_at.desc(), _table.id.desc()).limit(limit))]
+
+
+def count_by_state(tx: Tx) -> dict[State, int]:
+    """How many there are in each state but `closed`."""
+    found = tx.execute(sa.select(_table.state, sa.func.count()).where(_table.state != State.CLOSED).group_by(_table.state))
+    return {row[0]: row[1] for row in found}
+
+
+def _move(tx: Tx, attempt_id: str, *states: State, to: State, where: Sequence[sa.ColumnElement[bool]] = (), **columns: Any) -> bool:
+    """The one place where a state changes: only from the states given, each of which the rules let go to ``to``."""
+    forbidden = [state for state in states if to not in rules.ALLOWED[state]]
+    if forbidden:
+        raise ValueError(f"no rule leads from {', '.join(forbidden)} to {to}")
+    return _update(tx, attempt_id, states, where, dict(state=to, **columns))
+
+
+def _update(tx: Tx, attempt_id: str, states: Sequence[State], where: Sequence[sa.ColumnElement[bool]], columns: dict[str, Any]) -> bool:
+    done = tx.execute(attempts.update().where(_table.id == attempt_id, _table.state.in_(states), *where).values(**columns))
+    return done.rowcount == 1

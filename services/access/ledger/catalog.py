@@ -1,0 +1,76 @@
+"""Targets and roles: what may be issued where."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import sqlalchemy as sa
+
+from services.access.ledger.database import Tx
+from services.access.ledger.schema import roles, targets
+from services.access.records import Request, Role, TargetRow
+
+
+def put_target(tx: Tx, target: TargetRow) -> TargetRow:
+    """Take a Vault into the ledger, or what is new about a known one; ``target.id`` is ignored."""
+    columns = {name: getattr(target, name) for name in targets.c.keys() if name != "id"}
+    known = find_target(tx, target.cluster, target.namespace, target.name, target.key_digest)
+    if known is None:
+        done = tx.execute(targets.insert().values(**columns))
+        return replace(target, id=int(done.inserted_primary_key[0]))  # type: ignore[index]
+    if known != replace(target, id=known.id):
+        tx.execute(targets.update().where(targets.c.id == known.id).values(**columns))
+    return replace(target, id=known.id)
+
+
+def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) -> TargetRow | None:
+    """A Vault by its key."""
+    t = targets.c
+    where = (t.cluster == cluster, t.namespace == namespace, t.name == name, t.key_digest == digest)
+    row = tx.execute(sa.select(targets).where(*where)).one_or_none()
+    return TargetRow(**row._mapping) if row else None
+
+
+def target(tx: Tx, number: int) -> TargetRow:
+    """A Vault by its number, which must be there."""
+    return TargetRow(**tx.execute(sa.select(targets).where(targets.c.id == number)).one()._mapping)
+
+
+def all_targets(tx: Tx) -> list[TargetRow]:
+    """Every Vault."""
+    return [TargetRow(**row._mapping) for row in tx.execute(sa.select(targets).order_by(targets.c.id))]
+
+
+def put_role(tx: Tx, role: Role) -> Role:
+    """Take a role into the catalogue, or its new definition; ``role.id`` is ignored."""
+    columns = {name: getattr(role, name) for name in roles.c.keys() if name != "id"}
+    known = find_role(tx, role.cluster, role.cluster_uid, role.namespace, role.name)
+    if known is None:
+        done = tx.execute(roles.insert().values(**columns))
+        return replace(role, id=int(done.inserted_primary_key[0]))  # type: ignore[index]
+    tx.execute(roles.update().where(roles.c.id == known.id).values(**columns))
+    return replace(role, id=known.id)
+
+
+def drop_role(tx: Tx, role: Role) -> None:
+    """Take a role out of the catalogue; its digest is kept."""
+    tx.execute(roles.update().where(roles.c.id == role.id).values(gone=True))
+
+
+def find_role(tx: Tx, cluster: str, cluster_uid: str, namespace: str, name: str) -> Role | None:
+    """A role, taken out or not."""
+    r = roles.c
+    where = (r.cluster == cluster, r.cluster_uid == cluster_uid, r.namespace == namespace, r.name == name)
+    row = tx.execute(sa.select(roles).where(*where)).one_or_none()
+    return Role(**row._mapping) if row else None
+
+
+def role_of(tx: Tx, request: Request) -> Role | None:
+    """The role that a request names, taken out or not."""
+    return find_role(tx, request.cluster, request.cluster_uid, request.role_namespace, request.role_name)
+
+
+def ours_outside_kubernetes(tx: Tx) -> list[Role]:
+    """The roles that callers outside Kubernetes may name."""
+    where = (roles.c.cluster == "", roles.c.namespace == "", roles.c.gone.is_(False))
+    return [Role(**row._mapping) for row in tx.execute(sa.select(roles).where(*where))]

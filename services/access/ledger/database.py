@@ -1,0 +1,199 @@
+"""Opening the ledger's file, keeping everybody else off it, and transactions.
+
+A file that cannot be trusted is refused with a sentence that says what to do, never replaced: a lost ledger must not look like a first start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from services.access.ledger import schema
+from services.access.ledger.migrate import NewerVersion, upgrade
+from services.common.config import StartupRefused
+from services.common.errors import LedgerUnavailable
+from services.common.logs import bounded
+
+Clock = Callable[[], float]
+"""Answers seconds since 1970."""
+
+_BUSY_MS = 5000
+_POOL = 40
+_WRITES = "leasegate_writes"
+
+
+@dataclass(slots=True)
+class Tx:
+    """One transaction.
+
+    Attributes:
+        connection: For the modules of this package alone.
+        now: Time of the transaction.
+        changed: Requests whose owners should look again; published after the commit.
+        work: Whether there may be work that is due at once.
+        needs: Adopters that are now needed or no longer needed; published after the commit.
+    """
+
+    connection: Connection
+    now: float
+    changed: set[str] = field(default_factory=set)
+    work: bool = False
+    adopters: bool = False
+
+    def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
+        """Run one statement."""
+        return self.connection.execute(statement, parameters)  # type: ignore[return-value]
+
+
+Listener = Callable[[Tx], None]
+
+
+class Ledger:
+    """The open ledger; safe for many threads, owned by one process."""
+
+    def __init__(self, engine: Engine, *, lock: IO[str], clock: Clock) -> None:
+        """For ``open_ledger`` alone."""
+        self._engine, self._lock_file, self.clock = engine, lock, clock
+        self._writing = threading.Lock()
+        self.listeners: list[Listener] = []
+        self.id = self._identify()
+
+    def _identify(self) -> str:
+        with self.write() as tx:
+            found = tx.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "ledger_id")).scalar()
+            if found is None:
+                found = uuid.uuid4().hex
+                tx.execute(schema.meta.insert().values(name="ledger_id", value=found))
+            return str(found)
+
+    @contextmanager
+    def write(self) -> Iterator[Tx]:
+        """One transaction that writes, committed durably at the end of the block, rolled back if it raises.
+
+        Writers take turns. Listeners hear of the commit afterwards, in this thread.
+
+        Raises:
+            LedgerUnavailable: Nothing was committed: the disk is full, or the file is locked or broken.
+        """
+        with self._writing, _translated(), self._engine.connect() as connection:
+            tx = Tx(connection.execution_options(**{_WRITES: True}), self.clock())
+            with tx.connection.begin():
+                yield tx
+        for listener in self.listeners:
+            listener(tx)
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """One transaction that reads, of one moment; does not wait for writers.
+
+        Raises:
+            LedgerUnavailable: The file cannot be read.
+        """
+        with _translated(), self._engine.connect() as connection, connection.begin():
+            yield Tx(connection, self.clock())
+
+    def close(self) -> None:
+        """Close the file and let the next process have it."""
+        self._engine.dispose()
+        self._lock_file.close()
+
+
+def open_ledger(path: Path, *, clock: Clock) -> Ledger:
+    """Open the ledger, made and migrated if need be, and own it until it is closed or the process ends.
+
+    Raises:
+        StartupRefused: Another process owns it, it is broken, of a newer version, or its folder cannot be written.
+    """
+    lock = _own(path)
+    try:
+        engine = _engine(path)
+        with engine.connect() as connection:
+            _check(connection, path)
+            upgrade(connection)
+        return Ledger(engine, lock=lock, clock=clock)
+    except NewerVersion as err:
+        raise _closing(lock, StartupRefused(f"{path}: {err}; start the version that wrote it, or a later one")) from err
+    except (sa.exc.DBAPIError, LedgerUnavailable) as err:
+        raise _closing(lock, StartupRefused(f"{path}: the ledger cannot be opened: {_said(err)}")) from err
+    except StartupRefused:
+        lock.close()
+        raise
+
+
+def _closing(lock: IO[str], err: StartupRefused) -> StartupRefused:
+    lock.close()
+    return err
+
+
+def _own(path: Path) -> IO[str]:
+    """Lock ``FILE.lock``; the kernel lets go when the process ends, however it does."""
+    try:
+        held = path.with_name(path.name + ".lock").open("a+")
+    except OSError as err:
+        raise StartupRefused(f"{path}: its folder cannot be written: {err.strerror}") from err
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as err:
+        held.seek(0)
+        owner = held.read(20).strip()
+        held.close()
+        raise StartupRefused(f"{path}: another access service (pid {owner or 'unknown'}) owns this ledger; only one may") from err
+    held.truncate(0)
+    held.write(f"{os.getpid()}\n")
+    held.flush()
+    return held
+
+
+def _engine(path: Path) -> Engine:
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        connect_args={"check_same_thread": False, "timeout": _BUSY_MS / 1000},
+        poolclass=sa.QueuePool,
+        pool_size=_POOL,
+        max_overflow=_POOL,
+    )
+    sa.event.listen(engine, "connect", _configure)
+    sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _configure(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins no transactions of its own
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _check(connection: Connection, path: Path) -> None:
+    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    connection.rollback()
+    if found != "ok":
+        raise StartupRefused(f"{path}: the ledger is corrupt ({bounded(str(found), 100)}); restore it from a copy, it is not replaced")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.IntegrityError, sa.exc.ProgrammingError):
+        raise  # a defect of ours
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as err:
+        raise LedgerUnavailable(f"the ledger cannot be used: {_said(err)}") from err
+
+
+def _said(err: Exception) -> str:
+    return bounded(str(getattr(err, "orig", None) or err), 200)

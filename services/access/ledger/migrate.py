@@ -1,0 +1,40 @@
+"""Bringing a ledger's tables to the present version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import Connection
+
+_FOLDER = Path(__file__).with_name("migrations")
+
+
+class NewerVersion(Exception):  # noqa: N818 - a finding that the opener turns into a refusal
+    """The ledger was written by a later version of the program."""
+
+
+def config(connection: Connection) -> Config:
+    """Alembic's configuration for one open connection."""
+    made = Config()
+    made.set_main_option("script_location", str(_FOLDER))
+    made.attributes["connection"] = connection
+    return made
+
+
+def upgrade(connection: Connection) -> None:
+    """Run the migrations that are missing.
+
+    Raises:
+        NewerVersion: The ledger has one that this program does not know.
+    """
+    made = config(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(made).walk_revisions()}
+    current = MigrationContext.configure(connection).get_current_heads()
+    connection.rollback()
+    if unknown := set(current) - known:
+        raise NewerVersion(f"the ledger is of a newer version ({', '.join(sorted(unknown))})")
+    command.upgrade(made, "head")

@@ -1,0 +1,93 @@
+"""Requests and their decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.access.ledger.database import Tx
+from services.access.ledger.schema import decisions, requests
+from services.access.records import Approval, Decision, Request, Role
+
+_table = requests.c
+_DECISION = tuple(f.name for f in fields(Decision))
+
+
+def find(tx: Tx, uid: str) -> Request | None:
+    """One request."""
+    row = tx.execute(sa.select(requests).where(_table.uid == uid)).one_or_none()
+    return Request(**row._mapping) if row else None
+
+
+def insert(tx: Tx, request: Request) -> None:
+    """A new request."""
+    tx.execute(requests.insert().values(**{name: getattr(request, name) for name in _table.keys()}))
+    tx.changed.add(request.uid)
+
+
+def update(tx: Tx, request: Request, **changes: Any) -> Request:
+    """Change columns; answers the request as it is now. Its owner is told."""
+    tx.execute(requests.update().where(_table.uid == request.uid).values(**changes))
+    tx.changed.add(request.uid)
+    return replace(request, **changes)
+
+
+def note(tx: Tx, uid: str, **changes: Any) -> None:
+    """Change columns that nobody has to be told of."""
+    tx.execute(requests.update().where(_table.uid == uid).values(**changes))
+
+
+def decisions_of(tx: Tx, uid: str) -> list[Decision]:
+    """The decisions on a request, oldest first."""
+    columns = [decisions.c[name] for name in _DECISION]
+    return [Decision(*row) for row in tx.execute(sa.select(*columns).where(decisions.c.request == uid).order_by(decisions.c.id))]
+
+
+def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
+    """The same of several requests."""
+    found: dict[str, list[Decision]] = {uid: [] for uid in uids}
+    columns = [decisions.c[name] for name in _DECISION]
+    for row in tx.execute(sa.select(decisions.c.request, *columns).where(decisions.c.request.in_(uids)).order_by(decisions.c.id)):
+        found[row[0]].append(Decision(*row[1:]))
+    return found
+
+
+def decide(tx: Tx, uid: str, made: Sequence[Decision]) -> None:
+    """Add decisions; none is ever changed or removed."""
+    for each in made:
+        tx.execute(decisions.insert().values(request=uid, **{name: getattr(each, name) for name in _DECISION}))
+
+
+def of_role(tx: Tx, role: Role) -> list[Request]:
+    """The requests for a role whose access is not over."""
+    open_ones = (Approval.PENDING, Approval.APPROVED)
+    same = (
+        _table.cluster == role.cluster,
+        _table.cluster_uid == role.cluster_uid,
+        _table.role_namespace == role.namespace,
+        _table.role_name == role.name,
+    )
+    return [Request(**row._mapping) for row in tx.execute(sa.select(requests).where(*same, _table.approval.in_(open_ones)))]
+
+
+def page(tx: Tx, *where: sa.ColumnElement[bool], after: tuple[float, str] | None, limit: int, newest_first: bool) -> list[Request]:
+    """Requests of which ``where`` holds, by time of creation, after the one with this time and uid."""
+    key, query = sa.tuple_(_table.created_at, _table.uid), sa.select(requests).where(*where)
+    if after:
+        at = sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
+        query = query.where(key < at if newest_first else key > at)
+    order = (_table.created_at.desc(), _table.uid.desc()) if newest_first else (_table.created_at, _table.uid)
+    return [Request(**row._mapping) for row in tx.execute(query.order_by(*order).limit(limit))]
+
+
+def owned_by(owner: str) -> sa.ColumnElement[bool]:
+    """The requests of one caller."""
+    return _table.owner == owner
+
+
+def waiting() -> sa.ColumnElement[bool]:
+    """The requests that nobody has decided yet."""
+    return _table.approval == Approval.PENDING

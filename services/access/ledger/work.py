@@ -1,0 +1,57 @@
+"""What is due: the queue lies in the rows themselves, so that it outlives the process."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from services.access.ledger.database import Tx
+from services.access.ledger.schema import attempts, requests
+from services.access.records import Lane
+
+_URGENT = -1
+
+
+class Job(NamedTuple):
+    """One piece of work: an attempt to look at, or a request if ``attempt`` is empty."""
+
+    attempt: str
+    request: str
+
+
+def due(tx: Tx, *, busy: Collection[str], renews: bool) -> Job | None:
+    """The most urgent piece of work that is due and that nobody is at.
+
+    Revoke goes before first issue, that before renew, that before repair; a renewal with less than a quarter of its TTL left goes before all.
+
+    Args:
+        tx: Transaction.
+        busy: Attempts and requests that somebody is at.
+        renews: Whether renewals are taken, too.
+    """
+    a = attempts.c
+    hurried = sa.and_(a.lane == Lane.RENEW, a.ends_at - tx.now < a.lease_ttl_s / 4)
+    rank = sa.case((hurried, _URGENT), else_=sa.cast(a.lane, sa.Integer))
+    query = sa.select(a.id, rank).where(a.work_at <= tx.now).order_by(rank, a.work_at).limit(len(busy) + 1)
+    if not renews:
+        query = query.where(a.lane != Lane.RENEW)
+    mine = next(((row[0], row[1]) for row in tx.execute(query) if row[0] not in busy), None)
+    if mine and mine[1] <= Lane.REVOKE:
+        return Job(mine[0], "")
+    over = sa.select(requests.c.uid).where(requests.c.work_at <= tx.now).order_by(requests.c.work_at).limit(len(busy) + 1)
+    uid = next((row[0] for row in tx.execute(over) if row[0] not in busy), None)
+    return Job("", uid) if uid else Job(mine[0], "") if mine else None
+
+
+def next_at(tx: Tx) -> float | None:
+    """When the next piece of work is due that is not yet."""
+    times = [tx.execute(sa.select(sa.func.min(c.work_at)).where(c.work_at > tx.now)).scalar() for c in (attempts.c, requests.c)]
+    return min((at for at in times if at is not None), default=None)
+
+
+def depth(tx: Tx) -> dict[Lane, int]:
+    """How much is due, by lane."""
+    found = tx.execute(sa.select(attempts.c.lane, sa.func.count()).where(attempts.c.work_at <= tx.now).group_by(attempts.c.lane))
+    return {row[0]: row[1] for row in found}

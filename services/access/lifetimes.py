@@ -1,0 +1,61 @@
+"""How long things last, pure: a token, an overlap, the time of a renewal or a rotation, the pause after a failure. All in seconds."""
+
+from __future__ import annotations
+
+import hashlib
+
+from services.access.records import Attempt
+
+TOKEN_FRESH_S = 600.0
+"""A token made while its request is pending serves that long (design, section 5)."""
+
+LONGEST_TTL_S = 32 * 86400.0
+"""Asked for where neither role nor request sets an end; Vault cuts it to its own maximum."""
+
+_MARGIN_S = (30.0, 600.0)
+_BACKOFF_S = (0.5, 10.0)
+
+
+def wanted_life_s(*, role_max_s: float | None, access_left_s: float | None) -> float:
+    """Longest life of a credential: the role's or what is left of the access, whichever is less."""
+    limits = [limit for limit in (role_max_s, access_left_s) if limit is not None]
+    return max(1.0, min(limits, default=LONGEST_TTL_S))
+
+
+def token_ttl_s(life_s: float) -> float:
+    """TTL of the token of a credential that is to live ``life_s``: a little longer, as a token made beforehand has aged when it is used."""
+    least, most = _MARGIN_S
+    return life_s + min(max(life_s / 10, least), most)
+
+
+def token_serves(*, made_at: float, ends_at: float, life_s: float, now: float) -> bool:
+    """Whether a token made beforehand outlives the credential that is to be made with it."""
+    return now - made_at < TOKEN_FRESH_S and ends_at >= now + min(life_s, LONGEST_TTL_S)
+
+
+def overlap_s(configured_s: float, *, max_ttl_s: float | None) -> float:
+    """How long an old credential lives on beside the new one: as configured, at most a quarter of its longest life."""
+    return configured_s if max_ttl_s is None else min(configured_s, max_ttl_s / 4)
+
+
+def renew_at(attempt: Attempt) -> float:
+    """When to renew: between one half and three fifths of the TTL, spread by the attempt's id so that leases born together part."""
+    since = attempt.renewed_at or attempt.issued_at or attempt.begun_at
+    share = int.from_bytes(hashlib.sha256(f"{attempt.id} {since}".encode()).digest()[:4], "big") / 2**32
+    return since + attempt.lease_ttl_s * (0.5 + 0.1 * share)
+
+
+def rotate_at(attempt: Attempt, *, overlap: float) -> float | None:
+    """When to begin the replacement of a credential whose longest life nears its end; None while that end is not known.
+
+    The overlap comes off, and as much again at most a minute for making the new one.
+    """
+    if attempt.max_ends_at is None:
+        return None
+    return attempt.max_ends_at - overlap - min(overlap, 60.0)
+
+
+def backoff_s(tries: int, *, spread: float) -> float:
+    """The pause after the ``tries``-th failure in a row: doubled each time, and jittered by ``spread`` (0 to 1) so that 1,000 failures part."""
+    least, most = _BACKOFF_S
+    return min(most, least * 2 ** min(max(tries - 1, 0), 10)) * (0.5 + 0.5 * spread)

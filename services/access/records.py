@@ -1,0 +1,309 @@
+"""What the ledger holds, as the domain sees it: frozen values without any behaviour but reading. Times are seconds since 1970, spans seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+
+class Origin(StrEnum):
+    """Where a request was made, and so where it is decided."""
+
+    KUBERNETES = "kubernetes"
+    GRPC = "grpc"
+
+
+class Approval(StrEnum):
+    """Where the approval of a request stands. Only ``APPROVED`` grants anything; the last three end access for good."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+
+
+FINAL = frozenset({Approval.DENIED, Approval.WITHDRAWN, Approval.EXPIRED})
+
+
+class State(StrEnum):
+    """Where an attempt stands; the phases of proofs/attempt_model.py."""
+
+    NEW = "new"
+    TOKEN = "token"  # noqa: S105 - its accessor is committed
+    READING = "reading"
+    ISSUED = "issued"
+    ACTIVE = "active"
+    OLD = "old"  # replaced; ends after the overlap
+    SUPERSEDED = "superseded"  # answered, never acknowledged, another was begun; ends after a later one's acknowledge
+    END_TOKEN = "endt"  # noqa: S105 - to be ended; no read was begun, so its token is all there is
+    END = "end"
+    UNDOING = "undoing"
+    CLOSED = "closed"
+
+
+class Lane(IntEnum):
+    """Kinds of work, the most urgent first (design, section 5)."""
+
+    REVOKE = 0
+    ISSUE = 1
+    RENEW = 2
+    REPAIR = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who may read the credential."""
+
+    kind: str
+    api_group: str
+    name: str
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRow:
+    """A Vault, without any login.
+
+    Attributes:
+        id: Number in this ledger.
+        key_digest: Digest of address, Vault namespace and auth mount; another one is another target.
+    """
+
+    id: int
+    cluster: str
+    namespace: str
+    name: str
+    key_digest: str
+    address: str
+    vault_namespace: str
+    ca_bundle: bytes = field(repr=False)
+    insecure_skip_tls_verify: bool
+    server_name: str
+    auth_mount: str
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role of the catalogue.
+
+    Attributes:
+        target: Number of its Vault.
+        digest: What an approver approves of it.
+        default_ttl_s: First TTL of a lease; None for the mount's.
+        max_ttl_s: Longest life of a lease; None for the mount's.
+        gone: Whether it was taken out of the catalogue; kept for its digest.
+    """
+
+    id: int
+    cluster: str
+    cluster_uid: str
+    namespace: str
+    name: str
+    target: int
+    mount: str
+    vault_role: str
+    db_name: str
+    revocation_statements: tuple[str, ...]
+    default_ttl_s: float | None
+    max_ttl_s: float | None
+    digest: str
+    gone: bool
+    approvals: int
+    self_approval: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One wish for access.
+
+    Attributes:
+        uid: The object's uid in Kubernetes, ours elsewhere.
+        owner: Identity of the caller who ensured or made it, the only one who may use it.
+        digest: Of what would be granted, by the last definition of the role that was known; empty if none ever was.
+        outdated: Whether it was approved, but not with the present digest.
+        last_number: Number of the newest attempt.
+        due: Whether the active credential is to be replaced.
+        first_issued_at: Access counts from here.
+        ends_at: End of access for good, once it counts.
+        error_reason: Why the last claim failed; empty after one that did not.
+        retry_at: When a claim makes sense again.
+        work_at: When a worker has to look at it.
+    """
+
+    uid: str
+    origin: Origin
+    owner: str
+    cluster: str
+    cluster_uid: str
+    namespace: str
+    name: str
+    generation: int
+    role_namespace: str
+    role_name: str
+    subjects: tuple[Subject, ...]
+    ttl_s: float | None
+    requester: str
+    reason: str
+    created_at: float
+    approval: Approval
+    digest: str
+    outdated: bool
+    last_number: int
+    due: bool
+    first_issued_at: float | None
+    ends_at: float | None
+    error_reason: str
+    error_message: str
+    tries: int
+    retry_at: float | None
+    work_at: float | None
+
+    @property
+    def approved(self) -> bool:
+        """Whether a credential may be issued for what would be granted now."""
+        return self.approval is Approval.APPROVED
+
+    @property
+    def ended(self) -> bool:
+        """Whether access is over for good."""
+        return self.approval in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision.
+
+    Attributes:
+        kind: ``approved`` or ``denied``.
+        sent_digest: The digest that the decision named itself, or empty.
+        digest: What it counts for: the one that it named, else the one in the status that it was written over.
+    """
+
+    kind: Approval
+    approver: str
+    proof: int
+    reason: str
+    message: str
+    decided_at: float
+    sent_digest: str
+    digest: str
+    self_approved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to issue a credential, and the credential's lease if it came to that.
+
+    Attributes:
+        id: 20 characters of a-z and 0-9; the end of the login's name.
+        number: Rising in its request.
+        grant: The request's digest that it was begun under.
+        login: Name of its login in PostgreSQL, if there is one: no other attempt ever has it.
+        accessor: Names its token.
+        token_ends_at: Hard end of token and lease.
+        lease_ttl_s: What Vault granted last.
+        ends_at: Lesser of the lease's and the token's end.
+        max_ends_at: End however often it is renewed; None while not known.
+        renew_tries: Renewals that failed since the last good one.
+        finish: Whether PostgreSQL refused to drop the login, so that our own statements have to.
+        tries: Failures in ending it.
+        error: Why it could not be ended, bounded.
+        lane: Kind of the work that waits.
+        work_at: When that work is due; None for none.
+    """
+
+    id: str
+    request: str
+    number: int
+    state: State
+    grant: str
+    role_digest: str
+    target: int
+    mount: str
+    vault_role: str
+    db_name: str
+    revocation_statements: tuple[str, ...]
+    default_ttl_s: float | None
+    max_ttl_s: float | None
+    login: str
+    accessor: str
+    token_ends_at: float | None
+    lease_id: str = field(repr=False)
+    lease_ttl_s: float
+    renewable: bool
+    begun_at: float
+    issued_at: float | None
+    acked_at: float | None
+    renewed_at: float | None
+    ends_at: float | None
+    max_ends_at: float | None
+    closed_at: float | None
+    renew_tries: int
+    finish: bool
+    tries: int
+    error: str
+    lane: Lane
+    work_at: float | None
+
+    def over(self, now: float) -> bool:
+        """Whether it is past its end."""
+        return self.ends_at is not None and now >= self.ends_at
+
+    @property
+    def may_have_login(self) -> bool:
+        """Whether there may be a login of it that is not known to be gone."""
+        return self.state not in (State.NEW, State.TOKEN, State.END_TOKEN, State.CLOSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """One adoption of an attempt's login.
+
+    Attributes:
+        number: Rising over the whole ledger: only the newest of an attempt may close it.
+        accessor: Names the adopter's token.
+        second: Whether it is the one after the wait.
+        lease_id: The adopter's lease; empty while not known.
+        done_at: When that lease was revoked.
+    """
+
+    number: int
+    attempt: str
+    adopter: str
+    accessor: str
+    second: bool
+    lease_id: str = field(repr=False)
+    done_at: float | None
+
+
+class AdopterState(StrEnum):
+    """Where an adopter role stands."""
+
+    NEEDED = "needed"
+    READY = "ready"
+    UNNEEDED = "unneeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Adopter:
+    """An adopter role that the role service makes on the watcher's word."""
+
+    name: str
+    target: int
+    mount: str
+    db_name: str
+    revocation_statements: tuple[str, ...]
+    finish: bool
+    state: AdopterState
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quiesced:
+    """A mount or connection where nothing is issued."""
+
+    address: str
+    vault_namespace: str
+    mount: str
+    connection: str

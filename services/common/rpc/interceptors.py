@@ -1,0 +1,158 @@
+"""The one chain around every call that a server answers, from the outside in.
+
+1. request id: taken from the metadata or made; in every log line from here on;
+2. answer: the LeasegateError that comes out becomes a google.rpc.Status (outside of all others, as grpc's abort raises a bare Exception);
+3. log and metrics: method, code, duration, caller; never a message;
+4. errors: any other exception becomes Internal with a fixed text and an error id, its own text staying in this process' log;
+5. deadline: what is left for the handler, refused if that is too little;
+6. authorization: the client certificate's names against the service's list, default deny;
+7. limit: how many at once.
+
+All of it runs in the handler's thread, as context variables are set there.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import grpc
+
+from services.common import logs
+from services.common.config import PLAINTEXT
+from services.common.errors import CallerNotAllowed, DeadlineTooShort, Internal, LeasegateError
+from services.common.logs import bounded
+from services.common.metrics import RpcMetrics
+from services.common.rpc import caller, deadline, request_ids, status
+from services.common.rpc.limit import Slots
+
+MARGIN_S, MARGIN_SHARE = 0.05, 0.01
+"""Kept of the caller's deadline, so that our own answer still reaches it: gRPC rounds a timeout up by as much as one in a hundred."""
+LEAST_USEFUL_S = 0.1
+DEFAULT_DEADLINE_S = 60.0
+"""For callers that set none; grpc then says some 292 years."""
+_NO_DEADLINE_S = 10 * 365 * 86400.0
+INTERNAL_TEXT = "an internal error occurred; the log of the service has more under this error id"
+ANY_ACCEPTED = None
+"""Instead of names: every client whose certificate the server accepts may call (reflection and health, which tell no secret)."""
+
+Rules = Mapping[str, frozenset[str] | None]
+"""Callers' names by full service name; a service that is not there may be called by nobody."""
+
+_log = logs.logger(__name__)
+
+
+class Chain(grpc.ServerInterceptor):
+    """Wraps the handlers of a server."""
+
+    def __init__(self, *, rules: Rules, slots: Slots, streams: Slots, metrics: RpcMetrics, plaintext: bool) -> None:
+        """Make the chain.
+
+        Args:
+            rules: Who may call which service.
+            slots: Places of unary calls.
+            streams: Places of streams, which only reflection has.
+            metrics: Where calls are counted.
+            plaintext: Whether there is no TLS, and so one caller only.
+        """
+        self._rules, self._slots, self._streams, self._metrics, self._plaintext = rules, slots, streams, metrics, plaintext
+
+    def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Any], handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wrap the handler of one call; an unknown method has none, which grpc answers with UNIMPLEMENTED."""
+        handler = continuation(handler_call_details)
+        if handler is None:
+            return None
+        method, serializers = handler_call_details.method, (handler.request_deserializer, handler.response_serializer)
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), *serializers)
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream), *serializers)
+        raise NotImplementedError(f"{method}: only unary calls and the stream of reflection are served")
+
+    def _unary(self, method: str, behaviour: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            with request_ids.following(_given_id(context)):
+                try:
+                    return self._logged(method, context, lambda: behaviour(request, context))
+                except LeasegateError as err:
+                    context.abort_with_status(status.to_grpc(err))
+
+        return answer
+
+    def _stream(self, method: str, behaviour: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
+        """Authorize and limit a stream as it begins; its messages pass untouched."""
+
+        def answer(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                self._allowed(method, context)
+                slot = self._streams.take()
+            except LeasegateError as err:
+                context.abort_with_status(status.to_grpc(err))
+            if not context.add_callback(slot.give_back):
+                slot.give_back()
+            _log.info("stream", method=method, caller=self._who(context))
+            responses: Iterator[Any] = behaviour(requests, context)
+            return responses
+
+        return answer
+
+    def _logged(self, method: str, context: grpc.ServicerContext, handle: Callable[[], Any]) -> Any:
+        began, code, reason = time.perf_counter(), "OK", None
+        try:
+            return self._guarded(method, context, handle)
+        except LeasegateError as err:
+            code, reason = err.code.name, err.reason
+            raise
+        finally:
+            seconds = time.perf_counter() - began
+            self._metrics.answered(method, code=code, seconds=seconds)
+            _log.info("rpc", method=method, code=code, reason=reason, duration_ms=round(seconds * 1000, 1), caller=self._who(context))
+
+    def _guarded(self, method: str, context: grpc.ServicerContext, handle: Callable[[], Any]) -> Any:
+        try:
+            with deadline.within(_left_s(context)), caller.acting(self._allowed(method, context)), self._slots.one():
+                return handle()
+        except LeasegateError:
+            raise
+        except Exception as err:
+            error_id = uuid.uuid4().hex[:16]
+            _log.exception("unexpected error", method=method, error_id=error_id)
+            raise Internal(INTERNAL_TEXT, error_id=error_id) from err
+
+    def _allowed(self, method: str, context: grpc.ServicerContext) -> str:
+        """The name by which the caller may call: the first in the certificate's order that the service's list has."""
+        service = method.split("/")[1]
+        rule = self._rules.get(service, frozenset())
+        names = self._names(context)
+        if found := next((name for name in names if rule is ANY_ACCEPTED or name in rule), None):
+            return found
+        raise CallerNotAllowed(f"{bounded(', '.join(names)) or 'a certificate without a name'} may not call {service}", service=service)
+
+    def _names(self, context: grpc.ServicerContext) -> tuple[str, ...]:
+        return (PLAINTEXT,) if self._plaintext else caller.names(cast("Mapping[str, Sequence[bytes]]", context.auth_context()))
+
+    def _who(self, context: grpc.ServicerContext) -> str:
+        return bounded(", ".join(self._names(context)))
+
+
+def _given_id(context: grpc.ServicerContext) -> str | None:
+    return next((value for key, value in context.invocation_metadata() if key == request_ids.METADATA_KEY and isinstance(value, str)), None)
+
+
+def _left_s(context: grpc.ServicerContext) -> float:
+    """Seconds that the handler has.
+
+    Raises:
+        DeadlineTooShort: It is not worth beginning.
+    """
+    left = context.time_remaining()
+    if left > _NO_DEADLINE_S:
+        return DEFAULT_DEADLINE_S
+    useful = left * (1 - MARGIN_SHARE) - MARGIN_S
+    if useful < LEAST_USEFUL_S:
+        raise DeadlineTooShort("too little of the deadline is left to begin")
+    return useful

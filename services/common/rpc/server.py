@@ -1,0 +1,249 @@
+"""The life of a server process, the same for all three: build, answer, drain, end.
+
+``serve`` is for ``__main__`` modules; ``running`` is the same server without signals, for tests. Services alone import this.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from services.common import logs, metrics
+from services.common.config import HostPort, ServerConfig, StartupRefused
+from services.common.rpc import health as health_service
+from services.common.rpc import signals, tls
+from services.common.rpc.health import Health
+from services.common.rpc.interceptors import ANY_ACCEPTED, Chain, Rules
+from services.common.rpc.limit import LongPolls, Slots
+from services.common.rpc.pool import ContextPool
+
+STREAMS = 4
+"""Reflection streams at once, each of which holds a thread."""
+REFUSING = 8
+"""Threads beyond those that work, so that overload is answered with a reason; beyond them gRPC refuses without one."""
+HEALTH_THREADS = 4
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # else a second process on the port starts silently and takes half of the calls
+    ("grpc.max_connection_age_ms", 300_000),  # clients resolve names anew, and certificates are shown anew
+    ("grpc.max_connection_age_grace_ms", 60_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+)
+S = TypeVar("S")
+_log = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One gRPC service of a server; made by ``service``."""
+
+    name: str
+    register: Callable[[grpc.Server], None]
+
+
+def service(descriptor: ServiceDescriptor, add: Callable[[S, grpc.Server], None], servicer: S) -> Service:
+    """Name a service by its descriptor and say how it is added.
+
+    Args:
+        descriptor: ``engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"]``.
+        add: The generated ``add_..._to_server``.
+        servicer: Its implementation.
+    """
+    return Service(name=descriptor.full_name, register=lambda server: add(servicer, server))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers.
+
+    Attributes:
+        address: Where the services are.
+        health_address: Where the plaintext health service is.
+        metrics_address: Where the metrics are, if anywhere.
+    """
+
+    address: HostPort
+    health_address: HostPort
+    metrics_address: HostPort | None
+    _drain: Callable[[], None] = field(repr=False)
+
+    def drain(self) -> None:
+        """Say not serving, wait the drain delay, refuse new calls, and wait up to the grace for those under way."""
+        self._drain()
+
+
+def serve(
+    config: ServerConfig,
+    services: Sequence[Service],
+    *,
+    health: Callable[[], bool],
+    long_polls: LongPolls | None = None,
+    on_drain: Callable[[], None] | None = None,
+    registry: CollectorRegistry | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return; the caller then closes what it opened and ends with exit code 0.
+
+    Args:
+        config: What the operator asked for.
+        services: What is served, each allowed to whom ``config.allow`` says.
+        health: Whether the process can do its work (Vault answers); called every few seconds in a thread of its own.
+        long_polls: The budget of waiting calls, if any of the services has some.
+        on_drain: Called once when draining begins, to wake those who wait.
+        registry: Where the metrics are; a new one if None.
+
+    Raises:
+        StartupRefused: An address, a file or the allow-list is no good.
+    """
+    with (
+        signals.stop_requested() as stop,
+        running(config, services, health=health, long_polls=long_polls, on_drain=on_drain, registry=registry) as server,
+    ):
+        stop.wait()
+        server.drain()
+
+
+@contextmanager
+def running(
+    config: ServerConfig,
+    services: Sequence[Service],
+    *,
+    health: Callable[[], bool],
+    long_polls: LongPolls | None = None,
+    on_drain: Callable[[], None] | None = None,
+    registry: CollectorRegistry | None = None,
+    check_every_s: float = health_service.EVERY_S,
+) -> Iterator[Running]:
+    """Serve while inside; arguments and errors as of ``serve``. On the way out whatever still runs is cut off, so drain before."""
+    registry = registry or metrics.new_registry()
+    polls = long_polls or LongPolls(0)
+    rules = _rules(config, services)
+    board = Health(health, services=[each.name for each in services], every_s=check_every_s)
+    with ExitStack() as stack:
+        chain = _chain(config, rules=rules, registry=registry)
+        server = stack.enter_context(_server(config, threads=config.max_concurrent_rpcs + polls.count + STREAMS + REFUSING, chain=chain))
+        _register(server, services, board)
+        address = _bind(server, config.listen, flag="--listen", credentials=tls.server_credentials(config.tls) if config.tls else None)
+        health_address = stack.enter_context(_health_server(config.health_listen, board))
+        metrics_address = stack.enter_context(metrics.served(registry, listen=config.metrics_listen))
+        server.start()
+        stack.enter_context(board.checked())
+        found = Running(
+            address, health_address, metrics_address, lambda: _drain(server, config, board=board, polls=polls, on_drain=on_drain)
+        )
+        _announce(config, found)
+        yield found
+
+
+def _rules(config: ServerConfig, services: Sequence[Service]) -> Rules:
+    names = [each.name for each in services]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a service is registered twice: {names}")
+    if unknown := sorted(set(config.allow) - set(names)):
+        raise StartupRefused(f"--allow names {', '.join(unknown)}, and this process serves only {', '.join(names)}")
+    if unheard := [name for name in names if not config.allow.get(name)]:
+        _log.warning("nobody is allowed to call", services=unheard)
+    allowed = {name: config.allow.get(name, frozenset()) for name in names}
+    return {**allowed, reflection.SERVICE_NAME: ANY_ACCEPTED, health_service.NAME: ANY_ACCEPTED}
+
+
+def _chain(config: ServerConfig, *, rules: Rules, registry: CollectorRegistry) -> Chain:
+    return Chain(
+        rules=rules,
+        slots=Slots(config.max_concurrent_rpcs),
+        streams=Slots(STREAMS),
+        metrics=metrics.RpcMetrics(registry),
+        plaintext=config.tls is None,
+    )
+
+
+@contextmanager
+def _server(config: ServerConfig, *, threads: int, chain: Chain) -> Iterator[grpc.Server]:
+    pool = ContextPool(max_workers=threads, thread_name_prefix=config.process)
+    server = grpc.server(pool, interceptors=[chain], options=_OPTIONS, maximum_concurrent_rpcs=threads)
+    try:
+        yield server
+    finally:
+        server.stop(None).wait()
+        pool.shutdown(wait=False)
+
+
+def _register(server: grpc.Server, services: Sequence[Service], board: Health) -> None:
+    for each in services:
+        each.register(server)
+    health_service.add_check(board.servicer, server)
+    reflection.enable_server_reflection([each.name for each in services] + [health_service.NAME, reflection.SERVICE_NAME], server)
+
+
+@contextmanager
+def _health_server(listen: HostPort, board: Health) -> Iterator[HostPort]:
+    """Health alone, on its own port and threads: kubelet has no certificate, and a busy service must not look dead."""
+    pool = ContextPool(max_workers=HEALTH_THREADS, thread_name_prefix="health")
+    server = grpc.server(pool, options=_OPTIONS, maximum_concurrent_rpcs=100)
+    health_pb2_grpc.add_HealthServicer_to_server(board.servicer, server)
+    try:
+        address = _bind(server, listen, flag="--health-listen", credentials=None)
+        server.start()
+        yield address
+    finally:
+        server.stop(None).wait()
+        pool.shutdown(wait=False)
+
+
+def _bind(server: grpc.Server, listen: HostPort, *, flag: str, credentials: grpc.ServerCredentials | None) -> HostPort:
+    """Listen; tried with a plain socket first, whose error says what is wrong where gRPC's does not."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+        port = server.add_secure_port(str(listen), credentials) if credentials else server.add_insecure_port(str(listen))
+    except (OSError, RuntimeError) as err:
+        raise StartupRefused(f"{flag} {listen}: {getattr(err, 'strerror', None) or 'cannot listen there'}") from err
+    return HostPort(listen.host, port)
+
+
+def _announce(config: ServerConfig, found: Running) -> None:
+    _log.info(
+        "listening",
+        address=str(found.address),
+        health_address=str(found.health_address),
+        metrics_address=str(found.metrics_address) if found.metrics_address else None,
+        tls=config.tls is not None,
+    )
+    for path, address in ((config.address_file, found.address), (config.health_address_file, found.health_address)):
+        if path:
+            _write(path, f"{address}\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file as a whole, so that who waits for it never reads half of it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(text)
+        part.replace(path)
+    except OSError as err:
+        raise StartupRefused(f"{path}: {err.strerror}") from err
+
+
+def _drain(server: grpc.Server, config: ServerConfig, *, board: Health, polls: LongPolls, on_drain: Callable[[], None] | None) -> None:
+    _log.info("draining", delay_s=config.drain_delay_s, grace_s=config.drain_grace_s)
+    board.drain()
+    polls.drain()
+    if on_drain:
+        on_drain()
+    threading.Event().wait(config.drain_delay_s)
+    if not server.stop(config.drain_grace_s).wait(config.drain_grace_s + 1):
+        _log.warning("calls under way were cut off", grace_s=config.drain_grace_s)
+    _log.info("drained")

@@ -1,0 +1,82 @@
+"""The few calls that services make to Vault, as a port (``Vault``) and as the one implementation of it (``Client``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from services.common.errors import VaultPolicyMissing
+from services.common.vault.answer import Answer
+from services.common.vault.scope import Scope
+from services.common.vault.session import Session
+
+
+class Vault(Protocol):
+    """One Vault server, with a login.
+
+    Every call may raise: PathNotOwned, DeadlineTooShort, VaultUnreached (nothing was sent); NotThere (404); VaultRefused (400);
+    VaultPolicyMissing (403, also after one new login); LoginRefused; LoginMissing; VaultThrottled; VaultSealed; VaultFailed and
+    VaultUnavailable (what Vault did is not known).
+    ``token`` stands in for the login's own; then no new login is tried. ``timeout_s`` bounds the wait, as does the deadline of the call
+    under way.
+    """
+
+    @property
+    def address(self) -> str:
+        """``https://host:port``."""
+        ...
+
+    def read(self, path: str, *, token: str | None = None, timeout_s: float | None = None) -> Answer:
+        """GET ``/v1/{path}``."""
+        ...
+
+    def write(
+        self, path: str, body: Mapping[str, Any] | None = None, *, token: str | None = None, timeout_s: float | None = None
+    ) -> Answer:
+        """POST ``/v1/{path}``."""
+        ...
+
+    def delete(self, path: str, *, token: str | None = None, timeout_s: float | None = None) -> Answer:
+        """DELETE ``/v1/{path}``."""
+        ...
+
+
+class Client:
+    """A Vault that is limited to a scope and logs in anew once where its token is refused. Safe for many threads."""
+
+    def __init__(self, session: Session, *, scope: Scope, address: str) -> None:
+        self._session = session
+        self._scope = scope
+        self._address = address
+
+    @property
+    def address(self) -> str:
+        """``https://host:port``."""
+        return self._address
+
+    def read(self, path: str, *, token: str | None = None, timeout_s: float | None = None) -> Answer:
+        """As ``Vault.read``."""
+        return self._call("GET", path, None, token=token, timeout_s=timeout_s)
+
+    def write(
+        self, path: str, body: Mapping[str, Any] | None = None, *, token: str | None = None, timeout_s: float | None = None
+    ) -> Answer:
+        """As ``Vault.write``."""
+        return self._call("POST", path, body or {}, token=token, timeout_s=timeout_s)
+
+    def delete(self, path: str, *, token: str | None = None, timeout_s: float | None = None) -> Answer:
+        """As ``Vault.delete``."""
+        return self._call("DELETE", path, None, token=token, timeout_s=timeout_s)
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None, *, token: str | None, timeout_s: float | None) -> Answer:
+        self._scope.check(method, path)
+        if token is not None:
+            return self._session.transport.send(method, path, body=body, token=token, timeout_s=timeout_s)
+        grant = self._session.grant()
+        try:
+            return grant.transport.send(method, path, body=body, token=grant.token, timeout_s=timeout_s)
+        except VaultPolicyMissing:
+            if not self._session.log_in_again(instead_of=grant):
+                raise
+        grant = self._session.grant()
+        return grant.transport.send(method, path, body=body, token=grant.token, timeout_s=timeout_s)

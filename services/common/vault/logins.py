@@ -1,0 +1,102 @@
+"""Logging in to Vault, by each of the methods that an AppBinding may name, and narrowing what came of it.
+
+hvac's API classes know the requests; ``Transport`` sends them.
+"""
+
+from __future__ import annotations
+
+from hvac.api.auth_methods import AppRole, Kubernetes, Userpass
+
+from services.common.errors import LoginRefused, VaultPolicyMissing, VaultRefused
+from services.common.vault.answer import POLICY_HINT, Answer, Auth, NotThere
+from services.common.vault.target import AppRoleLogin, CertificateLogin, KubernetesLogin, Login, TokenLogin, UserpassLogin
+from services.common.vault.transport import Transport
+
+
+def log_in(transport: Transport, login: Login, *, name: str) -> Auth:
+    """Log in.
+
+    Args:
+        transport: Where; for a CertificateLogin its endpoint has the client certificate.
+        login: How.
+        name: The target's name, for messages.
+
+    Raises:
+        LoginRefused: Vault refused; the text says what Vault said, without the secret.
+        LeasegateError: Vault cannot be reached or has failed.
+    """
+    try:
+        answer = _send(transport, login)
+    except (VaultRefused, VaultPolicyMissing) as err:
+        raise LoginRefused(f"Vault refused the login of {name}: {err.message.removesuffix(POLICY_HINT)}", target=name) from err
+    except NotThere as err:
+        raise LoginRefused(f"Vault has no auth method at auth/{login.mount}, which {name} names", target=name) from err
+    if answer.auth is None or not answer.auth.client_token:
+        raise LoginRefused(f"the login of {name} brought no token", target=name)
+    return answer.auth
+
+
+def _send(transport: Transport, login: Login) -> Answer:
+    answer: Answer
+    if isinstance(login, KubernetesLogin):
+        answer = Kubernetes(transport).login(login.role, login.jwt, use_token=False, mount_point=login.mount)
+    elif isinstance(login, UserpassLogin):
+        answer = Userpass(transport).login(login.username, login.password, use_token=False, mount_point=login.mount)
+    elif isinstance(login, AppRoleLogin):
+        answer = AppRole(transport).login(login.role_id, login.secret_id, use_token=False, mount_point=login.mount)
+    elif isinstance(login, CertificateLogin):  # hvac's own reads certificates from files
+        answer = transport.send("POST", f"auth/{login.mount}/login", body={"name": login.name} if login.name else {})
+    else:
+        answer = _renewed_or_looked_up(transport, login)
+    return answer
+
+
+def _renewed_or_looked_up(transport: Transport, login: TokenLogin) -> Answer:
+    """A given token as if a login had brought it: what it is good for is asked from Vault, by whichever call its policies permit."""
+    try:
+        return transport.send("POST", "auth/token/renew-self", body={}, token=login.token)
+    except (VaultRefused, VaultPolicyMissing):  # not renewable, or not permitted
+        found = transport.send("GET", "auth/token/lookup-self", token=login.token).data
+    return Answer(
+        auth=Auth(
+            client_token=login.token,
+            accessor=str(found.get("accessor", "")),
+            lease_duration_s=int(found.get("ttl") or 0),
+            renewable=bool(found.get("renewable")),
+            policies=tuple(found.get("policies") or ()),
+        )
+    )
+
+
+def narrow(transport: Transport, auth: Auth, *, policy: str) -> Auth | None:
+    """Make a child of a login that has one policy only; None where Vault refuses that.
+
+    The child ends with its parent at the latest.
+    """
+    if auth.policies == (policy,):
+        return auth
+    try:
+        answer = transport.send(
+            "POST", "auth/token/create", body={"policies": [policy], "no_default_policy": True}, token=auth.client_token
+        )
+    except (VaultRefused, VaultPolicyMissing, NotThere):
+        return None
+    return answer.auth
+
+
+def renew(transport: Transport, auth: Auth) -> Auth:
+    """Prolong a token.
+
+    Raises:
+        LeasegateError: Vault refused or cannot be reached.
+    """
+    return transport.send("POST", "auth/token/renew-self", body={}, token=auth.client_token).auth or auth
+
+
+def revoke(transport: Transport, auth: Auth, *, timeout_s: float) -> None:
+    """End a token and its children.
+
+    Raises:
+        LeasegateError: Vault refused or cannot be reached.
+    """
+    transport.send("POST", "auth/token/revoke-self", body={}, token=auth.client_token, timeout_s=timeout_s)

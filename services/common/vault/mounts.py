@@ -1,0 +1,96 @@
+"""Whose a mount is, as its description in Vault says it: ``leasegate {"cluster":"<uid>","owners":["demo/postgresql-engine"]}``.
+
+engine writes it, roles reads it; both refuse a mount of another cluster. A mount that was there before keeps its own description in front of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from services.common.errors import VaultRefused
+from services.common.vault.answer import NotThere
+from services.common.vault.client import Vault
+
+DATABASE = "database"
+_MARKER = re.compile(r"(?:(?P<before>.*) )?leasegate (?P<json>\{.*\})", re.DOTALL)
+_NO_MOUNT = "No secret engine mount"  # Vault and OpenBao answer 400 with this text
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What Leasegate wrote into a mount's description.
+
+    Attributes:
+        cluster: uid of the cluster, ``-`` outside Kubernetes.
+        owners: Who uses the mount, as ``namespace/name``.
+        adopted: Whether the mount was there before us, and so is never removed.
+        before: The description that an adopted mount had.
+    """
+
+    cluster: str
+    owners: tuple[str, ...] = ()
+    adopted: bool = False
+    before: str = ""
+
+    def with_owners(self, owners: Iterable[str]) -> Marker:
+        """The same with other owners, sorted."""
+        return replace(self, owners=tuple(sorted(set(owners))))
+
+    def __str__(self) -> str:
+        fields: dict[str, object] = {"cluster": self.cluster, "owners": list(self.owners)}
+        if self.adopted:
+            fields["adopted"] = True
+        return f"{self.before} leasegate {_json(fields)}".lstrip()
+
+    @classmethod
+    def parse(cls, description: str) -> Marker | None:
+        """Read a description; None where it is not ours."""
+        found = _MARKER.fullmatch(description)
+        if not found:
+            return None
+        try:
+            fields = json.loads(found["json"])
+            owners, cluster = fields["owners"], fields["cluster"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        if not isinstance(cluster, str) or not isinstance(owners, list) or not all(isinstance(owner, str) for owner in owners):
+            return None
+        return cls(cluster=cluster, owners=tuple(owners), adopted=fields.get("adopted") is True, before=found["before"] or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """What is mounted at a path."""
+
+    path: str
+    type: str
+    description: str
+
+    @property
+    def marker(self) -> Marker | None:
+        """Ours, if it has one."""
+        return Marker.parse(self.description) if self.type == DATABASE else None
+
+
+def read_mount(vault: Vault, path: str) -> Mount | None:
+    """What is mounted at exactly this path; None for nothing.
+
+    Raises:
+        LeasegateError: Vault refuses to say, or cannot be reached.
+    """
+    try:
+        data = vault.read(f"sys/mounts/{path}").data
+    except NotThere:
+        return None
+    except VaultRefused as err:
+        if _NO_MOUNT in err.message:
+            return None
+        raise
+    return Mount(path=path, type=str(data.get("type", "")), description=str(data.get("description") or ""))
+
+
+def _json(fields: dict[str, object]) -> str:
+    return json.dumps(fields, separators=(",", ":"))

@@ -1,0 +1,249 @@
+"""Which Vault, and how to log in there: the domain's form of ``leasegate.types.v1.VaultTarget``.
+
+Services decode targets with ``Target.from_proto`` and keep them as they are; nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
+
+from leasegate.types.v1 import types_pb2
+from services.common.errors import FieldViolation, SpecInvalid
+from services.common.vault.address import Address, AddressError
+from services.common.vault.paths import is_name, is_path, is_printable
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesLogin:
+    """A ServiceAccount's token for Vault's Kubernetes auth method."""
+
+    default_mount: ClassVar[str] = "kubernetes"
+    mount: str
+    role: str
+    jwt: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogin:
+    """A Vault token of the team's own, never revoked by us."""
+
+    token: str = field(repr=False)
+
+    @property
+    def mount(self) -> str:
+        """Stands for the auth mount in a target's digest."""
+        return "token"
+
+
+@dataclass(frozen=True, slots=True)
+class UserpassLogin:
+    """User name and password for Vault's userpass auth method."""
+
+    default_mount: ClassVar[str] = "userpass"
+    mount: str
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateLogin:
+    """A client certificate, PEM; ``name`` is the certificate role, empty lets Vault choose."""
+
+    default_mount: ClassVar[str] = "cert"
+    mount: str
+    name: str
+    certificate: bytes = field(repr=False)
+    private_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AppRoleLogin:
+    """Role id and secret id for Vault's AppRole auth method."""
+
+    default_mount: ClassVar[str] = "approle"
+    mount: str
+    role_id: str
+    secret_id: str = field(repr=False)
+
+
+Login: TypeAlias = KubernetesLogin | TokenLogin | UserpassLogin | CertificateLogin | AppRoleLogin
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A Vault as an AppBinding or a service's config names it.
+
+    Attributes:
+        name: Name of the AppBinding or of the config's entry.
+        cluster: The AppBinding's cluster; empty outside Kubernetes.
+        cluster_uid: uid of that cluster's kube-system namespace; empty outside Kubernetes.
+        namespace: The AppBinding's namespace; empty outside Kubernetes.
+        address: ``https://host:port`` as it was given; compare ``Address.parse(address)``.
+        vault_namespace: Vault namespace of all calls; empty for root.
+        ca_bundle: PEM certificates to trust; empty for the system's.
+        insecure_skip_tls_verify: Whether the server's certificate goes unchecked.
+        server_name: Name to check and send as SNI; empty for the address' host.
+        login: How to log in; None when the caller has none to give.
+        auth_mount: Auth mount where the login itself is not known; else the login says it.
+    """
+
+    name: str
+    address: str
+    cluster: str = ""
+    cluster_uid: str = ""
+    namespace: str = ""
+    vault_namespace: str = ""
+    ca_bundle: bytes = field(default=b"", repr=False)
+    insecure_skip_tls_verify: bool = False
+    server_name: str = ""
+    login: Login | None = field(default=None, repr=False)
+    auth_mount: str = ""
+
+    @property
+    def display(self) -> str:
+        """``namespace/name`` for messages to people."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+    @property
+    def mount(self) -> str:
+        """Auth mount of the login; empty when unknown."""
+        return self.login.mount if self.login else self.auth_mount
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of address, Vault namespace and auth mount: another digest is another target."""
+        parts = "\n".join((self.address.lower().rstrip("/"), self.vault_namespace.strip("/"), self.mount))
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What a login in memory is kept under."""
+        return (self.cluster, self.namespace, self.name, self.digest)
+
+    @property
+    def place(self) -> tuple[str, str, str, Address, str]:
+        """The key but for the auth mount, which a caller without a login may not know."""
+        return (self.cluster, self.namespace, self.name, Address.parse(self.address), self.vault_namespace.strip("/"))
+
+    def ref(self) -> types_pb2.TargetRef:
+        """The target without its login, to be kept by callers."""
+        return types_pb2.TargetRef(
+            cluster=self.cluster,
+            namespace=self.namespace,
+            name=self.name,
+            digest=self.digest,
+            address=self.address,
+            vault_namespace=self.vault_namespace,
+        )
+
+    @classmethod
+    def from_proto(cls, message: types_pb2.VaultTarget, *, path: str = "target") -> Target:
+        """Decode and check a target.
+
+        Args:
+            message: As the caller sent it. A login whose secret is empty counts as absent; its mount is kept.
+            path: Name of the field, for errors.
+
+        Raises:
+            SpecInvalid: A field is wrong; no value of a secret field is quoted.
+        """
+        wrong = [FieldViolation(f"{path}.{name}", text) for name, text in _violations(message)]
+        if wrong:
+            raise SpecInvalid.of(*wrong)
+        login = _login(message)
+        return cls(
+            name=message.source.name,
+            address=message.address,
+            cluster=message.source.cluster,
+            cluster_uid=message.source.cluster_uid,
+            namespace=message.source.namespace,
+            vault_namespace=message.vault_namespace.strip("/"),
+            ca_bundle=message.ca_bundle,
+            insecure_skip_tls_verify=message.insecure_skip_tls_verify,
+            server_name=message.server_name,
+            login=login if _has_secret(message) else None,
+            auth_mount=login.mount if login else "",
+        )
+
+
+def _login(message: types_pb2.VaultTarget) -> Login | None:
+    kind = message.WhichOneof("login")
+    if kind == "kubernetes":
+        k = message.kubernetes
+        return KubernetesLogin(mount=_mount(k.mount, KubernetesLogin.default_mount), role=k.role, jwt=k.jwt)
+    if kind == "token":
+        return TokenLogin(token=message.token.token)
+    if kind == "userpass":
+        u = message.userpass
+        return UserpassLogin(mount=_mount(u.mount, UserpassLogin.default_mount), username=u.username, password=u.password)
+    if kind == "certificate":
+        c = message.certificate
+        mount = _mount(c.mount, CertificateLogin.default_mount)
+        return CertificateLogin(mount=mount, name=c.name, certificate=c.certificate, private_key=c.private_key)
+    if kind == "app_role":
+        a = message.app_role
+        return AppRoleLogin(mount=_mount(a.mount, AppRoleLogin.default_mount), role_id=a.role_id, secret_id=a.secret_id)
+    return None
+
+
+def _mount(given: str, default: str) -> str:
+    return given.strip("/") or default
+
+
+_SECRET_FIELD = {"kubernetes": "jwt", "token": "token", "userpass": "password", "certificate": "private_key", "app_role": "secret_id"}
+_NAME_FIELD = {"kubernetes": "role", "userpass": "username", "app_role": "role_id"}
+
+
+def _has_secret(message: types_pb2.VaultTarget) -> bool:
+    kind = message.WhichOneof("login")
+    return kind is not None and bool(getattr(getattr(message, kind), _SECRET_FIELD[kind]))
+
+
+def _violations(message: types_pb2.VaultTarget) -> list[tuple[str, str]]:
+    wrong: list[tuple[str, str]] = []
+    try:
+        Address.parse(message.address)
+    except AddressError as err:
+        wrong.append(("address", str(err)))
+    if not message.source.name:
+        wrong.append(("source.name", "is missing: it names the AppBinding or the config's entry"))
+    if message.vault_namespace and not is_path(message.vault_namespace.strip("/")):
+        wrong.append(("vault_namespace", "is no path of a Vault namespace, such as team or org/team"))
+    if message.server_name and not is_name(message.server_name):
+        wrong.append(("server_name", "is no host name"))
+    if message.ca_bundle and not message.insecure_skip_tls_verify and not _is_bundle(message.ca_bundle):
+        wrong.append(("ca_bundle", "holds no PEM certificate that can be read"))
+    return wrong + _login_violations(message)
+
+
+def _is_bundle(pem: bytes) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
+
+
+def _login_violations(message: types_pb2.VaultTarget) -> list[tuple[str, str]]:
+    kind = message.WhichOneof("login")
+    if kind is None or not _has_secret(message):
+        return []
+    login = getattr(message, kind)
+    wrong: list[tuple[str, str]] = []
+    if kind != "token" and login.mount and not is_path(login.mount.strip("/")):
+        wrong.append((f"{kind}.mount", "is no path of an auth mount, such as kubernetes"))
+    name = _NAME_FIELD.get(kind)
+    given = getattr(login, name) if name else ""
+    if name and not (is_name(given) if kind == "userpass" else is_printable(given)):  # only userpass has the name in the path
+        wrong.append((f"{kind}.{name}", "has characters that Vault takes in no name" if given else "is missing"))
+    secret = getattr(login, _SECRET_FIELD[kind])
+    if isinstance(secret, str) and kind != "userpass" and not is_printable(secret):
+        wrong.append(
+            (f"{kind}.{_SECRET_FIELD[kind]}", "has blanks or characters that are not printable ASCII: look for a line end in the Secret")
+        )
+    if kind == "certificate" and not login.certificate:
+        wrong.append(("certificate.certificate", "is missing"))
+    return wrong

@@ -1,0 +1,71 @@
+"""How a reconcile ends, and what a retry costs. Pure.
+
+Three outcomes: done, again after a time, done until the spec changes. An error of a service says itself which one it is; what waits for another
+object is a ``Waiting`` and comes back by that object's event, at the latest by a slow retry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from services.common.errors import LeasegateError, PathNotOwned, SpecInvalid
+from watcher.api import KubeError
+
+SERVE_COMMAND = "kubectl apply -n {namespace} -f deploy/rbac/served-namespace.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing to do until something changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """To be looked at again.
+
+    Attributes:
+        after_s: In so many seconds; None for a pause that grows with each failure in a row.
+    """
+
+    after_s: float | None = None
+
+
+Outcome: TypeAlias = Done | Again
+DONE = Done()
+
+
+class Waiting(Exception):
+    """Something that the object needs is not there (yet): neither success nor failure.
+
+    Attributes:
+        reason: CamelCase word for programs.
+        message: What is waited for and what to do.
+        after_s: Seconds until the next look; None for a growing pause.
+    """
+
+    def __init__(self, message: str, *, reason: str, after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message, self.reason, self.after_s = message, reason, after_s
+
+
+def not_served(namespace: str) -> Waiting:
+    """The watcher has no rights in the namespace."""
+    command = SERVE_COMMAND.format(namespace=namespace)
+    return Waiting(f"Leasegate does not serve namespace {namespace} yet: {command}", reason="NamespaceNotServed")
+
+
+def refused(err: KubeError, namespace: str) -> Waiting | None:
+    """What a 403 of Kubernetes in a namespace means; None if ``err`` is something else."""
+    if err.status != 403:
+        return None
+    if err.is_terminating:
+        return Waiting(f"Namespace {namespace} is being deleted: nothing can be made in it", reason="NamespaceTerminating")
+    return not_served(namespace)
+
+
+def after(err: LeasegateError) -> Outcome:
+    """What to do after a service's error: RetryInfo wins over our own pauses; a wrong spec waits for another one."""
+    if isinstance(err, SpecInvalid | PathNotOwned):
+        return DONE
+    return Again(err.retry_after_s)

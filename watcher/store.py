@@ -1,0 +1,96 @@
+"""What the watcher knows of one kind: the newest object that a list, a watch or an own write has shown.
+
+An own write is put here at once, so that the next reconcile never acts on something older than what it wrote itself. The API server's
+resourceVersions of one kind can be compared as numbers (KEP-5504); a version that is no number counts as newer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+from watcher.kinds import Body, Key, key_of, version_of
+
+Changed = Callable[[Body | None, Body | None], None]
+"""Called with the object before and after; None where there was or is none."""
+
+
+class Store:
+    """Objects of one kind by key. Safe for threads; ``on_change`` runs in the thread that brought the change, without a lock.
+
+    Args:
+        keep: What is kept of an object, so that no more stays in memory than is needed.
+        on_change: Told of each change that was accepted.
+    """
+
+    def __init__(self, *, keep: Callable[[Body], Body] | None = None, on_change: Changed | None = None) -> None:
+        self._keep = keep or slim
+        self._on_change = on_change or (lambda _old, _new: None)
+        self._objects: dict[Key, Body] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> Body | None:
+        """The newest object known, to be read and never changed."""
+        return self._objects.get(key)
+
+    def all(self, namespace: str | None = None) -> list[Body]:
+        """All objects, or those of one namespace."""
+        with self._lock:
+            found = list(self._objects.items())
+        return [obj for key, obj in found if namespace is None or key.namespace == namespace]
+
+    def __iter__(self) -> Iterator[Body]:
+        return iter(self.all())
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def put(self, obj: Body) -> Body:
+        """Take an object unless a newer one is known; answers the newest."""
+        kept, key = self._keep(obj), key_of(obj)
+        with self._lock:
+            old = self._objects.get(key)
+            if old is not None and _is_older(kept, old):
+                return old
+            self._objects[key] = kept
+        if old is None or version_of(old) != version_of(kept):
+            self._on_change(old, kept)
+        return kept
+
+    def remove(self, obj: Body) -> None:
+        """Forget an object that was deleted, unless a newer one of that name is known."""
+        key = key_of(obj)
+        with self._lock:
+            old = self._objects.get(key)
+            if old is None or _is_older(obj, old):
+                return
+            del self._objects[key]
+        self._on_change(old, None)
+
+    def retain(self, keys: Iterable[Key], *, version: str) -> None:
+        """Forget what a complete list as of ``version`` no longer has, but not what is newer than the list."""
+        listed = set(keys)
+        with self._lock:
+            gone = [key for key, obj in self._objects.items() if key not in listed and not _is_newer_than(obj, version)]
+            removed = [self._objects.pop(key) for key in gone]
+        for old in removed:
+            self._on_change(old, None)
+
+
+def slim(obj: Body) -> Body:
+    """An object without what nothing here reads and what makes up half of its size."""
+    meta = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
+    annotations = meta.get("annotations")
+    if annotations and "kubectl.kubernetes.io/last-applied-configuration" in annotations:
+        meta["annotations"] = {k: v for k, v in annotations.items() if k != "kubectl.kubernetes.io/last-applied-configuration"}
+    return {**obj, "metadata": meta}
+
+
+def _is_older(obj: Body, than: Body) -> bool:
+    mine, other = version_of(obj), version_of(than)
+    return mine.isdigit() and other.isdigit() and int(mine) < int(other)
+
+
+def _is_newer_than(obj: Body, version: str) -> bool:
+    mine = version_of(obj)
+    return mine.isdigit() and version.isdigit() and int(mine) > int(version)

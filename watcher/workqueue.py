@@ -1,0 +1,136 @@
+"""Keys that wait for a worker: each once, each in one hand at a time, different ones in parallel; later or after a growing pause where asked.
+
+A key that is added while it is being worked on comes back when that is done. Two lanes: what somebody waits for goes before what is merely due to
+be looked at again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from watcher.backoff import Backoff
+
+K = TypeVar("K", bound=Hashable)
+
+
+class WorkQueue(Generic[K]):
+    """A queue of keys. Safe for threads.
+
+    Args:
+        backoff: Pauses of ``retry``.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, backoff: Backoff, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._backoff, self._clock = backoff, clock
+        self._ready = threading.Condition()
+        self._lanes: tuple[deque[K], deque[K]] = (deque(), deque())
+        self._waiting: dict[K, int] = {}  # which lane
+        self._working: set[K] = set()
+        self._again: dict[K, int] = {}  # added while being worked on
+        self._due: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._count = 0
+        self._failures: dict[K, int] = {}
+        self._closed = False
+
+    def add(self, key: K, *, low: bool = False) -> None:
+        """Have the key worked on as soon as a worker is free; ``low`` after all that is not."""
+        with self._ready:
+            self._due.pop(key, None)
+            self._enqueue(key, int(low))
+
+    def add_after(self, key: K, delay_s: float) -> None:
+        """Have the key worked on in ``delay_s`` seconds, unless it is sooner anyway."""
+        with self._ready:
+            due = self._clock() + delay_s
+            if key in self._waiting or self._due.get(key, due + 1) <= due:
+                return
+            self._due[key] = due
+            self._count += 1
+            heapq.heappush(self._heap, (due, self._count, key))
+            self._ready.notify()
+
+    def retry(self, key: K) -> None:
+        """Have the key worked on after a pause that grows with each call until ``forget``."""
+        with self._ready:
+            self._failures[key] = self._failures.get(key, 0) + 1
+            pause_s = self._backoff.pause_s(self._failures[key])
+        self.add_after(key, pause_s)
+
+    def forget(self, key: K) -> None:
+        """Begin anew with the pauses of a key."""
+        with self._ready:
+            self._failures.pop(key, None)
+
+    def take(self) -> K | None:
+        """Wait for a key; None when the queue is closed. ``done`` must follow."""
+        with self._ready:
+            while not self._closed:
+                key = self._next()
+                if key is not None:
+                    self._ready.notify()  # another worker watches over what comes next
+                    return key
+                self._ready.wait(self._next_due_s())
+            return None
+
+    def take_now(self) -> K | None:
+        """A key that is ready now, or None."""
+        with self._ready:
+            return self._next()
+
+    def done(self, key: K) -> None:
+        """Give a key back."""
+        with self._ready:
+            self._working.discard(key)
+            if key in self._again:
+                self._enqueue(key, self._again.pop(key))
+
+    def close(self) -> None:
+        """Let every ``take`` return None."""
+        with self._ready:
+            self._closed = True
+            self._ready.notify_all()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def delayed(self) -> int:
+        """How many keys wait for their time."""
+        return len(self._due)
+
+    def _enqueue(self, key: K, lane: int) -> None:
+        if key in self._working:
+            self._again[key] = min(lane, self._again.get(key, lane))
+        elif self._waiting.get(key, 2) > lane:  # a key that waits in the low lane goes to the other; its old place there is passed over
+            self._waiting[key] = lane
+            self._lanes[lane].append(key)
+            self._ready.notify()
+
+    def _next(self) -> K | None:
+        self._ripen()
+        for lane, keys in enumerate(self._lanes):
+            while keys:
+                key = keys.popleft()
+                if self._waiting.get(key) == lane:
+                    del self._waiting[key]
+                    self._working.add(key)
+                    return key
+        return None
+
+    def _ripen(self) -> None:
+        now = self._clock()
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) == due:
+                del self._due[key]
+                self._enqueue(key, 0)
+
+    def _next_due_s(self) -> float | None:
+        return max(0.0, self._heap[0][0] - self._clock()) if self._heap else None
