@@ -70,8 +70,8 @@ class Servers:
 
 
 @contextmanager
-def real_servers() -> Iterator[Servers]:
-    """Start both servers with everything of ``python -m deploy.vault`` but Kubernetes auth."""
+def real_servers(*, set_up: bool = True) -> Iterator[Servers]:
+    """Start both servers; unless ``set_up`` is False, with everything of ``python -m deploy.vault`` but Kubernetes auth."""
     directory = Path(tempfile.mkdtemp(prefix="leasegate-servers-"))
     ports = Ports()
     ports.reserve((*bao.PORTS, *postgres.PORTS))
@@ -83,7 +83,8 @@ def real_servers() -> Iterator[Servers]:
         vault.start()
         database.start()
         servers = _servers(vault, database)
-        servers.allow_mounts()
+        if set_up:
+            servers.allow_mounts()
         yield servers
     finally:
         ports.close()

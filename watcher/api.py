@@ -1,7 +1,7 @@
 """The Kubernetes API over HTTP: the only file of the watcher that calls it.
 
-The official client finds and renews the credentials and keeps the connections; bodies are plain JSON, since its typed models know nothing of our
-kinds and cost more than the call. An error's text never quotes a body that was sent.
+The official client finds and renews the credentials and keeps the connections; bodies are plain JSON, since its typed models know
+nothing of our kinds and cost more than the call. An error's text never quotes a body that was sent.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
+from urllib.parse import urlencode
 
 import urllib3
 from kubernetes import client, config
@@ -48,8 +49,10 @@ class Api(Protocol):
         """Read one page of a list; ``token`` continues the page before."""
         ...
 
-    def watch(self, resource: Resource, *, namespace: str = "", version: str, fields: str = "", server_s: int, silence_s: float) -> Iterator[Body]:
-        """Yield events after ``version``, bookmarks too, until the server ends after ``server_s``; raises after ``silence_s`` without a byte."""
+    def watch(
+        self, resource: Resource, *, namespace: str = "", version: str, fields: str = "", server_s: int, silence_s: float
+    ) -> Iterator[Body]:
+        """Yield events after ``version``, bookmarks too, until the server ends it after ``server_s``; raise after so much silence."""
         ...
 
     def get(self, resource: Resource, *, namespace: str = "", name: str) -> Body:
@@ -86,9 +89,9 @@ def connect(kubeconfig: str | None, *, pool_size: int, in_cluster: bool = False)
     """
     configuration = client.Configuration()
     if in_cluster:
-        config.load_incluster_config(client_configuration=configuration)
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
-        config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
     configuration.connection_pool_maxsize = pool_size
     configuration.keep_alive = True
     return HttpApi(client.ApiClient(configuration))
@@ -106,9 +109,17 @@ class HttpApi:
         query = {"limit": str(limit), "continue": token, "fieldSelector": fields}
         return self._call("GET", resource.path(namespace), query=query)
 
-    def watch(self, resource: Resource, *, namespace: str = "", version: str, fields: str = "", server_s: int, silence_s: float) -> Iterator[Body]:
+    def watch(
+        self, resource: Resource, *, namespace: str = "", version: str, fields: str = "", server_s: int, silence_s: float
+    ) -> Iterator[Body]:
         """See ``Api``."""
-        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": str(server_s), "fieldSelector": fields}
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(server_s),
+            "fieldSelector": fields,
+        }
         timeout = urllib3.Timeout(connect=REQUEST_TIMEOUT_S, read=silence_s)
         answer = self._send("GET", resource.path(namespace), query=query, timeout=timeout)
         try:
@@ -144,7 +155,9 @@ class HttpApi:
             body["preconditions"] = {"uid": uid}
         self._call("DELETE", resource.path(namespace, name), body=body)
 
-    def _call(self, method: str, path: str, *, body: Body | None = None, query: Mapping[str, str] | None = None, content_type: str = "") -> Body:
+    def _call(
+        self, method: str, path: str, *, body: Body | None = None, query: Mapping[str, str] | None = None, content_type: str = ""
+    ) -> Body:
         answer = self._send(method, path, body=body, query=query, content_type=content_type)
         try:
             data = answer.data
@@ -189,7 +202,7 @@ class HttpApi:
 
 def _query(query: Mapping[str, str] | None) -> str:
     given = {name: value for name, value in (query or {}).items() if value}
-    return "?" + urllib3.request.urlencode(given) if given else ""
+    return "?" + urlencode(given) if given else ""
 
 
 def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[Body]:

@@ -1,10 +1,10 @@
 """The objects that give a request's subjects its credentials: Secret, Role and RoleBinding, as they are to be. Pure.
 
-The Secret's name depends on the request's uid alone, so that no crash makes two. Its annotation ``leasegate.dev/content`` lets a restarted watcher
-see whether somebody changed the credentials, without keeping them anywhere: a hash, under a salt made for each write, of attempt, user name and
-password. Who can read the annotation can read the password beside it, and where it is copied to alone (a log of metadata) it gives nothing away,
-as Vault's passwords are random with some hundred bits. Who can write the Secret could write a matching hash; he would fool nobody but its readers,
-whom he can give any password anyway.
+The Secret's name depends on the request's uid alone, so that no crash makes two. Its annotation ``leasegate.dev/content`` lets a
+restarted watcher see whether somebody changed the credentials, without keeping them anywhere: a hash, under a salt made for each write,
+of attempt, user name and password. Who can read the annotation can read the password beside it, and where it is copied to alone (a log
+of metadata) it gives nothing away, as Vault's passwords are random with some hundred bits. Who can write the Secret could write a
+matching hash; he would fool nobody but its readers, whom he can give any password anyway.
 """
 
 from __future__ import annotations
@@ -13,11 +13,22 @@ import base64
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
 
 from leasegate.access.v1 import lease_pb2
-
-from watcher.kinds import ACCESS_REQUEST, ATTEMPT, CONTENT, ROLE, ROLE_BINDING, SECRET, Body, Resource, annotation, controller_uid, key_of, uid_of
+from watcher.kinds import (
+    ACCESS_REQUEST,
+    ATTEMPT,
+    CONTENT,
+    ROLE,
+    ROLE_BINDING,
+    SECRET,
+    Body,
+    Resource,
+    annotation,
+    controller_uid,
+    key_of,
+    uid_of,
+)
 from watcher.resources import binding_subjects
 
 NAME_CHARS = 253
@@ -25,19 +36,8 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _LABELS = {"app.kubernetes.io/managed-by": "leasegate"}
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What a Secret of ours holds, as far as anybody needs to remember.
-
-    Attributes:
-        attempt: Number of the attempt whose credentials it holds unharmed; 0 if they are not.
-    """
-
-    attempt: int
-
-
 def secret_name(obj: Body) -> str:
-    """``{request}-{6 of a-z0-9}``, the six derived from the uid (62 bits of its digest), at most 253 characters."""
+    """``{request}-{6 of a-z0-9}``, the six derived from the uid, at most 253 characters."""
     number = int.from_bytes(hashlib.sha256(uid_of(obj).encode()).digest()[:8], "big")
     letters = ""
     for _ in range(6):
@@ -47,7 +47,7 @@ def secret_name(obj: Body) -> str:
 
 
 def reader_name(obj: Body) -> str:
-    """Name of Role and RoleBinding, as KubeVault has it; where that is too long it ends in a digest, so that two requests never share one."""
+    """Name of Role and RoleBinding, as KubeVault has it; where that is too long a digest keeps two requests from sharing one."""
     key = key_of(obj)
     whole = f"DatabaseAccessRequest-{key.namespace}-{key.name}-credential-reader"
     if len(whole) <= NAME_CHARS:
@@ -105,7 +105,7 @@ def remembered(secret: Body) -> Body:
 
 
 def held_attempt(secret: Body) -> int:
-    """Number of the attempt whose credentials a Secret of ours holds; 0 if user name, password or annotations are not as they were written."""
+    """Number of the attempt whose credentials a Secret of ours holds; 0 if user name, password or annotations were changed."""
     number, content = annotation(secret, ATTEMPT), annotation(secret, CONTENT)
     salt, _, digest = content.partition(":")
     data = secret.get("data") or {}

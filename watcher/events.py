@@ -1,6 +1,7 @@
 """Kubernetes Events, for ``kubectl describe``: written in a thread of their own, so that no work waits for them, and counted when repeated.
 
-An Event that cannot be written is lost, as in every controller: the status says the same. In a namespace that is being deleted none can be made.
+An Event that cannot be written is lost, as in every controller: the status says the same. In a namespace that is being deleted none can
+be made.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ class Recorder:
         digest = hashlib.sha256("\n".join((*key, self._process, now.isoformat())).encode()).hexdigest()[:16]
         name, stamp = f"{obj['metadata']['name'][:230]}.{digest}", timestamp(now)
         _, reason, message = key
-        self._api.create(EVENT, _event(obj, name=name, reason=reason, message=message, warning=warning, stamp=stamp), namespace=_namespace(obj))
+        self._api.create(
+            EVENT, _event(obj, name=name, reason=reason, message=message, warning=warning, stamp=stamp), namespace=_namespace(obj)
+        )
         self._written[key] = _Written(name=name, first=stamp, count=1, said=now)
         while len(self._written) > REMEMBERED:
             self._written.popitem(last=False)
@@ -127,7 +130,13 @@ def _namespace(obj: Body) -> str:
 
 def _event(obj: Body, *, name: str, reason: str, message: str, warning: bool, stamp: str) -> Body:
     meta = obj["metadata"]
-    about = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "name": meta["name"], "uid": uid_of(obj), "resourceVersion": version_of(obj)}
+    about = {
+        "apiVersion": obj["apiVersion"],
+        "kind": obj["kind"],
+        "name": meta["name"],
+        "uid": uid_of(obj),
+        "resourceVersion": version_of(obj),
+    }
     if meta.get("namespace"):
         about["namespace"] = meta["namespace"]
     return {

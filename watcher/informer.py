@@ -1,7 +1,8 @@
 """Keeps a store in step with the API server: a paged list, then a watch from there, for as long as the process lives.
 
-Whatever goes wrong is met by another try: an expired version (410) by a new list, a broken watch by one from the last version seen, everything
-else after a growing pause. What was deleted meanwhile is found by comparing the list with the store. Nothing here knows what the objects mean.
+Whatever goes wrong is met by another try: an expired version (410) by a new list, a broken watch by one from the last version seen,
+everything else after a growing pause. What was deleted meanwhile is found by comparing the list with the store. Nothing here knows what
+the objects mean.
 """
 
 from __future__ import annotations
@@ -102,9 +103,16 @@ class Informer:
         return 0.0
 
     def _failed(self, err: KubeError) -> float:
-        if err.status == 410 or err.reason == "Expired":
+        if err.status in (403, 410) or err.reason == "Expired":  # rights that come back say what happened meanwhile by a list alone
             self._version = ""
-        LOG.info("watch interrupted", kind=self._resource.kind, namespace=self._namespace, status=err.status, reason=err.reason, error=err.message)
+        LOG.info(
+            "watch interrupted",
+            kind=self._resource.kind,
+            namespace=self._namespace,
+            status=err.status,
+            reason=err.reason,
+            error=err.message,
+        )
         self._on_failed(err)
         return self._pause_s()
 

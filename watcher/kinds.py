@@ -106,6 +106,6 @@ def has_finalizer(obj: Mapping[str, Any]) -> bool:
 
 
 def controller_uid(obj: Mapping[str, Any]) -> str:
-    """uid of the object that controls this one; empty where none does."""
+    """Uid of the object that controls this one; empty where none does."""
     owners = obj["metadata"].get("ownerReferences") or []
     return next((str(owner.get("uid", "")) for owner in owners if owner.get("controller")), "")

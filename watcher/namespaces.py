@@ -1,7 +1,8 @@
 """Which namespaces are served, and what is known of their Secrets.
 
-The watcher has no right to any Secret but where a namespace's owner bound it to the product's ClusterRole; so each namespace with objects of ours
-gets an informer of its own, and whether that may list says whether the namespace is served. No value of a Secret stays in memory.
+The watcher has no right to any Secret but where a namespace's owner bound it to the product's ClusterRole; so each namespace with
+objects of ours gets an informer of its own, and whether that may list says whether the namespace is served. No value of a Secret stays
+in memory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from watcher.api import Api, KubeError
 from watcher.credentials import remembered
 from watcher.informer import Informer, Pace
-from watcher.kinds import SECRET, Body, Key
+from watcher.kinds import SECRET, Body, Key, key_of
 from watcher.store import Changed, Store
 
 FIELDS = "type!=helm.sh/release.v1"
@@ -32,6 +33,7 @@ class Service(enum.Enum):
 @dataclass(slots=True)
 class _Namespace:
     informer: Informer
+    secrets: Store
     stop: threading.Event = field(default_factory=threading.Event)
     service: Service = Service.UNKNOWN
 
@@ -56,8 +58,8 @@ class Namespaces:
         on_service: Callable[[str, Service], None],
         start: Callable[[Informer, threading.Event], None],
     ) -> None:
-        self._api, self._pace, self._start, self._on_service = api, pace, start, on_service
-        self._secrets = Store(keep=remembered, on_change=on_secret)
+        self._api, self._pace, self._start = api, pace, start
+        self._on_secret, self._on_service = on_secret, on_service
         self._known: dict[str, _Namespace] = {}
         self._lock = threading.Lock()
 
@@ -66,7 +68,7 @@ class Namespaces:
         with self._lock:
             if namespace in self._known:
                 return
-            known = self._known[namespace] = _Namespace(self._informer(namespace))
+            known = self._known[namespace] = self._new(namespace)
         self._start(known.informer, known.stop)
 
     def leave(self, namespace: str) -> None:
@@ -88,32 +90,31 @@ class Namespaces:
 
     def secret(self, key: Key) -> Body | None:
         """What is remembered of a Secret; None where there is none, or its namespace is not served."""
-        return self._secrets.get(key)
+        known = self._known.get(key.namespace)
+        return known.secrets.get(key) if known else None
 
     def wrote(self, secret: Body) -> None:
-        """Take a Secret that was just written."""
-        self._secrets.put(secret)
+        """Take a Secret that was just written, so that nobody acts on an older one."""
+        if known := self._known.get(key_of(secret).namespace):
+            known.secrets.put(secret)
 
-    def removed(self, secret: Body) -> None:
-        """Forget a Secret that was just deleted."""
-        self._secrets.remove(secret)
+    def names(self) -> list[str]:
+        """The namespaces that are looked after."""
+        return list(self._known)
 
-    def __iter__(self) -> object:
-        return iter(list(self._known))
-
-    def _informer(self, namespace: str) -> Informer:
-        # The store is shared, so a complete list of one namespace must not forget the Secrets of the others.
-        scoped = _Scoped(self._secrets, namespace)
-        return Informer(
+    def _new(self, namespace: str) -> _Namespace:
+        store = Store(keep=remembered, on_change=self._on_secret)
+        informer = Informer(
             self._api,
             SECRET,
-            scoped,
+            store,
             pace=self._pace,
             namespace=namespace,
             fields=FIELDS,
             on_synced=lambda: self._set(namespace, Service.SERVED),
             on_failed=lambda err: self._failed(namespace, err),
         )
+        return _Namespace(informer, store)
 
     def _failed(self, namespace: str, err: KubeError) -> None:
         if err.status == 403:

@@ -1,7 +1,7 @@
 """How a reconcile ends, and what a retry costs. Pure.
 
-Three outcomes: done, again after a time, done until the spec changes. An error of a service says itself which one it is; what waits for another
-object is a ``Waiting`` and comes back by that object's event, at the latest by a slow retry.
+Three outcomes: done, again after a time, done until the spec changes. An error of a service says itself which one it is; what waits for
+another object is a ``Waiting`` and comes back by that object's event, at the latest by a slow retry.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What the objects of the three kinds ask for, as the services take it. Pure: no call, no clock; a wrong field is a SpecInvalid that names it."""
+"""What the objects of the three kinds ask for, as the services take it.
+
+Pure: no call, no clock; a wrong field is a SpecInvalid that names it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import datetime
 from dataclasses import dataclass
 
 from google.protobuf import duration_pb2, timestamp_pb2
+
 from leasegate.access.v1 import approval_pb2, request_pb2, watcher_service_pb2
 from leasegate.engine.v1 import engine_service_pb2
 from leasegate.roles.v1 import role_service_pb2
 from leasegate.types.v1 import types_pb2
-
 from services.common.names import DEFAULT_MOUNT, vault_name
 from watcher.fields import Fields
 from watcher.kinds import ADOPT_MOUNT, REQUESTED_BY, SAME_DATABASE, Body, Key, annotation, generation_of, key_of, uid_of

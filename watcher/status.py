@@ -1,13 +1,13 @@
 """The status of an object, merged with what others wrote there. Pure.
 
-Conditions of types that are not ours, an approver's Approved and Denied above all, keep their place and every byte. Ours change ``lastUpdateTime``
-only when they say something new, and ``lastTransitionTime`` only when their status flips.
+Conditions of types that are not ours, an approver's Approved and Denied above all, keep their place and every byte. Ours change
+``lastUpdateTime`` only when they say something new, and ``lastTransitionTime`` only when their status flips.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ def timestamp(now: datetime.datetime) -> str:
 
 
 def merged(
-    status: Body, *, fields: Mapping[str, Any], facts: Sequence[Fact], drop: Collection[str] = (), now: datetime.datetime, generation: int
+    status: Body, *, fields: Mapping[str, Any], facts: Sequence[Fact], complete: bool, now: datetime.datetime, generation: int
 ) -> Body:
     """The status as it is to be.
 
@@ -51,13 +51,14 @@ def merged(
         status: As it is.
         fields: Members to set; None removes one.
         facts: Conditions to set.
-        drop: Types of conditions of ours to remove.
+        complete: Whether these are all of our conditions, so that others of ours go. Ours are those with an observedGeneration, but for
+            decisions.
         now: The time.
         generation: Number of the spec that the facts speak of.
     """
     found = {name: value for name, value in status.items() if name not in fields}
     found |= {name: value for name, value in fields.items() if value is not None}
-    conditions = _conditions(status.get("conditions") or [], facts, drop, now=timestamp(now), generation=generation)
+    conditions = _conditions(status.get("conditions") or [], facts, complete=complete, now=timestamp(now), generation=generation)
     if conditions or "conditions" in status:
         found["conditions"] = conditions
     return found
@@ -74,15 +75,14 @@ def text(message: str) -> str:
     return logs.bounded(logs.scrub(message), MESSAGE_CHARS)
 
 
-def _conditions(conditions: Sequence[Body], facts: Sequence[Fact], drop: Collection[str], *, now: str, generation: int) -> list[Body]:
+def _conditions(conditions: Sequence[Body], facts: Sequence[Fact], *, complete: bool, now: str, generation: int) -> list[Body]:
     wanted = {fact.type: fact for fact in facts if fact.type not in DECISIONS}
-    gone = set(drop) - set(wanted) - set(DECISIONS)
     found = []
     for condition in conditions:
         kind = condition.get("type", "")
         if kind in wanted:
             found.append(_condition(wanted.pop(kind), condition, now=now, generation=generation))
-        elif kind not in gone:
+        elif kind in DECISIONS or not complete or "observedGeneration" not in condition:
             found.append(condition)
     return found + [_condition(fact, {}, now=now, generation=generation) for fact in wanted.values()]
 

@@ -1,7 +1,7 @@
 """What an AppBinding says: where the server is, and how to log in there. Pure; the secrets themselves come from ``watcher.logins``.
 
-The parameters of a Vault are read in both shapes, flat as the guide has them (``serviceAccountName``, ``vaultRole`` or ``policyControllerRole``,
-``path``) and nested (``kubernetes.serviceAccountName``).
+The parameters of a Vault are read in both shapes, flat as the guide has them (``serviceAccountName``, ``vaultRole`` or
+``policyControllerRole``, ``path``) and nested (``kubernetes.serviceAccountName``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from leasegate.types.v1 import types_pb2
-
 from services.common.errors import FieldViolation, SpecInvalid
 from watcher.fields import Fields
 from watcher.kinds import Body, key_of
@@ -23,7 +22,13 @@ from watcher.resources import Cluster
 ServiceAddresses: TypeAlias = Mapping[tuple[str, str], tuple[str, int]]
 """Where a Service (namespace or ``*``, name) is reached from outside its cluster: host and port."""
 
-SECRET_TYPES = ("kubernetes.io/service-account-token", "kubevault.com/token", "kubernetes.io/basic-auth", "kubernetes.io/tls", "leasegate.dev/approle")
+SECRET_TYPES = (
+    "kubernetes.io/service-account-token",
+    "kubevault.com/token",
+    "kubernetes.io/basic-auth",
+    "kubernetes.io/tls",
+    "leasegate.dev/approle",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +130,13 @@ def set_secret_login(target: types_pb2.VaultTarget, plan: SecretLogin, content: 
     elif content.type == "kubevault.com/token":
         target.token.CopyFrom(types_pb2.TokenLogin(token=value.text("token")))
     elif content.type == "kubernetes.io/basic-auth":
-        target.userpass.CopyFrom(types_pb2.UserpassLogin(mount=plan.mount, username=value.text("username"), password=value.text("password")))
+        target.userpass.CopyFrom(
+            types_pb2.UserpassLogin(mount=plan.mount, username=value.text("username"), password=value.text("password"))
+        )
     elif content.type == "kubernetes.io/tls":
-        login = types_pb2.CertificateLogin(mount=plan.mount, name=plan.role, certificate=value.raw("tls.crt"), private_key=value.raw("tls.key"))
+        login = types_pb2.CertificateLogin(
+            mount=plan.mount, name=plan.role, certificate=value.raw("tls.crt"), private_key=value.raw("tls.key")
+        )
         target.certificate.CopyFrom(login)
     elif content.type == "leasegate.dev/approle":
         target.app_role.CopyFrom(types_pb2.AppRoleLogin(mount=plan.mount, role_id=value.text("role_id"), secret_id=value.text("secret_id")))
@@ -285,7 +294,11 @@ def _service(config: Fields, binding: Body, addresses: ServiceAddresses) -> type
     elsewhere = addresses.get((namespace, name)) or addresses.get(("*", name))
     host, port = elsewhere or (f"{name}.{namespace}.svc", port or 0)
     return types_pb2.ServiceAddress(
-        scheme=service.text("scheme"), host=host, port=port if 0 <= port < 65536 else 0, path=service.text("path"), query=service.text("query")
+        scheme=service.text("scheme"),
+        host=host,
+        port=port if 0 <= port < 65536 else 0,
+        path=service.text("path"),
+        query=service.text("query"),
     )
 
 

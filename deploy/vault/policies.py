@@ -17,7 +17,9 @@ ENGINE, ROLES, ACCESS, ISSUER = "leasegate-engine", "leasegate-roles", "leasegat
 NAMES = (ENGINE, ROLES, ACCESS, ISSUER)
 _PLACEHOLDER = "<mount>"
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
-_RESERVED = {"sys", "auth", "identity", "cubbyhole"}
+_VAULTS_OWN = {"sys", "auth", "identity", "cubbyhole", "audit"}
+# Parts of a database engine, and the last segment of sys/mounts/<mount>/tune: a mount that looks like one would open more than is meant.
+_ENGINES_OWN = {"config", "roles", "creds", "static-roles", "static-creds", "rotate-root", "rotate-role", "reset", "tune"}
 
 
 class MountError(ValueError):
@@ -56,8 +58,11 @@ class Mounts:
 def _check(path: str) -> None:
     if not _PATH.fullmatch(path):
         raise MountError(f"{path!r} is no mount path: letters, digits, '_', '.', '-' and single slashes inside")
-    if path.split("/")[0] in _RESERVED:
+    segments = path.split("/")
+    if segments[0] in _VAULTS_OWN:
         raise MountError(f"{path!r} begins with a path that belongs to Vault itself")
+    if own := _ENGINES_OWN.intersection(segments):
+        raise MountError(f"{path!r} has the segment {min(own)!r}, which names a part of a database engine")
 
 
 def render(name: str, mounts: Mounts) -> str:

@@ -75,7 +75,7 @@ _points = CrashPoints()
 
 def install(points: CrashPoints) -> None:
     """Make ``points`` those of this process; for the composition root and for tests."""
-    global _points  # noqa: PLW0603 - one process dies once
+    global _points
     _points = points
 
 

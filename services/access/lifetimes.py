@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from services.access.records import Attempt
+
+Jitter = Callable[[], float]
+"""Answers a random number from 0 to 1."""
 
 TOKEN_FRESH_S = 600.0
 """A token made while its request is pending serves that long (design, section 5)."""

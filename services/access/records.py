@@ -68,6 +68,8 @@ class TargetRow:
     Attributes:
         id: Number in this ledger.
         key_digest: Digest of address, Vault namespace and auth mount; another one is another target.
+        address: As it was given; a part of the digest.
+        server: The address in the one form in which two can be compared.
     """
 
     id: int
@@ -76,6 +78,7 @@ class TargetRow:
     name: str
     key_digest: str
     address: str
+    server: str
     vault_namespace: str
     ca_bundle: bytes = field(repr=False)
     insecure_skip_tls_verify: bool
@@ -93,6 +96,9 @@ class Role:
         default_ttl_s: First TTL of a lease; None for the mount's.
         max_ttl_s: Longest life of a lease; None for the mount's.
         gone: Whether it was taken out of the catalogue; kept for its digest.
+        approvals: How many approvers it takes.
+        self_approval: Whether one of them may be the requester; for requests over gRPC.
+        configured: Whether the operator's catalogue file says it, rather than a snapshot.
     """
 
     id: int
@@ -109,8 +115,9 @@ class Role:
     max_ttl_s: float | None
     digest: str
     gone: bool
-    approvals: int
-    self_approval: bool
+    approvals: int = 1
+    self_approval: bool = False
+    configured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,9 +308,9 @@ class Adopter:
 
 @dataclass(frozen=True, slots=True)
 class Quiesced:
-    """A mount or connection where nothing is issued."""
+    """A mount, or one connection of it, where nothing is issued."""
 
-    address: str
+    server: str
     vault_namespace: str
     mount: str
     connection: str

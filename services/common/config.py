@@ -150,9 +150,15 @@ class ServerConfig:
 class OneLine(click.Command):
     """A command that says why it does not start in one line on stderr."""
 
+    @property
+    def process(self) -> str:
+        """Name of the process in its logs."""
+        return (self.name or "").removeprefix("leasegate-")
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command; exits with 2 where the start is refused and with 1 on a defect, which is logged."""
         kwargs["standalone_mode"] = False
+        logs.configure(process=self.process)  # until the options say the level
         try:
             return super().main(*args, **kwargs)
         except (click.ClickException, LeasegateError) as err:
@@ -300,5 +306,8 @@ def _check(config: ServerConfig, *, plaintext: bool) -> None:
         raise StartupRefused("--tls-cert, --tls-key and --tls-client-ca are required (or --plaintext-loopback, on this machine alone)")
     if plaintext and not config.listen.loopback:
         raise StartupRefused(f"--plaintext-loopback serves loopback addresses only, and --listen {config.listen} is none")
+    for flag, path in (("--address-file", config.address_file), ("--health-address-file", config.health_address_file)):
+        if path and not path.parent.is_dir():
+            raise StartupRefused(f"{flag} {path}: there is no folder {path.parent}")
     if not plaintext and any(PLAINTEXT in sans for sans in config.allow.values()):
         raise StartupRefused(f"--allow ...={PLAINTEXT} goes with --plaintext-loopback only")

@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Mapping, MutableMapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -37,6 +37,7 @@ _SECRET_TEXT = (
     (re.compile(r"\bhv[sbr]\.[\w-]{8,}|\b[sbr]\.[A-Za-z0-9]{20,}"), HIDDEN),  # tokens of Vault and OpenBao
     (re.compile(r"\beyJ[\w-]{4,}\.[\w-]+(\.[\w-]*)?"), HIDDEN),  # JWT
     (re.compile(r"(://[^\s:/@]*:)[^\s@]+@"), rf"\1{HIDDEN}@"),  # password of a URL
+    (re.compile(r"(\bpassword\s+)'[^']*'", re.IGNORECASE), rf"\1'{HIDDEN}'"),  # SQL
     (re.compile(r"(/(?:static-)?creds/[^\s/\"']+/)[\w-]+(\.[\w-]+)?"), rf"\1{HIDDEN}"),  # lease id
     (
         re.compile(
@@ -55,10 +56,10 @@ def configure(level: str = "info", *, process: str) -> None:
         process: Name that each line carries under ``process``.
     """
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=_shared(process),
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _trace, redact, structlog.processors.JSONRenderer()],
+        foreign_pre_chain=[*_shared(process), _trace, redact],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -67,7 +68,13 @@ def configure(level: str = "info", *, process: str) -> None:
         logging.getLogger(name).setLevel(level.upper())
     logging.captureWarnings(capture=True)
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *_shared(process), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared(process),
+            _trace,
+            redact,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
@@ -102,6 +109,17 @@ def trace(err: BaseException) -> str:
     """The traceback of ``err`` and its causes without local variables, scrubbed, its end kept if it is long."""
     text = scrub("".join(traceback.format_exception(err)))
     return text if len(text) <= TRACE_CHARS else f"…{text[1 - TRACE_CHARS :]}"
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what is ``sys.stderr`` at the time."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 def _printable(key: str, value: object) -> object:

@@ -17,7 +17,7 @@ from deploy.story.story import EXAMPLES, REPOSITORY
 from tests.eventually import eventually
 
 NAMESPACE = "bad"
-MOUNT = "team-bad"
+MOUNT = "team/bad"
 GONE = object()
 
 

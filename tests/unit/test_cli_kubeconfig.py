@@ -50,7 +50,7 @@ def test_the_current_context_says_where_and_who(kubeconfig: str) -> None:
     access = load(Flags(kubeconfig=kubeconfig))
     assert (access.configuration.host, token(access), access.namespace) == ("https://east:6443", "Bearer alice-token", "demo")
     assert access.configuration.verify_ssl
-    assert Path(access.configuration.ssl_ca_cert).read_bytes() == b"a certificate"
+    assert Path(access.configuration.ssl_ca_cert or "").read_bytes() == b"a certificate"
     assert access.impersonate == ()
 
 

@@ -73,7 +73,7 @@ def need(tx: Tx, attempt: Attempt, *, finish: bool) -> Adopter:
     )
     _delete(tx, made)
     tx.execute(adopters.insert().values(**{column: getattr(made, column) for column in adopters.c.keys()}))
-    tx.adopters = True
+    tx.adopters.add((made.name, made.target))
     return made
 
 
@@ -100,22 +100,17 @@ def report(tx: Tx, adopter: Adopter, *, error: str) -> None:
     state = AdopterState.NEEDED if error else AdopterState.READY
     _set(tx, adopter, state=state, error=error)
     if not error:
-        same_place = (attempts.c.target == adopter.target, attempts.c.mount == adopter.mount, attempts.c.db_name == adopter.db_name)
-        tx.execute(attempts.update().where(attempts.c.state == State.UNDOING, *same_place, attempts.c.work_at > tx.now).where(~_waits()).values(work_at=tx.now))
-        tx.work = True
-
-
-def _waits() -> sa.ColumnElement[bool]:
-    """Whether an attempt's first adoption is done, so that it waits for the second and for nothing else."""
-    later = adoptions.alias()
-    newest_of = sa.select(sa.func.max(later.c.number)).where(later.c.attempt == attempts.c.id).scalar_subquery()
-    return sa.exists().where(_table.attempt == attempts.c.id, _table.number == newest_of, _table.done_at.is_not(None))
+        waiting = (attempts.c.state == State.UNDOING, attempts.c.target == adopter.target, attempts.c.mount == adopter.mount)
+        tx.execute(
+            attempts.update().where(*waiting, attempts.c.db_name == adopter.db_name, attempts.c.work_at > tx.now).values(work_at=tx.now)
+        )
+        tx.wake(tx.now)
 
 
 def missing(tx: Tx, adopter: Adopter) -> None:
     """An adopter that was said to be there is not: ask for it again."""
     _set(tx, adopter, state=AdopterState.NEEDED, error="")
-    tx.adopters = True
+    tx.adopters.add((adopter.name, adopter.target))
 
 
 def release(tx: Tx, attempt: Attempt) -> None:
@@ -124,7 +119,7 @@ def release(tx: Tx, attempt: Attempt) -> None:
         known = find(tx, adopter_of(attempt, finish=finish), attempt.target)
         if known and known.state is not AdopterState.UNNEEDED and not _used(tx, known):
             _set(tx, known, state=AdopterState.UNNEEDED, error="")
-            tx.adopters = True
+            tx.adopters.add((known.name, known.target))
 
 
 def forget(tx: Tx, name: str, target: int) -> None:

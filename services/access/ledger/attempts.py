@@ -62,13 +62,23 @@ def begin(tx: Tx, *, request: Request, role: Role, number: int, work_at: float |
         max_ends_at=None, closed_at=None, renew_tries=0, finish=False, tries=0, error="", lane=Lane.ISSUE, work_at=work_at,
     )  # fmt: skip
     tx.execute(attempts.insert().values(**{name: getattr(made, name) for name in _table.keys()}))
-    tx.work |= work_at is not None
+    tx.wake(work_at)
     return made
 
 
 def commit_accessor(tx: Tx, attempt_id: str, *, accessor: str, token_ends_at: float) -> bool:
     """Its token is made: `token`. Refused once the attempt reads or was ended; another accessor is replaced."""
-    return _move(tx, attempt_id, State.NEW, State.TOKEN, to=State.TOKEN, accessor=accessor, token_ends_at=token_ends_at, begun_at=tx.now, work_at=None)
+    return _move(
+        tx,
+        attempt_id,
+        State.NEW,
+        State.TOKEN,
+        to=State.TOKEN,
+        accessor=accessor,
+        token_ends_at=token_ends_at,
+        begun_at=tx.now,
+        work_at=None,
+    )
 
 
 def commit_reading(tx: Tx, attempt_id: str, *, accessor: str, replacing: bool = False, token_ends_at: float | None = None) -> bool:
@@ -92,22 +102,26 @@ def commit_lease(
     tx: Tx, attempt_id: str, *, lease_id: str, ttl_s: float, renewable: bool, ends_at: float, max_ends_at: float | None, issued_at: float
 ) -> bool:
     """The credential's lease is known: `issued`. Refused if the attempt was ended or is being undone meanwhile."""
+    tx.wake(ends_at)
     lease = dict(lease_id=lease_id, lease_ttl_s=ttl_s, renewable=renewable, ends_at=ends_at, max_ends_at=max_ends_at, issued_at=issued_at)
     return _move(tx, attempt_id, State.READING, to=State.ISSUED, lane=Lane.REVOKE, work_at=ends_at, **lease)
 
 
 def activate(tx: Tx, attempt: Attempt, *, work_at: float) -> bool:
     """Acknowledged: `active`."""
+    tx.wake(work_at)
     return _move(tx, attempt.id, State.ISSUED, to=State.ACTIVE, acked_at=tx.now, lane=Lane.RENEW, work_at=work_at)
 
 
 def retire(tx: Tx, attempt: Attempt, *, work_at: float) -> bool:
     """A later one was acknowledged: `old`, until the overlap is over."""
+    tx.wake(work_at)
     return _move(tx, attempt.id, State.ACTIVE, State.SUPERSEDED, to=State.OLD, lane=Lane.REVOKE, work_at=work_at)
 
 
 def supersede(tx: Tx, attempt: Attempt) -> bool:
     """Answered but never acknowledged, and another is begun: `superseded`, until its end or a later one's acknowledge."""
+    tx.wake(attempt.ends_at)
     return _move(tx, attempt.id, State.ISSUED, to=State.SUPERSEDED, lane=Lane.REVOKE, work_at=attempt.ends_at)
 
 
@@ -123,7 +137,7 @@ def end(tx: Tx, attempt: Attempt, *, to: State, at: float | None = None, error: 
     """
     grace = READER_GRACE_S if attempt.state is State.READING and to is State.END else 0.0
     due = tx.now + grace if at is None else at
-    tx.work = True
+    tx.wake(due)
     return _move(tx, attempt.id, attempt.state, to=to, lane=Lane.REVOKE, work_at=due, tries=0, error=error)
 
 
@@ -148,20 +162,20 @@ def close(tx: Tx, attempt_id: str, *states: State) -> bool:
     return done
 
 
-def put_off(tx: Tx, attempt_id: str, *, until: float, error: str = "", failed: bool = True, finish: bool = False) -> None:
-    """Try to end it again later.
+def put_off(tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: bool = True, finish: bool = False) -> None:
+    """Try again later, if it is still in the state in which it was read.
 
     Args:
         tx: Transaction.
-        attempt_id: The attempt.
+        attempt: As it was read.
         until: When.
         error: What to tell its owner, bounded.
         failed: Whether this counts as a failure in a row.
         finish: Whether our own statements have to drop the login.
     """
     change = dict(work_at=until, error=error) | (dict(tries=_table.tries + 1) if failed else {}) | (dict(finish=True) if finish else {})
-    tx.execute(attempts.update().where(_table.id == attempt_id, _table.state != State.CLOSED).values(**change))
-    tx.work = True
+    _update(tx, attempt.id, (attempt.state,), (), change)
+    tx.wake(until)
 
 
 def prolong(tx: Tx, attempt_id: str, *, ttl_s: float, ends_at: float, max_ends_at: float | None) -> bool:
@@ -174,13 +188,13 @@ def schedule(tx: Tx, attempt_id: str, *, work_at: float | None, lane: Lane = Lan
     """Say when a worker has to look at an active attempt again."""
     change = dict(work_at=work_at, lane=lane) | (dict(renew_tries=_table.renew_tries + 1) if renew_failed else {})
     _update(tx, attempt_id, (State.ACTIVE,), (), change)
-    tx.work = True
+    tx.wake(work_at)
 
 
 def look_again(tx: Tx, uids: Sequence[str]) -> None:
     """Have the active attempts of these requests looked at now, as their role changed."""
     tx.execute(attempts.update().where(_table.request.in_(uids), _table.state == State.ACTIVE).values(work_at=tx.now, lane=Lane.RENEW))
-    tx.work = True
+    tx.wake(tx.now)
 
 
 def hurry(tx: Tx, target: int) -> int:
@@ -188,7 +202,7 @@ def hurry(tx: Tx, target: int) -> int:
     ending = (State.END_TOKEN, State.END, State.UNDOING)
     where = (_table.target == target, _table.state.in_(ending), _table.tries > 0, _table.work_at > tx.now)
     done = tx.execute(attempts.update().where(*where).values(work_at=tx.now))
-    tx.work = True
+    tx.wake(tx.now)
     return done.rowcount
 
 

@@ -36,11 +36,6 @@ def target(tx: Tx, number: int) -> TargetRow:
     return TargetRow(**tx.execute(sa.select(targets).where(targets.c.id == number)).one()._mapping)
 
 
-def all_targets(tx: Tx) -> list[TargetRow]:
-    """Every Vault."""
-    return [TargetRow(**row._mapping) for row in tx.execute(sa.select(targets).order_by(targets.c.id))]
-
-
 def put_role(tx: Tx, role: Role) -> Role:
     """Take a role into the catalogue, or its new definition; ``role.id`` is ignored."""
     columns = {name: getattr(role, name) for name in roles.c.keys() if name != "id"}
@@ -70,7 +65,15 @@ def role_of(tx: Tx, request: Request) -> Role | None:
     return find_role(tx, request.cluster, request.cluster_uid, request.role_namespace, request.role_name)
 
 
-def ours_outside_kubernetes(tx: Tx) -> list[Role]:
-    """The roles that callers outside Kubernetes may name."""
-    where = (roles.c.cluster == "", roles.c.namespace == "", roles.c.gone.is_(False))
+def configured(tx: Tx) -> list[Role]:
+    """The roles that the operator's catalogue file said at the last start and that are not gone."""
+    where = (roles.c.configured.is_(True), roles.c.gone.is_(False))
     return [Role(**row._mapping) for row in tx.execute(sa.select(roles).where(*where))]
+
+
+def same_place(tx: Tx, *, cluster: str, namespace: str, name: str, server: str, vault_namespace: str) -> TargetRow | None:
+    """The newest Vault of this name at this server, whatever its auth mount; for callers that do not know it."""
+    t = targets.c
+    where = (t.cluster == cluster, t.namespace == namespace, t.name == name, t.server == server, t.vault_namespace == vault_namespace)
+    row = tx.execute(sa.select(targets).where(*where).order_by(t.id.desc()).limit(1)).one_or_none()
+    return TargetRow(**row._mapping) if row else None

@@ -27,6 +27,9 @@ from services.common.logs import bounded
 Clock = Callable[[], float]
 """Answers seconds since 1970."""
 
+SOON_S = 5.0
+"""Workers look for what became due at least this often."""
+
 _BUSY_MS = 5000
 _POOL = 40
 _WRITES = "leasegate_writes"
@@ -40,15 +43,19 @@ class Tx:
         connection: For the modules of this package alone.
         now: Time of the transaction.
         changed: Requests whose owners should look again; published after the commit.
-        work: Whether there may be work that is due at once.
-        needs: Adopters that are now needed or no longer needed; published after the commit.
+        work: Whether there may be work that is due soon; the workers are woken after the commit.
+        adopters: Adopters (name and target) that are now needed or no longer needed; published after the commit.
     """
 
     connection: Connection
     now: float
     changed: set[str] = field(default_factory=set)
     work: bool = False
-    adopters: bool = False
+    adopters: set[tuple[str, int]] = field(default_factory=set)
+
+    def wake(self, at: float | None) -> None:
+        """Have the workers look, if something is due so soon that they might sleep over it."""
+        self.work |= at is not None and at - self.now < SOON_S
 
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
         """Run one statement."""

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 _FOLDER = Path(__file__).with_name("migrations")
 
 
-class NewerVersion(Exception):  # noqa: N818 - a finding that the opener turns into a refusal
+class NewerVersion(Exception):
     """The ledger was written by a later version of the program."""
 
 

@@ -1,4 +1,4 @@
-"""Places where nothing is issued: a mount, or one connection of it. A place is known by address, so that two names for one Vault are one place."""
+"""Places where nothing is issued: a mount, or one connection of it. A place is known by the server's address, so that two names for one Vault are one place."""
 
 from __future__ import annotations
 
@@ -6,43 +6,49 @@ import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
 from services.access.ledger.schema import attempts, quiesced, roles, targets
-from services.access.records import Attempt, Quiesced, Role
+from services.access.records import Attempt, Quiesced, Role, State
 
 
-def add(tx: Tx, place: Quiesced) -> None:
-    """Issue nothing there from now on."""
-    remove(tx, place)
-    tx.execute(quiesced.insert().values(**_columns(place)))
+def add(tx: Tx, place: Quiesced) -> bool:
+    """Issue nothing there from now on; answers whether that is new."""
+    known = tx.execute(sa.select(quiesced.c.mount).where(*_is(place))).first()
+    if known is None:
+        tx.execute(quiesced.insert().values(**_columns(place)))
+    return known is None
 
 
 def remove(tx: Tx, place: Quiesced) -> None:
     """Issue there again."""
-    tx.execute(quiesced.delete().where(*(quiesced.c[name] == value for name, value in _columns(place).items())))
+    tx.execute(quiesced.delete().where(*_is(place)))
 
 
 def covers(tx: Tx, role: Role) -> bool:
     """Whether nothing may be issued for this role now."""
     q = quiesced.c
-    same = (q.address == targets.c.address, q.vault_namespace == targets.c.vault_namespace)
+    same = (q.server == targets.c.server, q.vault_namespace == targets.c.vault_namespace)
     here = (targets.c.id == role.target, q.mount == role.mount, q.connection.in_(("", role.db_name)))
     return tx.execute(sa.select(q.mount).join_from(quiesced, targets, sa.and_(*same)).where(*here).limit(1)).first() is not None
 
 
 def open_attempts(tx: Tx, place: Quiesced) -> list[Attempt]:
     """The attempts of that place that are not closed."""
-    same = [targets.c.address == place.address, targets.c.vault_namespace == place.vault_namespace, attempts.c.mount == place.mount]
+    same = [targets.c.server == place.server, targets.c.vault_namespace == place.vault_namespace, attempts.c.mount == place.mount]
     if place.connection:
         same.append(attempts.c.db_name == place.connection)
-    query = sa.select(attempts).join(targets, targets.c.id == attempts.c.target).where(*same, attempts.c.state != "closed")
+    query = sa.select(attempts).join(targets, targets.c.id == attempts.c.target).where(*same, attempts.c.state != State.CLOSED)
     return [Attempt(**row._mapping) for row in tx.execute(query)]
 
 
 def roles_at(tx: Tx, place: Quiesced) -> list[Role]:
     """The roles of that place."""
-    same = [targets.c.address == place.address, targets.c.vault_namespace == place.vault_namespace, roles.c.mount == place.mount]
+    same = [targets.c.server == place.server, targets.c.vault_namespace == place.vault_namespace, roles.c.mount == place.mount]
     if place.connection:
         same.append(roles.c.db_name == place.connection)
     return [Role(**row._mapping) for row in tx.execute(sa.select(roles).join(targets, targets.c.id == roles.c.target).where(*same))]
+
+
+def _is(place: Quiesced) -> list[sa.ColumnElement[bool]]:
+    return [quiesced.c[name] == value for name, value in _columns(place).items()]
 
 
 def _columns(place: Quiesced) -> dict[str, str]:

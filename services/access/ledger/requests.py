@@ -22,6 +22,14 @@ def find(tx: Tx, uid: str) -> Request | None:
     return Request(**row._mapping) if row else None
 
 
+def find_many(tx: Tx, uids: Sequence[str]) -> list[Request]:
+    """Several requests, in the order of their uids as given; those that are not there are left out."""
+    if not uids:
+        return []
+    found = {row.uid: Request(**row._mapping) for row in tx.execute(sa.select(requests).where(_table.uid.in_(uids)))}
+    return [found[uid] for uid in uids if uid in found]
+
+
 def insert(tx: Tx, request: Request) -> None:
     """A new request."""
     tx.execute(requests.insert().values(**{name: getattr(request, name) for name in _table.keys()}))

@@ -101,6 +101,7 @@ targets = sa.Table(
     _text("name"),
     _text("key_digest"),
     _text("address"),
+    _text("server"),
     _text("vault_namespace"),
     sa.Column("ca_bundle", sa.LargeBinary, nullable=False),
     sa.Column("insecure_skip_tls_verify", sa.Boolean, nullable=False),
@@ -128,6 +129,7 @@ roles = sa.Table(
     sa.Column("gone", sa.Boolean, nullable=False),
     sa.Column("approvals", sa.Integer, nullable=False),
     sa.Column("self_approval", sa.Boolean, nullable=False),
+    sa.Column("configured", sa.Boolean, nullable=False),
     sa.UniqueConstraint("cluster", "cluster_uid", "namespace", "name", name="roles_key"),
 )
 
@@ -253,7 +255,7 @@ adopters = sa.Table(
 quiesced = sa.Table(
     "quiesced",
     metadata,
-    sa.Column("address", sa.String, primary_key=True),
+    sa.Column("server", sa.String, primary_key=True),
     sa.Column("vault_namespace", sa.String, primary_key=True),
     sa.Column("mount", sa.String, primary_key=True),
     sa.Column("connection", sa.String, primary_key=True),

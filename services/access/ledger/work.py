@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
 from services.access.ledger.schema import attempts, requests
 from services.access.records import Lane
-
-_URGENT = -1
 
 
 class Job(NamedTuple):
@@ -31,18 +29,23 @@ def due(tx: Tx, *, busy: Collection[str], renews: bool) -> Job | None:
         busy: Attempts and requests that somebody is at.
         renews: Whether renewals are taken, too.
     """
-    a = attempts.c
-    hurried = sa.and_(a.lane == Lane.RENEW, a.ends_at - tx.now < a.lease_ttl_s / 4)
-    rank = sa.case((hurried, _URGENT), else_=sa.cast(a.lane, sa.Integer))
-    query = sa.select(a.id, rank).where(a.work_at <= tx.now).order_by(rank, a.work_at).limit(len(busy) + 1)
-    if not renews:
-        query = query.where(a.lane != Lane.RENEW)
-    mine = next(((row[0], row[1]) for row in tx.execute(query) if row[0] not in busy), None)
-    if mine and mine[1] <= Lane.REVOKE:
-        return Job(mine[0], "")
+    renewal = _head(tx, Lane.RENEW, busy) if renews else None
+    if renewal and renewal.ends_at is not None and renewal.ends_at - tx.now < renewal.lease_ttl_s / 4:
+        return Job(renewal.id, "")
+    if revoke := _head(tx, Lane.REVOKE, busy):
+        return Job(revoke.id, "")
     over = sa.select(requests.c.uid).where(requests.c.work_at <= tx.now).order_by(requests.c.work_at).limit(len(busy) + 1)
-    uid = next((row[0] for row in tx.execute(over) if row[0] not in busy), None)
-    return Job("", uid) if uid else Job(mine[0], "") if mine else None
+    if uid := next((row[0] for row in tx.execute(over) if row[0] not in busy), None):
+        return Job("", uid)
+    found = _head(tx, Lane.ISSUE, busy) or renewal or _head(tx, Lane.REPAIR, busy)
+    return Job(found.id, "") if found else None
+
+
+def _head(tx: Tx, lane: Lane, busy: Collection[str]) -> sa.Row[Any] | None:
+    """What is due the longest in one lane, found by the index however long the queue is."""
+    a = attempts.c
+    query = sa.select(a.id, a.ends_at, a.lease_ttl_s).where(a.lane == lane, a.work_at <= tx.now).order_by(a.work_at).limit(len(busy) + 1)
+    return next((row for row in tx.execute(query) if row.id not in busy), None)
 
 
 def next_at(tx: Tx) -> float | None:

@@ -133,7 +133,10 @@ class Chain(grpc.ServerInterceptor):
         raise CallerNotAllowed(f"{bounded(', '.join(names)) or 'a certificate without a name'} may not call {service}", service=service)
 
     def _names(self, context: grpc.ServicerContext) -> tuple[str, ...]:
-        return (PLAINTEXT,) if self._plaintext else caller.names(cast("Mapping[str, Sequence[bytes]]", context.auth_context()))
+        if self._plaintext:
+            return (PLAINTEXT,)
+        proven = cast("Mapping[str, Sequence[bytes]]", context.auth_context())
+        return caller.names(next(iter(proven.get("x509_pem_cert", ())), b""))
 
     def _who(self, context: grpc.ServicerContext) -> str:
         return bounded(", ".join(self._names(context)))

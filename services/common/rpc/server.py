@@ -141,7 +141,7 @@ def running(
         found = Running(
             address, health_address, metrics_address, lambda: _drain(server, config, board=board, polls=polls, on_drain=on_drain)
         )
-        _announce(config, found)
+        _announce(config, found, rules=rules)
         yield found
 
 
@@ -151,8 +151,6 @@ def _rules(config: ServerConfig, services: Sequence[Service]) -> Rules:
         raise ValueError(f"a service is registered twice: {names}")
     if unknown := sorted(set(config.allow) - set(names)):
         raise StartupRefused(f"--allow names {', '.join(unknown)}, and this process serves only {', '.join(names)}")
-    if unheard := [name for name in names if not config.allow.get(name)]:
-        _log.warning("nobody is allowed to call", services=unheard)
     allowed = {name: config.allow.get(name, frozenset()) for name in names}
     return {**allowed, reflection.SERVICE_NAME: ANY_ACCEPTED, health_service.NAME: ANY_ACCEPTED}
 
@@ -214,7 +212,7 @@ def _bind(server: grpc.Server, listen: HostPort, *, flag: str, credentials: grpc
     return HostPort(listen.host, port)
 
 
-def _announce(config: ServerConfig, found: Running) -> None:
+def _announce(config: ServerConfig, found: Running, *, rules: Rules) -> None:
     _log.info(
         "listening",
         address=str(found.address),
@@ -222,6 +220,8 @@ def _announce(config: ServerConfig, found: Running) -> None:
         metrics_address=str(found.metrics_address) if found.metrics_address else None,
         tls=config.tls is not None,
     )
+    if unheard := [name for name, callers in rules.items() if callers is not ANY_ACCEPTED and not callers]:
+        _log.warning("nobody is allowed to call", services=unheard)
     for path, address in ((config.address_file, found.address), (config.health_address_file, found.health_address)):
         if path:
             _write(path, f"{address}\n")

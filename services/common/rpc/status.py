@@ -21,11 +21,14 @@ from services.common.errors import FieldViolation, LeasegateError, SpecInvalid
 from services.common.logs import bounded
 
 DOMAIN = "leasegate.dev"
-MESSAGE_CHARS = 1000
+MESSAGE_BYTES = 600
 METADATA_CHARS = 200
 MAX_METADATA = 6
-MAX_BYTES = 5000
-"""Of one status; base64 makes 6.7 KiB of it, which leaves room for the message beside it."""
+MAX_BYTES = 4500
+"""Of one status: base64 makes 6000 of it, and the message stands beside it once more, a byte as "%E2" where it is not ASCII."""
+
+_ANY_BYTES = 100
+"""What packing adds to a detail."""
 
 M = TypeVar("M", bound=Message)
 
@@ -48,13 +51,13 @@ def classes() -> Mapping[str, type[LeasegateError]]:
 
 def to_status(err: LeasegateError) -> status_pb2.Status:
     """Make the google.rpc.Status that says ``err``, within ``MAX_BYTES``."""
-    status = status_pb2.Status(code=err.code.value[0], message=bounded(err.message, MESSAGE_CHARS))
+    status = status_pb2.Status(code=err.code.value[0], message=_short(err.message))
     info = error_details_pb2.ErrorInfo(reason=err.reason, domain=DOMAIN, metadata=_bounded_values(err.metadata))
     _add(status, info)
     if err.retry_after_s is not None:
         _add(status, error_details_pb2.RetryInfo(retry_delay=_duration(err.retry_after_s)))
     if isinstance(err, SpecInvalid) and err.violations:
-        _add(status, _bad_request(err.violations, room=MAX_BYTES - status.ByteSize()))
+        _add(status, _bad_request(err.violations, room=MAX_BYTES - status.ByteSize() - _ANY_BYTES))
     return status
 
 
@@ -94,9 +97,9 @@ def from_rpc_error(err: grpc.RpcError, *, peer: str | None = None) -> LeasegateE
     call = cast("grpc.Call", err)  # grpc raises objects that are both, which its types do not say
     if rich := _rich(call):
         return from_status(rich)
-    cls = _UNKNOWN_REASON.get(call.code(), errors.Internal)
-    metadata = {"code": call.code().name} | ({"peer": peer} if peer else {})
-    return cls(bounded(call.details() or "no details", MESSAGE_CHARS), retry_after_s=None, **metadata)
+    found = _UNKNOWN_REASON.get(call.code(), errors.Internal)(_short(call.details() or "no details"))
+    found.metadata = {"code": call.code().name} | ({"peer": peer} if peer else {})
+    return found
 
 
 def _rich(call: grpc.Call) -> status_pb2.Status | None:
@@ -115,6 +118,11 @@ def _add(status: status_pb2.Status, detail: Message) -> None:
 
 def _detail(status: status_pb2.Status, empty: M) -> M | None:
     return next((empty for packed in status.details if packed.Unpack(empty)), None)
+
+
+def _short(text: str) -> str:
+    raw = bounded(text, MESSAGE_BYTES).encode()
+    return raw.decode() if len(raw) <= MESSAGE_BYTES else raw[: MESSAGE_BYTES - 3].decode(errors="ignore") + "…"
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

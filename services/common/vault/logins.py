@@ -5,12 +5,18 @@ hvac's API classes know the requests; ``Transport`` sends them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from hvac.api.auth_methods import AppRole, Kubernetes, Userpass
 
 from services.common.errors import LoginRefused, VaultPolicyMissing, VaultRefused
 from services.common.vault.answer import POLICY_HINT, Answer, Auth, NotThere
 from services.common.vault.target import AppRoleLogin, CertificateLogin, KubernetesLogin, Login, TokenLogin, UserpassLogin
 from services.common.vault.transport import Transport
+
+# Of a token that exists but may not; of one that it does not know, Vault says "permission denied" alone, or "invalid token".
+_DENIED_BY_POLICY = "1 error occurred"
 
 
 def log_in(transport: Transport, login: Login, *, name: str) -> Auth:
@@ -47,16 +53,22 @@ def _send(transport: Transport, login: Login) -> Answer:
     elif isinstance(login, CertificateLogin):  # hvac's own reads certificates from files
         answer = transport.send("POST", f"auth/{login.mount}/login", body={"name": login.name} if login.name else {})
     else:
-        answer = _renewed_or_looked_up(transport, login)
+        answer = _found(transport, login)
     return answer
 
 
-def _renewed_or_looked_up(transport: Transport, login: TokenLogin) -> Answer:
-    """A given token as if a login had brought it: what it is good for is asked from Vault, by whichever call its policies permit."""
+def _found(transport: Transport, login: TokenLogin) -> Answer:
+    """A given token as if a login had brought it: how long it lives is asked by whichever call its policies permit, else unknown."""
     try:
         return transport.send("POST", "auth/token/renew-self", body={}, token=login.token)
     except (VaultRefused, VaultPolicyMissing):  # not renewable, or not permitted
+        pass
+    found: Mapping[str, Any] = {}
+    try:
         found = transport.send("GET", "auth/token/lookup-self", token=login.token).data
+    except VaultPolicyMissing as err:
+        if _DENIED_BY_POLICY not in err.message:
+            raise
     return Answer(
         auth=Auth(
             client_token=login.token,

@@ -1,6 +1,6 @@
 """Whose a mount is, as its description in Vault says it: ``leasegate {"cluster":"<uid>","owners":["demo/postgresql-engine"]}``.
 
-engine writes it, roles reads it; both refuse a mount of another cluster. A mount that was there before keeps its own description in front of ours.
+engine writes it, roles reads it; both refuse a mount of another cluster. What an adopted mount had for a description stands before ours.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from services.common.errors import VaultRefused
+from services.common.errors import VaultFailed, VaultRefused
 from services.common.vault.answer import NotThere
 from services.common.vault.client import Vault
 
@@ -90,6 +90,14 @@ def read_mount(vault: Vault, path: str) -> Mount | None:
             return None
         raise
     return Mount(path=path, type=str(data.get("type", "")), description=str(data.get("description") or ""))
+
+
+def being_removed(path: str) -> VaultFailed:
+    """The error for a mount that is there and yet answers nothing: an unmount of it has begun and could not be finished.
+
+    That happens where leases cannot be revoked, and only another unmount brings it on.
+    """
+    return VaultFailed(f"the mount {path} is being removed, and Vault waits for its leases to be revoked", path=path)
 
 
 def _json(fields: dict[str, object]) -> str:

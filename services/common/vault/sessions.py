@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import astuple, replace
@@ -33,17 +34,26 @@ _MOST_TEAMS = 10_000
 class Sessions:
     """Logs in, keeps logins alive and hands them out as ``Vault``; safe for many threads. Close it at the end."""
 
-    def __init__(self, scope: Scope, *, own: OwnLogins | None = None, narrow_to: str | None = None) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        *,
+        own: OwnLogins | None = None,
+        narrow_to: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Nothing is sent yet.
 
         Args:
             scope: What the process may touch.
             own: The service's own logins.
             narrow_to: Policy to which teams' logins are narrowed; None leaves them as they are.
+            clock: Monotonic seconds.
         """
         self._scope = scope
         self._own_logins = own or OwnLogins()
         self._narrow_to = narrow_to
+        self._clock = clock
         self._lock = threading.Lock()
         self._teams: OrderedDict[tuple[str, str, str, str], tuple[Target, Session]] = OrderedDict()
         self._own: dict[tuple[Address, str], Session] = {}
@@ -144,7 +154,7 @@ class Sessions:
         evicted: Session | None = None
         with self._lock:
             found = self._teams.get(target.key)
-            session = found[1] if found else Session(credentials, narrow_to=self._narrow_to)
+            session = found[1] if found else Session(credentials, narrow_to=self._narrow_to, clock=self._clock)
             self._teams[target.key] = (_without_login(target), session)
             self._teams.move_to_end(target.key)
             if len(self._teams) > _MOST_TEAMS:
@@ -159,7 +169,9 @@ class Sessions:
         with self._lock:
             if key not in self._own:
                 name = f"the service itself at {entry.address}"
-                self._own[key] = Session(Credentials(name=name, identity="own", connect=lambda: self._connect_own(entry)))
+                self._own[key] = Session(
+                    Credentials(name=name, identity="own", connect=lambda: self._connect_own(entry)), clock=self._clock
+                )
         self._start_keeper()
         return self._own[key]
 

@@ -41,15 +41,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ALREADY_DECIDED: _ErrorReason.ValueType  # 7
     """FAILED_PRECONDITION. The request was decided already. Metadata: "approver", "time"."""
     ERROR_REASON_ROLE_NOT_READY: _ErrorReason.ValueType  # 8
-    """FAILED_PRECONDITION. The role, its connection or its engine is not there (yet), or another role's definition was approved. Metadata: "role"."""
+    """FAILED_PRECONDITION with RetryInfo. The role, its connection or its engine is not there (yet), or another role's definition was approved. Metadata: "role"."""
     ERROR_REASON_QUIESCE_REQUIRED: _ErrorReason.ValueType  # 9
-    """FAILED_PRECONDITION. Live leases or open attempts depend on what would change: ask access.Quiesce first and pass its answer on. Metadata: "mount", "remaining"."""
+    """FAILED_PRECONDITION with RetryInfo. Live leases or open attempts depend on what would change: ask access.Quiesce first and pass its answer on. Metadata: "mount", "remaining"."""
     ERROR_REASON_VAULT_POLICY_MISSING: _ErrorReason.ValueType  # 10
-    """FAILED_PRECONDITION. Vault answered 403 after one new login: the policy lacks something. Metadata: "path"."""
+    """FAILED_PRECONDITION with RetryInfo. Vault answered 403 after one new login: the policy lacks something. Metadata: "path"."""
     ERROR_REASON_LOGIN_MISSING: _ErrorReason.ValueType  # 11
     """FAILED_PRECONDITION with RetryInfo. There is no login for this Vault: the service asked for one on its change feed. Metadata: "target"."""
     ERROR_REASON_LOGIN_REFUSED: _ErrorReason.ValueType  # 12
-    """FAILED_PRECONDITION. Vault refused the login: correct the AppBinding, its ServiceAccount or Secret, or Vault's auth role. Metadata: "target"."""
+    """FAILED_PRECONDITION with RetryInfo. Vault refused the login: correct the AppBinding, its ServiceAccount or Secret, or Vault's auth role. Metadata: "target"."""
     ERROR_REASON_CALLER_NOT_ALLOWED: _ErrorReason.ValueType  # 13
     """PERMISSION_DENIED. The caller's certificate names nobody who may call this. Metadata: "service"."""
     ERROR_REASON_REQUEST_NOT_FOUND: _ErrorReason.ValueType  # 14
@@ -65,7 +65,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 19
     """ALREADY_EXISTS. The request_id was used for other content: choose another one. Metadata: "request_id"."""
     ERROR_REASON_SUPERSEDED: _ErrorReason.ValueType  # 20
-    """ABORTED. What the call began was superseded or ended meanwhile: call again. Metadata: none."""
+    """ABORTED with RetryInfo. What the call began was superseded or ended meanwhile: call again. Metadata: none."""
     ERROR_REASON_VAULT_SEALED: _ErrorReason.ValueType  # 21
     """UNAVAILABLE with RetryInfo. Vault is sealed. Metadata: "address"."""
     ERROR_REASON_VAULT_UNAVAILABLE: _ErrorReason.ValueType  # 22
@@ -73,11 +73,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_VAULT_THROTTLED: _ErrorReason.ValueType  # 23
     """RESOURCE_EXHAUSTED with RetryInfo. Vault asks to be called less often. Metadata: "address"."""
     ERROR_REASON_VAULT_REFUSED: _ErrorReason.ValueType  # 24
-    """FAILED_PRECONDITION. Vault refused the content of the call (400), such as a connection that cannot be verified. Metadata: "path"."""
+    """FAILED_PRECONDITION with RetryInfo. Vault refused the content of the call (400), such as a connection that cannot be verified. Metadata: "path"."""
     ERROR_REASON_VAULT_FAILED: _ErrorReason.ValueType  # 25
     """UNAVAILABLE with RetryInfo. Vault failed on its side (5xx), such as a database that cannot be reached. Metadata: "path"."""
     ERROR_REASON_DEADLINE_TOO_SHORT: _ErrorReason.ValueType  # 26
-    """DEADLINE_EXCEEDED. Too little of the caller's deadline is left to begin. Metadata: none."""
+    """DEADLINE_EXCEEDED with RetryInfo. Too little of the caller's deadline is left to begin. Metadata: none."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 27
     """RESOURCE_EXHAUSTED with RetryInfo. Too many calls are under way. Metadata: none."""
     ERROR_REASON_LEDGER_UNAVAILABLE: _ErrorReason.ValueType  # 28
@@ -87,9 +87,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 30
     """INTERNAL. A defect; the text stays in the service's log under the error id. Metadata: "error_id"."""
     ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 31
-    """UNAVAILABLE. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer", "code"."""
+    """UNAVAILABLE with RetryInfo. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer", "code"."""
     ERROR_REASON_DEADLINE_EXPIRED: _ErrorReason.ValueType  # 32
-    """DEADLINE_EXCEEDED. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: "code"."""
+    """DEADLINE_EXCEEDED with RetryInfo. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: "code"."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons. Each comment names the gRPC code, the metadata keys of its ErrorInfo, and what to do."""
@@ -111,15 +111,15 @@ ERROR_REASON_DIGEST_OUTDATED: ErrorReason.ValueType  # 6
 ERROR_REASON_ALREADY_DECIDED: ErrorReason.ValueType  # 7
 """FAILED_PRECONDITION. The request was decided already. Metadata: "approver", "time"."""
 ERROR_REASON_ROLE_NOT_READY: ErrorReason.ValueType  # 8
-"""FAILED_PRECONDITION. The role, its connection or its engine is not there (yet), or another role's definition was approved. Metadata: "role"."""
+"""FAILED_PRECONDITION with RetryInfo. The role, its connection or its engine is not there (yet), or another role's definition was approved. Metadata: "role"."""
 ERROR_REASON_QUIESCE_REQUIRED: ErrorReason.ValueType  # 9
-"""FAILED_PRECONDITION. Live leases or open attempts depend on what would change: ask access.Quiesce first and pass its answer on. Metadata: "mount", "remaining"."""
+"""FAILED_PRECONDITION with RetryInfo. Live leases or open attempts depend on what would change: ask access.Quiesce first and pass its answer on. Metadata: "mount", "remaining"."""
 ERROR_REASON_VAULT_POLICY_MISSING: ErrorReason.ValueType  # 10
-"""FAILED_PRECONDITION. Vault answered 403 after one new login: the policy lacks something. Metadata: "path"."""
+"""FAILED_PRECONDITION with RetryInfo. Vault answered 403 after one new login: the policy lacks something. Metadata: "path"."""
 ERROR_REASON_LOGIN_MISSING: ErrorReason.ValueType  # 11
 """FAILED_PRECONDITION with RetryInfo. There is no login for this Vault: the service asked for one on its change feed. Metadata: "target"."""
 ERROR_REASON_LOGIN_REFUSED: ErrorReason.ValueType  # 12
-"""FAILED_PRECONDITION. Vault refused the login: correct the AppBinding, its ServiceAccount or Secret, or Vault's auth role. Metadata: "target"."""
+"""FAILED_PRECONDITION with RetryInfo. Vault refused the login: correct the AppBinding, its ServiceAccount or Secret, or Vault's auth role. Metadata: "target"."""
 ERROR_REASON_CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 13
 """PERMISSION_DENIED. The caller's certificate names nobody who may call this. Metadata: "service"."""
 ERROR_REASON_REQUEST_NOT_FOUND: ErrorReason.ValueType  # 14
@@ -135,7 +135,7 @@ ERROR_REASON_MOUNT_CONFLICT: ErrorReason.ValueType  # 18
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 19
 """ALREADY_EXISTS. The request_id was used for other content: choose another one. Metadata: "request_id"."""
 ERROR_REASON_SUPERSEDED: ErrorReason.ValueType  # 20
-"""ABORTED. What the call began was superseded or ended meanwhile: call again. Metadata: none."""
+"""ABORTED with RetryInfo. What the call began was superseded or ended meanwhile: call again. Metadata: none."""
 ERROR_REASON_VAULT_SEALED: ErrorReason.ValueType  # 21
 """UNAVAILABLE with RetryInfo. Vault is sealed. Metadata: "address"."""
 ERROR_REASON_VAULT_UNAVAILABLE: ErrorReason.ValueType  # 22
@@ -143,11 +143,11 @@ ERROR_REASON_VAULT_UNAVAILABLE: ErrorReason.ValueType  # 22
 ERROR_REASON_VAULT_THROTTLED: ErrorReason.ValueType  # 23
 """RESOURCE_EXHAUSTED with RetryInfo. Vault asks to be called less often. Metadata: "address"."""
 ERROR_REASON_VAULT_REFUSED: ErrorReason.ValueType  # 24
-"""FAILED_PRECONDITION. Vault refused the content of the call (400), such as a connection that cannot be verified. Metadata: "path"."""
+"""FAILED_PRECONDITION with RetryInfo. Vault refused the content of the call (400), such as a connection that cannot be verified. Metadata: "path"."""
 ERROR_REASON_VAULT_FAILED: ErrorReason.ValueType  # 25
 """UNAVAILABLE with RetryInfo. Vault failed on its side (5xx), such as a database that cannot be reached. Metadata: "path"."""
 ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 26
-"""DEADLINE_EXCEEDED. Too little of the caller's deadline is left to begin. Metadata: none."""
+"""DEADLINE_EXCEEDED with RetryInfo. Too little of the caller's deadline is left to begin. Metadata: none."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 27
 """RESOURCE_EXHAUSTED with RetryInfo. Too many calls are under way. Metadata: none."""
 ERROR_REASON_LEDGER_UNAVAILABLE: ErrorReason.ValueType  # 28
@@ -157,7 +157,7 @@ ERROR_REASON_LEDGER_UNKNOWN: ErrorReason.ValueType  # 29
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 30
 """INTERNAL. A defect; the text stays in the service's log under the error id. Metadata: "error_id"."""
 ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 31
-"""UNAVAILABLE. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer", "code"."""
+"""UNAVAILABLE with RetryInfo. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer", "code"."""
 ERROR_REASON_DEADLINE_EXPIRED: ErrorReason.ValueType  # 32
-"""DEADLINE_EXCEEDED. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: "code"."""
+"""DEADLINE_EXCEEDED with RetryInfo. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: "code"."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,76 @@
+"""The process ``access``: options, and what is opened and closed in which order."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from services.access import crash
+from services.access.catalog_file import read_catalog
+from services.access.metrics import LedgerFigures
+from services.access.service import access
+from services.access.settings import Settings
+from services.common.config import FILE, NEW_FILE, ServerConfig, StartupRefused, option, server_command
+from services.common.durations import parse_seconds
+from services.common.metrics import new_registry
+from services.common.rpc.server import serve
+from services.common.vault.own import OwnLogins, OwnLoginsError
+
+
+class Span(click.ParamType):
+    """A span of time, such as 5m; seconds for the program."""
+
+    name = "DURATION"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse one value."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_seconds(str(value))
+        except ValueError as err:
+            self.fail(str(err), param, ctx)
+
+
+@server_command(
+    "access", port=7703, help="Issues credentials to whoever was approved, keeps their leases alive, and ends them without fail."
+)
+@option("--ledger", type=NEW_FILE, required=True, help="SQLite file of the ledger; made and migrated if need be. One process owns it.")
+@option("--catalog", type=FILE, help="YAML file with the targets and roles that callers outside Kubernetes may ask for.")
+@option("--max-access-duration", type=Span(), help="Longest access of any request, counted from its first credential; no limit without it.")
+@option("--overlap", type=Span(), default="5m", help="How long a replaced credential lives on; at most a quarter of its longest life.")
+@option(
+    "--max-request-duration",
+    type=Span(),
+    default="90s",
+    help="default_max_request_duration of Vaults that --vault-logins does not name: an undo waits that long.",
+)
+@option("--workers", type=click.IntRange(2, 64), default=8, help="Threads that revoke, renew and prepare.")
+def main(
+    config: ServerConfig,
+    *,
+    ledger: Path,
+    catalog: Path | None,
+    max_access_duration: float | None,
+    overlap: float,
+    max_request_duration: float,
+    workers: int,
+) -> None:
+    """Serve until SIGTERM."""
+    try:
+        own = OwnLogins.read(config.vault_logins)
+        crash.install(crash.CrashPoints.from_environment())
+    except (OwnLoginsError, ValueError) as err:
+        raise StartupRefused(str(err)) from err
+    settings = Settings(overlap_s=overlap, max_access_s=max_access_duration, max_request_duration_s=max_request_duration, workers=workers)
+    registry = new_registry()
+    configured = read_catalog(catalog) if catalog else []
+    with access(ledger, own=own, configured=configured, settings=settings, clock=time.time) as made:
+        LedgerFigures(made.ledger, registry)
+        serve(config, made.services, health=made.ready, long_polls=made.polls, on_drain=made.wake, registry=registry)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The operator's catalogue file: targets and roles for callers outside Kubernetes. Parsed once, at the start; what is wrong in it refuses the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from services.access import naming
+from services.access.records import Role
+from services.common.config import StartupRefused
+from services.common.durations import parse_seconds
+from services.common.errors import SpecInvalid
+from services.common.vault.address import Address, AddressError
+from services.common.vault.paths import is_name, mount_path
+from services.common.vault.target import Target
+
+_TARGET_KEYS = {"name", "address", "vault_namespace", "ca_file", "insecure_skip_tls_verify", "server_name"}
+_ROLE_KEYS = {
+    "name", "target", "mount", "vault_role", "db_name", "creation_statements", "revocation_statements", "default_ttl", "max_ttl", "approvals",
+    "self_approval",
+}  # fmt: skip
+_STATEMENTS = ("creation_statements", "revocation_statements")
+
+
+def read_catalog(path: Path) -> list[tuple[Target, Role]]:
+    """Read the operator's file::
+
+        targets:
+          - {name: prod, address: https://vault.example:8200, ca_file: /etc/leasegate/vault-ca.crt}
+        roles:
+          - name: reader
+            target: prod
+            mount: my-postgres-se
+            vault_role: k8s.-.demo.psql-role
+            db_name: k8s.-.demo.postgres-app
+            revocation_statements: []     # as the role in Vault has them
+            max_ttl: 24h
+
+    Raises:
+        StartupRefused: It cannot be used; the text says which entry and why.
+    """
+    try:
+        found = yaml.safe_load(path.read_text()) or {}
+    except (OSError, UnicodeDecodeError) as err:
+        raise StartupRefused(f"--catalog {path}: cannot be read") from err
+    except yaml.YAMLError as err:
+        raise StartupRefused(f"--catalog {path}: no YAML") from err
+    if not isinstance(found, dict) or not found.keys() <= {"targets", "roles"}:
+        raise StartupRefused(f"--catalog {path}: a mapping with targets and roles is expected")
+    try:
+        targets = {raw["name"]: _target(raw) for raw in _entries(found, "targets", _TARGET_KEYS)}
+        return [_role(raw, targets) for raw in _entries(found, "roles", _ROLE_KEYS)]
+    except (ValueError, AddressError, SpecInvalid) as err:
+        raise StartupRefused(f"--catalog {path}: {err}") from err
+
+
+def _entries(found: dict[str, Any], key: str, allowed: set[str]) -> list[dict[str, Any]]:
+    entries = found.get(key) or []
+    for raw in entries if isinstance(entries, list) else [entries]:
+        if not isinstance(raw, dict) or not isinstance(raw.get("name"), str) or not raw["name"]:
+            raise ValueError(f"{key}: each entry is a mapping with a name")
+        if unknown := sorted(map(str, raw.keys() - allowed)):
+            raise ValueError(f"{key}: {raw['name']}: unknown key {unknown[0]!r}")
+    return list(entries)
+
+
+def _target(raw: dict[str, Any]) -> Target:
+    Address.parse(str(raw.get("address", "")))
+    ca_file = raw.get("ca_file")
+    return Target(
+        name=raw["name"],
+        address=str(raw["address"]),
+        vault_namespace=str(raw.get("vault_namespace") or "").strip("/"),
+        ca_bundle=_bytes(ca_file) if ca_file else b"",
+        insecure_skip_tls_verify=bool(raw.get("insecure_skip_tls_verify")),
+        server_name=str(raw.get("server_name") or ""),
+    )
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as err:
+        raise ValueError(f"{path}: {err.strerror}") from err
+
+
+def _role(raw: dict[str, Any], targets: dict[str, Target]) -> tuple[Target, Role]:
+    name, target = raw["name"], targets.get(str(raw.get("target")))
+    if target is None:
+        raise ValueError(f"roles: {name}: its target {raw.get('target')!r} is none of targets")
+    vault_role, db_name = str(raw.get("vault_role") or name), str(raw.get("db_name") or "")
+    if not is_name(vault_role) or not is_name(db_name):
+        raise ValueError(f"roles: {name}: vault_role and db_name have to be names of Vault's")
+    mount = mount_path(str(raw.get("mount") or ""), field=f"roles: {name}: mount")
+    statements = {key: _statements(raw, key) for key in _STATEMENTS}
+    ttls = {key: parse_seconds(raw[key]) if key in raw else None for key in ("default_ttl", "max_ttl")}
+    role = Role(
+        id=0,
+        cluster="",
+        cluster_uid="",
+        namespace="",
+        name=name,
+        target=0,
+        mount=mount,
+        vault_role=vault_role,
+        db_name=db_name,
+        revocation_statements=tuple(statements["revocation_statements"]),
+        default_ttl_s=ttls["default_ttl"],
+        max_ttl_s=ttls["max_ttl"],
+        digest=naming.role_digest(mount=mount, vault_role=vault_role, definition={"db_name": db_name, **statements, **ttls}),
+        gone=False,
+        approvals=int(raw.get("approvals", 1)),
+        self_approval=bool(raw.get("self_approval", False)),
+        configured=True,
+    )
+    return target, role
+
+
+def _statements(raw: dict[str, Any], key: str) -> list[str]:
+    found = raw.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise ValueError(f"roles: {raw['name']}: {key} is a list of statements")
+    return found

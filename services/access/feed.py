@@ -1,0 +1,219 @@
+"""The change feed: what the watcher should look at again, and whoever waits for one request.
+
+It lives in memory and begins anew with each process, as the watcher then says everything again; what the ledger holds (adopters) is announced
+from there. Nothing depends on it for safety: it only saves time.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from services.access.ledger import adoptions, catalog, requests
+from services.access.ledger.database import Ledger, Tx
+from services.access.records import Adopter, AdopterState, Request, TargetRow
+from services.common.rpc.limit import LongPolls
+
+LONGEST_WAIT_S = 30.0
+UNREAD_S = 60.0
+POLL_AFTER_S = 1.0
+_PAGE = 500
+_KEPT = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class OfRequest:
+    """A request changed."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfAdopter:
+    """An adopter is needed, or needed no longer; the ledger says which."""
+
+    name: str
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class OfLogin:
+    """A login at a target is missing."""
+
+    target: int
+
+
+Key: TypeAlias = OfRequest | OfAdopter | OfLogin
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a poll brings.
+
+    Attributes:
+        requests: Requests of the caller that changed, oldest first.
+        adopters: Adopters that are needed or needed no longer, with their Vaults.
+        logins: Vaults for which a login is missing.
+        cursor: For the next poll.
+        restarted: Whether the cursor was of an earlier feed.
+        waited: False if the poll was not allowed to wait.
+    """
+
+    requests: tuple[Request, ...]
+    adopters: tuple[tuple[Adopter, TargetRow], ...]
+    logins: tuple[TargetRow, ...]
+    cursor: str
+    restarted: bool
+    waited: bool
+
+
+class Feed:
+    """Remembers the newest change of each thing under a rising number."""
+
+    def __init__(self, ledger: Ledger, polls: LongPolls) -> None:
+        self._ledger, self.polls = ledger, polls
+        self._epoch = secrets.token_hex(6)
+        self._changed = threading.Condition()
+        self._number, self._forgotten = 0, 0
+        self._keys: dict[Key, int] = {}  # in the order of their numbers
+        self._missing: set[OfLogin] = set()
+        self._unread: dict[Key, float] = {}
+        self._released: dict[OfAdopter, int] = {}
+        ledger.listeners.append(self._committed)
+        with ledger.read() as tx:
+            self.publish(*(OfAdopter(a.name, a.target) for a in adoptions.wanted(tx)))
+
+    def _committed(self, tx: Tx) -> None:
+        if tx.changed or tx.adopters:
+            self.publish(*(OfRequest(uid) for uid in sorted(tx.changed)), *(OfAdopter(*key) for key in sorted(tx.adopters)))
+
+    def publish(self, *keys: Key) -> None:
+        """Say that these changed."""
+        with self._changed:
+            for key in keys:
+                self._number += 1
+                self._keys.pop(key, None)
+                self._keys[key] = self._number
+                if isinstance(key, OfAdopter):
+                    self._unread.setdefault(key, time.monotonic())
+            while len(self._keys) > _KEPT:
+                self._forgotten = self._keys.pop(next(iter(self._keys)))
+            self._changed.notify_all()
+
+    def login_missing(self, target: int) -> None:
+        """Ask for a login, once until it is given."""
+        with self._changed:
+            asked = OfLogin(target) in self._missing
+            self._missing.add(OfLogin(target))
+        if not asked:
+            self.publish(OfLogin(target))
+
+    def login_given(self, target: int) -> None:
+        """A login was given."""
+        with self._changed:
+            self._missing.discard(OfLogin(target))
+            self._keys.pop(OfLogin(target), None)
+
+    def missing_logins(self) -> tuple[int, ...]:
+        """The targets whose logins were asked for."""
+        with self._changed:
+            return tuple(each.target for each in self._missing)
+
+    def unread(self) -> bool:
+        """Whether a needed adopter has waited for so long that nobody seems to read the feed."""
+        with self._changed:
+            return any(time.monotonic() - since > UNREAD_S for since in self._unread.values())
+
+    def poll(self, cursor: str, *, owner: str, max_wait_s: float) -> Batch:
+        """What changed after ``cursor``; waits for something if the budget of waiting calls allows it.
+
+        Args:
+            cursor: Of the batch before; empty to begin anew.
+            owner: Whose requests are told of.
+            max_wait_s: Longest wait, at most ``LONGEST_WAIT_S``.
+        """
+        since = self._position(cursor)
+        if since is None:
+            return self._anew()
+        self._dealt_with(since)
+        with self.polls.wait() as granted:
+            if granted:
+                self._wait(since, time.monotonic() + min(max(max_wait_s, 0.0), LONGEST_WAIT_S))
+        with self._changed:
+            found = self._newer(since)
+            number = found[-1][1] if found else max(since, self._number)
+        return self._batch([key for key, _ in found], number, owner=owner, waited=granted)
+
+    def wait_beyond(self, number: int, *, end: float) -> int:
+        """Wait until anything is published after ``number`` or the time ``end`` (monotonic) has come; answers the newest number."""
+        self._wait(number, end)
+        return self._number
+
+    @property
+    def number(self) -> int:
+        """The newest number."""
+        return self._number
+
+    def wake(self) -> None:
+        """Let everybody who waits go on, as the process stops."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _position(self, cursor: str) -> int | None:
+        epoch, _, number = cursor.partition(":")
+        if epoch != self._epoch or not number.isdigit() or not self._forgotten <= int(number) <= self._number:
+            return None
+        return int(number)
+
+    def _wait(self, since: int, end: float) -> None:
+        with self._changed:
+            while self._number <= since and not self.polls.draining and (left := end - time.monotonic()) > 0:
+                self._changed.wait(left)
+
+    def _newer(self, since: int) -> list[tuple[Key, int]]:
+        found: list[tuple[Key, int]] = []
+        for key, number in reversed(self._keys.items()):
+            if number <= since:
+                break
+            found.append((key, number))
+        return found[::-1][:_PAGE]
+
+    def _anew(self) -> Batch:
+        """Begin with what nobody else will say: the adopters that are wanted and the logins that are missing."""
+        with self._changed:
+            number, missing = self._number, tuple(self._missing)
+        with self._ledger.read() as tx:
+            wanted = [OfAdopter(each.name, each.target) for each in adoptions.wanted(tx)]
+        return self._batch([*wanted, *missing], number, owner="", restarted=True)
+
+    def _batch(self, keys: Sequence[Key], number: int, *, owner: str, restarted: bool = False, waited: bool = True) -> Batch:
+        with self._ledger.read() as tx:
+            found = requests.find_many(tx, [key.uid for key in keys if isinstance(key, OfRequest)])
+            pairs = [
+                (adoptions.find(tx, key.name, key.target), catalog.target(tx, key.target)) for key in keys if isinstance(key, OfAdopter)
+            ]
+            logins = tuple(catalog.target(tx, key.target) for key in keys if isinstance(key, OfLogin))
+        told = tuple((adopter, target) for adopter, target in pairs if adopter and adopter.state is not AdopterState.READY)
+        with self._changed:
+            for key in keys:
+                self._unread.pop(key, None)
+            for adopter, _ in told:
+                if adopter.state is AdopterState.UNNEEDED:
+                    self._released[OfAdopter(adopter.name, adopter.target)] = number
+        mine = tuple(request for request in found if request.owner == owner)
+        return Batch(mine, told, logins, f"{self._epoch}:{number}", restarted, waited)
+
+    def _dealt_with(self, since: int) -> None:
+        """A poll with this cursor has dealt with all before it: adopters that it was told may go need no more telling."""
+        with self._changed:
+            done = [key for key, number in self._released.items() if number <= since]
+            for key in done:
+                del self._released[key]
+        if done:
+            with self._ledger.write() as tx:
+                for key in done:
+                    adoptions.forget(tx, key.name, key.target)

@@ -1,0 +1,86 @@
+"""What decisions, roles and ends make of a request, within one transaction of the ledger. Whatever ends or supersedes does so to attempts at once."""
+
+from __future__ import annotations
+
+from services.access import approval, naming
+from services.access.attempts import ENDING, LAPSING
+from services.access.ledger import attempts, catalog, quiesced, requests
+from services.access.ledger.database import Tx
+from services.access.records import Approval, Request, Role, State
+
+_UNREAD = {State.NEW: State.END_TOKEN, State.TOKEN: State.END_TOKEN}
+
+
+def digest_of(request: Request, role: Role | None) -> str:
+    """The digest of what would be granted now; where the role is not known, the last that was."""
+    if role is None or role.gone:
+        return request.digest
+    return naming.grant_digest(role_digest=role.digest, subjects=request.subjects, ttl_s=request.ttl_s, uid=request.uid)
+
+
+def reassess(tx: Tx, request: Request, role: Role | None) -> Request:
+    """Bring a request in line with its decisions and its role; the same again changes nothing.
+
+    A denial ends everything. An approval that counts no longer sends the request back to pending: what was not acknowledged yet is ended, what is
+    in use runs on without being renewed.
+    """
+    if request.ended:
+        return request
+    digest = digest_of(request, role)
+    made = requests.decisions_of(tx, request.uid)
+    verdict = approval.verdict(made, digest=digest, approvals=role.approvals if role else 1)
+    before = request
+    if (verdict.approval, verdict.outdated, digest) != (request.approval, request.outdated, request.digest):
+        request = requests.update(tx, request, approval=verdict.approval, outdated=verdict.outdated, digest=digest, retry_at=None)
+    if request.approval is Approval.DENIED:
+        attempts.end_all(tx, request.uid, ENDING)
+    elif before.approved and not request.approved:
+        attempts.end_all(tx, request.uid, LAPSING)
+    elif before.digest != digest:
+        attempts.end_all(tx, request.uid, _UNREAD)
+    return prepare(tx, request, role)
+
+
+def prepare(tx: Tx, request: Request, role: Role | None) -> Request:
+    """Have a token made while the request is pending, so that its credential takes one call once it is approved."""
+    if request.approval is not Approval.PENDING or role is None or role.gone or quiesced.covers(tx, role):
+        return request
+    if any(attempt.may_have_login or attempt.state in _UNREAD for attempt in attempts.open_of(tx, request.uid)):
+        return request
+    number = request.last_number + 1
+    attempts.begin(tx, request=request, role=role, number=number, work_at=tx.now)
+    requests.note(tx, request.uid, last_number=number)
+    return requests.find(tx, request.uid) or request
+
+
+def finish(tx: Tx, request: Request, outcome: Approval) -> Request:
+    """End the access of a request for good."""
+    if request.ended:
+        return request
+    attempts.end_all(tx, request.uid, ENDING)
+    return requests.update(tx, request, approval=outcome, due=False, work_at=None)
+
+
+def expire(tx: Tx, uid: str) -> None:
+    """End the access of a request whose time is over; for a worker."""
+    request = requests.find(tx, uid)
+    if request and request.ends_at is not None and request.ends_at <= tx.now:
+        finish(tx, request, Approval.EXPIRED)
+
+
+def role_changed(tx: Tx, role: Role) -> None:
+    """A role came, changed or went: all its requests are looked at again."""
+    touched = requests.of_role(tx, role)
+    for request in touched:
+        reassess(tx, request, role)
+        requests.note(tx, request.uid, retry_at=None)
+        tx.changed.add(request.uid)
+    attempts.look_again(tx, [request.uid for request in touched])
+
+
+def place_changed(tx: Tx, roles: list[Role]) -> None:
+    """Something may be issued again for these roles, or may not any more."""
+    for role in roles:
+        for request in requests.of_role(tx, role):
+            prepare(tx, request, catalog.role_of(tx, request))
+            tx.changed.add(request.uid)

@@ -1,0 +1,335 @@
+"""Making a credential: the write-ahead order of design, section 5, steps 1 to 6, and what happens where it breaks off.
+
+At every moment the ledger says at least as much as Vault has done. The hot path is one read of ``creds`` and two commits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.access import attempts as rules
+from services.access import crash, leases, lifetimes, tokens
+from services.access.ledger import attempts, catalog, quiesced, requests
+from services.access.ledger.database import Ledger, Tx
+from services.access.records import Approval, Attempt, Request, Role, State, TargetRow
+from services.access.settings import Settings
+from services.access.tokens import Token, Tokens
+from services.access.vaults import Vaults
+from services.common.errors import (
+    AccessEnded,
+    ApprovalDenied,
+    ApprovalRequired,
+    DeadlineTooShort,
+    LeasegateError,
+    LoginMissing,
+    LoginRefused,
+    PathNotOwned,
+    RequestNotFound,
+    RoleNotReady,
+    Superseded,
+    VaultPolicyMissing,
+    VaultRefused,
+    VaultThrottled,
+)
+from services.common.logs import bounded, logger
+from services.common.vault.answer import Answer, NotThere
+from services.common.vault.client import Vault
+from services.common.vault.transport import VaultUnreached
+
+_LOG = logger(__name__)
+_NOTHING_MADE = (
+    DeadlineTooShort,
+    LoginMissing,
+    LoginRefused,
+    PathNotOwned,
+    RoleNotReady,
+    VaultPolicyMissing,
+    VaultRefused,
+    VaultThrottled,
+    VaultUnreached,
+)
+_ERROR_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A credential, answered once.
+
+    Attributes:
+        attempt: With its lease.
+        password: Stored nowhere.
+    """
+
+    attempt: Attempt
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What the ledger says at the beginning of a claim; ``token`` is there if `reading` is committed with it."""
+
+    attempt: Attempt
+    target: TargetRow
+    life_s: float
+    token: Token | None
+
+
+class Issuing:
+    """Claims, and tokens made beforehand."""
+
+    def __init__(self, ledger: Ledger, vaults: Vaults, *, settings: Settings) -> None:
+        self._ledger, self._vaults, self._settings = ledger, vaults, settings
+        self._tokens = Tokens()
+
+    def prepare(self, attempt: Attempt) -> None:
+        """Make the token of an attempt whose request is pending; for a worker.
+
+        Raises:
+            LeasegateError: It could not be made; the attempt stays as it is.
+        """
+        with self._ledger.read() as tx:
+            request, target = _request(tx, attempt.request), catalog.target(tx, attempt.target)
+        crash.point("pre.begun")
+        with self._vaults.at(target) as vault:
+            token = self._make(vault, attempt, life_s=self._life_s(request, attempt.max_ttl_s, now=self._ledger.clock()))
+            crash.point("pre.token")
+            with self._ledger.write() as tx:
+                taken = attempts.commit_accessor(tx, attempt.id, accessor=token.accessor, token_ends_at=token.ends_at)
+            crash.point("pre.accessor")
+            if taken:
+                self._tokens.keep(attempt.id, token)
+            else:
+                tokens.discard(vault, token.accessor)
+
+    def claim(self, uid: str, *, owner: str, held: int) -> Issued:
+        """Issue a credential for an approved request.
+
+        Args:
+            uid: The request.
+            owner: The caller, whose request it has to be.
+            held: Number of the attempt that the caller holds; 0 for none.
+
+        Raises:
+            RequestNotFound: No such request of the caller.
+            ApprovalRequired: Not approved.
+            ApprovalDenied: Denied.
+            AccessEnded: Over.
+            RoleNotReady: The role is not in the catalogue, or nothing may be issued there.
+            Superseded: The caller needs none, or the attempt was ended meanwhile.
+            LeasegateError: Vault or the ledger failed.
+        """
+        with self._ledger.write() as tx:
+            start = self._begin(tx, uid, owner=owner, held=held)
+        attempt = start.attempt
+        try:
+            with self._vaults.at(start.target) as vault:
+                token = start.token or self._with_own_token(vault, attempt, start.life_s)
+                self._tokens.drop(attempt.id)
+                crash.point("claim.reading")
+                return self._read(vault, attempt, token)
+        except LeasegateError as err:
+            self._failed(uid, err)
+            raise
+
+    def _begin(self, tx: Tx, uid: str, *, owner: str, held: int) -> _Start:
+        request, role = self._claimable(tx, uid, owner=owner)
+        plan = rules.plan(request, attempts.open_of(tx, uid), held=held, role=role, now=tx.now)
+        if isinstance(plan, rules.Nothing):
+            raise Superseded(plan.why, retry_after_s=1.0)
+        life_s = self._life_s(request, role.max_ttl_s, now=tx.now)
+        target = catalog.target(tx, role.target)
+        if isinstance(plan, rules.GoOn):
+            token = self._tokens.find(plan.attempt, life_s=life_s, now=tx.now)
+            if token and not attempts.commit_reading(tx, plan.attempt.id, accessor=token.accessor):
+                raise Superseded("the attempt was ended meanwhile")
+            return _Start(plan.attempt, target, life_s, token)
+        for former, state in plan.replaced:
+            attempts.supersede(tx, former) if state is State.SUPERSEDED else attempts.end(tx, former, to=state)
+        number = max(request.last_number, held) + 1
+        begun = attempts.begin(tx, request=request, role=role, number=number, work_at=None)
+        requests.note(tx, uid, last_number=number)
+        return _Start(begun, target, life_s, None)
+
+    def _claimable(self, tx: Tx, uid: str, *, owner: str) -> tuple[Request, Role]:
+        request = owned(tx, uid, owner)
+        check_approved(request, now=tx.now)
+        role = catalog.role_of(tx, request)
+        if role is None or role.gone:
+            raise RoleNotReady(f"the role {request.role_name} is not in the catalogue", role=request.role_name)
+        if quiesced.covers(tx, role):
+            raise RoleNotReady(
+                f"nothing is issued on {role.mount} now, as its engine or connection is about to change", role=request.role_name
+            )
+        return request, role
+
+    def _life_s(self, request: Request, role_max_s: float | None, *, now: float) -> float:
+        left = request.ends_at - now if request.ends_at is not None else self._access_s(request)
+        return lifetimes.wanted_life_s(role_max_s=role_max_s, access_left_s=left)
+
+    def _access_s(self, request: Request) -> float | None:
+        return min((s for s in (request.ttl_s, self._settings.max_access_s) if s is not None), default=None)
+
+    def _make(self, vault: Vault, attempt: Attempt, *, life_s: float) -> Token:
+        return tokens.make(vault, attempt, ttl_s=lifetimes.token_ttl_s(life_s), now=self._ledger.clock())
+
+    def _with_own_token(self, vault: Vault, attempt: Attempt, life_s: float) -> Token:
+        """Make a token where none was made beforehand, and commit its accessor and `reading` together."""
+        crash.point("claim.begun")
+        if attempt.accessor:
+            tokens.discard(vault, attempt.accessor)
+        token = self._make(vault, attempt, life_s=life_s)
+        crash.point("claim.token")
+        with self._ledger.write() as tx:
+            ends_at = token.ends_at
+            committed = attempts.commit_reading(tx, attempt.id, accessor=token.accessor, replacing=True, token_ends_at=ends_at)
+        if not committed:
+            tokens.discard(vault, token.accessor)
+            raise Superseded("the attempt was ended meanwhile")
+        return token
+
+    def _read(self, vault: Vault, attempt: Attempt, token: Token) -> Issued:
+        asked_at = self._ledger.clock()
+        try:
+            answer = read_credential(vault, attempt, token)
+        except _NOTHING_MADE as err:
+            self._give_up(attempt, State.END_TOKEN, err)
+            raise
+        except Exception as err:
+            self._give_up(attempt, State.END, err)
+            raise
+        crash.point("claim.read")
+        return self._commit(vault, attempt, token, answer=answer, asked_at=asked_at)
+
+    def _give_up(self, attempt: Attempt, to: State, err: Exception) -> None:
+        """Have an attempt ended whose read failed: by its token alone if nothing was made, else undone."""
+        text = bounded(err.message if isinstance(err, LeasegateError) else type(err).__name__, _ERROR_CHARS)
+        with self._ledger.write() as tx:
+            current = attempts.get(tx, attempt.id)
+            if current.state is State.READING:
+                attempts.end(tx, current, to=to, at=tx.now, error=text)
+
+    def _commit(self, vault: Vault, attempt: Attempt, token: Token, *, answer: Answer, asked_at: float) -> Issued:
+        lease = _lease(attempt, token, answer, asked_at=asked_at)
+        try:
+            with self._ledger.write() as tx:
+                request = _request(tx, attempt.request)
+                fits = answer.data.get("username") == attempt.login
+                current = fits and request.approved and attempts.commit_lease(tx, attempt.id, **lease)
+                if current:
+                    self._note_issued(tx, request)
+                    issued = Issued(attempts.get(tx, attempt.id), password=str(answer.data["password"]))
+        except BaseException:  # not even a commit failed half-way may leave the login behind
+            self._give_back(vault, attempt, token, answer.lease_id)
+            raise
+        if not current:
+            crash.point("claim.refused")
+            self._give_back(vault, attempt, token, answer.lease_id)
+            raise _not_current(fits=fits)
+        crash.point("claim.lease")
+        return issued
+
+    def _note_issued(self, tx: Tx, request: Request) -> None:
+        """Count access from the first credential, and forget earlier failures."""
+        changes: dict[str, Any] = {}
+        if request.first_issued_at is None:
+            access_s = self._access_s(request)
+            ends_at = None if access_s is None else tx.now + access_s
+            changes = {"first_issued_at": tx.now, "ends_at": ends_at, "work_at": ends_at}
+        if request.tries or request.error_reason:
+            changes |= {"error_reason": "", "error_message": "", "tries": 0, "retry_at": None}
+        if changes:
+            requests.note(tx, request.uid, **changes)
+            tx.wake(changes.get("work_at"))
+
+    def _give_back(self, vault: Vault, attempt: Attempt, token: Token, lease_id: str) -> None:
+        """Revoke what was just made, by lease id. That ends the attempt unless an undo has begun; where it fails, the worker goes on."""
+        try:
+            leases.revoke(vault, lease_id)
+            crash.point("claim.revoked")
+            tokens.revoke(vault, token.accessor)
+            with self._ledger.write() as tx:
+                current = attempts.get(tx, attempt.id)
+                if current.state is State.READING:
+                    attempts.end(tx, current, to=State.END)
+                attempts.close(tx, attempt.id, State.END)
+        except LeasegateError as err:
+            _LOG.warning("a credential that was not answered is undone later", attempt=attempt.id, reason=err.reason)
+
+    def _failed(self, uid: str, err: LeasegateError) -> None:
+        """Say in the request why there is no credential, and when to try again."""
+        if isinstance(err, Superseded):
+            return
+        with self._ledger.write() as tx:
+            request = _request(tx, uid)
+            pause = min(self._settings.claim_backoff_s, max(err.retry_after_s or 1.0, 2.0 ** min(request.tries, 10)))
+            text = bounded(err.message, _ERROR_CHARS)
+            requests.update(tx, request, error_reason=err.reason, error_message=text, tries=request.tries + 1, retry_at=tx.now + pause)
+
+
+def owned(tx: Tx, uid: str, owner: str) -> Request:
+    """A request of this caller.
+
+    Raises:
+        RequestNotFound: There is none; somebody else's is not told apart.
+    """
+    request = requests.find(tx, uid)
+    if request is None or request.owner != owner:
+        raise RequestNotFound("no such request", request=bounded(uid, 128))
+    return request
+
+
+def check_approved(request: Request, *, now: float) -> None:
+    """Refuse unless access is granted.
+
+    Raises:
+        ApprovalRequired: Not approved.
+        ApprovalDenied: Denied.
+        AccessEnded: Over.
+    """
+    if request.approval is Approval.DENIED:
+        raise ApprovalDenied("the request was denied", request=request.uid)
+    if request.ended or (request.ends_at is not None and now >= request.ends_at):
+        raise AccessEnded("access has ended", request=request.uid)
+    if not request.approved:
+        raise ApprovalRequired("nobody has approved what would be granted now", request=request.uid)
+
+
+def read_credential(vault: Vault, attempt: Attempt, token: Token) -> Answer:
+    """The one read of an attempt.
+
+    Raises:
+        RoleNotReady: Nothing is mounted there.
+        LeasegateError: Any other failure.
+    """
+    try:
+        return vault.read(f"{attempt.mount}/creds/{attempt.vault_role}", token=token.client_token)
+    except NotThere as err:
+        raise RoleNotReady(f"Vault has nothing at {err.path}", role=attempt.vault_role) from err
+
+
+def _request(tx: Tx, uid: str) -> Request:
+    request = requests.find(tx, uid)
+    if request is None:
+        raise RequestNotFound("no such request", request=uid)
+    return request
+
+
+def _lease(attempt: Attempt, token: Token, answer: Answer, *, asked_at: float) -> dict[str, Any]:
+    """Columns of the lease. Counted from before the read, so that our end is never later than Vault's."""
+    ttl_s = float(answer.lease_duration_s)
+    max_ends_at = None if attempt.max_ttl_s is None else min(asked_at + attempt.max_ttl_s, token.ends_at)
+    return {
+        "lease_id": answer.lease_id,
+        "ttl_s": ttl_s,
+        "renewable": answer.renewable,
+        "ends_at": min(asked_at + ttl_s, token.ends_at),
+        "max_ends_at": max_ends_at,
+        "issued_at": asked_at,
+    }
+
+
+def _not_current(*, fits: bool) -> LeasegateError:
+    if fits:
+        return Superseded("the attempt was ended while its credential was made")
+    return RoleNotReady("the connection in Vault names its logins otherwise than Leasegate needs: let the engine service write it")

@@ -1,0 +1,53 @@
+"""The operators' view: what is issued, and the means to end one lease."""
+
+from __future__ import annotations
+
+from services.access import crash, naming
+from services.access.attempts import ENDING
+from services.access.ledger import attempts
+from services.access.ledger.database import Ledger, Tx
+from services.access.records import Attempt, State
+from services.access.requests import Call
+from services.common.errors import LeaseNotFound
+from services.common.logs import bounded, logger
+
+_LOG = logger(__name__)
+OPEN = (State.ISSUED, State.ACTIVE, State.OLD, State.SUPERSEDED, State.END, State.UNDOING)
+
+
+class Operating:
+    """Lists and ends leases."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def leases(self, states: tuple[State, ...], *, after: tuple[float, str] | None, limit: int) -> list[Attempt]:
+        """Leases in these states, newest first."""
+        with self._ledger.read() as tx:
+            return attempts.page(tx, *states, after=after, limit=limit)
+
+    def revoke(self, call: Call, handle: str, *, reason: str) -> Attempt:
+        """End one lease for good; its request, if it is still approved, gets a new credential.
+
+        Raises:
+            LeaseNotFound: No open lease has this handle.
+        """
+        with self._ledger.write() as tx:
+            if attempt_id := call.earlier(tx):
+                return attempts.get(tx, attempt_id)
+            found = _by_handle(tx, handle)
+            call.keep(tx, found.id)
+            if found.state in ENDING:
+                attempts.end(tx, found, to=ENDING[found.state])
+                tx.changed.add(found.request)
+            ended = attempts.get(tx, found.id)
+        crash.point("end.committed")
+        _LOG.info("lease revoked by an operator", caller=call.caller, handle=handle, request=found.request, why=bounded(reason, 1024))
+        return ended
+
+
+def _by_handle(tx: Tx, handle: str) -> Attempt:
+    for attempt in attempts.with_login(tx):
+        if naming.lease_handle(attempt.id) == handle:
+            return attempt
+    raise LeaseNotFound("no open lease has this handle", lease=bounded(handle, 40))

@@ -1,0 +1,84 @@
+"""Quiesce: before a mount or connection changes or goes, nothing more is issued there, and what remains is counted (design, sections 2 and 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.access import granting
+from services.access.attempts import ENDING
+from services.access.catalog import TargetName
+from services.access.ledger import attempts, quiesced
+from services.access.ledger.database import Ledger, Tx
+from services.access.records import Attempt, Quiesced, State
+from services.access.view import Condition
+
+VALID_S = 30.0
+"""How long a count may be relied on: nothing is issued there meanwhile, so it only falls."""
+
+_UNREAD = (State.NEW, State.TOKEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What is left at a place.
+
+    Attributes:
+        remaining: Attempts that may have a login.
+        counted_at: When.
+        conditions: Why something is left.
+    """
+
+    remaining: int
+    counted_at: float
+    conditions: tuple[Condition, ...]
+
+
+class Quiescing:
+    """Stops and resumes issuing at a place."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def quiesce(self, at: TargetName, *, mount: str, connection: str, end_leases: bool) -> Count:
+        """Issue nothing there until ``resume``, and count what is left.
+
+        Args:
+            at: The Vault.
+            mount: Path of the mount.
+            connection: Name of the connection; empty for the whole mount.
+            end_leases: Whether what is in use is to be ended, too.
+        """
+        place = _place(at, mount, connection)
+        with self._ledger.write() as tx:
+            if quiesced.add(tx, place):
+                granting.place_changed(tx, quiesced.roles_at(tx, place))
+            for attempt in quiesced.open_attempts(tx, place):
+                if attempt.state in ENDING and (end_leases or attempt.state in _UNREAD):
+                    attempts.end(tx, attempt, to=ENDING[attempt.state])
+                    tx.changed.add(attempt.request)
+            return _count(tx, place)
+
+    def resume(self, at: TargetName, *, mount: str, connection: str) -> None:
+        """Issue there again."""
+        place = _place(at, mount, connection)
+        with self._ledger.write() as tx:
+            quiesced.remove(tx, place)
+            granting.place_changed(tx, quiesced.roles_at(tx, place))
+
+
+def _place(at: TargetName, mount: str, connection: str) -> Quiesced:
+    return Quiesced(server=at.server, vault_namespace=at.vault_namespace.strip("/"), mount=mount, connection=connection)
+
+
+def _count(tx: Tx, place: Quiesced) -> Count:
+    left = [attempt for attempt in quiesced.open_attempts(tx, place) if attempt.may_have_login]
+    return Count(len(left), tx.now, _reasons(left))
+
+
+def _reasons(left: list[Attempt]) -> tuple[Condition, ...]:
+    if not left:
+        return ()
+    in_use = sum(attempt.state in (State.ISSUED, State.ACTIVE, State.OLD, State.SUPERSEDED) for attempt in left)
+    error = next((attempt.error for attempt in left if attempt.error), "")
+    text = f"{in_use} credential(s) in use, {len(left) - in_use} login(s) not known to be gone" + (f": {error}" if error else "")
+    return (Condition("Quiescing", True, "LeasesLeft", text),)

@@ -1,0 +1,124 @@
+"""Keeping the credential in use alive, and having it replaced in time. All times come from the ledger, none from a timer in memory.
+
+A request of Kubernetes is renewed here, as its object is its heartbeat; a gRPC request by its holder alone (``RenewLease``).
+"""
+
+from __future__ import annotations
+
+from services.access import crash, leases, lifetimes
+from services.access.ledger import attempts, catalog, requests
+from services.access.ledger.database import Ledger
+from services.access.records import Attempt, Origin, Request, Role, State
+from services.access.settings import Settings
+from services.access.vaults import Vaults
+from services.common.errors import LeasegateError
+from services.common.logs import logger
+
+_LOG = logger(__name__)
+_SHORTENED_S = 2.0
+"""Vault answers whole seconds; a grant shorter than asked for by more than this was cut at the longest life."""
+
+
+class Renewal:
+    """Looks at active attempts when something is due for them."""
+
+    def __init__(self, ledger: Ledger, vaults: Vaults, *, settings: Settings, jitter: lifetimes.Jitter) -> None:
+        self._ledger, self._vaults, self._settings, self._jitter = ledger, vaults, settings, jitter
+
+    def look(self, attempt: Attempt) -> None:
+        """Renew, have replaced or end an active attempt, whichever is due, and say when to look again; for a worker."""
+        with self._ledger.write() as tx:
+            attempt, request = attempts.get(tx, attempt.id), requests.find(tx, attempt.request)
+            if request is None or attempt.state is not State.ACTIVE:
+                return
+            role = catalog.role_of(tx, request)
+            if attempt.over(tx.now):
+                attempts.end(tx, attempt, to=State.END)
+                tx.changed.add(request.uid)
+                return
+            alive = kept(attempt, request=request, role=role)
+            if alive and not request.due and _reached(rotation_at(attempt, settings=self._settings), tx.now):
+                request = requests.update(tx, request, due=True)
+                crash.point("rotate.due")
+            if not (alive and request.origin is Origin.KUBERNETES and renews_itself(attempt) and lifetimes.renew_at(attempt) <= tx.now):
+                work_at = next_look(attempt, request=request, settings=self._settings, alive=alive)
+                attempts.schedule(tx, attempt.id, work_at=work_at)
+                return
+        self._renew_in_time(attempt, request)
+
+    def _renew_in_time(self, attempt: Attempt, request: Request) -> None:
+        try:
+            self.renew(attempt, request)
+        except LeasegateError as err:
+            self._failed(attempt, request, err)
+
+    def renew(self, attempt: Attempt, request: Request) -> Attempt:
+        """Prolong a lease, never past the end of the access.
+
+        Returns:
+            The attempt as it is now.
+
+        Raises:
+            LeasegateError: It was not prolonged.
+        """
+        asked_at = self._ledger.clock()
+        increment_s = attempt.default_ttl_s or attempt.lease_ttl_s
+        if request.ends_at is not None:
+            increment_s = min(increment_s, max(1.0, request.ends_at - asked_at))
+        with self._ledger.read() as tx:
+            target = catalog.target(tx, attempt.target)
+        with self._vaults.at(target) as vault:
+            answer = leases.renew(vault, attempt.lease_id, increment_s=increment_s)
+        crash.point("renew.asked")
+        ttl_s = float(answer.lease_duration_s)
+        ends_at = min(asked_at + ttl_s, attempt.token_ends_at or asked_at + ttl_s)
+        max_ends_at = ends_at if ttl_s < increment_s - _SHORTENED_S else attempt.max_ends_at
+        with self._ledger.write() as tx:
+            attempts.prolong(tx, attempt.id, ttl_s=ttl_s, ends_at=ends_at, max_ends_at=max_ends_at)
+            current = attempts.get(tx, attempt.id)
+            attempts.schedule(tx, attempt.id, work_at=next_look(current, request=request, settings=self._settings))
+        crash.point("renew.committed")
+        return current
+
+    def _failed(self, attempt: Attempt, request: Request, err: LeasegateError) -> None:
+        """Try again soon; a lease that Vault does not have any more is replaced."""
+        _LOG.warning("a lease was not renewed", request=request.uid, attempt=attempt.number, reason=err.reason)
+        with self._ledger.write() as tx:
+            if leases.is_gone(err):
+                requests.update(tx, request, due=True)
+                attempts.schedule(tx, attempt.id, work_at=attempt.ends_at)
+                return
+            again = tx.now + lifetimes.backoff_s(attempt.renew_tries + 1, spread=self._jitter())
+            attempts.schedule(tx, attempt.id, work_at=min(again, attempt.ends_at or again), renew_failed=True)
+
+
+def kept(attempt: Attempt, *, request: Request, role: Role | None) -> bool:
+    """Whether a credential in use is still what is granted: else it runs to its end, neither renewed nor replaced beforehand."""
+    return request.approved and role is not None and not role.gone and attempt.grant == request.digest
+
+
+def renews_itself(attempt: Attempt) -> bool:
+    """Whether a renewal can prolong the lease: Vault allows it, and it does not last to its longest life already."""
+    return attempt.renewable and (attempt.max_ends_at is None or attempt.ends_at is None or attempt.ends_at < attempt.max_ends_at - 1)
+
+
+def rotation_at(attempt: Attempt, *, settings: Settings) -> float | None:
+    """When the replacement of an active attempt is to begin; for a lease that cannot be renewed its end is its longest life."""
+    overlap = lifetimes.overlap_s(settings.overlap_s, max_ttl_s=attempt.max_ttl_s)
+    if not attempt.renewable and attempt.ends_at is not None:
+        return attempt.ends_at - min(2 * overlap, attempt.lease_ttl_s / 4)
+    return lifetimes.rotate_at(attempt, overlap=overlap)
+
+
+def next_look(attempt: Attempt, *, request: Request, settings: Settings, alive: bool = True) -> float:
+    """When something is due for an active attempt next: its renewal, its replacement or its end."""
+    times = [attempt.ends_at]
+    if alive and request.origin is Origin.KUBERNETES and renews_itself(attempt):
+        times.append(lifetimes.renew_at(attempt))
+    if alive and not request.due:
+        times.append(rotation_at(attempt, settings=settings))
+    return min((at for at in times if at is not None), default=attempt.begun_at + lifetimes.LONGEST_TTL_S)
+
+
+def _reached(at: float | None, now: float) -> bool:
+    return at is not None and now >= at

@@ -1,0 +1,236 @@
+"""Requests: taking them in from Kubernetes, making them over gRPC, ending them, and showing them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from services.access import approval, crash, granting, naming
+from services.access.issuing import owned
+from services.access.ledger import answers, attempts, catalog, quiesced, requests
+from services.access.ledger.database import Ledger, Tx
+from services.access.records import Approval, Decision, Origin, Request, Role, Subject
+from services.access.vaults import Vaults
+from services.access.view import View
+from services.common.errors import CallerNotAllowed, RoleNotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """A request of Kubernetes as its object says it is wanted."""
+
+    uid: str
+    cluster: str
+    cluster_uid: str
+    namespace: str
+    name: str
+    generation: int
+    role_namespace: str
+    role_name: str
+    subjects: tuple[Subject, ...]
+    ttl_s: float | None
+    requester: str
+    decisions: tuple[Decision, ...]
+    status_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that acts, made to do its thing once however often it is repeated."""
+
+    caller: str
+    method: str
+    request_id: str
+    content: str
+
+    def earlier(self, tx: Tx) -> str | None:
+        """What the same call was about before; None at the first time."""
+        return answers.earlier(tx, caller=self.caller, method=self.method, request_id=self.request_id, content=self.content)
+
+    def keep(self, tx: Tx, subject: str) -> None:
+        """Remember that it was carried out."""
+        answers.keep(tx, caller=self.caller, method=self.method, request_id=self.request_id, content=self.content, subject=subject)
+
+
+class Requests:
+    """The requests of the ledger, for callers."""
+
+    def __init__(self, ledger: Ledger, vaults: Vaults) -> None:
+        self._ledger, self._vaults = ledger, vaults
+
+    def ensure(self, desired: Desired, *, owner: str) -> View:
+        """Take the desired state of a request of Kubernetes; the same again, or an older generation, writes nothing.
+
+        Raises:
+            CallerNotAllowed: Somebody else ensured it before.
+        """
+        with self._ledger.read() as tx:
+            known = requests.find(tx, desired.uid)
+            if known and known.owner != owner:
+                raise CallerNotAllowed("that request belongs to another caller", service="WatcherService")
+            view = self._view(tx, known) if known else None
+        if view and not _brings_news(desired, view):
+            return view
+        with self._ledger.write() as tx:
+            request = self._take(tx, desired, owner=owner)
+            role = catalog.role_of(tx, request)
+            view = self._view(tx, granting.reassess(tx, request, role))
+        crash.point("ensure.committed")
+        return view
+
+    def _take(self, tx: Tx, desired: Desired, *, owner: str) -> Request:
+        request = requests.find(tx, desired.uid)
+        if request is None:
+            request = _new(desired, owner=owner, now=tx.now)
+            requests.insert(tx, request)
+        elif request.owner != owner:
+            raise CallerNotAllowed("that request belongs to another caller", service="WatcherService")
+        elif request.ended:
+            return request
+        spec = _spec(desired)
+        if desired.generation >= request.generation and any(getattr(request, name) != value for name, value in spec.items()):
+            request = requests.update(tx, request, **spec)
+        known = requests.decisions_of(tx, request.uid)
+        requests.decide(tx, request.uid, approval.unseen(desired.decisions, known, status_digest=desired.status_digest))
+        return request
+
+    def end(self, desired: Desired, *, owner: str) -> View:
+        """End the access of a request that was deleted or vanished; one that is not known is noted as ended, lest it comes late."""
+        with self._ledger.write() as tx:
+            request = requests.find(tx, desired.uid)
+            if request is None:
+                request = replace(_new(desired, owner=owner, now=tx.now), approval=Approval.WITHDRAWN)
+                requests.insert(tx, request)
+            elif request.owner != owner:
+                raise CallerNotAllowed("that request belongs to another caller", service="WatcherService")
+            view = self._view(tx, granting.finish(tx, request, Approval.WITHDRAWN))
+        crash.point("end.committed")
+        return view
+
+    def create(self, call: Call, *, target: str, role: str, ttl_s: float | None, reason: str) -> View:
+        """Make a request over gRPC, for a role of the catalogue.
+
+        Raises:
+            RoleNotFound: The catalogue has no such role there.
+            RequestIdReused: The id was used for another request.
+        """
+        with self._ledger.write() as tx:
+            if uid := call.earlier(tx):
+                return self._view(tx, owned(tx, uid, call.caller))
+            found = catalog.find_role(tx, "", "", "", role)
+            if found is None or found.gone or catalog.target(tx, found.target).name != target:
+                raise RoleNotFound(f"the catalogue has no role {role!r} at the target {target!r}", role=role)
+            request = _new(
+                _wish(found, requester=call.caller, ttl_s=ttl_s), owner=call.caller, now=tx.now, origin=Origin.GRPC, reason=reason
+            )
+            requests.insert(tx, request)
+            call.keep(tx, request.uid)
+            view = self._view(tx, granting.reassess(tx, request, found))
+        crash.point("ensure.committed")
+        return view
+
+    def release(self, call: Call, uid: str) -> View:
+        """The requester gives access back, or withdraws a pending request.
+
+        Raises:
+            RequestNotFound: No such request of the caller.
+        """
+        with self._ledger.write() as tx:
+            request = owned(tx, uid, call.caller)
+            if call.earlier(tx) is None:
+                call.keep(tx, uid)
+                request = granting.finish(tx, request, Approval.WITHDRAWN)
+            view = self._view(tx, request)
+        crash.point("end.committed")
+        return view
+
+    def show(self, uid: str, *, owner: str) -> View:
+        """One request of the caller.
+
+        Raises:
+            RequestNotFound: There is none.
+        """
+        with self._ledger.read() as tx:
+            return self._view(tx, owned(tx, uid, owner))
+
+    def mine(self, owner: str, *, after: tuple[float, str] | None, limit: int) -> list[View]:
+        """The caller's requests, newest first."""
+        with self._ledger.read() as tx:
+            return self._views(tx, requests.page(tx, requests.owned_by(owner), after=after, limit=limit, newest_first=True))
+
+    def waiting(self, *, after: tuple[float, str] | None, limit: int) -> list[View]:
+        """The requests that nobody has decided, oldest first."""
+        with self._ledger.read() as tx:
+            return self._views(tx, requests.page(tx, requests.waiting(), after=after, limit=limit, newest_first=False))
+
+    def view(self, tx: Tx, request: Request) -> View:
+        """A request with all that belongs to it, within a transaction of the caller's."""
+        return self._view(tx, request)
+
+    def _view(self, tx: Tx, request: Request) -> View:
+        return self._make(tx, request, attempts.open_of(tx, request.uid), requests.decisions_of(tx, request.uid))
+
+    def _views(self, tx: Tx, found: Sequence[Request]) -> list[View]:
+        uids = [request.uid for request in found]
+        opened, decided = attempts.open_of_many(tx, uids), requests.decisions_of_many(tx, uids)
+        return [self._make(tx, request, opened[request.uid], decided[request.uid]) for request in found]
+
+    def _make(self, tx: Tx, request: Request, opened: Sequence[attempts.Attempt], decided: Sequence[Decision]) -> View:
+        role = catalog.role_of(tx, request)
+        return View(
+            request=request,
+            attempts=tuple(opened),
+            decisions=tuple(decided),
+            role=role,
+            quiesced=role is not None and not request.ended and quiesced.covers(tx, role),
+            own_login=role is None or self._vaults.own_login(catalog.target(tx, role.target)),
+            now=tx.now,
+        )
+
+
+def _brings_news(desired: Desired, view: View) -> bool:
+    if view.request.ended:
+        return False
+    newer = desired.generation >= view.request.generation
+    changed = newer and any(getattr(view.request, name) != value for name, value in _spec(desired).items())
+    return changed or bool(approval.unseen(desired.decisions, view.decisions, status_digest=desired.status_digest))
+
+
+def _spec(desired: Desired) -> dict[str, object]:
+    names = ("cluster", "cluster_uid", "namespace", "name", "generation", "role_namespace", "role_name", "subjects", "ttl_s", "requester")
+    return {name: getattr(desired, name) for name in names}
+
+
+def _wish(role: Role, *, requester: str, ttl_s: float | None) -> Desired:
+    """The desired state of a request that is made over gRPC."""
+    return Desired(
+        uid=str(uuid.uuid4()),
+        cluster="",
+        cluster_uid="",
+        namespace="",
+        name="",
+        generation=0,
+        role_namespace="",
+        role_name=role.name,
+        subjects=(Subject("Client", "", requester, ""),),
+        ttl_s=ttl_s,
+        requester=requester,
+        decisions=(),
+        status_digest="",
+    )
+
+
+def _new(desired: Desired, *, owner: str, now: float, origin: Origin = Origin.KUBERNETES, reason: str = "") -> Request:
+    return Request(
+        uid=desired.uid, origin=origin, owner=owner, cluster=desired.cluster, cluster_uid=desired.cluster_uid, namespace=desired.namespace,
+        name=desired.name, generation=desired.generation, role_namespace=desired.role_namespace, role_name=desired.role_name,
+        subjects=desired.subjects, ttl_s=desired.ttl_s, requester=desired.requester, reason=reason, created_at=now, approval=Approval.PENDING,
+        digest="", outdated=False, last_number=0, due=False, first_issued_at=None, ends_at=None, error_reason="", error_message="", tries=0,
+        retry_at=None, work_at=None,
+    )  # fmt: skip
+
+
+def content(*parts: object) -> str:
+    """Digest of a call's content, for ``Call``."""
+    return naming.content_digest(*parts)

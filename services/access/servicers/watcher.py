@@ -1,0 +1,90 @@
+"""``leasegate.access.v1.WatcherService``: what Kubernetes says, and what the watcher has to do."""
+
+from __future__ import annotations
+
+import grpc
+
+from leasegate.access.v1 import watcher_service_pb2 as pb
+from leasegate.access.v1 import watcher_service_pb2_grpc
+from leasegate.types.v1 import types_pb2
+from services.access.catalog import Catalog
+from services.access.feed import POLL_AFTER_S, Feed
+from services.access.quiesce import VALID_S, Quiescing
+from services.access.requests import Requests
+from services.access.servicers import decode, encode
+from services.access.vaults import Vaults
+from services.common.rpc import caller
+from services.common.vault.target import Target
+
+
+class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
+    """Decodes, calls the domain once, encodes."""
+
+    def __init__(self, requests: Requests, catalog: Catalog, quiescing: Quiescing, *, feed: Feed, vaults: Vaults, ledger_id: str) -> None:
+        self._requests, self._catalog, self._quiescing = requests, catalog, quiescing
+        self._feed, self._vaults, self._ledger_id = feed, vaults, ledger_id
+
+    def EnsureRequest(self, request: pb.EnsureRequestRequest, context: grpc.ServicerContext) -> pb.EnsureRequestResponse:
+        """See the .proto file."""
+        view = self._requests.ensure(decode.desired(request), owner=caller.current())
+        step, after_s = view.next_step(request.held_attempt)
+        return pb.EnsureRequestResponse(request=encode.request(view), next_step=encode.step(step), retry_after=encode.duration(after_s))
+
+    def EndRequest(self, request: pb.EndRequestRequest, context: grpc.ServicerContext) -> pb.EndRequestResponse:
+        """See the .proto file."""
+        view = self._requests.end(decode.ended(request.object), owner=caller.current())
+        return pb.EndRequestResponse(open_attempts=view.open_count, conditions=encode.conditions(view.conditions()))
+
+    def EnsureTarget(self, request: pb.EnsureTargetRequest, context: grpc.ServicerContext) -> pb.EnsureTargetResponse:
+        """See the .proto file."""
+        row = self._catalog.put_target(Target.from_proto(request.target))
+        return pb.EnsureTargetResponse(target=encode.target_ref(row), own_login=self._vaults.own_login(row))
+
+    def PutRoleSnapshot(self, request: pb.PutRoleSnapshotRequest, context: grpc.ServicerContext) -> pb.PutRoleSnapshotResponse:
+        """See the .proto file."""
+        self._catalog.put_role(decode.role(request.snapshot), at=decode.target_name(request.snapshot.target))
+        return pb.PutRoleSnapshotResponse()
+
+    def DeleteRoleSnapshot(self, request: pb.DeleteRoleSnapshotRequest, context: grpc.ServicerContext) -> pb.DeleteRoleSnapshotResponse:
+        """See the .proto file."""
+        ref = request.object
+        self._catalog.drop_role(cluster=ref.cluster, cluster_uid=ref.cluster_uid, namespace=ref.namespace, name=ref.name)
+        return pb.DeleteRoleSnapshotResponse()
+
+    def Quiesce(self, request: pb.QuiesceRequest, context: grpc.ServicerContext) -> pb.QuiesceResponse:
+        """See the .proto file."""
+        at, mount = decode.target_name(request.target), decode.mount(request.mount)
+        count = self._quiescing.quiesce(at, mount=mount, connection=request.connection, end_leases=request.end_leases)
+        quiescence = types_pb2.Quiescence(
+            target=request.target,
+            mount=mount,
+            connection=request.connection,
+            remaining=count.remaining,
+            count_time=encode.timestamp(count.counted_at),
+            valid_for=encode.duration(VALID_S),
+        )
+        return pb.QuiesceResponse(quiescence=quiescence, conditions=encode.conditions(count.conditions))
+
+    def Resume(self, request: pb.ResumeRequest, context: grpc.ServicerContext) -> pb.ResumeResponse:
+        """See the .proto file."""
+        self._quiescing.resume(decode.target_name(request.target), mount=decode.mount(request.mount), connection=request.connection)
+        return pb.ResumeResponse()
+
+    def WatchChanges(self, request: pb.WatchChangesRequest, context: grpc.ServicerContext) -> pb.WatchChangesResponse:
+        """See the .proto file."""
+        batch = self._feed.poll(request.cursor, owner=caller.current(), max_wait_s=decode.seconds(request.max_wait, field="max_wait"))
+        adopters = [encode.adopter_change(adopter, row) for adopter, row in batch.adopters]
+        logins = [pb.Change(login_needed=encode.target_ref(row)) for row in batch.logins]
+        requests = [pb.Change(request=encode.object_ref(each)) for each in batch.requests]
+        return pb.WatchChangesResponse(
+            changes=[*adopters, *logins, *requests],
+            next_cursor=batch.cursor,
+            restarted=batch.restarted,
+            ledger_id=self._ledger_id,
+            next_poll_after=None if batch.waited else encode.duration(POLL_AFTER_S),
+        )
+
+    def ReportAdopter(self, request: pb.ReportAdopterRequest, context: grpc.ServicerContext) -> pb.ReportAdopterResponse:
+        """See the .proto file."""
+        self._catalog.report_adopter(request.name, at=decode.target_name(request.target), error=request.error[:300])
+        return pb.ReportAdopterResponse()

@@ -1,0 +1,26 @@
+"""What an operator may set of the access service, parsed by ``__main__``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.common.vault.own import DEFAULT_MAX_REQUEST_DURATION_S
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Spans in seconds.
+
+    Attributes:
+        overlap_s: How long a replaced credential lives on; a quarter of the role's longest life if that is less.
+        max_access_s: Longest access of any request, counted from its first credential; None for no limit.
+        max_request_duration_s: ``default_max_request_duration`` of Vaults for which there is no own login that says it.
+        workers: Threads that revoke, renew and prepare; a quarter of them never renews.
+        claim_backoff_s: Longest pause that a request makes after claims that failed.
+    """
+
+    overlap_s: float = 300.0
+    max_access_s: float | None = None
+    max_request_duration_s: float = DEFAULT_MAX_REQUEST_DURATION_S
+    workers: int = 8
+    claim_backoff_s: float = 30.0

@@ -1,0 +1,111 @@
+"""Which login is used at which Vault: the service's own where the operator configured one, else the team's that the watcher gave (design, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from services.access.records import TargetRow
+from services.common.errors import LoginMissing, LoginRefused
+from services.common.vault.address import Address
+from services.common.vault.client import Vault
+from services.common.vault.own import OwnLogins
+from services.common.vault.scope import Scope
+from services.common.vault.sessions import Sessions
+from services.common.vault.target import Target
+
+TOKEN_ROLE = "leasegate"  # noqa: S105 - its name in Vault (deploy/vault)
+
+SCOPE = Scope(
+    "GET <mount>/creds/*",
+    "GET <mount>/static-creds/*",
+    "POST sys/leases/renew/<mount>/creds/*/*",
+    "POST sys/leases/revoke/<mount>/creds/*/*",
+    f"POST auth/token/create/{TOKEN_ROLE}",
+    "POST auth/token/revoke-accessor",
+    "POST auth/token/lookup-accessor",
+)
+"""All that this process ever asks of Vault."""
+
+
+class Vaults:
+    """Hands out a logged-in Vault for a target of the ledger."""
+
+    def __init__(self, sessions: Sessions, *, own: OwnLogins, max_request_duration_s: float) -> None:
+        self._sessions, self._own = sessions, own
+        self._max_request_duration_s = max_request_duration_s
+        self.on_missing: Callable[[TargetRow], None] = lambda _row: None
+
+    @contextmanager
+    def at(self, row: TargetRow) -> Iterator[Vault]:
+        """The Vault of a target; a login that is missing or refused inside is asked for on the change feed.
+
+        Raises:
+            LoginMissing: There is no login.
+        """
+        try:
+            yield self._sessions.own(row.address, row.vault_namespace) or self._sessions.team(target_of(row))
+        except (LoginMissing, LoginRefused):
+            if not self.own_login(row):
+                self.on_missing(row)
+            raise
+
+    def give(self, target: Target) -> None:
+        """Log in with a team's login, if that is needed at all, and keep it in memory.
+
+        Raises:
+            LoginRefused: Vault refused it.
+            LeasegateError: Vault cannot be reached.
+        """
+        if self._own.find(target.address, target.vault_namespace) is None and target.login is not None:
+            self._sessions.team(target)
+
+    def own_login(self, row: TargetRow) -> bool:
+        """Whether the service has a login of its own there."""
+        return self._own.find(row.address, row.vault_namespace) is not None
+
+    def logged_in(self, row: TargetRow) -> bool:
+        """Whether there is a login of whatever kind."""
+        return self.own_login(row) or self._sessions.logged_in(target_of(row))
+
+    def max_request_duration_s(self, row: TargetRow) -> float:
+        """How long that Vault goes on with a request at most."""
+        own = self._own.find(row.address, row.vault_namespace)
+        return own.max_request_duration_s if own else self._max_request_duration_s
+
+    def serving(self) -> bool:
+        """Whether any known Vault answers."""
+        return self._sessions.serving()
+
+
+def target_of(row: TargetRow) -> Target:
+    """A target without its login."""
+    return Target(
+        name=row.name,
+        address=row.address,
+        cluster=row.cluster,
+        namespace=row.namespace,
+        vault_namespace=row.vault_namespace,
+        ca_bundle=row.ca_bundle,
+        insecure_skip_tls_verify=row.insecure_skip_tls_verify,
+        server_name=row.server_name,
+        auth_mount=row.auth_mount,
+    )
+
+
+def row_of(target: Target, *, digest: str | None = None) -> TargetRow:
+    """What the ledger keeps of a target; its number is not known yet."""
+    return TargetRow(
+        id=0,
+        cluster=target.cluster,
+        namespace=target.namespace,
+        name=target.name,
+        key_digest=digest or target.digest,
+        address=target.address,
+        server=str(Address.parse(target.address)),
+        vault_namespace=target.vault_namespace.strip("/"),
+        ca_bundle=b"" if target.insecure_skip_tls_verify else target.ca_bundle,
+        insecure_skip_tls_verify=target.insecure_skip_tls_verify,
+        server_name=target.server_name,
+        auth_mount=target.mount,
+    )

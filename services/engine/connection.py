@@ -1,0 +1,169 @@
+"""A connection of a database engine: what is asked for, what Vault has, and what to write so that the two agree.
+
+Vault keeps what a write leaves out, so a value that is taken out of the spec is written as Vault's default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.common.errors import FieldViolation, SpecInvalid, VaultRefused
+from services.common.names import ADOPTER_PREFIX
+from services.common.vault.answer import NotThere
+from services.common.vault.client import Vault
+from services.common.vault.mounts import being_removed
+from services.engine.url import DatabaseUrl, place_of
+
+DEFAULT_PLUGIN = "postgresql-database-plugin"
+# One attempt of access has one display name, so it can never make two logins (docs/decisions.md).
+USERNAME_TEMPLATE = "{{ .DisplayName | truncate 63 }}"
+ADOPTERS = f"{ADOPTER_PREFIX}*"
+_UNSET: Mapping[str, tuple[object, ...]] = {  # by key: the values that mean Vault's default, the first of which is written
+    "max_open_connections": (0, None),
+    "max_idle_connections": (0, None),
+    "max_connection_lifetime": ("0s", "", 0, None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What is asked for.
+
+    Attributes:
+        name: Name in Vault.
+        url: The database.
+        username: Whom Vault logs in as; empty leaves the one that Vault has.
+        password: Its password; empty leaves the one that Vault has.
+        plugin_name: Vault's plugin.
+        allowed_roles: Roles that may use it, by their names in Vault; empty for all.
+        max_open_connections: None for Vault's default.
+        max_idle_connections: None for Vault's default, negative for none.
+        max_connection_lifetime_s: None for Vault's default.
+    """
+
+    name: str
+    url: DatabaseUrl
+    username: str = ""
+    password: str = field(default="", repr=False)
+    plugin_name: str = DEFAULT_PLUGIN
+    allowed_roles: tuple[str, ...] = ()
+    max_open_connections: int | None = None
+    max_idle_connections: int | None = None
+    max_connection_lifetime_s: int | None = None
+
+    def visible(self) -> dict[str, Any]:
+        """What Vault shows of it once it is written, as far as the spec says anything."""
+        shown: dict[str, Any] = {
+            "plugin_name": self.plugin_name,
+            "allowed_roles": self._allowed(),
+            "connection_url": self.url.template,
+            "username_template": USERNAME_TEMPLATE,
+        }
+        if self.username:
+            shown["username"] = self.username
+        return shown | self._limits()
+
+    def payload(self, existing: Existing | None) -> dict[str, Any]:
+        """What to write.
+
+        Args:
+            existing: What Vault has; its limits that the spec does not set are written as Vault's defaults.
+        """
+        shown = existing.shown if existing else {}
+        cleared = {key: unset[0] for key, unset in _UNSET.items() if shown.get(key) not in unset}
+        secret = {"password": self.password} if self.password else {}
+        return cleared | self.visible() | secret | {"verify_connection": True}
+
+    def differs(self, existing: Existing) -> bool:
+        """Whether Vault shows anything else than what is asked for; it never shows the password."""
+        wanted = {key: unset[0] for key, unset in _UNSET.items()} | self.visible()
+        return any(not _same(key, existing.shown.get(key), value) for key, value in wanted.items())
+
+    def moves(self, existing: Existing) -> bool:
+        """Whether it leads to another database than the one in Vault."""
+        return place_of(str(existing.shown.get("connection_url", ""))) != self.url.place
+
+    def check_user(self, existing: Existing | None) -> None:
+        """Refuse a connection without a user.
+
+        Raises:
+            SpecInvalid: Neither the spec nor Vault names one.
+        """
+        if not self.username and not (existing and existing.shown.get("username")):
+            raise SpecInvalid.of(
+                FieldViolation("postgres.database.username", "is missing: the AppBinding's Secret needs the keys username and password")
+            )
+
+    def _allowed(self) -> list[str]:
+        if not self.allowed_roles or "*" in self.allowed_roles:
+            return ["*"]
+        return [*self.allowed_roles, *(() if ADOPTERS in self.allowed_roles else (ADOPTERS,))]
+
+    def _limits(self) -> dict[str, Any]:
+        limits: dict[str, Any] = {}
+        if self.max_open_connections is not None:
+            limits["max_open_connections"] = self.max_open_connections
+        if self.max_idle_connections is not None:
+            limits["max_idle_connections"] = self.max_idle_connections
+        if self.max_connection_lifetime_s is not None:
+            limits["max_connection_lifetime"] = f"{self.max_connection_lifetime_s}s"
+        return limits
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """What Vault shows of a connection, in one level."""
+
+    shown: Mapping[str, Any]
+
+
+def read(vault: Vault, mount: str, name: str) -> Existing | None:
+    """The connection in Vault; None where there is none.
+
+    Raises:
+        VaultFailed: The mount is being removed.
+        LeasegateError: Vault refused, cannot be reached or has failed.
+    """
+    try:
+        data = vault.read(f"{mount}/config/{name}").data
+    except NotThere as err:
+        if err.no_mount:
+            raise being_removed(mount) from err
+        return None
+    details = data.get("connection_details") or {}
+    return Existing({**details, "plugin_name": data.get("plugin_name"), "allowed_roles": data.get("allowed_roles")})
+
+
+def write(vault: Vault, mount: str, connection: Connection, *, existing: Existing | None) -> None:
+    """Write the connection; Vault logs in to the database before it keeps it, and keeps what it had if that fails.
+
+    Raises:
+        VaultRefused: The database cannot be reached or refuses the login, or Vault takes a value for wrong.
+        LeasegateError: Vault cannot be reached or has failed.
+    """
+    path = f"{mount}/config/{connection.name}"
+    try:
+        vault.write(path, connection.payload(existing))
+    except NotThere as err:
+        raise being_removed(mount) from err
+    except VaultRefused as err:
+        if "verifying connection" not in err.message and "failed to connect" not in err.message:
+            raise
+        user = connection.username or "the user that it has"
+        hint = "See that the database is up and that Vault reaches it under this host and port, and that user name and password are right"
+        raise VaultRefused(f"Vault cannot log in to the database {connection.url} as {user}: {err.message}. {hint}.", path=path) from err
+
+
+def delete(vault: Vault, mount: str, name: str) -> None:
+    """Remove the connection; one that is not there counts as removed."""
+    try:
+        vault.delete(f"{mount}/config/{name}")
+    except NotThere:
+        return
+
+
+def _same(key: str, shown: object, wanted: object) -> bool:
+    unset = _UNSET.get(key, ())
+    return shown == wanted or (wanted in unset and shown in unset)

@@ -1,0 +1,272 @@
+"""Database engines: a mount with its owners, and one connection of each owner."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.common.errors import MountConflict, VaultFailed, VaultPolicyMissing, VaultRefused
+from services.common.logs import logger
+from services.common.vault.address import Address
+from services.common.vault.client import Vault
+from services.common.vault.mounts import DATABASE, Marker, Mount, read_mount
+from services.common.vault.owner import Owner
+from services.common.vault.quiescence import Quiescence, require
+from services.common.vault.sessions import Sessions
+from services.common.vault.target import Target
+from services.engine import connection as connections
+from services.engine.connection import Connection, Existing
+
+_LOG = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The engine that an owner asks for.
+
+    Attributes:
+        owner: The SecretEngine.
+        target: The Vault.
+        path: Path of the mount.
+        connection: Its connection.
+        adopt: Whether a mount that we did not make may be used.
+        quiescence: access' answer, where the database changes.
+        same_database_moved: Whether the owner says that a new address leads to the same database.
+    """
+
+    owner: Owner
+    target: Target
+    path: str
+    connection: Connection
+    adopt: bool = False
+    quiescence: Quiescence | None = None
+    same_database_moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ensured:
+    """What there is now."""
+
+    adopted: bool
+    changed: bool
+    narrowed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """The engine that an owner needs no longer.
+
+    Attributes:
+        owner: The SecretEngine.
+        target: The Vault.
+        path: Path of the mount.
+        connection: Name of its connection; empty if it never had one.
+        connection_shared: Whether another owner uses that connection too.
+        quiescence: access' answer.
+    """
+
+    owner: Owner
+    target: Target
+    path: str
+    connection: str = ""
+    connection_shared: bool = False
+    quiescence: Quiescence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What is left."""
+
+    unmounted: bool
+    remaining_owners: tuple[str, ...] = ()
+
+
+class Engines:
+    """Makes and removes engines; safe for many threads, one at a time for each mount."""
+
+    def __init__(self, sessions: Sessions, *, now: Callable[[], float] = time.time) -> None:
+        """Nothing is sent.
+
+        Args:
+            sessions: Logins at Vaults, within the engine's scope.
+            now: Unix time, seconds.
+        """
+        self._sessions = sessions
+        self._now = now
+        self._guard = threading.Lock()
+        self._locks: dict[tuple[Address, str, str], threading.Lock] = {}
+        self._written: dict[tuple[Address, str, str, str], bytes] = {}
+        self._key = secrets.token_bytes(32)
+
+    def ensure(self, wanted: Wanted) -> Ensured:
+        """Make mount and connection as asked for; nothing is written before everything has been found permitted.
+
+        Raises:
+            MountConflict: Something else is at the path, or somebody else's.
+            QuiesceRequired: The database would change, and leases may depend on it.
+            SpecInvalid: Neither the spec nor Vault names a user for the connection.
+            LeasegateError: Login or Vault failed.
+        """
+        vault = self._sessions.team(wanted.target)
+        with self._alone(wanted.target, wanted.path):
+            mount = _read_mount(vault, wanted.path)
+            marker = _permitted(mount, wanted)
+            existing = connections.read(vault, wanted.path, wanted.connection.name) if mount else None
+            self._check(wanted, existing)
+            changed = _mark(vault, wanted, mount=mount, marker=marker)
+            changed |= self._configure(vault, wanted, existing)
+        return Ensured(adopted=marker.adopted, changed=changed, narrowed=self._sessions.narrowed(wanted.target))
+
+    def delete(self, unwanted: Unwanted) -> Deleted:
+        """Take the owner off; with the last one goes a mount that we made. What is not ours is left alone.
+
+        Raises:
+            QuiesceRequired: Leases may depend on what would go.
+            VaultFailed: Vault could not unmount, for instance because it cannot revoke at the database.
+            LeasegateError: Login or Vault failed.
+        """
+        vault = self._sessions.ending(unwanted.target)
+        with self._alone(unwanted.target, unwanted.path):
+            mount = _read_mount(vault, unwanted.path)
+            if mount is None:
+                return Deleted(unmounted=True)
+            marker = mount.marker
+            if marker is None or marker.cluster != unwanted.owner.cluster_id:
+                return Deleted(unmounted=False)
+            left = marker.with_owners(owner for owner in marker.owners if owner != unwanted.owner.entry)
+            if not left.owners and not left.adopted:
+                self._unmount(vault, unwanted)
+                return Deleted(unmounted=True)
+            if left != marker:
+                self._leave(vault, unwanted, left)
+            return Deleted(unmounted=False, remaining_owners=left.owners)
+
+    def _alone(self, target: Target, mount: str) -> threading.Lock:
+        """Held while owners are read and written, which Vault cannot do in one step."""
+        with self._guard:
+            return self._locks.setdefault(_place(target, mount), threading.Lock())
+
+    def _check(self, wanted: Wanted, existing: Existing | None) -> None:
+        wanted.connection.check_user(existing)
+        if existing is None or wanted.same_database_moved or not wanted.connection.moves(existing):
+            return
+        require(
+            wanted.quiescence,
+            wanted.target,
+            mount=wanted.path,
+            connection=wanted.connection.name,
+            now=self._now(),
+            what=f"host, port or database of the connection {wanted.connection.name} can change",
+        )
+
+    def _configure(self, vault: Vault, wanted: Wanted, existing: Existing | None) -> bool:
+        """Write the connection unless Vault is known to have it so; answers whether that changed anything that can be told."""
+        key = (*_place(wanted.target, wanted.path), wanted.connection.name)
+        digest = hmac.digest(self._key, wanted.connection.password.encode(), hashlib.sha256)
+        before = self._written.get(key)
+        differs = existing is None or wanted.connection.differs(existing)
+        if not differs and before == digest:
+            return False
+        self._written.pop(key, None)
+        connections.write(vault, wanted.path, wanted.connection, existing=existing)
+        self._written[key] = digest
+        _LOG.info("connection written", mount=wanted.path, connection=wanted.connection.name, owner=wanted.owner.entry)
+        return differs or before is not None
+
+    def _unmount(self, vault: Vault, unwanted: Unwanted) -> None:
+        mount = unwanted.path
+        require(unwanted.quiescence, unwanted.target, mount=mount, now=self._now(), what=f"the mount {mount} can go")
+        try:
+            vault.delete(f"sys/mounts/{mount}")
+        except (VaultRefused, VaultFailed) as err:
+            why = "Vault has to end the leases of a mount first, which needs the database; it is tried again"
+            raise VaultFailed(f"Vault could not remove the mount {mount}: {err.message}. {why}.", path=f"sys/mounts/{mount}") from err
+        self._forget(unwanted.target, mount)
+        _LOG.info("mount removed", mount=mount, owner=unwanted.owner.entry)
+
+    def _leave(self, vault: Vault, unwanted: Unwanted, left: Marker) -> None:
+        """Remove the owner's connection, then the owner, so that a crash between the two repeats both."""
+        mount, name = unwanted.path, unwanted.connection
+        if name and not unwanted.connection_shared:
+            what = f"the connection {name} can go"
+            require(unwanted.quiescence, unwanted.target, mount=mount, connection=name, now=self._now(), what=what)
+            connections.delete(vault, mount, name)
+            self._written.pop((*_place(unwanted.target, mount), name), None)
+        vault.write(f"sys/mounts/{mount}/tune", {"description": str(left)})
+        _LOG.info("owner left the mount", mount=mount, owner=unwanted.owner.entry)
+
+    def _forget(self, target: Target, mount: str) -> None:
+        place = _place(target, mount)
+        for key in [key for key in self._written if key[:3] == place]:
+            self._written.pop(key, None)
+
+
+def _place(target: Target, mount: str) -> tuple[Address, str, str]:
+    return Address.parse(target.address), target.vault_namespace, mount
+
+
+def _read_mount(vault: Vault, path: str) -> Mount | None:
+    try:
+        return read_mount(vault, path)
+    except VaultPolicyMissing as err:
+        hint = "Either the operator does not permit this mount, or the login's role lacks the policy leasegate-engine"
+        raise VaultPolicyMissing(f"{err.message}. {hint}.", path=f"sys/mounts/{path}") from err
+
+
+def _permitted(mount: Mount | None, wanted: Wanted) -> Marker:
+    """The marker that the mount is to have.
+
+    Raises:
+        MountConflict: It may not be used.
+    """
+    owner = wanted.owner
+    if mount is None:
+        return Marker(cluster=owner.cluster_id, owners=(owner.entry,))
+    if mount.type != DATABASE:
+        what = f"an engine of type {mount.type} is mounted at {mount.path}"
+        raise MountConflict(f"{what}: choose another path", path=mount.path, type=mount.type)
+    marker = mount.marker
+    if marker is None or (marker.adopted and not marker.owners):
+        if not wanted.adopt:
+            raise MountConflict(
+                f"the mount {mount.path} was not made by Leasegate: choose another path, or let it be used with adopt_mount"
+                ' (annotation leasegate.dev/adopt-mount: "true")',
+                path=mount.path,
+                type=mount.type,
+            )
+        before = mount.description if marker is None else marker.before
+        return Marker(cluster=owner.cluster_id, owners=(owner.entry,), adopted=True, before=before)
+    if marker.cluster != owner.cluster_id:
+        whose = f"cluster {marker.cluster}" if marker.cluster != "-" else "callers outside Kubernetes"
+        raise MountConflict(f"the mount {mount.path} belongs to {whose}: choose another path", path=mount.path, owner=marker.cluster)
+    if marker.adopted and not wanted.adopt and owner.entry not in marker.owners:
+        raise MountConflict(
+            f"the mount {mount.path} was not made by Leasegate, and only {', '.join(marker.owners)} may use it: set adopt_mount here too",
+            path=mount.path,
+            owner=", ".join(marker.owners),
+        )
+    return marker.with_owners((*marker.owners, owner.entry))
+
+
+def _mark(vault: Vault, wanted: Wanted, *, mount: Mount | None, marker: Marker) -> bool:
+    """Enable the mount, or write its owners, unless they stand there; answers whether that changed anything."""
+    path = wanted.path
+    if mount is None:
+        try:
+            vault.write(f"sys/mounts/{path}", {"type": DATABASE, "description": str(marker)})
+        except VaultRefused as err:
+            if f"in use at {path}/" in err.message:  # somebody was faster: the next try sees who
+                raise
+            raise MountConflict(f"Vault cannot mount anything at {path}: {err.message}", path=path, type=DATABASE) from err
+        _LOG.info("mount enabled", mount=path, owner=wanted.owner.entry)
+        return True
+    if mount.description == str(marker):
+        return False
+    vault.write(f"sys/mounts/{path}/tune", {"description": str(marker)})
+    _LOG.info("owner joined the mount", mount=path, owner=wanted.owner.entry)
+    return True

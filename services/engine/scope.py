@@ -1,0 +1,8 @@
+"""The paths that the engine service may touch; its policy in deploy/vault says the same."""
+
+from __future__ import annotations
+
+from services.common.vault.scope import Scope
+
+POLICY = "leasegate-engine"
+SCOPE = Scope("GET,POST,DELETE sys/mounts/<mount>", "POST sys/mounts/<mount>/tune", "GET,POST,DELETE <mount>/config/*")

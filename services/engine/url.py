@@ -1,0 +1,157 @@
+"""The URL by which Vault reaches a database, from an AppBinding's ``url`` or from the parts of its ``service``.
+
+Vault wants ``{{username}}:{{password}}@`` in it, which goes right after the scheme; everything else stays as the owner wrote it, ``%`` too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from services.common.errors import FieldViolation, SpecInvalid
+
+_TEMPLATE = "{{username}}:{{password}}@"
+_DEFAULT_PORT = 5432
+_PARTS = re.compile(
+    r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<hosts>[^/?#]*)"
+    r"(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?(?P<fragment>#.*)?",
+    re.DOTALL,
+)
+_SCHEMES = ("postgresql", "postgres")
+_HOST = re.compile(r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>\d{1,5}))?")
+_PATH = re.compile(r"/?(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*")
+_QUERY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
+# Parameters by which a driver would log in or go elsewhere than the URL says (https://www.postgresql.org/docs/current/libpq-connect.html).
+_FORBIDDEN = frozenset({"user", "password", "host", "hostaddr", "port", "dbname", "database", "service", "servicefile", "passfile"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAddress:
+    """The parts of a URL, as an AppBinding of a Kubernetes Service gives them."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str = ""
+    query: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrl:
+    """A checked URL of a PostgreSQL database.
+
+    Attributes:
+        scheme: ``postgresql`` or ``postgres``.
+        hosts: ``host:port``, several with commas.
+        path: Empty, or the database's name with its slash.
+        query: Without the question mark.
+    """
+
+    scheme: str
+    hosts: str
+    path: str = ""
+    query: str = ""
+
+    @property
+    def template(self) -> str:
+        """What Vault is given."""
+        return f"{self.scheme}://{_TEMPLATE}{self.hosts}{self.path}" + (f"?{self.query}" if self.query else "")
+
+    @property
+    def place(self) -> tuple[frozenset[str], str]:
+        """Which database it is: what must not change under live leases."""
+        hosts = (host if _port(host) else f"{host}:{_DEFAULT_PORT}" for host in self.hosts.lower().split(","))
+        return frozenset(hosts), unquote(self.path.strip("/"))
+
+    def __str__(self) -> str:
+        return f"{self.hosts}{self.path}"
+
+    @classmethod
+    def parse(cls, text: str, *, field: str) -> DatabaseUrl:
+        """Read the whole URL.
+
+        Args:
+            text: ``postgresql://host:port/database?query``.
+            field: Name of the field, for errors.
+
+        Raises:
+            SpecInvalid: It cannot be used; the text says why and never quotes it, as it may hold a password.
+        """
+        found = _PARTS.fullmatch(text)
+        if not found or not found["scheme"]:
+            raise SpecInvalid.of(FieldViolation(field, "has no scheme: write it like postgresql://host:5432/database"))
+        if found["fragment"] is not None:
+            raise SpecInvalid.of(FieldViolation(field, "has a fragment ('#'), which a database's URL cannot have"))
+        url = cls(scheme=found["scheme"].lower(), hosts=found["hosts"], path=found["path"] or "", query=found["query"] or "")
+        return url._checked(dict.fromkeys(("scheme", "host", "path", "query"), field))
+
+    @classmethod
+    def of_service(cls, service: ServiceAddress, *, field: str) -> DatabaseUrl:
+        """Build the URL from its parts: a slash before the path and a question mark before the query are added where they lack.
+
+        Args:
+            service: The parts.
+            field: Name of the field that holds them, for errors.
+
+        Raises:
+            SpecInvalid: A part cannot be used.
+        """
+        if not 1 <= service.port <= 65535:
+            raise SpecInvalid.of(FieldViolation(f"{field}.port", "must be between 1 and 65535"))
+        host = f"[{service.host}]" if ":" in service.host and not service.host.startswith("[") else service.host
+        if _port(host) or "," in host:
+            raise SpecInvalid.of(FieldViolation(f"{field}.host", "must be one host, without a port"))
+        url = cls(
+            scheme=service.scheme.lower(),
+            hosts=f"{host}:{service.port}",
+            path=f"/{service.path.removeprefix('/')}" if service.path else "",
+            query=service.query.removeprefix("?"),
+        )
+        return url._checked({part: f"{field}.{part}" for part in ("scheme", "host", "path", "query")})
+
+    def _checked(self, fields: dict[str, str]) -> DatabaseUrl:
+        wrong = [FieldViolation(fields[part], text) for part, text in self._problems()]
+        if wrong:
+            raise SpecInvalid.of(*wrong)
+        return self
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        if self.scheme not in _SCHEMES:
+            yield "scheme", "is missing: postgresql" if not self.scheme else "must be postgresql or postgres"
+        if "@" in self.hosts:
+            yield "host", "holds a user name or password: they belong into the AppBinding's Secret (keys username and password)"
+        elif not all(_is_host(host) for host in self.hosts.split(",")):
+            yield "host", "needs a host, and a port between 1 and 65535 if any"
+        if not _PATH.fullmatch(self.path):
+            yield "path", "has characters that a URL cannot hold as they are: write them like %20"
+        yield from self._query_problems()
+
+    def _query_problems(self) -> Iterator[tuple[str, str]]:
+        if not _QUERY.fullmatch(self.query):
+            yield "query", "has characters that a URL cannot hold as they are: write them like %20"
+        names = {unquote(pair.partition("=")[0]).lower() for pair in re.split("[&;]", self.query)}
+        if forbidden := names & _FORBIDDEN:
+            yield (
+                "query",
+                f"must not have {', '.join(sorted(forbidden))}: user and password belong into the Secret, the rest before the '?'",
+            )
+
+
+def place_of(template: str) -> tuple[frozenset[str], str] | None:
+    """Which database a connection in Vault leads to; None where its URL is none that we would have written."""
+    try:
+        return DatabaseUrl.parse(template.replace(_TEMPLATE, "", 1), field="connection_url").place
+    except SpecInvalid:
+        return None
+
+
+def _is_host(text: str) -> bool:
+    found = _HOST.fullmatch(text)
+    return found is not None and (found["port"] is None or 1 <= int(found["port"]) <= 65535)
+
+
+def _port(host: str) -> str | None:
+    found = _HOST.fullmatch(host)
+    return found["port"] if found else None

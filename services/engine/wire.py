@@ -1,0 +1,152 @@
+"""Between the messages of ``leasegate.engine.v1`` and the domain, which sees only fields that were found right here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from google.protobuf.duration_pb2 import Duration
+
+from leasegate.engine.v1 import engine_service_pb2 as pb
+from leasegate.types.v1 import types_pb2
+from services.common.errors import FieldViolation, SpecInvalid
+from services.common.vault.owner import Owner, is_vault_object
+from services.common.vault.paths import mount_path
+from services.common.vault.quiescence import Quiescence
+from services.common.vault.target import Target
+from services.engine.connection import DEFAULT_PLUGIN, Connection
+from services.engine.engines import Deleted, Ensured, Unwanted, Wanted
+from services.engine.url import DatabaseUrl, ServiceAddress
+
+_MOST_CONNECTIONS = 10_000
+_LONGEST_LIFETIME_S = 10 * 365 * 86400
+_MOST_ALLOWED = 1000
+_ALLOWED_ROLE = re.compile(r"[A-Za-z0-9_.@*-]{1,255}")
+_PLUGIN = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_SECRET_CHARS = 4096
+
+
+def wanted(request: pb.EnsureEngineRequest) -> Wanted:
+    """Decode EnsureEngine.
+
+    Raises:
+        SpecInvalid: A field is wrong.
+    """
+    return Wanted(
+        owner=Owner.from_proto(request.owner),
+        target=Target.from_proto(request.target),
+        path=mount_path(request.path, field="path"),
+        connection=_connection(request.postgres),
+        adopt=request.adopt_mount,
+        quiescence=_quiescence(request.quiescence) if request.HasField("quiescence") else None,
+        same_database_moved=request.same_database_moved,
+    )
+
+
+def unwanted(request: pb.DeleteEngineRequest) -> Unwanted:
+    """Decode DeleteEngine.
+
+    Raises:
+        SpecInvalid: A field is wrong.
+    """
+    if request.connection and not is_vault_object(request.connection):
+        raise SpecInvalid.of(FieldViolation("connection", "is no name of a connection"))
+    return Unwanted(
+        owner=Owner.from_proto(request.owner),
+        target=Target.from_proto(request.target),
+        path=mount_path(request.path, field="path"),
+        connection=request.connection,
+        connection_shared=request.connection_shared,
+        quiescence=_quiescence(request.quiescence) if request.HasField("quiescence") else None,
+    )
+
+
+def ensured(wanted: Wanted, result: Ensured) -> pb.EnsureEngineResponse:
+    """Encode EnsureEngine's answer."""
+    return pb.EnsureEngineResponse(
+        target=wanted.target.ref(),
+        path=wanted.path,
+        connection=wanted.connection.name,
+        ownership=pb.MOUNT_OWNERSHIP_ADOPTED if result.adopted else pb.MOUNT_OWNERSHIP_OWNED,
+        changed=result.changed,
+        notices=[] if result.narrowed else [_not_narrowed()],
+    )
+
+
+def deleted(result: Deleted) -> pb.DeleteEngineResponse:
+    """Encode DeleteEngine's answer."""
+    return pb.DeleteEngineResponse(unmounted=result.unmounted, remaining_owners=result.remaining_owners)
+
+
+def _not_narrowed() -> types_pb2.Notice:
+    return types_pb2.Notice(
+        reason="PolicyNotNarrowed",
+        message="Vault refused to narrow the login to the policy leasegate-engine, so the engine service acts with all that the login may:"
+        " give the login's role that policy.",
+    )
+
+
+def _quiescence(message: types_pb2.Quiescence) -> Quiescence:
+    return Quiescence.from_proto(message)
+
+
+def _connection(message: pb.PostgresConnection) -> Connection:
+    wrong = list(_violations(message))
+    url: DatabaseUrl | None = None
+    try:
+        url = _url(message.database)
+    except SpecInvalid as err:
+        wrong.extend(err.violations)
+    if wrong or url is None:
+        raise SpecInvalid.of(*wrong)
+    return Connection(
+        name=message.name,
+        url=url,
+        username=message.database.username,
+        password=message.database.password,
+        plugin_name=message.plugin_name or DEFAULT_PLUGIN,
+        allowed_roles=tuple(dict.fromkeys(message.allowed_roles)),
+        max_open_connections=message.max_open_connections if message.max_open_connections > 0 else None,
+        max_idle_connections=message.max_idle_connections or None,
+        max_connection_lifetime_s=message.max_connection_lifetime.seconds or None,
+    )
+
+
+def _url(message: types_pb2.DatabaseTarget) -> DatabaseUrl:
+    kind = message.WhichOneof("address")
+    if kind == "url":
+        return DatabaseUrl.parse(message.url, field="postgres.database.url")
+    if kind is None:
+        raise SpecInvalid.of(FieldViolation("postgres.database", "names no address: url or service"))
+    parts = message.service
+    address = ServiceAddress(scheme=parts.scheme, host=parts.host, port=parts.port, path=parts.path, query=parts.query)
+    return DatabaseUrl.of_service(address, field="postgres.database.service")
+
+
+def _violations(message: pb.PostgresConnection) -> Iterator[FieldViolation]:
+    if not is_vault_object(message.name):
+        yield FieldViolation("postgres.name", "is missing" if not message.name else "is no name of a connection")
+    if message.plugin_name and not _PLUGIN.fullmatch(message.plugin_name):
+        yield FieldViolation("postgres.plugin_name", "is no name of a plugin")
+    if len(message.allowed_roles) > _MOST_ALLOWED or not all(_ALLOWED_ROLE.fullmatch(role) for role in message.allowed_roles):
+        yield FieldViolation("postgres.allowed_roles", f"must be at most {_MOST_ALLOWED} names of roles in Vault, '*' permitted in them")
+    for name in ("max_open_connections", "max_idle_connections"):
+        if abs(getattr(message, name)) > _MOST_CONNECTIONS:
+            yield FieldViolation(f"postgres.{name}", f"must be at most {_MOST_CONNECTIONS}")
+    if not _whole_seconds(message.max_connection_lifetime):
+        yield FieldViolation("postgres.max_connection_lifetime", "must be whole seconds, not negative, at most ten years")
+    for name in ("username", "password"):
+        if problem := _text_problem(getattr(message.database, name)):
+            yield FieldViolation(f"postgres.database.{name}", problem)
+
+
+def _whole_seconds(span: Duration) -> bool:
+    return span.nanos == 0 and 0 <= span.seconds <= _LONGEST_LIFETIME_S
+
+
+def _text_problem(text: str) -> str | None:
+    if len(text) > _SECRET_CHARS:
+        return f"is longer than {_SECRET_CHARS} characters"
+    if not text.isprintable():
+        return "has characters that are not printable: look for a line end in the Secret"
+    return None

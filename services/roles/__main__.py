@@ -1,0 +1,32 @@
+"""The process ``python -m services.roles``: reads its options, opens logins, serves, and closes in reverse."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from leasegate.roles.v1 import role_service_pb2, role_service_pb2_grpc
+from services.common.config import ServerConfig, StartupRefused, server_command
+from services.common.rpc.server import serve, service
+from services.common.vault.own import OwnLogins, OwnLoginsError
+from services.common.vault.sessions import Sessions
+from services.roles.roles import Roles
+from services.roles.scope import POLICY, SCOPE
+from services.roles.servicer import RoleServicer
+
+
+@server_command("roles", port=7702, help="Writes the roles of PostgreSQL secrets engines in Vault, and removes them.")
+def main(config: ServerConfig) -> None:
+    """Serve until SIGTERM."""
+    try:
+        own = OwnLogins.read(config.vault_logins)
+    except OwnLoginsError as err:
+        raise StartupRefused(f"--vault-logins: {err}") from err
+    with closing(Sessions(SCOPE, own=own, narrow_to=POLICY)) as sessions:
+        descriptor = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
+        servicer = RoleServicer(Roles(sessions))
+        roles = service(descriptor, role_service_pb2_grpc.add_RoleServiceServicer_to_server, servicer)
+        serve(config, [roles], health=sessions.serving)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""The paths that the role service may touch; its policy in deploy/vault says the same."""
+
+from __future__ import annotations
+
+from services.common.vault.scope import Scope
+
+POLICY = "leasegate-roles"
+SCOPE = Scope("GET sys/mounts/<mount>", "GET,POST,DELETE <mount>/roles/*")

@@ -1,0 +1,162 @@
+"""Between the messages of ``leasegate.roles.v1`` and the domain, which sees only fields that were found right here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from google.protobuf.duration_pb2 import Duration
+
+from leasegate.roles.v1 import role_service_pb2 as pb
+from leasegate.types.v1 import types_pb2
+from services.common.errors import FieldViolation, SpecInvalid
+from services.common.names import ADOPTER_PREFIX
+from services.common.vault.owner import Owner, is_vault_object
+from services.common.vault.paths import mount_path
+from services.common.vault.quiescence import Quiescence
+from services.common.vault.target import Target
+from services.roles.definition import Definition
+from services.roles.roles import AdopterWanted, Ensured, Wanted
+
+MOST_STATEMENTS = 64
+MOST_STATEMENT_BYTES = 64 << 10
+_LONGEST_TTL_S = 10 * 365 * 86400
+_LISTS = ("creation_statements", "revocation_statements", "rollback_statements", "renew_statements")
+_ADOPTER = re.compile(rf"{re.escape(ADOPTER_PREFIX)}[0-9a-f]{{12}}")
+_NAMES = ("{{name}}", "{{username}}")
+
+
+def wanted(request: pb.EnsureRoleRequest) -> Wanted:
+    """Decode EnsureRole.
+
+    Raises:
+        SpecInvalid: A field is wrong.
+    """
+    return Wanted(
+        owner=Owner.from_proto(request.owner),
+        target=Target.from_proto(request.target),
+        mount=mount_path(request.mount, field="mount"),
+        definition=_definition(request.definition),
+        quiescence=Quiescence.from_proto(request.quiescence) if request.HasField("quiescence") else None,
+    )
+
+
+def adopter_wanted(request: pb.EnsureAdopterRequest) -> AdopterWanted:
+    """Decode EnsureAdopter.
+
+    Raises:
+        SpecInvalid: A field is wrong.
+    """
+    wrong = [*_db_name(request.db_name, "db_name"), *_list("revocation_statements", request.revocation_statements, "")]
+    if wrong:
+        raise SpecInvalid.of(*wrong)
+    return AdopterWanted(
+        target=Target.from_proto(request.target),
+        mount=mount_path(request.mount, field="mount"),
+        name=adopter_name(request.name),
+        db_name=request.db_name,
+        revocation_statements=tuple(request.revocation_statements),
+        finish=request.finish,
+    )
+
+
+def adopter_name(name: str) -> str:
+    """Check the name of an adopter.
+
+    Raises:
+        SpecInvalid: It is none, so that no team's role is ever touched under it.
+    """
+    if not _ADOPTER.fullmatch(name):
+        raise SpecInvalid.of(FieldViolation("name", f"must be {ADOPTER_PREFIX} and 12 hexadecimal digits"))
+    return name
+
+
+def ensured(wanted: Wanted, request: pb.EnsureRoleRequest, result: Ensured) -> pb.EnsureRoleResponse:
+    """Encode EnsureRole's answer."""
+    snapshot = pb.RoleSnapshot(
+        object=request.owner,
+        target=wanted.target.ref(),
+        mount=wanted.mount,
+        vault_role=wanted.owner.vault_name,
+        definition=_encoded(result.definition),
+        digest=result.digest,
+    )
+    return pb.EnsureRoleResponse(snapshot=snapshot, changed=result.changed, notices=[] if result.narrowed else [_not_narrowed()])
+
+
+def _not_narrowed() -> types_pb2.Notice:
+    return types_pb2.Notice(
+        reason="PolicyNotNarrowed",
+        message="Vault refused to narrow the login to the policy leasegate-roles, so the role service acts with all that the login may:"
+        " give the login's role that policy.",
+    )
+
+
+def _encoded(definition: Definition) -> pb.RoleDefinition:
+    return pb.RoleDefinition(
+        db_name=definition.db_name,
+        creation_statements=definition.creation_statements,
+        revocation_statements=definition.revocation_statements,
+        rollback_statements=definition.rollback_statements,
+        renew_statements=definition.renew_statements,
+        default_ttl=Duration(seconds=definition.default_ttl_s) if definition.default_ttl_s else None,
+        max_ttl=Duration(seconds=definition.max_ttl_s) if definition.max_ttl_s else None,
+    )
+
+
+def _definition(message: pb.RoleDefinition) -> Definition:
+    wrong = list(_violations(message))
+    if wrong:
+        raise SpecInvalid.of(*wrong)
+    return Definition(
+        db_name=message.db_name,
+        creation_statements=tuple(message.creation_statements),
+        revocation_statements=tuple(message.revocation_statements),
+        rollback_statements=tuple(message.rollback_statements),
+        renew_statements=tuple(message.renew_statements),
+        default_ttl_s=message.default_ttl.seconds,
+        max_ttl_s=message.max_ttl.seconds,
+    )
+
+
+def _violations(message: pb.RoleDefinition) -> Iterator[FieldViolation]:
+    yield from _db_name(message.db_name, "definition.db_name")
+    for name in _LISTS:
+        yield from _list(name, getattr(message, name), "definition.")
+    if not message.creation_statements:
+        yield FieldViolation("definition.creation_statements", "is missing: at least one statement has to make the login")
+    elif not any(name in statement for statement in message.creation_statements for name in _NAMES):
+        yield FieldViolation("definition.creation_statements", "name no login: {{name}} has to stand where Vault puts the user name")
+    has_default, has_max = message.HasField("default_ttl"), message.HasField("max_ttl")
+    if has_default:
+        yield from _ttl("definition.default_ttl", message.default_ttl)
+    if has_max:
+        yield from _ttl("definition.max_ttl", message.max_ttl)
+    if has_default and has_max and message.default_ttl.seconds > message.max_ttl.seconds:
+        yield FieldViolation("definition.default_ttl", "is longer than max_ttl")
+
+
+def _db_name(text: str, field: str) -> Iterator[FieldViolation]:
+    if not is_vault_object(text):
+        yield FieldViolation(field, "is missing: it names the connection" if not text else "is no name of a connection")
+
+
+def _ttl(field: str, span: Duration) -> Iterator[FieldViolation]:
+    if span.nanos or not 1 <= span.seconds <= _LONGEST_TTL_S:
+        yield FieldViolation(field, "must be whole seconds, at least one and at most ten years; leave it out for the mount's own")
+
+
+def _list(name: str, statements: Sequence[str], prefix: str) -> Iterator[FieldViolation]:
+    if len(statements) > MOST_STATEMENTS:
+        yield FieldViolation(f"{prefix}{name}", f"has {len(statements)} statements; at most {MOST_STATEMENTS} are taken")
+    for number, statement in enumerate(statements[:MOST_STATEMENTS]):
+        if problem := _statement_problem(statement):
+            yield FieldViolation(f"{prefix}{name}[{number}]", problem)
+
+
+def _statement_problem(statement: str) -> str | None:
+    if not statement.strip():
+        return "is empty"
+    if len(statement.encode()) > MOST_STATEMENT_BYTES:
+        return f"is longer than {MOST_STATEMENT_BYTES >> 10} KiB"
+    return "has a NUL character" if "\0" in statement else None

@@ -1,0 +1,491 @@
+"""The engine service against a real bao and PostgreSQL, called over real gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from leasegate.engine.v1 import engine_service_pb2 as pb
+from leasegate.engine.v1 import engine_service_pb2_grpc
+from leasegate.types.v1 import types_pb2
+from services.common.errors import (
+    LoginMissing,
+    LoginRefused,
+    MountConflict,
+    QuiesceRequired,
+    SpecInvalid,
+    VaultFailed,
+    VaultPolicyMissing,
+    VaultRefused,
+    VaultSealed,
+    VaultUnavailable,
+)
+from tests.integration.vault_services import MOUNT, connection, delete_engine, engine_service, ensure_engine, owner, quiet, target
+from tests.servers import Servers
+
+CONFIG = f"{MOUNT}/config/k8s.-.demo.postgres-app"
+Stub = engine_service_pb2_grpc.EngineServiceStub
+
+
+@pytest.fixture
+def engine() -> Iterator[Stub]:
+    with engine_service() as stub:
+        yield stub
+
+
+@pytest.fixture(autouse=True)
+def _clean(servers: Servers) -> Iterator[None]:
+    yield
+    for path in (MOUNT, "database", "team-a", "team-b"):
+        servers.vault("DELETE", f"sys/mounts/{path}")
+
+
+def shown(servers: Servers, path: str = CONFIG) -> dict[str, object]:
+    data = servers.must("GET", path)["data"]
+    return {**data, **data.pop("connection_details")}
+
+
+def description(servers: Servers, path: str = MOUNT) -> str:
+    return str(servers.must("GET", f"sys/mounts/{path}")["data"]["description"])
+
+
+def mounted(servers: Servers, path: str = MOUNT) -> bool:
+    return servers.vault("GET", f"sys/mounts/{path}")[0] == 200
+
+
+def test_the_guides_engine_is_there(servers: Servers, engine: Stub) -> None:
+    answer = engine.EnsureEngine(ensure_engine(servers))
+
+    assert (answer.path, answer.connection, answer.changed) == (MOUNT, "k8s.-.demo.postgres-app", True)
+    assert answer.ownership == pb.MOUNT_OWNERSHIP_OWNED
+    assert not answer.notices
+    assert answer.target.address.lower() == servers.vault_addr
+    assert servers.must("GET", f"sys/mounts/{MOUNT}")["data"]["type"] == "database"
+    assert description(servers) == 'leasegate {"cluster":"11111111-aaaa","owners":["demo/postgresql-engine"]}'
+    found = shown(servers)
+    place = f"{servers.postgres_host}:{servers.postgres_port}"
+    assert found["connection_url"] == f"postgresql://{{{{username}}}}:{{{{password}}}}@{place}/postgres?sslmode=disable"
+    assert found["username"] == "postgres"
+    assert found["allowed_roles"] == ["*"]
+    assert found["plugin_name"] == "postgresql-database-plugin"
+    assert found["username_template"] == "{{ .DisplayName | truncate 63 }}"
+    assert "max_open_connections" not in found
+
+
+@pytest.fixture
+def admin(servers: Servers) -> Iterator[pb.EnsureEngineRequest]:
+    """The guide's engine, logging in as a user whose password a test may change."""
+    servers.psql("CREATE ROLE vaultadmin SUPERUSER LOGIN PASSWORD 'first'")
+    request = ensure_engine(servers)
+    request.postgres.database.username, request.postgres.database.password = "vaultadmin", "first"
+    yield request
+    servers.psql("DROP ROLE vaultadmin")
+
+
+def test_a_second_time_changes_nothing_and_writes_nothing(servers: Servers, engine: Stub, admin: pb.EnsureEngineRequest) -> None:
+    engine.EnsureEngine(admin)
+    servers.psql("ALTER ROLE vaultadmin PASSWORD 'other'")  # a write would now be refused
+
+    assert not engine.EnsureEngine(admin).changed
+
+
+def test_limits_are_written_only_when_set_and_cleared_when_taken_away(servers: Servers, engine: Stub) -> None:
+    request = ensure_engine(servers)
+    request.postgres.max_open_connections = 7
+    request.postgres.max_idle_connections = -1
+    request.postgres.max_connection_lifetime.seconds = 90
+    request.postgres.allowed_roles[:] = ["k8s.-.demo.psql-role"]
+    engine.EnsureEngine(request)
+    found = shown(servers)
+    assert (found["max_open_connections"], found["max_idle_connections"], found["max_connection_lifetime"]) == (7, -1, "90s")
+    assert found["allowed_roles"] == ["k8s.-.demo.psql-role", "leasegate-adopter.*"]
+    assert not engine.EnsureEngine(request).changed
+
+    for field in ("max_open_connections", "max_idle_connections", "max_connection_lifetime", "allowed_roles"):
+        request.postgres.ClearField(field)
+    assert engine.EnsureEngine(request).changed
+    found = shown(servers)
+    assert (found["max_open_connections"], found["max_idle_connections"], found["max_connection_lifetime"]) == (0, 0, "0s")
+    assert found["allowed_roles"] == ["*"]
+    assert not engine.EnsureEngine(request).changed
+
+
+def test_a_changed_password_is_pushed(servers: Servers, engine: Stub, admin: pb.EnsureEngineRequest) -> None:
+    engine.EnsureEngine(admin)
+    servers.psql("ALTER ROLE vaultadmin PASSWORD 'an%other/ pass'")
+    admin.postgres.database.password = "an%other/ pass"
+
+    assert engine.EnsureEngine(admin).changed
+
+    servers.must("POST", f"{MOUNT}/roles/probe", db_name="k8s.-.demo.postgres-app", creation_statements=['CREATE ROLE "{{name}}"'])
+    servers.must("POST", f"{MOUNT}/reset/k8s.-.demo.postgres-app")
+    servers.must("POST", f"sys/leases/revoke/{servers.must('GET', f'{MOUNT}/creds/probe')['lease_id']}", sync=True)
+
+
+def test_after_a_restart_the_password_is_written_once(servers: Servers, engine: Stub) -> None:
+    request = ensure_engine(servers)
+    engine.EnsureEngine(request)
+    request.postgres.database.password = "wrong-password"
+    with engine_service() as restarted, pytest.raises(VaultRefused) as refused:
+        restarted.EnsureEngine(request)
+    assert "wrong-password" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("break_it", "expected"),
+    [
+        (lambda r: setattr(r.postgres.database.service, "port", 1), ("127.0.0.1:1", "connection refused", "reaches it under this host")),
+        (lambda r: setattr(r.postgres.database, "password", "hunter2 %/"), ("password authentication failed", "user name and password")),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_named_without_the_password(
+    servers: Servers, engine: Stub, break_it: Callable[[pb.EnsureEngineRequest], None], expected: tuple[str, ...]
+) -> None:
+    request = ensure_engine(servers)
+    break_it(request)
+
+    with pytest.raises(VaultRefused) as refused:
+        engine.EnsureEngine(request)
+
+    assert all(text in refused.value.message for text in expected)
+    assert "hunter2" not in refused.value.message
+    assert refused.value.retryable
+    assert servers.vault("GET", CONFIG)[0] == 404
+
+
+def test_another_engine_at_the_path_is_a_conflict(servers: Servers, engine: Stub) -> None:
+    servers.must("POST", "sys/mounts/team-a", type="kv")
+    request = ensure_engine(servers, "team-a")
+    request.adopt_mount = True
+
+    with pytest.raises(MountConflict) as conflict:
+        engine.EnsureEngine(request)
+
+    assert "type kv" in conflict.value.message
+    assert dict(conflict.value.metadata) == {"path": "team-a", "type": "kv"}
+
+
+def test_a_mount_of_somebody_else_is_used_only_when_asked_and_never_removed(servers: Servers, engine: Stub) -> None:
+    servers.must("POST", "sys/mounts/team-a", type="database", description="the DBAs' own, hands off")
+    servers.must("POST", "team-a/roles/theirs", db_name="x", creation_statements=["SELECT 1"])
+    request = ensure_engine(servers, "team-a")
+    with pytest.raises(MountConflict, match="adopt-mount"):
+        engine.EnsureEngine(request)
+    assert description(servers, "team-a") == "the DBAs' own, hands off"
+
+    request.adopt_mount = True
+    assert engine.EnsureEngine(request).ownership == pb.MOUNT_OWNERSHIP_ADOPTED
+    assert description(servers, "team-a").startswith("the DBAs' own, hands off leasegate {")
+    other = ensure_engine(servers, "team-a", name="another")
+    with pytest.raises(MountConflict, match="demo/postgresql-engine"):
+        engine.EnsureEngine(other)
+
+    answer = engine.DeleteEngine(delete_engine(servers, "team-a"))
+
+    assert not answer.unmounted
+    assert servers.vault("GET", "team-a/config/k8s.-.demo.postgres-app")[0] == 404
+    assert servers.vault("GET", "team-a/roles/theirs")[0] == 200
+    assert description(servers, "team-a") == 'the DBAs\' own, hands off leasegate {"cluster":"11111111-aaaa","owners":[],"adopted":true}'
+    with pytest.raises(MountConflict):
+        engine.EnsureEngine(other)
+
+
+def test_two_clusters_of_one_name_never_overwrite_each_other(servers: Servers, engine: Stub) -> None:
+    engine.EnsureEngine(ensure_engine(servers))
+    theirs = ensure_engine(servers, uid="22222222-bbbb")
+    theirs.adopt_mount = True
+
+    with pytest.raises(MountConflict) as conflict:
+        engine.EnsureEngine(theirs)
+    assert conflict.value.metadata["owner"] == "11111111-aaaa"
+    answer = engine.DeleteEngine(delete_engine(servers, uid="22222222-bbbb"))
+
+    assert not answer.unmounted
+    assert mounted(servers)
+    assert servers.vault("GET", CONFIG)[0] == 200
+
+
+def test_a_mount_goes_with_its_last_owner(servers: Servers, engine: Stub) -> None:
+    engine.EnsureEngine(ensure_engine(servers))
+    second = ensure_engine(servers, name="second")
+    second.postgres.name = "k8s.-.demo.other-app"
+    assert engine.EnsureEngine(second).changed
+    assert '"owners":["demo/postgresql-engine","demo/second"]' in description(servers)
+
+    answer = engine.DeleteEngine(delete_engine(servers))
+    assert (answer.unmounted, list(answer.remaining_owners)) == (False, ["demo/second"])
+    assert servers.vault("GET", CONFIG)[0] == 404
+    assert servers.vault("GET", f"{MOUNT}/config/k8s.-.demo.other-app")[0] == 200
+    assert engine.DeleteEngine(delete_engine(servers)).remaining_owners == ["demo/second"]
+
+    last = delete_engine(servers, name="second")
+    last.connection = "k8s.-.demo.other-app"
+    assert engine.DeleteEngine(last).unmounted
+    assert not mounted(servers)
+    assert engine.DeleteEngine(last).unmounted
+
+
+def test_a_shared_connection_stays(servers: Servers, engine: Stub) -> None:
+    engine.EnsureEngine(ensure_engine(servers))
+    engine.EnsureEngine(ensure_engine(servers, name="second"))
+    request = delete_engine(servers)
+    request.connection_shared = True
+    request.ClearField("quiescence")
+
+    assert engine.DeleteEngine(request).remaining_owners == ["demo/second"]
+
+    assert servers.vault("GET", CONFIG)[0] == 200
+
+
+def test_deleting_waits_for_leases(servers: Servers, engine: Stub) -> None:
+    engine.EnsureEngine(ensure_engine(servers))
+    request = delete_engine(servers)
+    for quiescence, remaining in (
+        (None, "unknown"),
+        (quiet(servers, remaining=3), "3"),
+        (quiet(servers, age_s=60), "unknown"),
+        (quiet(servers, "team-a"), "unknown"),
+        (quiet(servers, MOUNT, "k8s.-.demo.postgres-app"), "unknown"),  # one connection says nothing about the mount
+    ):
+        request.ClearField("quiescence")
+        if quiescence:
+            request.quiescence.CopyFrom(quiescence)
+        with pytest.raises(QuiesceRequired) as waits:
+            engine.DeleteEngine(request)
+        assert waits.value.metadata["remaining"] == remaining
+    assert mounted(servers)
+
+
+def test_another_database_waits_for_leases(servers: Servers, engine: Stub) -> None:
+    servers.psql("DROP DATABASE IF EXISTS other")
+    servers.psql("CREATE DATABASE other")
+    request = ensure_engine(servers)
+    engine.EnsureEngine(request)
+    request.postgres.database.service.path = "other"
+    with pytest.raises(QuiesceRequired, match="host, port or database"):
+        engine.EnsureEngine(request)
+    request.quiescence.CopyFrom(quiet(servers, MOUNT, "k8s.-.demo.postgres-app", remaining=1))
+    with pytest.raises(QuiesceRequired, match="1 leases"):
+        engine.EnsureEngine(request)
+    assert "/postgres?" in str(shown(servers)["connection_url"])
+
+    request.quiescence.remaining = 0
+    assert engine.EnsureEngine(request).changed
+    assert "/other?" in str(shown(servers)["connection_url"])
+    request.ClearField("quiescence")
+    request.same_database_moved = True
+    request.postgres.database.service.path = "postgres"
+    engine.EnsureEngine(request)
+    assert "/postgres?" in str(shown(servers)["connection_url"])
+
+
+def test_query_and_limits_change_under_leases(servers: Servers, engine: Stub) -> None:
+    request = ensure_engine(servers)
+    engine.EnsureEngine(request)
+    request.postgres.database.service.query = "sslmode=prefer"
+    request.postgres.database.service.scheme = "Postgres"
+    request.postgres.max_open_connections = 3
+
+    assert engine.EnsureEngine(request).changed
+
+    assert str(shown(servers)["connection_url"]).startswith("postgres://")
+
+
+def test_a_user_that_only_vault_knows_is_left_alone(servers: Servers, engine: Stub) -> None:
+    request = ensure_engine(servers)
+    request.postgres.database.username = request.postgres.database.password = ""
+    with pytest.raises(SpecInvalid) as invalid:
+        engine.EnsureEngine(request)
+    assert invalid.value.violations[0].field == "postgres.database.username"
+    assert not mounted(servers)
+
+    engine.EnsureEngine(ensure_engine(servers))
+    request.postgres.max_open_connections = 2
+    engine.EnsureEngine(request)
+    assert shown(servers)["username"] == "postgres"
+
+
+def test_a_mount_that_the_operator_does_not_permit(servers: Servers, engine: Stub) -> None:
+    with pytest.raises(VaultPolicyMissing, match="the operator does not permit this mount"):
+        engine.EnsureEngine(ensure_engine(servers, "somewhere-else"))
+    assert not mounted(servers, "somewhere-else")
+
+
+def test_slashes_at_the_ends_are_dropped(servers: Servers, engine: Stub) -> None:
+    assert engine.EnsureEngine(ensure_engine(servers, f"/{MOUNT}/")).path == MOUNT
+    assert engine.EnsureEngine(ensure_engine(servers, "")).path == "database"
+
+
+def test_a_login_with_more_rights_is_narrowed(servers: Servers, engine: Stub) -> None:
+    request = ensure_engine(servers)
+    request.target.token.token = servers.root_token
+    assert not engine.EnsureEngine(request).notices
+    # what the engine uses may not write roles, though the token may
+    request.target.token.token = servers.login("leasegate-engine", "leasegate-roles")
+    assert not engine.EnsureEngine(request).notices
+
+
+def test_a_login_that_cannot_be_narrowed_says_so(servers: Servers, engine: Stub) -> None:
+    rules = [f'path "{path}" {{ capabilities = ["create", "read", "update"] }}' for path in ("sys/mounts/*", "my-postgres-se/config/*")]
+    servers.must("POST", "sys/policies/acl/homemade", policy="\n".join(rules))
+    request = ensure_engine(servers)
+    request.target.token.token = servers.login("homemade")
+
+    notices = engine.EnsureEngine(request).notices
+
+    assert [notice.reason for notice in notices] == ["PolicyNotNarrowed"]
+    assert "leasegate-engine" in notices[0].message
+
+
+def test_deleting_without_a_login_uses_the_one_in_memory(servers: Servers, engine: Stub) -> None:
+    request = delete_engine(servers)
+    request.target.CopyFrom(target(servers, login=False))
+    with pytest.raises(LoginMissing):
+        engine.DeleteEngine(request)
+    engine.EnsureEngine(ensure_engine(servers))
+
+    assert engine.DeleteEngine(request).unmounted
+
+
+def test_a_refused_login_is_no_secret_and_no_half_made_engine(servers: Servers, engine: Stub) -> None:
+    request = ensure_engine(servers)
+    request.target.token.token = "s.notatokenofthisvault00"
+    with pytest.raises(LoginRefused) as refused:
+        engine.EnsureEngine(request)
+    assert "demo/vault" in refused.value.message
+    assert "notatoken" not in refused.value.message
+    assert not mounted(servers)
+
+
+def test_a_sealed_vault_and_one_that_is_not_there(servers: Servers, engine: Stub) -> None:
+    request = ensure_engine(servers)
+    servers.bao.seal()
+    try:
+        with pytest.raises(VaultSealed) as sealed:
+            engine.EnsureEngine(request)
+        assert sealed.value.retryable
+    finally:
+        servers.bao.unseal()
+    engine.EnsureEngine(request)
+    request.target.address = "https://127.0.0.1:1"
+    with pytest.raises(VaultUnavailable, match="cannot be connected to"):
+        engine.EnsureEngine(request)
+
+
+def test_a_mount_with_leases_at_a_dead_database_says_why_it_stays(servers: Servers, engine: Stub) -> None:
+    engine.EnsureEngine(ensure_engine(servers))
+    name = "k8s.-.demo.postgres-app"
+    servers.must("POST", f"{MOUNT}/roles/probe", db_name=name, creation_statements=['CREATE ROLE "{{name}}"'])
+    servers.must("GET", f"{MOUNT}/creds/probe")
+    url = "postgresql://{{username}}:{{password}}@127.0.0.1:1/postgres?sslmode=disable"
+    servers.must("POST", CONFIG, connection_url=url, verify_connection=False)
+
+    with pytest.raises(VaultFailed) as failed:
+        engine.DeleteEngine(delete_engine(servers))
+
+    assert f"could not remove the mount {MOUNT}" in failed.value.message
+    assert "connection refused" in failed.value.message
+    with pytest.raises(VaultFailed, match="being removed"):
+        engine.EnsureEngine(ensure_engine(servers))
+    servers.must("POST", f"sys/leases/revoke-force/{MOUNT}")
+    assert engine.DeleteEngine(delete_engine(servers)).unmounted
+
+
+WRONG: list[tuple[str, Callable[[pb.EnsureEngineRequest], object]]] = [
+    ("owner.name", lambda r: r.owner.ClearField("name")),
+    ("owner.name", lambda r: setattr(r.owner, "name", "a b")),
+    ("owner.namespace", lambda r: setattr(r.owner, "namespace", "../demo")),
+    ("owner.cluster", lambda r: setattr(r.owner, "cluster", "a.b")),
+    ("owner.cluster_uid", lambda r: setattr(r.owner, "cluster_uid", 'x"}')),
+    ("owner.generation", lambda r: setattr(r.owner, "generation", -1)),
+    ("target.source.name", lambda r: r.target.source.ClearField("name")),
+    ("target.address", lambda r: r.target.ClearField("address")),
+    ("target.address", lambda r: setattr(r.target, "address", "vault:8200")),
+    ("target.address", lambda r: setattr(r.target, "address", "https://user:pw@vault:8200")),
+    ("target.address", lambda r: setattr(r.target, "address", "https://vault:8200/v1/")),
+    ("target.address", lambda r: setattr(r.target, "address", "https://vault:99999")),
+    ("target.vault_namespace", lambda r: setattr(r.target, "vault_namespace", "a\r\nX-Evil: 1")),
+    ("target.ca_bundle", lambda r: setattr(r.target, "ca_bundle", b"nonsense")),
+    ("target.server_name", lambda r: setattr(r.target, "server_name", "a b")),
+    ("target.token.token", lambda r: setattr(r.target.token, "token", "s.abc\n")),
+    ("target.kubernetes.role", lambda r: setattr(r.target.kubernetes, "jwt", "e.y.J")),
+    ("target.kubernetes.mount", lambda r: r.target.kubernetes.MergeFrom(types_pb2.KubernetesLogin(mount="../x", role="r", jwt="e.y.J"))),
+    ("target.kubernetes.jwt", lambda r: r.target.kubernetes.MergeFrom(types_pb2.KubernetesLogin(role="r", jwt="a b"))),
+    ("target.userpass.username", lambda r: r.target.userpass.MergeFrom(types_pb2.UserpassLogin(username="a/b", password="p"))),
+    ("target.app_role.role_id", lambda r: setattr(r.target.app_role, "secret_id", "s")),
+    ("target.certificate.certificate", lambda r: setattr(r.target.certificate, "private_key", b"k")),
+    ("path", lambda r: setattr(r, "path", "sys/mounts")),
+    ("path", lambda r: setattr(r, "path", "a//b")),
+    ("path", lambda r: setattr(r, "path", "a/../b")),
+    ("path", lambda r: setattr(r, "path", "my-postgres-se/config/x")),
+    ("path", lambda r: setattr(r, "path", "x" * 300)),
+    ("postgres.name", lambda r: r.postgres.ClearField("name")),
+    ("postgres.name", lambda r: setattr(r.postgres, "name", "a/b")),
+    ("postgres.plugin_name", lambda r: setattr(r.postgres, "plugin_name", "a b")),
+    ("postgres.allowed_roles", lambda r: r.postgres.allowed_roles.append("")),
+    ("postgres.allowed_roles", lambda r: r.postgres.allowed_roles.extend(f"r{n}" for n in range(1001))),
+    ("postgres.max_open_connections", lambda r: setattr(r.postgres, "max_open_connections", 10**9)),
+    ("postgres.max_idle_connections", lambda r: setattr(r.postgres, "max_idle_connections", -(10**9))),
+    ("postgres.max_connection_lifetime", lambda r: r.postgres.max_connection_lifetime.CopyFrom(Duration(seconds=-1))),
+    ("postgres.max_connection_lifetime", lambda r: r.postgres.max_connection_lifetime.CopyFrom(Duration(nanos=5))),
+    ("postgres.database", lambda r: r.postgres.database.ClearField("service")),
+    ("postgres.database.username", lambda r: setattr(r.postgres.database, "username", "a\nb")),
+    ("postgres.database.password", lambda r: setattr(r.postgres.database, "password", "root\n")),
+    ("postgres.database.service.scheme", lambda r: r.postgres.database.service.ClearField("scheme")),
+    ("postgres.database.service.scheme", lambda r: setattr(r.postgres.database.service, "scheme", "mysql")),
+    ("postgres.database.service.host", lambda r: r.postgres.database.service.ClearField("host")),
+    ("postgres.database.service.host", lambda r: setattr(r.postgres.database.service, "host", "u:p@host")),
+    ("postgres.database.service.host", lambda r: setattr(r.postgres.database.service, "host", "host:1234")),
+    ("postgres.database.service.port", lambda r: r.postgres.database.service.ClearField("port")),
+    ("postgres.database.service.port", lambda r: setattr(r.postgres.database.service, "port", 65536)),
+    ("postgres.database.service.path", lambda r: setattr(r.postgres.database.service, "path", "a b")),
+    ("postgres.database.service.query", lambda r: setattr(r.postgres.database.service, "query", "password=x")),
+    ("postgres.database.service.query", lambda r: setattr(r.postgres.database.service, "query", "a=%zz")),
+    ("postgres.database.url", lambda r: setattr(r.postgres.database, "url", "//postgres.demo.svc:5432/postgres")),
+    ("postgres.database.url", lambda r: setattr(r.postgres.database, "url", "postgresql://u:secretpw@h:5432/db")),
+    ("postgres.database.url", lambda r: setattr(r.postgres.database, "url", "postgresql://h:5432/db#f")),
+    ("postgres.database.url", lambda r: setattr(r.postgres.database, "url", "postgresql://h:5432/db?%70assword=x")),
+]
+
+
+@pytest.mark.parametrize(("field", "break_it"), WRONG, ids=[f"{number}-{field}" for number, (field, _) in enumerate(WRONG)])
+def test_a_wrong_field_is_named_and_nothing_is_made(
+    servers: Servers, engine: Stub, field: str, break_it: Callable[[pb.EnsureEngineRequest], object]
+) -> None:
+    request = ensure_engine(servers)
+    break_it(request)
+
+    with pytest.raises(SpecInvalid) as invalid:
+        engine.EnsureEngine(request)
+
+    assert field in {violation.field for violation in invalid.value.violations}
+    assert "secretpw" not in invalid.value.message
+    assert not mounted(servers)
+
+
+def test_a_delete_with_wrong_fields(servers: Servers, engine: Stub) -> None:
+    for field, change in (("path", {"path": "sys"}), ("connection", {"connection": "a/b"}), ("owner.name", {"owner": owner("a b")})):
+        request = delete_engine(servers)
+        request.MergeFrom(pb.DeleteEngineRequest(**change))
+        with pytest.raises(SpecInvalid) as invalid:
+            engine.DeleteEngine(request)
+        assert [violation.field for violation in invalid.value.violations] == [field]
+
+
+def test_a_plugin_that_vault_does_not_have(servers: Servers, engine: Stub) -> None:
+    request = ensure_engine(servers)
+    request.postgres.plugin_name = "no-such-plugin"
+    with pytest.raises(VaultRefused, match="no-such-plugin"):
+        engine.EnsureEngine(request)
+
+
+def test_a_whole_url_in_place_of_a_service(servers: Servers, engine: Stub) -> None:
+    request = ensure_engine(servers)
+    request.postgres.CopyFrom(connection(servers))
+    request.postgres.database.url = f"postgresql://localhost:{servers.postgres_port}/postgres?application_name=a%20b&sslmode=disable"
+    engine.EnsureEngine(request)
+    assert str(shown(servers)["connection_url"]).endswith(
+        f"@localhost:{servers.postgres_port}/postgres?application_name=a%20b&sslmode=disable"
+    )

@@ -1,0 +1,281 @@
+"""The rights of deploy/rbac on a real API server: enough for each process and person, and nothing more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.eventually import eventually
+from tests.integration.kube import WATCHER, Json, Kube, Running, a_request, new_namespace, refusal
+
+RBAC = Path(__file__).parents[2] / "deploy/rbac"
+RULES = "apis/rbac.authorization.k8s.io/v1/"
+CREDENTIALS = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["request-abc123"], "verbs": ["get"]}
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: Running) -> str:
+    """A namespace that the watcher serves."""
+    name = new_namespace(cluster)
+    cluster.kubectl("apply", "-n", name, "-f", str(RBAC / "served-namespace.yaml"))
+    return name
+
+
+@pytest.fixture(scope="module")
+def unserved(cluster: Running) -> str:
+    return new_namespace(cluster)
+
+
+@pytest.fixture(scope="module")
+def admin(cluster: Running) -> Kube:
+    return Kube(cluster)
+
+
+@pytest.fixture(scope="module")
+def watcher(cluster: Running, namespace: str) -> Kube:
+    """The watcher by a token of its own, as in a pod."""
+    token = cluster.kubectl("create", "token", "leasegate-watcher", "-n", "leasegate-system").stdout.strip()
+    kube = Kube(cluster, token=token)
+    eventually(lambda: kube.call("GET", f"api/v1/namespaces/{namespace}/secrets"), what="the watcher's rights in force")
+    return kube
+
+
+def a_secret(namespace: str, name: str = "request-abc123", **more: Any) -> Json:
+    return {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": name, "namespace": namespace} | more}
+
+
+def a_reader(namespace: str, rule: Json = CREDENTIALS, name: str = "reader") -> Json:
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": [rule]}
+
+
+def a_binding(namespace: str, kind: str = "Role", role: str = "reader", name: str = "reader") -> Json:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": name, "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": "demo-sa", "namespace": namespace}],
+    }
+
+
+class Can:
+    """Asks the API server's authorizer about somebody."""
+
+    def __init__(self, admin: Kube, *, user: str, groups: tuple[str, ...] = ()) -> None:
+        self._admin, self._who = admin, {"user": user, "groups": list(groups)}
+
+    def __call__(
+        self, verb: str, resource: str, *, group: str = "engine.kubevault.com", namespace: str = "", name: str = "", subresource: str = ""
+    ) -> bool:
+        asked = {"verb": verb, "resource": resource, "group": group, "namespace": namespace, "name": name, "subresource": subresource}
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": self._who | {"resourceAttributes": asked}}
+        return bool(self._admin.create(review)["status"]["allowed"])
+
+
+class TestWatcher:
+    def test_it_sees_the_four_kinds_everywhere(self, watcher: Kube) -> None:
+        for kind in ("secretengines", "postgresroles", "databaseaccessrequests"):
+            assert watcher.call("GET", f"apis/engine.kubevault.com/v1alpha1/{kind}?limit=1")["kind"].endswith("List")
+        assert watcher.call("GET", "apis/appcatalog.appscode.com/v1alpha1/appbindings?limit=1")["kind"] == "AppBindingList"
+
+    def test_it_writes_status_and_finalizers_of_an_unserved_namespace_too(self, admin: Kube, watcher: Kube, unserved: str) -> None:
+        request = admin.create(a_request(unserved))
+        assert watcher.patch(request, {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}})["metadata"]["finalizers"]
+        current = watcher.patch(request, {"status": {"phase": "WaitingForApproval"}}, status=True)
+        current["status"]["observedGeneration"] = 1
+        assert watcher.replace(current, status=True)["status"]["observedGeneration"] == 1
+        assert not watcher.patch(request, {"metadata": {"finalizers": None}})["metadata"].get("finalizers")
+
+    def test_the_status_cannot_carry_finalizers_so_that_patch_on_the_object_is_needed(
+        self, admin: Kube, watcher: Kube, unserved: str
+    ) -> None:
+        request = admin.create(a_request(unserved))
+        change = {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}, "status": {"phase": "WaitingForApproval"}}
+        assert "finalizers" not in watcher.patch(request, change, status=True)["metadata"]
+
+    def test_it_issues_in_a_served_namespace(self, admin: Kube, watcher: Kube, namespace: str) -> None:
+        request = admin.create(a_request(namespace))
+        owner = {"apiVersion": request["apiVersion"], "kind": request["kind"], "controller": True}
+        owner |= {key: request["metadata"][key] for key in ("name", "uid")}
+        secret = watcher.create(a_secret(namespace, ownerReferences=[owner]) | {"stringData": {"username": "u", "password": "p"}})
+        watcher.replace(secret)
+        watcher.create(a_reader(namespace))
+        watcher.create(a_binding(namespace))
+        subject = Can(admin, user=f"system:serviceaccount:{namespace}:demo-sa")
+        assert subject("get", "secrets", group="", namespace=namespace, name="request-abc123")
+        assert not subject("get", "secrets", group="", namespace=namespace, name="postgres-user-cred")
+        watcher.replace(a_reader(namespace))
+        for kind, name in (("RoleBinding", "reader"), ("Role", "reader"), ("Secret", "request-abc123")):
+            watcher.get(kind, name, namespace)
+            watcher.delete(kind, name, namespace)
+
+    def test_it_mints_tokens_for_the_teams_service_account_in_a_served_namespace(self, admin: Kube, watcher: Kube, namespace: str) -> None:
+        admin.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "vault", "namespace": namespace}})
+        asked = {"spec": {"audiences": ["vault"], "expirationSeconds": 600}}
+        made = watcher.call("POST", f"api/v1/namespaces/{namespace}/serviceaccounts/vault/token", asked)
+        assert made["status"]["token"]
+
+    def test_it_writes_events_and_repeats_them(self, watcher: Kube, unserved: str) -> None:
+        involved = {"kind": "SecretEngine", "name": "x", "namespace": unserved}
+        event = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": "x.1", "namespace": unserved}, "involvedObject": involved}
+        assert watcher.patch(watcher.create(event), {"count": 2})["count"] == 2
+
+    def test_it_knows_which_cluster_this_is(self, watcher: Kube) -> None:
+        assert watcher.get("Namespace", "kube-system")["metadata"]["uid"]
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "api/v1/secrets",
+            "api/v1/namespaces",
+            "api/v1/namespaces/default",
+            "api/v1/namespaces/leasegate-system/secrets",
+            "api/v1/namespaces/{unserved}/secrets",
+            "api/v1/namespaces/{unserved}/secrets/x",
+            "api/v1/namespaces/{namespace}/pods",
+            "api/v1/namespaces/{namespace}/configmaps",
+            "apis/rbac.authorization.k8s.io/v1/roles",
+            "apis/rbac.authorization.k8s.io/v1/clusterroles",
+            "apis/rbac.authorization.k8s.io/v1/namespaces/{unserved}/roles/reader",
+        ],
+    )
+    def test_it_reads_nothing_else(self, watcher: Kube, namespace: str, unserved: str, path: str) -> None:
+        assert refusal(watcher, "call", "GET", path.format(namespace=namespace, unserved=unserved)).status == 403
+
+    def test_it_writes_nothing_in_an_unserved_namespace(self, watcher: Kube, unserved: str) -> None:
+        for thing in (a_secret(unserved), a_reader(unserved), a_binding(unserved)):
+            assert refusal(watcher, "create", thing).status == 403
+        asked = {"spec": {"audiences": ["vault"]}}
+        assert refusal(watcher, "call", "POST", f"api/v1/namespaces/{unserved}/serviceaccounts/default/token", asked).status == 403
+
+    def test_it_makes_and_deletes_no_object_of_the_four_kinds(self, admin: Kube, watcher: Kube, namespace: str) -> None:
+        assert refusal(watcher, "create", a_request(namespace)).status == 403
+        request = admin.create(a_request(namespace))
+        assert refusal(watcher, "delete", "DatabaseAccessRequest", request["metadata"]["name"], namespace).status == 403
+        assert refusal(watcher, "replace", request).status == 403
+
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]},
+            {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+            {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]},
+            {"apiGroups": ["engine.kubevault.com"], "resources": ["databaseaccessrequests/approval"], "verbs": ["update"]},
+            {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["escalate"]},
+        ],
+        ids=lambda rule: f"{rule['resources'][0]}-{rule['verbs'][0]}",
+    )
+    def test_it_grants_no_more_than_it_has(self, watcher: Kube, namespace: str, rule: Json) -> None:
+        refused = refusal(watcher, "create", a_reader(namespace, rule, "greedy"))
+        assert refused.status == 403
+        assert "attempting to grant RBAC permissions not currently held" in refused.message
+
+    @pytest.mark.parametrize("role", ["admin", "edit", "cluster-admin", "leasegate-approver"])
+    def test_it_binds_no_greater_role(self, watcher: Kube, namespace: str, role: str) -> None:
+        refused = refusal(watcher, "create", a_binding(namespace, "ClusterRole", role, "greedy"))
+        assert refused.status == 403
+        assert "attempting to grant RBAC permissions not currently held" in refused.message
+
+    def test_it_grants_nothing_cluster_wide(self, watcher: Kube) -> None:
+        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "greedy"}, "rules": [CREDENTIALS]}
+        assert refusal(watcher, "create", role).status == 403
+
+    def test_the_other_processes_may_nothing(self, cluster: Running, namespace: str) -> None:
+        for account in ("leasegate-engine", "leasegate-roles", "leasegate-access", "vault-token-reviewer"):
+            kube = Kube(cluster, act_as=f"system:serviceaccount:leasegate-system:{account}")
+            for path in (f"api/v1/namespaces/{namespace}/secrets", "apis/engine.kubevault.com/v1alpha1/databaseaccessrequests"):
+                assert refusal(kube, "call", "GET", path).status == 403
+
+    def test_vaults_token_reviewer_reviews_tokens(self, cluster: Running) -> None:
+        can = Can(Kube(cluster), user="system:serviceaccount:leasegate-system:vault-token-reviewer")
+        assert can("create", "tokenreviews", group="authentication.k8s.io")
+        assert can("create", "subjectaccessreviews", group="authorization.k8s.io")
+        assert not can("list", "secrets", group="")
+
+
+@pytest.fixture(scope="module", params=["view", "edit", "admin", "leasegate-approver", "leasegate-requester"])
+def who(request: pytest.FixtureRequest, cluster: Running, unserved: str) -> tuple[str, Can]:
+    """Somebody with one ClusterRole in one namespace."""
+    role = str(request.param)
+    name = f"only-{role}"
+    cluster.kubectl("create", "rolebinding", name, "-n", unserved, f"--clusterrole={role}", f"--user={name}")
+    can = Can(Kube(cluster), user=name, groups=("system:authenticated",))
+    eventually(lambda: can("get", "databaseaccessrequests", namespace=unserved), what=f"{role} aggregated")
+    return role, can
+
+
+class TestPeople:
+    def test_who_may_ask(self, who: tuple[str, Can], unserved: str) -> None:
+        role, can = who
+        for verb in ("create", "update", "patch", "delete"):
+            assert can(verb, "databaseaccessrequests", namespace=unserved) == (role in ("edit", "admin", "leasegate-requester"))
+        assert can("list", "databaseaccessrequests", namespace=unserved)
+        assert can("list", "postgresroles", namespace=unserved)
+
+    def test_who_may_set_up_engines_and_roles(self, who: tuple[str, Can], unserved: str) -> None:
+        role, can = who
+        engine, catalog = "engine.kubevault.com", "appcatalog.appscode.com"
+        for resource, group in (("secretengines", engine), ("postgresroles", engine), ("appbindings", catalog)):
+            for verb in ("create", "update", "patch", "delete"):
+                allowed = can(verb, resource, group=group, namespace=unserved)
+                assert allowed == (role in ("edit", "admin")), f"{verb} {resource}"
+
+    def test_only_approvers_decide_and_none_decides_for_himself(self, who: tuple[str, Can], unserved: str) -> None:
+        role, can = who
+        for verb, subresource in (("patch", "status"), ("update", "status"), ("update", "approval")):
+            allowed = can(verb, "databaseaccessrequests", subresource=subresource, namespace=unserved)
+            assert allowed == (role == "leasegate-approver"), f"{verb} {subresource}"
+        for subresource in ("ownapproval", "issuance"):
+            assert not can("update", "databaseaccessrequests", subresource=subresource, namespace=unserved)
+        for resource in ("secretengines", "postgresroles"):
+            assert not can("update", resource, subresource="status", namespace=unserved)
+
+    def test_rights_end_at_the_namespace(self, who: tuple[str, Can], namespace: str) -> None:
+        _, can = who
+        assert not can("get", "databaseaccessrequests", namespace=namespace)
+
+    def test_an_approver_reads_no_secret(self, cluster: Running, unserved: str) -> None:
+        can = Can(Kube(cluster), user="bob", groups=("approvers",))
+        assert can("update", "databaseaccessrequests", subresource="approval", namespace=unserved)
+        assert not can("get", "secrets", group="", namespace=unserved)
+
+    def test_cluster_admin_alone_may_decide_for_himself(self, cluster: Running, unserved: str) -> None:
+        can = Can(Kube(cluster), user="root", groups=("system:masters",))
+        assert can("update", "databaseaccessrequests", subresource="ownapproval", namespace=unserved)
+
+
+def _documents() -> list[tuple[str, Json]]:
+    return [(file.name, doc) for file in sorted(RBAC.glob("*.yaml")) for doc in yaml.safe_load_all(file.read_text())]
+
+
+def test_no_role_has_a_wildcard_or_a_right_to_grant() -> None:
+    for file, document in _documents():
+        for rule in document.get("rules", []):
+            text = json.dumps(rule)
+            assert "*" not in text, f"{file}: {text}"
+            assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), f"{file}: {text}"
+
+
+def test_the_manifest_for_a_namespace_is_a_rolebinding_without_a_namespace() -> None:
+    (document,) = [doc for file, doc in _documents() if file == "served-namespace.yaml"]
+    assert (document["kind"], "namespace" in document["metadata"]) == ("RoleBinding", False)
+
+
+def test_no_other_manifest_depends_on_the_namespace_that_kubectl_is_in() -> None:
+    for file, document in _documents():
+        if file != "served-namespace.yaml" and document["kind"] in ("ServiceAccount", "Role", "RoleBinding"):
+            assert document["metadata"]["namespace"] == "leasegate-system", file
+
+
+def test_the_watcher_has_secrets_in_no_cluster_role_that_is_bound_cluster_wide(admin: Kube) -> None:
+    bound = admin.call("GET", RULES + "clusterrolebindings")["items"]
+    mine = [b["roleRef"]["name"] for b in bound for s in b.get("subjects", []) if s["name"] in ("leasegate-watcher", WATCHER)]
+    assert mine == ["leasegate-watcher"]
+    rules = admin.get("ClusterRole", "leasegate-watcher")["rules"]
+    assert not [rule for rule in rules if {"secrets", "serviceaccounts/token", "roles", "rolebindings"} & set(rule["resources"])]

@@ -1,0 +1,148 @@
+"""The engine and role services as they are, behind real gRPC servers on loopback, and requests as the watcher would build them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from leasegate.engine.v1 import engine_service_pb2 as engine_pb
+from leasegate.engine.v1 import engine_service_pb2_grpc
+from leasegate.roles.v1 import role_service_pb2 as roles_pb
+from leasegate.roles.v1 import role_service_pb2_grpc
+from leasegate.types.v1 import types_pb2
+from services.common.config import PLAINTEXT, HostPort, ServerConfig
+from services.common.rpc.channel import connect
+from services.common.rpc.server import Service, running, service
+from services.common.vault.own import OwnLogins
+from services.common.vault.sessions import Sessions
+from services.engine import scope as engine_scope
+from services.engine.engines import Engines
+from services.engine.servicer import EngineServicer
+from services.roles import scope as roles_scope
+from services.roles.roles import Roles
+from services.roles.servicer import RoleServicer
+from tests.servers import Servers
+
+MOUNT = "my-postgres-se"
+UID = "11111111-aaaa"
+CREATE = (
+    "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';",
+    'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}";',
+)
+
+
+@contextmanager
+def engine_service(own: OwnLogins | None = None, sessions: Sessions | None = None) -> Iterator[engine_service_pb2_grpc.EngineServiceStub]:
+    """The engine service and a stub to call it."""
+    sessions = sessions or Sessions(engine_scope.SCOPE, own=own, narrow_to=engine_scope.POLICY)
+    descriptor = engine_pb.DESCRIPTOR.services_by_name["EngineService"]
+    servicer = EngineServicer(Engines(sessions))
+    add = engine_service_pb2_grpc.add_EngineServiceServicer_to_server
+    with closing(sessions), _serving("engine", service(descriptor, add, servicer), sessions) as address:
+        channel = connect(address, tls=None)
+        yield engine_service_pb2_grpc.EngineServiceStub(channel)
+        channel.close()
+
+
+@contextmanager
+def role_service(own: OwnLogins | None = None, sessions: Sessions | None = None) -> Iterator[role_service_pb2_grpc.RoleServiceStub]:
+    """The role service and a stub to call it."""
+    sessions = sessions or Sessions(roles_scope.SCOPE, own=own, narrow_to=roles_scope.POLICY)
+    descriptor = roles_pb.DESCRIPTOR.services_by_name["RoleService"]
+    add = role_service_pb2_grpc.add_RoleServiceServicer_to_server
+    with closing(sessions), _serving("roles", service(descriptor, add, RoleServicer(Roles(sessions))), sessions) as address:
+        channel = connect(address, tls=None)
+        yield role_service_pb2_grpc.RoleServiceStub(channel)
+        channel.close()
+
+
+@contextmanager
+def _serving(process: str, what: Service, sessions: Sessions) -> Iterator[HostPort]:
+    anywhere = HostPort("127.0.0.1", 0)
+    config = ServerConfig(
+        process=process, listen=anywhere, health_listen=anywhere, drain_delay_s=0, allow={what.name: frozenset({PLAINTEXT})}
+    )
+    with running(config, [what], health=sessions.serving) as server:
+        yield server.address
+
+
+def target(servers: Servers, *, login: bool = True, token: str = "", name: str = "vault") -> types_pb2.VaultTarget:
+    """The AppBinding ``demo/vault``, with a team's token that has both policies."""
+    message = types_pb2.VaultTarget(
+        source=types_pb2.ObjectRef(cluster="-", cluster_uid=UID, namespace="demo", name=name),
+        address=servers.vault_addr.replace("https", "HTTPS"),
+        ca_bundle=servers.vault_ca.read_bytes(),
+    )
+    if login:
+        message.token.token = token or servers.login("leasegate-engine", "leasegate-roles")
+    return message
+
+
+def owner(name: str = "postgresql-engine", *, uid: str = UID) -> types_pb2.ObjectRef:
+    """An object in ``demo`` of the cluster ``uid``."""
+    return types_pb2.ObjectRef(cluster="-", cluster_uid=uid, namespace="demo", name=name, uid=f"uid-of-{name}", generation=1)
+
+
+def connection(servers: Servers, *, name: str = "k8s.-.demo.postgres-app") -> engine_pb.PostgresConnection:
+    """The guide's ``postgres-app``."""
+    return engine_pb.PostgresConnection(
+        name=name,
+        plugin_name="postgresql-database-plugin",
+        allowed_roles=["*"],
+        database=types_pb2.DatabaseTarget(
+            service=types_pb2.ServiceAddress(
+                scheme="postgresql", host=servers.postgres_host, port=servers.postgres_port, path="postgres", query="sslmode=disable"
+            ),
+            username="postgres",
+            password="root",
+        ),
+    )
+
+
+def ensure_engine(servers: Servers, path: str = MOUNT, *, uid: str = UID, name: str = "postgresql-engine") -> engine_pb.EnsureEngineRequest:
+    """The guide's SecretEngine."""
+    return engine_pb.EnsureEngineRequest(owner=owner(name, uid=uid), target=target(servers), path=path, postgres=connection(servers))
+
+
+def ensure_role(servers: Servers, mount: str = MOUNT, *, uid: str = UID, name: str = "psql-role") -> roles_pb.EnsureRoleRequest:
+    """The guide's PostgresRole."""
+    return roles_pb.EnsureRoleRequest(
+        owner=owner(name, uid=uid),
+        target=target(servers),
+        mount=mount,
+        definition=roles_pb.RoleDefinition(
+            db_name="k8s.-.demo.postgres-app",
+            creation_statements=CREATE,
+            default_ttl=Duration(seconds=3600),
+            max_ttl=Duration(seconds=86400),
+        ),
+    )
+
+
+def quiet(servers: Servers, mount: str = MOUNT, connection: str = "", *, remaining: int = 0, age_s: float = 0) -> types_pb2.Quiescence:
+    """Access' answer, good for ten seconds."""
+    counted = Timestamp()
+    counted.FromNanoseconds(int((time.time() - age_s) * 1e9))
+    return types_pb2.Quiescence(
+        target=types_pb2.TargetRef(cluster="-", namespace="demo", name="vault", address=servers.vault_addr),
+        mount=mount,
+        connection=connection,
+        remaining=remaining,
+        count_time=counted,
+        valid_for=Duration(seconds=10),
+    )
+
+
+def delete_engine(servers: Servers, path: str = MOUNT, *, uid: str = UID, name: str = "postgresql-engine") -> engine_pb.DeleteEngineRequest:
+    """The guide's SecretEngine, gone, with nothing left of it in use."""
+    return engine_pb.DeleteEngineRequest(
+        owner=owner(name, uid=uid),
+        target=target(servers),
+        path=path,
+        connection="k8s.-.demo.postgres-app",
+        quiescence=quiet(servers, path),
+    )

@@ -1,0 +1,58 @@
+"""What access says of a request, as a DatabaseAccessRequest's status shows it. Pure."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2
+from services.common.durations import go_duration
+from watcher.kinds import Body
+from watcher.status import Fact, timestamp
+
+_PHASES = {
+    approval_pb2.APPROVAL_STATE_APPROVED: "Approved",
+    approval_pb2.APPROVAL_STATE_DENIED: "Denied",
+    approval_pb2.APPROVAL_STATE_EXPIRED: "Expired",
+    approval_pb2.APPROVAL_STATE_WITHDRAWN: "Expired",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a request stands.
+
+    Attributes:
+        phase: As KubeVault names it.
+        digest: Of what would be granted now; empty while the role is not known.
+        lease: The lease in use, as the status shows it; None without one.
+        facts: Conditions that access wants to be seen.
+    """
+
+    phase: str
+    digest: str
+    lease: Body | None
+    facts: Sequence[Fact]
+
+
+def standing(request: request_pb2.AccessRequest) -> Standing:
+    """Read where a request stands."""
+    return Standing(
+        phase=_PHASES.get(request.approval, "WaitingForApproval"),
+        digest=request.digest,
+        lease=lease_status(request.lease) if request.HasField("lease") else None,
+        facts=[Fact(c.type, status=c.status, reason=c.reason, message=c.message, warning=True) for c in request.conditions],
+    )
+
+
+def lease_status(lease: lease_pb2.Lease) -> Body:
+    """A lease as the guide prints it, and when it ends."""
+    begin = lease.renew_time if lease.HasField("renew_time") else lease.issue_time
+    ttl_s = round(lease.expire_time.ToNanoseconds() / 1e9 - begin.ToNanoseconds() / 1e9)
+    return {
+        "id": lease.lease_id,
+        "duration": go_duration(max(ttl_s, 0)),
+        "renewable": lease.renewable,
+        "expireTime": timestamp(lease.expire_time.ToDatetime(tzinfo=datetime.UTC)),
+    }

@@ -1,0 +1,193 @@
+"""SecretEngines: mount and connection asked of the engine service, and taken down when the object goes and no lease is left."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from leasegate.access.v1 import watcher_service_pb2
+from leasegate.engine.v1 import engine_service_pb2
+from leasegate.types.v1 import types_pb2
+from services.common.errors import LeasegateError, LoginRefused, QuiesceRequired
+from watcher.appbindings import Bindings
+from watcher.kinds import SECRET_ENGINE, Body, Key, is_deleting, key_of, uid_of
+from watcher.logins import Logins, same_vault, status_target
+from watcher.objects import Objects
+from watcher.outcome import DONE, Again, Outcome, Waiting, after
+from watcher.patience import Patience
+from watcher.peers import Peers
+from watcher.places import Ending, intended, settled, target_ref
+from watcher.report import Reporter, reason_of
+from watcher.resources import Cluster, EngineSpec, engine_spec, status_of
+
+KINDS = {"/config/": "FailedToCreateSecretEngineConfig", "sys/mounts": "FailedToEnableSecretEngine"}
+_OWNERSHIP = {engine_service_pb2.MOUNT_OWNERSHIP_OWNED: "Owned", engine_service_pb2.MOUNT_OWNERSHIP_ADOPTED: "Adopted"}
+
+
+class Engines:
+    """Reconciles SecretEngines.
+
+    Args:
+        objects: The objects.
+        logins: Builds targets.
+        bindings: Holds AppBindings.
+        peers: The services.
+        reporter: Says how each stands.
+        patience: Since when each fails.
+        cluster: Where they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        objects: Objects,
+        logins: Logins,
+        bindings: Bindings,
+        peers: Peers,
+        reporter: Reporter,
+        patience: Patience,
+        cluster: Cluster,
+    ) -> None:
+        self._objects, self._logins, self._bindings, self._peers = objects, logins, bindings, peers
+        self._reporter, self._patience, self._cluster = reporter, patience, cluster
+        self._ending = Ending(SECRET_ENGINE, objects=objects, reporter=reporter, patience=patience, kinds=KINDS)
+        self._running: set[str] = set()  # uids whose mount is known not to be quiesced
+        self._lock = threading.Lock()
+
+    def reconcile(self, key: Key) -> Outcome:
+        """Bring one SecretEngine in order."""
+        obj = self._objects.get(SECRET_ENGINE, key)
+        if obj is None:
+            return DONE
+        if is_deleting(obj):
+            return self._ending.end(obj, lambda newest: self._release(newest, status_of(newest)))
+        obj = self._objects.hold(SECRET_ENGINE, obj)
+        try:
+            self._ensure(obj)
+        except Waiting as waiting:
+            self._reporter.waiting(obj, waiting)
+            return Again(waiting.after_s)
+        except LeasegateError as err:
+            return self._failed(obj, err)
+        self._patience.forget(uid_of(obj))
+        return DONE
+
+    def _ensure(self, obj: Body) -> None:
+        spec = engine_spec(obj, self._cluster)
+        target, database = self._logins.vault(spec.vault), self._logins.database(spec.database)
+        self._bindings.hold(spec.vault, spec.database)
+        self._leave_former_vault(obj, target)
+        obj, fresh = intended(obj, self._reporter, target=target, path=spec.path, connection=spec.connection.name)
+        try:
+            answer = self._call(obj, spec, target, database)
+        except LeasegateError as err:
+            settled(obj, self._reporter, err, fresh=fresh)
+            if isinstance(err, LoginRefused):
+                self._logins.forget(spec.vault)
+            raise
+        fields: dict[str, Any] = {
+            "target": status_target(target, digest=answer.target.digest) | {"answered": True},
+            "path": answer.path,
+            "connection": answer.connection,
+            "mount": {"ownership": _OWNERSHIP.get(answer.ownership, "Owned")},
+        }
+        self._resume(obj, answer)
+        self._reporter.success(obj, fields, notices=answer.notices, changed=answer.changed)
+
+    def _call(
+        self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget, database: types_pb2.DatabaseTarget
+    ) -> engine_service_pb2.EnsureEngineResponse:
+        connection = engine_service_pb2.PostgresConnection(database=database)
+        connection.MergeFrom(spec.connection)
+        request = engine_service_pb2.EnsureEngineRequest(
+            owner=self._cluster.ref(obj),
+            target=target,
+            path=spec.path,
+            adopt_mount=spec.adopt_mount,
+            postgres=connection,
+            same_database_moved=spec.same_database_moved,
+        )
+        try:
+            return self._peers.engine.EnsureEngine(request)
+        except QuiesceRequired:
+            ref = target_ref(target)
+            request.quiescence.CopyFrom(self._quiesce(obj, ref, spec.path, spec.connection.name, end_leases=False))
+            return self._peers.engine.EnsureEngine(request)
+
+    def _quiesce(self, obj: Body, ref: types_pb2.TargetRef, mount: str, connection: str, *, end_leases: bool) -> types_pb2.Quiescence:
+        with self._lock:
+            self._running.discard(uid_of(obj))
+        request = watcher_service_pb2.QuiesceRequest(target=ref, mount=mount, connection=connection, end_leases=end_leases)
+        answer = self._peers.access.Quiesce(request)
+        left = answer.quiescence.remaining
+        if left:
+            why = "; ".join(condition.message for condition in answer.conditions)
+            what = "are being ended" if end_leases else "use the database as it is: the change is made when they have ended"
+            text = f"{left} leases or open attempts {what}" + (f" ({why})" if why else "")
+            lasted_s = self._patience.lasted_s(uid_of(obj), "quiesce")
+            raise Waiting(text, reason="LeasesEnding" if end_leases else "QuiesceRequired", after_s=min(2.0, max(0.05, lasted_s / 4)))
+        self._patience.forget(uid_of(obj), "quiesce")
+        return answer.quiescence
+
+    def _resume(self, obj: Body, answer: engine_service_pb2.EnsureEngineResponse) -> None:
+        """Permit attempts after each time that they were stopped, and once for each object, as a former process may have stopped them."""
+        with self._lock:
+            if uid_of(obj) in self._running:
+                return
+        for connection in ("", answer.connection):
+            self._peers.access.Resume(watcher_service_pb2.ResumeRequest(target=answer.target, mount=answer.path, connection=connection))
+        with self._lock:
+            self._running.add(uid_of(obj))
+
+    def _leave_former_vault(self, obj: Body, target: types_pb2.VaultTarget) -> None:
+        """Take down what was made at another Vault, before the new one is written over it in the status."""
+        status = status_of(obj)
+        if status.get("target") and not same_vault(target, status["target"]):
+            self._ending.leave(obj, lambda: self._release(obj, status))
+
+    def _release(self, obj: Body, status: Body) -> None:
+        target, path, connection = self._logins.known_vault(status["target"]), status.get("path", ""), status.get("connection", "")
+        ref = target_ref(target)
+        others = list(self._others(obj, status))
+        shared = any(status_of(other).get("connection") == connection for other in others)
+        request = engine_service_pb2.DeleteEngineRequest(
+            owner=self._cluster.ref(obj), target=target, path=path, connection=connection, connection_shared=shared
+        )
+        if not shared:
+            request.quiescence.CopyFrom(self._quiesce(obj, ref, path, connection if others else "", end_leases=True))
+        try:
+            self._peers.engine.DeleteEngine(request)
+        except QuiesceRequired:  # the others of the mount have not become its owners yet, so that all of it goes
+            request.quiescence.CopyFrom(self._quiesce(obj, ref, path, "", end_leases=True))
+            self._peers.engine.DeleteEngine(request)
+
+    def _others(self, obj: Body, status: Body) -> Iterator[Body]:
+        target = types_pb2.VaultTarget(
+            address=str(status["target"].get("address", "")), vault_namespace=str(status["target"].get("vaultNamespace", ""))
+        )
+        for other in self._objects.store(SECRET_ENGINE):
+            there = status_of(other)
+            if uid_of(other) == uid_of(obj) or is_deleting(other) or not there.get("target"):
+                continue
+            if there.get("path") == status.get("path") and same_vault(target, there["target"]):
+                yield other
+
+    def _failed(self, obj: Body, err: LeasegateError) -> Outcome:
+        if not self._patience.hides(uid_of(obj), err):
+            self._reporter.failed(obj, reason=reason_of(err, kinds=KINDS), message=err.message)
+        return after(err)
+
+
+def ready_connection(engine: Body, *, target: types_pb2.VaultTarget, mount: str, connection: str | None) -> bool:
+    """Whether a SecretEngine has made the connection that a role needs; None for a connection that is not an AppBinding's."""
+    status = status_of(engine)
+    if is_deleting(engine) or not status.get("mount") or not status.get("target"):
+        return False
+    return status.get("path") == mount and same_vault(target, status["target"]) and connection in (None, status.get("connection"))
+
+
+def key_and_status(engine: Body) -> tuple[Key, Body]:
+    """What tells whether roles of an engine have to look again."""
+    status = status_of(engine)
+    return key_of(engine), {name: status.get(name) for name in ("target", "path", "connection", "mount", "phase")}

@@ -1,0 +1,108 @@
+"""access' change feed: a long poll that never ends, whose changes become keys in queues.
+
+It decides nothing and loses nothing: a cursor may be asked again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google.protobuf import duration_pb2
+
+from leasegate.access.v1 import watcher_service_pb2
+from leasegate.types.v1 import types_pb2
+from services.common import logs
+from services.common.errors import LeasegateError
+from watcher.adopters import Wish
+from watcher.backoff import Backoff
+from watcher.peers import Peers
+
+LOG = logs.logger(__name__)
+WAIT_S = 25
+ANSWER_S = 10.0
+"""What a poll may take beyond its wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """What changes become.
+
+    Attributes:
+        request: A request is to be ensured again.
+        adopter: An adopter is wanted, or no more.
+        login: access lacks a login for a target.
+        restarted: access says that the feed begins anew: everything is to be said again.
+    """
+
+    request: Callable[[types_pb2.ObjectRef], None]
+    adopter: Callable[[Wish], None]
+    login: Callable[[types_pb2.TargetRef], None]
+    restarted: Callable[[], None]
+
+
+class Feed:
+    """Follows the feed.
+
+    Args:
+        peers: The services.
+        handlers: What changes become.
+        backoff: Pauses after failures.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, peers: Peers, handlers: Handlers, *, backoff: Backoff, clock: Callable[[], float] = time.monotonic) -> None:
+        self._peers, self._handlers, self._backoff, self._clock = peers, handlers, backoff, clock
+        self._cursor, self._ledger = "", ""
+        self._failures = 0
+        self.answered = threading.Event()
+
+    def run(self, stop: threading.Event) -> None:
+        """Follow until ``stop``."""
+        while not stop.is_set():
+            pause_s = self.step()
+            if pause_s > 0:
+                stop.wait(pause_s)
+
+    def step(self) -> float:
+        """Poll once; answers how many seconds to pause before the next time."""
+        request = watcher_service_pb2.WatchChangesRequest(cursor=self._cursor, max_wait=duration_pb2.Duration(seconds=WAIT_S))
+        try:
+            answer = self._peers.access.WatchChanges(request, timeout=WAIT_S + ANSWER_S)
+            self._take(answer)
+        except LeasegateError as err:
+            self._failures += 1
+            LOG.info("feed interrupted", reason=err.reason, error=err.message, failures=self._failures)
+            return max(self._backoff.pause_s(self._failures), 0.0)
+        except Exception:  # one change that makes something go wrong must not end all others
+            self._failures += 1
+            LOG.exception("feed failed")
+            return self._backoff.pause_s(self._failures)
+        self._failures = 0
+        self.answered.set()
+        return answer.next_poll_after.ToTimedelta().total_seconds()
+
+    def _take(self, answer: watcher_service_pb2.WatchChangesResponse) -> None:
+        if self._ledger and answer.ledger_id != self._ledger:
+            LOG.warning("another ledger", known=self._ledger, found=answer.ledger_id)
+        self._ledger = answer.ledger_id
+        if answer.restarted:
+            self._handlers.restarted()
+        for change in answer.changes:
+            self._one(change)
+        self._cursor = answer.next_cursor
+
+    def _one(self, change: watcher_service_pb2.Change) -> None:
+        kind = change.WhichOneof("kind")
+        if kind == "request":
+            self._handlers.request(change.request)
+        elif kind == "adopter_needed":
+            self._handlers.adopter(change.adopter_needed)
+        elif kind == "adopter_unneeded":
+            self._handlers.adopter(change.adopter_unneeded)
+        elif kind == "login_needed":
+            self._handlers.login(change.login_needed)
+        else:
+            LOG.warning("unknown change", change_kind=str(kind))

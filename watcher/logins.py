@@ -1,0 +1,182 @@
+"""Vault targets with a login: tokens made by the TokenRequest API and kept until shortly before their end, or what a Secret holds.
+
+Tokens are made one per target, never one per request; nothing of them is logged, and they are in memory only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from leasegate.types.v1 import types_pb2
+from services.common.errors import SpecInvalid
+from watcher import targets
+from watcher.api import Api, KubeError
+from watcher.kinds import APP_BINDING, SECRET, SERVICE_ACCOUNT, Body, Key, key_of
+from watcher.objects import Objects
+from watcher.outcome import Waiting
+from watcher.publish import raise_refused
+from watcher.resources import Cluster
+from watcher.targets import SecretContent, SecretLogin, ServiceAccountLogin, ServiceAddresses
+
+TOKEN_S = 600
+"""Lifetime of a token: the least that the API server permits."""
+RENEW_AT = 0.6
+"""Part of its lifetime after which a token is made anew: what is left is enough to log in with."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    jwt: str = field(repr=False)
+    until: float
+
+
+class Logins:
+    """Builds targets from AppBindings. Safe for threads.
+
+    Args:
+        api: Kubernetes.
+        objects: The AppBindings.
+        cluster: Where they are.
+        addresses: Services that are reached elsewhere than at their names.
+        audience: Audience of tokens where the AppBinding names none; empty for the API server's own.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, api: Api, objects: Objects, *, cluster: Cluster, addresses: ServiceAddresses, audience: str, clock: Callable[[], float]
+    ) -> None:
+        self._api, self._objects, self._cluster = api, objects, cluster
+        self._addresses, self._audience, self._clock = addresses, audience, clock
+        self._tokens: dict[tuple[str, str, str], _Token] = {}
+        self._lock = threading.Lock()
+
+    def vault(self, key: Key, *, fresh: bool = False) -> types_pb2.VaultTarget:
+        """The Vault of an AppBinding with a login; ``fresh`` makes a new token.
+
+        Raises:
+            Waiting: AppBinding, Secret or ServiceAccount is not there, or the namespace is not served.
+            SpecInvalid: The AppBinding or its Secret is wrong.
+            KubeError: Kubernetes failed.
+        """
+        binding = self._binding(key)
+        target = targets.vault_address(binding, cluster=self._cluster, addresses=self._addresses)
+        plan = targets.login_plan(binding)
+        if isinstance(plan, ServiceAccountLogin):
+            targets.set_token_login(target, plan, self._token(key.namespace, plan, fresh=fresh))
+        else:
+            targets.set_secret_login(target, plan, self._vault_secret(binding, plan))
+        return target
+
+    def known_vault(self, status: Body) -> types_pb2.VaultTarget:
+        """The Vault that a status names, for the end of what is there: with a login if there still is one, and without if not.
+
+        Raises:
+            KubeError: Kubernetes failed.
+        """
+        key = Key(str(status.get("namespace", "")), str(status.get("name", "")))
+        try:
+            target = self.vault(key)
+            if same_vault(target, status):
+                return target
+        except (Waiting, SpecInvalid):
+            pass  # ending never depends on the team's login: the service has one in memory, or its own
+        return self._without_login(key, status)
+
+    def database(self, key: Key) -> types_pb2.DatabaseTarget:
+        """The database of an AppBinding.
+
+        Raises:
+            Waiting: AppBinding or Secret is not there, or its namespace is not served.
+            SpecInvalid: The AppBinding is wrong.
+            KubeError: Kubernetes failed.
+        """
+        binding = self._binding(key)
+        content = targets.transformed(binding, self._contents(binding))
+        return targets.database_target(binding, addresses=self._addresses, content=content)
+
+    def forget(self, key: Key) -> None:
+        """Drop the tokens of an AppBinding's ServiceAccounts, as Vault refused one: a new one is made next time."""
+        with self._lock:
+            self._tokens = {held: token for held, token in self._tokens.items() if held[0] != key.namespace}
+
+    def _without_login(self, key: Key, status: Body) -> types_pb2.VaultTarget:
+        target = types_pb2.VaultTarget(
+            source=self._cluster.place(key), address=str(status.get("address", "")), vault_namespace=str(status.get("vaultNamespace", ""))
+        )
+        binding = self._objects.get(APP_BINDING, key)
+        if binding is not None:
+            try:
+                now = targets.vault_address(binding, cluster=self._cluster, addresses=self._addresses)
+            except SpecInvalid:
+                now = target
+            if same_vault(now, status):
+                target = now
+        targets.set_auth_mount(target, str(status.get("authMount", "")))
+        return target
+
+    def _binding(self, key: Key) -> Body:
+        binding = self._objects.get(APP_BINDING, key)
+        if binding is None:
+            raise Waiting(f"AppBinding {key} is not there: apply it", reason="AppBindingNotFound")
+        return binding
+
+    def _vault_secret(self, binding: Body, plan: SecretLogin) -> SecretContent:
+        content = targets.transformed(binding, self._contents(binding))
+        assert content is not None, plan.secret  # noqa: S101 (the plan names a Secret, so there is content)
+        return content
+
+    def _contents(self, binding: Body) -> Mapping[str, SecretContent]:
+        namespace = key_of(binding).namespace
+        return {name: self._content(Key(namespace, name)) for name in targets.secret_names(binding)}
+
+    def _content(self, key: Key) -> SecretContent:
+        try:
+            return targets.secret_content(self._api.get(SECRET, namespace=key.namespace, name=key.name))
+        except KubeError as err:
+            if err.status == 404:
+                raise Waiting(f"Secret {key} is not there: apply it", reason="SecretNotFound") from err
+            raise_refused(err, key.namespace)
+
+    def _token(self, namespace: str, plan: ServiceAccountLogin, *, fresh: bool) -> str:
+        held = (namespace, plan.account, plan.audience or self._audience)
+        with self._lock:
+            token = self._tokens.get(held)
+            if token is None or fresh or self._clock() >= token.until:
+                token = self._tokens[held] = self._new_token(*held)
+        return token.jwt
+
+    def _new_token(self, namespace: str, account: str, audience: str) -> _Token:
+        spec: Body = {"expirationSeconds": TOKEN_S, **({"audiences": [audience]} if audience else {})}
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        asked = self._clock()
+        try:
+            answer = self._api.create(SERVICE_ACCOUNT, body, namespace=namespace, name=account, subresource="token")
+        except KubeError as err:
+            if err.status == 404:
+                text = f"ServiceAccount {namespace}/{account} is not there: apply it"
+                raise Waiting(text, reason="ServiceAccountNotFound") from err
+            raise_refused(err, namespace)
+        lifetime_s = float((answer.get("spec") or {}).get("expirationSeconds") or TOKEN_S)
+        return _Token(jwt=str(answer["status"]["token"]), until=asked + lifetime_s * RENEW_AT)
+
+
+def same_vault(target: types_pb2.VaultTarget, status: Body) -> bool:
+    """Whether a target is the Vault that a status names."""
+    address, namespace = str(status.get("address", "")), str(status.get("vaultNamespace", ""))
+    return target.address.lower() == address.lower() and target.vault_namespace == namespace
+
+
+def status_target(target: types_pb2.VaultTarget, *, digest: str = "") -> Body:
+    """What a status keeps of a target: no secret."""
+    found = {
+        "cluster": target.source.cluster,
+        "namespace": target.source.namespace,
+        "name": target.source.name,
+        "digest": digest,
+        "address": target.address,
+        "vaultNamespace": target.vault_namespace,
+        "authMount": targets.auth_mount(target),
+    }
+    return {name: value for name, value in found.items() if value}

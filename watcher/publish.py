@@ -1,0 +1,221 @@
+"""Writes and removes the Secret, Role and RoleBinding of a request.
+
+Only objects that the request controls are ever overwritten or deleted, and a Secret never by the credentials of an older attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, wait
+from typing import NoReturn, TypeAlias
+
+from leasegate.access.v1 import lease_pb2
+from services.common.errors import Superseded
+from watcher import credentials
+from watcher.api import Api, KubeError
+from watcher.kinds import ROLE, ROLE_BINDING, SECRET, Body, Key, Resource, key_of, version_of
+from watcher.namespaces import Namespaces, Service
+from watcher.outcome import Waiting, not_served, refused
+
+Reading: TypeAlias = list[tuple[Resource, Future[None]]]
+"""Role and RoleBinding on their way."""
+REMOVED = ((SECRET, credentials.secret_name), (ROLE, credentials.reader_name), (ROLE_BINDING, credentials.reader_name))
+
+
+class NotWritten(Exception):
+    """One of the three could not be written.
+
+    Attributes:
+        resource: Its kind.
+        message: Why, and what to do.
+    """
+
+    def __init__(self, resource: Resource, message: str) -> None:
+        super().__init__(message)
+        self.resource, self.message = resource, message
+
+
+class Foreign(NotWritten):
+    """An object of the name that is needed belongs to somebody else."""
+
+    def __init__(self, resource: Resource, name: str) -> None:
+        super().__init__(resource, f"{resource.kind} {name} is there already and is not this request's: remove or rename it")
+
+
+class Publisher:
+    """What a request's subjects are given. Safe for threads.
+
+    Args:
+        api: Kubernetes.
+        namespaces: What is known of the Secrets.
+        beside: Where work goes that is done beside other work.
+    """
+
+    def __init__(self, api: Api, namespaces: Namespaces, beside: Executor) -> None:
+        self._api, self._namespaces, self._beside = api, namespaces, beside
+
+    def held(self, obj: Body) -> int:
+        """Number of the attempt that the Secret holds unharmed; 0 for none.
+
+        In a namespace that is not served, what the status says is believed: nobody can look.
+
+        Raises:
+            Waiting: The Secrets of the namespace are not read yet.
+        """
+        key = key_of(obj)
+        claimed = int((obj.get("status") or {}).get("attempt") or 0)
+        service = self._namespaces.service(key.namespace)
+        if service is Service.SERVED:
+            secret = self._secret(obj)
+            return int(secret.get("held", 0)) if secret and credentials.is_ours(secret, obj) else 0
+        if service is Service.UNKNOWN and claimed:
+            raise Waiting("The Secrets of the namespace are being read", reason="Starting", after_s=0.2)
+        return claimed
+
+    def check_writable(self, obj: Body) -> None:
+        """Make sure that a credential, once claimed, can be kept.
+
+        Raises:
+            Waiting: The namespace is not served.
+            Foreign: The Secret's name is taken.
+        """
+        namespace = key_of(obj).namespace
+        service = self._namespaces.service(namespace)
+        if service is Service.UNKNOWN:
+            raise Waiting("The Secrets of the namespace are being read", reason="Starting", after_s=0.2)
+        if service is Service.REFUSED:
+            raise not_served(namespace)
+        secret = self._secret(obj)
+        if secret and not credentials.is_ours(secret, obj):
+            raise Foreign(SECRET, credentials.secret_name(obj))
+
+    def write_secret(self, obj: Body, credential: lease_pb2.Credential) -> None:
+        """Put a credential into the Secret.
+
+        Raises:
+            Foreign: The Secret's name is taken.
+            Superseded: The Secret holds the credentials of a later attempt.
+            Waiting: The namespace is not served, or is being deleted.
+            NotWritten: Kubernetes failed.
+        """
+        body, known = credentials.secret_body(obj, credential), self._secret(obj)
+        try:
+            self._namespaces.wrote(self._put(SECRET, obj, body, known, lambda found: _check_later(found, credential.attempt)))
+        except KubeError as err:
+            raise_not_written(err, SECRET, key_of(obj).namespace)
+
+    def start_reading(self, obj: Body) -> Reading:
+        """Begin to make or restore Role and RoleBinding, for ``finish_reading``."""
+        wanted = ((ROLE, credentials.role_body(obj)), (ROLE_BINDING, credentials.binding_body(obj)))
+        return [(resource, self._beside.submit(self._restore, resource, obj, body)) for resource, body in wanted]
+
+    def finish_reading(self, obj: Body, work: Reading) -> None:
+        """Wait for what ``start_reading`` began.
+
+        Raises:
+            Foreign: A name is taken.
+            Waiting: The namespace is not served, or is being deleted.
+            NotWritten: Kubernetes failed.
+        """
+        wait([each for _, each in work])
+        for resource, each in work:
+            try:
+                each.result()
+            except KubeError as err:
+                raise_not_written(err, resource, key_of(obj).namespace)
+
+    def remove(self, obj: Body) -> None:
+        """Remove all three, beside one another.
+
+        What may not be removed, since the namespace is not served any more, goes with its owner: Kubernetes' garbage collector sees to
+        that.
+
+        Raises:
+            KubeError: One could not be removed; the others are.
+        """
+        work = [self._beside.submit(self._remove, resource, obj, name(obj)) for resource, name in REMOVED]
+        wait(work)
+        for each in work:
+            each.result()
+
+    def _secret(self, obj: Body) -> Body | None:
+        return self._namespaces.secret(Key(key_of(obj).namespace, credentials.secret_name(obj)))
+
+    def _restore(self, resource: Resource, obj: Body, body: Body) -> None:
+        try:
+            self._api.create(resource, body, namespace=key_of(obj).namespace)
+        except KubeError as err:
+            if err.reason != "AlreadyExists":
+                raise
+            self._correct(resource, obj, body)
+
+    def _correct(self, resource: Resource, obj: Body, body: Body) -> None:
+        name = body["metadata"]["name"]
+        found = self._read(resource, obj, name)
+        if found is None:
+            self._restore(resource, obj, body)
+        elif not credentials.is_ours(found, obj):
+            raise Foreign(resource, name)
+        elif found.get("roleRef") != body.get("roleRef"):  # which Kubernetes never lets be changed
+            self._remove(resource, obj, name)
+            self._restore(resource, obj, body)
+        elif not credentials.same_reading(found, body):
+            self._api.replace(resource, _at(body, found))
+
+    def _put(self, resource: Resource, obj: Body, body: Body, known: Body | None, check: Callable[[Body], None]) -> Body:
+        """Create, or replace what is known; what turns out to be otherwise is read and tried once more."""
+        for last in (False, True):
+            try:
+                if known is None:
+                    return self._api.create(resource, body, namespace=key_of(obj).namespace)
+                if not credentials.is_ours(known, obj):
+                    raise Foreign(resource, body["metadata"]["name"])
+                check(known)
+                return self._api.replace(resource, _at(body, known))
+            except KubeError as err:
+                if err.status not in (404, 409) or err.is_terminating or last:
+                    raise
+            found = self._read(resource, obj, body["metadata"]["name"])
+            known = credentials.remembered(found) if found else None
+        raise AssertionError("unreachable")
+
+    def _read(self, resource: Resource, obj: Body, name: str) -> Body | None:
+        try:
+            return self._api.get(resource, namespace=key_of(obj).namespace, name=name)
+        except KubeError as err:
+            if err.status == 404:
+                return None
+            raise
+
+    def _remove(self, resource: Resource, obj: Body, name: str) -> None:
+        namespace = key_of(obj).namespace
+        try:
+            found = (self._secret(obj) if resource is SECRET else None) or self._read(resource, obj, name)
+            if found and credentials.is_ours(found, obj):
+                self._api.delete(resource, namespace=namespace, name=name, uid=found["metadata"]["uid"])
+        except KubeError as err:
+            if err.status not in (403, 404):
+                raise
+
+
+def raise_not_written(err: KubeError, resource: Resource, namespace: str) -> NoReturn:
+    """Raise what an error of Kubernetes means where one of the three was to be written."""
+    if waiting := refused(err, namespace):
+        raise waiting from err
+    raise NotWritten(resource, f"{resource.kind} could not be written: {err.message}") from err
+
+
+def raise_refused(err: KubeError, namespace: str) -> NoReturn:
+    """Raise what an error of Kubernetes means in a namespace."""
+    if waiting := refused(err, namespace):
+        raise waiting from err
+    raise err
+
+
+def _at(body: Body, found: Body) -> Body:
+    return {**body, "metadata": {**body["metadata"], "resourceVersion": version_of(found), "uid": found["metadata"]["uid"]}}
+
+
+def _check_later(found: Body, attempt: int) -> None:
+    if int(found.get("held", 0)) > attempt:
+        raise Superseded("the Secret holds the credentials of a later attempt")

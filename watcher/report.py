@@ -1,0 +1,108 @@
+"""Says how a SecretEngine or PostgresRole stands, in its status and its Events.
+
+Exactly one of three: Success (Available), Processing (what is waited for), Failed (why). A status that is true already is not written
+again.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from services.common.errors import LeasegateError
+from watcher.events import Recorder
+from watcher.kinds import Body, Resource, generation_of
+from watcher.objects import Objects
+from watcher.outcome import Waiting
+from watcher.status import Fact, merged, news
+
+QUIET = ("EngineNotReady", "Starting")
+"""What every first apply passes through is no warning."""
+
+
+class Reporter:
+    """Writes statuses and Events of one kind.
+
+    Args:
+        resource: The kind.
+        objects: Where statuses are written.
+        events: Where Events are written.
+        ready: Message of success.
+        now: The time.
+    """
+
+    def __init__(self, resource: Resource, *, objects: Objects, events: Recorder, ready: str, now: Callable[[], datetime.datetime]) -> None:
+        self._resource, self._objects, self._events, self._ready, self._now = resource, objects, events, ready, now
+
+    def intend(self, obj: Body, fields: Mapping[str, Any]) -> Body:
+        """Write down what is about to be made, before it is made: whatever happens then, a deletion knows where to look."""
+        return self._write(obj, {"phase": "Processing", **fields}, [], complete=False)
+
+    def success(self, obj: Body, fields: Mapping[str, Any], *, notices: Iterable[Any], changed: bool) -> Body:
+        """It is as the spec says.
+
+        Args:
+            obj: The object.
+            fields: Members of the status besides phase, conditions and observedGeneration.
+            notices: ``leasegate.types.v1.Notice`` of the service.
+            changed: Whether something was written to Vault, which is worth an Event.
+        """
+        facts = [Fact("Available", status=True, reason="Provisioned", message=self._ready, warning=False)]
+        facts += [Fact(notice.reason, status=True, reason=notice.reason, message=notice.message, warning=True) for notice in notices]
+        fields = {"phase": "Success", "observedGeneration": generation_of(obj), **fields}
+        return self._write(obj, fields, facts, again=["Available"] if changed else [])
+
+    def waiting(self, obj: Body, waiting: Waiting) -> Body:
+        """Something that it needs is not there."""
+        facts = [Fact("Available", status=False, reason=waiting.reason, message=waiting.message, warning=waiting.reason not in QUIET)]
+        if waiting.reason == "NamespaceNotServed":
+            facts.append(not_served_fact(waiting))
+        return self._write(obj, {"phase": "Processing", "observedGeneration": generation_of(obj)}, facts)
+
+    def failed(self, obj: Body, *, reason: str, message: str) -> Body:
+        """The last try failed."""
+        facts = [
+            Fact("Available", status=False, reason=reason, message=message),
+            Fact("Failed", status=True, reason=reason, message=message, warning=True),
+        ]
+        return self._write(obj, {"phase": "Failed", "observedGeneration": generation_of(obj)}, facts, again=["Failed"])
+
+    def event(self, obj: Body, *, reason: str, message: str, warning: bool) -> None:
+        """Write an Event alone."""
+        self._events.record(obj, reason=reason, message=message, warning=warning)
+
+    def _write(self, obj: Body, fields: Mapping[str, Any], facts: list[Fact], *, complete: bool = True, again: Iterable[str] = ()) -> Body:
+        now, generation, fresh = self._now(), generation_of(obj), list[Fact]()
+
+        def change(status: Body) -> Body:
+            fresh[:] = news(status, facts)
+            return merged(status, fields=fields, facts=facts, complete=complete, now=now, generation=generation)
+
+        written = self._objects.write_status(self._resource, obj, change)
+        for fact in facts:
+            if fact.warning is not None and (fact in fresh or fact.type in again):
+                self._events.record(obj, reason=fact.reason, message=fact.message, warning=fact.warning, transition=fact in fresh)
+        return written
+
+
+def not_served_fact(waiting: Waiting) -> Fact:
+    """The condition that names a namespace that is not served, and the command that serves it."""
+    return Fact("NamespaceNotServed", status=True, reason=waiting.reason, message=waiting.message)
+
+
+def reason_of(err: LeasegateError, *, kinds: Mapping[str, str] | None = None) -> str:
+    """The CamelCase reason of an error, for conditions.
+
+    Args:
+        err: The error of a service.
+        kinds: Reasons that KubeVault has for an error of Vault's own at a path with this in it, such as ``/config/``; they win.
+    """
+    if err.reason in ("VAULT_REFUSED", "VAULT_FAILED"):
+        path = err.metadata.get("path", "")
+        for part, reason in (kinds or {}).items():
+            if part in path:
+                return reason
+    if err.reason == "SPEC_INVALID":
+        return "InvalidSpec"
+    return "".join(word.capitalize() for word in err.reason.split("_"))

@@ -1,0 +1,110 @@
+"""Says how a DatabaseAccessRequest stands, in its status and its Events. What approvers wrote there is never touched."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from watcher.answers import Standing
+from watcher.credentials import secret_name
+from watcher.events import Recorder
+from watcher.kinds import ACCESS_REQUEST, Body, generation_of
+from watcher.objects import Objects
+from watcher.outcome import Waiting
+from watcher.report import not_served_fact
+from watcher.status import Fact, merged, news
+
+ISSUED = Fact(
+    "Available", status=True, reason="SuccessfullyIssuedCredential", message="The requested credentials successfully issued.", warning=False
+)
+NOTHING: Mapping[str, Any] = {"lease": None, "secret": None, "attempt": None}
+
+
+class RequestReporter:
+    """Writes statuses and Events of requests.
+
+    Args:
+        objects: Where statuses are written.
+        events: Where Events are written.
+        now: The time.
+    """
+
+    def __init__(self, *, objects: Objects, events: Recorder, now: Callable[[], datetime.datetime]) -> None:
+        self._objects, self._events, self._now = objects, events, now
+
+    def stands(self, obj: Body, standing: Standing, *, held: int) -> None:
+        """It stands as access says.
+
+        Args:
+            obj: The request.
+            standing: Where it stands.
+            held: Number of the attempt that its Secret holds; 0 for none.
+        """
+        fields: dict[str, Any] = dict(NOTHING)
+        facts = list(standing.facts)
+        if held and standing.lease:
+            fields = {"lease": standing.lease, "secret": {"name": secret_name(obj)}, "attempt": held}
+            facts.append(ISSUED)
+        self._write(obj, _fields(obj, standing) | fields, facts)
+
+    def issued(self, obj: Body, standing: Standing, *, attempt: int, rotated: bool) -> None:
+        """A credential was put into the Secret."""
+        self.stands(obj, standing, held=attempt)
+        if rotated:
+            text = f"Secret {secret_name(obj)} holds a new credential; the one before ends soon."
+            self._events.record(obj, reason="CredentialRotated", message=text, warning=False)
+
+    def ended(self, obj: Body, standing: Standing) -> None:
+        """Nothing is granted (any more): Secret, Role and RoleBinding are gone."""
+        had = bool((obj.get("status") or {}).get("secret"))
+        self._write(obj, _fields(obj, standing) | dict(NOTHING), standing.facts)
+        if had:
+            text = f"Access has ended ({standing.phase}): Secret {secret_name(obj)} is removed, its login is dropped."
+            self._events.record(obj, reason="AccessEnded", message=text, warning=False)
+
+    def waiting(self, obj: Body, waiting: Waiting, standing: Standing | None) -> None:
+        """Something that it needs is not there."""
+        if waiting.reason == "Starting":
+            return
+        facts = [Fact("Failed", status=True, reason=waiting.reason, message=waiting.message, warning=True)]
+        if waiting.reason == "NamespaceNotServed":
+            facts.append(not_served_fact(waiting))
+        self._unfinished(obj, facts, standing)
+
+    def failed(self, obj: Body, standing: Standing | None, *, reason: str, message: str) -> None:
+        """The last try failed."""
+        self._unfinished(obj, [Fact("Failed", status=True, reason=reason, message=message, warning=True)], standing)
+
+    def revoke_pending(self, obj: Body, *, open_attempts: int, why: str) -> None:
+        """The object goes before its login is gone, which access sees to."""
+        text = f"{open_attempts} logins of this request are not known to be dropped yet; Leasegate drops them as soon as Vault lets it"
+        fact = Fact("RevokePending", status=True, reason="RevokePending", message=text + (f": {why}" if why else "."), warning=True)
+        self._write(obj, {}, [fact], complete=False)
+
+    def _unfinished(self, obj: Body, facts: list[Fact], standing: Standing | None) -> None:
+        if standing is None:
+            status = obj.get("status") or {}
+            fields = {"phase": status.get("phase") or "WaitingForApproval", "observedGeneration": generation_of(obj)}
+            self._write(obj, fields, facts, complete=False)
+        else:
+            self._write(obj, _fields(obj, standing), [*standing.facts, *facts])
+
+    def _write(self, obj: Body, fields: Mapping[str, Any], facts: Iterable[Fact], *, complete: bool = True) -> None:
+        now, generation, fresh, wanted = self._now(), generation_of(obj), list[Fact](), list(facts)
+
+        def change(status: Body) -> Body:
+            fresh[:] = news(status, wanted)
+            return merged(status, fields=fields, facts=wanted, complete=complete, now=now, generation=generation)
+
+        self._objects.write_status(ACCESS_REQUEST, obj, change)
+        self._tell(obj, wanted, fresh)
+
+    def _tell(self, obj: Body, facts: Sequence[Fact], fresh: Sequence[Fact]) -> None:
+        for fact in facts:
+            if fact.warning is not None and (fact in fresh or fact.type == "Failed"):
+                self._events.record(obj, reason=fact.reason, message=fact.message, warning=fact.warning, transition=fact in fresh)
+
+
+def _fields(obj: Body, standing: Standing) -> dict[str, Any]:
+    return {"observedGeneration": generation_of(obj), "phase": standing.phase, "digest": standing.digest or None}

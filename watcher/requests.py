@@ -1,0 +1,193 @@
+"""DatabaseAccessRequests: their wish and their decisions go to access, and what access answers to do next is done.
+
+The way from a decision to the Secret is short on purpose: the watch's object, one EnsureRequest, one Claim, the Secret; Role and
+RoleBinding are written beside it, acknowledge and status after it. Nothing is read from Kubernetes on the way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from leasegate.access.v1 import requester_service_pb2, watcher_service_pb2
+from leasegate.types.v1 import types_pb2
+from services.common.errors import AccessEnded, ApprovalDenied, ApprovalRequired, LeasegateError
+from watcher.answers import Standing, standing
+from watcher.kinds import ACCESS_REQUEST, Body, Key, has_finalizer, is_deleting, key_of, uid_of
+from watcher.objects import Objects
+from watcher.outcome import DONE, Again, Outcome, Waiting, after
+from watcher.patience import Patience
+from watcher.peers import Peers
+from watcher.publish import NotWritten, Publisher
+from watcher.report import reason_of
+from watcher.request_report import RequestReporter
+from watcher.resources import Cluster, access_request
+
+LET_GO_AFTER_S = 4.5
+"""A deletion holds the object no longer than 5 s, whatever Vault does."""
+LOOK_S = 60.0
+"""For how long Role and RoleBinding count as looked at."""
+NOT_WRITTEN = {"Secret": "FailedToCreateSecret", "Role": "FailedToCreateRole", "RoleBinding": "FailedToCreateRoleBinding"}
+OVERTAKEN = (ApprovalRequired, ApprovalDenied, AccessEnded)
+"""What Claim answers when the request has changed since EnsureRequest: it is asked anew what to do."""
+
+
+class Requests:
+    """Reconciles DatabaseAccessRequests.
+
+    Args:
+        objects: The objects.
+        publisher: Secret, Role and RoleBinding.
+        peers: The services.
+        reporter: Says how each stands.
+        patience: Since when each fails.
+        cluster: Where they are.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        objects: Objects,
+        publisher: Publisher,
+        peers: Peers,
+        reporter: RequestReporter,
+        patience: Patience,
+        cluster: Cluster,
+        clock: Callable[[], float],
+    ) -> None:
+        self._objects, self._publisher, self._peers, self._reporter = objects, publisher, peers, reporter
+        self._patience, self._cluster, self._clock = patience, cluster, clock
+        self._gone: dict[Key, dict[str, types_pb2.ObjectRef]] = {}  # by uid: objects that may be no more, whose access has to end
+        self._released: set[str] = set()  # uids of which access has taken the end
+        self._looked: dict[str, float] = {}  # when Role and RoleBinding of a uid were right
+        self._lock = threading.Lock()
+
+    def reconcile(self, key: Key) -> Outcome:
+        """Bring one DatabaseAccessRequest in order."""
+        self._end_vanished(key)
+        obj = self._objects.get(ACCESS_REQUEST, key)
+        if obj is None:
+            return DONE
+        if is_deleting(obj):
+            return self._end(obj)
+        return self._ensure(self._objects.hold(ACCESS_REQUEST, obj))
+
+    def vanished(self, obj: Body) -> None:
+        """Note that an object is no longer there; its next reconcile ends its access, unless that was done while it was being deleted."""
+        with self._lock:
+            self._looked.pop(uid_of(obj), None)
+            if uid_of(obj) in self._released:
+                self._released.discard(uid_of(obj))
+                return
+            self._gone.setdefault(key_of(obj), {})[uid_of(obj)] = self._cluster.ref(obj)
+
+    def heard(self, ref: types_pb2.ObjectRef) -> Key:
+        """Note that access knows a request; if there is no such object, its next reconcile ends its access."""
+        key = Key(ref.namespace, ref.name)
+        known = self._objects.get(ACCESS_REQUEST, key)
+        if ref.uid and (known is None or uid_of(known) != ref.uid):
+            with self._lock:
+                self._gone.setdefault(key, {})[ref.uid] = ref
+        return key
+
+    def _ensure(self, obj: Body) -> Outcome:
+        now: Standing | None = None
+        try:
+            wish = access_request(obj, self._cluster, held=self._publisher.held(obj))
+            answer = self._peers.access.EnsureRequest(wish)
+            now = standing(answer.request)
+            self._follow(obj, answer.next_step, now, held=wish.held_attempt)
+        except Waiting as waiting:
+            self._reporter.waiting(obj, waiting, now)
+            return Again(waiting.after_s)
+        except NotWritten as err:
+            self._reporter.failed(obj, now, reason=NOT_WRITTEN[err.resource.kind], message=err.message)
+            return Again()
+        except LeasegateError as err:
+            return self._failed(obj, err, now)
+        self._patience.forget(uid_of(obj))
+        return Again(answer.retry_after.ToTimedelta().total_seconds()) if answer.HasField("retry_after") else DONE
+
+    def _follow(self, obj: Body, step: watcher_service_pb2.NextStep.ValueType, now: Standing, *, held: int) -> None:
+        if step == watcher_service_pb2.NEXT_STEP_CLAIM:
+            self._claim(obj, held=held)
+        elif step == watcher_service_pb2.NEXT_STEP_ACKNOWLEDGE:
+            self._keep(obj, self._acknowledge(obj, held), held=held)
+        elif step == watcher_service_pb2.NEXT_STEP_REMOVE:
+            self._publisher.remove(obj)
+            self._looked.pop(uid_of(obj), None)
+            self._reporter.ended(obj, now)
+        else:
+            self._keep(obj, now, held=held)
+
+    def _claim(self, obj: Body, *, held: int) -> None:
+        self._publisher.check_writable(obj)
+        reading = self._publisher.start_reading(obj)
+        request = requester_service_pb2.ClaimCredentialRequest(id=uid_of(obj), held_attempt=held)
+        credential = self._peers.holder.ClaimCredential(request).credential
+        self._publisher.write_secret(obj, credential)
+        self._reporter.issued(obj, self._acknowledge(obj, credential.attempt), attempt=credential.attempt, rotated=bool(held))
+        self._publisher.finish_reading(obj, reading)
+        self._looked[uid_of(obj)] = self._clock()
+
+    def _acknowledge(self, obj: Body, attempt: int) -> Standing:
+        request = requester_service_pb2.AcknowledgeCredentialRequest(id=uid_of(obj), attempt=attempt)
+        return standing(self._peers.holder.AcknowledgeCredential(request).request)
+
+    def _keep(self, obj: Body, now: Standing, *, held: int) -> None:
+        """The Secret is as it should be: so are Role and RoleBinding, which anybody may have edited."""
+        self._reporter.stands(obj, now, held=held)
+        if held and now.lease and self._clock() - self._looked.get(uid_of(obj), -LOOK_S) >= LOOK_S:
+            self._publisher.finish_reading(obj, self._publisher.start_reading(obj))
+            self._looked[uid_of(obj)] = self._clock()
+
+    def _failed(self, obj: Body, err: LeasegateError, now: Standing | None) -> Outcome:
+        if now is not None and isinstance(err, OVERTAKEN):
+            return Again(0.05)
+        if not self._patience.hides(uid_of(obj), err):
+            self._reporter.failed(obj, now, reason="FailedToGetCredential" if now else reason_of(err), message=err.message)
+        return after(err)
+
+    def _end(self, obj: Body) -> Outcome:
+        if not has_finalizer(obj):
+            return DONE
+        uid = uid_of(obj)
+        try:
+            answer = self._peers.access.EndRequest(watcher_service_pb2.EndRequestRequest(object=self._cluster.ref(obj)))
+        except LeasegateError as err:
+            if not self._patience.hides(uid, err):
+                self._reporter.failed(
+                    obj, None, reason=reason_of(err), message=f"{err.message} The object goes as soon as its end is noted."
+                )
+            return Again(err.retry_after_s)
+        self._publisher.remove(obj)
+        waited_s = self._patience.lasted_s(uid, "end")
+        if answer.open_attempts and waited_s < LET_GO_AFTER_S:
+            return Again(min(max(0.02, waited_s / 2), 0.5, LET_GO_AFTER_S - waited_s))
+        if answer.open_attempts:
+            why = "; ".join(condition.message for condition in answer.conditions)
+            self._reporter.revoke_pending(obj, open_attempts=answer.open_attempts, why=why)
+        self._released.add(uid)
+        self._objects.let_go(ACCESS_REQUEST, obj)
+        self._patience.forget(uid)
+        return DONE
+
+    def _end_vanished(self, key: Key) -> None:
+        """End the access of objects that are no more.
+
+        Whether they are is asked of the API server itself: nothing that lives may be ended.
+        """
+        with self._lock:
+            refs = list(self._gone.get(key, {}).values())
+        if not refs:
+            return
+        newest = self._objects.read(ACCESS_REQUEST, key)
+        for ref in refs:
+            if newest is None or uid_of(newest) != ref.uid:
+                self._peers.access.EndRequest(watcher_service_pb2.EndRequestRequest(object=ref))
+            with self._lock:
+                self._gone.get(key, {}).pop(ref.uid, None)
+        with self._lock:
+            if not self._gone.get(key, True):
+                del self._gone[key]

@@ -1,0 +1,203 @@
+"""Which change brings which object back into its queue. It only names keys: what is to be done about one is found out by its worker.
+
+An own write changes nothing that counts here (status, our finalizer), so it does not bring its object back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from watcher.appbindings import Bindings
+from watcher.engines import key_and_status
+from watcher.kinds import (
+    ACCESS_REQUEST,
+    APP_BINDING,
+    FINALIZER,
+    POSTGRES_ROLE,
+    SECRET_ENGINE,
+    Body,
+    Key,
+    Resource,
+    has_finalizer,
+    key_of,
+    uid_of,
+)
+from watcher.namespaces import Namespaces, Service
+from watcher.objects import Objects
+from watcher.requests import Requests
+from watcher.resources import conditions_of, is_decision, status_of
+from watcher.roles import Roles
+from watcher.store import Changed
+from watcher.workqueue import WorkQueue
+
+QUEUES = {SECRET_ENGINE: "engines", POSTGRES_ROLE: "roles", ACCESS_REQUEST: "requests", APP_BINDING: "appbindings"}
+
+
+class Router:
+    """Turns changes into keys. Safe for threads.
+
+    Args:
+        queues: The queues by name.
+    """
+
+    def __init__(self, queues: Mapping[str, WorkQueue[Any]]) -> None:
+        self._queues = queues
+        self._open = threading.Event()  # before everything is listed, changes are not followed up: ``open`` does that for all at once
+
+    def connect(self, *, objects: Objects, namespaces: Namespaces, bindings: Bindings, requests: Requests, roles: Roles) -> None:
+        """Say what the changes concern; before the first of them."""
+        self._objects, self._namespaces, self._bindings, self._requests, self._roles = objects, namespaces, bindings, requests, roles
+
+    def open(self) -> None:
+        """Everything is listed: begin with all of it."""
+        self._open.set()
+        self.all()
+
+    def all(self, *, low: bool = False) -> None:
+        """Have every object looked at."""
+        for resource in (APP_BINDING, SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST):
+            for obj in self._objects.store(resource):
+                if resource is not APP_BINDING:
+                    self._namespaces.want(key_of(obj).namespace)
+                self._queues[QUEUES[resource]].add(key_of(obj), low=low)
+
+    def restarted(self) -> None:
+        """Access begins anew: it is told of all targets, roles and requests."""
+        self._bindings.forget_told()
+        self._roles.forget_catalogue()
+        self.all()
+
+    def changed(self, resource: Resource) -> Changed:
+        """What follows from a change of an object of a kind."""
+        follow: Callable[[Body | None, Body | None], None] = {
+            APP_BINDING: self._binding_changed,
+            SECRET_ENGINE: self._engine_changed,
+            POSTGRES_ROLE: self._role_changed,
+            ACCESS_REQUEST: self._request_changed,
+        }[resource]
+
+        def on_change(old: Body | None, new: Body | None) -> None:
+            if not self._open.is_set():
+                return
+            if old is not None and new is not None and uid_of(old) != uid_of(new):
+                follow(old, None)
+                old = None
+            follow(old, new)
+
+        return on_change
+
+    def secret_changed(self, old: Body | None, new: Body | None) -> None:
+        """A Secret of a served namespace changed: it is a request's, or an AppBinding's."""
+        secret = new or old
+        if secret is None or not self._open.is_set():
+            return
+        owners = [
+            o for body in (old, new) if body for o in body["metadata"].get("ownerReferences") or [] if o.get("kind") == ACCESS_REQUEST.kind
+        ]
+        namespace = key_of(secret).namespace
+        if owners:
+            if old is None or new is None or old.get("held") != new.get("held"):
+                self._add("requests", {Key(namespace, str(owner.get("name"))) for owner in owners})
+            return
+        if old is not None and new is not None and old["metadata"] == new["metadata"]:
+            return
+        self._secret_of_binding_changed(key_of(secret))
+
+    def service_changed(self, namespace: str, service: Service) -> None:
+        """A namespace is served now, or no more: everything in it is looked at."""
+        del service
+        for resource in (SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST, APP_BINDING):
+            self._add(QUEUES[resource], (key_of(obj) for obj in self._objects.store(resource).all(namespace)))
+        for binding in self._objects.store(APP_BINDING).all(namespace):
+            self._users(key_of(binding))
+
+    def catalogue_changed(self, role: Key) -> None:
+        """A role is another one now: its requests may show another digest."""
+        self._add("requests", (key_of(obj) for obj in self._objects.store(ACCESS_REQUEST) if _role_of(obj) == role))
+
+    def _binding_changed(self, old: Body | None, new: Body | None) -> None:
+        if old is not None and new is not None and not _worth_a_look(old, new):
+            return
+        key = key_of(new or old or {})
+        self._queues["appbindings"].add(key)
+        if old is None or new is None or old.get("spec") != new.get("spec"):
+            self._users(key)
+
+    def _engine_changed(self, old: Body | None, new: Body | None) -> None:
+        obj = new or old or {}
+        self._looked_after(old, new)
+        if old is None or new is None or _worth_a_look(old, new):
+            self._queues["engines"].add(key_of(obj))
+            self._bindings_of(old, new)
+        if old is None or new is None or key_and_status(old) != key_and_status(new) or _deleting(old) != _deleting(new):
+            paths = {status_of(o).get("path") or (o.get("spec") or {}).get("path") for o in (old, new) if o}
+            self._add("roles", (key_of(role) for role in self._objects.store(POSTGRES_ROLE) if _mount_of(role) in paths or None in paths))
+
+    def _role_changed(self, old: Body | None, new: Body | None) -> None:
+        self._looked_after(old, new)
+        if old is None or new is None or _worth_a_look(old, new):
+            self._queues["roles"].add(key_of(new or old or {}))
+            self._bindings_of(old, new)
+
+    def _request_changed(self, old: Body | None, new: Body | None) -> None:
+        self._looked_after(old, new)
+        if new is None and old is not None:
+            self._requests.vanished(old)
+        if old is None or new is None or _worth_a_look(old, new) or _decisions(old) != _decisions(new):
+            self._queues["requests"].add(key_of(new or old or {}))
+
+    def _looked_after(self, old: Body | None, new: Body | None) -> None:
+        if new is not None:
+            self._namespaces.want(key_of(new).namespace)
+        elif old is not None and not self._in_use(key_of(old).namespace):
+            self._namespaces.leave(key_of(old).namespace)
+
+    def _in_use(self, namespace: str) -> bool:
+        return any(self._objects.store(resource).all(namespace) for resource in (SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST, APP_BINDING))
+
+    def _bindings_of(self, *objs: Body | None) -> None:
+        self._add("appbindings", {key for obj in objs if obj is not None for key in self._bindings.used_by(obj)})
+
+    def _secret_of_binding_changed(self, secret: Key) -> None:
+        for binding in self._objects.store(APP_BINDING).all(secret.namespace):
+            if secret.name in self._bindings.secrets_of(binding):
+                self._queues["appbindings"].add(key_of(binding))
+                self._users(key_of(binding))
+
+    def _users(self, binding: Key) -> None:
+        for resource, key in self._bindings.users(binding):
+            self._queues[QUEUES[resource]].add(key)
+
+    def _add(self, queue: str, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._queues[queue].add(key)
+
+
+def _worth_a_look(old: Body, new: Body) -> bool:
+    """Whether something changed that is not an own write: spec, annotations, deletion, or our finalizer taken off by somebody."""
+    a, b = old["metadata"], new["metadata"]
+    if a.get("generation") != b.get("generation") or _deleting(old) != _deleting(new) or a.get("annotations") != b.get("annotations"):
+        return True
+    if old.get("spec") != new.get("spec"):
+        return True
+    others = [[name for name in meta.get("finalizers") or [] if name != FINALIZER] for meta in (a, b)]
+    return others[0] != others[1] or (has_finalizer(old) and not has_finalizer(new))
+
+
+def _deleting(obj: Body) -> object:
+    return obj["metadata"].get("deletionTimestamp")
+
+
+def _decisions(obj: Body) -> list[Body]:
+    return [condition for condition in conditions_of(obj) if is_decision(condition)]
+
+
+def _role_of(obj: Body) -> Key:
+    ref = (obj.get("spec") or {}).get("roleRef") or {}
+    return Key(str(ref.get("namespace") or key_of(obj).namespace), str(ref.get("name", "")))
+
+
+def _mount_of(role: Body) -> str:
+    return str((role.get("spec") or {}).get("path") or "database")

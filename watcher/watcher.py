@@ -1,0 +1,225 @@
+"""All parts of the watcher put together: stores, queues, workers, and which change brings which object back into which queue."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.common import logs
+from watcher.adopters import Adopters, Wish
+from watcher.api import Api
+from watcher.appbindings import Bindings
+from watcher.backoff import Backoff
+from watcher.controller import Controller
+from watcher.engines import Engines
+from watcher.events import Recorder
+from watcher.feed import Feed, Handlers
+from watcher.informer import Informer, Pace
+from watcher.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE, Key, Resource
+from watcher.logins import Logins
+from watcher.namespaces import Namespaces
+from watcher.objects import Objects
+from watcher.patience import Patience
+from watcher.peers import Peers
+from watcher.publish import Publisher
+from watcher.report import Reporter
+from watcher.request_report import RequestReporter
+from watcher.requests import Requests
+from watcher.resources import Cluster
+from watcher.roles import Roles
+from watcher.router import Router
+from watcher.store import Store
+from watcher.targets import ServiceAddresses
+from watcher.workqueue import WorkQueue
+
+LOG = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator may set, and what tests set otherwise.
+
+    Attributes:
+        cluster: Which cluster this is.
+        addresses: Services that are reached elsewhere than at their names.
+        audience: Audience of ServiceAccount tokens; empty for the API server's own.
+        abandon_after_s: How long a deletion waits where Vault answers but lets nobody in.
+        resync_s: Every object is looked at again after so long, whatever happens.
+        workers: Threads of each kind.
+        beside: Threads for work beside a worker's own.
+        watch_s: Longest time of one watch.
+        refused_cap_s: Longest pause between two looks at a namespace that is not served.
+    """
+
+    cluster: Cluster
+    addresses: ServiceAddresses = field(default_factory=dict)
+    audience: str = ""
+    abandon_after_s: float = 120.0
+    resync_s: float = 300.0
+    workers: Mapping[str, int] = field(default_factory=lambda: {"requests": 12, "engines": 4, "roles": 4, "appbindings": 2, "adopters": 2})
+    beside: int = 16
+    watch_s: float = 60.0
+    refused_cap_s: float = 8.0
+
+    @property
+    def connections(self) -> int:
+        """How many threads call Kubernetes at once, at most; watches not counted."""
+        return sum(self.workers.values()) + self.beside + 2
+
+
+class Watcher:
+    """The whole of it.
+
+    Args:
+        api: Kubernetes.
+        peers: The services.
+        settings: Its settings.
+    """
+
+    def __init__(self, api: Api, peers: Peers, settings: Settings) -> None:
+        self._api, self._settings = api, settings
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._beside = ThreadPoolExecutor(settings.beside, thread_name_prefix="beside")
+        self.queues: dict[str, WorkQueue[Any]] = {name: WorkQueue(self._backoff(0.02, 60.0)) for name in settings.workers}
+        self.router = Router(self.queues)
+        self._stores = {resource: Store(on_change=self.router.changed(resource)) for resource in _KINDS}
+        self._objects = Objects(api, self._stores)
+        self.events = Recorder(api, now=_now)
+        self.namespaces = Namespaces(
+            api,
+            pace=self._pace(self._backoff(0.2, settings.refused_cap_s)),
+            on_secret=self.router.secret_changed,
+            on_service=self.router.service_changed,
+            start=self._start_informer,
+        )
+        self._build(peers)
+        self._informers = [
+            Informer(api, resource, store, pace=self._pace(self._backoff(0.1, 30.0))) for resource, store in self._stores.items()
+        ]
+
+    def _build(self, peers: Peers) -> None:
+        settings, objects, cluster = self._settings, self._objects, self._settings.cluster
+        logins = Logins(self._api, objects, cluster=cluster, addresses=settings.addresses, audience=settings.audience, clock=time.monotonic)
+        patience = Patience(time.monotonic, abandon_after_s=settings.abandon_after_s)
+        bindings = Bindings(objects=objects, logins=logins, peers=peers, events=self.events)
+        common: dict[str, Any] = {
+            "objects": objects, "logins": logins, "bindings": bindings, "peers": peers, "patience": patience, "cluster": cluster,
+        }  # fmt: skip
+        engines = Engines(**common, reporter=self._reporter(SECRET_ENGINE, "secret engine is ready to use"))
+        roles = Roles(**common, reporter=self._reporter(POSTGRES_ROLE, "role is ready to use"), on_catalogue=self.router.catalogue_changed)
+        requests = Requests(
+            objects=objects,
+            publisher=Publisher(self._api, self.namespaces, self._beside),
+            peers=peers,
+            reporter=RequestReporter(objects=objects, events=self.events, now=_now),
+            patience=patience,
+            cluster=cluster,
+            clock=time.monotonic,
+        )
+        adopters = Adopters(logins=logins, peers=peers)
+        self.router.connect(objects=objects, namespaces=self.namespaces, bindings=bindings, requests=requests, roles=roles)
+        work: dict[str, Callable[[Any], Any]] = {
+            "requests": requests.reconcile,
+            "engines": engines.reconcile,
+            "roles": roles.reconcile,
+            "appbindings": bindings.reconcile,
+            "adopters": adopters.reconcile,
+        }
+        self.controllers = [
+            Controller(name, self.queues[name], reconcile, workers=settings.workers[name]) for name, reconcile in work.items()
+        ]
+        self.feed = Feed(peers, self._handlers(bindings, requests, adopters), backoff=self._backoff(0.1, 5.0))
+
+    def start(self) -> None:
+        """Start everything. Reconciling begins when all four kinds are listed, so that nothing is decided on half of what there is."""
+        for informer in self._informers:
+            self._start_informer(informer, self._stop)
+        self._run("events", lambda: self.events.run(self._stop))
+        self._run("begin", self._begin)
+
+    def stop(self) -> None:
+        """End everything: what is in hand is finished, at most some seconds."""
+        self._stop.set()
+        self.namespaces.close()
+        for controller in self.controllers:
+            controller.stop(5.0)
+        self._beside.shutdown(wait=False, cancel_futures=True)
+
+    def alive(self) -> bool:
+        """Whether no thread has died."""
+        return all(controller.alive() for controller in self.controllers)
+
+    def counts(self) -> dict[str, int]:
+        """How many objects are known of each kind."""
+        return {resource.kind: len(store) for resource, store in self._stores.items()}
+
+    def ready(self) -> bool:
+        """Whether all kinds are listed and access' feed has answered."""
+        return all(informer.synced.is_set() for informer in self._informers) and self.feed.answered.is_set()
+
+    def _begin(self) -> None:
+        for informer in self._informers:
+            while not informer.synced.wait(0.5):
+                if self._stop.is_set():
+                    return
+        self.router.open()
+        for controller in self.controllers:
+            controller.start()
+        self._run("feed", lambda: self.feed.run(self._stop))
+        self._run("resync", self._resync)
+        LOG.info("started", objects={resource.plural: len(store) for resource, store in self._stores.items()})
+
+    def _resync(self) -> None:
+        while not self._stop.wait(self._settings.resync_s):
+            self.router.all(low=True)
+
+    def _handlers(self, bindings: Bindings, requests: Requests, adopters: Adopters) -> Handlers:
+        def adopter(wish: Wish) -> None:
+            self.queues["adopters"].add(adopters.wish(wish))
+
+        def login(ref: Any) -> None:
+            key = Key(ref.namespace, ref.name)
+            bindings.needs_login(key)
+            self.queues["appbindings"].add(key)
+
+        return Handlers(
+            request=lambda ref: self.queues["requests"].add(requests.heard(ref)) if self._is_own(ref) else None,
+            adopter=adopter,
+            login=login,
+            restarted=self.router.restarted,
+        )
+
+    def _is_own(self, ref: Any) -> bool:
+        own = self._settings.cluster
+        return bool(ref.namespace) and (ref.cluster, ref.cluster_uid) == (own.name, own.uid)
+
+    def _reporter(self, resource: Resource, ready: str) -> Reporter:
+        return Reporter(resource, objects=self._objects, events=self.events, ready=ready, now=_now)
+
+    def _pace(self, backoff: Backoff) -> Pace:
+        return Pace(backoff=backoff, random=random.random, watch_s=self._settings.watch_s)
+
+    def _backoff(self, base_s: float, cap_s: float) -> Backoff:
+        return Backoff(base_s=base_s, cap_s=cap_s, random=random.random)
+
+    def _start_informer(self, informer: Informer, stop: threading.Event) -> None:
+        self._run("informer", lambda: informer.run(stop))
+
+    def _run(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+
+_KINDS: Iterable[Resource] = (APP_BINDING, SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
