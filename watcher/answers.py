@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2
+from leasegate.types.v1 import types_pb2
 from services.common.durations import go_duration
 from watcher.kinds import Body
 from watcher.status import Fact, timestamp
@@ -42,8 +43,16 @@ def standing(request: request_pb2.AccessRequest) -> Standing:
         phase=_PHASES.get(request.approval, "WaitingForApproval"),
         digest=request.digest,
         lease=lease_status(request.lease) if request.HasField("lease") else None,
-        facts=[Fact(c.type, status=c.status, reason=c.reason, message=c.message, warning=True) for c in request.conditions],
+        facts=[_fact(condition) for condition in request.conditions],
     )
+
+
+def _fact(condition: types_pb2.Condition) -> Fact:
+    """Good news is no warning, and what lasts for a moment only is no news."""
+    warning: bool | None = condition.type != "Available" or not condition.status
+    if condition.reason == "IssuingCredential":
+        warning = None
+    return Fact(condition.type, status=condition.status, reason=condition.reason, message=condition.message, warning=warning)
 
 
 def lease_status(lease: lease_pb2.Lease) -> Body:

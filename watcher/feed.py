@@ -74,12 +74,15 @@ class Feed:
             self._take(answer)
         except LeasegateError as err:
             self._failures += 1
-            LOG.info("feed interrupted", reason=err.reason, error=err.message, failures=self._failures)
-            return max(self._backoff.pause_s(self._failures), 0.0)
+            if self._failures == 1:  # else each second of an outage is a line
+                LOG.info("feed interrupted", reason=err.reason, error=err.message)
+            return self._backoff.pause_s(self._failures)
         except Exception:  # one change that makes something go wrong must not end all others
             self._failures += 1
             LOG.exception("feed failed")
             return self._backoff.pause_s(self._failures)
+        if self._failures or not self.answered.is_set():
+            LOG.info("feed followed", ledger=self._ledger)
         self._failures = 0
         self.answered.set()
         return answer.next_poll_after.ToTimedelta().total_seconds()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
-from typing import NoReturn, TypeAlias
+from typing import NoReturn
 
 from leasegate.access.v1 import lease_pb2
 from services.common.errors import Superseded
@@ -17,8 +17,6 @@ from watcher.kinds import ROLE, ROLE_BINDING, SECRET, Body, Key, Resource, key_o
 from watcher.namespaces import Namespaces, Service
 from watcher.outcome import Waiting, not_served, refused
 
-Reading: TypeAlias = list[tuple[Resource, Future[None]]]
-"""Role and RoleBinding on their way."""
 REMOVED = ((SECRET, credentials.secret_name), (ROLE, credentials.reader_name), (ROLE_BINDING, credentials.reader_name))
 
 
@@ -104,25 +102,15 @@ class Publisher:
         except KubeError as err:
             raise_not_written(err, SECRET, key_of(obj).namespace)
 
-    def start_reading(self, obj: Body) -> Reading:
-        """Begin to make or restore Role and RoleBinding, for ``finish_reading``."""
-        wanted = ((ROLE, credentials.role_body(obj)), (ROLE_BINDING, credentials.binding_body(obj)))
-        return [(resource, self._beside.submit(self._restore, resource, obj, body)) for resource, body in wanted]
+    def start_reading(self, obj: Body) -> Future[None]:
+        """Begin to make or restore Role and RoleBinding beside other work.
 
-    def finish_reading(self, obj: Body, work: Reading) -> None:
-        """Wait for what ``start_reading`` began.
-
-        Raises:
+        The future raises:
             Foreign: A name is taken.
             Waiting: The namespace is not served, or is being deleted.
             NotWritten: Kubernetes failed.
         """
-        wait([each for _, each in work])
-        for resource, each in work:
-            try:
-                each.result()
-            except KubeError as err:
-                raise_not_written(err, resource, key_of(obj).namespace)
+        return self._beside.submit(self._write_reading, obj)
 
     def remove(self, obj: Body) -> None:
         """Remove all three, beside one another.
@@ -137,6 +125,14 @@ class Publisher:
         wait(work)
         for each in work:
             each.result()
+
+    def _write_reading(self, obj: Body) -> None:
+        # One after the other: the API server looks at the Role when it checks that its RoleBinding gives nobody more than the watcher has.
+        for resource, body in ((ROLE, credentials.role_body(obj)), (ROLE_BINDING, credentials.binding_body(obj))):
+            try:
+                self._restore(resource, obj, body)
+            except KubeError as err:
+                raise_not_written(err, resource, key_of(obj).namespace)
 
     def _secret(self, obj: Body) -> Body | None:
         return self._namespaces.secret(Key(key_of(obj).namespace, credentials.secret_name(obj)))

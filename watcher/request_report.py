@@ -45,7 +45,7 @@ class RequestReporter:
         facts = list(standing.facts)
         if held and standing.lease:
             fields = {"lease": standing.lease, "secret": {"name": secret_name(obj)}, "attempt": held}
-            facts.append(ISSUED)
+            facts += [] if any(fact.type == "Available" for fact in facts) else [ISSUED]
         self._write(obj, _fields(obj, standing) | fields, facts)
 
     def issued(self, obj: Body, standing: Standing, *, attempt: int, rotated: bool) -> None:

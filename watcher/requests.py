@@ -128,7 +128,7 @@ class Requests:
         credential = self._peers.holder.ClaimCredential(request).credential
         self._publisher.write_secret(obj, credential)
         self._reporter.issued(obj, self._acknowledge(obj, credential.attempt), attempt=credential.attempt, rotated=bool(held))
-        self._publisher.finish_reading(obj, reading)
+        reading.result()
         self._looked[uid_of(obj)] = self._clock()
 
     def _acknowledge(self, obj: Body, attempt: int) -> Standing:
@@ -139,7 +139,7 @@ class Requests:
         """The Secret is as it should be: so are Role and RoleBinding, which anybody may have edited."""
         self._reporter.stands(obj, now, held=held)
         if held and now.lease and self._clock() - self._looked.get(uid_of(obj), -LOOK_S) >= LOOK_S:
-            self._publisher.finish_reading(obj, self._publisher.start_reading(obj))
+            self._publisher.start_reading(obj).result()
             self._looked[uid_of(obj)] = self._clock()
 
     def _failed(self, obj: Body, err: LeasegateError, now: Standing | None) -> Outcome:

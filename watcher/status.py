@@ -59,9 +59,8 @@ def merged(
     found = {name: value for name, value in status.items() if name not in fields}
     found |= {name: value for name, value in fields.items() if value is not None}
     conditions = _conditions(status.get("conditions") or [], facts, complete=complete, now=timestamp(now), generation=generation)
-    if conditions or "conditions" in status:
-        found["conditions"] = conditions
-    return found
+    found.pop("conditions", None)
+    return found | ({"conditions": conditions} if conditions else {})
 
 
 def news(status: Body, facts: Sequence[Fact]) -> list[Fact]:

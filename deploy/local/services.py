@@ -35,7 +35,7 @@ _ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "access": {
         "leasegate.access.v1.WatcherService": ("watcher",),
         "leasegate.access.v1.OperatorService": ("operator",),
-        "leasegate.access.v1.RequesterService": ("alice",),
+        "leasegate.access.v1.RequesterService": ("watcher", "alice"),
         "leasegate.access.v1.ApproverService": ("bob",),
     },
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -32,7 +31,9 @@ OTHER = "system:serviceaccount:demo:default"
 class Stack(Protocol):
     """What the story needs of the local stack."""
 
-    postgres_url: str
+    @property
+    def postgres_url(self) -> str:
+        """URL of the superuser."""
 
     def environment(self) -> dict[str, str]:
         """PATH, KUBECONFIG, VAULT_ADDR, VAULT_TOKEN and VAULT_CACERT as ``make up`` prints them."""
@@ -61,7 +62,7 @@ class Shell:
             line,
             shell=True,
             cwd=REPOSITORY,
-            env=os.environ | self.stack.environment(),
+            env=self.stack.environment(),
             text=True,
             capture_output=True,
             timeout=120,
@@ -282,7 +283,7 @@ class Story:
         deny = self._commands[21].line
         return [
             Step("The login is refused after the delete, and nothing is left of it", lambda: "", gone),
-            Step(f"$ {deny} (the guide has deleted the request by now)", lambda: self.shell.refused(deny, "not found"), lambda: ""),
+            Step(f"$ {deny} (the guide has deleted the request by now)", lambda: self.shell.refused(deny, "there is no databaseaccessrequest"), lambda: ""),
         ]
 
     def _denied(self) -> list[Step]:

@@ -19,7 +19,7 @@ from services.common.rpc.server import serve
 from services.common.vault.own import OwnLogins, OwnLoginsError
 
 
-class Span(click.ParamType):
+class Span(click.ParamType[float]):
     """A span of time, such as 5m; seconds for the program."""
 
     name = "DURATION"

@@ -1,7 +1,7 @@
 """Undoing an attempt whose outcome is not known: its login, if there is one, is adopted and dropped (design, section 5).
 
-A token of the attempt's display name reads an adopter role, which gives Vault a lease on that very user name; the end of that lease drops the
-login. That happens twice, with Vault's ``default_max_request_duration`` between, after which no read that began before is still under way.
+A token of the attempt's display name reads an adopter role, which gives Vault a lease on that very user name; the end of that lease drops
+the login. That happens twice, with Vault's ``default_max_request_duration`` between, after which no earlier read is still under way.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Undoing:
         crash.point("undo.first")
 
     def _close(self, vault: Vault, made: _Round) -> None:
-        """After the second adoption no login is left. The leases that are known are ended by id, so that none outlives its login in Vault."""
+        """After the second adoption no login is left. Leases that are known are ended by id, so that none outlives its login in Vault."""
         known = [each.lease_id for each in made.earlier if each.lease_id and each.done_at is None]
         for lease_id in (*known, made.attempt.lease_id):
             if lease_id:

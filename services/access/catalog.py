@@ -1,4 +1,4 @@
-"""The catalogue: which roles there are to ask for and at which Vaults, as the watcher or the operator's file says. Nobody else names paths."""
+"""The catalogue: which roles there are and at which Vaults, as the watcher or the operator's file says. Nobody else names paths."""
 
 from __future__ import annotations
 

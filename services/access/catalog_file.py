@@ -1,4 +1,4 @@
-"""The operator's catalogue file: targets and roles for callers outside Kubernetes. Parsed once, at the start; what is wrong in it refuses the start."""
+"""The operator's catalogue file: targets and roles for callers outside Kubernetes. Read at the start, which a mistake in it refuses."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from services.common.vault.target import Target
 
 _TARGET_KEYS = {"name", "address", "vault_namespace", "ca_file", "insecure_skip_tls_verify", "server_name"}
 _ROLE_KEYS = {
-    "name", "target", "mount", "vault_role", "db_name", "creation_statements", "revocation_statements", "default_ttl", "max_ttl", "approvals",
-    "self_approval",
+    "name", "target", "mount", "vault_role", "db_name", "creation_statements", "revocation_statements", "default_ttl", "max_ttl",
+    "approvals", "self_approval",
 }  # fmt: skip
 _STATEMENTS = ("creation_statements", "revocation_statements")
 
 
 def read_catalog(path: Path) -> list[tuple[Target, Role]]:
-    """Read the operator's file::
+    """Read the operator's file.
+
+    It looks like this::
 
         targets:
           - {name: prod, address: https://vault.example:8200, ca_file: /etc/leasegate/vault-ca.crt}

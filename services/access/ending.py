@@ -1,4 +1,4 @@
-"""Ending attempts: what the durable revoke queue does with each. A login counts as gone only when Vault has said so for its lease, synchronously."""
+"""Ending attempts: what the durable queue does with each. A login is gone only when Vault has said so for its lease, synchronously."""
 
 from __future__ import annotations
 

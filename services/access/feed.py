@@ -1,7 +1,7 @@
 """The change feed: what the watcher should look at again, and whoever waits for one request.
 
-It lives in memory and begins anew with each process, as the watcher then says everything again; what the ledger holds (adopters) is announced
-from there. Nothing depends on it for safety: it only saves time.
+It lives in memory and begins anew with each process, as the watcher then says everything again; what the ledger holds (adopters) is
+announced from there. Nothing depends on it for safety: it only saves time.
 """
 
 from __future__ import annotations

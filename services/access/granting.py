@@ -1,4 +1,4 @@
-"""What decisions, roles and ends make of a request, within one transaction of the ledger. Whatever ends or supersedes does so to attempts at once."""
+"""What decisions, roles and ends make of a request and, in the same transaction, of its attempts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def digest_of(request: Request, role: Role | None) -> str:
 def reassess(tx: Tx, request: Request, role: Role | None) -> Request:
     """Bring a request in line with its decisions and its role; the same again changes nothing.
 
-    A denial ends everything. An approval that counts no longer sends the request back to pending: what was not acknowledged yet is ended, what is
-    in use runs on without being renewed.
+    A denial ends everything. An approval that counts no longer sends the request back to pending: what was not acknowledged yet is ended,
+    what is in use runs on without being renewed.
     """
     if request.ended:
         return request

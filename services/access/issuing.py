@@ -211,18 +211,17 @@ class Issuing:
 
     def _commit(self, vault: Vault, attempt: Attempt, token: Token, *, answer: Answer, asked_at: float) -> Issued:
         lease = _lease(attempt, token, answer, asked_at=asked_at)
+        fits, issued = answer.data.get("username") == attempt.login, None
         try:
             with self._ledger.write() as tx:
                 request = _request(tx, attempt.request)
-                fits = answer.data.get("username") == attempt.login
-                current = fits and request.approved and attempts.commit_lease(tx, attempt.id, **lease)
-                if current:
+                if fits and request.approved and attempts.commit_lease(tx, attempt.id, **lease):
                     self._note_issued(tx, request)
                     issued = Issued(attempts.get(tx, attempt.id), password=str(answer.data["password"]))
         except BaseException:  # not even a commit failed half-way may leave the login behind
             self._give_back(vault, attempt, token, answer.lease_id)
             raise
-        if not current:
+        if issued is None:
             crash.point("claim.refused")
             self._give_back(vault, attempt, token, answer.lease_id)
             raise _not_current(fits=fits)

@@ -15,7 +15,7 @@ _SQLSTATE = re.compile(r"SQLSTATE ([0-9A-Z]{2})[0-9A-Z]{3}")
 
 
 def revoke(vault: Vault, lease_id: str) -> None:
-    """Drop the login of a lease now: it is gone from PostgreSQL when this returns. A lease that Vault does not know is one that it has ended.
+    """Drop the login of a lease now: it is gone from PostgreSQL when this returns. A lease that Vault does not know, it has ended.
 
     Raises:
         LeasegateError: Vault or PostgreSQL refused or failed; the login may be there.

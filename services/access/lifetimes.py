@@ -60,6 +60,6 @@ def rotate_at(attempt: Attempt, *, overlap: float) -> float | None:
 
 
 def backoff_s(tries: int, *, spread: float) -> float:
-    """The pause after the ``tries``-th failure in a row: doubled each time, and jittered by ``spread`` (0 to 1) so that 1,000 failures part."""
+    """The pause after the ``tries``-th failure in a row: doubled each time, jittered by ``spread`` (0 to 1) so that failures part."""
     least, most = _BACKOFF_S
-    return min(most, least * 2 ** min(max(tries - 1, 0), 10)) * (0.5 + 0.5 * spread)
+    return min(most, least * 2.0 ** min(max(tries - 1, 0), 10)) * (0.5 + 0.5 * spread)

@@ -26,7 +26,7 @@ def new_attempt_id() -> str:
 
 
 def display_name(attempt_id: str, *, namespace: str, role: str) -> str:
-    """The display name of every token of an attempt, ``{namespace}-{role}-{attempt id}``, its front cut so that the login's name keeps the whole id.
+    """The display name of an attempt's tokens, ``{namespace}-{role}-{attempt id}``, its front cut so that the login keeps the whole id.
 
     Characters other than letters, digits and dashes become dashes, as in Vault.
     """

@@ -1,4 +1,4 @@
-"""Quiesce: before a mount or connection changes or goes, nothing more is issued there, and what remains is counted (design, sections 2 and 5)."""
+"""Quiesce: before a mount or connection changes or goes, nothing more is issued there, and what remains is counted (design, section 5)."""
 
 from __future__ import annotations
 

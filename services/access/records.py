@@ -1,4 +1,4 @@
-"""What the ledger holds, as the domain sees it: frozen values without any behaviour but reading. Times are seconds since 1970, spans seconds."""
+"""What the ledger holds, as the domain sees it: frozen values. Times are seconds since 1970, spans seconds."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Role:
     configured: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One wish for access.
 
@@ -151,20 +151,20 @@ class Request:
     subjects: tuple[Subject, ...]
     ttl_s: float | None
     requester: str
-    reason: str
+    reason: str = ""
     created_at: float
-    approval: Approval
-    digest: str
-    outdated: bool
-    last_number: int
-    due: bool
-    first_issued_at: float | None
-    ends_at: float | None
-    error_reason: str
-    error_message: str
-    tries: int
-    retry_at: float | None
-    work_at: float | None
+    approval: Approval = Approval.PENDING
+    digest: str = ""
+    outdated: bool = False
+    last_number: int = 0
+    due: bool = False
+    first_issued_at: float | None = None
+    ends_at: float | None = None
+    error_reason: str = ""
+    error_message: str = ""
+    tries: int = 0
+    retry_at: float | None = None
+    work_at: float | None = None
 
     @property
     def approved(self) -> bool:
@@ -198,7 +198,7 @@ class Decision:
     self_approved: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One try to issue a credential, and the credential's lease if it came to that.
 
@@ -234,24 +234,24 @@ class Attempt:
     default_ttl_s: float | None
     max_ttl_s: float | None
     login: str
-    accessor: str
-    token_ends_at: float | None
-    lease_id: str = field(repr=False)
-    lease_ttl_s: float
-    renewable: bool
+    accessor: str = ""
+    token_ends_at: float | None = None
+    lease_id: str = field(default="", repr=False)
+    lease_ttl_s: float = 0.0
+    renewable: bool = False
     begun_at: float
-    issued_at: float | None
-    acked_at: float | None
-    renewed_at: float | None
-    ends_at: float | None
-    max_ends_at: float | None
-    closed_at: float | None
-    renew_tries: int
-    finish: bool
-    tries: int
-    error: str
-    lane: Lane
-    work_at: float | None
+    issued_at: float | None = None
+    acked_at: float | None = None
+    renewed_at: float | None = None
+    ends_at: float | None = None
+    max_ends_at: float | None = None
+    closed_at: float | None = None
+    renew_tries: int = 0
+    finish: bool = False
+    tries: int = 0
+    error: str = ""
+    lane: Lane = Lane.ISSUE
+    work_at: float | None = None
 
     def over(self, now: float) -> bool:
         """Whether it is past its end."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from services.access import approval, crash, granting, naming
 from services.access.issuing import owned
 from services.access.ledger import answers, attempts, catalog, quiesced, requests
 from services.access.ledger.database import Ledger, Tx
-from services.access.records import Approval, Decision, Origin, Request, Role, Subject
+from services.access.records import Approval, Attempt, Decision, Origin, Request, Role, Subject
 from services.access.vaults import Vaults
 from services.access.view import View
 from services.common.errors import CallerNotAllowed, RoleNotFound
@@ -176,7 +177,7 @@ class Requests:
         opened, decided = attempts.open_of_many(tx, uids), requests.decisions_of_many(tx, uids)
         return [self._make(tx, request, opened[request.uid], decided[request.uid]) for request in found]
 
-    def _make(self, tx: Tx, request: Request, opened: Sequence[attempts.Attempt], decided: Sequence[Decision]) -> View:
+    def _make(self, tx: Tx, request: Request, opened: Sequence[Attempt], decided: Sequence[Decision]) -> View:
         role = catalog.role_of(tx, request)
         return View(
             request=request,
@@ -197,7 +198,7 @@ def _brings_news(desired: Desired, view: View) -> bool:
     return changed or bool(approval.unseen(desired.decisions, view.decisions, status_digest=desired.status_digest))
 
 
-def _spec(desired: Desired) -> dict[str, object]:
+def _spec(desired: Desired) -> dict[str, Any]:
     names = ("cluster", "cluster_uid", "namespace", "name", "generation", "role_namespace", "role_name", "subjects", "ttl_s", "requester")
     return {name: getattr(desired, name) for name in names}
 
@@ -222,13 +223,7 @@ def _wish(role: Role, *, requester: str, ttl_s: float | None) -> Desired:
 
 
 def _new(desired: Desired, *, owner: str, now: float, origin: Origin = Origin.KUBERNETES, reason: str = "") -> Request:
-    return Request(
-        uid=desired.uid, origin=origin, owner=owner, cluster=desired.cluster, cluster_uid=desired.cluster_uid, namespace=desired.namespace,
-        name=desired.name, generation=desired.generation, role_namespace=desired.role_namespace, role_name=desired.role_name,
-        subjects=desired.subjects, ttl_s=desired.ttl_s, requester=desired.requester, reason=reason, created_at=now, approval=Approval.PENDING,
-        digest="", outdated=False, last_number=0, due=False, first_issued_at=None, ends_at=None, error_reason="", error_message="", tries=0,
-        retry_at=None, work_at=None,
-    )  # fmt: skip
+    return Request(uid=desired.uid, origin=origin, owner=owner, reason=reason, created_at=now, **_spec(desired))
 
 
 def content(*parts: object) -> str:

@@ -1,4 +1,4 @@
-"""Which login is used at which Vault: the service's own where the operator configured one, else the team's that the watcher gave (design, section 4)."""
+"""Which login is used at which Vault: the service's own where there is one, else the team's that the watcher gave (design, section 4)."""
 
 from __future__ import annotations
 

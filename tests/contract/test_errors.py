@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 from leasegate.errors.v1.error_reason_pb2 import ErrorReason
 from services.common.errors import FieldViolation, LeasegateError, SpecInvalid

@@ -49,9 +49,9 @@ def test_write_read_delete(vault: Vault) -> None:
 
 
 def test_nothing_mounted_is_told_apart(vault: Vault) -> None:
-    for call in (lambda: vault.read("nowhere/roles/r"), lambda: vault.write("nowhere/roles/r"), lambda: vault.delete("nowhere/roles/r")):
+    for call in (vault.read, vault.write, vault.delete):
         with pytest.raises(NotThere) as nothing:
-            call()
+            call("nowhere/roles/r")
         assert nothing.value.no_mount
 
 

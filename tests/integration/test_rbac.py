@@ -83,6 +83,14 @@ class TestWatcher:
             assert watcher.call("GET", f"apis/engine.kubevault.com/v1alpha1/{kind}?limit=1")["kind"].endswith("List")
         assert watcher.call("GET", "apis/appcatalog.appscode.com/v1alpha1/appbindings?limit=1")["kind"] == "AppBindingList"
 
+    def test_it_follows_what_it_sees(self, admin: Kube, namespace: str) -> None:
+        can = Can(admin, user=WATCHER)
+        engine, catalog = "engine.kubevault.com", "appcatalog.appscode.com"
+        kinds = {"secretengines": engine, "postgresroles": engine, "databaseaccessrequests": engine, "appbindings": catalog, "secrets": ""}
+        for resource, group in kinds.items():
+            for verb in ("get", "list", "watch"):
+                assert can(verb, resource, group=group, namespace=namespace), f"{verb} {resource}"
+
     def test_it_writes_status_and_finalizers_of_an_unserved_namespace_too(self, admin: Kube, watcher: Kube, unserved: str) -> None:
         request = admin.create(a_request(unserved))
         assert watcher.patch(request, {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}})["metadata"]["finalizers"]
@@ -215,8 +223,9 @@ class TestPeople:
         role, can = who
         for verb in ("create", "update", "patch", "delete"):
             assert can(verb, "databaseaccessrequests", namespace=unserved) == (role in ("edit", "admin", "leasegate-requester"))
-        assert can("list", "databaseaccessrequests", namespace=unserved)
-        assert can("list", "postgresroles", namespace=unserved)
+        for resource in ("databaseaccessrequests", "postgresroles"):
+            for verb in ("get", "list", "watch"):
+                assert can(verb, resource, namespace=unserved), f"{verb} {resource}"
 
     def test_who_may_set_up_engines_and_roles(self, who: tuple[str, Can], unserved: str) -> None:
         role, can = who
@@ -228,7 +237,7 @@ class TestPeople:
 
     def test_only_approvers_decide_and_none_decides_for_himself(self, who: tuple[str, Can], unserved: str) -> None:
         role, can = who
-        for verb, subresource in (("patch", "status"), ("update", "status"), ("update", "approval")):
+        for verb, subresource in (("get", "status"), ("patch", "status"), ("update", "status"), ("update", "approval")):
             allowed = can(verb, "databaseaccessrequests", subresource=subresource, namespace=unserved)
             assert allowed == (role == "leasegate-approver"), f"{verb} {subresource}"
         for subresource in ("ownapproval", "issuance"):

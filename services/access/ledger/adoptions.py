@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import sqlalchemy as sa
 
 from services.access import naming
 from services.access.ledger.database import Tx
-from services.access.ledger.schema import adopters, adoptions, attempts
+from services.access.ledger.schema import adopters, adoptions, attempts, row_of
 from services.access.records import Adopter, AdopterState, Adoption, Attempt, State
 
 _table = adoptions.c
@@ -34,9 +36,9 @@ def commit(tx: Tx, attempt_id: str, *, adopter: str, accessor: str, after: int |
     state = tx.execute(sa.select(attempts.c.state).where(attempts.c.id == attempt_id)).scalar()
     if state is not State.UNDOING or (after is not None and newest(tx, attempt_id) != after):
         return None
-    columns = dict(attempt=attempt_id, adopter=adopter, accessor=accessor, second=after is not None, lease_id="", done_at=None)
-    done = tx.execute(adoptions.insert().values(**columns))
-    return Adoption(number=int(done.inserted_primary_key[0]), **columns)  # type: ignore[index, arg-type]
+    made = Adoption(number=0, attempt=attempt_id, adopter=adopter, accessor=accessor, second=after is not None, lease_id="", done_at=None)
+    done = tx.execute(adoptions.insert().values(**row_of(adoptions, made, without=("number",))))
+    return replace(made, number=int(done.inserted_primary_key[0]))  # type: ignore[index]
 
 
 def newest(tx: Tx, attempt_id: str) -> int | None:
@@ -72,7 +74,7 @@ def need(tx: Tx, attempt: Attempt, *, finish: bool) -> Adopter:
         error="",
     )
     _delete(tx, made)
-    tx.execute(adopters.insert().values(**{column: getattr(made, column) for column in adopters.c.keys()}))
+    tx.execute(adopters.insert().values(**row_of(adopters, made)))
     tx.adopters.add((made.name, made.target))
     return made
 

@@ -35,8 +35,8 @@ def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) 
 
 def keep(tx: Tx, *, caller: str, method: str, request_id: str, content: str, subject: str) -> None:
     """Remember that a call was carried out; ``subject`` is the id of the request or lease that it was about."""
-    values = dict(caller=caller, method=method, request_id=request_id, content=content, subject=subject, answered_at=tx.now)
-    tx.execute(answers.insert().values(**values))
+    call = {"caller": caller, "method": method, "request_id": request_id, "content": content}
+    tx.execute(answers.insert().values(**call, subject=subject, answered_at=tx.now))
 
 
 def prune(tx: Tx) -> None:

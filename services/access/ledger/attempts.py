@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from services.access import attempts as rules
 from services.access import naming
 from services.access.ledger.database import Tx
-from services.access.ledger.schema import attempts
+from services.access.ledger.schema import attempts, row_of
 from services.access.records import Attempt, Lane, Request, Role, State
 
 READING_ABANDONED_S = 150.0
@@ -55,13 +55,24 @@ def begin(tx: Tx, *, request: Request, role: Role, number: int, work_at: float |
     attempt_id = naming.new_attempt_id()
     display = naming.display_name(attempt_id, namespace=request.namespace, role=role.name)
     made = Attempt(
-        id=attempt_id, request=request.uid, number=number, state=State.NEW, grant=request.digest, role_digest=role.digest, target=role.target,
-        mount=role.mount, vault_role=role.vault_role, db_name=role.db_name, revocation_statements=role.revocation_statements,
-        default_ttl_s=role.default_ttl_s, max_ttl_s=role.max_ttl_s, login=naming.login_name(display), accessor="", token_ends_at=None,
-        lease_id="", lease_ttl_s=0, renewable=False, begun_at=tx.now, issued_at=None, acked_at=None, renewed_at=None, ends_at=None,
-        max_ends_at=None, closed_at=None, renew_tries=0, finish=False, tries=0, error="", lane=Lane.ISSUE, work_at=work_at,
-    )  # fmt: skip
-    tx.execute(attempts.insert().values(**{name: getattr(made, name) for name in _table.keys()}))
+        id=attempt_id,
+        request=request.uid,
+        number=number,
+        state=State.NEW,
+        grant=request.digest,
+        role_digest=role.digest,
+        target=role.target,
+        mount=role.mount,
+        vault_role=role.vault_role,
+        db_name=role.db_name,
+        revocation_statements=role.revocation_statements,
+        default_ttl_s=role.default_ttl_s,
+        max_ttl_s=role.max_ttl_s,
+        login=naming.login_name(display),
+        begun_at=tx.now,
+        work_at=work_at,
+    )
+    tx.execute(attempts.insert().values(**row_of(attempts, made)))
     tx.wake(work_at)
     return made
 
@@ -91,7 +102,7 @@ def commit_reading(tx: Tx, attempt_id: str, *, accessor: str, replacing: bool = 
         replacing: Whether this is also the commit of the accessor; else the ledger must hold the same one.
         token_ends_at: With ``replacing``, the end of that token.
     """
-    committed = dict(accessor=accessor, token_ends_at=token_ends_at) if replacing else {}
+    committed: dict[str, Any] = {"accessor": accessor, "token_ends_at": token_ends_at} if replacing else {}
     states = (State.NEW, State.TOKEN) if replacing else (State.TOKEN,)
     same = () if replacing else (_table.accessor == accessor,)
     work_at = tx.now + READING_ABANDONED_S
@@ -103,8 +114,9 @@ def commit_lease(
 ) -> bool:
     """The credential's lease is known: `issued`. Refused if the attempt was ended or is being undone meanwhile."""
     tx.wake(ends_at)
-    lease = dict(lease_id=lease_id, lease_ttl_s=ttl_s, renewable=renewable, ends_at=ends_at, max_ends_at=max_ends_at, issued_at=issued_at)
-    return _move(tx, attempt_id, State.READING, to=State.ISSUED, lane=Lane.REVOKE, work_at=ends_at, **lease)
+    lease: dict[str, Any] = {"lease_id": lease_id, "lease_ttl_s": ttl_s, "renewable": renewable}
+    times: dict[str, Any] = {"ends_at": ends_at, "max_ends_at": max_ends_at, "issued_at": issued_at}
+    return _move(tx, attempt_id, State.READING, to=State.ISSUED, lane=Lane.REVOKE, work_at=ends_at, **lease, **times)
 
 
 def activate(tx: Tx, attempt: Attempt, *, work_at: float) -> bool:
@@ -173,20 +185,26 @@ def put_off(tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: 
         failed: Whether this counts as a failure in a row.
         finish: Whether our own statements have to drop the login.
     """
-    change = dict(work_at=until, error=error) | (dict(tries=_table.tries + 1) if failed else {}) | (dict(finish=True) if finish else {})
+    change: dict[str, Any] = {"work_at": until, "error": error}
+    if failed:
+        change["tries"] = _table.tries + 1
+    if finish:
+        change["finish"] = True
     _update(tx, attempt.id, (attempt.state,), (), change)
     tx.wake(until)
 
 
 def prolong(tx: Tx, attempt_id: str, *, ttl_s: float, ends_at: float, max_ends_at: float | None) -> bool:
     """Vault prolonged the lease of an active attempt."""
-    change = dict(lease_ttl_s=ttl_s, ends_at=ends_at, max_ends_at=max_ends_at, renewed_at=tx.now, renew_tries=0)
-    return _update(tx, attempt_id, (State.ACTIVE,), (), change)
+    times = {"ends_at": ends_at, "max_ends_at": max_ends_at, "renewed_at": tx.now}
+    return _update(tx, attempt_id, (State.ACTIVE,), (), {"lease_ttl_s": ttl_s, "renew_tries": 0, **times})
 
 
 def schedule(tx: Tx, attempt_id: str, *, work_at: float | None, lane: Lane = Lane.RENEW, renew_failed: bool = False) -> None:
     """Say when a worker has to look at an active attempt again."""
-    change = dict(work_at=work_at, lane=lane) | (dict(renew_tries=_table.renew_tries + 1) if renew_failed else {})
+    change: dict[str, Any] = {"work_at": work_at, "lane": lane}
+    if renew_failed:
+        change["renew_tries"] = _table.renew_tries + 1
     _update(tx, attempt_id, (State.ACTIVE,), (), change)
     tx.wake(work_at)
 
@@ -228,8 +246,8 @@ def page(tx: Tx, *states: State, after: tuple[float, str] | None, limit: int) ->
 
 def count_by_state(tx: Tx) -> dict[State, int]:
     """How many there are in each state but `closed`."""
-    found = tx.execute(sa.select(_table.state, sa.func.count()).where(_table.state != State.CLOSED).group_by(_table.state))
-    return {row[0]: row[1] for row in found}
+    found = tx.execute(sa.select(_table.state, sa.func.count().label("number")).where(_table.state != State.CLOSED).group_by(_table.state))
+    return {row.state: row.number for row in found}
 
 
 def _move(tx: Tx, attempt_id: str, *states: State, to: State, where: Sequence[sa.ColumnElement[bool]] = (), **columns: Any) -> bool:
@@ -237,7 +255,7 @@ def _move(tx: Tx, attempt_id: str, *states: State, to: State, where: Sequence[sa
     forbidden = [state for state in states if to not in rules.ALLOWED[state]]
     if forbidden:
         raise ValueError(f"no rule leads from {', '.join(forbidden)} to {to}")
-    return _update(tx, attempt_id, states, where, dict(state=to, **columns))
+    return _update(tx, attempt_id, states, where, {"state": to, **columns})
 
 
 def _update(tx: Tx, attempt_id: str, states: Sequence[State], where: Sequence[sa.ColumnElement[bool]], columns: dict[str, Any]) -> bool:

@@ -7,13 +7,13 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
-from services.access.ledger.schema import roles, targets
+from services.access.ledger.schema import roles, row_of, targets
 from services.access.records import Request, Role, TargetRow
 
 
 def put_target(tx: Tx, target: TargetRow) -> TargetRow:
     """Take a Vault into the ledger, or what is new about a known one; ``target.id`` is ignored."""
-    columns = {name: getattr(target, name) for name in targets.c.keys() if name != "id"}
+    columns = row_of(targets, target, without=("id",))
     known = find_target(tx, target.cluster, target.namespace, target.name, target.key_digest)
     if known is None:
         done = tx.execute(targets.insert().values(**columns))
@@ -38,7 +38,7 @@ def target(tx: Tx, number: int) -> TargetRow:
 
 def put_role(tx: Tx, role: Role) -> Role:
     """Take a role into the catalogue, or its new definition; ``role.id`` is ignored."""
-    columns = {name: getattr(role, name) for name in roles.c.keys() if name != "id"}
+    columns = row_of(roles, role, without=("id",))
     known = find_role(tx, role.cluster, role.cluster_uid, role.namespace, role.name)
     if known is None:
         done = tx.execute(roles.insert().values(**columns))

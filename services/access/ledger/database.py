@@ -1,6 +1,6 @@
 """Opening the ledger's file, keeping everybody else off it, and transactions.
 
-A file that cannot be trusted is refused with a sentence that says what to do, never replaced: a lost ledger must not look like a first start.
+A file that cannot be trusted is refused with a sentence that says why, never replaced: a lost ledger must not look like a first start.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Tx:
 
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
         """Run one statement."""
-        return self.connection.execute(statement, parameters)  # type: ignore[return-value]
+        return self.connection.execute(statement, parameters)
 
 
 Listener = Callable[[Tx], None]

@@ -1,11 +1,11 @@
-"""Places where nothing is issued: a mount, or one connection of it. A place is known by the server's address, so that two names for one Vault are one place."""
+"""Places where nothing is issued: a mount, or one connection of it; known by the server's address, whatever names it has."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
-from services.access.ledger.schema import attempts, quiesced, roles, targets
+from services.access.ledger.schema import attempts, quiesced, roles, row_of, targets
 from services.access.records import Attempt, Quiesced, Role, State
 
 
@@ -52,4 +52,4 @@ def _is(place: Quiesced) -> list[sa.ColumnElement[bool]]:
 
 
 def _columns(place: Quiesced) -> dict[str, str]:
-    return {name: getattr(place, name) for name in quiesced.c.keys()}
+    return row_of(quiesced, place)

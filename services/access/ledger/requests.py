@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
-from services.access.ledger.schema import decisions, requests
+from services.access.ledger.schema import decisions, requests, row_of
 from services.access.records import Approval, Decision, Request, Role
 
 _table = requests.c
@@ -32,7 +32,7 @@ def find_many(tx: Tx, uids: Sequence[str]) -> list[Request]:
 
 def insert(tx: Tx, request: Request) -> None:
     """A new request."""
-    tx.execute(requests.insert().values(**{name: getattr(request, name) for name in _table.keys()}))
+    tx.execute(requests.insert().values(**row_of(requests, request)))
     tx.changed.add(request.uid)
 
 
@@ -51,7 +51,7 @@ def note(tx: Tx, uid: str, **changes: Any) -> None:
 def decisions_of(tx: Tx, uid: str) -> list[Decision]:
     """The decisions on a request, oldest first."""
     columns = [decisions.c[name] for name in _DECISION]
-    return [Decision(*row) for row in tx.execute(sa.select(*columns).where(decisions.c.request == uid).order_by(decisions.c.id))]
+    return [Decision(**row._mapping) for row in tx.execute(sa.select(*columns).where(decisions.c.request == uid).order_by(decisions.c.id))]
 
 
 def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
@@ -59,7 +59,7 @@ def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
     found: dict[str, list[Decision]] = {uid: [] for uid in uids}
     columns = [decisions.c[name] for name in _DECISION]
     for row in tx.execute(sa.select(decisions.c.request, *columns).where(decisions.c.request.in_(uids)).order_by(decisions.c.id)):
-        found[row[0]].append(Decision(*row[1:]))
+        found[row.request].append(Decision(**{name: getattr(row, name) for name in _DECISION}))
     return found
 
 

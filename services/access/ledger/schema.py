@@ -1,4 +1,4 @@
-"""The tables. Their history is in ``migrations``; a test compares the two. Columns are named as the fields of ``services.access.records``."""
+"""The tables. Their history is in ``migrations``; a test compares the two. Columns are named as in ``services.access.records``."""
 
 from __future__ import annotations
 
@@ -80,6 +80,11 @@ class Subjects(sa.types.TypeDecorator[tuple[Subject, ...]]):
     def process_result_value(self, value: Any, dialect: Dialect) -> tuple[Subject, ...]:
         """Read a list of objects."""
         return tuple(Subject(**each) for each in value or ())
+
+
+def row_of(table: sa.Table, record: object, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The columns of a record, but for some that the database gives."""
+    return {column.name: getattr(record, column.name) for column in table.columns if column.name not in without}
 
 
 def _text(name: str, default: str | None = None) -> sa.Column[str]:

@@ -22,7 +22,7 @@ class Job(NamedTuple):
 def due(tx: Tx, *, busy: Collection[str], renews: bool) -> Job | None:
     """The most urgent piece of work that is due and that nobody is at.
 
-    Revoke goes before first issue, that before renew, that before repair; a renewal with less than a quarter of its TTL left goes before all.
+    Revoke goes before first issue, that before renew, that before repair; a renewal with less than a quarter of its TTL left before all.
 
     Args:
         tx: Transaction.
@@ -56,5 +56,7 @@ def next_at(tx: Tx) -> float | None:
 
 def depth(tx: Tx) -> dict[Lane, int]:
     """How much is due, by lane."""
-    found = tx.execute(sa.select(attempts.c.lane, sa.func.count()).where(attempts.c.work_at <= tx.now).group_by(attempts.c.lane))
-    return {row[0]: row[1] for row in found}
+    found = tx.execute(
+        sa.select(attempts.c.lane, sa.func.count().label("number")).where(attempts.c.work_at <= tx.now).group_by(attempts.c.lane)
+    )
+    return {row.lane: row.number for row in found}

@@ -8,7 +8,7 @@ import binascii
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from leasegate.access.v1 import approval_pb2, request_pb2, watcher_service_pb2
+from leasegate.access.v1 import approval_pb2, requester_service_pb2, watcher_service_pb2
 from leasegate.roles.v1 import role_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.access.catalog import TargetName
@@ -56,13 +56,13 @@ def seconds(span: Duration, *, field: str, least: float = 0.0) -> float:
     return found
 
 
-def ttl(message: request_pb2.AccessRequest | watcher_service_pb2.EnsureRequestRequest | Message) -> float | None:
+def ttl(message: requester_service_pb2.CreateRequestRequest | watcher_service_pb2.EnsureRequestRequest) -> float | None:
     """The field ``ttl``; None where it is absent.
 
     Raises:
         SpecInvalid: It is shorter than a second.
     """
-    return seconds(message.ttl, field="ttl", least=1.0) if message.HasField("ttl") else None  # type: ignore[attr-defined]
+    return seconds(message.ttl, field="ttl", least=1.0) if message.HasField("ttl") else None
 
 
 def page_size(size: int) -> int:

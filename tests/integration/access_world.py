@@ -1,0 +1,430 @@
+"""The access service on real servers: a mount with a connection and a role, the service behind mutual TLS, its callers, and the watcher's part.
+
+The watcher is played where the service needs it: it reads the change feed and makes the adopter roles, with the statements of the role service.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psycopg
+import yaml
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2
+from leasegate.access.v1 import approver_service_pb2 as approver
+from leasegate.access.v1 import approver_service_pb2_grpc as approver_grpc
+from leasegate.access.v1 import operator_service_pb2 as operator
+from leasegate.access.v1 import operator_service_pb2_grpc as operator_grpc
+from leasegate.access.v1 import requester_service_pb2 as requester
+from leasegate.access.v1 import requester_service_pb2_grpc as requester_grpc
+from leasegate.access.v1 import watcher_service_pb2 as watcher
+from leasegate.access.v1 import watcher_service_pb2_grpc as watcher_grpc
+from leasegate.roles.v1 import role_service_pb2 as roles
+from leasegate.types.v1 import types_pb2
+from services.access import crash
+from services.access.catalog_file import read_catalog
+from services.access.service import access
+from services.access.settings import Settings
+from services.common.config import ClientTls, HostPort, ServerConfig
+from services.common.errors import LeasegateError
+from services.common.rpc.channel import connect
+from services.common.rpc.server import running
+from services.common.vault.own import OwnLogins
+from services.roles.definition import adopter as adopter_definition
+from tests.certificates import Authority
+from tests.eventually import eventually
+from tests.servers import Servers
+
+MOUNT, DB, ROLE = "team/access", "k8s.-.demo.postgres-app", "k8s.-.demo.psql-role"
+CREATE = ["CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"]
+CLUSTER_UID = "7f1c4a90-0000-4000-8000-00000000c1d2"
+ANYWHERE = HostPort("127.0.0.1", 0)
+WATCHER, ALICE, BOB, CAROL = (f"spiffe://leasegate/{name}" for name in ("watcher", "client/alice", "client/bob", "client/carol"))
+OPERATOR = "spiffe://leasegate/operator"
+ALLOWED = {
+    "leasegate.access.v1.WatcherService": {WATCHER},
+    "leasegate.access.v1.RequesterService": {WATCHER, ALICE, BOB},
+    "leasegate.access.v1.ApproverService": {ALICE, CAROL},
+    "leasegate.access.v1.OperatorService": {OPERATOR},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """The stubs of one caller."""
+
+    watcher: watcher_grpc.WatcherServiceStub
+    requester: requester_grpc.RequesterServiceStub
+    approver: approver_grpc.ApproverServiceStub
+    operator: operator_grpc.OperatorServiceStub
+
+
+@dataclass
+class World:
+    """Everything that stays when the service is started again."""
+
+    servers: Servers
+    folder: Path
+    authority: Authority
+    mount: str = MOUNT
+    clients: dict[str, ClientTls] = field(default_factory=dict)
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "ledger.db"
+
+    @property
+    def logins_file(self) -> Path:
+        return self.folder / "logins.yaml"
+
+    @property
+    def catalog_file(self) -> Path:
+        return self.folder / "catalog.yaml"
+
+    def client(self, san: str) -> ClientTls:
+        if san not in self.clients:
+            self.clients[san] = self.authority.client(san, name=san.rpartition("/")[2]).client()
+        return self.clients[san]
+
+    def logins(self) -> set[str]:
+        """The attempts' roles in PostgreSQL, those that may log in and those that may not."""
+        return {row[0] for row in self.servers.psql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'token-%'")}
+
+    def can_log_in(self, credential: lease_pb2.Credential) -> bool:
+        try:
+            self.connect(credential).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def connect(self, credential: lease_pb2.Credential) -> psycopg.Connection[Any]:
+        where: dict[str, Any] = {"host": self.servers.postgres_host, "port": self.servers.postgres_port, "dbname": "postgres"}
+        return psycopg.connect(**where, user=credential.username, password=credential.password, autocommit=True, connect_timeout=5)
+
+    def leases(self, role: str = ROLE) -> set[str]:
+        status, body = self.servers.vault("LIST", f"sys/leases/lookup/{self.mount}/creds/{role}")
+        return set(body["data"]["keys"]) if status == 200 else set()
+
+    def write_role(self, name: str = ROLE, *, ttl: str = "1h", max_ttl: str = "24h", create: list[str] | None = None, revoke: list[str] | None = None) -> None:
+        role = {"db_name": DB, "default_ttl": ttl, "max_ttl": max_ttl}
+        self.servers.must("POST", f"{self.mount}/roles/{name}", **role, creation_statements=create or CREATE, revocation_statements=revoke or [])
+
+    def target_ref(self) -> types_pb2.TargetRef:
+        return types_pb2.TargetRef(cluster="-", namespace="demo", name="vault", digest="0123456789abcdef", address=self.servers.vault_addr)
+
+    def snapshot(self, *, digest: str = "d" * 64, ttl_s: int = 3600, max_ttl_s: int = 86400, name: str = "psql-role", revoke: list[str] | None = None) -> roles.RoleSnapshot:
+        return roles.RoleSnapshot(
+            object=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name),
+            target=self.target_ref(),
+            mount=self.mount,
+            vault_role=f"k8s.-.demo.{name}",
+            definition=roles.RoleDefinition(
+                db_name=DB,
+                creation_statements=CREATE,
+                revocation_statements=revoke or [],
+                default_ttl=Duration(seconds=ttl_s),
+                max_ttl=Duration(seconds=max_ttl_s),
+            ),
+            digest=digest,
+        )
+
+
+@contextmanager
+def world(servers: Servers, folder: Path) -> Iterator[World]:
+    """A mount, a connection and a role in Vault, the service's own login, and a catalogue; all gone afterwards."""
+    made = World(servers=servers, folder=folder, authority=Authority(folder / "tls"))
+    _mount(made)
+    _own_login(made)
+    _catalog(made)
+    try:
+        yield made
+    finally:
+        servers.must("DELETE", f"sys/mounts/{made.mount}")
+        for login in made.logins():
+            servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')
+
+
+def _mount(made: World) -> None:
+    s = made.servers
+    s.must("POST", f"sys/mounts/{made.mount}", type="database")
+    s.must(
+        "POST",
+        f"{made.mount}/config/{DB}",
+        plugin_name="postgresql-database-plugin",
+        connection_url=f"postgresql://{{{{username}}}}:{{{{password}}}}@{s.postgres_host}:{s.postgres_port}/postgres?sslmode=disable",
+        username="postgres",
+        password="root",
+        allowed_roles="*",
+        username_template="{{ .DisplayName | truncate 63 }}",
+    )
+    made.write_role()
+
+
+def _own_login(made: World) -> None:
+    s = made.servers
+    if "approle/" not in s.must("GET", "sys/auth")["data"]:
+        s.must("POST", "sys/auth/approle", type="approle")
+    s.must("POST", "auth/approle/role/leasegate-access", token_policies=["leasegate-access"], token_no_default_policy=True, token_ttl="1h")
+    (made.folder / "role_id").write_text(s.must("GET", "auth/approle/role/leasegate-access/role-id")["data"]["role_id"])
+    (made.folder / "secret_id").write_text(s.must("POST", "auth/approle/role/leasegate-access/secret-id")["data"]["secret_id"])
+    login = {
+        "address": s.vault_addr,
+        "ca_file": str(s.vault_ca),
+        "max_request_duration": "5s",
+        "approle": {"role_id_file": str(made.folder / "role_id"), "secret_id_file": str(made.folder / "secret_id")},
+    }
+    made.logins_file.write_text(yaml.safe_dump([login]))
+
+
+def _catalog(made: World) -> None:
+    role = {"name": "reader", "target": "prod", "mount": made.mount, "vault_role": ROLE, "db_name": DB, "default_ttl": "1h", "max_ttl": "24h"}
+    target = {"name": "prod", "address": made.servers.vault_addr, "ca_file": str(made.servers.vault_ca)}
+    made.catalog_file.write_text(yaml.safe_dump({"targets": [target], "roles": [role]}))
+
+
+class Callee:
+    """The running service as its callers reach it."""
+
+    def __init__(self, made: World, address: str) -> None:
+        self._world, self._address = made, address
+        self._channels: dict[str, grpc.Channel] = {}
+
+    def as_(self, san: str) -> Callers:
+        channel = self._channels.setdefault(san, connect(self._address, tls=self._world.client(san)))
+        return Callers(
+            watcher_grpc.WatcherServiceStub(channel),
+            requester_grpc.RequesterServiceStub(channel),
+            approver_grpc.ApproverServiceStub(channel),
+            operator_grpc.OperatorServiceStub(channel),
+        )
+
+    def close(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+
+
+@contextmanager
+def in_process(made: World, *, own: bool = True, **settings: Any) -> Iterator[Callee]:
+    """The service in this process, behind a real server."""
+    config = ServerConfig(
+        process="access",
+        listen=ANYWHERE,
+        health_listen=ANYWHERE,
+        drain_delay_s=0,
+        drain_grace_s=5,
+        tls=made.authority.server().server(),
+        allow={name: frozenset(callers) for name, callers in ALLOWED.items()},
+    )
+    logins = OwnLogins.read(made.logins_file) if own else OwnLogins()
+    chosen = Settings(**{"max_request_duration_s": 5.0, **settings})
+    with ExitStack() as stack:
+        service = stack.enter_context(access(made.ledger, own=logins, configured=read_catalog(made.catalog_file), settings=chosen, clock=time.time))
+        server = stack.enter_context(running(config, service.services, health=service.ready, long_polls=service.polls, on_drain=service.wake))
+        callee = Callee(made, str(server.address))
+        stack.callback(server.drain)
+        stack.callback(callee.close)
+        yield callee
+
+
+@dataclass
+class Killed:
+    """The service as a process of its own, which may be killed."""
+
+    made: World
+    process: subprocess.Popen[bytes]
+    callee: Callee
+    log: Path
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+    def close(self) -> None:
+        self.callee.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(timeout=20)
+
+
+def start(made: World, *, crash_at: str = "", **options: str) -> Killed:
+    """Start the service as a process; ``crash_at`` names a point to die at."""
+    made.client(WATCHER)
+    server = made.authority.server().server()
+    number = len(list(made.folder.glob("access-*.log")))
+    address, log = made.folder / f"address-{number}", made.folder / f"access-{number}.log"
+    flags = {
+        "ledger": made.ledger,
+        "catalog": made.catalog_file,
+        "vault-logins": made.logins_file,
+        "listen": "127.0.0.1:0",
+        "health-listen": "127.0.0.1:0",
+        "address-file": address,
+        "tls-cert": server.cert,
+        "tls-key": server.key,
+        "tls-client-ca": server.client_ca,
+        "drain-delay": "0",
+        **options,
+    }
+    command = [sys.executable, "-m", "services.access", *(f"--{name}={value}" for name, value in flags.items())]
+    command += [f"--allow={name}={caller}" for name, callers in ALLOWED.items() for caller in sorted(callers)]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stderr=out, env={**os.environ, **({crash.VARIABLE: crash_at} if crash_at else {})})
+    try:
+        bound = eventually(lambda: process.poll() is not None or (address.exists() and address.read_text().strip()), timeout_s=30)
+        assert process.poll() is None, log.read_text()
+        return Killed(made, process, Callee(made, str(bound)), log)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
+class Watcher:
+    """Reads the change feed and makes and removes adopter roles, as the watcher does through the role service."""
+
+    def __init__(self, made: World, callee: Callee) -> None:
+        self._world, self._stub = made, callee.as_(WATCHER).watcher
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.changes: list[watcher.Change] = []
+        self.adopters: set[str] = set()
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=30)
+
+    def _run(self) -> None:
+        cursor = ""
+        while not self._stop.is_set():
+            try:
+                answer = self._stub.WatchChanges(watcher.WatchChangesRequest(cursor=cursor, max_wait=Duration(seconds=1)))
+                for change in answer.changes:
+                    self._take(change)
+            except LeasegateError:
+                self._stop.wait(0.1)
+                continue
+            cursor = answer.next_cursor
+
+    def _take(self, change: watcher.Change) -> None:
+        self.changes.append(change)
+        if change.HasField("adopter_needed"):
+            need = change.adopter_needed
+            definition = adopter_definition(db_name=need.db_name, revocation_statements=tuple(need.revocation_statements), finish=need.finish)
+            self._world.servers.must("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
+            self.adopters.add(need.name)
+            self._stub.ReportAdopter(watcher.ReportAdopterRequest(name=need.name, target=need.target, mount=need.mount))
+        elif change.HasField("adopter_unneeded"):
+            gone = change.adopter_unneeded
+            self._world.servers.must("DELETE", f"{gone.mount}/roles/{gone.name}")
+            self.adopters.discard(gone.name)
+
+
+def decision(kind: str = "APPROVED", *, digest: str = "", approver: str = "carol") -> approval_pb2.Decision:
+    """A decision as kubectl writes it."""
+    return approval_pb2.Decision(
+        kind=approval_pb2.DecisionKind.Value(f"DECISION_KIND_{kind}"),
+        approver=approver,
+        proof=approval_pb2.APPROVER_PROOF_ADMISSION,
+        reason="KubectlApprove" if kind == "APPROVED" else "KubectlDeny",
+        decide_time=Timestamp(seconds=1_700_000_000),
+        digest=digest,
+    )
+
+
+class Dar:
+    """One DatabaseAccessRequest, as the watcher forwards it."""
+
+    def __init__(self, callee: Callee, *, role: str = "psql-role", ttl_s: int = 0) -> None:
+        self.calls = callee.as_(WATCHER)
+        name = f"cred-{secrets.token_hex(3)}"
+        ref = types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name, uid=f"uid-{name}", generation=1)
+        self.desired = watcher.EnsureRequestRequest(
+            object=ref,
+            role=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=role),
+            subjects=[request_pb2.Subject(kind="ServiceAccount", name="demo-sa", namespace="demo")],
+            ttl=Duration(seconds=ttl_s) if ttl_s else None,
+            requester="system:serviceaccount:demo:someone",
+        )
+
+    @property
+    def uid(self) -> str:
+        return self.desired.object.uid
+
+    def again(self, callee: Callee) -> Dar:
+        """The same object, at a service that was started again."""
+        other = Dar(callee)
+        other.desired.CopyFrom(self.desired)
+        return other
+
+    def ensure(self, *, held: int = 0) -> watcher.EnsureRequestResponse:
+        self.desired.held_attempt = held
+        answer = self.calls.watcher.EnsureRequest(self.desired)
+        self.desired.status_digest = answer.request.digest
+        return answer
+
+    def decide(self, kind: str = "APPROVED", *, digest: str | None = None) -> watcher.EnsureRequestResponse:
+        self.desired.decisions.append(decision(kind, digest=self.desired.status_digest if digest is None else digest))
+        return self.ensure()
+
+    def claim(self, *, held: int = 0) -> lease_pb2.Credential:
+        return self.calls.requester.ClaimCredential(requester.ClaimCredentialRequest(id=self.uid, held_attempt=held)).credential
+
+    def acknowledge(self, attempt: int) -> request_pb2.AccessRequest:
+        message = requester.AcknowledgeCredentialRequest(id=self.uid, attempt=attempt)
+        return self.calls.requester.AcknowledgeCredential(message).request
+
+    def end(self) -> watcher.EndRequestResponse:
+        return self.calls.watcher.EndRequest(watcher.EndRequestRequest(object=self.desired.object))
+
+    def issue(self) -> lease_pb2.Credential:
+        """From nothing to an acknowledged credential."""
+        self.ensure()
+        self.decide()
+        credential = self.claim()
+        self.acknowledge(credential.attempt)
+        return credential
+
+
+def put_role(made: World, callee: Callee, **changes: Any) -> None:
+    """Say the role to the catalogue, as the watcher does."""
+    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=made.snapshot(**changes)))
+
+
+def ask(callee: Callee, *, san: str = ALICE, ttl_s: int = 0, request_id: str = "") -> request_pb2.AccessRequest:
+    """A request over gRPC for the catalogue's role."""
+    message = requester.CreateRequestRequest(request_id=request_id or secrets.token_hex(8), target="prod", role="reader", reason="to look")
+    if ttl_s:
+        message.ttl.FromSeconds(ttl_s)
+    return callee.as_(san).requester.CreateRequest(message).request
+
+
+def approve(callee: Callee, uid: str, *, san: str = CAROL, **changes: str) -> request_pb2.AccessRequest:
+    """Approve over gRPC."""
+    message = approver.ApproveRequestRequest(**{"request_id": secrets.token_hex(8), "id": uid, **changes})
+    return callee.as_(san).approver.ApproveRequest(message).request
+
+
+def deny(callee: Callee, uid: str, *, san: str = CAROL) -> request_pb2.AccessRequest:
+    """Deny over gRPC."""
+    return callee.as_(san).approver.DenyRequest(approver.DenyRequestRequest(request_id=secrets.token_hex(8), id=uid)).request
+
+
+__all__ = ["operator", "replace"]

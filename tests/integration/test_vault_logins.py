@@ -1,0 +1,506 @@
+"""Logging in to a real bao by every method, keeping logins alive, and ending without the team's."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local.certificates import Authority
+from services.common.errors import LoginMissing, LoginRefused, PathNotOwned, VaultPolicyMissing
+from services.common.vault.client import Vault
+from services.common.vault.own import OwnLogins
+from services.common.vault.scope import Scope
+from services.common.vault.sessions import Sessions
+from services.common.vault.target import AppRoleLogin, CertificateLogin, KubernetesLogin, Login, Target, TokenLogin, UserpassLogin
+from services.engine.scope import SCOPE as ENGINE
+from services.roles.scope import SCOPE as ROLES
+from tests.eventually import eventually
+from tests.integration.stub_vault import Reply, Seen, stub
+from tests.servers import Servers
+
+SCOPE = Scope("GET sys/mounts/<mount>", "GET,DELETE <mount>/roles/*")
+POLICIES = ["leasegate-engine", "leasegate-roles"]
+
+
+class Clock:
+    """Monotonic time that a test moves on."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def sessions(clock: Clock) -> Iterator[Sessions]:
+    with closing(Sessions(SCOPE, narrow_to="leasegate-roles", clock=clock)) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _auth(servers: Servers) -> Iterator[None]:
+    """A mount to read, and the auth methods; what is there already may stay."""
+    servers.vault("POST", "sys/mounts/team-a", type="database")
+    for path in ("userpass", "approle", "cert", "kubernetes"):
+        servers.vault("POST", f"sys/auth/{path}", type=path)
+    yield
+    for path in ("userpass", "approle", "cert", "kubernetes"):
+        servers.vault("DELETE", f"sys/auth/{path}")
+    servers.vault("DELETE", "sys/mounts/team-a")
+
+
+def target(servers: Servers, login: Login | None, **more: Any) -> Target:
+    return Target(name="vault", namespace="demo", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), login=login, **more)
+
+
+def works(vault: Vault) -> bool:
+    return bool(vault.read("sys/mounts/team-a").data["type"] == "database")
+
+
+def user(
+    servers: Servers,
+    *,
+    password: str = "p w%",  # noqa: S107 - a test's user
+    **settings: Any,
+) -> UserpassLogin:
+    servers.must("POST", "auth/userpass/users/team", password=password, token_policies=POLICIES, **settings)
+    return UserpassLogin(mount="userpass", username="team", password=password)
+
+
+def app_role(servers: Servers, **settings: Any) -> AppRoleLogin:
+    servers.must("POST", "auth/approle/role/team", token_policies=POLICIES, **settings)
+    role_id = servers.must("GET", "auth/approle/role/team/role-id")["data"]["role_id"]
+    secret_id = servers.must("POST", "auth/approle/role/team/secret-id", metadata="{}")["data"]["secret_id"]
+    return AppRoleLogin(mount="approle", role_id=role_id, secret_id=secret_id)
+
+
+def children(servers: Servers) -> set[str]:
+    """Accessors of all tokens that have the policy of the role service alone."""
+    found: set[str] = set()
+    for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
+        status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
+        if status == 200 and body["data"]["policies"] == ["leasegate-roles"]:
+            found.add(accessor)
+    return found
+
+
+# Methods
+
+
+def test_userpass(servers: Servers, sessions: Sessions) -> None:
+    wanted = target(servers, user(servers))
+    assert works(sessions.team(wanted))
+    assert sessions.narrowed(wanted)
+    assert sessions.logged_in(wanted)
+
+
+def test_app_role(servers: Servers, sessions: Sessions) -> None:
+    assert works(sessions.team(target(servers, app_role(servers))))
+
+
+def test_a_client_certificate(servers: Servers, sessions: Sessions, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.client("team")
+    servers.must("POST", "auth/cert/certs/team", certificate=authority.ca.read_text(), token_policies=POLICIES)
+    login = CertificateLogin(mount="cert", name="team", certificate=pair.cert.read_bytes(), private_key=pair.key.read_bytes())
+
+    assert works(sessions.team(target(servers, login)))
+
+    other = Authority(tmp_path / "other").client("team")
+    for wrong in (
+        replace(login, private_key=other.key.read_bytes()),
+        replace(login, certificate=b"nonsense"),
+        replace(login, certificate=other.cert.read_bytes(), private_key=other.key.read_bytes()),
+    ):
+        with pytest.raises(LoginRefused) as refused:
+            sessions.team(replace(target(servers, wrong), name="wrong"))
+        assert "PRIVATE" not in refused.value.message
+
+
+def test_a_service_accounts_token(servers: Servers, sessions: Sessions) -> None:
+    jwt, wrong = _unsigned("vault"), _unsigned("somebody")
+
+    def review(request: Seen) -> Reply:
+        good = request.body["spec"]["token"] == jwt
+        user = {"username": "system:serviceaccount:demo:vault", "uid": "u1", "groups": ["system:serviceaccounts"]}
+        status = {"authenticated": good, "user": user if good else {}}
+        return Reply(201, body=json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}).encode())
+
+    with stub(review) as apiserver:
+        ca = servers.vault_ca.read_text()  # any will do, as the stub has no TLS
+        servers.must("POST", "auth/kubernetes/config", kubernetes_host=apiserver.address, kubernetes_ca_cert=ca, token_reviewer_jwt="e.y.R")
+        bound: dict[str, Any] = {"bound_service_account_names": ["vault"], "bound_service_account_namespaces": ["*"]}
+        servers.must("POST", "auth/kubernetes/role/vault-policy-controller", token_policies=POLICIES, **bound)
+        login = KubernetesLogin(mount="kubernetes", role="vault-policy-controller", jwt=jwt)
+
+        assert works(sessions.team(target(servers, login)))
+
+        with pytest.raises(LoginRefused) as refused:
+            sessions.team(replace(target(servers, replace(login, jwt=wrong)), name="wrong"))
+    assert wrong not in refused.value.message
+    assert "demo/wrong" in refused.value.message
+
+
+def _unsigned(account: str) -> str:
+    """A token in the shape of a ServiceAccount's; the stub says whether it is good."""
+    who = {"namespace": "demo", "serviceaccount": {"name": account, "uid": "u1"}}
+    parts = (
+        {"alg": "RS256"},
+        {"iat": 1, "nbf": 1, "exp": 4_000_000_000, "sub": f"system:serviceaccount:demo:{account}", "kubernetes.io": who},
+    )
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + ".c2ln"
+
+
+def test_a_vault_namespace(servers: Servers, sessions: Sessions) -> None:
+    servers.must("POST", "sys/namespaces/org")
+    root = Target(name="vault", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), login=TokenLogin(servers.root_token))
+    wide = Scope("GET,POST sys/mounts/<mount>")
+    with closing(Sessions(wide)) as made:
+        made.team(replace(root, vault_namespace="org")).write("sys/mounts/inside", {"type": "kv"})
+        assert made.team(replace(root, vault_namespace="org")).read("sys/mounts/inside").data["type"] == "kv"
+    assert servers.vault("GET", "sys/mounts/inside")[0] == 400
+    servers.must("DELETE", "sys/namespaces/org")
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        TokenLogin("s.thisisnotatokenofvault"),
+        UserpassLogin("userpass", "team", "wrong-password"),
+        UserpassLogin("no-such-mount", "team", "wrong-password"),
+        AppRoleLogin("approle", "no-such-id", "wrong-password"),
+        KubernetesLogin("kubernetes", "no-such-role", "wrong-password"),
+    ],
+)
+def test_a_refused_login_names_the_target_and_no_secret(servers: Servers, sessions: Sessions, login: Login) -> None:
+    wanted = target(servers, login)
+    with pytest.raises(LoginRefused) as refused:
+        sessions.team(wanted)
+    assert "demo/vault" in refused.value.message
+    assert refused.value.metadata["target"] == "demo/vault"
+    for text in (refused.value.message, repr(wanted), repr(login)):
+        assert "wrong-password" not in text
+        assert "notatoken" not in text
+    assert not sessions.logged_in(wanted)
+    with pytest.raises(LoginMissing):
+        sessions.team(replace(wanted, login=None))
+
+
+# Narrowing, and the two fences around a path
+
+
+def test_a_child_with_one_policy_is_used_and_ends_with_us_but_a_teams_token_lives_on(servers: Servers) -> None:
+    token = servers.login(*POLICIES)
+    with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
+        assert works(sessions.team(target(servers, TokenLogin(token))))
+        assert len(children(servers)) == 1
+    assert children(servers) == set()
+    assert servers.vault("POST", "auth/token/renew-self", token)[0] == 200
+
+
+def test_a_token_that_has_just_the_one_policy_is_used_as_it_is(servers: Servers) -> None:
+    token = servers.login("leasegate-roles")
+    with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
+        assert works(sessions.team(target(servers, TokenLogin(token))))
+        assert sessions.narrowed(target(servers, None))
+    servers.must("POST", "auth/token/renew-self", token)
+    servers.must("POST", "auth/token/revoke-self", token)
+
+
+def test_each_service_is_refused_outside_its_family_in_code_and_by_the_server(servers: Servers) -> None:
+    for scope, policy, foreign in (
+        (
+            ENGINE,
+            "leasegate-engine",
+            ("team-a/roles/x", "team-a/creds/x", "team-a/static-creds/x", "sys/policies/acl/x", "auth/token/lookup-self"),
+        ),
+        (ROLES, "leasegate-roles", ("team-a/config/x", "team-a/creds/x", "team-a/static-creds/x", "sys/policies/acl/x", "sys/auth/x")),
+    ):
+        login = TokenLogin(servers.login(*POLICIES, "leasegate-access", "leasegate-issuer"))
+        everything = Scope("GET <mount>/*/*", "GET sys/policies/acl/*", "GET sys/auth/*", "GET auth/token/lookup-self")
+        with closing(Sessions(scope, narrow_to=policy)) as fenced, closing(Sessions(everything, narrow_to=policy)) as open_scope:
+            for path in foreign:
+                with pytest.raises(PathNotOwned):
+                    fenced.team(target(servers, login)).read(path)
+                with pytest.raises(VaultPolicyMissing):
+                    open_scope.team(target(servers, login)).read(path)
+
+
+def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
+    scope = Scope("POST,DELETE sys/mounts/<mount>", "POST sys/mounts/<mount>/tune")
+    with closing(Sessions(scope, narrow_to="leasegate-roles")) as sessions:
+        vault = sessions.team(target(servers, TokenLogin(servers.login(*POLICIES))))
+        with pytest.raises(VaultPolicyMissing):
+            vault.delete("sys/mounts/team-a")
+        with pytest.raises(VaultPolicyMissing):
+            vault.write("sys/mounts/team-b", {"type": "database"})
+        with pytest.raises(VaultPolicyMissing):
+            vault.write("sys/mounts/team-a/tune", {"description": "x"})
+
+
+# Keeping alive
+
+
+def test_a_login_is_renewed_before_it_ends(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+    sessions.team(target(servers, user(servers, token_ttl="100s")))
+    (accessor,) = children(servers)
+    parent = _parents(servers)[0]
+
+    def ends_at() -> str:
+        return str(servers.must("POST", "auth/token/lookup-accessor", accessor=parent)["data"]["expire_time"])
+
+    before = ends_at()
+    clock.ahead_s = 51
+    eventually(lambda: ends_at() > before, every_s=0.02, what="the login renewed")
+    assert accessor in children(servers)
+    assert _parents(servers) == [parent]
+
+
+def _parents(servers: Servers) -> list[str]:
+    found = []
+    for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
+        status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
+        if status == 200 and body["data"]["path"] == "auth/userpass/login/team":
+            found.append(accessor)
+    return found
+
+
+def test_near_its_longest_life_a_login_is_made_anew_and_the_old_one_ended(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+    vault = sessions.team(target(servers, user(servers, token_ttl="100s", token_max_ttl="110s")))
+    (first,) = children(servers)
+    clock.ahead_s = 60
+    servers.must("POST", "auth/userpass/users/team", token_policies=POLICIES, token_ttl="20s", token_max_ttl="20s", password="p w%")
+    # renewing now brings 20 s at most, so it logs in anew
+    eventually(lambda: children(servers) and first not in children(servers), what="another login")
+    assert works(vault)
+    assert len(children(servers)) == 1
+
+
+def test_a_revoked_login_is_made_anew_once(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+    vault = sessions.team(target(servers, user(servers)))
+    _revoke_all(servers)
+    clock.ahead_s = 10
+
+    assert works(vault)
+
+
+def _revoke_all(servers: Servers) -> None:
+    for accessor in _parents(servers):
+        servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)
+
+
+def test_many_threads_log_in_anew_once(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+    vault = sessions.team(target(servers, user(servers)))
+    _revoke_all(servers)
+    clock.ahead_s = 10
+    gate = threading.Barrier(16)
+
+    def call() -> bool:
+        gate.wait()
+        return works(vault)
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(future.result() for future in [pool.submit(call) for _ in range(16)])
+    assert len(_parents(servers)) == 1
+
+
+def test_a_403_of_the_policies_makes_no_new_logins(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+    vault = sessions.team(target(servers, user(servers)))
+    before = _parents(servers)
+    for _ in range(3):
+        with pytest.raises(VaultPolicyMissing):
+            vault.read("not-permitted/roles/x")
+    assert _parents(servers) == before
+    clock.ahead_s = 10  # the login is no longer young: one is tried
+    for _ in range(3):
+        with pytest.raises(VaultPolicyMissing):
+            vault.read("not-permitted/roles/x")
+    assert len(_parents(servers)) == 1
+
+
+def test_a_403_of_the_policies_stays_one_when_the_login_cannot_be_repeated(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+    login = app_role(servers, secret_id_num_uses=1)
+    vault = sessions.team(target(servers, login))
+    clock.ahead_s = 10
+    with pytest.raises(VaultPolicyMissing):
+        vault.read("not-permitted/roles/x")
+    assert works(vault)
+
+
+def test_a_new_secret_is_a_new_login_and_the_old_handle_works_on(servers: Servers, sessions: Sessions) -> None:
+    old = sessions.team(target(servers, user(servers)))
+    (first,) = children(servers)
+
+    new = sessions.team(target(servers, user(servers, password="another")))
+
+    assert works(new)
+    assert works(old)
+    assert len(children(servers)) == 1
+    assert first not in children(servers)
+
+
+def test_a_refused_new_secret_leaves_the_login_in_use(servers: Servers, sessions: Sessions) -> None:
+    good = target(servers, user(servers))
+    vault = sessions.team(good)
+    with pytest.raises(LoginRefused):
+        sessions.team(replace(good, login=UserpassLogin("userpass", "team", "wrong")))
+    assert works(vault)
+    assert works(sessions.team(replace(good, login=None)))
+
+
+def test_the_same_secret_is_no_new_login(servers: Servers, sessions: Sessions) -> None:
+    wanted = target(servers, user(servers))
+    for _ in range(3):
+        assert works(sessions.team(wanted))
+    assert len(_parents(servers)) == 1
+
+
+def test_another_targets_login_is_never_used(servers: Servers, sessions: Sessions) -> None:
+    sessions.team(target(servers, user(servers)))
+    for other in (
+        target(servers, None, cluster="elsewhere"),
+        replace(target(servers, None), namespace="other"),
+        replace(target(servers, None), name="other"),
+        replace(target(servers, None), vault_namespace="other"),
+        replace(target(servers, None), address="https://localhost:1"),
+        replace(target(servers, None), auth_mount="another-mount"),
+    ):
+        with pytest.raises(LoginMissing):
+            sessions.team(other)
+
+
+def test_forgetting_ends_a_login(servers: Servers, sessions: Sessions) -> None:
+    wanted = target(servers, user(servers))
+    sessions.team(wanted)
+    sessions.forget(wanted)
+    assert _parents(servers) == []
+    assert not sessions.logged_in(wanted)
+
+
+# Ending, and the service's own logins
+
+
+@pytest.fixture
+def own(servers: Servers, tmp_path: Path) -> OwnLogins:
+    login = app_role(servers)
+    (tmp_path / "role-id").write_text(f"{login.role_id}\n")
+    (tmp_path / "secret-id").write_text(f"{login.secret_id}\n")
+    (tmp_path / "own.yaml").write_text(
+        f"- address: {servers.vault_addr.replace('https', 'HTTPS')}/\n  ca_file: {servers.vault_ca}\n  max_request_duration: 5s\n"
+        f"  approle: {{role_id_file: {tmp_path}/role-id, secret_id_file: {tmp_path}/secret-id}}\n"
+    )
+    return OwnLogins.read(tmp_path / "own.yaml")
+
+
+def test_own_logins_are_by_address(servers: Servers, own: OwnLogins) -> None:
+    with closing(Sessions(SCOPE, own=own)) as sessions:
+        vault = sessions.own(servers.vault_addr)
+        assert vault is not None
+        assert works(vault)
+        assert sessions.own("https://elsewhere:8200") is None
+        assert sessions.own(servers.vault_addr, "org") is None
+    entry = own.find(servers.vault_addr)
+    assert entry is not None
+    assert entry.max_request_duration_s == 5
+
+
+def test_a_rotated_file_needs_no_restart(servers: Servers, own: OwnLogins, clock: Clock, tmp_path: Path) -> None:
+    with closing(Sessions(SCOPE, own=own, clock=clock)) as sessions:
+        vault = sessions.own(servers.vault_addr)
+        assert vault is not None
+        assert works(vault)
+        old = (tmp_path / "secret-id").read_text().strip()
+        (tmp_path / "secret-id").write_text(app_role(servers).secret_id)
+        servers.must("POST", "auth/approle/role/team/secret-id/destroy", secret_id=old)
+        servers.must("POST", "auth/token/create-orphan")
+        for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
+            status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
+            if status == 200 and body["data"]["path"] == "auth/approle/login":
+                servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)
+        clock.ahead_s = 10
+        assert works(vault)
+
+
+def test_a_missing_file_is_a_refused_login_that_names_it(servers: Servers, own: OwnLogins, tmp_path: Path) -> None:
+    (tmp_path / "secret-id").unlink()
+    with closing(Sessions(SCOPE, own=own)) as sessions:
+        vault = sessions.own(servers.vault_addr)
+        assert vault is not None
+        with pytest.raises(LoginRefused, match="secret-id"):
+            works(vault)
+        assert sessions.serving()
+
+
+def test_ending_takes_memory_then_the_given_then_its_own(servers: Servers, own: OwnLogins, clock: Clock) -> None:
+    login = user(servers)
+    gone = replace(target(servers, None), auth_mount="")  # as an object's status remembers it
+    with closing(Sessions(SCOPE, clock=clock)) as sessions:
+        with pytest.raises(LoginMissing):
+            sessions.ending(gone)
+        sessions.team(target(servers, login))
+        assert works(sessions.ending(gone))
+        assert len(_parents(servers)) == 1
+        _forget_user(servers)
+        clock.ahead_s = 10
+        with pytest.raises(LoginRefused):
+            works(sessions.ending(gone))
+        assert works(sessions.ending(target(servers, user(servers, password="new one"))))
+    with closing(Sessions(SCOPE, own=own, clock=clock)) as sessions:
+        assert works(sessions.ending(gone))
+        sessions.team(target(servers, user(servers)))
+        _forget_user(servers)
+        clock.ahead_s = 20
+        assert works(sessions.ending(gone))
+
+
+def _forget_user(servers: Servers) -> None:
+    servers.must("DELETE", "auth/userpass/users/team")
+    _revoke_all(servers)
+
+
+def test_ending_goes_on_to_a_login_that_may(servers: Servers, own: OwnLogins) -> None:
+    rules = 'path "sys/mounts/other" { capabilities = ["read"] }'
+    servers.must("POST", "sys/policies/acl/little", policy=rules)
+    with closing(Sessions(SCOPE, own=own)) as sessions:
+        wanted = target(servers, TokenLogin(servers.login("little")))
+        with pytest.raises(VaultPolicyMissing):
+            works(sessions.team(wanted))
+        assert works(sessions.ending(wanted))
+
+
+def test_health_says_whether_vault_answers(servers: Servers, own: OwnLogins) -> None:
+    with closing(Sessions(SCOPE, own=own)) as sessions:
+        assert sessions.serving()
+        assert sessions.reachable(servers.vault_addr)
+        assert not sessions.reachable("https://127.0.0.1:1")
+        servers.bao.seal()
+        try:
+            assert not sessions.serving()
+            assert not sessions.reachable(servers.vault_addr)
+        finally:
+            servers.bao.unseal()
+        assert sessions.serving()
+
+
+def test_what_was_made_before_a_restart_of_vault_works_after_it(servers: Servers, sessions: Sessions) -> None:
+    vault = sessions.team(target(servers, user(servers)))
+    assert works(vault)
+    servers.bao.process.kill()
+    servers.bao.start()
+    assert works(vault)
