@@ -1,7 +1,9 @@
 """What the watcher knows of one kind: the newest object that a list, a watch or an own write has shown.
 
 An own write is put here at once, so that the next reconcile never acts on something older than what it wrote itself. The API server's
-resourceVersions of one kind can be compared as numbers (KEP-5504); a version that is no number counts as newer.
+resourceVersions of one kind can be compared as numbers (KEP-5504); a version that is no number counts as newer. What was removed stays
+removed: the answer to an own write may come after the watch has shown the object's end, above all where that write took the last finalizer
+off, and must not bring it back.
 """
 
 from __future__ import annotations
@@ -9,7 +11,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from watcher.kinds import Body, Key, key_of, version_of
+from watcher.kinds import Body, Key, key_of, uid_of, version_of
+
+REMEMBERED_ENDS = 4096
+"""Uids of removed objects that are remembered; far more than there are own writes under way."""
 
 Changed = Callable[[Body | None, Body | None], None]
 """Called with the object before and after; None where there was or is none."""
@@ -27,6 +32,7 @@ class Store:
         self._keep = keep or slim
         self._on_change = on_change or (lambda _old, _new: None)
         self._objects: dict[Key, Body] = {}
+        self._ended: dict[str, None] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> Body | None:
@@ -50,8 +56,8 @@ class Store:
         kept, key = self._keep(obj), key_of(obj)
         with self._lock:
             old = self._objects.get(key)
-            if old is not None and _is_older(kept, old):
-                return old
+            if uid_of(kept) in self._ended or (old is not None and _is_older(kept, old)):
+                return old or kept
             self._objects[key] = kept
         if old is None or version_of(old) != version_of(kept):
             self._on_change(old, kept)
@@ -61,6 +67,7 @@ class Store:
         """Forget an object that was deleted, unless a newer one of that name is known."""
         key = key_of(obj)
         with self._lock:
+            self._remember_end(obj)
             old = self._objects.get(key)
             if old is None or _is_older(obj, old):
                 return
@@ -73,8 +80,16 @@ class Store:
         with self._lock:
             gone = [key for key, obj in self._objects.items() if key not in listed and not _is_newer_than(obj, version)]
             removed = [self._objects.pop(key) for key in gone]
+            for old in removed:
+                self._remember_end(old)
         for old in removed:
             self._on_change(old, None)
+
+    def _remember_end(self, obj: Body) -> None:
+        if uid := uid_of(obj):
+            self._ended[uid] = None
+        while len(self._ended) > REMEMBERED_ENDS:
+            del self._ended[next(iter(self._ended))]
 
 
 def slim(obj: Body) -> Body:

@@ -10,7 +10,7 @@ import json
 import secrets
 from base64 import b64encode
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -34,6 +34,31 @@ _CONTROLLERS = (
     "validatingadmissionpolicy-status-controller",
 )
 _ISSUER = "https://kubernetes.default.svc"
+
+
+class ControlPlane(Protocol):
+    """A Kubernetes cluster, ours or one that was there."""
+
+    kubeconfig: Path
+    ca: Path
+    server: str
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """Those that are ours."""
+        ...
+
+    def prepare(self) -> None:
+        """Write what is needed to start it or to reach it."""
+        ...
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        ...
+
+    def kubeconfig_for(self, user: str, *, token: str) -> dict[str, Any]:
+        """A kubeconfig for one user with a token."""
+        ...
 
 
 class Cluster:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import subprocess
 import threading
@@ -13,12 +11,13 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from deploy.local import bao, cluster, postgres, services
 from deploy.local.bao import Bao
-from deploy.local.cluster import Cluster
+from deploy.local.claim import claim, read_state, write_state
+from deploy.local.cluster import Cluster, ControlPlane
 from deploy.local.errors import StackError
 from deploy.local.existing import Existing, ExistingCluster
 from deploy.local.films import set_up_films
@@ -30,7 +29,7 @@ from deploy.local.ports import Ports
 from deploy.local.postgres import Postgres, postgres_programs
 from deploy.local.processes import Process
 from deploy.local.services import SERVERS, Services, Surroundings
-from deploy.local.teardown import KEPT, LOCK, MARKER, end_processes, is_stack, remove_files, running
+from deploy.local.teardown import end_processes, remove_files
 from deploy.local.tools import write_tools
 from deploy.vault.api import VaultApi
 from deploy.vault.policies import Mounts
@@ -41,40 +40,15 @@ _REVIEWER = "vault-token-reviewer"
 _UNKNOWN_VAULT_REQUEST_S = 90  # Vault's default
 
 
-class ControlPlane(Protocol):
-    """A Kubernetes cluster, ours or one that was there."""
-
-    kubeconfig: Path
-    ca: Path
-    server: str
-
-    @property
-    def processes(self) -> tuple[Process, ...]:
-        """Those that are ours."""
-        ...
-
-    def prepare(self) -> None:
-        """Write what is needed to start it or to reach it."""
-        ...
-
-    def start(self) -> None:
-        """Start it and wait until it is ready."""
-        ...
-
-    def kubeconfig_for(self, user: str, *, token: str) -> dict[str, object]:
-        """A kubeconfig for one user with a token."""
-        ...
-
-
 class LocalStack:
     """A stack in one folder. ``start`` makes one, ``attach`` finds one that runs; as a context manager it is stopped at the end."""
 
-    def __init__(self, directory: Path, *, state: dict[str, object], ports: Ports) -> None:
+    def __init__(self, directory: Path, *, state: dict[str, Any], ports: Ports) -> None:
         """Describe the stack of ``directory``; use ``start`` or ``attach``."""
         self.directory, self._ports, self._state = directory, ports, state
         self.logs = directory / "logs"
         self._cancelled, self._lock = threading.Event(), ExitStack()
-        self._existing = Existing(**state["existing"])  # type: ignore[arg-type]
+        self._existing = Existing(**state["existing"])
         self._bao = None if self._existing.vault_addr else Bao(directory, ports=ports, cancelled=self._cancelled)
         self._postgres = None if self._existing.postgres_url else Postgres(directory, ports=ports, cancelled=self._cancelled)
         self._cluster = self._control_plane()
@@ -97,16 +71,15 @@ class LocalStack:
         Raises:
             StackError: Something could not be started; what had been started was stopped.
         """
-        existing = existing or Existing()
-        programs = None if existing.kubeconfig else asdict(find_programs(lambda: kube_binary(say), say=say))
-        directory = directory.resolve()
+        directory, existing = directory.resolve(), existing or Existing()
         with ExitStack() as undo:
-            lock = undo.enter_context(_claim(directory))
+            lock = undo.enter_context(claim(directory))
+            programs = None if existing.kubeconfig else asdict(find_programs(lambda: kube_binary(say), say=say))
             ports = Ports()
             undo.callback(ports.close)
             ports.reserve(_port_names())
-            state: dict[str, object] = {"ports": ports.numbers, "programs": programs, "existing": asdict(existing)}
-            _write_state(directory, state)
+            state: dict[str, Any] = {"ports": ports.numbers, "programs": programs, "existing": asdict(existing)}
+            write_state(directory, state)
             stack = cls(directory, state=state, ports=ports)
             stack._lock = lock
             undo.callback(stack.stop)
@@ -122,10 +95,7 @@ class LocalStack:
             StackError: There is none.
         """
         directory = directory.resolve()
-        try:
-            state = json.loads((directory / MARKER).read_text())
-        except FileNotFoundError as err:
-            raise StackError(f"no local stack in {directory}: start it with `python -m deploy.local up`") from err
+        state = read_state(directory)
         return cls(directory, state=state, ports=Ports(state["ports"]))
 
     def __enter__(self) -> LocalStack:
@@ -319,7 +289,7 @@ class LocalStack:
     def _control_plane(self) -> ControlPlane:
         if self._existing.kubeconfig:
             return ExistingCluster(self.directory, source=self._existing.kubeconfig)
-        programs = KubePrograms(**self._state["programs"])  # type: ignore[arg-type]
+        programs = KubePrograms(**self._state["programs"])
         return Cluster(self.directory, ports=self._ports, programs=programs, cancelled=self._cancelled)
 
     def _surroundings(self) -> Surroundings:
@@ -388,38 +358,6 @@ class LocalStack:
 
 def _port_names() -> tuple[str, ...]:
     return (*cluster.PORTS, *bao.PORTS, *postgres.PORTS, *services.PORTS)
-
-
-def _claim(directory: Path) -> ExitStack:
-    """Make the folder, or take one over whose stack has ended; answers a lock on it, which also goes with this process."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = ExitStack()
-    held = lock.enter_context((directory / LOCK).open("w"))
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as err:
-        lock.close()
-        raise StackError(f"another process starts or holds the stack in {directory}") from err
-    with ExitStack() as undo:
-        undo.callback(lock.close)
-        _take_over(directory)
-        undo.pop_all()
-    return lock
-
-
-def _take_over(directory: Path) -> None:
-    if left := running(directory):
-        raise StackError(f"a stack runs in {directory} ({', '.join(left)}): end it with `python -m deploy.local down`")
-    if is_stack(directory):
-        remove_files(directory)
-    elif any(entry.name not in KEPT for entry in directory.iterdir()):
-        raise StackError(f"{directory} has files in it that are no stack's: choose another folder")
-
-
-def _write_state(directory: Path, state: dict[str, object]) -> None:
-    path = directory / MARKER
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(state, indent=1))
 
 
 def _run(command: list[str], *, env: dict[str, str], check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -283,7 +283,11 @@ class Story:
         deny = self._commands[21].line
         return [
             Step("The login is refused after the delete, and nothing is left of it", lambda: "", gone),
-            Step(f"$ {deny} (the guide has deleted the request by now)", lambda: self.shell.refused(deny, "there is no databaseaccessrequest"), lambda: ""),
+            Step(
+                f"$ {deny} (the guide has deleted the request by now)",
+                lambda: self.shell.refused(deny, "there is no databaseaccessrequest"),
+                lambda: "",
+            ),
         ]
 
     def _denied(self) -> list[Step]:

@@ -96,7 +96,7 @@ def test_the_callers_deadline_and_the_calls_own_bound_the_wait() -> None:
     release = threading.Event()
     with stub(lambda _: Reply(held=release)) as vault:
         to = transport(vault.address)
-        with pytest.raises(VaultUnavailable, match="within 0.2 s") as slow:
+        with pytest.raises(VaultUnavailable, match="did not answer within") as slow:
             to.send("GET", "a", timeout_s=0.2)
         assert not isinstance(slow.value, VaultUnreached)
         with deadline.within(0.2), pytest.raises(VaultUnavailable, match="did not answer within"):

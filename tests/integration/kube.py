@@ -138,27 +138,45 @@ def _path(kind: str, namespace: str) -> str:
     return _PLURALS[kind].replace("%", f"namespaces/{namespace}/" if namespace else "")
 
 
+class Can:
+    """Asks the API server's authorizer about somebody."""
+
+    def __init__(self, admin: Kube, *, user: str, groups: tuple[str, ...] = ()) -> None:
+        self._admin, self._who = admin, {"user": user, "groups": list(groups)}
+
+    def __call__(
+        self, verb: str, resource: str, *, group: str = "engine.kubevault.com", namespace: str = "", name: str = "", subresource: str = ""
+    ) -> bool:
+        asked = {"verb": verb, "resource": resource, "group": group, "namespace": namespace, "name": name, "subresource": subresource}
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": self._who | {"resourceAttributes": asked}}
+        return bool(self._admin.create(review)["status"]["allowed"])
+
+
 def new_namespace(cluster: Running) -> str:
     """Make a namespace of its own for one test or module, with dev and approvers bound to their roles there."""
     kube, name = Kube(cluster), f"t-{secrets.token_hex(4)}"
     kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    for role, group in (("edit", "dev"), ("leasegate-approver", "approvers")):
-        bind(kube, name, role=role, subject={"kind": "Group", "name": group})
+    asks = {"verb": "create", "resource": "databaseaccessrequests"}
+    decides = {"verb": "update", "resource": "databaseaccessrequests", "subresource": "approval"}
+    bind(kube, name, role="edit", subject={"kind": "Group", "name": "dev"}, until=asks)
+    bind(kube, name, role="leasegate-approver", subject={"kind": "Group", "name": "approvers"}, until=decides)
     return name
 
 
-def bind(kube: Kube, namespace: str, *, role: str, subject: Json) -> None:
-    """Bind a ClusterRole in a namespace."""
-    who = {"apiGroup": "rbac.authorization.k8s.io"} | subject if subject["kind"] != "ServiceAccount" else subject
+def bind(kube: Kube, namespace: str, *, role: str, subject: Json, until: Json) -> None:
+    """Bind a ClusterRole to a User or Group in a namespace, and wait until the API server's authorizer knows the right ``until``."""
     kube.create(
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "RoleBinding",
-            "metadata": {"namespace": namespace, "generateName": f"{role.replace(':', '-')}-"},
+            "metadata": {"namespace": namespace, "generateName": f"{role}-"},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [who],
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io"} | subject],
         }
     )
+    groups = (subject["name"],) if subject["kind"] == "Group" else ()
+    can = Can(kube, user="anybody" if groups else subject["name"], groups=groups)
+    eventually(lambda: can(**until, namespace=namespace), what=f"{role} in force")
 
 
 def an_app_binding(namespace: str, **spec: Any) -> Json:

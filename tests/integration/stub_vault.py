@@ -61,7 +61,7 @@ def stub(answer: Callable[[Seen], Reply]) -> Iterator[Stub]:
             self.end_headers()
             self.wfile.write(reply.body)
 
-        do_GET = do_POST = do_PUT = do_DELETE = handle_one  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = handle_one
 
         def log_message(self, format: str, *args: Any) -> None:
             return

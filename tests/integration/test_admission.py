@@ -196,7 +196,8 @@ class TestDecision:
         rule = {"apiGroups": ["engine.kubevault.com"], "resources": ["databaseaccessrequests/status"], "verbs": ["*"]}
         role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": [rule]}
         admin.create(role)
-        bind(admin, namespace, role=name, subject={"kind": "User", "name": "dave"})
+        writes = {"verb": "patch", "resource": "databaseaccessrequests", "subresource": "status"}
+        bind(admin, namespace, role=name, subject={"kind": "User", "name": "dave"}, until=writes)
         dave = Kube(cluster, act_as="dave")
         for condition in (approved("dave"), denied("dave")):
             refused = refused_decision(dave, request_of_alice, condition)

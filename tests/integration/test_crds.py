@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from services.common.durations import parse_seconds
+from tests.integration.crd_fields import ACCEPTED, MAKERS, REFUSED
 from tests.integration.kube import (
     EXAMPLES,
     Json,
@@ -26,215 +29,6 @@ from tests.integration.kube import (
 )
 
 CRDS = sorted((Path(__file__).parents[2] / "deploy/crds").glob("*.yaml"))
-MAKERS = {"AppBinding": an_app_binding, "SecretEngine": an_engine, "PostgresRole": a_role, "DatabaseAccessRequest": a_request}
-LONG = "x" * 70000
-DURATION = "write it like 1h, 90m, 1h30m or 3600 (seconds)"
-
-# Refused at once, by kind: field, a wrong value, what the server says.
-REFUSED: dict[str, list[tuple[str, Any, str]]] = {
-    "AppBinding": [
-        ("spec", ..., "spec: Required value"),
-        ("spec.clientConfig", ..., "spec.clientConfig: Required value"),
-        ("spec.clientConfig", "https://x", "must be of type object"),
-        ("spec.clientConfig.url", 7, "must be of type string"),
-        ("spec.clientConfig.url", "x" * 2049, "may not be more than 2048"),
-        ("spec.clientConfig.service", {"port": 5432}, "spec.clientConfig.service.name: Required value"),
-        ("spec.clientConfig.service", {"name": "postgres"}, "spec.clientConfig.service.port: Required value"),
-        ("spec.clientConfig.service", {"name": "", "port": 5432}, "should be at least 1 chars long"),
-        ("spec.clientConfig.service", {"name": "postgres", "port": "5432"}, "must be of type integer"),
-        ("spec.clientConfig.service", {"name": "postgres", "port": 0}, "greater than or equal to 1"),
-        ("spec.clientConfig.service", {"name": "postgres", "port": 65536}, "less than or equal to 65535"),
-        ("spec.clientConfig.service", {"name": "postgres", "port": 1, "scheme": 1}, "must be of type string"),
-        ("spec.clientConfig.service", {"name": "postgres", "port": 1, "path": 1}, "must be of type string"),
-        ("spec.clientConfig.service", {"name": "postgres", "port": 1, "query": 1}, "must be of type string"),
-        ("spec.clientConfig.service", {"name": "postgres", "port": 1, "nope": 1}, 'unknown field "spec.clientConfig.service.nope"'),
-        ("spec.clientConfig.caBundle", "not base64!", "spec.clientConfig.caBundle in body must be of type byte"),
-        ("spec.clientConfig.insecureSkipTLSVerify", "yes", "must be of type boolean"),
-        ("spec.clientConfig.serverName", 1, "must be of type string"),
-        ("spec.secret", "postgres-user-cred", "must be of type object"),
-        ("spec.secret.name", 1, "must be of type string"),
-        ("spec.type", 1, "must be of type string"),
-        ("spec.version", 1, "must be of type string"),
-        ("spec.secretTransforms", {}, "must be of type array"),
-        ("spec.secretTransforms", [{"renameKey": {"from": "a"}}], "renameKey.to: Required value"),
-        ("spec.secretTransforms", [{"addKey": {"key": "a", "value": "!"}}], "must be of type byte"),
-        ("spec.parameters", "x", "must be of type object"),
-        ("spec.parameters", {"vaultRole": "r"}, "spec.parameters.apiVersion: Required value"),
-        ("spec.parameters", {"apiVersion": "a/v1", "kind": "K", "vaultRole": 1}, "must be of type string"),
-        ("spec.parameters", {"apiVersion": "a/v1", "kind": "K", "usePodServiceAccountForCsiDriver": "yes"}, "must be of type boolean"),
-        ("spec.parameters", {"apiVersion": "a/v1", "kind": "K", "kubernetes": "x"}, "must be of type object"),
-        ("spec.nope", 1, 'unknown field "spec.nope"'),
-    ],
-    "SecretEngine": [
-        ("spec", ..., "spec: Required value"),
-        ("spec.vaultRef", ..., "spec.vaultRef: Required value"),
-        ("spec.vaultRef", "vault", "must be of type object"),
-        ("spec.vaultRef.name", ..., "spec.vaultRef.name: Required value"),
-        ("spec.vaultRef.name", "", "should be at least 1 chars long"),
-        ("spec.vaultRef.name", "No Name", "should match"),
-        ("spec.path", "", "should be at least 1 chars long"),
-        ("spec.path", "/x", "single slashes between them, none at the ends"),
-        ("spec.path", "x/", "single slashes between them, none at the ends"),
-        ("spec.path", "a//b", "single slashes between them, none at the ends"),
-        ("spec.path", "a/../b", "single slashes between them, none at the ends"),
-        ("spec.path", "a b", "letters, digits, - _ ."),
-        ("spec.path", "x*", "letters, digits, - _ ."),
-        ("spec.path", "sys", "Vault keeps sys, auth, identity and cubbyhole for itself"),
-        ("spec.path", "auth/kubernetes", "Vault keeps sys, auth, identity and cubbyhole for itself"),
-        ("spec.path", "x" * 257, "may not be more than 256"),
-        ("spec.path", 7, "must be of type string"),
-        ("spec.postgres", ..., "postgres is required: it names the database"),
-        ("spec.postgres", {}, "spec.postgres.databaseRef: Required value"),
-        ("spec.postgres.databaseRef.name", ..., "databaseRef.name: Required value"),
-        ("spec.postgres.databaseRef.name", "UPPER", "should match"),
-        ("spec.postgres.databaseRef.namespace", ..., "databaseRef.namespace: Required value"),
-        ("spec.postgres.databaseRef.namespace", "", "should be at least 1 chars long"),
-        ("spec.postgres.databaseRef.namespace", "a.b", "should match"),
-        ("spec.postgres.pluginName", "", "should be at least 1 chars long"),
-        ("spec.postgres.pluginName", "no plugin", "should match"),
-        ("spec.postgres.allowedRoles", "*", "must be of type array"),
-        ("spec.postgres.allowedRoles", [""], "should be at least 1 chars long"),
-        ("spec.postgres.allowedRoles", [1], "must be of type string"),
-        ("spec.postgres.allowedRoles", ["r"] * 257, "must have at most 256 items"),
-        ("spec.postgres.maxOpenConnections", "2", "must be of type integer"),
-        ("spec.postgres.maxOpenConnections", -2, "greater than or equal to -1"),
-        ("spec.postgres.maxIdleConnections", 100001, "less than or equal to 100000"),
-        ("spec.postgres.maxConnectionLifetime", "soon", DURATION),
-        ("spec.postgres.maxConnectionLifetime", -1, "greater than or equal to 0"),
-        ("spec.mysql", {}, "only postgres is supported yet"),
-        ("spec.aws", {"region": "x"}, "only postgres is supported yet"),
-        ("spec.kv", {}, "only postgres is supported yet"),
-        ("spec.namespace", "tenant", "namespace, defaultLeaseTTL and maxLeaseTTL are not supported yet"),
-        ("spec.maxLeaseTTL", "1h", "namespace, defaultLeaseTTL and maxLeaseTTL are not supported yet"),
-        ("spec.defaultLeaseTTL", 3600, "namespace, defaultLeaseTTL and maxLeaseTTL are not supported yet"),
-        ("spec.nope", 1, 'unknown field "spec.nope"'),
-    ],
-    "PostgresRole": [
-        ("spec", ..., "spec: Required value"),
-        ("spec.vaultRef", ..., "spec.vaultRef: Required value"),
-        ("spec.path", "x/", "single slashes between them, none at the ends"),
-        ("spec.databaseRef", ..., "databaseRef or databaseName is required"),
-        ("spec.databaseRef.name", "", "should be at least 1 chars long"),
-        ("spec.databaseRef.namespace", "", "should be at least 1 chars long"),
-        ("spec.databaseName", "no name", "should match"),
-        ("spec.creationStatements", ..., "spec.creationStatements: Required value"),
-        ("spec.creationStatements", [], "should have at least 1 items"),
-        ("spec.creationStatements", "CREATE ROLE x", "must be of type array"),
-        ("spec.creationStatements", [""], "should be at least 1 chars long"),
-        ("spec.creationStatements", [LONG], "may not be more than 65536"),
-        ("spec.creationStatements", ["x"] * 65, "must have at most 64 items"),
-        ("spec.revocationStatements", "x", "must be of type array"),
-        ("spec.rollbackStatements", [1], "must be of type string"),
-        ("spec.renewStatements", [""], "should be at least 1 chars long"),
-        ("spec.defaultTTL", "soon", DURATION),
-        ("spec.defaultTTL", "1 h", DURATION),
-        ("spec.defaultTTL", "-1h", DURATION),
-        ("spec.defaultTTL", -1, "greater than or equal to 0"),
-        ("spec.defaultTTL", 1.5, "spec.defaultTTL"),
-        ("spec.maxTTL", "1y", DURATION),
-        ("spec.maxTTL", True, "spec.maxTTL"),
-        ("spec.maxTTL", 3155760001, "less than or equal to 3155760000"),
-        ("spec.secretEngineRef", {"name": "x"}, 'unknown field "spec.secretEngineRef"'),
-    ],
-    "DatabaseAccessRequest": [
-        ("spec", ..., "spec: Required value"),
-        ("metadata.name", "x" * 247, "metadata.name has at most 246 characters"),
-        ("spec.roleRef", ..., "spec.roleRef: Required value"),
-        ("spec.roleRef.kind", ..., "spec.roleRef.kind: Required value"),
-        ("spec.roleRef.kind", "", "kind: only PostgresRole is supported yet"),
-        ("spec.roleRef.kind", "MySQLRole", "kind: only PostgresRole is supported yet"),
-        ("spec.roleRef.apiGroup", "other", "apiGroup: engine.kubevault.com, or leave it out"),
-        ("spec.roleRef.name", ..., "spec.roleRef.name: Required value"),
-        ("spec.roleRef.name", "a/../b", "should match"),
-        ("spec.roleRef.namespace", ..., "spec.roleRef.namespace: Required value"),
-        ("spec.roleRef.namespace", "a.b", "should match"),
-        ("spec.subjects", ..., "spec.subjects: Required value"),
-        ("spec.subjects", [], "should have at least 1 items"),
-        ("spec.subjects", [{"kind": "User", "name": "u"}] * 65, "must have at most 64 items"),
-        ("spec.subjects.0.kind", ..., "spec.subjects[0].kind: Required value"),
-        ("spec.subjects.0.kind", "Robot", "kind: ServiceAccount, User or Group"),
-        ("spec.subjects.0.name", ..., "spec.subjects[0].name: Required value"),
-        ("spec.subjects.0.name", "No Name", "name: no ServiceAccount can have this name"),
-        ("spec.subjects.0.name", "", "should be at least 1 chars long"),
-        ("spec.subjects.0.namespace", "a b", "should match"),
-        ("spec.subjects.0.apiGroup", "rbac.authorization.k8s.io", "apiGroup: rbac.authorization.k8s.io for a User or Group, none for"),
-        ("spec.ttl", "soon", DURATION),
-        ("spec.ttl", "0h", "longer than 0"),
-        ("spec.ttl", 0, "greater than or equal to 1"),
-        ("spec.ttl", [], "spec.ttl"),
-        ("spec.nope", 1, 'unknown field "spec.nope"'),
-    ],
-}
-
-# Applied, by kind: right values out of the ordinary, and wrong ones of which only the watcher or a service can tell.
-ACCEPTED: dict[str, list[tuple[str, Any]]] = {
-    "AppBinding": [
-        ("spec.clientConfig", {}),
-        ("spec.clientConfig.url", "no url at all"),
-        ("spec.clientConfig.url", "postgresql://user:pass@db/app"),
-        ("spec.clientConfig.service", {"name": "p", "port": 5432}),
-        (
-            "spec.clientConfig.service",
-            {"name": "p", "port": 5432, "scheme": "HTTPS", "namespace": "other", "path": "/", "query": "sslmode=disable"},
-        ),
-        ("spec.clientConfig.caBundle", "bm90IGEgY2VydGlmaWNhdGU="),
-        ("spec.secret", {"apiGroup": "", "kind": "Secret", "name": "none-such"}),
-        ("spec.tlsSecret.name", "tls"),
-        ("spec.appRef", {"apiGroup": "kubedb.com", "kind": "Postgres", "name": "x", "namespace": "y"}),
-        (
-            "spec.secretTransforms",
-            [{"renameKey": {"from": "a", "to": "b"}}, {"addKey": {"key": "c", "stringValue": "d"}}, {"removeKey": {"key": "e"}}],
-        ),
-        ("spec.secretTransforms", [{"addKeysFrom": {"secretRef": {"name": "x", "namespace": "y"}}}]),
-        ("spec.parameters", {"apiVersion": "other/v1", "kind": "Other", "of": {"their": ["own"]}}),
-    ],
-    "SecretEngine": [
-        ("spec.path", "my-postgres-se"),
-        ("spec.path", "team-a/Postgres_1.x"),
-        ("spec.path", "somebody-elses-mount"),
-        ("spec.vaultRef.name", "none-such"),
-        ("spec.vaultRef.namespace", "other"),
-        ("spec.postgres.databaseRef.name", "none-such"),
-        ("spec.postgres.databaseRef.parameters", {"any": {"thing": 1}}),
-        ("spec.postgres.pluginName", "no-such-plugin"),
-        ("spec.postgres.allowedRoles", []),
-        ("spec.postgres.allowedRoles", ["readonly", "k8s.-.demo.*"]),
-        ("spec.postgres.maxOpenConnections", 0),
-        ("spec.postgres.maxIdleConnections", -1),
-        ("spec.postgres.maxConnectionLifetime", "5m"),
-        ("spec.postgres.maxConnectionLifetime", 300),
-    ],
-    "PostgresRole": [
-        ("spec.databaseName", "k8s.-.demo.postgres-app"),
-        ("spec.databaseName", ""),
-        ("spec.creationStatements", ["this is no SQL"]),
-        ("spec.revocationStatements", []),
-        ("spec.defaultTTL", "1h"),
-        ("spec.defaultTTL", "1h0m0s"),
-        ("spec.defaultTTL", 3600),
-        ("spec.defaultTTL", "300"),
-        ("spec.defaultTTL", ""),
-        ("spec.defaultTTL", 0),
-        ("spec.defaultTTL", "1000h"),
-        ("spec.maxTTL", "1.5h"),
-        ("spec.maxTTL", "30d"),
-    ],
-    "DatabaseAccessRequest": [
-        ("spec.roleRef.apiGroup", "engine.kubevault.com"),
-        ("spec.roleRef.name", "none-such"),
-        ("spec.roleRef.namespace", "none-such"),
-        ("spec.ttl", "8h"),
-        ("spec.ttl", 28800),
-        ("spec.ttl", "300"),
-        ("spec.ttl", ""),
-        ("spec.subjects.0.namespace", ...),
-        ("spec.subjects.0.namespace", "none-such"),
-        (
-            "spec.subjects",
-            [{"kind": "User", "name": "alice@example.com", "apiGroup": "rbac.authorization.k8s.io"}, {"kind": "Group", "name": "a:b"}],
-        ),
-    ],
-}
 
 
 @pytest.fixture(scope="module")
@@ -369,6 +163,42 @@ def test_every_field_is_explained_and_every_text_and_list_has_an_end(file: Path)
             assert "maxLength" in field, f"{way} has no longest text"
         if field.get("type") == "array":
             assert "maxItems" in field, f"{way} has no longest list"
+
+
+SPANS = [
+    "1h",
+    "90m",
+    "1h30m",
+    "1h0m0s",
+    "3600",
+    "1.5h",
+    "30d",
+    "1d12h",
+    "250ms",
+    "0",
+    "soon",
+    "1 h",
+    "-1h",
+    "1y",
+    "1",
+    "h",
+    "1h1",
+    "1.h",
+    ".5h",
+    "1e3",
+]
+
+
+@pytest.mark.parametrize("text", SPANS)
+def test_the_schemas_and_the_services_agree_on_spans(text: str) -> None:
+    rules = [rule for file in CRDS for rule in re.findall(r"self\.matches\('(\^\(\[0-9\]\+.*?)'\)", file.read_text())]
+    assert len(rules) == 4
+    try:
+        parse_seconds(text)
+    except ValueError:
+        assert not any(re.match(rule, text) for rule in rules)
+    else:
+        assert all(re.match(rule, text) for rule in rules)
 
 
 def test_kubectl_explains_a_field(cluster: Running) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.eventually import eventually
-from tests.integration.kube import WATCHER, Json, Kube, Running, a_request, new_namespace, refusal
+from tests.integration.kube import WATCHER, Can, Json, Kube, Running, a_request, bind, new_namespace, refusal
 
 RBAC = Path(__file__).parents[2] / "deploy/rbac"
 RULES = "apis/rbac.authorization.k8s.io/v1/"
@@ -63,20 +63,6 @@ def a_binding(namespace: str, kind: str = "Role", role: str = "reader", name: st
     }
 
 
-class Can:
-    """Asks the API server's authorizer about somebody."""
-
-    def __init__(self, admin: Kube, *, user: str, groups: tuple[str, ...] = ()) -> None:
-        self._admin, self._who = admin, {"user": user, "groups": list(groups)}
-
-    def __call__(
-        self, verb: str, resource: str, *, group: str = "engine.kubevault.com", namespace: str = "", name: str = "", subresource: str = ""
-    ) -> bool:
-        asked = {"verb": verb, "resource": resource, "group": group, "namespace": namespace, "name": name, "subresource": subresource}
-        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": self._who | {"resourceAttributes": asked}}
-        return bool(self._admin.create(review)["status"]["allowed"])
-
-
 class TestWatcher:
     def test_it_sees_the_four_kinds_everywhere(self, watcher: Kube) -> None:
         for kind in ("secretengines", "postgresroles", "databaseaccessrequests"):
@@ -115,7 +101,7 @@ class TestWatcher:
         watcher.create(a_reader(namespace))
         watcher.create(a_binding(namespace))
         subject = Can(admin, user=f"system:serviceaccount:{namespace}:demo-sa")
-        assert subject("get", "secrets", group="", namespace=namespace, name="request-abc123")
+        eventually(lambda: subject("get", "secrets", group="", namespace=namespace, name="request-abc123"), what="the subject's right")
         assert not subject("get", "secrets", group="", namespace=namespace, name="postgres-user-cred")
         watcher.replace(a_reader(namespace))
         for kind, name in (("RoleBinding", "reader"), ("Role", "reader"), ("Secret", "request-abc123")):
@@ -207,33 +193,52 @@ class TestWatcher:
         assert not can("list", "secrets", group="")
 
 
-@pytest.fixture(scope="module", params=["view", "edit", "admin", "leasegate-approver", "leasegate-requester"])
-def who(request: pytest.FixtureRequest, cluster: Running, unserved: str) -> tuple[str, Can]:
+IN_FORCE: dict[str, Json] = {
+    "view": {"verb": "get", "resource": "databaseaccessrequests"},
+    "edit": {"verb": "create", "resource": "postgresroles"},
+    "admin": {"verb": "create", "resource": "postgresroles"},
+    "leasegate-approver": {"verb": "update", "resource": "databaseaccessrequests", "subresource": "approval"},
+    "leasegate-requester": {"verb": "create", "resource": "databaseaccessrequests"},
+    "leasegate-team": {"verb": "create", "resource": "postgresroles"},
+}
+
+
+@pytest.fixture(scope="module", params=list(IN_FORCE))
+def who(request: pytest.FixtureRequest, admin: Kube, unserved: str) -> tuple[str, Can]:
     """Somebody with one ClusterRole in one namespace."""
     role = str(request.param)
     name = f"only-{role}"
-    cluster.kubectl("create", "rolebinding", name, "-n", unserved, f"--clusterrole={role}", f"--user={name}")
-    can = Can(Kube(cluster), user=name, groups=("system:authenticated",))
-    eventually(lambda: can("get", "databaseaccessrequests", namespace=unserved), what=f"{role} aggregated")
-    return role, can
+    bind(admin, unserved, role=role, subject={"kind": "User", "name": name}, until=IN_FORCE[role])
+    return role, Can(admin, user=name, groups=("system:authenticated",))
 
 
 class TestPeople:
     def test_who_may_ask(self, who: tuple[str, Can], unserved: str) -> None:
         role, can = who
-        for verb in ("create", "update", "patch", "delete"):
+        for verb in ("create", "update", "patch", "delete", "deletecollection"):
             assert can(verb, "databaseaccessrequests", namespace=unserved) == (role in ("edit", "admin", "leasegate-requester"))
         for resource in ("databaseaccessrequests", "postgresroles"):
             for verb in ("get", "list", "watch"):
-                assert can(verb, resource, namespace=unserved), f"{verb} {resource}"
+                looks = role != "leasegate-team" or resource == "postgresroles"
+                assert can(verb, resource, namespace=unserved) == looks, f"{verb} {resource}"
+
+    def test_who_may_look(self, who: tuple[str, Can], unserved: str) -> None:
+        role, can = who
+        engine, catalog = "engine.kubevault.com", "appcatalog.appscode.com"
+        for resource, group in (("secretengines", engine), ("appbindings", catalog)):
+            for verb in ("get", "list", "watch"):
+                looks = role in ("view", "edit", "admin", "leasegate-team") or (
+                    role == "leasegate-approver" and resource == "secretengines"
+                )
+                assert can(verb, resource, group=group, namespace=unserved) == looks, f"{verb} {resource}"
 
     def test_who_may_set_up_engines_and_roles(self, who: tuple[str, Can], unserved: str) -> None:
         role, can = who
         engine, catalog = "engine.kubevault.com", "appcatalog.appscode.com"
         for resource, group in (("secretengines", engine), ("postgresroles", engine), ("appbindings", catalog)):
-            for verb in ("create", "update", "patch", "delete"):
+            for verb in ("create", "update", "patch", "delete", "deletecollection"):
                 allowed = can(verb, resource, group=group, namespace=unserved)
-                assert allowed == (role in ("edit", "admin")), f"{verb} {resource}"
+                assert allowed == (role in ("edit", "admin", "leasegate-team")), f"{verb} {resource}"
 
     def test_only_approvers_decide_and_none_decides_for_himself(self, who: tuple[str, Can], unserved: str) -> None:
         role, can = who

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,8 +16,6 @@ import pytest
 
 from deploy.local.certificates import Authority
 from services.common.errors import LoginMissing, LoginRefused, PathNotOwned, VaultPolicyMissing
-from services.common.vault.client import Vault
-from services.common.vault.own import OwnLogins
 from services.common.vault.scope import Scope
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import AppRoleLogin, CertificateLogin, KubernetesLogin, Login, Target, TokenLogin, UserpassLogin
@@ -26,20 +23,21 @@ from services.engine.scope import SCOPE as ENGINE
 from services.roles.scope import SCOPE as ROLES
 from tests.eventually import eventually
 from tests.integration.stub_vault import Reply, Seen, stub
+from tests.integration.vault_users import (
+    POLICIES,
+    SCOPE,
+    Clock,
+    app_role,
+    children,
+    disable_methods,
+    enable_methods,
+    logins,
+    revoke_logins,
+    target,
+    user,
+    works,
+)
 from tests.servers import Servers
-
-SCOPE = Scope("GET sys/mounts/<mount>", "GET,DELETE <mount>/roles/*")
-POLICIES = ["leasegate-engine", "leasegate-roles"]
-
-
-class Clock:
-    """Monotonic time that a test moves on."""
-
-    def __init__(self) -> None:
-        self.ahead_s = 0.0
-
-    def __call__(self) -> float:
-        return time.monotonic() + self.ahead_s
 
 
 @pytest.fixture
@@ -54,50 +52,10 @@ def sessions(clock: Clock) -> Iterator[Sessions]:
 
 
 @pytest.fixture(autouse=True)
-def _auth(servers: Servers) -> Iterator[None]:
-    """A mount to read, and the auth methods; what is there already may stay."""
-    servers.vault("POST", "sys/mounts/team-a", type="database")
-    for path in ("userpass", "approle", "cert", "kubernetes"):
-        servers.vault("POST", f"sys/auth/{path}", type=path)
+def _methods(servers: Servers) -> Iterator[None]:
+    enable_methods(servers)
     yield
-    for path in ("userpass", "approle", "cert", "kubernetes"):
-        servers.vault("DELETE", f"sys/auth/{path}")
-    servers.vault("DELETE", "sys/mounts/team-a")
-
-
-def target(servers: Servers, login: Login | None, **more: Any) -> Target:
-    return Target(name="vault", namespace="demo", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), login=login, **more)
-
-
-def works(vault: Vault) -> bool:
-    return bool(vault.read("sys/mounts/team-a").data["type"] == "database")
-
-
-def user(
-    servers: Servers,
-    *,
-    password: str = "p w%",  # noqa: S107 - a test's user
-    **settings: Any,
-) -> UserpassLogin:
-    servers.must("POST", "auth/userpass/users/team", password=password, token_policies=POLICIES, **settings)
-    return UserpassLogin(mount="userpass", username="team", password=password)
-
-
-def app_role(servers: Servers, **settings: Any) -> AppRoleLogin:
-    servers.must("POST", "auth/approle/role/team", token_policies=POLICIES, **settings)
-    role_id = servers.must("GET", "auth/approle/role/team/role-id")["data"]["role_id"]
-    secret_id = servers.must("POST", "auth/approle/role/team/secret-id", metadata="{}")["data"]["secret_id"]
-    return AppRoleLogin(mount="approle", role_id=role_id, secret_id=secret_id)
-
-
-def children(servers: Servers) -> set[str]:
-    """Accessors of all tokens that have the policy of the role service alone."""
-    found: set[str] = set()
-    for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
-        status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
-        if status == 200 and body["data"]["policies"] == ["leasegate-roles"]:
-            found.add(accessor)
-    return found
+    disable_methods(servers)
 
 
 # Methods
@@ -260,7 +218,7 @@ def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
 def test_a_login_is_renewed_before_it_ends(servers: Servers, sessions: Sessions, clock: Clock) -> None:
     sessions.team(target(servers, user(servers, token_ttl="100s")))
     (accessor,) = children(servers)
-    parent = _parents(servers)[0]
+    parent = logins(servers)[0]
 
     def ends_at() -> str:
         return str(servers.must("POST", "auth/token/lookup-accessor", accessor=parent)["data"]["expire_time"])
@@ -269,16 +227,7 @@ def test_a_login_is_renewed_before_it_ends(servers: Servers, sessions: Sessions,
     clock.ahead_s = 51
     eventually(lambda: ends_at() > before, every_s=0.02, what="the login renewed")
     assert accessor in children(servers)
-    assert _parents(servers) == [parent]
-
-
-def _parents(servers: Servers) -> list[str]:
-    found = []
-    for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
-        status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
-        if status == 200 and body["data"]["path"] == "auth/userpass/login/team":
-            found.append(accessor)
-    return found
+    assert logins(servers) == [parent]
 
 
 def test_near_its_longest_life_a_login_is_made_anew_and_the_old_one_ended(servers: Servers, sessions: Sessions, clock: Clock) -> None:
@@ -294,20 +243,15 @@ def test_near_its_longest_life_a_login_is_made_anew_and_the_old_one_ended(server
 
 def test_a_revoked_login_is_made_anew_once(servers: Servers, sessions: Sessions, clock: Clock) -> None:
     vault = sessions.team(target(servers, user(servers)))
-    _revoke_all(servers)
+    revoke_logins(servers)
     clock.ahead_s = 10
 
     assert works(vault)
 
 
-def _revoke_all(servers: Servers) -> None:
-    for accessor in _parents(servers):
-        servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)
-
-
 def test_many_threads_log_in_anew_once(servers: Servers, sessions: Sessions, clock: Clock) -> None:
     vault = sessions.team(target(servers, user(servers)))
-    _revoke_all(servers)
+    revoke_logins(servers)
     clock.ahead_s = 10
     gate = threading.Barrier(16)
 
@@ -317,21 +261,21 @@ def test_many_threads_log_in_anew_once(servers: Servers, sessions: Sessions, clo
 
     with ThreadPoolExecutor(16) as pool:
         assert all(future.result() for future in [pool.submit(call) for _ in range(16)])
-    assert len(_parents(servers)) == 1
+    assert len(logins(servers)) == 1
 
 
 def test_a_403_of_the_policies_makes_no_new_logins(servers: Servers, sessions: Sessions, clock: Clock) -> None:
     vault = sessions.team(target(servers, user(servers)))
-    before = _parents(servers)
+    before = logins(servers)
     for _ in range(3):
         with pytest.raises(VaultPolicyMissing):
             vault.read("not-permitted/roles/x")
-    assert _parents(servers) == before
+    assert logins(servers) == before
     clock.ahead_s = 10  # the login is no longer young: one is tried
     for _ in range(3):
         with pytest.raises(VaultPolicyMissing):
             vault.read("not-permitted/roles/x")
-    assert len(_parents(servers)) == 1
+    assert len(logins(servers)) == 1
 
 
 def test_a_403_of_the_policies_stays_one_when_the_login_cannot_be_repeated(servers: Servers, sessions: Sessions, clock: Clock) -> None:
@@ -368,7 +312,7 @@ def test_the_same_secret_is_no_new_login(servers: Servers, sessions: Sessions) -
     wanted = target(servers, user(servers))
     for _ in range(3):
         assert works(sessions.team(wanted))
-    assert len(_parents(servers)) == 1
+    assert len(logins(servers)) == 1
 
 
 def test_another_targets_login_is_never_used(servers: Servers, sessions: Sessions) -> None:
@@ -389,118 +333,5 @@ def test_forgetting_ends_a_login(servers: Servers, sessions: Sessions) -> None:
     wanted = target(servers, user(servers))
     sessions.team(wanted)
     sessions.forget(wanted)
-    assert _parents(servers) == []
+    assert logins(servers) == []
     assert not sessions.logged_in(wanted)
-
-
-# Ending, and the service's own logins
-
-
-@pytest.fixture
-def own(servers: Servers, tmp_path: Path) -> OwnLogins:
-    login = app_role(servers)
-    (tmp_path / "role-id").write_text(f"{login.role_id}\n")
-    (tmp_path / "secret-id").write_text(f"{login.secret_id}\n")
-    (tmp_path / "own.yaml").write_text(
-        f"- address: {servers.vault_addr.replace('https', 'HTTPS')}/\n  ca_file: {servers.vault_ca}\n  max_request_duration: 5s\n"
-        f"  approle: {{role_id_file: {tmp_path}/role-id, secret_id_file: {tmp_path}/secret-id}}\n"
-    )
-    return OwnLogins.read(tmp_path / "own.yaml")
-
-
-def test_own_logins_are_by_address(servers: Servers, own: OwnLogins) -> None:
-    with closing(Sessions(SCOPE, own=own)) as sessions:
-        vault = sessions.own(servers.vault_addr)
-        assert vault is not None
-        assert works(vault)
-        assert sessions.own("https://elsewhere:8200") is None
-        assert sessions.own(servers.vault_addr, "org") is None
-    entry = own.find(servers.vault_addr)
-    assert entry is not None
-    assert entry.max_request_duration_s == 5
-
-
-def test_a_rotated_file_needs_no_restart(servers: Servers, own: OwnLogins, clock: Clock, tmp_path: Path) -> None:
-    with closing(Sessions(SCOPE, own=own, clock=clock)) as sessions:
-        vault = sessions.own(servers.vault_addr)
-        assert vault is not None
-        assert works(vault)
-        old = (tmp_path / "secret-id").read_text().strip()
-        (tmp_path / "secret-id").write_text(app_role(servers).secret_id)
-        servers.must("POST", "auth/approle/role/team/secret-id/destroy", secret_id=old)
-        servers.must("POST", "auth/token/create-orphan")
-        for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
-            status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
-            if status == 200 and body["data"]["path"] == "auth/approle/login":
-                servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)
-        clock.ahead_s = 10
-        assert works(vault)
-
-
-def test_a_missing_file_is_a_refused_login_that_names_it(servers: Servers, own: OwnLogins, tmp_path: Path) -> None:
-    (tmp_path / "secret-id").unlink()
-    with closing(Sessions(SCOPE, own=own)) as sessions:
-        vault = sessions.own(servers.vault_addr)
-        assert vault is not None
-        with pytest.raises(LoginRefused, match="secret-id"):
-            works(vault)
-        assert sessions.serving()
-
-
-def test_ending_takes_memory_then_the_given_then_its_own(servers: Servers, own: OwnLogins, clock: Clock) -> None:
-    login = user(servers)
-    gone = replace(target(servers, None), auth_mount="")  # as an object's status remembers it
-    with closing(Sessions(SCOPE, clock=clock)) as sessions:
-        with pytest.raises(LoginMissing):
-            sessions.ending(gone)
-        sessions.team(target(servers, login))
-        assert works(sessions.ending(gone))
-        assert len(_parents(servers)) == 1
-        _forget_user(servers)
-        clock.ahead_s = 10
-        with pytest.raises(LoginRefused):
-            works(sessions.ending(gone))
-        assert works(sessions.ending(target(servers, user(servers, password="new one"))))
-    with closing(Sessions(SCOPE, own=own, clock=clock)) as sessions:
-        assert works(sessions.ending(gone))
-        sessions.team(target(servers, user(servers)))
-        _forget_user(servers)
-        clock.ahead_s = 20
-        assert works(sessions.ending(gone))
-
-
-def _forget_user(servers: Servers) -> None:
-    servers.must("DELETE", "auth/userpass/users/team")
-    _revoke_all(servers)
-
-
-def test_ending_goes_on_to_a_login_that_may(servers: Servers, own: OwnLogins) -> None:
-    rules = 'path "sys/mounts/other" { capabilities = ["read"] }'
-    servers.must("POST", "sys/policies/acl/little", policy=rules)
-    with closing(Sessions(SCOPE, own=own)) as sessions:
-        wanted = target(servers, TokenLogin(servers.login("little")))
-        with pytest.raises(VaultPolicyMissing):
-            works(sessions.team(wanted))
-        assert works(sessions.ending(wanted))
-
-
-def test_health_says_whether_vault_answers(servers: Servers, own: OwnLogins) -> None:
-    with closing(Sessions(SCOPE, own=own)) as sessions:
-        assert sessions.serving()
-        assert sessions.reachable(servers.vault_addr)
-        assert not sessions.reachable("https://127.0.0.1:1")
-        servers.bao.seal()
-        try:
-            assert not sessions.serving()
-            assert not sessions.reachable(servers.vault_addr)
-        finally:
-            servers.bao.unseal()
-        assert sessions.serving()
-
-
-def test_what_was_made_before_a_restart_of_vault_works_after_it(servers: Servers, sessions: Sessions) -> None:
-    vault = sessions.team(target(servers, user(servers)))
-    assert works(vault)
-    servers.bao.process.kill()
-    servers.bao.start()
-    assert works(vault)

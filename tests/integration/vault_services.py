@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
+import psycopg
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -29,6 +30,7 @@ from tests.servers import Servers
 
 MOUNT = "my-postgres-se"
 UID = "11111111-aaaa"
+ADOPTER = "leasegate-adopter.0123456789ab"
 CREATE = (
     "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';",
     'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}";',
@@ -78,8 +80,18 @@ def target(servers: Servers, *, login: bool = True, token: str = "", name: str =
         ca_bundle=servers.vault_ca.read_bytes(),
     )
     if login:
-        message.token.token = token or servers.login("leasegate-engine", "leasegate-roles")
+        message.token.token = token or _team_token(servers.root_token, servers)
     return message
+
+
+_TEAM_TOKENS: dict[str, str] = {}
+
+
+def _team_token(vault: str, servers: Servers) -> str:
+    """One for each Vault, as a team has one token and not one for each call."""
+    if vault not in _TEAM_TOKENS:
+        _TEAM_TOKENS[vault] = servers.login("leasegate-engine", "leasegate-roles", ttl="24h")
+    return _TEAM_TOKENS[vault]
 
 
 def owner(name: str = "postgresql-engine", *, uid: str = UID) -> types_pb2.ObjectRef:
@@ -146,3 +158,35 @@ def delete_engine(servers: Servers, path: str = MOUNT, *, uid: str = UID, name: 
         connection="k8s.-.demo.postgres-app",
         quiescence=quiet(servers, path),
     )
+
+
+def adopter(servers: Servers, *, finish: bool = False, revocation: tuple[str, ...] = ()) -> roles_pb.EnsureAdopterRequest:
+    """An adopter for attempts of the guide's role."""
+    return roles_pb.EnsureAdopterRequest(
+        target=target(servers),
+        mount=MOUNT,
+        name=ADOPTER,
+        db_name="k8s.-.demo.postgres-app",
+        revocation_statements=revocation,
+        finish=finish,
+    )
+
+
+def issue(servers: Servers, role: str, display_name: str = "demo-psql-role-abc") -> dict[str, str]:
+    """A credential as access would get it; answers also its lease id."""
+    token = servers.must("POST", "auth/token/create", policies=["leasegate-issuer"], display_name=display_name, no_parent=True)["auth"]
+    answer = servers.must("GET", f"{MOUNT}/creds/{role}", token["client_token"])
+    return {**answer["data"], "lease_id": answer["lease_id"]}
+
+
+def revoke(servers: Servers, lease: dict[str, str]) -> int:
+    return servers.vault("POST", f"sys/leases/revoke/{lease['lease_id']}", sync=True)[0]
+
+
+def exists(servers: Servers, login: str) -> bool:
+    return bool(servers.psql(f"SELECT 1 FROM pg_roles WHERE rolname = '{login}'"))  # noqa: S608 - a name that Vault made
+
+
+def log_in(servers: Servers, lease: dict[str, str]) -> psycopg.Connection[tuple[object, ...]]:
+    place = {"host": servers.postgres_host, "port": servers.postgres_port, "dbname": "postgres"}
+    return psycopg.connect(**place, user=lease["username"], password=lease["password"], autocommit=True)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import hvac.adapters
 import urllib3
+from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
 
 from services.common.errors import VaultFailed, VaultUnavailable
@@ -141,20 +142,24 @@ class LoginCertificateError(ValueError):
     """A client certificate and key that do not fit each other or cannot be read."""
 
 
+class _Unchecked(HTTPSConnection):
+    """A connection whose owner asked that the server's certificate goes unchecked; urllib3 would warn of it at each call."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.is_verified = True
+
+
 def _pool(endpoint: Endpoint) -> urllib3.HTTPConnectionPool:
     host, port = endpoint.address.host, endpoint.address.port
     if not endpoint.address.tls:
         return urllib3.HTTPConnectionPool(host, port, maxsize=_POOL_SIZE)
-    name = endpoint.server_name or None
-    return urllib3.HTTPSConnectionPool(
-        host,
-        port,
-        maxsize=_POOL_SIZE,
-        ssl_context=_context(endpoint),
-        cert_reqs="CERT_NONE" if endpoint.insecure else "CERT_REQUIRED",
-        server_hostname=name,
-        assert_hostname=False if endpoint.insecure else name,
+    pool = urllib3.HTTPSConnectionPool(
+        host, port, maxsize=_POOL_SIZE, ssl_context=_context(endpoint), server_hostname=endpoint.server_name or None
     )
+    if endpoint.insecure:
+        pool.ConnectionCls = _Unchecked
+    return pool
 
 
 def _context(endpoint: Endpoint) -> ssl.SSLContext:

@@ -1,0 +1,143 @@
+"""Adopters on a real bao and PostgreSQL: they end a login that no lease knows, or that PostgreSQL refused to drop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from leasegate.engine.v1 import engine_service_pb2_grpc
+from leasegate.roles.v1 import role_service_pb2 as pb
+from leasegate.roles.v1 import role_service_pb2_grpc
+from services.roles.statements import FINISH
+from tests.integration.vault_services import (
+    ADOPTER,
+    CREATE,
+    MOUNT,
+    adopter,
+    engine_service,
+    ensure_engine,
+    ensure_role,
+    exists,
+    issue,
+    log_in,
+    revoke,
+    role_service,
+    target,
+)
+from tests.servers import Servers
+
+Stub = role_service_pb2_grpc.RoleServiceStub
+EngineStub = engine_service_pb2_grpc.EngineServiceStub
+
+
+@pytest.fixture
+def roles() -> Iterator[Stub]:
+    with role_service() as stub:
+        yield stub
+
+
+@pytest.fixture
+def engine(servers: Servers) -> Iterator[EngineStub]:
+    """The engine service, with the guide's engine made."""
+    with engine_service() as stub:
+        stub.EnsureEngine(ensure_engine(servers))
+        yield stub
+
+
+@pytest.fixture(autouse=True)
+def _clean(servers: Servers) -> Iterator[None]:
+    yield
+    for path in (MOUNT, "team-a"):
+        servers.vault("POST", f"sys/leases/revoke-prefix/{path}", sync=True)
+        servers.vault("DELETE", f"sys/mounts/{path}")
+
+
+def shown(servers: Servers, path: str) -> dict[str, object]:
+    return dict(servers.must("GET", path)["data"])
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("revocation", [(), ('DROP OWNED BY "{{name}}";', 'DROP ROLE "{{name}}";')])
+def test_an_adopter_drops_a_login_and_makes_no_usable_one(servers: Servers, roles: Stub, revocation: tuple[str, ...]) -> None:
+    roles.EnsureRole(ensure_role(servers))
+    roles.EnsureAdopter(adopter(servers, revocation=revocation))
+    roles.EnsureAdopter(adopter(servers, revocation=revocation))
+    lease = issue(servers, "k8s.-.demo.psql-role")
+    assert exists(servers, lease["username"])
+
+    adopted = issue(servers, ADOPTER)
+    assert adopted["username"] == lease["username"]
+    assert revoke(servers, adopted) < 300
+    assert not exists(servers, lease["username"])
+
+    absent = issue(servers, ADOPTER, "demo-psql-role-never")
+    with pytest.raises(psycopg.OperationalError):
+        log_in(servers, absent)
+    assert servers.psql(f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{absent['username']}'") == [(False,)]  # noqa: S608
+    assert revoke(servers, absent) < 300
+    assert not exists(servers, absent["username"])
+    assert revoke(servers, lease) < 300
+    roles.DeleteAdopter(pb.DeleteAdopterRequest(target=target(servers), mount=MOUNT, name=ADOPTER))
+    roles.DeleteAdopter(pb.DeleteAdopterRequest(target=target(servers), mount=MOUNT, name=ADOPTER))
+    assert servers.must("LIST", f"{MOUNT}/roles")["data"]["keys"] == ["k8s.-.demo.psql-role"]
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_finishing_adopter_ends_what_postgresql_refused_to_drop(servers: Servers, roles: Stub) -> None:
+    roles.EnsureRole(ensure_role(servers))
+    lease = issue(servers, "k8s.-.demo.psql-role")
+    session = log_in(servers, lease)
+    session.execute("CREATE TEMP TABLE mine (a int)")
+    assert revoke(servers, lease) == 400
+    log_in(servers, lease).close()
+
+    roles.EnsureAdopter(adopter(servers, finish=True))
+    assert shown(servers, f"{MOUNT}/roles/{ADOPTER}")["revocation_statements"] == list(FINISH)
+    finishing = issue(servers, ADOPTER)
+
+    assert revoke(servers, finishing) < 300
+    assert not exists(servers, lease["username"])
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("SELECT 1")
+    session.close()
+    assert revoke(servers, lease) < 300
+    again = issue(servers, ADOPTER)
+    assert revoke(servers, again) < 300
+    assert not exists(servers, again["username"])
+
+
+def test_a_finishing_adopter_works_for_a_user_who_is_no_superuser(servers: Servers, roles: Stub) -> None:
+    servers.psql("CREATE ROLE limited CREATEROLE LOGIN PASSWORD 'limited'; GRANT pg_signal_backend TO limited; CREATE SCHEMA shared")
+    servers.psql("GRANT ALL ON SCHEMA shared TO PUBLIC")
+    with engine_service() as engine:
+        request = ensure_engine(servers)
+        request.postgres.database.username = request.postgres.database.password = "limited"
+        engine.EnsureEngine(request)
+        role = ensure_role(servers)
+        role.definition.creation_statements[:] = [CREATE[0]]
+        roles.EnsureRole(role)
+        lease = issue(servers, "k8s.-.demo.psql-role")
+        with log_in(servers, lease) as session:
+            session.execute("CREATE TABLE shared.kept (a int); INSERT INTO shared.kept VALUES (1)")
+        assert revoke(servers, lease) == 400
+        roles.EnsureAdopter(adopter(servers, finish=True))
+
+        assert revoke(servers, issue(servers, ADOPTER)) < 300
+
+    assert not exists(servers, lease["username"])
+    assert servers.psql("SELECT tableowner FROM pg_tables WHERE tablename = 'kept'") == [("limited",)]
+    assert revoke(servers, lease) < 300
+    servers.psql("DROP SCHEMA shared CASCADE; DROP OWNED BY limited; DROP ROLE limited")
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_adopter_is_short_lived_and_passes_limited_allowed_roles(servers: Servers, roles: Stub, engine: EngineStub) -> None:
+    request = ensure_engine(servers)
+    request.postgres.allowed_roles[:] = ["k8s.-.demo.psql-role"]
+    engine.EnsureEngine(request)
+    roles.EnsureAdopter(adopter(servers))
+
+    assert shown(servers, f"{MOUNT}/roles/{ADOPTER}")["max_ttl"] == 60
+    assert revoke(servers, issue(servers, ADOPTER)) < 300

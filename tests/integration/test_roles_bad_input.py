@@ -1,0 +1,119 @@
+"""Every field of the role service's requests wrong in turn: the field is named, and nothing is written to Vault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from leasegate.engine.v1 import engine_service_pb2_grpc
+from leasegate.roles.v1 import role_service_pb2 as pb
+from leasegate.roles.v1 import role_service_pb2_grpc
+from leasegate.types.v1 import types_pb2
+from services.common.errors import SpecInvalid
+from tests.integration.vault_services import (
+    ADOPTER,
+    MOUNT,
+    adopter,
+    engine_service,
+    ensure_engine,
+    ensure_role,
+    role_service,
+    target,
+)
+from tests.servers import Servers
+
+Stub = role_service_pb2_grpc.RoleServiceStub
+EngineStub = engine_service_pb2_grpc.EngineServiceStub
+
+
+@pytest.fixture
+def roles() -> Iterator[Stub]:
+    with role_service() as stub:
+        yield stub
+
+
+@pytest.fixture
+def engine(servers: Servers) -> Iterator[EngineStub]:
+    """The engine service, with the guide's engine made."""
+    with engine_service() as stub:
+        stub.EnsureEngine(ensure_engine(servers))
+        yield stub
+
+
+@pytest.fixture(autouse=True)
+def _clean(servers: Servers) -> Iterator[None]:
+    yield
+    for path in (MOUNT, "team-a"):
+        servers.vault("POST", f"sys/leases/revoke-prefix/{path}", sync=True)
+        servers.vault("DELETE", f"sys/mounts/{path}")
+
+
+BIG = "x" * (64 * 1024 + 1)
+WRONG: list[tuple[str, Callable[[pb.EnsureRoleRequest], object]]] = [
+    ("owner.name", lambda r: r.owner.ClearField("name")),
+    ("owner.name", lambda r: setattr(r.owner, "name", "a/b")),
+    ("owner.name", lambda r: r.owner.CopyFrom(types_pb2.ObjectRef(name="k8s.-.demo.x"))),
+    ("owner.name", lambda r: r.owner.CopyFrom(types_pb2.ObjectRef(name="leasegate-adopter.0123456789ab"))),
+    ("owner.namespace", lambda r: setattr(r.owner, "namespace", "Demo")),
+    ("target.address", lambda r: setattr(r.target, "address", "ftp://vault")),
+    ("mount", lambda r: setattr(r, "mount", "auth/token")),
+    ("mount", lambda r: setattr(r, "mount", "a b")),
+    ("definition.db_name", lambda r: r.definition.ClearField("db_name")),
+    ("definition.db_name", lambda r: setattr(r.definition, "db_name", "a/b")),
+    ("definition.creation_statements", lambda r: r.definition.ClearField("creation_statements")),
+    ("definition.creation_statements", lambda r: r.definition.creation_statements.__setitem__(slice(None), ["SELECT 1"])),
+    ("definition.creation_statements[2]", lambda r: r.definition.creation_statements.append("  ")),
+    ("definition.creation_statements[2]", lambda r: r.definition.creation_statements.append(BIG)),
+    ("definition.creation_statements", lambda r: r.definition.creation_statements.extend(["SELECT 1"] * 63)),
+    ("definition.revocation_statements[0]", lambda r: r.definition.revocation_statements.append("")),
+    ("definition.rollback_statements[0]", lambda r: r.definition.rollback_statements.append("SELECT '\0'")),
+    ("definition.renew_statements", lambda r: r.definition.renew_statements.extend(["SELECT 1"] * 65)),
+    ("definition.default_ttl", lambda r: r.definition.default_ttl.CopyFrom(Duration(seconds=86401))),
+    ("definition.default_ttl", lambda r: r.definition.default_ttl.CopyFrom(Duration())),
+    ("definition.default_ttl", lambda r: r.definition.default_ttl.CopyFrom(Duration(seconds=1, nanos=1))),
+    ("definition.max_ttl", lambda r: r.definition.max_ttl.CopyFrom(Duration(seconds=-5))),
+    ("definition.max_ttl", lambda r: r.definition.max_ttl.CopyFrom(Duration(seconds=10**12))),
+]
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(("field", "break_it"), WRONG, ids=[f"{number}-{field}" for number, (field, _) in enumerate(WRONG)])
+def test_a_wrong_field_is_named_and_nothing_is_written(
+    servers: Servers, roles: Stub, field: str, break_it: Callable[[pb.EnsureRoleRequest], object]
+) -> None:
+    request = ensure_role(servers)
+    break_it(request)
+
+    with pytest.raises(SpecInvalid) as invalid:
+        roles.EnsureRole(request)
+
+    assert field in {violation.field for violation in invalid.value.violations}
+    assert servers.vault("LIST", f"{MOUNT}/roles")[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("name", {"name": "k8s.-.demo.psql-role"}),
+        ("name", {"name": "leasegate-adopter.0123456789AB"}),
+        ("name", {"name": f"{ADOPTER}/x"}),
+        ("mount", {"mount": "sys"}),
+        ("db_name", {"db_name": "a/b"}),
+        ("revocation_statements[0]", {"revocation_statements": [" "]}),
+    ],
+)
+@pytest.mark.usefixtures("engine")
+def test_a_wrong_adopter(servers: Servers, roles: Stub, field: str, change: dict[str, object]) -> None:
+    request = adopter(servers)
+    request.MergeFrom(pb.EnsureAdopterRequest(**change))  # type: ignore[arg-type]
+
+    with pytest.raises(SpecInvalid) as invalid:
+        roles.EnsureAdopter(request)
+
+    assert [violation.field for violation in invalid.value.violations] == [field]
+    assert servers.vault("LIST", f"{MOUNT}/roles")[0] == 404
+    if field == "name":
+        with pytest.raises(SpecInvalid):
+            roles.DeleteAdopter(pb.DeleteAdopterRequest(target=target(servers), mount=MOUNT, name=request.name))

@@ -1,0 +1,156 @@
+"""A service's own logins, and ending without the team's, on a real bao."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import LoginMissing, LoginRefused, VaultPolicyMissing
+from services.common.vault.own import OwnLogins
+from services.common.vault.sessions import Sessions
+from services.common.vault.target import TokenLogin
+from tests.integration.vault_users import (
+    SCOPE,
+    Clock,
+    app_role,
+    disable_methods,
+    enable_methods,
+    logins,
+    revoke_logins,
+    target,
+    user,
+    works,
+)
+from tests.servers import Servers
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def sessions(clock: Clock) -> Iterator[Sessions]:
+    with closing(Sessions(SCOPE, narrow_to="leasegate-roles", clock=clock)) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _methods(servers: Servers) -> Iterator[None]:
+    enable_methods(servers)
+    yield
+    disable_methods(servers)
+
+
+@pytest.fixture
+def own(servers: Servers, tmp_path: Path) -> OwnLogins:
+    login = app_role(servers)
+    (tmp_path / "role-id").write_text(f"{login.role_id}\n")
+    (tmp_path / "secret-id").write_text(f"{login.secret_id}\n")
+    (tmp_path / "own.yaml").write_text(
+        f"- address: {servers.vault_addr.replace('https', 'HTTPS')}/\n  ca_file: {servers.vault_ca}\n  max_request_duration: 5s\n"
+        f"  approle: {{role_id_file: {tmp_path}/role-id, secret_id_file: {tmp_path}/secret-id}}\n"
+    )
+    return OwnLogins.read(tmp_path / "own.yaml")
+
+
+def test_own_logins_are_by_address(servers: Servers, own: OwnLogins) -> None:
+    with closing(Sessions(SCOPE, own=own)) as sessions:
+        vault = sessions.own(servers.vault_addr)
+        assert vault is not None
+        assert works(vault)
+        assert sessions.own("https://elsewhere:8200") is None
+        assert sessions.own(servers.vault_addr, "org") is None
+    entry = own.find(servers.vault_addr)
+    assert entry is not None
+    assert entry.max_request_duration_s == 5
+
+
+def test_a_rotated_file_needs_no_restart(servers: Servers, own: OwnLogins, clock: Clock, tmp_path: Path) -> None:
+    with closing(Sessions(SCOPE, own=own, clock=clock)) as sessions:
+        vault = sessions.own(servers.vault_addr)
+        assert vault is not None
+        assert works(vault)
+        old = (tmp_path / "secret-id").read_text().strip()
+        (tmp_path / "secret-id").write_text(app_role(servers).secret_id)
+        servers.must("POST", "auth/approle/role/team/secret-id/destroy", secret_id=old)
+        servers.must("POST", "auth/token/create-orphan")
+        for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
+            status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
+            if status == 200 and body["data"]["path"] == "auth/approle/login":
+                servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)
+        clock.ahead_s = 10
+        assert works(vault)
+
+
+def test_a_missing_file_is_a_refused_login_that_names_it(servers: Servers, own: OwnLogins, tmp_path: Path) -> None:
+    (tmp_path / "secret-id").unlink()
+    with closing(Sessions(SCOPE, own=own)) as sessions:
+        vault = sessions.own(servers.vault_addr)
+        assert vault is not None
+        with pytest.raises(LoginRefused, match="secret-id"):
+            works(vault)
+        assert sessions.serving()
+
+
+def test_ending_takes_memory_then_the_given_then_its_own(servers: Servers, own: OwnLogins, clock: Clock) -> None:
+    login = user(servers)
+    gone = replace(target(servers, None), auth_mount="")  # as an object's status remembers it
+    with closing(Sessions(SCOPE, clock=clock)) as sessions:
+        with pytest.raises(LoginMissing):
+            sessions.ending(gone)
+        sessions.team(target(servers, login))
+        assert works(sessions.ending(gone))
+        assert len(logins(servers)) == 1
+        _forget_user(servers)
+        clock.ahead_s = 10
+        with pytest.raises(LoginRefused):
+            works(sessions.ending(gone))
+        assert works(sessions.ending(target(servers, user(servers, password="new one"))))
+    with closing(Sessions(SCOPE, own=own, clock=clock)) as sessions:
+        assert works(sessions.ending(gone))
+        sessions.team(target(servers, user(servers)))
+        _forget_user(servers)
+        clock.ahead_s = 20
+        assert works(sessions.ending(gone))
+
+
+def _forget_user(servers: Servers) -> None:
+    servers.must("DELETE", "auth/userpass/users/team")
+    revoke_logins(servers)
+
+
+def test_ending_goes_on_to_a_login_that_may(servers: Servers, own: OwnLogins) -> None:
+    rules = 'path "sys/mounts/other" { capabilities = ["read"] }'
+    servers.must("POST", "sys/policies/acl/little", policy=rules)
+    with closing(Sessions(SCOPE, own=own)) as sessions:
+        wanted = target(servers, TokenLogin(servers.login("little")))
+        with pytest.raises(VaultPolicyMissing):
+            works(sessions.team(wanted))
+        assert works(sessions.ending(wanted))
+
+
+def test_health_says_whether_vault_answers(servers: Servers, own: OwnLogins) -> None:
+    with closing(Sessions(SCOPE, own=own)) as sessions:
+        assert sessions.serving()
+        assert sessions.reachable(servers.vault_addr)
+        assert not sessions.reachable("https://127.0.0.1:1")
+        servers.bao.seal()
+        try:
+            assert not sessions.serving()
+            assert not sessions.reachable(servers.vault_addr)
+        finally:
+            servers.bao.unseal()
+        assert sessions.serving()
+
+
+def test_what_was_made_before_a_restart_of_vault_works_after_it(servers: Servers, sessions: Sessions) -> None:
+    vault = sessions.team(target(servers, user(servers)))
+    assert works(vault)
+    servers.bao.process.kill()
+    servers.bao.start()
+    assert works(vault)

@@ -1,0 +1,88 @@
+"""Users, roles and targets of the tests that log in to a real bao, and a clock that they move on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from services.common.vault.client import Vault
+from services.common.vault.scope import Scope
+from services.common.vault.target import AppRoleLogin, Login, Target, UserpassLogin
+from tests.servers import Servers
+
+SCOPE = Scope("GET sys/mounts/<mount>", "GET,DELETE <mount>/roles/*")
+POLICIES = ["leasegate-engine", "leasegate-roles"]
+METHODS = ("userpass", "approle", "cert", "kubernetes")
+
+
+class Clock:
+    """Monotonic time that a test moves on."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+def enable_methods(servers: Servers) -> None:
+    """A mount to read, and the auth methods; what is there already may stay."""
+    servers.vault("POST", "sys/mounts/team-a", type="database")
+    for path in METHODS:
+        servers.vault("POST", f"sys/auth/{path}", type=path)
+
+
+def disable_methods(servers: Servers) -> None:
+    """Take all of it away, and every login that came of it."""
+    for path in METHODS:
+        servers.vault("DELETE", f"sys/auth/{path}")
+    servers.vault("DELETE", "sys/mounts/team-a")
+
+
+def target(servers: Servers, login: Login | None, **more: Any) -> Target:
+    return Target(name="vault", namespace="demo", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), login=login, **more)
+
+
+def works(vault: Vault) -> bool:
+    return bool(vault.read("sys/mounts/team-a").data["type"] == "database")
+
+
+def user(
+    servers: Servers,
+    *,
+    password: str = "p w%",  # noqa: S107 - a test's user
+    **settings: Any,
+) -> UserpassLogin:
+    servers.must("POST", "auth/userpass/users/team", password=password, token_policies=POLICIES, **settings)
+    return UserpassLogin(mount="userpass", username="team", password=password)
+
+
+def app_role(servers: Servers, **settings: Any) -> AppRoleLogin:
+    servers.must("POST", "auth/approle/role/team", token_policies=POLICIES, **settings)
+    role_id = servers.must("GET", "auth/approle/role/team/role-id")["data"]["role_id"]
+    secret_id = servers.must("POST", "auth/approle/role/team/secret-id", metadata="{}")["data"]["secret_id"]
+    return AppRoleLogin(mount="approle", role_id=role_id, secret_id=secret_id)
+
+
+def children(servers: Servers) -> set[str]:
+    """Accessors of all tokens that have the policy of the role service alone."""
+    found: set[str] = set()
+    for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
+        status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
+        if status == 200 and body["data"]["policies"] == ["leasegate-roles"]:
+            found.add(accessor)
+    return found
+
+
+def logins(servers: Servers) -> list[str]:
+    found = []
+    for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
+        status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
+        if status == 200 and body["data"]["path"] == "auth/userpass/login/team":
+            found.append(accessor)
+    return found
+
+
+def revoke_logins(servers: Servers) -> None:
+    for accessor in logins(servers):
+        servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)
