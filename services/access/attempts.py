@@ -120,7 +120,7 @@ def plan(request: Request, attempts: Sequence[Attempt], *, held: int, role: Role
         return Begin()
     if current.state not in (State.NEW, State.TOKEN):
         return Begin(((current, superseded(current.state)),))
-    if fits(current, request=request, role=role):
+    if fits(current, request=request, role=role) and current.number > held:  # it falls below only if the ledger was lost or restored
         return GoOn(current)
     return Begin(((current, State.END_TOKEN),))
 

@@ -62,6 +62,12 @@ def test_and_nothing_else(scope: Scope, method: str, path: str) -> None:
     assert refused.value.metadata["path"] == path
 
 
+def test_a_refusal_shows_no_whole_lease_id() -> None:
+    with pytest.raises(PathNotOwned) as refused:
+        ROLES.check("POST", "sys/leases/revoke/m/creds/r/chQO2c89Wf2zieXYA9KoL9sb")
+    assert "chQO2c89" not in refused.value.message + str(refused.value.metadata)
+
+
 @pytest.mark.parametrize("pattern", ["x/config/*", "PATCH x", "GET,put x", "GET"])
 def test_a_malformed_pattern_is_found_at_the_start(pattern: str) -> None:
     with pytest.raises(ValueError, match="METHODS path"):

@@ -20,6 +20,7 @@ from services.common.errors import (
 from services.common.logs import bounded
 
 ERROR_CHARS = 400
+_PATH_CHARS = 200
 _SHORT_RETRY_S = 0.5
 _SECRET_KEYS = frozenset({"password", "jwt", "token", "secret_id", "private_key"})
 _HIDDEN = "[hidden]"
@@ -75,8 +76,8 @@ class NotThere(Exception):
     """
 
     def __init__(self, path: str, *, no_mount: bool) -> None:
-        super().__init__(f"nothing at {path}")
-        self.path = path
+        self.path = shown(path)
+        super().__init__(f"nothing at {self.path}")
         self.no_mount = no_mount
 
 
@@ -178,10 +179,10 @@ def _error(status: int, text: str, *, path: str, address: str, retry_after: str)
 
 
 def shown(path: str) -> str:
-    """The path as messages may show it: a lease's id without its last part, which proves nothing to readers and is not theirs."""
+    """The path as messages may show it: bounded, and a lease's id without its last part."""
     if path.startswith(("sys/leases/renew/", "sys/leases/revoke/")):
-        return path.rpartition("/")[0] + "/…"
-    return path
+        path = path.rpartition("/")[0] + "/…"
+    return bounded(path, _PATH_CHARS)
 
 
 def _seconds(text: str) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from services.common.errors import PathNotOwned
+from services.common.vault.answer import shown
 from services.common.vault.paths import is_path
 
 _MOUNT = r"(?!(?:sys|auth|identity|cubbyhole|audit)/)[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*?"
@@ -41,7 +42,7 @@ class Scope:
         """
         if is_path(path) and any(method in methods and pattern.fullmatch(path) for methods, pattern in self._patterns):
             return
-        raise PathNotOwned(f"{method} {path[:200]!r} is outside what this service may touch in Vault", path=path[:200])
+        raise PathNotOwned(f"{method} {shown(path)!r} is outside what this service may touch in Vault", path=shown(path))
 
 
 def _compile(pattern: str) -> tuple[frozenset[str], re.Pattern[str]]:

@@ -139,6 +139,8 @@ class Sessions:
             self._keeper.join()
         for session in self._all():
             session.close()
+        for transport in list(self._transports.values()):
+            transport.close()
 
     def _client(self, session: Session, target: Target) -> Client:
         return Client(session, scope=self._scope, address=target.address)

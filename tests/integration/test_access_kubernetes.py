@@ -1,0 +1,401 @@
+"""Requests of Kubernetes on real servers, as the watcher forwards them: what it is told to do next, and what becomes of logins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2
+from leasegate.access.v1 import requester_service_pb2 as requester
+from leasegate.access.v1 import watcher_service_pb2 as watcher
+from leasegate.types.v1 import types_pb2
+from services.common import errors
+from tests.eventually import eventually
+from tests.integration.access_world import (
+    ALICE,
+    CLUSTER_UID,
+    CREATE,
+    DB,
+    WATCHER,
+    Callee,
+    Dar,
+    Watcher,
+    World,
+    approve,
+    in_process,
+    put_role,
+    world,
+)
+from tests.servers import Servers
+
+NONE, CLAIM, ACKNOWLEDGE, REMOVE = (
+    watcher.NEXT_STEP_NONE,
+    watcher.NEXT_STEP_CLAIM,
+    watcher.NEXT_STEP_ACKNOWLEDGE,
+    watcher.NEXT_STEP_REMOVE,
+)
+
+
+@pytest.fixture(scope="module")
+def made(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(servers, tmp_path_factory.mktemp("access")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def service(made: World) -> Iterator[Callee]:
+    with in_process(made, overlap_s=1) as found, Watcher(made, found):
+        yield found
+
+
+@pytest.fixture
+def callee(made: World, service: Callee) -> Callee:
+    """The service with the guide's role as it is in Vault."""
+    put_role(made, service)
+    return service
+
+
+def conditions(answer: watcher.EnsureRequestResponse) -> dict[str, str]:
+    return {each.type: each.reason for each in answer.request.conditions}
+
+
+def gone(made: World, *credentials: lease_pb2.Credential) -> None:
+    eventually(lambda: not {each.username for each in credentials} & made.logins(), timeout_s=15, what="dropped logins")
+
+
+def test_the_steps_of_the_guide(made: World, callee: Callee) -> None:
+    dar = Dar(callee)
+    waiting = dar.ensure()
+    assert (waiting.next_step, waiting.request.approval) == (NONE, approval_pb2.APPROVAL_STATE_PENDING)
+    assert len(waiting.request.digest) == 64
+    assert not waiting.request.conditions
+    approved = dar.decide()
+    assert (approved.next_step, conditions(approved)) == (CLAIM, {"Available": "IssuingCredential"})
+    credential = dar.claim()
+    assert made.can_log_in(credential)
+    assert dar.ensure().next_step == CLAIM  # it does not hold it
+    assert dar.ensure(held=credential.attempt).next_step == ACKNOWLEDGE
+    shown = dar.acknowledge(credential.attempt)
+    assert dar.acknowledge(credential.attempt).active_attempt == shown.active_attempt
+    done = dar.ensure(held=credential.attempt)
+    assert (done.next_step, conditions(done)) == (NONE, {"Available": "SuccessfullyIssuedCredential"})
+    assert done.request.lease.lease_id.startswith(f"{made.mount}/creds/k8s.-.demo.psql-role/")
+    assert done.request.lease.renewable
+    ended = dar.end()
+    assert dar.ensure(held=credential.attempt).next_step == REMOVE
+    assert not dar.ensure().request.HasField("lease")
+    gone(made, credential)
+    eventually(lambda: not dar.end().open_attempts)
+    assert {each.type for each in ended.conditions} <= {"RevokePending"}
+
+
+def test_ending_what_was_never_seen_counts_as_done(callee: Callee) -> None:
+    dar = Dar(callee)
+    assert dar.end().open_attempts == 0
+    assert dar.ensure().next_step == REMOVE  # an event that comes late brings nothing back
+
+
+def test_a_denied_request_never_gets_a_credential(made: World, callee: Callee) -> None:
+    dar = Dar(callee)
+    before = made.logins()
+    dar.ensure()
+    assert dar.decide("DENIED").next_step == REMOVE
+    assert dar.decide("APPROVED").request.approval == approval_pb2.APPROVAL_STATE_DENIED
+    with pytest.raises(errors.ApprovalDenied):
+        dar.claim()
+    assert made.logins() == before
+
+
+def test_a_deny_after_the_approval_revokes(made: World, callee: Callee) -> None:
+    dar = Dar(callee)
+    credential = dar.issue()
+    assert dar.decide("DENIED").next_step == REMOVE
+    gone(made, credential)
+
+
+def test_decisions_count_for_what_they_were_made_on(callee: Callee) -> None:
+    guide = Dar(callee)  # a raw condition has no digest: the one in the status counts
+    guide.ensure()
+    assert guide.decide(digest="").request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+    other = Dar(callee)
+    other.ensure()
+    outdated = other.decide(digest="0" * 64)
+    assert outdated.request.approval == approval_pb2.APPROVAL_STATE_PENDING
+    assert conditions(outdated)["ApprovalOutdated"] == "DigestChanged"
+    assert other.decide().request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+    early = Dar(callee, role="later-role")  # nobody can know what is approved there
+    early.ensure()
+    assert early.decide(digest="").request.approval == approval_pb2.APPROVAL_STATE_PENDING
+    assert conditions(early.ensure())["RoleNotReady"] == "RoleNotFound"
+    for dar in (guide, other, early):
+        dar.end()
+
+
+def test_another_role_needs_another_approval(made: World, callee: Callee) -> None:
+    dar = Dar(callee)
+    credential = dar.issue()
+    put_role(made, callee, digest="e" * 64)
+    changed = dar.ensure(held=credential.attempt)
+    assert changed.request.approval == approval_pb2.APPROVAL_STATE_PENDING
+    assert (changed.next_step, changed.request.active_attempt) == (NONE, credential.attempt)  # it runs to its end
+    assert "ApprovalOutdated" in conditions(changed)
+    with pytest.raises(errors.ApprovalRequired):
+        dar.claim()
+    put_role(made, callee)
+    assert dar.ensure(held=credential.attempt).request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+    put_role(made, callee, digest="e" * 64)
+    dar.ensure()
+    assert dar.decide().next_step == CLAIM
+    another = dar.claim(held=credential.attempt)
+    dar.acknowledge(another.attempt)
+    gone(made, credential)
+    dar.end()
+    gone(made, another)
+
+
+def test_a_role_that_goes_and_comes_back(made: World, callee: Callee) -> None:
+    dar = Dar(callee)
+    credential = dar.issue()
+    ref = dar.desired.role
+    dar.calls.watcher.DeleteRoleSnapshot(watcher.DeleteRoleSnapshotRequest(object=ref))
+    without = dar.ensure(held=credential.attempt)
+    assert (without.next_step, conditions(without)["RoleGone"]) == (NONE, "RoleDeleted")
+    assert without.request.digest == ""
+    assert made.can_log_in(credential)
+    with pytest.raises(errors.RoleNotReady):
+        dar.claim()
+    put_role(made, callee)
+    assert "RoleGone" not in conditions(dar.ensure(held=credential.attempt))
+    dar.end()
+    gone(made, credential)
+
+
+def test_a_lost_secret_gets_a_new_credential_and_the_old_one_ends(made: World, callee: Callee) -> None:
+    dar = Dar(callee)
+    first = dar.issue()
+    assert dar.ensure(held=0).next_step == CLAIM
+    second = dar.claim(held=0)
+    assert second.attempt > first.attempt
+    dar.acknowledge(second.attempt)
+    gone(made, first)
+    assert made.can_log_in(second)
+    dar.end()
+    gone(made, second)
+
+
+def test_a_number_never_falls_below_what_a_secret_holds(made: World, callee: Callee) -> None:
+    dar = Dar(callee)
+    dar.ensure()
+    dar.decide()
+    credential = dar.claim(held=41)  # by a ledger that was restored
+    assert credential.attempt == 42
+    dar.end()
+    gone(made, credential)
+
+
+def test_who_else_may_use_it(callee: Callee) -> None:
+    dar = Dar(callee)
+    dar.ensure()
+    with pytest.raises(errors.CallerNotAllowed):
+        approve(callee, dar.uid)
+    with pytest.raises(errors.RequestNotFound):
+        callee.as_(ALICE).requester.ClaimCredential(requester.ClaimCredentialRequest(id=dar.uid))
+    with pytest.raises(errors.CallerNotAllowed):
+        callee.as_(ALICE).watcher.EnsureRequest(dar.desired)
+    dar.end()
+
+
+def test_the_same_again_writes_nothing_and_an_older_generation_changes_nothing(callee: Callee) -> None:
+    dar = Dar(callee)
+    digest = dar.ensure().request.digest
+    dar.desired.subjects.add(kind="Group", name="others")
+    dar.desired.object.generation = 2
+    newer = dar.ensure().request.digest
+    assert newer != digest
+    dar.desired.object.generation = 1
+    del dar.desired.subjects[1:]
+    assert dar.ensure().request.digest == newer
+    dar.end()
+
+
+@pytest.mark.parametrize("field", ["uid", "name", "namespace"])
+def test_a_field_that_is_missing_is_named(callee: Callee, field: str) -> None:
+    dar = Dar(callee)
+    dar.desired.object.ClearField(field)
+    with pytest.raises(errors.SpecInvalid, match=field):
+        dar.ensure()
+
+
+def test_the_feed_tells_of_changes_to_their_owner(callee: Callee) -> None:
+    calls = callee.as_(WATCHER).watcher
+    begun = calls.WatchChanges(watcher.WatchChangesRequest())
+    assert begun.restarted
+    assert len(begun.ledger_id) == 32
+    dar = Dar(callee)
+    dar.ensure()
+    told = calls.WatchChanges(watcher.WatchChangesRequest(cursor=begun.next_cursor, max_wait=Duration(seconds=5)))
+    assert dar.uid in {change.request.uid for change in told.changes}
+    assert not told.restarted
+    quiet = calls.WatchChanges(watcher.WatchChangesRequest(cursor="elsewhere:7", max_wait=Duration(seconds=5)))
+    assert quiet.restarted
+    dar.end()
+
+
+def place(made: World) -> types_pb2.TargetRef:
+    """The same Vault by another name: the engine's AppBinding need not be the request's."""
+    return types_pb2.TargetRef(cluster="-", namespace="other", name="vault2", digest="f" * 16, address=made.servers.vault_addr)
+
+
+def test_quiesce_stops_issuing_and_counts(made: World, callee: Callee) -> None:
+    dar, other = Dar(callee), Dar(callee)
+    credential = dar.issue()
+    other.ensure()
+    calls, at = callee.as_(WATCHER).watcher, place(made)
+    counted = calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount, connection=DB))
+    assert counted.quiescence.remaining == 1
+    assert "1 credential(s) in use" in counted.conditions[0].message
+    held = other.decide()
+    assert (held.next_step, conditions(held)["Quiesced"]) == (NONE, "EngineChanging")
+    with pytest.raises(errors.RoleNotReady):
+        other.claim()
+    assert dar.ensure(held=credential.attempt).next_step == NONE
+    calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount, end_leases=True))
+    gone(made, credential)
+    eventually(lambda: not calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount)).quiescence.remaining)
+    assert dar.ensure(held=credential.attempt).next_step == REMOVE
+    calls.Resume(watcher.ResumeRequest(target=at, mount=made.mount, connection=DB))
+    calls.Resume(watcher.ResumeRequest(target=at, mount=made.mount))
+    assert other.ensure().next_step == CLAIM
+    assert dar.ensure().next_step == CLAIM
+    for each in (dar, other):
+        each.end()
+
+
+def test_denied_while_the_credential_is_read(made: World, callee: Callee) -> None:
+    import threading
+
+    made.write_role("k8s.-.demo.slow-role", create=[*CREATE, "SELECT pg_sleep(1);"])
+    put_role(made, callee, name="slow-role")
+    dar = Dar(callee, role="slow-role")
+    dar.ensure()
+    dar.decide()
+    seen: list[BaseException] = []
+
+    def claim() -> None:
+        try:
+            dar.claim()
+        except errors.LeasegateError as err:
+            seen.append(err)
+
+    claiming = threading.Thread(target=claim)
+    before = made.logins()
+    claiming.start()
+    eventually(lambda: dar.ensure().request.access == request_pb2.ACCESS_STATE_ISSUING)
+    dar.decide("DENIED")
+    claiming.join(timeout=10)
+    assert isinstance(seen[0], errors.Superseded)
+    eventually(lambda: not dar.end().open_attempts, timeout_s=15)
+    assert made.logins() <= before
+
+
+def test_a_credential_is_renewed_and_then_replaced_before_its_longest_life(made: World, callee: Callee) -> None:
+    made.write_role("k8s.-.demo.short-role", ttl="3s", max_ttl="9s")
+    put_role(made, callee, name="short-role", ttl_s=3, max_ttl_s=9)
+    dar = Dar(callee, role="short-role")
+    first = dar.issue()
+    renewed = eventually(lambda: _renewed(dar, first), timeout_s=10)
+    assert renewed.renew_time.seconds >= first.lease.issue_time.seconds + 1
+    eventually(lambda: dar.ensure(held=first.attempt).next_step == CLAIM, timeout_s=15)
+    assert made.can_log_in(first)
+    second = dar.claim(held=first.attempt)
+    dar.acknowledge(second.attempt)
+    gone(made, first)
+    assert made.can_log_in(second)
+    dar.end()
+    gone(made, second)
+
+
+def _renewed(dar: Dar, credential: lease_pb2.Credential) -> lease_pb2.Lease | None:
+    lease = dar.ensure(held=credential.attempt).request.lease
+    return lease if lease.HasField("renew_time") else None
+
+
+def test_a_lease_revoked_behind_our_back_is_replaced(made: World, callee: Callee) -> None:
+    made.write_role("k8s.-.demo.short-role", ttl="4s", max_ttl="1h")
+    put_role(made, callee, name="short-role", ttl_s=4, max_ttl_s=3600, digest="a" * 64)
+    dar = Dar(callee, role="short-role")
+    credential = dar.issue()
+    made.servers.must("POST", "sys/leases/revoke", lease_id=credential.lease.lease_id, sync=True)
+    eventually(lambda: dar.ensure(held=credential.attempt).next_step == CLAIM, timeout_s=10)
+    another = dar.claim(held=credential.attempt)
+    assert made.can_log_in(another)
+    dar.end()
+    gone(made, another)
+
+
+def test_spec_ttl_ends_access(made: World, callee: Callee) -> None:
+    dar = Dar(callee, ttl_s=3)
+    credential = dar.issue()
+    assert credential.lease.expire_time.seconds <= credential.lease.issue_time.seconds + 40  # the token's end: holds if nothing of ours runs
+    eventually(lambda: dar.ensure(held=credential.attempt).request.approval == approval_pb2.APPROVAL_STATE_EXPIRED, timeout_s=10)
+    assert dar.ensure(held=credential.attempt).next_step == REMOVE
+    gone(made, credential)
+
+
+def test_a_role_that_cannot_make_logins_is_said_and_leaves_nothing(made: World, callee: Callee) -> None:
+    made.write_role("k8s.-.demo.broken-role", create=["CREATE NONSENSE"])
+    put_role(made, callee, name="broken-role")
+    dar = Dar(callee, role="broken-role")
+    dar.ensure()
+    dar.decide()
+    with pytest.raises(errors.VaultFailed, match="NONSENSE"):
+        dar.claim()
+    failed = dar.ensure()
+    assert (failed.next_step, conditions(failed)["Available"]) == (NONE, "FailedToGetCredential")
+    assert failed.HasField("retry_after")
+    dar.end()
+    eventually(lambda: not dar.end().open_attempts, timeout_s=15)
+
+
+def test_a_role_that_is_not_in_vault_needs_no_undo(made: World, callee: Callee) -> None:
+    put_role(made, callee, name="nowhere")
+    dar = Dar(callee, role="nowhere")
+    dar.ensure()
+    dar.decide()
+    with pytest.raises(errors.VaultRefused, match="unknown role"):
+        dar.claim()
+    assert dar.end().open_attempts == 0
+
+
+@pytest.mark.parametrize("statements", [[], ['REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP ROLE "{{name}}";']])
+def test_a_login_that_owns_something_is_dropped_by_our_own_statements(made: World, callee: Callee, statements: list[str]) -> None:
+    made.write_role("k8s.-.demo.owner-role", revoke=statements)
+    put_role(made, callee, name="owner-role", revoke=statements, digest=("b" if statements else "c") * 64)
+    dar = Dar(callee, role="owner-role")
+    credential = dar.issue()
+    session = made.connect(credential)
+    session.execute("CREATE TEMP TABLE t (a int)")
+    dar.end()
+    gone(made, credential)
+    eventually(lambda: not dar.end().open_attempts, timeout_s=15)
+    assert not made.leases("k8s.-.demo.owner-role")
+    session.close()
+
+
+def test_a_connection_that_names_logins_otherwise_gets_none_issued(made: World, callee: Callee) -> None:
+    config = made.servers.must("GET", f"{made.mount}/config/{DB}")["data"]
+    there = {"plugin_name": config["plugin_name"], "allowed_roles": "*", "connection_url": config["connection_details"]["connection_url"]}
+    login = {"username": "postgres", "password": "root"}
+    made.servers.must("POST", f"{made.mount}/config/{DB}", **there, **login, username_template="v-{{random 20}}")
+    dar = Dar(callee)
+    dar.ensure()
+    dar.decide()
+    with pytest.raises(errors.RoleNotReady, match="engine service"):
+        dar.claim()
+    assert made.servers.psql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'") == [(0,)]
+    made.servers.must("POST", f"{made.mount}/config/{DB}", **there, **login, username_template="{{ .DisplayName | truncate 63 }}")
+    dar.end()
+    eventually(lambda: not dar.end().open_attempts, timeout_s=15)
