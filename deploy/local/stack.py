@@ -282,6 +282,9 @@ class LocalStack:
             "PGUSER": url.username or "",
             "PGPASSWORD": url.password or "",
             "PGDATABASE": url.path.strip("/") or "postgres",
+            "LEASEGATE_CERTS": str(self.client_cert("operator")[0].parent),
+            **{f"LEASEGATE_{name.upper()}": address for name, address in self.addresses.items()},
+            **{f"LEASEGATE_{name.upper()}_HEALTH": address for name, address in self.health_addresses.items()},
         }
 
     # -- starting ----------------------------------------------------------------------------------------------------------------

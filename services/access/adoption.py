@@ -15,11 +15,13 @@ from services.access.records import AdopterState, Adoption, Attempt, State, Targ
 from services.access.tokens import Token
 from services.access.vaults import Vaults
 from services.common.errors import LeasegateError, VaultFailed, VaultPolicyMissing, VaultRefused
+from services.common.logs import logger
 from services.common.vault.answer import NotThere
 from services.common.vault.client import Vault
 
 ADOPTER_TOKEN_S = 600.0
 _ASK_AGAIN_S = 30.0
+_LOG = logger(__name__)
 _WAITS = "waits for its adopter role"
 
 
@@ -100,7 +102,11 @@ class Undoing:
             self._first_done(made, target)
 
     def _adopt(self, vault: Vault, made: _Round) -> None:
-        """Revoke every earlier token, read the adopter's lease, and drop the login with it."""
+        """Revoke every earlier token, read the adopter's lease, and drop the login with it.
+
+        The second time, the leases that are known are ended before: the adopter has made the role NOLOGIN if it was absent, so that even
+        statements that fail on a missing role find it, and none of these leases is left in Vault.
+        """
         for accessor in (made.attempt.accessor, *(each.accessor for each in made.earlier)):
             if accessor:
                 tokens.revoke(vault, accessor)
@@ -110,6 +116,8 @@ class Undoing:
         with self._ledger.write() as tx:
             adoptions.commit_lease(tx, made.adoption.number, lease_id=lease_id)
         crash.point("undo.lease")
+        if made.adoption.second:
+            _drop_known(vault, made)
         _drop(vault, lease_id)
         crash.point("undo.dropped")
 
@@ -136,11 +144,7 @@ class Undoing:
         crash.point("undo.first")
 
     def _close(self, vault: Vault, made: _Round) -> None:
-        """After the second adoption no login is left. Leases that are known are ended by id, so that none outlives its login in Vault."""
-        known = [each.lease_id for each in made.earlier if each.lease_id and each.done_at is None]
-        for lease_id in (*known, made.attempt.lease_id):
-            if lease_id:
-                _drop(vault, lease_id)
+        """After the second adoption no login is left."""
         tokens.discard(vault, made.token.accessor)
         with self._ledger.write() as tx:
             adoptions.dropped(tx, made.adoption.number)
@@ -154,6 +158,19 @@ def _first_done(attempt: Attempt, history: list[Adoption]) -> Adoption | None:
     newest = history[-1] if history else None
     usable = newest and not newest.second and newest.done_at is not None
     return newest if usable and newest and newest.adopter == adoptions.adopter_of(attempt, finish=attempt.finish) else None
+
+
+def _drop_known(vault: Vault, made: _Round) -> None:
+    if made.attempt.lease_id:
+        try:
+            leases.revoke(vault, made.attempt.lease_id)
+        except LeasegateError as err:
+            if not (made.attempt.finish and leases.drop_refused(err)):
+                raise
+            _LOG.warning("a lease whose own statements fail is left to Vault, its login is dropped by ours", request=made.attempt.request)
+    for each in made.earlier:
+        if each.lease_id and each.done_at is None:
+            _drop(vault, each.lease_id)
 
 
 def _drop(vault: Vault, lease_id: str) -> None:

@@ -1,0 +1,185 @@
+"""Vault sealed or unreachable, PostgreSQL down, logins missing, the service stopped: everything converges by itself once they are back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import watcher_service_pb2 as watcher
+from leasegate.types.v1 import types_pb2
+from services.common import errors
+from tests.eventually import eventually
+from tests.integration.access_world import CLUSTER_UID, WATCHER, Callee, Dar, Watcher, World, in_process, put_role, start, world
+from tests.servers import Servers, real_servers
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Servers of their own: they are sealed and stopped here."""
+    with real_servers() as servers, world(servers, tmp_path_factory.mktemp("outages")) as found:
+        yield found
+
+
+@pytest.fixture
+def callee(made: World) -> Iterator[Callee]:
+    with in_process(made, overlap_s=1, claim_backoff_s=2) as found, Watcher(made, found):
+        put_role(made, found)
+        yield found
+
+
+def gone(made: World, *credentials: lease_pb2.Credential) -> None:
+    eventually(lambda: not {each.username for each in credentials} & made.logins(), timeout_s=30, what="dropped logins")
+
+
+def issued(dar: Dar) -> lease_pb2.Credential | None:
+    with suppress(errors.LeasegateError):
+        if dar.ensure().next_step == watcher.NEXT_STEP_CLAIM:
+            return dar.claim()
+    return None
+
+
+def test_sealed_in_the_middle(made: World, callee: Callee) -> None:
+    first, second = Dar(callee), Dar(callee)
+    credential = first.issue()
+    second.ensure()
+    made.servers.bao.seal()
+    try:
+        ended = first.end()  # answers at once
+        assert ended.open_attempts == 1
+        second.decide()
+        with pytest.raises((errors.VaultSealed, errors.VaultUnavailable)):
+            second.claim()
+        eventually(lambda: "sealed" in first.end().conditions[0].message)
+        assert second.ensure().request.conditions[0].reason == "FailedToGetCredential"
+    finally:
+        made.servers.bao.unseal()
+    gone(made, credential)
+    another = eventually(lambda: issued(second), timeout_s=30)
+    assert made.can_log_in(another)
+    second.end()
+    gone(made, another)
+    eventually(lambda: not second.end().open_attempts, timeout_s=30)
+
+
+def test_a_revoke_outlives_the_process(made: World) -> None:
+    with in_process(made) as callee:
+        put_role(made, callee)
+        dar = Dar(callee)
+        credential = dar.issue()
+        made.servers.bao.seal()
+        assert dar.end().open_attempts == 1
+    made.servers.bao.unseal()
+    assert made.can_log_in(credential)
+    with in_process(made) as callee:
+        gone(made, credential)
+        eventually(lambda: not dar.again(callee).end().open_attempts)
+
+
+def test_the_database_is_down(made: World, callee: Callee) -> None:
+    first, second = Dar(callee), Dar(callee)
+    credential = first.issue()
+    second.ensure()
+    second.decide()
+    made.servers.postgres.process.terminate()
+    try:
+        first.end()
+        with pytest.raises(errors.VaultFailed):
+            second.claim()
+        eventually(lambda: "connect" in first.end().conditions[0].message)
+        # That is no refusal to drop: our own statements are not needed for it.
+        assert first.end().open_attempts == 1
+    finally:
+        made.servers.postgres.start()
+    gone(made, credential)
+    another = eventually(lambda: issued(second), timeout_s=30)
+    second.end()
+    gone(made, another)
+    eventually(lambda: not made.logins(), timeout_s=30)
+    eventually(lambda: not second.end().open_attempts, timeout_s=30)
+
+
+def test_vault_is_killed_while_it_is_asked(made: World, callee: Callee) -> None:
+    dar = Dar(callee)
+    credential = dar.issue()
+    made.servers.bao.process.kill()
+    assert dar.end().open_attempts == 1
+    other = Dar(callee)
+    other.ensure()
+    other.decide()
+    with pytest.raises(errors.VaultUnavailable):
+        other.claim()
+    made.servers.bao.start()
+    gone(made, credential)
+    another = eventually(lambda: issued(other), timeout_s=30)
+    other.end()
+    gone(made, another)
+
+
+def test_with_a_teams_login_a_restart_asks_for_another(made: World) -> None:
+    with in_process(made, own=False) as callee:
+        put_role(made, callee)
+        ref = give_login(made, callee)
+        put_snapshot(made, callee, ref)
+        dar = Dar(callee)
+        dar.ensure()
+        answer = dar.decide()
+        assert "ApprovalCanBeBypassed" in {each.type for each in answer.request.conditions}
+        credential = dar.claim()
+        dar.acknowledge(credential.attempt)
+    with in_process(made, own=False) as callee:
+        mine = dar.again(callee)
+        assert mine.end().open_attempts == 1
+        calls = callee.as_(WATCHER).watcher
+        eventually(lambda: _wants_login(calls))
+        assert credential.username in made.logins()
+        give_login(made, callee)
+        gone(made, credential)
+        assert not _wants_login(calls)
+    with in_process(made, own=False) as callee:
+        put_role(made, callee)
+
+
+def give_login(made: World, callee: Callee) -> types_pb2.TargetRef:
+    target = types_pb2.VaultTarget(
+        source=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name="vault"),
+        address=made.servers.vault_addr,
+        ca_bundle=made.servers.vault_ca.read_bytes(),
+        token=types_pb2.TokenLogin(token=made.servers.login("leasegate-access")),
+    )
+    answer = callee.as_(WATCHER).watcher.EnsureTarget(watcher.EnsureTargetRequest(target=target))
+    assert not answer.own_login
+    return answer.target
+
+
+def put_snapshot(made: World, callee: Callee, ref: types_pb2.TargetRef) -> None:
+    snapshot = made.snapshot()
+    snapshot.target.CopyFrom(ref)
+    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
+
+
+def _wants_login(calls: object) -> bool:
+    answer = calls.WatchChanges(watcher.WatchChangesRequest(max_wait=Duration(seconds=1)))  # type: ignore[attr-defined]
+    return any(change.HasField("login_needed") for change in answer.changes)
+
+
+def test_a_login_that_is_refused_is_said(made: World) -> None:
+    with in_process(made, own=False) as callee:
+        target = types_pb2.VaultTarget(
+            source=types_pb2.ObjectRef(cluster="-", namespace="demo", name="wrong"),
+            address=made.servers.vault_addr,
+            ca_bundle=made.servers.vault_ca.read_bytes(),
+            token=types_pb2.TokenLogin(token="s.nosuchtoken"),
+        )
+        with pytest.raises(errors.LoginRefused) as caught:
+            callee.as_(WATCHER).watcher.EnsureTarget(watcher.EnsureTargetRequest(target=target))
+        assert "nosuchtoken" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("callee")
+def test_a_second_process_on_the_ledger_is_refused(made: World) -> None:
+    with pytest.raises(AssertionError, match="only one may"):
+        start(made)
