@@ -45,7 +45,7 @@ class KubeError(Exception):
 class Api(Protocol):
     """What the watcher needs of Kubernetes."""
 
-    def list(self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "") -> Body:
+    def page(self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "") -> Body:
         """Read one page of a list; ``token`` continues the page before."""
         ...
 
@@ -104,7 +104,7 @@ class HttpApi:
         self._configuration = api_client.configuration
         self._pool: urllib3.PoolManager = api_client.rest_client.pool_manager
 
-    def list(self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "") -> Body:
+    def page(self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "") -> Body:
         """See ``Api``."""
         query = {"limit": str(limit), "continue": token, "fieldSelector": fields}
         return self._call("GET", resource.path(namespace), query=query)

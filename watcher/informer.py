@@ -123,7 +123,7 @@ class Informer:
     def _list(self) -> None:
         token, version, keys = "", "", set[Key]()
         while True:
-            page = self._api.list(self._resource, namespace=self._namespace, limit=self._pace.page, token=token, fields=self._fields)
+            page = self._api.page(self._resource, namespace=self._namespace, limit=self._pace.page, token=token, fields=self._fields)
             version = version or str(page["metadata"]["resourceVersion"])
             for item in page.get("items") or []:
                 keys.add(self._put(item))

@@ -45,7 +45,7 @@ class Namespaces:
         api: Kubernetes.
         pace: Timing of the informers.
         on_secret: Told of each change of a Secret.
-        on_service: Told of a namespace whose service became known or changed.
+        on_service: Told of a namespace that is refused, or served again after it was.
         start: Runs an informer in a thread until its event is set.
     """
 
@@ -55,7 +55,7 @@ class Namespaces:
         *,
         pace: Pace,
         on_secret: Changed,
-        on_service: Callable[[str, Service], None],
+        on_service: Callable[[str], None],
         start: Callable[[Informer, threading.Event], None],
     ) -> None:
         self._api, self._pace, self._start = api, pace, start
@@ -122,6 +122,8 @@ class Namespaces:
 
     def _set(self, namespace: str, service: Service) -> None:
         known = self._known.get(namespace)
-        if known and known.service is not service:
-            known.service = service
-            self._on_service(namespace, service)
+        if known is None or known.service is service:
+            return
+        before, known.service = known.service, service
+        if Service.REFUSED in (before, service):
+            self._on_service(namespace)

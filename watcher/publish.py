@@ -77,15 +77,21 @@ class Publisher:
             Waiting: The namespace is not served.
             Foreign: The Secret's name is taken.
         """
-        namespace = key_of(obj).namespace
-        service = self._namespaces.service(namespace)
-        if service is Service.UNKNOWN:
+        self.check_served(obj)
+        if self._namespaces.service(key_of(obj).namespace) is Service.UNKNOWN:
             raise Waiting("The Secrets of the namespace are being read", reason="Starting", after_s=0.2)
-        if service is Service.REFUSED:
-            raise not_served(namespace)
         secret = self._secret(obj)
         if secret and not credentials.is_ours(secret, obj):
             raise Foreign(SECRET, credentials.secret_name(obj))
+
+    def check_served(self, obj: Body) -> None:
+        """Tell apart a namespace that may not be looked into.
+
+        Raises:
+            Waiting: The namespace is not served.
+        """
+        if self._namespaces.service(key_of(obj).namespace) is Service.REFUSED:
+            raise not_served(key_of(obj).namespace)
 
     def write_secret(self, obj: Body, credential: lease_pb2.Credential) -> None:
         """Put a credential into the Secret.

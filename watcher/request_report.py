@@ -48,12 +48,23 @@ class RequestReporter:
             facts += [] if any(fact.type == "Available" for fact in facts) else [ISSUED]
         self._write(obj, _fields(obj, standing) | fields, facts)
 
-    def issued(self, obj: Body, standing: Standing, *, attempt: int, rotated: bool) -> None:
-        """A credential was put into the Secret."""
+    def issued(self, obj: Body, standing: Standing, *, attempt: int, before: int) -> None:
+        """A credential was put into the Secret.
+
+        Args:
+            obj: The request.
+            standing: Where it stands.
+            attempt: Number of the attempt that the Secret holds now.
+            before: Number of the attempt that it held before; 0 if it held none unharmed.
+        """
+        lost = not before and bool((obj.get("status") or {}).get("attempt"))
         self.stands(obj, standing, held=attempt)
-        if rotated:
+        if before:
             text = f"Secret {secret_name(obj)} holds a new credential; the one before ends soon."
             self._events.record(obj, reason="CredentialRotated", message=text, warning=False)
+        elif lost:
+            text = f"Secret {secret_name(obj)} was removed or changed by somebody: it holds a new credential."
+            self._events.record(obj, reason="CredentialRestored", message=text, warning=True)
 
     def ended(self, obj: Body, standing: Standing) -> None:
         """Nothing is granted (any more): Secret, Role and RoleBinding are gone."""

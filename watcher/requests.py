@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
-from leasegate.access.v1 import requester_service_pb2, watcher_service_pb2
+from leasegate.access.v1 import request_pb2, requester_service_pb2, watcher_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common.errors import AccessEnded, ApprovalDenied, ApprovalRequired, LeasegateError
 from watcher.answers import Standing, standing
@@ -28,6 +29,8 @@ LET_GO_AFTER_S = 4.5
 LOOK_S = 60.0
 """For how long Role and RoleBinding count as looked at."""
 NOT_WRITTEN = {"Secret": "FailedToCreateSecret", "Role": "FailedToCreateRole", "RoleBinding": "FailedToCreateRoleBinding"}
+PAGE = 500
+ENDED = (request_pb2.ACCESS_STATE_ENDED, request_pb2.ACCESS_STATE_ENDING)
 OVERTAKEN = (ApprovalRequired, ApprovalDenied, AccessEnded)
 """What Claim answers when the request has changed since EnsureRequest: it is asked anew what to do."""
 
@@ -60,6 +63,7 @@ class Requests:
         self._patience, self._cluster, self._clock = patience, cluster, clock
         self._gone: dict[Key, dict[str, types_pb2.ObjectRef]] = {}  # by uid: objects that may be no more, whose access has to end
         self._released: set[str] = set()  # uids of which access has taken the end
+        self._cleared: set[str] = set()  # uids that are being deleted, whose Secret, Role and RoleBinding are gone
         self._looked: dict[str, float] = {}  # when Role and RoleBinding of a uid were right
         self._lock = threading.Lock()
 
@@ -90,6 +94,27 @@ class Requests:
             with self._lock:
                 self._gone.setdefault(key, {})[ref.uid] = ref
         return key
+
+    def compare(self) -> list[Key]:
+        """Go through all requests that access knows; answers those whose object is not known here, to be reconciled.
+
+        Raises:
+            LeasegateError: access failed.
+        """
+        found, page = list[Key](), requester_service_pb2.ListRequestsResponse(next_page_token="")
+        while True:
+            asked = requester_service_pb2.ListRequestsRequest(page_size=PAGE, page_token=page.next_page_token)
+            page = self._peers.holder.ListRequests(asked)
+            found += [self.heard(each.object) for each in page.requests if self._is_missing(each)]
+            if not page.next_page_token:
+                return found
+
+    def _is_missing(self, request: request_pb2.AccessRequest) -> bool:
+        ref = request.object
+        if request.access in ENDED or not ref.namespace or (ref.cluster, ref.cluster_uid) != (self._cluster.name, self._cluster.uid):
+            return False
+        known = self._objects.get(ACCESS_REQUEST, Key(ref.namespace, ref.name))
+        return known is None or uid_of(known) != ref.uid
 
     def _ensure(self, obj: Body) -> Outcome:
         now: Standing | None = None
@@ -123,13 +148,12 @@ class Requests:
 
     def _claim(self, obj: Body, *, held: int) -> None:
         self._publisher.check_writable(obj)
-        reading = self._publisher.start_reading(obj)
+        reading = self._publisher.start_reading(obj) if self._is_due(obj) else None
         request = requester_service_pb2.ClaimCredentialRequest(id=uid_of(obj), held_attempt=held)
         credential = self._peers.holder.ClaimCredential(request).credential
         self._publisher.write_secret(obj, credential)
-        self._reporter.issued(obj, self._acknowledge(obj, credential.attempt), attempt=credential.attempt, rotated=bool(held))
-        reading.result()
-        self._looked[uid_of(obj)] = self._clock()
+        self._reporter.issued(obj, self._acknowledge(obj, credential.attempt), attempt=credential.attempt, before=held)
+        self._finish(obj, reading)
 
     def _acknowledge(self, obj: Body, attempt: int) -> Standing:
         request = requester_service_pb2.AcknowledgeCredentialRequest(id=uid_of(obj), attempt=attempt)
@@ -137,9 +161,18 @@ class Requests:
 
     def _keep(self, obj: Body, now: Standing, *, held: int) -> None:
         """The Secret is as it should be: so are Role and RoleBinding, which anybody may have edited."""
+        self._publisher.check_served(obj)
         self._reporter.stands(obj, now, held=held)
-        if held and now.lease and self._clock() - self._looked.get(uid_of(obj), -LOOK_S) >= LOOK_S:
-            self._publisher.start_reading(obj).result()
+        if held and now.lease and self._is_due(obj):
+            self._finish(obj, self._publisher.start_reading(obj))
+
+    def _is_due(self, obj: Body) -> bool:
+        """Whether Role and RoleBinding have to be looked at (again)."""
+        return self._clock() - self._looked.get(uid_of(obj), -LOOK_S) >= LOOK_S
+
+    def _finish(self, obj: Body, reading: Future[None] | None) -> None:
+        if reading is not None:
+            reading.result()
             self._looked[uid_of(obj)] = self._clock()
 
     def _failed(self, obj: Body, err: LeasegateError, now: Standing | None) -> Outcome:
@@ -161,7 +194,9 @@ class Requests:
                     obj, None, reason=reason_of(err), message=f"{err.message} The object goes as soon as its end is noted."
                 )
             return Again(err.retry_after_s)
-        self._publisher.remove(obj)
+        if uid not in self._cleared:
+            self._publisher.remove(obj)
+            self._cleared.add(uid)
         waited_s = self._patience.lasted_s(uid, "end")
         if answer.open_attempts and waited_s < LET_GO_AFTER_S:
             return Again(min(max(0.02, waited_s / 2), 0.5, LET_GO_AFTER_S - waited_s))
@@ -170,6 +205,7 @@ class Requests:
             self._reporter.revoke_pending(obj, open_attempts=answer.open_attempts, why=why)
         self._released.add(uid)
         self._objects.let_go(ACCESS_REQUEST, obj)
+        self._cleared.discard(uid)
         self._patience.forget(uid)
         return DONE
 

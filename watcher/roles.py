@@ -143,8 +143,9 @@ class Roles:
 
     def _put(self, obj: Body, snapshot: role_service_pb2.RoleSnapshot) -> None:
         self._peers.access.PutRoleSnapshot(watcher_service_pb2.PutRoleSnapshotRequest(snapshot=snapshot))
-        if self._catalogue.get(uid_of(obj)) != snapshot.digest:
-            self._catalogue[uid_of(obj)] = snapshot.digest
+        known = self._catalogue.get(uid_of(obj)) or status_of(obj).get("digest")
+        self._catalogue[uid_of(obj)] = snapshot.digest
+        if known != snapshot.digest:
             self._on_catalogue(key_of(obj))
 
     def _leave_former_place(self, obj: Body, spec: RoleSpec, target: types_pb2.VaultTarget) -> None:

@@ -24,7 +24,7 @@ from watcher.kinds import (
     key_of,
     uid_of,
 )
-from watcher.namespaces import Namespaces, Service
+from watcher.namespaces import Namespaces
 from watcher.objects import Objects
 from watcher.requests import Requests
 from watcher.resources import conditions_of, is_decision, status_of
@@ -105,9 +105,8 @@ class Router:
             return
         self._secret_of_binding_changed(key_of(secret))
 
-    def service_changed(self, namespace: str, service: Service) -> None:
+    def service_changed(self, namespace: str) -> None:
         """A namespace is served now, or no more: everything in it is looked at."""
-        del service
         for resource in (SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST, APP_BINDING):
             self._add(QUEUES[resource], (key_of(obj) for obj in self._objects.store(resource).all(namespace)))
         for binding in self._objects.store(APP_BINDING).all(namespace):

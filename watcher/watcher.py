@@ -80,14 +80,15 @@ class Watcher:
         api: Kubernetes.
         peers: The services.
         settings: Its settings.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, api: Api, peers: Peers, settings: Settings) -> None:
-        self._api, self._settings = api, settings
+    def __init__(self, api: Api, peers: Peers, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api, self._settings, self._clock = api, settings, clock
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._beside = ThreadPoolExecutor(settings.beside, thread_name_prefix="beside")
-        self.queues: dict[str, WorkQueue[Any]] = {name: WorkQueue(self._backoff(0.02, 60.0)) for name in settings.workers}
+        self.queues: dict[str, WorkQueue[Any]] = {name: WorkQueue(self._backoff(0.02, 60.0), clock=clock) for name in settings.workers}
         self.router = Router(self.queues)
         self._stores = {resource: Store(on_change=self.router.changed(resource)) for resource in _KINDS}
         self._objects = Objects(api, self._stores)
@@ -106,8 +107,8 @@ class Watcher:
 
     def _build(self, peers: Peers) -> None:
         settings, objects, cluster = self._settings, self._objects, self._settings.cluster
-        logins = Logins(self._api, objects, cluster=cluster, addresses=settings.addresses, audience=settings.audience, clock=time.monotonic)
-        patience = Patience(time.monotonic, abandon_after_s=settings.abandon_after_s)
+        logins = Logins(self._api, objects, cluster=cluster, addresses=settings.addresses, audience=settings.audience, clock=self._clock)
+        patience = Patience(self._clock, abandon_after_s=settings.abandon_after_s)
         bindings = Bindings(objects=objects, logins=logins, peers=peers, events=self.events)
         common: dict[str, Any] = {
             "objects": objects, "logins": logins, "bindings": bindings, "peers": peers, "patience": patience, "cluster": cluster,
@@ -121,7 +122,7 @@ class Watcher:
             reporter=RequestReporter(objects=objects, events=self.events, now=_now),
             patience=patience,
             cluster=cluster,
-            clock=time.monotonic,
+            clock=self._clock,
         )
         adopters = Adopters(logins=logins, peers=peers)
         self.router.connect(objects=objects, namespaces=self.namespaces, bindings=bindings, requests=requests, roles=roles)
@@ -189,11 +190,16 @@ class Watcher:
             bindings.needs_login(key)
             self.queues["appbindings"].add(key)
 
+        def restarted() -> None:
+            self.router.restarted()
+            for key in requests.compare():  # what vanished while nobody looked
+                self.queues["requests"].add(key)
+
         return Handlers(
             request=lambda ref: self.queues["requests"].add(requests.heard(ref)) if self._is_own(ref) else None,
             adopter=adopter,
             login=login,
-            restarted=self.router.restarted,
+            restarted=restarted,
         )
 
     def _is_own(self, ref: Any) -> bool:

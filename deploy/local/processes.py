@@ -143,6 +143,7 @@ class Process:
             raise StackCancelledError(f"{self.name} was not started")
         if self.alive:
             return
+        self.reap()
         command = self._command()
         self.log.parent.mkdir(exist_ok=True)
         self._pid_file.parent.mkdir(exist_ok=True)

@@ -44,11 +44,12 @@ def read_catalog(path: Path) -> list[tuple[Target, Role]]:
         StartupRefused: It cannot be used; the text says which entry and why.
     """
     try:
-        found = yaml.safe_load(path.read_text()) or {}
+        found = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as err:
         raise StartupRefused(f"--catalog {path}: cannot be read") from err
     except yaml.YAMLError as err:
         raise StartupRefused(f"--catalog {path}: no YAML") from err
+    found = {} if found is None else found
     if not isinstance(found, dict) or not found.keys() <= {"targets", "roles"}:
         raise StartupRefused(f"--catalog {path}: a mapping with targets and roles is expected")
     try:

@@ -80,8 +80,9 @@ class Deciding:
             raise RoleNotReady(
                 f"the role {request.role_name} is not in the catalogue, so nobody can know what is approved", role=request.role_name
             )
-        if request.approved:
-            raise _decided(approval.granting(made, digest=request.digest))
+        mine = [decision for decision in made if decision.approver == approver]
+        if request.approved or approval.granting(mine, digest=request.digest):
+            raise _decided(approval.granting(mine, digest=request.digest) or approval.granting(made, digest=request.digest))
         if approver == request.requester and not role.self_approval:
             raise CallerNotAllowed("nobody approves a request of their own", service="ApproverService")
         if digest and digest != request.digest:

@@ -74,6 +74,7 @@ class Work:
         if attempt.accessor:
             with self._at(attempt) as vault:
                 tokens.revoke(vault, attempt.accessor)
+        self._issuing.forget(attempt)
         crash.point("endt.revoked")
         with self._ledger.write() as tx:
             attempts.close(tx, attempt.id, State.END_TOKEN)

@@ -148,15 +148,18 @@ class Feed:
             number = found[-1][1] if found else max(since, self._number)
         return self._batch([key for key, _ in found], number, owner=owner, waited=granted)
 
-    def wait_beyond(self, number: int, *, end: float) -> int:
-        """Wait until anything is published after ``number`` or the time ``end`` (monotonic) has come; answers the newest number."""
-        self._wait(number, end)
-        return self._number
+    def wait_for(self, uid: str, *, beyond: int, end: float) -> int:
+        """Wait until a request changes after the number ``beyond``, or the time ``end`` (monotonic) has come; answers its newest number."""
+        key = OfRequest(uid)
+        with self._changed:
+            while self._keys.get(key, 0) <= beyond and not self.polls.draining and (left := end - time.monotonic()) > 0:
+                self._changed.wait(left)
+            return self._keys.get(key, 0)
 
-    @property
-    def number(self) -> int:
-        """The newest number."""
-        return self._number
+    def number(self, uid: str) -> int:
+        """The number of the newest change of a request; 0 if none is remembered."""
+        with self._changed:
+            return self._keys.get(OfRequest(uid), 0)
 
     def wake(self) -> None:
         """Let everybody who waits go on, as the process stops."""

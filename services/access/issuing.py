@@ -102,6 +102,10 @@ class Issuing:
             else:
                 tokens.discard(vault, token.accessor)
 
+    def forget(self, attempt: Attempt) -> None:
+        """An attempt needs its token no longer."""
+        self._tokens.drop(attempt.id)
+
     def claim(self, uid: str, *, owner: str, held: int) -> Issued:
         """Issue a credential for an approved request.
 

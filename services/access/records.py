@@ -176,6 +176,11 @@ class Request:
         """Whether access is over for good."""
         return self.approval in FINAL
 
+    @property
+    def role_label(self) -> str:
+        """The role as people name it: ``namespace/name``, or the catalogue's name."""
+        return f"{self.role_namespace}/{self.role_name}" if self.role_namespace else self.role_name
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

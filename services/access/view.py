@@ -154,10 +154,10 @@ class View:
         if request.ended:
             return
         if self.role is not None and self.role.gone:
-            text = f"The role {request.role_name} is gone: nothing is issued, and what is in use runs to its end without being renewed."
+            text = f"The role {request.role_label} is gone: nothing is issued, and what is in use runs to its end without being renewed."
             yield Condition("RoleGone", True, "RoleDeleted", text)
         elif self.role is None:
-            yield Condition("RoleNotReady", True, "RoleNotFound", f"The role {request.role_name} is not there, or not in Success yet.")
+            yield Condition("RoleNotReady", True, "RoleNotFound", f"The role {request.role_label} is not there, or not in Success yet.")
         if self.quiesced:
             text = "Nothing is issued there now, as its engine or connection is about to change or to go."
             yield Condition("Quiesced", True, "EngineChanging", text)

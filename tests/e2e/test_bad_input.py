@@ -62,7 +62,7 @@ CASES = [
     Case("AppBinding", "clientConfig.service.port", 0, "port"),
     Case("AppBinding", "clientConfig.service.port", 65536, "port"),
     Case("AppBinding", "clientConfig.service.port", GONE, "port"),
-    Case("AppBinding", "clientConfig.service.port", 1, "connect|refused|reach", on="SecretEngine"),
+    Case("AppBinding", "clientConfig.url", "postgresql://127.0.0.1:1/postgres", "connect|refused|reach", on="SecretEngine"),
     Case("AppBinding", "clientConfig.service.scheme", "http", "scheme", on="SecretEngine"),
     Case("AppBinding", "clientConfig.service.query", "sslmode=nonsense", "sslmode", on="SecretEngine"),
     Case("AppBinding", "clientConfig.service.path", "no-such-database", "no-such-database|database", on="SecretEngine"),
@@ -117,7 +117,7 @@ CASES = [
     Case("DatabaseAccessRequest", "ttl", "0", "ttl"),
 ]
 VAULT_CASES = [
-    Case("AppBinding", "clientConfig.service.port", 1, "connect|refused|reach|answer"),
+    Case("AppBinding", "clientConfig.url", "https://127.0.0.1:1", "connect|refused|reach|answer"),
     Case("AppBinding", "clientConfig.service.name", "no-such-service", "no-such-service"),
     Case("AppBinding", "clientConfig.caBundle", GONE, "certificate"),
     Case("AppBinding", "parameters", GONE, "parameters|secret|log in|login"),

@@ -1,6 +1,6 @@
-"""The access service on real servers: a mount with a connection and a role, the service behind mutual TLS, its callers, and the watcher's part.
+"""The access service on real servers: a mount with a connection and a role, the service behind mutual TLS, its callers, the watcher's part.
 
-The watcher is played where the service needs it: it reads the change feed and makes the adopter roles, with the statements of the role service.
+The watcher is played where the service needs it: it reads the change feed and makes the adopter roles, with the role service's statements.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2
 from leasegate.access.v1 import approver_service_pb2 as approver
 from leasegate.access.v1 import approver_service_pb2_grpc as approver_grpc
-from leasegate.access.v1 import operator_service_pb2 as operator
 from leasegate.access.v1 import operator_service_pb2_grpc as operator_grpc
 from leasegate.access.v1 import requester_service_pb2 as requester
 from leasegate.access.v1 import requester_service_pb2_grpc as requester_grpc
@@ -119,14 +118,20 @@ class World:
         status, body = self.servers.vault("LIST", f"sys/leases/lookup/{self.mount}/creds/{role}")
         return set(body["data"]["keys"]) if status == 200 else set()
 
-    def write_role(self, name: str = ROLE, *, ttl: str = "1h", max_ttl: str = "24h", create: list[str] | None = None, revoke: list[str] | None = None) -> None:
+    def write_role(
+        self, name: str = ROLE, *, ttl: str = "1h", max_ttl: str = "24h", create: list[str] | None = None, revoke: list[str] | None = None
+    ) -> None:
         role = {"db_name": DB, "default_ttl": ttl, "max_ttl": max_ttl}
-        self.servers.must("POST", f"{self.mount}/roles/{name}", **role, creation_statements=create or CREATE, revocation_statements=revoke or [])
+        self.servers.must(
+            "POST", f"{self.mount}/roles/{name}", **role, creation_statements=create or CREATE, revocation_statements=revoke or []
+        )
 
     def target_ref(self) -> types_pb2.TargetRef:
         return types_pb2.TargetRef(cluster="-", namespace="demo", name="vault", digest="0123456789abcdef", address=self.servers.vault_addr)
 
-    def snapshot(self, *, digest: str = "d" * 64, ttl_s: int = 3600, max_ttl_s: int = 86400, name: str = "psql-role", revoke: list[str] | None = None) -> roles.RoleSnapshot:
+    def snapshot(
+        self, *, digest: str = "d" * 64, ttl_s: int = 3600, max_ttl_s: int = 86400, name: str = "psql-role", revoke: list[str] | None = None
+    ) -> roles.RoleSnapshot:
         return roles.RoleSnapshot(
             object=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name),
             target=self.target_ref(),
@@ -191,7 +196,15 @@ def _own_login(made: World) -> None:
 
 
 def _catalog(made: World) -> None:
-    role = {"name": "reader", "target": "prod", "mount": made.mount, "vault_role": ROLE, "db_name": DB, "default_ttl": "1h", "max_ttl": "24h"}
+    role = {
+        "name": "reader",
+        "target": "prod",
+        "mount": made.mount,
+        "vault_role": ROLE,
+        "db_name": DB,
+        "default_ttl": "1h",
+        "max_ttl": "24h",
+    }
     target = {"name": "prod", "address": made.servers.vault_addr, "ca_file": str(made.servers.vault_ca)}
     made.catalog_file.write_text(yaml.safe_dump({"targets": [target], "roles": [role]}))
 
@@ -232,8 +245,12 @@ def in_process(made: World, *, own: bool = True, **settings: Any) -> Iterator[Ca
     logins = OwnLogins.read(made.logins_file) if own else OwnLogins()
     chosen = Settings(**{"max_request_duration_s": 5.0, **settings})
     with ExitStack() as stack:
-        service = stack.enter_context(access(made.ledger, own=logins, configured=read_catalog(made.catalog_file), settings=chosen, clock=time.time))
-        server = stack.enter_context(running(config, service.services, health=service.ready, long_polls=service.polls, on_drain=service.wake))
+        service = stack.enter_context(
+            access(made.ledger, own=logins, configured=read_catalog(made.catalog_file), settings=chosen, clock=time.time)
+        )
+        server = stack.enter_context(
+            running(config, service.services, health=service.ready, long_polls=service.polls, on_drain=service.wake)
+        )
         callee = Callee(made, str(server.address))
         stack.callback(server.drain)
         stack.callback(callee.close)
@@ -328,7 +345,9 @@ class Watcher:
         self.changes.append(change)
         if change.HasField("adopter_needed"):
             need = change.adopter_needed
-            definition = adopter_definition(db_name=need.db_name, revocation_statements=tuple(need.revocation_statements), finish=need.finish)
+            definition = adopter_definition(
+                db_name=need.db_name, revocation_statements=tuple(need.revocation_statements), finish=need.finish
+            )
             self._world.servers.must("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
             self.adopters.add(need.name)
             self._stub.ReportAdopter(watcher.ReportAdopterRequest(name=need.name, target=need.target, mount=need.mount))
@@ -426,6 +445,3 @@ def approve(callee: Callee, uid: str, *, san: str = CAROL, **changes: str) -> re
 def deny(callee: Callee, uid: str, *, san: str = CAROL) -> request_pb2.AccessRequest:
     """Deny over gRPC."""
     return callee.as_(san).approver.DenyRequest(approver.DenyRequestRequest(request_id=secrets.token_hex(8), id=uid)).request
-
-
-__all__ = ["operator", "replace"]

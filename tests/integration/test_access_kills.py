@@ -1,7 +1,7 @@
-"""SIGKILL at every named point of the access service, with real servers: afterwards PostgreSQL has the logins that a request owns, and no other.
+"""SIGKILL at every named point of the access service, on real servers: afterwards PostgreSQL has the logins that a request owns, no other.
 
-The process ends itself at the point (``services.access.crash``) as a kill would end it: no handler runs, no buffer is flushed. Then it is started
-again, and the watcher goes on from what it holds. The wait of an adoption is cut to a second, as no read here takes longer.
+The process ends itself at the point (``services.access.crash``) as a kill would end it: no handler runs, no buffer is flushed. Then it is
+started again, and the watcher goes on from what it holds. The wait of an adoption is cut to a second, as no read here takes longer.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def owned_only(made: World, secret: Secret) -> None:
     """PostgreSQL has the login of the active attempt and no other; so has Vault's list of leases."""
     want = {secret.credential.username} if secret.held else set()
     eventually(lambda: made.logins() == want, timeout_s=30, what=f"{want} and no other login")
-    eventually(lambda: sum(len(made.leases(role)) for role in (ROLE, SLOW_ROLE, SHORT_ROLE)) == len(want), timeout_s=10, what="as many leases")
+    eventually(
+        lambda: sum(len(made.leases(role)) for role in (ROLE, SLOW_ROLE, SHORT_ROLE)) == len(want), timeout_s=10, what="as many leases"
+    )
     if secret.held:
         assert made.can_log_in(secret.credential)
 
@@ -163,7 +165,7 @@ def test_killed_while_a_token_is_ended(made: World, point: str) -> None:
 
 @pytest.mark.parametrize("point", TWICE)
 def test_killed_while_a_login_is_adopted(made: World, point: str) -> None:
-    """The first kill leaves a login without a lease that the ledger knows of; the second one hits its undo, in its first or second adoption."""
+    """The first kill leaves a login of whose lease the ledger knows nothing; the second one hits its undo, in either of its adoptions."""
     secret = Secret()
     with running(made, crash_at="claim.read") as service:
         put_role(made, service.callee)

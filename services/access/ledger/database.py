@@ -31,7 +31,8 @@ SOON_S = 5.0
 """Workers look for what became due at least this often."""
 
 _BUSY_MS = 5000
-_POOL = 40
+_KEPT_CONNECTIONS, _MOST_CONNECTIONS = 24, 128
+_CACHE_KIB = 512  # of each connection; the system caches the file anyway
 _WRITES = "leasegate_writes"
 
 
@@ -166,8 +167,8 @@ def _engine(path: Path) -> Engine:
         sa.URL.create("sqlite", database=str(path)),
         connect_args={"check_same_thread": False, "timeout": _BUSY_MS / 1000},
         poolclass=sa.QueuePool,
-        pool_size=_POOL,
-        max_overflow=_POOL,
+        pool_size=_KEPT_CONNECTIONS,
+        max_overflow=_MOST_CONNECTIONS - _KEPT_CONNECTIONS,
     )
     sa.event.listen(engine, "connect", _configure)
     sa.event.listen(engine, "begin", _begin)
@@ -176,7 +177,7 @@ def _engine(path: Path) -> Engine:
 
 def _configure(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver begins no transactions of its own
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}", f"cache_size=-{_CACHE_KIB}"):
         connection.execute(f"PRAGMA {pragma}")
 
 

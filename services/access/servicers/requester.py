@@ -49,13 +49,13 @@ class RequesterServicer(requester_service_pb2_grpc.RequesterServiceServicer):
         """See the .proto file."""
         wait_s = min(decode.seconds(request.max_wait, field="max_wait"), LONGEST_WAIT_S)
         end = time.monotonic() + wait_s
-        number = self._feed.number
+        number = self._feed.number(request.id)
         found = self._shown(request.id)
         if request.revision != _revision(found):
             return pb.WaitRequestResponse(request=found, revision=_revision(found))
         with self._feed.polls.wait() as granted:
             while granted and request.revision == _revision(found) and time.monotonic() < end and not self._feed.polls.draining:
-                number = self._feed.wait_beyond(number, end=end)
+                number = self._feed.wait_for(request.id, beyond=number, end=end)
                 found = self._shown(request.id)
         after = None if granted else encode.duration(POLL_AFTER_S)
         return pb.WaitRequestResponse(request=found, revision=_revision(found), next_poll_after=after)

@@ -1,0 +1,426 @@
+"""The ledger's contract: durable, owned by one process, refused when it cannot be trusted; transitions conditional on what they leave."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from services.access import attempts as rules
+from services.access import granting
+from services.access.attempts import ENDING
+from services.access.ledger import adoptions, answers, attempts, catalog, quiesced, requests, schema, work
+from services.access.ledger.database import Ledger, Tx, open_ledger
+from services.access.records import AdopterState, Approval, Attempt, Lane, Quiesced, Request, Role, State, TargetRow
+from services.common.config import StartupRefused
+from services.common.errors import LedgerUnavailable, RequestIdReused
+from tests.unit.access_builders import DIGEST, a_decision, a_request, a_role
+
+S = State
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
+    opened = open_ledger(tmp_path / "ledger.db", clock=clock)
+    yield opened
+    opened.close()
+
+
+def target(**changes: str) -> TargetRow:
+    usual = {"cluster": "-", "namespace": "demo", "name": "vault", "key_digest": "d", "address": "https://v:1", "server": "https://v:1"}
+    return TargetRow(
+        id=0,
+        vault_namespace="",
+        ca_bundle=b"",
+        insecure_skip_tls_verify=False,
+        server_name="",
+        auth_mount="kubernetes",
+        **{**usual, **changes},
+    )
+
+
+def seed(tx: Tx, *, approval: Approval = Approval.APPROVED) -> tuple[Request, Role]:
+    """A target, a role and a request for it."""
+    place = catalog.put_target(tx, target())
+    role = catalog.put_role(tx, a_role(target=place.id))
+    request = a_request(approval=approval, created_at=tx.now)
+    requests.insert(tx, request)
+    return request, role
+
+
+def begun(tx: Tx, *, number: int = 1) -> Attempt:
+    request, role = requests.find(tx, "uid-1"), catalog.find_role(tx, "-", "c1", "demo", "psql-role")
+    if request is None or role is None:
+        request, role = seed(tx)
+    return attempts.begin(tx, request=request, role=role, number=number, work_at=None)
+
+
+def in_state(tx: Tx, state: State) -> Attempt:
+    """An attempt that was put into a state without asking whether a transition leads there."""
+    made = begun(tx)
+    lease = {"lease_id": "m/creds/r/x", "ends_at": tx.now + 60, "lease_ttl_s": 60.0} if state not in (S.NEW, S.TOKEN, S.READING) else {}
+    accessor = "" if state is S.NEW else "acc"
+    tx.execute(schema.attempts.update().where(schema.attempts.c.id == made.id).values(state=state, accessor=accessor, **lease))
+    return attempts.get(tx, made.id)
+
+
+TRANSITIONS: dict[str, tuple[Callable[[Tx, Attempt], object], set[State]]] = {
+    "accessor": (lambda tx, a: attempts.commit_accessor(tx, a.id, accessor="new", token_ends_at=9e9), {S.NEW, S.TOKEN}),
+    "reading": (lambda tx, a: attempts.commit_reading(tx, a.id, accessor="acc"), {S.TOKEN}),
+    "reading with a token of its own": (lambda tx, a: attempts.commit_reading(tx, a.id, accessor="new", replacing=True), {S.NEW, S.TOKEN}),
+    "lease": (
+        lambda tx, a: attempts.commit_lease(
+            tx, a.id, lease_id="l", ttl_s=60.0, renewable=True, ends_at=tx.now + 60, max_ends_at=None, issued_at=tx.now
+        ),
+        {S.READING},
+    ),
+    "acknowledge": (lambda tx, a: attempts.activate(tx, a, work_at=9e9), {S.ISSUED}),
+    "retire": (lambda tx, a: attempts.retire(tx, a, work_at=9e9), {S.ACTIVE, S.SUPERSEDED}),
+    "supersede": (lambda tx, a: attempts.supersede(tx, a), {S.ISSUED}),
+    "undo": (lambda tx, a: attempts.begin_undo(tx, a, finish=False), {S.READING, S.END}),
+    "close what never read": (lambda tx, a: attempts.close(tx, a.id, S.END_TOKEN), {S.END_TOKEN}),
+    "close by a reader or by lease id": (lambda tx, a: attempts.close(tx, a.id, S.END), {S.END}),
+    "close an undo": (lambda tx, a: attempts.close(tx, a.id, S.UNDOING), {S.UNDOING}),
+    "prolong": (lambda tx, a: attempts.prolong(tx, a.id, ttl_s=60.0, ends_at=9e9, max_ends_at=None), {S.ACTIVE}),
+    "adoption": (lambda tx, a: adoptions.commit(tx, a.id, adopter="x", accessor="y", after=None) is not None, {S.UNDOING}),
+}
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("name", TRANSITIONS)
+def test_a_transition_leaves_only_the_states_that_the_paper_model_lets_it_leave(ledger: Ledger, name: str, state: State) -> None:
+    step, accepted = TRANSITIONS[name]
+    with ledger.write() as tx:
+        assert bool(step(tx, in_state(tx, state))) is (state in accepted)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_the_end_of_a_request_ends_its_attempts_in_the_same_transaction(ledger: Ledger, state: State) -> None:
+    with ledger.write() as tx:
+        made = in_state(tx, state)
+        request = requests.find(tx, made.request)
+        assert request is not None
+        granting.finish(tx, request, Approval.WITHDRAWN)
+        assert attempts.get(tx, made.id).state is ENDING.get(state, state)
+
+
+def test_no_function_moves_an_attempt_where_no_rule_leads(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="no rule"), ledger.write() as tx:
+        attempts.close(tx, begun(tx).id, S.ACTIVE)
+
+
+def test_reading_is_refused_with_another_accessor_than_the_committed_one(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        made = in_state(tx, S.TOKEN)
+        attempts.commit_accessor(tx, made.id, accessor="somebody else's", token_ends_at=9e9)
+        assert not attempts.commit_reading(tx, made.id, accessor="acc")
+
+
+def test_a_reader_gets_a_grace_before_it_is_undone(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        made = in_state(tx, S.READING)
+        attempts.end(tx, made, to=S.END)
+        assert attempts.get(tx, made.id).work_at == tx.now + attempts.READER_GRACE_S
+
+
+def test_an_older_adoption_neither_goes_on_nor_closes(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        made = in_state(tx, S.UNDOING)
+        first = adoptions.commit(tx, made.id, adopter="x", accessor="1", after=None)
+        newer = adoptions.commit(tx, made.id, adopter="x", accessor="2", after=None)
+        assert first is not None
+        assert newer is not None
+        assert newer.number > first.number
+        assert adoptions.commit(tx, made.id, adopter="x", accessor="3", after=first.number) is None
+        assert adoptions.newest(tx, made.id) == newer.number
+
+
+def test_an_adopter_is_asked_for_once_and_let_go_when_nobody_needs_it(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        one = in_state(tx, S.UNDOING)
+        adopter = adoptions.need(tx, one, finish=False)
+        assert tx.adopters == {(adopter.name, one.target)}
+    with ledger.write() as tx:
+        assert adoptions.need(tx, one, finish=False).state is AdopterState.NEEDED
+        assert not tx.adopters
+        adoptions.report(tx, adopter, error="")
+        assert adoptions.need(tx, one, finish=False).state is AdopterState.READY
+        attempts.close(tx, one.id, S.UNDOING)
+        adoptions.release(tx, one)
+        assert [each.state for each in adoptions.wanted(tx)] == [AdopterState.UNNEEDED]
+        adoptions.forget(tx, adopter.name, one.target)
+        assert not adoptions.wanted(tx)
+
+
+def test_what_was_written_is_there_after_the_process_and_nothing_of_what_was_not_committed(tmp_path: Path, clock: Clock) -> None:
+    opened = open_ledger(tmp_path / "l.db", clock=clock)
+    with opened.write() as tx:
+        seed(tx)
+        requests.decide(tx, "uid-1", [a_decision()])
+    with pytest.raises(RuntimeError, match="half-way"):
+        _broken_off(opened)
+    name = opened.id
+    opened.close()
+    again = open_ledger(tmp_path / "l.db", clock=clock)
+    with again.read() as tx:
+        found = requests.find(tx, "uid-1")
+        assert found == a_request(created_at=1000.0)
+        assert requests.decisions_of(tx, "uid-1") == [a_decision()]
+    assert again.id == name
+    again.close()
+
+
+def test_commits_are_durable(ledger: Ledger) -> None:
+    with ledger.read() as tx:
+        pragma = {
+            name: tx.connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
+    assert pragma == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_listeners_hear_of_commits_and_of_nothing_else(ledger: Ledger) -> None:
+    heard: list[set[str]] = []
+    ledger.listeners.append(lambda tx: heard.append(set(tx.changed)))
+    with ledger.write() as tx:
+        seed(tx)
+    with pytest.raises(RuntimeError, match="half-way"):
+        _broken_off(ledger)
+    assert heard == [{"uid-1"}]
+
+
+def test_writers_take_turns_and_readers_do_not_wait(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        seed(tx)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        with ledger.write() as tx:
+            requests.note(tx, "uid-1", last_number=1)
+            entered.set()
+            go_on.wait(10)
+
+    def quick() -> None:
+        with ledger.write() as tx:
+            found = requests.find(tx, "uid-1")
+            assert found is not None
+            requests.note(tx, "uid-1", last_number=found.last_number + 1)
+
+    writers = [threading.Thread(target=slow), threading.Thread(target=quick)]
+    writers[0].start()
+    assert entered.wait(10)
+    writers[1].start()
+    with ledger.read() as tx:
+        assert requests.find(tx, "uid-1") == a_request(created_at=1000.0)  # as before the writer began
+    go_on.set()
+    for each in writers:
+        each.join(10)
+    with ledger.read() as tx:
+        found = requests.find(tx, "uid-1")
+    assert found is not None
+    assert found.last_number == 2
+
+
+def test_a_second_owner_is_refused(ledger: Ledger, tmp_path: Path, clock: Clock) -> None:
+    assert ledger.id
+    with pytest.raises(StartupRefused, match="only one may"):
+        open_ledger(tmp_path / "ledger.db", clock=clock)
+
+
+def test_a_ledger_is_free_again_after_a_refused_start(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "l.db").write_bytes(b"this is no database, but it is long enough to look like a file with something in it" * 20)
+    for _ in range(2):
+        with pytest.raises(StartupRefused, match="cannot be opened"):
+            open_ledger(tmp_path / "l.db", clock=clock)
+    assert (tmp_path / "l.db").read_bytes().startswith(b"this is no database")  # it is not replaced
+
+
+def test_a_damaged_ledger_is_refused(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "l.db"
+    opened = open_ledger(path, clock=clock)
+    _begin_many(opened, 200)
+    opened.close()
+    raw = bytearray(path.read_bytes())
+    for page in range(8, len(raw) // 4096):
+        raw[page * 4096 : page * 4096 + 64] = b"\xff" * 64
+    path.write_bytes(raw)
+    with pytest.raises(StartupRefused, match=r"corrupt|cannot be opened"):
+        open_ledger(path, clock=clock)
+
+
+def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path, clock: Clock) -> None:
+    open_ledger(tmp_path / "l.db", clock=clock).close()
+    with sqlite3.connect(tmp_path / "l.db") as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    raw.close()
+    with pytest.raises(StartupRefused, match="newer version"):
+        open_ledger(tmp_path / "l.db", clock=clock)
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path, clock: Clock) -> None:
+    with pytest.raises(StartupRefused, match="cannot be written"):
+        open_ledger(tmp_path / "nowhere" / "l.db", clock=clock)
+
+
+def test_a_full_disk_commits_nothing_and_says_so(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        seed(tx)
+        pages = tx.connection.exec_driver_sql("PRAGMA page_count").scalar()
+        tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(LedgerUnavailable, match="full"):
+        _begin_many(ledger, 500)
+    with ledger.read() as tx:
+        assert attempts.open_of(tx, "uid-1") == []
+
+
+def test_the_migrations_make_the_tables_that_the_code_expects(ledger: Ledger) -> None:
+    with ledger.read() as tx:
+        context = MigrationContext.configure(tx.connection, opts={"compare_type": True})
+        assert compare_metadata(context, schema.metadata) == []
+
+
+def test_a_request_id_acts_once_for_each_caller_and_method(ledger: Ledger) -> None:
+    call = {"caller": "alice", "method": "Create", "request_id": "r1"}
+    with ledger.write() as tx:
+        assert answers.earlier(tx, **call, content="c") is None
+        answers.keep(tx, **call, content="c", subject="uid-1")
+        assert answers.earlier(tx, **call, content="c") == "uid-1"
+        assert answers.earlier(tx, **{**call, "caller": "bob"}, content="other") is None
+        with pytest.raises(RequestIdReused):
+            answers.earlier(tx, **call, content="other")
+
+
+def test_old_answers_are_forgotten(ledger: Ledger, clock: Clock) -> None:
+    call = {"caller": "alice", "method": "Create", "request_id": "r1", "content": "c"}
+    with ledger.write() as tx:
+        answers.keep(tx, **call, subject="uid-1")
+    clock.now += answers.KEPT_S + 1
+    with ledger.write() as tx:
+        answers.prune(tx)
+        assert answers.earlier(tx, **call) is None
+
+
+def _broken_off(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        requests.update(tx, a_request(), last_number=7)
+        raise RuntimeError("half-way")
+
+
+def _begin_many(ledger: Ledger, count: int) -> None:
+    with ledger.write() as tx:
+        for number in range(count):
+            begun(tx, number=number + 1)
+
+
+def due_at(tx: Tx, number: int, lane: Lane, *, work_at: float, ends_at: float = 9e9) -> str:
+    made = begun(tx, number=number)
+    change = {"lane": lane, "work_at": work_at, "ends_at": ends_at, "lease_ttl_s": 3600.0}
+    tx.execute(schema.attempts.update().where(schema.attempts.c.id == made.id).values(**change))
+    return made.id
+
+
+def test_the_queue_takes_the_most_urgent_first_and_nothing_before_its_time(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        repair = due_at(tx, 1, Lane.REPAIR, work_at=1.0)
+        renew = due_at(tx, 2, Lane.RENEW, work_at=2.0)
+        issue = due_at(tx, 3, Lane.ISSUE, work_at=3.0)
+        revoke = due_at(tx, 4, Lane.REVOKE, work_at=4.0)
+        due_at(tx, 5, Lane.REVOKE, work_at=tx.now + 1)
+        busy: set[str] = set()
+        order = []
+        while job := work.due(tx, busy=busy, renews=True):
+            order.append(job.attempt)
+            busy.add(job.attempt)
+        assert order == [revoke, issue, renew, repair]
+        assert work.next_at(tx) == tx.now + 1
+        assert work.due(tx, busy={revoke, issue, repair}, renews=False) is None
+
+
+def test_a_renewal_with_little_time_left_goes_before_all(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        due_at(tx, 1, Lane.REVOKE, work_at=1.0)
+        late = due_at(tx, 2, Lane.RENEW, work_at=2.0, ends_at=tx.now + 800)
+        job = work.due(tx, busy=set(), renews=True)
+        assert job is not None
+        assert job.attempt == late
+
+
+def test_a_request_whose_time_is_over_is_work(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        seed(tx)
+        requests.note(tx, "uid-1", ends_at=5.0, work_at=5.0)
+        assert work.due(tx, busy=set(), renews=False) == work.Job("", "uid-1")
+        granting.expire(tx, "uid-1")
+        found = requests.find(tx, "uid-1")
+        assert found is not None
+        assert (found.approval, found.work_at) == (Approval.EXPIRED, None)
+
+
+def test_a_place_is_one_place_by_whatever_name(ledger: Ledger) -> None:
+    place = Quiesced(server="https://v:1", vault_namespace="", mount="my-postgres-se", connection="")
+    with ledger.write() as tx:
+        _, role = seed(tx)
+        elsewhere = catalog.put_role(tx, a_role(name="other", target=catalog.put_target(tx, target(name="vault2", key_digest="e")).id))
+        assert not quiesced.covers(tx, role)
+        assert quiesced.add(tx, place)
+        assert not quiesced.add(tx, place)
+        assert quiesced.covers(tx, role)
+        assert quiesced.covers(tx, elsewhere)
+        quiesced.remove(tx, place)
+        quiesced.add(tx, Quiesced(server="https://v:1", vault_namespace="", mount="my-postgres-se", connection="another"))
+        assert not quiesced.covers(tx, role)
+
+
+def test_a_token_is_made_beforehand_only_while_pending(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        request, role = seed(tx, approval=Approval.PENDING)
+        granting.reassess(tx, request, role)
+        (made,) = attempts.open_of(tx, "uid-1")
+        assert (made.state, made.number, made.work_at) == (S.NEW, 1, tx.now)
+        requests.decide(tx, "uid-1", [a_decision(digest=made.grant)])
+        approved = granting.reassess(tx, requests.find(tx, "uid-1") or request, role)
+        assert approved.approved
+        assert [each.id for each in attempts.open_of(tx, "uid-1")] == [made.id]
+
+
+def test_a_decision_on_something_else_sends_back_to_pending_and_ends_what_nobody_uses_yet(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        request, role = seed(tx, approval=Approval.PENDING)
+        digest = granting.digest_of(request, role)
+        assert digest != DIGEST
+        requests.decide(tx, "uid-1", [a_decision(digest=digest)])
+        request = granting.reassess(tx, request, role)
+        issued = in_state(tx, S.ISSUED)
+        changed = catalog.put_role(tx, a_role(target=role.target, digest="r2"))
+        granting.role_changed(tx, changed)
+        now = requests.find(tx, "uid-1")
+        assert now is not None
+        assert (now.approval, now.outdated) == (Approval.PENDING, True)
+        assert attempts.get(tx, issued.id).state is S.END
+        granting.role_changed(tx, catalog.put_role(tx, a_role(target=role.target)))
+        back = requests.find(tx, "uid-1")
+        assert back is not None
+        assert back.approved
+
+
+def test_the_rules_and_the_ledger_know_the_same_states() -> None:
+    assert rules.ALLOWED.keys() == set(State)

@@ -1,0 +1,176 @@
+"""What becomes of a request that somebody disturbs: its Secret, its readers, its decision, its name."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.local.stack import LocalStack
+from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
+from tests.eventually import eventually
+
+READER = "system:serviceaccount:{}:demo-sa"
+
+
+@pytest.fixture
+def guide(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Space]:
+    """The guide's objects, the request not decided yet."""
+    with space(stack, f"rq{abs(hash(request.node.name)) % 10**6}") as made:
+        made.apply(*made.guide())
+        yield made
+
+
+def _may_read(guide: Space, secret: str) -> bool:
+    who = READER.format(guide.name)
+    return guide.stack.kubectl("auth", "can-i", "get", f"secret/{secret}", "-n", guide.name, f"--as={who}", check=False).returncode == 0
+
+
+def _reader(guide: Space) -> str:
+    """Name of the Role that lets the subjects read."""
+    found = guide.kubectl("get", "roles", "-o", "name").split()
+    assert len(found) == 1, found
+    return found[0].partition("/")[2]
+
+
+def test_a_deleted_secret_is_restored_with_a_new_login(guide: Space) -> None:
+    """The old password may be known to whoever took the Secret away, so a new one takes its place and the old login ends."""
+    name = guide.granted()
+    old = guide.secret(name)
+    guide.kubectl("delete", "secret", name)
+    new = eventually(lambda: (found := guide.secret(name)) and found != old and found, timeout_s=30)
+    assert isinstance(new, dict)
+    assert guide.login_works(new)
+    eventually(lambda: not guide.login_works(old), timeout_s=40, what="the old login ended")
+    assert guide.secret_name() == name
+    assert len(guide.logins()) == 1
+
+
+def test_an_edited_secret_is_restored_with_a_new_login(guide: Space) -> None:
+    """A password that somebody wrote over is not left there."""
+    name = guide.granted()
+    old = guide.secret(name)
+    guide.patch(f"secret/{name}", {"data": {"password": base64.b64encode(b"something else").decode()}})
+    new = eventually(lambda: (found := guide.secret(name))["password"] not in (old["password"], "something else") and found, timeout_s=30)
+    assert guide.login_works(dict(new))  # type: ignore[arg-type]
+    eventually(lambda: not guide.login_works(old), timeout_s=40, what="the old login ended")
+    assert len(guide.logins()) == 1
+
+
+def test_a_secret_of_somebody_else_is_left_alone(guide: Space) -> None:
+    """A Secret of the credential's name that belongs to another stays as it is; the request says so and goes on once it is gone."""
+    name = guide.granted()
+    guide.decide("deny")
+    guide.phase(REQUEST, "Denied")
+    assert not guide.get(f"secret/{name}")
+    assert guide.logins() == []
+    guide.kubectl("delete", REQUEST)
+    guide.apply(*guide.guide("postgresAccessRequest"))
+    eventually(lambda: guide.status(REQUEST).get("digest"), timeout_s=60)
+    name = _predicted(guide)
+    guide.kubectl("create", "secret", "generic", name, "--from-literal=mine=yes")
+    guide.decide("approve")
+    guide.told(REQUEST, "Warning", name)
+    assert guide.condition(REQUEST, "Failed")["reason"] == "FailedToCreateSecret"
+    assert guide.secret(name) == {"mine": "yes"}
+    assert "secret" not in guide.status(REQUEST)
+    guide.kubectl("delete", "secret", name)
+    assert guide.secret_name() == name
+    assert guide.login_works(guide.secret(name))
+    eventually(lambda: not guide.condition(REQUEST, "Failed"), timeout_s=20, what="the failure is over")
+
+
+def _predicted(guide: Space) -> str:
+    from watcher.credentials import secret_name
+
+    return secret_name(guide.get(REQUEST))
+
+
+def test_readers_edited_by_hand_are_set_right(guide: Space) -> None:
+    """Role and RoleBinding are what the request says, whoever wrote over them or removed them."""
+    secret = guide.granted()
+    assert _may_read(guide, secret)
+    role = _reader(guide)
+    wider = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list"]}]
+    subjects = [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "mallory"}]
+    guide.patch(f"role/{role}", {"rules": wider})
+    guide.patch(f"rolebinding/{role}", {"subjects": subjects})
+    guide.annotate(REQUEST, "touched=1")
+
+    def right() -> bool:
+        rules = guide.get(f"role/{role}")["rules"]
+        assert rules == [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get"]}], rules
+        names = [subject["name"] for subject in guide.get(f"rolebinding/{role}")["subjects"]]
+        assert names == ["demo-sa"], names
+        return True
+
+    eventually(right, timeout_s=90, what="Role and RoleBinding set right")
+    guide.kubectl("delete", "role", role)
+    guide.kubectl("delete", "rolebinding", role)
+    guide.annotate(REQUEST, "touched=2")
+    eventually(lambda: guide.get(f"role/{role}") and guide.get(f"rolebinding/{role}") and right(), timeout_s=90)
+    assert _may_read(guide, secret)
+
+
+def test_a_denial_after_an_approval_revokes_all(guide: Space) -> None:
+    """Secret, Role, RoleBinding, status.secret, status.lease and the login go; the decision stays final."""
+    name = guide.granted()
+    data, role = guide.secret(name), _reader(guide)
+    status = guide.status(REQUEST)
+    assert status["lease"]["id"]
+    assert status["lease"]["duration"] == "1h0m0s"
+    assert all(condition.get("lastUpdateTime") for condition in status["conditions"])
+    assert guide.decide("deny") == "denied"
+    guide.phase(REQUEST, "Denied")
+
+    def gone() -> bool:
+        left = [kind for kind, plain in (("secret", name), ("role", role), ("rolebinding", role)) if guide.get(f"{kind}/{plain}")]
+        assert left == []
+        status = guide.status(REQUEST)
+        assert "lease" not in status
+        assert "secret" not in status
+        assert guide.logins() == []
+        return True
+
+    eventually(gone, timeout_s=30)
+    assert not guide.login_works(data)
+    guide.told(REQUEST, "AccessEnded")
+    again = guide.vault_command("approve", "databaseaccessrequest", "postgres-cred-rqst")
+    assert again.returncode == 1
+    assert "denied" in again.stderr
+
+
+def test_a_new_request_of_the_same_name_is_another_request(guide: Space) -> None:
+    """An approval does not outlive its object: the new one waits, and gets another Secret and login."""
+    first = guide.granted()
+    old = guide.secret(first)
+    guide.kubectl("delete", REQUEST)
+    guide.apply(*guide.guide("postgresAccessRequest"))
+    eventually(lambda: guide.status(REQUEST).get("digest"), timeout_s=30)
+    assert guide.status(REQUEST)["phase"] == "WaitingForApproval"
+    assert not guide.login_works(old)
+    second = guide.granted()
+    assert second != first
+    assert guide.secret(second)["username"] != old["username"]
+    assert not guide.get(f"secret/{first}")
+    assert len(guide.logins()) == 1
+
+
+def test_a_role_changed_after_the_approval_needs_another(guide: Space) -> None:
+    """What is granted is what was approved: an unissued request whose role changes is pending again and says so."""
+    eventually(lambda: guide.status(REQUEST).get("digest"), timeout_s=60)
+    guide.granted()
+    before = guide.status(REQUEST)["digest"]
+    more = [*guide.get(ROLE)["spec"]["creationStatements"], 'GRANT INSERT ON ALL TABLES IN SCHEMA public TO "{{name}}";']
+    guide.patch(ROLE, {"spec": {"creationStatements": more}})
+    eventually(lambda: guide.status(REQUEST)["digest"] != before or guide.condition(REQUEST, "ApprovalOutdated"), timeout_s=30)
+    assert guide.login_works(guide.secret(guide.secret_name()))
+
+
+def test_success_and_failure_are_events(guide: Space) -> None:
+    """``kubectl describe`` tells what went well, too."""
+    guide.granted()
+    guide.told(ENGINE, "Normal", "Provisioned")
+    guide.told(ROLE, "Normal", "Provisioned")
+    guide.told(REQUEST, "Normal", "SuccessfullyIssuedCredential")

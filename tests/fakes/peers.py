@@ -1,0 +1,355 @@
+"""The three services played in memory: what the watcher is to see of them, and errors on demand.
+
+Their methods take ``timeout`` like a stub's and ``context`` like a servicer's, so that the same objects stand in for stubs in unit
+tests and are served by gRPC in integration tests. They know of Vault only what a caller can tell.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf.message import Message
+
+from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2, requester_service_pb2, watcher_service_pb2
+from leasegate.engine.v1 import engine_service_pb2
+from leasegate.roles.v1 import role_service_pb2
+from leasegate.types.v1 import types_pb2
+from services.common.errors import AccessEnded, ApprovalRequired, LeasegateError, QuiesceRequired, Superseded
+from services.common.names import vault_name
+from watcher.places import target_digest, target_ref
+
+EXPIRES = 2_000_000_000
+"""Unix time at which every lease of these ends; it was issued an hour before."""
+
+
+class Script:
+    """Records calls, and raises or answers what a test says."""
+
+    def __init__(self) -> None:
+        self.calls: list[Message] = []
+        self.errors: dict[str, list[LeasegateError]] = {}
+        self.always: dict[str, LeasegateError] = {}
+        self.before: Callable[[str], None] = lambda _method: None
+
+    def fail(self, method: str, *errors: LeasegateError) -> None:
+        """Have the next calls of a method fail, once each."""
+        self.errors.setdefault(method, []).extend(errors)
+
+    def fail_always(self, method: str, error: LeasegateError | None) -> None:
+        """Have a method fail until told otherwise (None)."""
+        if error is None:
+            self.always.pop(method, None)
+        else:
+            self.always[method] = error
+
+    def asked(self, kind: type[Message]) -> list[Any]:
+        """The requests of one kind, oldest first."""
+        return [call for call in self.calls if isinstance(call, kind)]
+
+    def enter(self, method: str, request: Message) -> None:
+        """Note a call, and fail if it is to."""
+        copy = type(request)()
+        copy.CopyFrom(request)
+        self.calls.append(copy)
+        self.before(method)
+        if queued := self.errors.get(method):
+            raise queued.pop(0)
+        if method in self.always:
+            raise self.always[method]
+
+
+class PlayedEngine(Script):
+    """Mounts by address and path, with their owners and connections."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mounts: dict[tuple[str, str], set[str]] = {}
+        self.connections: dict[tuple[str, str, str], types_pb2.DatabaseTarget] = {}
+
+    def EnsureEngine(
+        self, request: engine_service_pb2.EnsureEngineRequest, context: Any = None, timeout: float | None = None
+    ) -> engine_service_pb2.EnsureEngineResponse:
+        self.enter("EnsureEngine", request)
+        place, name = (request.target.address, request.path), request.postgres.name
+        known = self.connections.get((*place, name))
+        moved = known is not None and (known.url, known.service) != (request.postgres.database.url, request.postgres.database.service)
+        if moved and not request.same_database_moved and not request.HasField("quiescence"):
+            raise QuiesceRequired("the database can change only once nothing depends on it", mount=request.path)
+        owner = f"{request.owner.namespace}/{request.owner.name}"
+        changed = owner not in self.mounts.get(place, set()) or known != request.postgres.database
+        self.mounts.setdefault(place, set()).add(owner)
+        self.connections[*place, name] = request.postgres.database
+        return engine_service_pb2.EnsureEngineResponse(
+            target=target_ref(request.target),
+            path=request.path,
+            connection=name,
+            ownership=engine_service_pb2.MOUNT_OWNERSHIP_OWNED,
+            changed=changed,
+        )
+
+    def DeleteEngine(
+        self, request: engine_service_pb2.DeleteEngineRequest, context: Any = None, timeout: float | None = None
+    ) -> engine_service_pb2.DeleteEngineResponse:
+        self.enter("DeleteEngine", request)
+        place = (request.target.address, request.path)
+        owners = self.mounts.get(place, set()) - {f"{request.owner.namespace}/{request.owner.name}"}
+        whole = not owners
+        if place in self.mounts and (whole or not request.connection_shared):
+            asked = request.quiescence
+            if not request.HasField("quiescence") or asked.remaining or (whole and asked.connection):
+                raise QuiesceRequired("leases may be left", mount=request.path)
+        if whole:
+            self.mounts.pop(place, None)
+            self.connections = {key: value for key, value in self.connections.items() if key[:2] != place}
+        else:
+            self.mounts[place] = owners
+        return engine_service_pb2.DeleteEngineResponse(unmounted=whole, remaining_owners=sorted(owners))
+
+
+class PlayedRoles(Script):
+    """Roles by address, mount and name; adopters by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roles: dict[tuple[str, str, str], role_service_pb2.RoleDefinition] = {}
+        self.adopters: set[str] = set()
+
+    def EnsureRole(
+        self, request: role_service_pb2.EnsureRoleRequest, context: Any = None, timeout: float | None = None
+    ) -> role_service_pb2.EnsureRoleResponse:
+        self.enter("EnsureRole", request)
+        name = vault_name(request.owner.cluster, request.owner.namespace, request.owner.name)
+        place = (request.target.address, request.mount, name)
+        known = self.roles.get(place)
+        if known and known.db_name != request.definition.db_name and not request.HasField("quiescence"):
+            raise QuiesceRequired("db_name can change only once nothing depends on it", mount=request.mount)
+        self.roles[place] = request.definition
+        snapshot = role_service_pb2.RoleSnapshot(
+            object=request.owner, target=target_ref(request.target), mount=request.mount, vault_role=name, definition=request.definition
+        )
+        snapshot.digest = f"{abs(hash(request.definition.SerializeToString(deterministic=True))):064x}"
+        return role_service_pb2.EnsureRoleResponse(snapshot=snapshot, changed=known != request.definition)
+
+    def DeleteRole(
+        self, request: role_service_pb2.DeleteRoleRequest, context: Any = None, timeout: float | None = None
+    ) -> role_service_pb2.DeleteRoleResponse:
+        self.enter("DeleteRole", request)
+        name = vault_name(request.owner.cluster, request.owner.namespace, request.owner.name)
+        self.roles.pop((request.target.address, request.mount, name), None)
+        return role_service_pb2.DeleteRoleResponse()
+
+    def EnsureAdopter(
+        self, request: role_service_pb2.EnsureAdopterRequest, context: Any = None, timeout: float | None = None
+    ) -> role_service_pb2.EnsureAdopterResponse:
+        self.enter("EnsureAdopter", request)
+        self.adopters.add(request.name)
+        return role_service_pb2.EnsureAdopterResponse()
+
+    def DeleteAdopter(
+        self, request: role_service_pb2.DeleteAdopterRequest, context: Any = None, timeout: float | None = None
+    ) -> role_service_pb2.DeleteAdopterResponse:
+        self.enter("DeleteAdopter", request)
+        self.adopters.discard(request.name)
+        return role_service_pb2.DeleteAdopterResponse()
+
+
+@dataclass
+class Asked:
+    """A request as access keeps it."""
+
+    spec: watcher_service_pb2.EnsureRequestRequest
+    decisions: list[approval_pb2.Decision] = field(default_factory=list)
+    attempt: int = 0
+    active: int = 0
+    ended: bool = False
+    open: int = 0
+
+
+class PlayedAccess(Script):
+    """Requests by uid, roles by place, and everything that the watcher told; serves both the watcher's and the requesters' side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: dict[str, Asked] = {}
+        self.roles: dict[tuple[str, str], str] = {}
+        self.targets: dict[tuple[str, str], types_pb2.VaultTarget] = {}
+        self.quiesced: set[tuple[str, str]] = set()
+        self.reports: list[watcher_service_pb2.ReportAdopterRequest] = []
+        self.remaining = 0
+        self.stuck = False
+        self.conditions: list[types_pb2.Condition] = []
+        self._number = itertools.count(1)
+        self._changes: list[watcher_service_pb2.Change] = []
+        self._changed = threading.Condition()
+
+    def EnsureTarget(
+        self, request: watcher_service_pb2.EnsureTargetRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.EnsureTargetResponse:
+        self.enter("EnsureTarget", request)
+        self.targets[request.target.source.namespace, request.target.source.name] = request.target
+        ref = target_ref(request.target)
+        assert ref.digest == target_digest(request.target)
+        return watcher_service_pb2.EnsureTargetResponse(target=ref, own_login=True)
+
+    def PutRoleSnapshot(
+        self, request: watcher_service_pb2.PutRoleSnapshotRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.PutRoleSnapshotResponse:
+        self.enter("PutRoleSnapshot", request)
+        self.roles[request.snapshot.object.namespace, request.snapshot.object.name] = request.snapshot.digest
+        return watcher_service_pb2.PutRoleSnapshotResponse()
+
+    def DeleteRoleSnapshot(
+        self, request: watcher_service_pb2.DeleteRoleSnapshotRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.DeleteRoleSnapshotResponse:
+        self.enter("DeleteRoleSnapshot", request)
+        self.roles.pop((request.object.namespace, request.object.name), None)
+        return watcher_service_pb2.DeleteRoleSnapshotResponse()
+
+    def Quiesce(
+        self, request: watcher_service_pb2.QuiesceRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.QuiesceResponse:
+        self.enter("Quiesce", request)
+        self.quiesced.add((request.mount, request.connection))
+        answer = types_pb2.Quiescence(target=request.target, mount=request.mount, connection=request.connection, remaining=self.remaining)
+        return watcher_service_pb2.QuiesceResponse(quiescence=answer)
+
+    def Resume(
+        self, request: watcher_service_pb2.ResumeRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.ResumeResponse:
+        self.enter("Resume", request)
+        self.quiesced.discard((request.mount, request.connection))
+        return watcher_service_pb2.ResumeResponse()
+
+    def EnsureRequest(
+        self, request: watcher_service_pb2.EnsureRequestRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.EnsureRequestResponse:
+        self.enter("EnsureRequest", request)
+        known = self.requests.setdefault(request.object.uid, Asked(request))
+        known.spec = request
+        known.decisions = list(request.decisions)
+        return watcher_service_pb2.EnsureRequestResponse(request=self._show(known), next_step=self._step(known, request.held_attempt))
+
+    def EndRequest(
+        self, request: watcher_service_pb2.EndRequestRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.EndRequestResponse:
+        self.enter("EndRequest", request)
+        known = self.requests.get(request.object.uid)
+        if known is None:
+            return watcher_service_pb2.EndRequestResponse()
+        known.ended = True
+        known.open = known.open if self.stuck else 0
+        return watcher_service_pb2.EndRequestResponse(open_attempts=known.open)
+
+    def ReportAdopter(
+        self, request: watcher_service_pb2.ReportAdopterRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.ReportAdopterResponse:
+        self.enter("ReportAdopter", request)
+        self.reports.append(request)
+        return watcher_service_pb2.ReportAdopterResponse()
+
+    def WatchChanges(
+        self, request: watcher_service_pb2.WatchChangesRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.WatchChangesResponse:
+        self.enter("WatchChanges", request)
+        since = int(request.cursor or 0)
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._changes) > since, timeout=min(request.max_wait.seconds, 1))
+            found, end = self._changes[since:], len(self._changes)
+        return watcher_service_pb2.WatchChangesResponse(changes=found, next_cursor=str(end), restarted=not request.cursor, ledger_id="one")
+
+    def ClaimCredential(
+        self, request: requester_service_pb2.ClaimCredentialRequest, context: Any = None, timeout: float | None = None
+    ) -> requester_service_pb2.ClaimCredentialResponse:
+        self.enter("ClaimCredential", request)
+        known = self.requests[request.id]
+        if known.ended or self._denied(known):
+            raise AccessEnded("it has ended", request=request.id)
+        if not known.decisions:
+            raise ApprovalRequired("it is not approved", request=request.id)
+        known.attempt, known.open = next(self._number), known.open + 1
+        credential = lease_pb2.Credential(
+            attempt=known.attempt, username=f"login-{known.attempt}", password=f"password-{known.attempt}", lease=_lease(known.attempt)
+        )
+        return requester_service_pb2.ClaimCredentialResponse(credential=credential)
+
+    def AcknowledgeCredential(
+        self, request: requester_service_pb2.AcknowledgeCredentialRequest, context: Any = None, timeout: float | None = None
+    ) -> requester_service_pb2.AcknowledgeCredentialResponse:
+        self.enter("AcknowledgeCredential", request)
+        known = self.requests[request.id]
+        if request.attempt != known.attempt:
+            raise Superseded("a later attempt was made", request=request.id)
+        known.active = request.attempt
+        return requester_service_pb2.AcknowledgeCredentialResponse(request=self._show(known))
+
+    def ListRequests(
+        self, request: requester_service_pb2.ListRequestsRequest, context: Any = None, timeout: float | None = None
+    ) -> requester_service_pb2.ListRequestsResponse:
+        self.enter("ListRequests", request)
+        return requester_service_pb2.ListRequestsResponse(requests=[self._show(known) for known in self.requests.values()])
+
+    def publish(self, **change: Any) -> None:
+        """Put a change on the feed."""
+        with self._changed:
+            self._changes.append(watcher_service_pb2.Change(**change))
+            self._changed.notify_all()
+
+    def digest(self, uid: str) -> str:
+        """Digest of what a request would be granted now."""
+        return self._show(self.requests[uid]).digest
+
+    def _step(self, known: Asked, held: int) -> watcher_service_pb2.NextStep.ValueType:
+        if known.ended or self._denied(known):
+            known.active = 0
+            return watcher_service_pb2.NEXT_STEP_REMOVE
+        if not known.decisions or not self._role(known):
+            return watcher_service_pb2.NEXT_STEP_NONE
+        if known.active and held == known.active:
+            return watcher_service_pb2.NEXT_STEP_NONE
+        if held and held == known.attempt:
+            return watcher_service_pb2.NEXT_STEP_ACKNOWLEDGE
+        return watcher_service_pb2.NEXT_STEP_CLAIM
+
+    def _show(self, known: Asked) -> request_pb2.AccessRequest:
+        approval = approval_pb2.APPROVAL_STATE_PENDING
+        if known.decisions:
+            approval = approval_pb2.APPROVAL_STATE_DENIED if self._denied(known) else approval_pb2.APPROVAL_STATE_APPROVED
+        role = self._role(known)
+        return request_pb2.AccessRequest(
+            id=known.spec.object.uid,
+            object=known.spec.object,
+            approval=approval,
+            access=request_pb2.ACCESS_STATE_ENDED if known.ended else request_pb2.ACCESS_STATE_ACTIVE,
+            digest=f"digest-of-{role}" if role else "",
+            lease=_lease(known.active) if known.active and not known.ended else None,
+            active_attempt=known.active,
+            conditions=self.conditions,
+            open_attempts=known.open,
+        )
+
+    def _role(self, known: Asked) -> str:
+        return self.roles.get((known.spec.role.namespace, known.spec.role.name), "")
+
+    @staticmethod
+    def _denied(known: Asked) -> bool:
+        return any(decision.kind == approval_pb2.DECISION_KIND_DENIED for decision in known.decisions)
+
+
+def _lease(attempt: int) -> lease_pb2.Lease:
+    return lease_pb2.Lease(
+        lease_id=f"mount/creds/role/lease-{attempt}",
+        attempt=attempt,
+        renewable=True,
+        issue_time=timestamp_pb2.Timestamp(seconds=EXPIRES - 3600),
+        expire_time=timestamp_pb2.Timestamp(seconds=EXPIRES),
+    )
+
+
+def seconds(value: float) -> duration_pb2.Duration:
+    """A span."""
+    return duration_pb2.Duration(seconds=int(value))

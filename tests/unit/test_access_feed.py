@@ -1,0 +1,163 @@
+"""The change feed: cursors, beginning anew, adopters told until they are dealt with, logins asked for once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.access.feed import Feed
+from services.access.ledger import adoptions, catalog, requests, schema
+from services.access.ledger import attempts as stored
+from services.access.ledger.database import Ledger, open_ledger
+from services.access.records import AdopterState, State, TargetRow
+from services.common.rpc.limit import LongPolls
+from tests.unit.access_builders import a_request, a_role
+
+OWNER = "spiffe://leasegate/watcher"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = open_ledger(tmp_path / "l.db", clock=lambda: 1000.0)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def polls() -> LongPolls:
+    return LongPolls(2)
+
+
+@pytest.fixture
+def feed(ledger: Ledger, polls: LongPolls) -> Feed:
+    return Feed(ledger, polls)
+
+
+def place(ledger: Ledger) -> int:
+    row = TargetRow(
+        id=0,
+        cluster="-",
+        namespace="demo",
+        name="vault",
+        key_digest="d",
+        address="https://v:1",
+        server="https://v:1",
+        vault_namespace="",
+        ca_bundle=b"",
+        insecure_skip_tls_verify=False,
+        server_name="",
+        auth_mount="",
+    )
+    with ledger.write() as tx:
+        return catalog.put_target(tx, row).id
+
+
+def insert(ledger: Ledger, uid: str, *, owner: str = OWNER) -> None:
+    with ledger.write() as tx:
+        requests.insert(tx, a_request(uid=uid, owner=owner))
+
+
+def need_adopter(ledger: Ledger) -> str:
+    target = place(ledger)
+    with ledger.write() as tx:
+        role = catalog.put_role(tx, a_role(target=target))
+        requests.insert(tx, a_request())
+        attempt = stored.begin(tx, request=a_request(), role=role, number=1, work_at=None)
+        tx.execute(schema.attempts.update().values(state=State.UNDOING))
+        return adoptions.need(tx, attempt, finish=False).name
+
+
+def begin(feed: Feed) -> str:
+    return feed.poll("", owner=OWNER, max_wait_s=0).cursor
+
+
+def test_each_owner_hears_of_its_own_requests_in_order_and_once(ledger: Ledger, feed: Feed) -> None:
+    cursor = begin(feed)
+    for uid in ("a", "b", "c"):
+        insert(ledger, uid)
+    insert(ledger, "x", owner="somebody else")
+    with ledger.write() as tx:
+        requests.update(tx, a_request(uid="a"), due=True)
+    batch = feed.poll(cursor, owner=OWNER, max_wait_s=0)
+    assert [each.uid for each in batch.requests] == ["b", "c", "a"]
+    assert feed.poll(batch.cursor, owner=OWNER, max_wait_s=0).requests == ()
+    assert feed.poll(cursor, owner=OWNER, max_wait_s=0).requests == batch.requests  # a cursor may be used again
+
+
+@pytest.mark.parametrize("cursor", ["", "other:1", "nonsense", "{epoch}:99", "{epoch}:x"])
+def test_a_cursor_of_another_feed_begins_anew(feed: Feed, cursor: str) -> None:
+    epoch = begin(feed).partition(":")[0]
+    assert feed.poll(cursor.format(epoch=epoch), owner=OWNER, max_wait_s=0).restarted
+
+
+def test_a_poll_waits_until_something_happens(ledger: Ledger, feed: Feed) -> None:
+    cursor, got = begin(feed), []
+    waiting = threading.Thread(target=lambda: got.append(feed.poll(cursor, owner=OWNER, max_wait_s=20)))
+    waiting.start()
+    insert(ledger, "a")
+    waiting.join(10)
+    assert [each.uid for each in got[0].requests] == ["a"]
+
+
+def test_beyond_the_budget_a_poll_answers_at_once(feed: Feed, polls: LongPolls) -> None:
+    cursor = begin(feed)
+    with polls.wait(), polls.wait():
+        assert not feed.poll(cursor, owner=OWNER, max_wait_s=20).waited
+
+
+def test_a_stopping_process_lets_polls_go(feed: Feed, polls: LongPolls) -> None:
+    cursor, got = begin(feed), []
+    waiting = threading.Thread(target=lambda: got.append(feed.poll(cursor, owner=OWNER, max_wait_s=20)))
+    waiting.start()
+    polls.drain()
+    feed.wake()
+    waiting.join(10)
+    assert got[0].requests == ()
+
+
+def test_an_adopter_is_told_and_told_again_to_a_feed_that_begins_anew(ledger: Ledger, feed: Feed, polls: LongPolls) -> None:
+    cursor = begin(feed)
+    name = need_adopter(ledger)
+    told = feed.poll(cursor, owner=OWNER, max_wait_s=0)
+    assert [adopter.name for adopter, _ in told.adopters] == [name]
+    assert [adopter.name for adopter, _ in Feed(ledger, polls).poll("", owner=OWNER, max_wait_s=0).adopters] == [name]
+
+
+def test_an_adopter_that_may_go_is_told_until_a_later_poll(ledger: Ledger, feed: Feed) -> None:
+    cursor = begin(feed)
+    need_adopter(ledger)
+    cursor = feed.poll(cursor, owner=OWNER, max_wait_s=0).cursor
+    with ledger.write() as tx:
+        (attempt,) = stored.open_of(tx, "uid-1")
+        stored.close(tx, attempt.id, State.UNDOING)
+        adoptions.release(tx, attempt)
+    told = feed.poll(cursor, owner=OWNER, max_wait_s=0)
+    assert [adopter.state for adopter, _ in told.adopters] == [AdopterState.UNNEEDED]
+    assert feed.poll(cursor, owner=OWNER, max_wait_s=0).adopters  # the answer may have been lost
+    assert not feed.poll(told.cursor, owner=OWNER, max_wait_s=0).adopters
+    with ledger.read() as tx:
+        assert not adoptions.wanted(tx)
+
+
+def test_a_missing_login_is_asked_for_until_it_is_given(ledger: Ledger, feed: Feed) -> None:
+    target, cursor = place(ledger), begin(feed)
+    for _ in range(3):
+        feed.login_missing(target)
+    told = feed.poll(cursor, owner=OWNER, max_wait_s=0)
+    assert [row.id for row in told.logins] == [target]
+    assert feed.poll(told.cursor, owner=OWNER, max_wait_s=0).logins == ()
+    assert [row.id for row in feed.poll("", owner=OWNER, max_wait_s=0).logins] == [target]
+    feed.login_given(target)
+    assert feed.poll("", owner=OWNER, max_wait_s=0).logins == ()
+
+
+def test_an_adopter_that_nobody_hears_of_is_noticed(ledger: Ledger, feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.access.feed.UNREAD_S", -1.0)
+    assert not feed.unread()
+    need_adopter(ledger)
+    assert feed.unread()
+    begin(feed)
+    assert not feed.unread()

@@ -1,0 +1,84 @@
+"""How long tokens, overlaps, renewals and pauses are."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from services.access import lifetimes
+from services.access.records import Approval, Origin
+from services.access.renewal import kept, next_look, renews_itself, rotation_at
+from services.access.settings import Settings
+from tests.unit.access_builders import a_request, a_role, an_attempt
+
+
+@pytest.mark.parametrize(
+    ("role", "left", "life"), [(86400.0, None, 86400.0), (86400.0, 600.0, 600.0), (None, 600.0, 600.0), (60.0, -5.0, 1.0)]
+)
+def test_a_credential_lives_as_long_as_both_allow(role: float | None, left: float | None, life: float) -> None:
+    assert lifetimes.wanted_life_s(role_max_s=role, access_left_s=left) == life
+
+
+def test_without_any_limit_vault_decides() -> None:
+    assert lifetimes.wanted_life_s(role_max_s=None, access_left_s=None) == lifetimes.LONGEST_TTL_S
+
+
+@pytest.mark.parametrize(("life", "ttl"), [(60.0, 90.0), (3600.0, 3960.0), (86400.0, 87000.0)])
+def test_a_token_outlives_its_credential_by_a_margin(life: float, ttl: float) -> None:
+    assert lifetimes.token_ttl_s(life) == ttl
+
+
+def test_a_token_made_beforehand_serves_ten_minutes_and_no_shorter_life() -> None:
+    assert lifetimes.token_serves(made_at=0.0, ends_at=87000.0, life_s=86400.0, now=599.0)
+    assert not lifetimes.token_serves(made_at=0.0, ends_at=87000.0, life_s=86400.0, now=600.0)
+    assert not lifetimes.token_serves(made_at=0.0, ends_at=90.0, life_s=60.0, now=31.0)
+
+
+def test_renewals_are_spread_over_a_tenth_of_the_ttl() -> None:
+    times = [lifetimes.renew_at(an_attempt(number=number)) for number in range(2000)]
+    assert all(1800 <= at < 2160 for at in times)
+    per_slice = Counter(int((at - 1800) // 36) for at in times)
+    assert max(per_slice.values()) <= 2 * len(times) / 10
+
+
+def test_a_later_renewal_counts_from_the_last() -> None:
+    assert 9000 + 1800 <= lifetimes.renew_at(an_attempt(renewed_at=9000.0)) < 9000 + 2160
+
+
+def test_the_overlap_is_a_quarter_of_the_longest_life_at_most() -> None:
+    assert lifetimes.overlap_s(300.0, max_ttl_s=86400.0) == 300.0
+    assert lifetimes.overlap_s(300.0, max_ttl_s=600.0) == 150.0
+    assert lifetimes.overlap_s(300.0, max_ttl_s=None) == 300.0
+
+
+def test_a_rotation_begins_so_early_that_the_overlap_fits() -> None:
+    assert rotation_at(an_attempt(max_ends_at=86400.0), settings=Settings()) == 86400.0 - 300 - 60
+    assert rotation_at(an_attempt(max_ends_at=None), settings=Settings()) is None
+    assert rotation_at(an_attempt(renewable=False), settings=Settings()) == 3600.0 - 600
+
+
+def test_what_is_looked_at_next() -> None:
+    attempt, settings = an_attempt(max_ends_at=86400.0), Settings()
+    assert next_look(attempt, request=a_request(), settings=settings) == lifetimes.renew_at(attempt)
+    held_by_a_client = a_request(origin=Origin.GRPC)
+    assert next_look(attempt, request=held_by_a_client, settings=settings) == 3600.0  # its holder renews it, or it ends
+    assert next_look(attempt, request=a_request(), settings=settings, alive=False) == 3600.0
+    last_time = an_attempt(ends_at=86400.0, max_ends_at=86400.0)
+    assert not renews_itself(last_time)
+    assert next_look(last_time, request=a_request(), settings=settings) == 86040.0
+
+
+def test_only_what_is_granted_now_is_kept_alive() -> None:
+    assert kept(an_attempt(), request=a_request(), role=a_role())
+    assert not kept(an_attempt(), request=a_request(approval=Approval.PENDING), role=a_role())
+    assert not kept(an_attempt(grant="b" * 64), request=a_request(), role=a_role())
+    assert not kept(an_attempt(), request=a_request(), role=a_role(gone=True))
+    assert not kept(an_attempt(), request=a_request(), role=None)
+
+
+def test_pauses_grow_to_a_bound_and_are_jittered() -> None:
+    longest = [lifetimes.backoff_s(tries, spread=1.0) for tries in range(1, 40)]
+    assert longest[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert max(longest) == 10.0
+    assert lifetimes.backoff_s(3, spread=0.0) == 1.0

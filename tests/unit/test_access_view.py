@@ -1,0 +1,88 @@
+"""What is shown of a request, and what the watcher is told to do next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.access.records import Approval, Attempt, State
+from services.access.view import Access, Step, View
+from tests.unit.access_builders import a_request, a_role, an_attempt
+
+S = State
+
+
+def view(*attempts: Attempt, **changes: Any) -> View:
+    usual: dict[str, Any] = {"request": a_request(), "decisions": (), "role": a_role(), "quiesced": False, "own_login": True, "now": 100.0}
+    return View(attempts=tuple(attempts), **{**usual, **changes})
+
+
+def step(shown: View, held: int = 0) -> Step:
+    return shown.next_step(held)[0]
+
+
+def conditions(shown: View) -> dict[str, str]:
+    return {each.type: each.reason for each in shown.conditions()}
+
+
+@pytest.mark.parametrize("approval", [Approval.DENIED, Approval.WITHDRAWN, Approval.EXPIRED])
+def test_whatever_ends_access_removes(approval: Approval) -> None:
+    shown = view(an_attempt(S.END), request=a_request(approval=approval))
+    assert step(shown) is step(shown, 1) is Step.REMOVE
+    assert (shown.access, shown.active) == (Access.ENDING, None)
+    assert view(request=a_request(approval=approval)).access is Access.ENDED
+
+
+def test_nothing_is_to_be_done_before_a_decision() -> None:
+    shown = view(an_attempt(S.TOKEN), request=a_request(approval=Approval.PENDING))
+    assert (step(shown), shown.access, conditions(shown)) == (Step.NONE, Access.NONE, {})
+
+
+def test_an_approved_request_is_claimed_kept_and_then_left_alone() -> None:
+    assert step(view(an_attempt(S.TOKEN))) is Step.CLAIM
+    assert step(view(an_attempt(S.ISSUED)), 1) is Step.ACKNOWLEDGE
+    assert step(view(an_attempt(S.ISSUED)), 0) is Step.CLAIM
+    assert step(view(an_attempt(S.ACTIVE)), 1) is Step.NONE
+    assert step(view(an_attempt(S.ACTIVE)), 0) is Step.CLAIM
+
+
+def test_a_failed_claim_waits_for_its_pause() -> None:
+    failed = a_request(error_reason="VAULT_SEALED", error_message="sealed", retry_at=107.0)
+    assert view(request=failed).next_step(0) == (Step.NONE, 7.0)
+    assert view(request=failed, now=107.0).next_step(0) == (Step.CLAIM, None)
+    assert conditions(view(request=failed)) == {"Available": "FailedToGetCredential"}
+
+
+def test_a_role_that_is_not_there_issues_nothing_and_takes_nothing() -> None:
+    for role, reason in ((None, {"RoleNotReady": "RoleNotFound"}), (a_role(gone=True), {"RoleGone": "RoleDeleted"})):
+        shown = view(an_attempt(S.ACTIVE), role=role)
+        assert (step(shown, 1), shown.digest) == (Step.NONE, "")
+        assert reason.items() <= conditions(shown).items()
+        assert step(view(role=role), 1) is Step.REMOVE  # what the Secret holds works no more
+        assert step(view(role=role), 0) is Step.NONE
+
+
+def test_an_outdated_approval_leaves_what_is_in_use() -> None:
+    pending = a_request(approval=Approval.PENDING, outdated=True)
+    shown = view(an_attempt(S.ACTIVE), request=pending)
+    assert (step(shown, 1), shown.access) == (Step.NONE, Access.ACTIVE)
+    assert conditions(shown)["ApprovalOutdated"] == "DigestChanged"
+    assert step(view(request=pending), 1) is Step.REMOVE
+
+
+def test_what_is_left_to_drop_is_said_with_its_reason() -> None:
+    shown = view(an_attempt(S.UNDOING, error="Vault is sealed"), request=a_request(approval=Approval.DENIED))
+    (condition,) = shown.conditions()
+    assert (condition.type, shown.open_count) == ("RevokePending", 1)
+    assert "Vault is sealed" in condition.message
+
+
+def test_what_is_not_proven_is_said() -> None:
+    shown = view(an_attempt(), request=a_request(requester=""), own_login=False, quiesced=True)
+    assert {"RequesterUnproven", "ApprovalCanBeBypassed", "Quiesced"} <= conditions(shown).keys()
+
+
+def test_tokens_alone_are_no_logins() -> None:
+    assert view(an_attempt(S.NEW), an_attempt(S.TOKEN, 2), an_attempt(S.END_TOKEN, 3)).open_count == 0
+    assert view(an_attempt(S.READING), an_attempt(S.ACTIVE, 2)).open_count == 2
