@@ -16,13 +16,12 @@ from services.common.errors import LeasegateError, SpecInvalid
 from watcher import targets
 from watcher.api import KubeError
 from watcher.events import Recorder
-from watcher.kinds import APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE, Body, Key, Resource, has_finalizer, is_deleting, key_of
+from watcher.kinds import APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE, Body, Key, Resource, has_finalizer, is_deleting, key_of, text_at
 from watcher.logins import Logins
 from watcher.objects import Objects
 from watcher.outcome import DONE, Again, Outcome, Waiting, after
 from watcher.peers import Peers
 from watcher.report import reason_of
-from watcher.resources import status_of
 
 LOG = logs.logger(__name__)
 
@@ -144,23 +143,18 @@ class Bindings:
 
 
 def _vault(obj: Body) -> Key:
-    return Key(key_of(obj).namespace, str(_member(obj, "vaultRef").get("name", "")))
+    return Key(key_of(obj).namespace, text_at(obj, "spec", "vaultRef", "name"))
 
 
 def _uses(obj: Body) -> set[Key]:
-    """Every AppBinding that an object names, and the one that it was made with. Whatever stands in the spec, this does not fail."""
-    target = status_of(obj).get("target") or {}
-    found = {_vault(obj), Key(str(target.get("namespace", "")), str(target.get("name", "")))}
-    database = _member(_member({"spec": obj.get("spec")}, "postgres", raw=True), "databaseRef")
-    found.add(Key(str(database.get("namespace") or key_of(obj).namespace), str(database.get("name", ""))))
+    """Every AppBinding that an object names, and the one that it was made with."""
+    database = ("spec", "postgres", "databaseRef")
+    found = {
+        _vault(obj),
+        Key(text_at(obj, "status", "target", "namespace"), text_at(obj, "status", "target", "name")),
+        Key(text_at(obj, *database, "namespace") or key_of(obj).namespace, text_at(obj, *database, "name")),
+    }
     return {key for key in found if key.name}
-
-
-def _member(obj: Body, name: str, *, raw: bool = False) -> Body:
-    spec = obj.get("spec")
-    value = spec.get(name) if isinstance(spec, dict) else None
-    found = value if isinstance(value, dict) else {}
-    return {"spec": found} if raw else found
 
 
 def _content(target: types_pb2.VaultTarget) -> bytes:

@@ -105,6 +105,13 @@ def has_finalizer(obj: Mapping[str, Any]) -> bool:
     return FINALIZER in (obj["metadata"].get("finalizers") or [])
 
 
+def text_at(obj: object, *names: str) -> str:
+    """The text at a path of members; empty where there is none or something else stands: whatever is in an object, this does not fail."""
+    for name in names:
+        obj = obj.get(name) if isinstance(obj, Mapping) else None
+    return obj if isinstance(obj, str) else ""
+
+
 def controller_uid(obj: Mapping[str, Any]) -> str:
     """Uid of the object that controls this one; empty where none does."""
     owners = obj["metadata"].get("ownerReferences") or []

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from watcher.api import Api, KubeError
@@ -61,6 +62,7 @@ class Namespaces:
         self._api, self._pace, self._start = api, pace, start
         self._on_secret, self._on_service = on_secret, on_service
         self._known: dict[str, _Namespace] = {}
+        self._writing: set[tuple[Key, int]] = set()
         self._lock = threading.Lock()
 
     def want(self, namespace: str) -> None:
@@ -93,10 +95,23 @@ class Namespaces:
         known = self._known.get(key.namespace)
         return known.secrets.get(key) if known else None
 
+    @contextmanager
+    def writing(self, key: Key, attempt: int) -> Iterator[None]:
+        """Say that a Secret is being written with the credentials of an attempt: the watch may show it before the write is answered."""
+        self._writing.add((key, attempt))
+        try:
+            yield
+        finally:
+            self._writing.discard((key, attempt))
+
+    def is_own_write(self, secret: Body) -> bool:
+        """Whether a change of a Secret is what is being written right now."""
+        return (key_of(secret), int(secret.get("held", 0))) in self._writing
+
     def wrote(self, secret: Body) -> None:
         """Take a Secret that was just written, so that nobody acts on an older one."""
         if known := self._known.get(key_of(secret).namespace):
-            known.secrets.put(secret)
+            known.secrets.put(secret, quiet=True)
 
     def names(self) -> list[str]:
         """The namespaces that are looked after."""

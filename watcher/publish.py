@@ -104,7 +104,8 @@ class Publisher:
         """
         body, known = credentials.secret_body(obj, credential), self._secret(obj)
         try:
-            self._namespaces.wrote(self._put(SECRET, obj, body, known, lambda found: _check_later(found, credential.attempt)))
+            with self._namespaces.writing(key_of(body), credential.attempt):
+                self._namespaces.wrote(self._put(SECRET, obj, body, known, lambda found: _check_later(found, credential.attempt)))
         except KubeError as err:
             raise_not_written(err, SECRET, key_of(obj).namespace)
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from services.common.names import DEFAULT_MOUNT
 from watcher.appbindings import Bindings
 from watcher.engines import key_and_status
 from watcher.kinds import (
@@ -22,12 +23,13 @@ from watcher.kinds import (
     Resource,
     has_finalizer,
     key_of,
+    text_at,
     uid_of,
 )
 from watcher.namespaces import Namespaces
 from watcher.objects import Objects
 from watcher.requests import Requests
-from watcher.resources import conditions_of, is_decision, status_of
+from watcher.resources import conditions_of, is_decision
 from watcher.roles import Roles
 from watcher.store import Changed
 from watcher.workqueue import WorkQueue
@@ -98,12 +100,14 @@ class Router:
         ]
         namespace = key_of(secret).namespace
         if owners:
-            if old is None or new is None or old.get("held") != new.get("held"):
+            if not (new and self._namespaces.is_own_write(new)) and (old is None or new is None or old.get("held") != new.get("held")):
                 self._add("requests", {Key(namespace, str(owner.get("name"))) for owner in owners})
             return
         if old is not None and new is not None and old["metadata"] == new["metadata"]:
             return
         self._secret_of_binding_changed(key_of(secret))
+        if new is None:  # one that stood in the way of a request's, perhaps
+            self._add("requests", [key for key in [Key(namespace, key_of(secret).name[:-7])] if self._objects.get(ACCESS_REQUEST, key)])
 
     def service_changed(self, namespace: str) -> None:
         """A namespace is served now, or no more: everything in it is looked at."""
@@ -131,8 +135,8 @@ class Router:
             self._queues["engines"].add(key_of(obj))
             self._bindings_of(old, new)
         if old is None or new is None or key_and_status(old) != key_and_status(new) or _deleting(old) != _deleting(new):
-            paths = {status_of(o).get("path") or (o.get("spec") or {}).get("path") for o in (old, new) if o}
-            self._add("roles", (key_of(role) for role in self._objects.store(POSTGRES_ROLE) if _mount_of(role) in paths or None in paths))
+            mounts = {_mount_of(o) for o in (old, new) if o}
+            self._add("roles", (key_of(role) for role in self._objects.store(POSTGRES_ROLE) if _mount_of(role) in mounts))
 
     def _role_changed(self, old: Body | None, new: Body | None) -> None:
         self._looked_after(old, new)
@@ -194,9 +198,8 @@ def _decisions(obj: Body) -> list[Body]:
 
 
 def _role_of(obj: Body) -> Key:
-    ref = (obj.get("spec") or {}).get("roleRef") or {}
-    return Key(str(ref.get("namespace") or key_of(obj).namespace), str(ref.get("name", "")))
+    return Key(text_at(obj, "spec", "roleRef", "namespace") or key_of(obj).namespace, text_at(obj, "spec", "roleRef", "name"))
 
 
-def _mount_of(role: Body) -> str:
-    return str((role.get("spec") or {}).get("path") or "database")
+def _mount_of(obj: Body) -> str:
+    return text_at(obj, "spec", "path") or DEFAULT_MOUNT

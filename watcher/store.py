@@ -51,15 +51,15 @@ class Store:
     def __len__(self) -> int:
         return len(self._objects)
 
-    def put(self, obj: Body) -> Body:
-        """Take an object unless a newer one is known; answers the newest."""
+    def put(self, obj: Body, *, quiet: bool = False) -> Body:
+        """Take an object unless a newer one is known; answers the newest. ``quiet`` tells nobody of the change: who made it knows."""
         kept, key = self._keep(obj), key_of(obj)
         with self._lock:
             old = self._objects.get(key)
             if uid_of(kept) in self._ended or (old is not None and _is_older(kept, old)):
                 return old or kept
             self._objects[key] = kept
-        if old is None or version_of(old) != version_of(kept):
+        if not quiet and (old is None or version_of(old) != version_of(kept)):
             self._on_change(old, kept)
         return kept
 

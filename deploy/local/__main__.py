@@ -12,13 +12,13 @@ from types import FrameType
 
 import click
 
+from deploy.local.claim import take_down
 from deploy.local.errors import StackError
 from deploy.local.existing import Existing
 from deploy.local.kube_build import kube_binary
-from deploy.local.processes import write_own_pid_file
 from deploy.local.services import CLIENTS, SERVERS
 from deploy.local.stack import LocalStack
-from deploy.local.teardown import UP, end_processes, is_stack, remove_files, running
+from deploy.local.teardown import running
 
 _DEFAULT = Path(__file__).parents[2] / ".stack"
 
@@ -67,7 +67,7 @@ def up(directory: Path, detach: bool, services: bool) -> None:
     for line in existing.told():
         click.secho(line, err=True, bold=True)
     try:
-        stack = LocalStack.start(directory, services=services, existing=existing, say=_say)
+        stack = LocalStack.start(directory, services=services, existing=existing, evictable=True, say=_say)
         click.echo(_how_to_reach(stack, seconds=time.monotonic() - began, services=services))
         if not detach:
             _keep(stack)
@@ -80,9 +80,7 @@ def up(directory: Path, detach: bool, services: bool) -> None:
 @click.pass_obj
 def down(directory: Path) -> None:
     """End exactly what `up` started, also after a crash of it, and delete its data. The logs stay."""
-    ended = end_processes(directory)
-    if is_stack(directory):
-        remove_files(directory)
+    ended = take_down(directory)
     click.echo(f"ended {', '.join(ended)}" if ended else f"nothing was running in {directory}")
 
 
@@ -118,7 +116,6 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 def _keep(stack: LocalStack) -> None:
     """Keep the stack until we are told to end; say of each process that ends before."""
-    write_own_pid_file(stack.directory, UP)
     with stack:
         told: set[str] = set()
         while True:

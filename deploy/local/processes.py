@@ -220,9 +220,9 @@ class Process:
         return f"; the end of {self.log}: " + " | ".join(lines)[-_LOG_TAIL_CHARS:] if lines else ""
 
 
-def write_own_pid_file(directory: Path, name: str) -> None:
-    """Make the calling process known under a name, like one of the stack's servers."""
-    (directory / "pids" / name).write_text(f"{_boot_id()} {Path('/proc/self/stat').read_text()}")
+def own_identity_line() -> str:
+    """What ``parse_identity`` reads, of the calling process."""
+    return f"{_boot_id()} {Path('/proc/self/stat').read_text()}"
 
 
 def read_pid_file(path: Path) -> Identity | None:

@@ -58,7 +58,13 @@ class LocalStack:
 
     @classmethod
     def start(
-        cls, directory: Path, *, services: bool = True, existing: Existing | None = None, say: Callable[[str], None] = lambda _: None
+        cls,
+        directory: Path,
+        *,
+        services: bool = True,
+        existing: Existing | None = None,
+        evictable: bool = False,
+        say: Callable[[str], None] = lambda _: None,
     ) -> LocalStack:
         """Start everything and wait until it is ready.
 
@@ -66,6 +72,7 @@ class LocalStack:
             directory: Folder of the stack; made if it is not there.
             services: Whether engine, roles, access and watcher are started, too.
             existing: Servers to use instead of local ones. None of those that the environment names is used unless it is given here.
+            evictable: Whether ``python -m deploy.local down`` may end this process by SIGTERM; else it leaves the stack to us.
             say: Told what goes on, a line at a time.
 
         Raises:
@@ -73,7 +80,7 @@ class LocalStack:
         """
         directory, existing = directory.resolve(), existing or Existing()
         with ExitStack() as undo:
-            lock = undo.enter_context(claim(directory))
+            lock = undo.enter_context(claim(directory, evictable=evictable))
             programs = None if existing.kubeconfig else asdict(find_programs(lambda: kube_binary(say), say=say))
             ports = Ports()
             undo.callback(ports.close)

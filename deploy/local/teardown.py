@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import time
@@ -16,12 +15,9 @@ from deploy.local.processes import Identity, read_pid_file
 MARKER = "state.json"
 LOCK = "lock"
 KEPT = ("logs", LOCK)
-UP = "up"  # the pid file of a command that keeps a stack running
 _GRACE_S = 8.0
-_UP_GRACE_S = 40.0  # it ends all the others
 # Ended together, in this order: whoever calls goes before what it calls.
 _STAGES = (
-    (UP,),
     ("watcher",),
     ("access", "engine", "roles"),
     ("kube-controller-manager", "postgres-tls"),
@@ -32,9 +28,9 @@ _SIGNALS = {"postgres": postgres.STOP_SIGNAL}
 
 
 def running(directory: Path) -> dict[str, Identity]:
-    """The processes of a stack that run now, by name, but for the caller's own."""
+    """The processes of a stack that run now, by name."""
     known = ((file.name, read_pid_file(file)) for file in _pid_files(directory))
-    return {name: found for name, found in known if found and found.pid != os.getpid() and found.alive()}
+    return {name: found for name, found in known if found and found.alive()}
 
 
 def end_processes(directory: Path) -> list[str]:
@@ -55,7 +51,7 @@ def end_processes(directory: Path) -> list[str]:
 def _end_stage(processes: dict[str, Identity]) -> None:
     for name, process in processes.items():
         process.signal(_SIGNALS.get(name, signal.SIGTERM))
-    _await_end(processes, seconds=_UP_GRACE_S if UP in processes else _GRACE_S)
+    _await_end(processes, seconds=_GRACE_S)
     for process in processes.values():
         process.signal(signal.SIGKILL)
     _await_end(processes, seconds=5)

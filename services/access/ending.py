@@ -110,7 +110,9 @@ class Work:
             yield vault
 
     def _put_off(self, attempt: Attempt, err: LeasegateError) -> None:
-        pause = lifetimes.backoff_s(attempt.tries + 1, spread=self._jitter())
+        refused = isinstance(err, DropRefused)
+        most_s = lifetimes.LONGEST_PAUSE_REFUSED_S if refused else lifetimes.LONGEST_PAUSE_S
+        pause = lifetimes.backoff_s(attempt.tries + 1, spread=self._jitter(), most_s=most_s)
         _LOG.warning(
             "work on an attempt failed",
             request=attempt.request,
@@ -121,6 +123,6 @@ class Work:
         )
         with self._ledger.write() as tx:
             error = bounded(err.message, _ERROR_CHARS)
-            attempts.put_off(tx, attempt, until=tx.now + pause, error=error, finish=isinstance(err, DropRefused))
+            attempts.put_off(tx, attempt, until=tx.now + pause, error=error, finish=refused)
             if attempt.tries == 0 and requests.find(tx, attempt.request):
                 tx.changed.add(attempt.request)

@@ -17,7 +17,11 @@ LONGEST_TTL_S = 32 * 86400.0
 """Asked for where neither role nor request sets an end; Vault cuts it to its own maximum."""
 
 _MARGIN_S = (30.0, 600.0)
-_BACKOFF_S = (0.5, 10.0)
+_FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 10.0
+"""Between two tries of what may go well at any moment, as when Vault or the database comes back."""
+LONGEST_PAUSE_REFUSED_S = 120.0
+"""Between two tries of what PostgreSQL keeps refusing, each of which leaves traces."""
 
 
 def wanted_life_s(*, role_max_s: float | None, access_left_s: float | None) -> float:
@@ -59,7 +63,6 @@ def rotate_at(attempt: Attempt, *, overlap: float) -> float | None:
     return attempt.max_ends_at - overlap - min(overlap, 60.0)
 
 
-def backoff_s(tries: int, *, spread: float) -> float:
+def backoff_s(tries: int, *, spread: float, most_s: float = LONGEST_PAUSE_S) -> float:
     """The pause after the ``tries``-th failure in a row: doubled each time, jittered by ``spread`` (0 to 1) so that failures part."""
-    least, most = _BACKOFF_S
-    return min(most, least * 2.0 ** min(max(tries - 1, 0), 10)) * (0.5 + 0.5 * spread)
+    return min(most_s, _FIRST_PAUSE_S * 2.0 ** min(max(tries - 1, 0), 10)) * (0.5 + 0.5 * spread)

@@ -21,7 +21,7 @@ class Crashed(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where a life ends: the ``count``-th pass of the point ``name`` (any point if empty), at the latest after ``most`` passes of any."""
+    """Where a life ends: the ``count``-th pass of the point ``name`` (any of the service's if empty), at the latest after ``most`` passes."""
 
     name: str
     count: int
@@ -29,10 +29,12 @@ class Plan:
 
     @classmethod
     def draw(cls, rng: random.Random) -> Plan:
-        """A plan by chance: half the lives end at a point chosen by name, so that rare ones are met, the others at any."""
-        most = rng.randint(30, 90)
-        if rng.random() < 0.6:
+        """A plan by chance: most lives end at a point chosen by name, so that rare ones are met."""
+        most, chance = rng.randint(8, 25), rng.random()
+        if chance < 0.7:
             return cls(rng.choice(crash.POINTS), rng.choice((1, 1, 2, 3)), most)
+        if chance < 0.85:
+            return cls(rng.choice(LEDGER_POINTS), rng.randint(1, 60), most)
         return cls("", rng.randint(1, most), most)
 
 
@@ -58,9 +60,9 @@ class Fate:
             if self._plan is None:
                 return
             self._passes[name] += 1
-            total = self._passes.total()
-            wanted = total if not self._plan.name else self._passes[self._plan.name] if name == self._plan.name else 0
-            if wanted == self._plan.count or total >= self._plan.most:
+            own = self._passes.total() - sum(self._passes[each] for each in LEDGER_POINTS)
+            counted = self._passes[name] if self._plan.name == name else 0 if self._plan.name or name in LEDGER_POINTS else own
+            if counted == self._plan.count or own >= self._plan.most:
                 self.at = name
                 self.dead.set()
         self.check()

@@ -16,6 +16,7 @@ from services.access import crash, service
 from services.access.crash import CrashPoints
 from services.access.ledger.database import Ledger
 from services.access.settings import Settings
+from services.access.vaults import SCOPE
 from services.common.rpc import caller, deadline
 from services.common.vault import sessions
 from services.common.vault.own import OwnLogins
@@ -84,8 +85,7 @@ class Lives:
     def __init__(self, made: World, weather: Weather, clock: LeapingClock) -> None:
         self._world, self._weather, self._clock = made, weather, clock
         self._own = OwnLogins.read(made.logins_file)
-        with mock.patch.object(sessions, "Transport", transport_in(weather)):
-            self._sessions = Sessions(service.SCOPE, own=self._own)
+        self._sessions = Sessions(SCOPE, own=self._own)
         self._patches = ExitStack()
         self._patches.enter_context(mock.patch.object(sessions, "Transport", transport_in(weather)))
         self._patches.enter_context(mock.patch.object(service, "Sessions", self._shared))

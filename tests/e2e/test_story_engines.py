@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.local.stack import LocalStack
-from tests.e2e.space import ENGINE, ROLE, Space, space
+from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
 from tests.eventually import eventually
 
 
@@ -165,8 +165,10 @@ def test_another_type_of_engine_is_refused(stack: LocalStack) -> None:
 def test_an_unserved_namespace_is_named_with_the_command_that_serves_it(stack: LocalStack) -> None:
     """Status and Event say what to type, and typing it converges without touching an object."""
     with space(stack, "unserved", serve=False) as made:
+        made.serve()
+        made.kubectl("delete", "rolebinding", "leasegate-served-namespace")
         made.apply(*made.guide())
-        for name in (ENGINE,):
+        for name in (ENGINE, REQUEST):
             text = made.told(name, "Warning", "NamespaceNotServed")
             assert "kubectl apply -n unserved -f" in text
             assert made.condition(name, "NamespaceNotServed")["status"] == "True"

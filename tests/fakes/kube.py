@@ -1,7 +1,7 @@
-"""A Kubernetes API server in memory, as far as the watcher uses one: resourceVersions, generations, finalizers, deletion, garbage
-collection.
+"""A Kubernetes API server in memory, as far as the watcher uses one.
 
-For unit tests, which have no sockets; ``tests/integration/test_watcher_api.py`` runs the same cases against it and a real one.
+It knows resourceVersions, generations, finalizers, deletion and garbage collection. For unit tests, which have no sockets;
+``tests/integration/test_watcher_api.py`` runs the same cases against it and a real one.
 """
 
 from __future__ import annotations

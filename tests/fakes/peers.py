@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf import timestamp_pb2
 from google.protobuf.message import Message
 
 from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2, requester_service_pb2, watcher_service_pb2
@@ -348,8 +348,3 @@ def _lease(attempt: int) -> lease_pb2.Lease:
         issue_time=timestamp_pb2.Timestamp(seconds=EXPIRES - 3600),
         expire_time=timestamp_pb2.Timestamp(seconds=EXPIRES),
     )
-
-
-def seconds(value: float) -> duration_pb2.Duration:
-    """A span."""
-    return duration_pb2.Duration(seconds=int(value))

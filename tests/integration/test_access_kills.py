@@ -229,3 +229,43 @@ def test_killed_while_a_credential_is_kept_alive(made: World, point: str) -> Non
 def _quietly(call: Callable[[], object]) -> None:
     with suppress(LeasegateError):
         call()
+
+
+def test_killed_while_many_are_made(made: World) -> None:
+    """Each request has one login afterwards, and nothing else is there: in PostgreSQL as in Vault's list of leases."""
+    many = 24
+    with running(made) as service:
+        put_role(made, service.callee)
+        requests = [(Dar(service.callee), Secret()) for _ in range(many)]
+        for dar, _ in requests:
+            dar.ensure()
+            dar.decide()
+        claiming = [threading.Thread(target=_claim_each, args=(requests[part::6],)) for part in range(6)]
+        for each in claiming:
+            each.start()
+        eventually(lambda: len(made.logins()) > many // 4, every_s=0.005)
+        service.kill()
+        for each in claiming:
+            each.join(timeout=20)
+    with running(made) as service, Watcher(made, service.callee) as reader:
+        put_role(made, service.callee)
+        again = [(dar.again(service.callee), secret) for dar, secret in requests]
+        for dar, secret in again:
+            converge(dar, secret)
+        want = {secret.credential.username for _, secret in again}
+        assert len(want) == many
+        eventually(lambda: made.logins() == want, timeout_s=30, what="one login for each request")
+        eventually(lambda: len(made.leases()) == many, timeout_s=10)
+        for dar, _ in again:
+            dar.end()
+        eventually(lambda: not made.logins(), timeout_s=30)
+        eventually(lambda: not any(dar.end().open_attempts for dar, _ in again), timeout_s=30)
+        eventually(lambda: not reader.adopters)
+
+
+def _claim_each(requests: list[tuple[Dar, Secret]]) -> None:
+    with suppress(LeasegateError):
+        for dar, secret in requests:
+            credential = dar.claim()
+            secret.held, secret.credential = credential.attempt, credential
+            dar.acknowledge(credential.attempt)

@@ -13,14 +13,22 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local.claim import claim, take_down
 from deploy.local.errors import StackCancelledError, StackError
-from deploy.local.processes import Command, Identity, Process, parse_identity, read_pid_file, write_own_pid_file
+from deploy.local.processes import Command, Identity, Process, parse_identity, read_pid_file
 from deploy.local.teardown import end_processes, is_stack, remove_files, running
 from tests.eventually import eventually
 
 STAT = "1234 (some (odd) name) S 1 1234 1234 0 -1 4194560 1 2 0 0 1 2 3 4 20 0 1 0 107522 1834 68 1844 1 1"
 SLEEPS = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(600)"]
 READY = ("begun\n", "deaf\n")  # an error message in the log is none
+UP = """
+import pathlib, sys, time
+from deploy.local.claim import claim
+with claim(pathlib.Path(sys.argv[1]), evictable=True):
+    print("holds", flush=True)
+    time.sleep(600)
+"""
 DEAF = [
     sys.executable,
     "-c",
@@ -162,11 +170,26 @@ def test_down_needs_the_folder_alone_and_leaves_the_logs(folder: Path) -> None:
         process.reap()
 
 
-def test_down_spares_the_one_who_asks(folder: Path) -> None:
-    (folder / "pids").mkdir()
-    write_own_pid_file(folder, "up")
-    assert running(folder) == {}
-    assert end_processes(folder) == []
+def test_a_folder_is_held_by_one(folder: Path) -> None:
+    with claim(folder, evictable=False):
+        with pytest.raises(StackError, match="another process starts, keeps or ends"):
+            claim(folder, evictable=True)
+        with pytest.raises(StackError, match="belongs to a process that ends it itself"):
+            take_down(folder)
+    claim(folder, evictable=True).close()
+
+
+def test_down_ends_an_up_that_is_still_starting(folder: Path) -> None:
+    """First the one who starts, then what was started: else more would be started behind it."""
+    up = subprocess.Popen([sys.executable, "-c", UP, str(folder)], stdout=subprocess.PIPE)
+    assert up.stdout is not None
+    assert up.stdout.readline() == b"holds\n"
+    process = _process(folder, SLEEPS)
+    process.start()
+    assert take_down(folder) == ["sleeper"]
+    assert up.wait() == -signal.SIGTERM
+    up.stdout.close()
+    process.reap()
 
 
 def test_a_folder_that_is_no_stacks_is_not_emptied(tmp_path: Path) -> None:

@@ -98,7 +98,9 @@ def wanted(tx: Tx) -> list[Adopter]:
 
 
 def report(tx: Tx, adopter: Adopter, *, error: str) -> None:
-    """The watcher says that an adopter is there, or why it is not; whoever waits for it is woken."""
+    """The watcher says that an adopter is there, or why it is not; whoever waits for it is woken. One that may go already stays so."""
+    if adopter.state is AdopterState.UNNEEDED:
+        return
     state = AdopterState.NEEDED if error else AdopterState.READY
     _set(tx, adopter, state=state, error=error)
     if not error:

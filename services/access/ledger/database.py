@@ -124,6 +124,7 @@ def open_ledger(path: Path, *, clock: Clock) -> Ledger:
     """
     lock = _own(path)
     try:
+        path.touch(mode=0o600)  # it names leases and their accessors; SQLite's other files take its mode
         engine = _engine(path)
         with engine.connect() as connection:
             _check(connection, path)

@@ -110,7 +110,7 @@ def desired(message: watcher_service_pb2.EnsureRequestRequest) -> Desired:
         raise SpecInvalid.of(*wrong)
     return Desired(
         uid=text(ref.uid, field="object.uid", least=1, most=_ID_CHARS),
-        cluster=ref.cluster,
+        cluster=cluster(ref),
         cluster_uid=ref.cluster_uid,
         namespace=text(ref.namespace, field="object.namespace", least=1),
         name=text(ref.name, field="object.name", least=1),
@@ -133,7 +133,7 @@ def ended(ref: types_pb2.ObjectRef) -> Desired:
     """
     return Desired(
         uid=text(ref.uid, field="object.uid", least=1, most=_ID_CHARS),
-        cluster=ref.cluster,
+        cluster=cluster(ref),
         cluster_uid=ref.cluster_uid,
         namespace=ref.namespace,
         name=ref.name,
@@ -185,6 +185,11 @@ def target_name(ref: types_pb2.TargetRef) -> TargetName:
     )
 
 
+def cluster(ref: types_pb2.ObjectRef) -> str:
+    """Name of an object's cluster, always written the same way: ``-`` for one without a name, empty outside Kubernetes."""
+    return (ref.cluster or "-") if ref.namespace else ""
+
+
 def mount(path: str) -> str:
     """The path of a mount.
 
@@ -206,7 +211,7 @@ def role(snapshot: role_service_pb2.RoleSnapshot) -> Role:
             raise SpecInvalid.of(FieldViolation(f"snapshot.{field}", "is no name of Vault's"))
     return Role(
         id=0,
-        cluster=ref.cluster,
+        cluster=cluster(ref),
         cluster_uid=ref.cluster_uid,
         namespace=ref.namespace,
         name=text(ref.name, field="snapshot.object.name", least=1),

@@ -48,7 +48,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
     def DeleteRoleSnapshot(self, request: pb.DeleteRoleSnapshotRequest, context: grpc.ServicerContext) -> pb.DeleteRoleSnapshotResponse:
         """See the .proto file."""
         ref = request.object
-        self._catalog.drop_role(cluster=ref.cluster, cluster_uid=ref.cluster_uid, namespace=ref.namespace, name=ref.name)
+        self._catalog.drop_role(cluster=decode.cluster(ref), cluster_uid=ref.cluster_uid, namespace=ref.namespace, name=ref.name)
         return pb.DeleteRoleSnapshotResponse()
 
     def Quiesce(self, request: pb.QuiesceRequest, context: grpc.ServicerContext) -> pb.QuiesceResponse:

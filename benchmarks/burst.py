@@ -1,0 +1,44 @@
+"""Many approved at once, until the last Secret, beside raw Vault with eight clients; and the leases that Vault has afterwards."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.figures import Figures, Sizes, ms
+from benchmarks.place import MEMBER, Place
+from benchmarks.processes import cpu_s
+
+_CLIENTS = 8
+_SETTLE_S = 1.0
+
+
+def burst(place: Place, prefix: str, count: int) -> tuple[float, dict[str, float]]:
+    """Approve so many at once; answers seconds from the first decision to the last Secret, and each process' processor time."""
+    names = [f"{prefix}-{number}" for number in range(count)]
+    place.space.create(MEMBER, names)
+    bodies = place.space.approvals(names)
+    with place.space.secrets_watched() as secrets:
+        time.sleep(_SETTLE_S)
+        before = cpu_s(place.stack)
+        began = place.space.approve_all(bodies, clients=_CLIENTS)
+        secrets.wait(names, timeout_s=60 + count * 0.2)
+        after = cpu_s(place.stack)
+        took = max(secrets.came[name] for name in names) - began
+    return took, {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
+
+
+def measure(place: Place, sizes: Sizes) -> Figures:
+    """Two bursts over raw Vault, and leases over requests after them."""
+    found: Figures = {}
+    for nominal, count in zip((200, 1000), sizes.bursts, strict=True):
+        raw_s, leases = place.raw.burst(MEMBER, count)
+        place.raw.clear(leases)
+        ours_s, cpu = burst(place, f"burst-{count}", count)
+        found[f"burst_{nominal}_vs_raw"] = ours_s / raw_s
+        found[f"burst_{nominal}_per_s"] = count / ours_s
+        found[f"raw_burst_{nominal}_per_s"] = count / raw_s
+        found |= {f"burst_{nominal}_cpu_ms_each_{name}": ms(seconds) / count for name, seconds in cpu.items() if ms(seconds) / count >= 0.1}
+    time.sleep(_SETTLE_S)
+    found["leases_per_request"] = len(place.leases(MEMBER)) / len(place.space.requests())
+    place.space.clear()
+    return found

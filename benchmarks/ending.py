@@ -1,0 +1,42 @@
+"""From a deleted request to a dropped login and to an object that is gone, one at a time, in turns with raw revokes."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.figures import Figures, Sizes, ms, p50, p99
+from benchmarks.issue import approvals
+from benchmarks.place import MEMBER, Place
+
+_TURNS = 4
+_BETWEEN_S = 0.02
+
+
+def deletions(place: Place, names: list[str]) -> tuple[list[float], list[float]]:
+    """Delete requests one at a time; answers the seconds until each login was dropped, and until each object was gone."""
+    dropped, gone, usernames = [], [], place.usernames()
+    with place.space.requests_watched() as requests:
+        for name in names:
+            answered = place.space.delete(name)
+            dropped.append(max(0.0, place.logins.wait_gone(usernames[name]) - answered))
+            requests.wait([name], timeout_s=30, gone=True)
+            gone.append(max(0.0, requests.went[name] - answered))
+            time.sleep(_BETWEEN_S)
+    return dropped, gone
+
+
+def measure(place: Place, sizes: Sizes) -> Figures:
+    """Delete to login dropped over raw revoke, and delete to object gone."""
+    dropped, gone, raw = list[float](), list[float](), list[float]()
+    for turn in range(_TURNS):
+        raw += place.raw.end(place.raw.singles(MEMBER, sizes.single // _TURNS)[1])
+        some_dropped, some_gone = deletions(place, approvals(place, f"end-{turn}", sizes.single // _TURNS)[1])
+        dropped, gone = dropped + some_dropped, gone + some_gone
+    return {
+        "delete_to_login_dropped_vs_raw_revoke_p50": p50(dropped) / p50(raw),
+        "delete_to_object_gone_ms_p50": ms(p50(gone)),
+        "delete_to_object_gone_ms_p99": ms(p99(gone)),
+        "delete_to_login_dropped_ms_p50": ms(p50(dropped)),
+        "delete_to_login_dropped_ms_p99": ms(p99(dropped)),
+        "raw_revoke_ms_p50": ms(p50(raw)),
+    }

@@ -1,0 +1,103 @@
+"""Credentials for callers outside Kubernetes: created, approved, claimed and renewed over gRPC, eight clients at once."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from benchmarks.clients import together
+from benchmarks.figures import Figures, Sizes
+from benchmarks.place import HELD, MEMBER, Place
+from benchmarks.raw import CLIENTS
+from deploy.local.films import TARGET
+from leasegate.access.v1 import approver_service_pb2, approver_service_pb2_grpc, requester_service_pb2, requester_service_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A requester and an approver.
+
+    Attributes:
+        alice: Asks and holds.
+        bob: Approves.
+    """
+
+    alice: requester_service_pb2_grpc.RequesterServiceStub
+    bob: approver_service_pb2_grpc.ApproverServiceStub
+
+    def create(self, _: object = None) -> str:
+        """Make a request; answers its id."""
+        request = requester_service_pb2.CreateRequestRequest(request_id=_id(), target=TARGET, role=HELD, reason="benchmark")
+        return str(self.alice.CreateRequest(request).request.id)
+
+    def approve(self, request: str) -> None:
+        """Approve it."""
+        self.bob.ApproveRequest(approver_service_pb2.ApproveRequestRequest(request_id=_id(), id=request))
+
+    def claim(self, request: str) -> int:
+        """Take the credential; answers its attempt's number."""
+        return int(self.alice.ClaimCredential(requester_service_pb2.ClaimCredentialRequest(id=request)).credential.attempt)
+
+    def acknowledge(self, request: str, attempt: int) -> None:
+        """Keep it."""
+        self.alice.AcknowledgeCredential(requester_service_pb2.AcknowledgeCredentialRequest(id=request, attempt=attempt))
+
+    def take(self, request: str) -> None:
+        """Claim and keep."""
+        self.acknowledge(request, self.claim(request))
+
+    def renew(self, request: str) -> None:
+        """Say that the holder lives."""
+        self.alice.RenewLease(requester_service_pb2.RenewLeaseRequest(request_id=_id(), id=request))
+
+    def release(self, request: str) -> None:
+        """Give it back."""
+        self.alice.ReleaseRequest(requester_service_pb2.ReleaseRequestRequest(request_id=_id(), id=request))
+
+
+@contextmanager
+def holder(place: Place) -> Iterator[Holder]:
+    """Both on channels of their own."""
+    with place.channel("alice") as alice, place.channel("bob") as bob:
+        yield Holder(requester_service_pb2_grpc.RequesterServiceStub(alice), approver_service_pb2_grpc.ApproverServiceStub(bob))
+
+
+def measure(place: Place, sizes: Sizes) -> Figures:
+    """Rates at eight clients over raw Vault's."""
+    raw_s, leases = place.raw.burst(MEMBER, sizes.held)
+    with holder(place) as held:
+        claim_s, requests = _claims(held, sizes.held)
+        renew_s = _renewals(held, requests)
+        raw_renew_s = together(CLIENTS, place.raw.renew, leases * 3)[0]
+        together(CLIENTS, held.release, requests)
+    place.raw.clear(leases)
+    return {
+        "claim_vs_raw_rate": raw_s / claim_s,
+        "claims_per_s": sizes.held / claim_s,
+        "renew_vs_raw_rate": raw_renew_s / renew_s,
+        "renewals_per_s": 3 * sizes.held / renew_s,
+        "raw_renewals_per_s": 3 * sizes.held / raw_renew_s,
+    }
+
+
+def _claims(held: Holder, count: int) -> tuple[float, Sequence[str]]:
+    """Create, approve and claim; the tokens are made meanwhile, and counted."""
+    held.release(held.create())
+    began = time.perf_counter()
+    _, requests = together(CLIENTS, held.create, range(count))
+    together(CLIENTS, held.approve, requests)
+    _, numbers = together(CLIENTS, held.claim, requests)
+    took = time.perf_counter() - began
+    together(CLIENTS, lambda pair: held.acknowledge(*pair), list(zip(requests, numbers, strict=True)))
+    return took, requests
+
+
+def _renewals(held: Holder, requests: Sequence[str]) -> float:
+    return together(CLIENTS, held.renew, [*requests] * 3)[0]
+
+
+def _id() -> str:
+    return secrets.token_hex(16)

@@ -1,0 +1,175 @@
+"""One namespace with the guide's objects in it, used by the Kubernetes API alone: requests made, approved, deleted, Secrets watched."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from benchmarks.clients import together
+from benchmarks.http import Json, Lines, RequestRefused, Server
+from benchmarks.waiting import until
+
+_ENGINE = "/apis/engine.kubevault.com/v1alpha1/namespaces"
+_CLIENTS = 4
+_PAGE = 1000
+
+
+class Watched:
+    """What a watch has shown of one kind: when each request was first seen to have what is waited for, and when it went."""
+
+    def __init__(self) -> None:
+        self.came: dict[str, float] = {}
+        self.went: dict[str, float] = {}
+
+    def wait(self, names: Sequence[str], *, timeout_s: float, gone: bool = False) -> None:
+        """Wait until all of these were seen (to go)."""
+        seen = self.went if gone else self.came
+        until(lambda: all(name in seen for name in names), timeout_s=timeout_s, what=f"{len(names)} requests", every_s=0.002)
+
+
+class Namespace:
+    """A namespace and whoever acts in it, an administrator."""
+
+    def __init__(self, kube: Server, name: str, *, user: str) -> None:
+        """Describe it; it is made by ``benchmarks.place``."""
+        self.kube, self.name, self._user = kube, name, user
+        self._requests = f"{_ENGINE}/{name}/databaseaccessrequests"
+        self._secrets = f"/api/v1/namespaces/{name}/secrets"
+
+    def create(self, role: str, names: Sequence[str]) -> None:
+        """Make requests and wait until access has said what would be granted and has made their tokens."""
+        together(_CLIENTS, lambda name: self.kube.call("POST", self._requests, self._request(role, name)), names)
+        until(lambda: self._digests() >= set(names), timeout_s=300, what="the digests", every_s=0.25)
+
+    def approvals(self, names: Sequence[str]) -> dict[str, bytes]:
+        """The bodies that approve, made beforehand as a client has them when a person decides."""
+        wanted = set(names)
+        return {item["metadata"]["name"]: self._approved(item) for item in self.requests() if item["metadata"]["name"] in wanted}
+
+    def approve(self, name: str, body: bytes) -> tuple[float, float]:
+        """Write the decision as status; answers when it was sent and when it was written. A status changed meanwhile is read anew."""
+        while True:
+            sent = time.perf_counter()
+            try:
+                self.kube.send("PUT", f"{self._requests}/{name}/status", body)
+            except RequestRefused as err:
+                if err.status != 409:
+                    raise
+                body = self._approved(self.kube.call("GET", f"{self._requests}/{name}"))
+            else:
+                return sent, time.perf_counter()
+
+    def approve_all(self, bodies: dict[str, bytes], *, clients: int) -> float:
+        """Approve all at once with several clients; answers when the first was sent."""
+        began = time.perf_counter()
+        together(clients, lambda item: self.approve(*item), list(bodies.items()))
+        return began
+
+    def delete(self, name: str) -> float:
+        """Delete a request; answers when that was answered."""
+        self.kube.send("DELETE", f"{self._requests}/{name}")
+        return time.perf_counter()
+
+    def clear(self) -> None:
+        """Delete all requests and wait until they are gone."""
+        names = [item["metadata"]["name"] for item in self.requests()]
+        together(_CLIENTS, self.delete, names)
+        until(lambda: not self.requests(), timeout_s=60 + len(names) * 0.1, what="the end of all requests", every_s=0.5)
+
+    def requests(self) -> list[Json]:
+        """All requests."""
+        return self._list(self._requests)
+
+    def secret_versions(self) -> dict[str, str]:
+        """The resourceVersion of each Secret."""
+        return {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in self._list(self._secrets)}
+
+    @contextmanager
+    def secrets_watched(self) -> Iterator[Watched]:
+        """Note when each request's Secret can be read."""
+        with self._watched(self._secrets, _owner_of_secret) as watched:
+            yield watched
+
+    @contextmanager
+    def requests_watched(self) -> Iterator[Watched]:
+        """Note when each request's status names its Secret, and when it is gone."""
+        with self._watched(self._requests, _settled_request) as watched:
+            yield watched
+
+    @contextmanager
+    def _watched(self, path: str, name_of: Callable[[Json], str]) -> Iterator[Watched]:
+        watched = Watched()
+        version = self.kube.call("GET", f"{path}?limit=1")["metadata"]["resourceVersion"]
+        lines = self.kube.follow(f"{path}?watch=true&resourceVersion={version}&timeoutSeconds=3000")
+        thread = threading.Thread(target=_follow, args=(lines, name_of, watched), daemon=True)
+        thread.start()
+        try:
+            yield watched
+        finally:
+            lines.close()
+            thread.join()
+
+    def _list(self, path: str) -> list[Json]:
+        found: list[Json] = []
+        token = ""
+        while True:
+            page = self.kube.call("GET", f"{path}?limit={_PAGE}&continue={token}")
+            found += page["items"]
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return found
+
+    def _digests(self) -> set[str]:
+        return {item["metadata"]["name"] for item in self.requests() if (item.get("status") or {}).get("digest")}
+
+    def _request(self, role: str, name: str) -> Json:
+        spec = {
+            "roleRef": {"kind": "PostgresRole", "name": role, "namespace": self.name},
+            "subjects": [{"kind": "ServiceAccount", "name": "demo-sa", "namespace": self.name}],
+        }
+        return {
+            "apiVersion": "engine.kubevault.com/v1alpha1",
+            "kind": "DatabaseAccessRequest",
+            "metadata": {"name": name, "namespace": self.name},
+            "spec": spec,
+        }
+
+    def _approved(self, request: Json) -> bytes:
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        decision = {
+            "type": "Approved",
+            "status": "True",
+            "reason": "Benchmark",
+            "message": "approved by the benchmark",
+            "lastUpdateTime": now,
+            "lastTransitionTime": now,
+            "observedGeneration": request["metadata"]["generation"],
+            "approver": self._user,
+            "digest": request["status"]["digest"],
+        }
+        status = {**request["status"], "conditions": [*(request["status"].get("conditions") or []), decision]}
+        return json.dumps({**request, "status": status}).encode()
+
+
+def _follow(lines: Lines, name_of: Callable[[Json], str], watched: Watched) -> None:
+    for line in lines:
+        now, event = time.perf_counter(), json.loads(line)
+        if event["type"] == "ERROR":
+            raise RuntimeError(f"a watch failed: {event['object'].get('message')}")
+        if event["type"] == "DELETED":
+            watched.went.setdefault(event["object"]["metadata"]["name"], now)
+        elif name := name_of(event["object"]):
+            watched.came.setdefault(name, now)
+
+
+def _owner_of_secret(secret: Json) -> str:
+    owners = secret["metadata"].get("ownerReferences") or [{}]
+    return str(owners[0].get("name", "")) if (secret.get("data") or {}).get("password") else ""
+
+
+def _settled_request(request: Json) -> str:
+    return str(request["metadata"]["name"]) if (request.get("status") or {}).get("secret") else ""

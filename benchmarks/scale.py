@@ -1,0 +1,138 @@
+"""What grows with the number of live leases: calls, memory, a restart, and first issues while all leases renew."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from urllib.request import urlopen
+
+from benchmarks.ending import deletions
+from benchmarks.figures import Figures, Sizes, ms, p50, p99
+from benchmarks.holding import Holder, holder
+from benchmarks.issue import approvals
+from benchmarks.place import MEMBER, Place
+from benchmarks.processes import rss_mb
+from benchmarks.waiting import until
+
+_BATCH = 500
+_CLIENTS = 8
+_NOMINAL = (100, 1000, 10_000)
+_SETTLED_DEPTH = 'leasegate_watcher_queue_depth{queue="requests"} 0.0'
+
+
+def measure(place: Place, sizes: Sizes) -> Figures:
+    """Fill up level by level; at the last one restart, and take credentials while the renewals are under way."""
+    found: Figures = {}
+    idle = approvals(place, "idle", sizes.single)[0].written
+    place.space.clear()
+    began = time.monotonic()
+    with holder(place) as held:
+        for nominal, before, level in zip(_NOMINAL, (0, *sizes.levels), sizes.levels, strict=False):
+            _fill(place, before, level)
+            found |= _probes(place, held, level, nominal=nominal, count=sizes.probes)
+    found |= _growth(found)
+    found["fill_per_s"] = sizes.levels[-1] / (time.monotonic() - began)
+    found |= _restart(place)
+    found |= {f"{name}_rss_mb": rss_mb(place.stack, name) for name in ("access", "watcher")}
+    found |= _busy(place, sizes, until_s=began + sizes.ttl_s / 2 + 10, idle=idle)
+    found |= {f"{name}_rss_mb": max(found[f"{name}_rss_mb"], rss_mb(place.stack, name)) for name in ("access", "watcher")}
+    clearing = time.monotonic()
+    place.space.clear()
+    found["delete_all_per_s"] = sizes.levels[-1] / (time.monotonic() - clearing)
+    return found
+
+
+def _fill(place: Place, start: int, end: int) -> None:
+    for first in range(start, end, _BATCH):
+        names = [f"fill-{number}" for number in range(first, min(first + _BATCH, end))]
+        place.space.create(MEMBER, names)
+        with place.space.secrets_watched() as secrets:
+            place.space.approve_all(place.space.approvals(names), clients=_CLIENTS)
+            secrets.wait(names, timeout_s=300)
+
+
+def _probes(place: Place, held: Holder, level: int, *, nominal: int, count: int) -> Figures:
+    """Issue, renew and revoke one at a time, and the same raw."""
+    times, names = approvals(place, f"probe-{level}", count)
+    revoke = p50(deletions(place, names)[0])
+    raw_issue, leases = place.raw.singles(MEMBER, count)
+    raw_renew = [_timed(partial(place.raw.renew, lease)) for lease in leases]
+    raw_revoke = place.raw.end(leases)
+    mine = held.create()
+    held.approve(mine)
+    held.take(mine)
+    renew = p50([_timed(lambda: held.renew(mine)) for _ in range(count)])
+    held.release(mine)
+    figures = {"issue": p50(times.written), "renew": renew, "revoke": revoke}
+    raw = {"issue": p50(raw_issue), "renew": p50(raw_renew), "revoke": p50(raw_revoke)}
+    return {f"at_{nominal}_{call}_ms_p50": ms(s) for call, s in figures.items()} | {
+        f"at_{nominal}_raw_{call}_ms_p50": ms(s) for call, s in raw.items()
+    }
+
+
+def _timed(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _growth(found: Figures) -> Figures:
+    """The worst of the three calls; and raw Vault's own growth, which is in ours."""
+    first, last = _NOMINAL[0], _NOMINAL[-1]
+
+    def worst(prefix: str) -> float:
+        calls = ("issue", "renew", "revoke")
+        return max(found[f"at_{last}_{prefix}{call}_ms_p50"] / found[f"at_{first}_{prefix}{call}_ms_p50"] for call in calls)
+
+    return {"cost_10000_vs_100_leases": worst(""), "raw_cost_10000_vs_100_leases": worst("raw_")}
+
+
+def _restart(place: Place) -> Figures:
+    """Restart access and watcher; count what Vault issued and what Kubernetes was written anew."""
+    leases, versions = place.leases(MEMBER), place.space.secret_versions()
+    processes = [place.stack.process(name) for name in ("access", "watcher")]
+    for process in processes:
+        process.terminate()
+    began = time.monotonic()
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.wait_ready(timeout_s=120)
+    ready = time.monotonic()
+    time.sleep(1)  # the first objects are in the queue by then
+    page = f"http://{place.stack.metrics_addresses['watcher']}/metrics"
+    until(lambda: _SETTLED_DEPTH in _read(page), timeout_s=300, what="the watcher's first look at everything", every_s=0.5)
+    settled = time.monotonic()
+    anew = len(place.leases(MEMBER) - leases)
+    written = sum(versions.get(name) != version for name, version in place.space.secret_versions().items())
+    return {"restart_10000_s": ready - began, "restart_10000_settled_s": settled - began, "restart_reissues": anew + written}
+
+
+def _read(url: str) -> str:
+    with urlopen(url, timeout=5) as page:  # noqa: S310 - of the stack itself
+        return str(page.read().decode())
+
+
+def _busy(place: Place, sizes: Sizes, *, until_s: float, idle: list[float]) -> Figures:
+    """Take credentials while the leases renew, as many as while nothing did."""
+    time.sleep(max(0.0, until_s - time.monotonic()))
+    began = time.time()
+    busy = approvals(place, "busy", sizes.single)[0].written
+    renewed, took = _renewed(place, since=began), time.time() - began
+    return {
+        "approve_to_secret_p99_busy_vs_idle": p99(busy) / p99(idle),
+        "approve_to_secret_busy_ms_p99": ms(p99(busy)),
+        "approve_to_secret_idle_ms_p99": ms(p99(idle)),
+        "approve_to_secret_busy_ms_p50": ms(p50(busy)),
+        "renewals_per_s_while_busy": renewed / took,
+    }
+
+
+def _renewed(place: Place, *, since: float) -> int:
+    """How many live leases were renewed after a time, as the ledger says."""
+    file = place.stack.directory / "services" / "ledger.sqlite"
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as ledger:
+        return int(ledger.execute("select count(*) from attempts where renewed_at > ?", (since,)).fetchone()[0])

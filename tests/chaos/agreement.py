@@ -1,0 +1,131 @@
+"""Whether ledger, Vault and PostgreSQL say the same, read from each by itself."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from tests.chaos.wanted import Wanted
+from tests.integration.access_world import World
+from tests.servers import Servers
+
+_OPEN = "SELECT request, number, state, login, lease_id, work_at, id, error, tries FROM attempts WHERE state NOT IN ('closed')"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One attempt that is not closed."""
+
+    request: str
+    number: int
+    state: str
+    login: str
+    lease_id: str
+    work_at: float | None
+    id: str
+    error: str
+    tries: int
+
+
+def open_attempts(ledger: Path) -> list[Row]:
+    """The ledger's attempts, read from its file."""
+    with sqlite3.connect(ledger) as connection:
+        rows = [Row(*row) for row in connection.execute(_OPEN)]
+    connection.close()
+    return rows
+
+
+class Eyes:
+    """The superuser's view of PostgreSQL and Vault; one connection, made anew when it was cut. For one thread at a time."""
+
+    def __init__(self, made: World) -> None:
+        self._world = made
+        self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+
+    @property
+    def servers(self) -> Servers:
+        return self._world.servers
+
+    def psql(self, sql: str) -> list[tuple[object, ...]]:
+        """Run SQL as the superuser."""
+        for again in (True, False):
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg.connect(self.servers.postgres_url, autocommit=True)
+            try:
+                done = self._connection.execute(sql.encode())
+                return done.fetchall() if done.description else []
+            except psycopg.OperationalError:
+                self._connection.close()
+                if not again:
+                    raise
+        return []
+
+    def logins(self) -> dict[str, bool]:
+        """The attempts' roles in PostgreSQL, and whether each may log in."""
+        return {str(name): bool(may) for name, may in self.psql("SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname LIKE 'token-%'")}
+
+    def idle(self) -> bool:
+        """Whether PostgreSQL does nothing for Vault at this moment."""
+        busy = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle' AND pid <> pg_backend_pid()"
+        return not self.psql(busy)
+
+    def cut_postgres(self) -> None:
+        """End all of Vault's sessions in PostgreSQL, in the midst of whatever they do."""
+        self.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+
+    def leases(self) -> set[str]:
+        """Every lease of the mount that Vault holds."""
+        base = f"sys/leases/lookup/{self._world.mount}/creds/"
+        status, body = self.servers.vault("LIST", base)
+        found: set[str] = set()
+        for folder in body["data"]["keys"] if status == 200 else []:
+            status, inner = self.servers.vault("LIST", base + folder)
+            found |= {f"{self._world.mount}/creds/{folder}{key}" for key in inner["data"]["keys"]} if status == 200 else set()
+        return found
+
+    def adopters(self) -> list[str]:
+        """The adopter roles that are left in Vault."""
+        status, body = self.servers.vault("LIST", f"{self._world.mount}/roles")
+        return [name for name in (body["data"]["keys"] if status == 200 else []) if name.startswith("leasegate-adopter.")]
+
+    def close(self) -> None:
+        if self._connection:
+            self._connection.close()
+
+
+def alive_meanwhile(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row]) -> list[str]:
+    """What is broken of the promise that no credential in use ends before its time; asked at any moment at which no process runs."""
+    logins = eyes.logins()
+    in_use = {(row.request, row.number): row for row in rows if row.state in ("issued", "active", "old", "superseded")}
+    broken = []
+    for each in wanted:
+        if each.ended or each.shaken or not each.held:
+            continue
+        row = in_use.get((each.uid, each.held))
+        if row and not logins.get(row.login):
+            broken.append(f"{each.uid}: the Secret holds attempt {each.held} ({row.state}), whose login {row.login} is gone")
+    return broken
+
+
+def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: World) -> tuple[list[str], set[str]]:
+    """What is broken when nothing is left to be done, and leases that Vault has beyond the ledger's, whose logins are gone."""
+    logins, leases = eyes.logins(), eyes.leases()
+    active = {row.request: row for row in rows if row.state == "active"}
+    broken = [f"{row.request}: attempt {row.number} is {row.state}" for row in rows if row.state not in ("active", "new", "token")]
+    broken += [f"PostgreSQL has {login}, which no active attempt owns" for login in logins.keys() - {row.login for row in active.values()}]
+    broken += [f"Vault has lost the lease of attempt {row.number} of {row.request}" for row in active.values() if row.lease_id not in leases]
+    for each in wanted:
+        row = active.get(each.uid)
+        if each.ended or not each.approved:
+            broken += [f"{each.uid} is over, but attempt {row.number} is active"] if row and each.ended else []
+        elif row is None or each.held != row.number:
+            broken.append(f"{each.uid}: the Secret holds {each.held}, active is {row.number if row else 'none'}")
+        elif not made.can_log_in(each.credential):
+            broken.append(f"{each.uid}: the credential of attempt {row.number} does not work")
+    return broken, leases - {row.lease_id for row in active.values()}
+
+

@@ -1,0 +1,316 @@
+"""One run of the quick path: many short lives of the access service under bad weather, then calm, quiet, and the comparison."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+from google.protobuf.duration_pb2 import Duration
+
+from leasegate.access.v1 import operator_service_pb2 as operator
+from leasegate.access.v1 import watcher_service_pb2 as watcher
+from services.common.errors import LeasegateError
+from services.roles.definition import adopter as adopter_definition
+from tests.chaos.agreement import Eyes, alive_meanwhile, all_quiet, open_attempts
+from tests.chaos.clock import LeapingClock
+from tests.chaos.fate import Crashed, Fate, Plan
+from tests.chaos.life import Life, Lives
+from tests.chaos.wanted import Wanted
+from tests.chaos.weather import Weather
+from tests.integration.access_world import CREATE, OPERATOR, ROLE, WATCHER, Dar, World, put_role
+
+CALLERS = 4
+MOST_WANTED = 10
+LIFE_S = 6.0
+QUIET_S = 90.0
+VAULT_S = 10.0
+SLOW_ROLE = "k8s.-.demo.slow-role"
+ROLES = {"psql-role": ROLE, "slow-role": SLOW_ROLE}
+DAY_S = 86_400
+
+
+@dataclass
+class Tally:
+    """What was met."""
+
+    points: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+    claims: int = 0
+    husks: int = 0
+    lives_s: float = 0.0
+
+    @property
+    def crashes(self) -> int:
+        return self.points.total()
+
+
+class Run:
+    """One seed.
+
+    Args:
+        made: Servers, mount and login; the ledger is this run's own.
+        seed: Decides all that is chance here; what threads and servers do in which order it cannot.
+        lives: How often the service dies.
+    """
+
+    def __init__(self, made: World, *, seed: int, lives: int) -> None:
+        self._world, self._seed, self._count = made, seed, lives
+        self._rng = random.Random(seed)
+        self._weather = Weather(random.Random(seed + 1))
+        self._clock = LeapingClock()
+        self._lives = Lives(made, self._weather, self._clock)
+        self._eyes = Eyes(made)
+        self._wanted: list[Wanted] = []
+        self._digest = 0
+        self.tally = Tally()
+
+    def go(self) -> Tally:
+        """Run it; what is broken is in the tally."""
+        began = time.monotonic()
+        try:
+            for number in range(self._count):
+                self._live(number)
+                if self.tally.broken:
+                    return self.tally
+            self.tally.lives_s = time.monotonic() - began
+            self._calm()
+        finally:
+            self._lives.close()
+            self._eyes.close()
+            self.tally.faults = self._weather.seen
+        return self.tally
+
+    # -- bad weather ---------------------------------------------------------------------------------------------------------------
+
+    def _live(self, number: int) -> None:
+        fate = Fate(Plan.draw(self._rng))
+        bad = self._rng.random() < 0.7
+        seeds = [self._rng.random() for _ in range(CALLERS)]
+        leaps = self._rng.random() < 0.5
+        with self._lives.life(fate) as life:
+            self._enter(life)
+            self._weather.bad = bad
+            threads = [threading.Thread(target=_until_dead, args=(self._caller(life, random.Random(s)), fate)) for s in seeds]
+            threads.append(threading.Thread(target=_until_dead, args=(self._reader(life), fate)))
+            for thread in threads:
+                thread.start()
+            self._watch_over(life, leaps=leaps)
+            for thread in threads:
+                thread.join()
+        self._weather.bad = False
+        self.tally.points[fate.at] += 1
+        self._weather.settle()
+        self._wanted = [each for each in self._wanted if not each.gone]
+        broken = alive_meanwhile(self._eyes, self._wanted, open_attempts(self._world.ledger))
+        self.tally.broken += [f"life {number} ({fate.at}): {each}" for each in broken]
+
+    def _enter(self, life: Life) -> None:
+        """What the watcher says at the beginning of a feed."""
+        with suppress(LeasegateError):
+            for name in ROLES:
+                put_role(self._world, life, name=name, digest=f"{self._digest:064d}")  # type: ignore[arg-type]
+        for each in self._wanted:
+            each.at(life)
+
+    def _watch_over(self, life: Life, *, leaps: bool) -> None:
+        """Let time pass, and end the life if no point does."""
+        end = time.monotonic() + LIFE_S
+        with suppress(Crashed, LeasegateError):
+            while not life.fate.dead.wait(0.05):
+                if time.monotonic() > end:
+                    life.fate.die("at any moment")
+                if leaps and self._rng.random() < 0.3:
+                    self._leap(self._rng.choice((2.5, 2.5, 2.5, 70, 70, 2400, 2400, DAY_S)))
+                    life.nudge()
+
+    def _leap(self, seconds: float) -> bool:
+        if not (self._weather.still() and self._eyes.idle()):
+            return False
+        self._clock.leap(seconds)
+        return True
+
+    def _caller(self, life: Life, rng: random.Random) -> Callable[[], None]:
+        def step() -> None:
+            chance = rng.random()
+            if len(self._wanted) < MOST_WANTED and chance < 0.25:
+                self._wanted.append(Wanted(Dar(life, role=rng.choice(tuple(ROLES))), ""))  # type: ignore[arg-type]
+            if not self._wanted:
+                return
+            each = rng.choice(self._wanted)
+            with each.lock:
+                if each.gone:
+                    return
+                self._event(each, life, rng)
+                if each.reconcile(rng) and each.deleted:
+                    each.gone = True
+
+        return step
+
+    def _event(self, each: Wanted, life: Life, rng: random.Random) -> None:
+        """What people do, by chance."""
+        chance = rng.random()
+        if chance < 0.3 and not each.approved:
+            each.approve()
+        elif chance < 0.33:
+            each.held = 0  # somebody deletes the Secret
+        elif chance < 0.35:
+            each.delete()
+        elif chance < 0.36:
+            each.deny()
+        elif chance < 0.37:
+            self._operator_revokes(each, life)
+        elif chance < 0.38:
+            self._revoked_in_vault(each)
+        elif chance < 0.43:
+            each.former_leader()
+        elif chance > 0.997:
+            self._role_changes(life)
+        elif chance > 0.985:
+            self._eyes_cut()
+
+    def _operator_revokes(self, each: Wanted, life: Life) -> None:
+        calls = life.as_(OPERATOR).operator
+        for lease in calls.ListLeases(operator.ListLeasesRequest()).leases:
+            if lease.request == each.uid:
+                each.shaken = True
+                calls.RevokeLease(operator.RevokeLeaseRequest(request_id=f"{lease.handle}-{time.monotonic()}", handle=lease.handle, reason="chaos"))
+                return
+
+    def _revoked_in_vault(self, each: Wanted) -> None:
+        row = next((r for r in open_attempts(self._world.ledger) if r.request == each.uid and r.number == each.held and r.lease_id), None)
+        if row:
+            each.shaken = True
+            self._world.servers.vault("POST", f"sys/leases/revoke/{row.lease_id}", sync=True)
+
+    def _role_changes(self, life: Life) -> None:
+        self._digest += 1
+        for each in self._wanted:
+            each.shaken = True
+        for name in ROLES:
+            put_role(self._world, life, name=name, digest=f"{self._digest:064d}")  # type: ignore[arg-type]
+
+    def _eyes_cut(self) -> None:
+        self.tally.faults["PostgreSQL cut"] += 1
+        eyes = Eyes(self._world)
+        with suppress(psycopg.OperationalError):  # another cut hit this very connection
+            eyes.cut_postgres()
+        eyes.close()
+
+    def _reader(self, life: Life) -> Callable[[], None]:
+        """The watcher's part in adoption: it reads the feed and has adopters made and removed."""
+        calls, cursor = life.as_(WATCHER).watcher, [""]
+
+        def step() -> None:
+            answer = calls.WatchChanges(watcher.WatchChangesRequest(cursor=cursor[0], max_wait=Duration(nanos=50_000_000)))
+            for change in answer.changes:
+                self._adopter(calls, change)
+            cursor[0] = answer.next_cursor
+
+        return step
+
+    def _adopter(self, calls: object, change: watcher.Change) -> None:
+        if change.HasField("adopter_needed"):
+            need = change.adopter_needed
+            definition = adopter_definition(db_name=need.db_name, revocation_statements=tuple(need.revocation_statements), finish=need.finish)
+            self._world.servers.must("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
+            calls.ReportAdopter(watcher.ReportAdopterRequest(name=need.name, target=need.target, mount=need.mount))  # type: ignore[attr-defined]
+        elif change.HasField("adopter_unneeded"):
+            gone = change.adopter_unneeded
+            self._world.servers.must("DELETE", f"{gone.mount}/roles/{gone.name}")
+
+    # -- calm ----------------------------------------------------------------------------------------------------------------------
+
+    def _calm(self) -> None:
+        """All faults stop; everything comes to rest and agrees, then everything is deleted, and nothing is left."""
+        with self._calm_life() as life:
+            self._rest(life)
+            self._clock.leap(2400)  # every lease is renewed once, so that what was revoked behind our back is noticed
+            life.nudge()
+            self._rest(life)
+            for each in self._wanted:
+                if not each.approved:
+                    each.approve()
+            self._rest(life)
+            self._compare("at rest")
+            for each in self._wanted:
+                each.delete()
+            self._rest(life)
+            self._compare("after all is deleted")
+
+    @contextmanager
+    def _calm_life(self) -> Iterator[Life]:
+        fate = Fate(None)
+        with self._lives.life(fate) as life:
+            self._enter(life)
+            reader = threading.Thread(target=_until_dead, args=(self._reader(life), fate))
+            reader.start()
+            try:
+                yield life
+            finally:
+                fate.die("end of the run")
+                reader.join()
+
+    def _rest(self, life: Life) -> None:
+        """Reconcile until nothing is left to do, leaping over waits."""
+        end = time.monotonic() + QUIET_S
+        while left := self._unrest():
+            if time.monotonic() > end:
+                self.tally.broken.append(f"not at rest within {QUIET_S:.0f} s: {left}")
+                return
+            if self._leap(1.0):
+                life.nudge()
+            time.sleep(0.02)
+
+    def _unrest(self) -> list[str]:
+        busy = []
+        for each in self._wanted:
+            try:
+                if not each.reconcile():
+                    busy.append(each.uid)
+            except LeasegateError as err:
+                busy.append(f"{each.uid}: {err.reason}")
+        rows = [row for row in open_attempts(self._world.ledger) if row.state not in ("active", "new", "token")]
+        busy += [f"{row.request} {row.number} {row.state} {row.error} {row.tries}" for row in rows]
+        return busy or self._eyes.adopters()
+
+    def _compare(self, when: str) -> None:
+        end = time.monotonic() + VAULT_S
+        while True:
+            broken, husks = all_quiet(self._eyes, self._wanted, open_attempts(self._world.ledger), self._world)
+            if not (broken or husks) or time.monotonic() > end:
+                break
+            time.sleep(0.1)  # Vault revokes in the background what a revoked token had made
+        self.tally.broken += [f"{when}: {each}" for each in broken]
+        self.tally.husks += len(husks)
+        for lease_id in husks:
+            self._world.servers.must("POST", f"sys/leases/revoke/{lease_id}", sync=True)
+
+
+def _until_dead(step: Callable[[], None], fate: Fate) -> None:
+    """Repeat a step as long as the process lives, whatever the service answers."""
+    with suppress(Crashed):
+        while not fate.dead.is_set():
+            try:
+                step()
+            except LeasegateError:
+                fate.dead.wait(0.01)
+
+
+def prepare(made: World) -> None:
+    """The roles of the runs, in Vault."""
+    made.write_role(ROLE)
+    made.write_role(SLOW_ROLE, create=[*CREATE, "SELECT pg_sleep(0.03);"])
+
+
+def ledger_of(made: World, folder: Path) -> World:
+    """The same world with another ledger."""
+    made.folder = folder
+    return made

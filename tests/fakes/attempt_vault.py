@@ -1,0 +1,227 @@
+"""Vault and PostgreSQL as one attempt sees them, in memory: what proofs/attempt_model.py says of them, made to answer the access service's calls.
+
+Calls go step by step, so that a test decides what happens between: a read of ``creds`` goes on without its client, breaks off before or
+after CREATE ROLE (which leaves a login without a lease), or registers its lease under a token that was revoked meanwhile. Nothing waits.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from services.common.errors import VaultFailed, VaultPolicyMissing, VaultRefused
+from services.common.vault.answer import Answer, Auth, NotThere
+
+MOUNT, ROLE = "team/orders", "k8s.-.demo.psql-role"
+TTL_S, MAX_TTL_S, ADOPTER_TTL_S = 3600.0, 4 * 3600.0, 60.0
+How = Literal["team", "adopter", "finish"]
+
+
+@dataclass(slots=True)
+class FakeToken:
+    """A token, known by its accessor."""
+
+    accessor: str
+    display: str
+    ends_at: float
+    alive: bool = True
+
+
+@dataclass(slots=True)
+class FakeLease:
+    """A lease on a login.
+
+    Attributes:
+        accessor: Of the token that it ends with; empty if that was revoked while it was made.
+        how: Whose revocation statements it carries.
+    """
+
+    id: str
+    login: str
+    accessor: str
+    how: How
+    ends_at: float
+    max_ends_at: float
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call that Vault is at.
+
+    Attributes:
+        heard: Whether its client still listens.
+        done: Whether it is over, with ``answer`` or ``error``.
+    """
+
+    kind: str
+    path: str
+    body: Mapping[str, Any]
+    token: str
+    begun_at: float
+    stage: int = 0
+    heard: bool = True
+    done: bool = False
+    answer: Answer = field(default_factory=Answer)
+    error: Exception | None = None
+
+
+class AttemptVault:
+    """One Vault with one database mount and one PostgreSQL.
+
+    Attributes:
+        logins: The roles in PostgreSQL: whether each may log in.
+        adopters: The adopter roles; whether each has our own statements.
+        owning: Logins that own something, so that PostgreSQL refuses to drop them by the usual statements.
+        revoking: Leases that Vault revokes in the background.
+        calls: What it is at.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, strict: bool = False, absent: bool = True, most_s: float = 90.0) -> None:
+        """Empty servers.
+
+        Args:
+            clock: The time in seconds.
+            strict: Whether the team's revocation statements fail on a role that is not there.
+            absent: The rule of that name: all revocation statements first make the role NOLOGIN if it is absent.
+            most_s: ``default_max_request_duration``.
+        """
+        self.clock, self.strict, self.absent, self.most_s = clock, strict, absent, most_s
+        self.tokens: dict[str, FakeToken] = {}
+        self.leases: dict[str, FakeLease] = {}
+        self.logins: dict[str, bool] = {}
+        self.adopters: dict[str, bool] = {}
+        self.owning: set[str] = set()
+        self.revoking: set[str] = set()
+        self.calls: list[Call] = []
+        self._numbers = itertools.count(1)
+
+    def begin(self, method: str, path: str, body: Mapping[str, Any], token: str) -> Call:
+        """A call arrives."""
+        kinds = {"auth/token/create/": "make", "auth/token/revoke-accessor": "end", "sys/leases/revoke/": "revoke", "sys/leases/renew/": "renew"}
+        kind = next((kind for start, kind in kinds.items() if path.startswith(start)), "read")
+        call = Call(kind, path, body, token, self.clock())
+        self.calls.append(call)
+        return call
+
+    def advance(self, call: Call) -> None:
+        """Go one step on with a call."""
+        steps: dict[str, list[Callable[[Call], None]]] = {
+            "make": [self._make],
+            "end": [self._end],
+            "revoke": [self._revoke],
+            "renew": [self._renew],
+            "read": [self._admit, self._create, self._register],
+        }
+        try:
+            steps[call.kind][call.stage](call)
+        except (VaultFailed, VaultPolicyMissing, VaultRefused, NotThere) as err:
+            call.error = err
+        call.stage += 1
+        if call.error or call.stage == len(steps[call.kind]):
+            self.break_off(call)
+
+    def break_off(self, call: Call, error: Exception | None = None) -> None:
+        """A call is over; what it has done stays."""
+        call.done, call.error = True, error or call.error
+        self.calls.remove(call)
+
+    def orphans(self) -> list[Call]:
+        """The calls whose clients are gone."""
+        return [call for call in self.calls if not call.heard]
+
+    def expire(self) -> None:
+        """End what is past its TTL."""
+        for token in self.tokens.values():
+            if token.alive and token.ends_at <= self.clock():
+                self._kill(token)
+        self.revoking |= {lease.id for lease in self.leases.values() if lease.ends_at <= self.clock()}
+
+    def revoke_in_background(self, lease_id: str) -> bool:
+        """Try to revoke a lease that is to end; answers whether that went well."""
+        try:
+            self._drop(self.leases[lease_id])
+        except VaultRefused:
+            return False
+        self._forget(lease_id)
+        return True
+
+    def refuses(self, lease: FakeLease) -> bool:
+        """Whether the revocation statements of a lease fail now."""
+        missing = lease.login not in self.logins and self.strict and not self.absent and lease.how != "finish"
+        return missing or (lease.login in self.owning and lease.how != "finish")
+
+    def _make(self, call: Call) -> None:
+        accessor, ttl_s = f"accessor{next(self._numbers)}", float(str(call.body["ttl"]).removesuffix("s"))
+        self.tokens[accessor] = FakeToken(accessor, str(call.body["display_name"]), self.clock() + ttl_s)
+        auth = Auth(client_token=f"s.{accessor}", accessor=accessor, lease_duration_s=int(ttl_s), renewable=False)
+        call.answer = Answer(auth=auth)
+
+    def _end(self, call: Call) -> None:
+        token = self.tokens.get(str(call.body["accessor"]))
+        if token is None or not token.alive:
+            raise NotThere(call.path, no_mount=False)
+        self._kill(token)
+
+    def _kill(self, token: FakeToken) -> None:
+        token.alive = False
+        self.revoking |= {lease.id for lease in self.leases.values() if lease.accessor == token.accessor}
+
+    def _admit(self, call: Call) -> None:
+        if not self._token(call).alive:
+            raise VaultPolicyMissing(f"Vault answered 403 for {call.path}", path=call.path)
+        if self._role(call) not in (ROLE, *self.adopters):
+            raise VaultRefused(f"Vault answered 400 for {call.path}: unknown role: {self._role(call)}", path=call.path)
+
+    def _create(self, call: Call) -> None:
+        login = self._login(call)
+        if self._role(call) != ROLE:
+            self.logins.setdefault(login, False)
+        elif login in self.logins:
+            raise VaultFailed(f'Vault answered 500: role "{login}" already exists (SQLSTATE 42710)', path=call.path)
+        else:
+            self.logins[login] = True
+
+    def _register(self, call: Call) -> None:
+        role, now = self._role(call), self.clock()
+        how: How = "team" if role == ROLE else "finish" if self.adopters.get(role) else "adopter"
+        ttl_s, most_s = (TTL_S, MAX_TTL_S) if role == ROLE else (ADOPTER_TTL_S, ADOPTER_TTL_S)
+        token = self._token(call)
+        accessor = token.accessor if token.alive else ""
+        lease = FakeLease(f"{call.path}/{next(self._numbers)}", self._login(call), accessor, how, now + ttl_s, now + most_s)
+        self.leases[lease.id] = lease
+        data = {"username": lease.login, "password": f"secret of {lease.id}"}
+        call.answer = Answer(data=data, lease_id=lease.id, lease_duration_s=int(ttl_s), renewable=True)
+
+    def _renew(self, call: Call) -> None:
+        lease = self.leases.get(call.path.removeprefix("sys/leases/renew/"))
+        if lease is None or lease.id in self.revoking:
+            raise VaultRefused("Vault answered 400: lease not found", path="sys/leases/renew")
+        lease.ends_at = min(self.clock() + float(call.body["increment"]), lease.max_ends_at)
+        call.answer = Answer(lease_id=lease.id, lease_duration_s=int(lease.ends_at - self.clock()), renewable=True)
+
+    def _revoke(self, call: Call) -> None:
+        if lease := self.leases.get(call.path.removeprefix("sys/leases/revoke/")):
+            self._drop(lease)
+            self._forget(lease.id)
+
+    def _drop(self, lease: FakeLease) -> None:
+        if self.refuses(lease):
+            code = "2BP01" if lease.login in self.logins else "42704"
+            raise VaultRefused(f"Vault answered 400: failed to revoke: ERROR: no (SQLSTATE {code})", path="sys/leases/revoke")
+        self.logins.pop(lease.login, None)
+        self.owning.discard(lease.login)
+
+    def _forget(self, lease_id: str) -> None:
+        del self.leases[lease_id]
+        self.revoking.discard(lease_id)
+
+    def _token(self, call: Call) -> FakeToken:
+        return self.tokens[call.token.removeprefix("s.")]
+
+    def _login(self, call: Call) -> str:
+        return f"token-{self._token(call).display}"
+
+    def _role(self, call: Call) -> str:
+        return call.path.removeprefix(f"{MOUNT}/creds/")

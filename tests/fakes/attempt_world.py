@@ -1,0 +1,426 @@
+"""Replicas of the access service over one real ledger, two watchers and their Secrets: the processes of proofs/attempt_model.py, with its invariants.
+
+Everything of ``services.access`` is the real thing; Vault and PostgreSQL are ``tests.fakes.attempt_vault``. What happens, and in which order, is
+for the test to say. An invariant that is broken is noted in ``broken`` at once, wherever it is found.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+import sqlalchemy as sa
+
+from services.access import crash, granting, naming
+from services.access.acknowledging import acknowledge
+from services.access.adoption import Undoing
+from services.access.ending import Work
+from services.access.issuing import Issued, Issuing
+from services.access.ledger import adoptions, attempts, catalog, requests, schema
+from services.access.ledger.database import Ledger, Tx, open_ledger
+from services.access.records import AdopterState, Approval, Attempt, Decision, Request, Role, Subject, TargetRow
+from services.access.renewal import Renewal
+from services.access.requests import Desired, Requests
+from services.access.settings import Settings
+from services.access.vaults import Vaults
+from services.access.view import Step
+from services.common.errors import LedgerUnavailable, VaultUnavailable
+from services.common.vault.client import Vault
+from tests.fakes import attempt_checks as checks
+from tests.fakes.attempt_jobs import Job, Killed, Port, Stops
+from tests.fakes.attempt_vault import MAX_TTL_S, MOUNT, ROLE, TTL_S, AttemptVault
+
+OWNER = "spiffe://leasegate/watcher"
+CLIENT_TIMEOUT_S = 30.0
+BEGIN = 1_000_000.0
+REPLICAS = 2
+
+
+class SharedLedger(Ledger):
+    """The ledger as one replica has it. Replicas share the file, as none of the rules relies on there being one process."""
+
+    full = dead = inside = False
+
+    @contextmanager
+    def write(self) -> Iterator[Tx]:
+        """As the real one, unless the disk is full or the replica dead."""
+        if self.dead:
+            raise Killed
+        if self.full:
+            raise LedgerUnavailable("the ledger cannot be used: database or disk is full")
+        self.inside = True
+        try:
+            with super().write() as tx:
+                yield tx
+        finally:
+            self.inside = False
+
+
+class FakeVaults(Vaults):
+    """The one Vault, always logged in."""
+
+    def __init__(self, vault: AttemptVault) -> None:
+        """Of no sessions."""
+        self._vault, self.port = vault, Port(vault)
+
+    @contextmanager
+    def at(self, row: TargetRow) -> Iterator[Vault]:
+        """The Vault."""
+        yield cast(Vault, self.port)
+
+    def max_request_duration_s(self, row: TargetRow) -> float:
+        """Of the Vault in memory."""
+        return self._vault.most_s
+
+    def own_login(self, row: TargetRow) -> bool:
+        """Always."""
+        return True
+
+
+class Replica:
+    """One process of the access service."""
+
+    def __init__(self, world: World) -> None:
+        """Start it."""
+        self.ledger = SharedLedger(world.engine, lock=io.StringIO(), clock=world.clock)
+        self.ledger.listeners.append(world.committed)
+        vaults, settings = FakeVaults(world.vault), Settings(max_request_duration_s=world.vault.most_s)
+        self.settings, self.requests = settings, Requests(self.ledger, vaults)
+        self.issuing = Issuing(self.ledger, vaults, settings=settings)
+        renewal = Renewal(self.ledger, vaults, settings=settings, jitter=lambda: 0.5)
+        undoing = Undoing(self.ledger, vaults)
+        self.work = Work(self.ledger, vaults, issuing=self.issuing, renewal=renewal, undoing=undoing, jitter=lambda: 0.5)
+        self.jobs: dict[Job, str] = {}
+        with self.ledger.write() as tx:
+            attempts.abandon_readers(tx)
+
+    def kill(self) -> None:
+        """End it as by SIGKILL."""
+        self.ledger.dead = True
+        for job in list(self.jobs):
+            job.kill()
+        self.jobs.clear()
+
+    def begin(self, name: str, do: Any, *, key: str = "") -> Job:
+        """Begin a job; ``key`` is the attempt or request that a worker is at."""
+        job = Job(name, do)
+        self.jobs[job] = key
+        return job
+
+
+@dataclass(slots=True)
+class Watcher:
+    """A watcher's work on the request: idle, waiting for a claim, with a credential in hand, or acknowledging."""
+
+    job: Job | None = None
+    issued: Issued | None = None
+    number: int = 0
+    uid: str = ""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing in hand."""
+        return self.job is None and self.issued is None and not self.number
+
+
+@dataclass
+class Thing:
+    """The object in Kubernetes."""
+
+    uid: str
+    decisions: list[Decision] = field(default_factory=list)
+    deleted: bool = False
+
+
+class World:
+    """All of it. ``broken`` is the first invariant that was found broken."""
+
+    def __init__(self, template: Path, folder: Path, *, rising: bool = True, ttl_s: float | None = None, **vault: Any) -> None:
+        """A pending request.
+
+        Args:
+            template: A ledger as ``template`` makes it.
+            folder: For this world's.
+            rising: The rule of that name, which is the watcher's.
+            ttl_s: ``spec.ttl``.
+            vault: For AttemptVault.
+        """
+        self.now, self.rising, self.ttl_s = BEGIN, rising, ttl_s
+        self.vault = AttemptVault(self.clock, **vault)
+        file = folder / "ledger.db"
+        file.write_bytes(template.read_bytes())
+        self._owner = open_ledger(file, clock=self.clock)
+        self.engine = self._owner._engine
+        sa.event.listen(self.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+        self.engine.dispose()
+        self.broken, self.log = "", [""]
+        self.known: dict[str, Attempt] = {}
+        self.kept_until: dict[str, float] = {}
+        self.secrets: dict[str, int] = {}
+        self.unsecret = False
+        self.watchers = [Watcher(), Watcher()]
+        self.wanted: list[Any] = []
+        ids = itertools.count(1)
+        self._patches = [patch.object(naming, "new_attempt_id", lambda: f"{next(ids):020d}")]
+        for each in self._patches:
+            each.start()
+        self.replicas = [Replica(self) for _ in range(REPLICAS)]
+        crash.install(Stops(lambda: any(replica.ledger.inside for replica in self.replicas)))
+        self.things = [Thing("uid-1")]
+        self.tell()
+
+    def clock(self) -> float:
+        """The time."""
+        return self.now
+
+    def close(self) -> None:
+        """End everything."""
+        for replica in self.replicas:
+            replica.kill()
+        crash.install(crash.CrashPoints())
+        for each in self._patches:
+            each.stop()
+        self._owner.close()
+
+    @property
+    def thing(self) -> Thing:
+        """The object as it is now."""
+        return self.things[-1]
+
+    # What users and the watcher tell the access service; each in one go, as the model has it.
+
+    def tell(self) -> None:
+        """The watcher says what the object is."""
+        replica, thing = self.replicas[0], self.thing
+        with self._no_crash():
+            if thing.deleted:
+                replica.requests.end(self.desired(), owner=OWNER)
+            else:
+                replica.requests.ensure(self.desired(), owner=OWNER)
+
+    def desired(self) -> Desired:
+        """The object, for the access service."""
+        thing, request = self.thing, self.request(self.thing.uid)
+        return Desired(
+            uid=thing.uid,
+            cluster="-",
+            cluster_uid="c1",
+            namespace="demo",
+            name="cred",
+            generation=1,
+            role_namespace="demo",
+            role_name="psql-role",
+            subjects=(Subject("ServiceAccount", "", "demo-sa", "demo"),),
+            ttl_s=self.ttl_s,
+            requester="alice",
+            decisions=tuple(thing.decisions),
+            status_digest=request.digest if request else "",
+        )
+
+    def decide(self, kind: Approval) -> None:
+        """Somebody approves or denies."""
+        self.thing.decisions.append(Decision(kind, "carol", 1, "", "", self.now, "", "", False))
+        self.tell()
+
+    def delete(self) -> None:
+        """Somebody deletes the object."""
+        self.thing.deleted = True
+        self.tell()
+
+    def recreate(self) -> None:
+        """Somebody makes it anew."""
+        self.things.append(Thing(f"uid-{len(self.things) + 1}"))
+        self.tell()
+
+    # Watchers
+
+    def watch(self, number: int, replica: Replica) -> bool:
+        """A watcher takes its next step; answers whether there was one."""
+        watcher = self.watchers[number]
+        if watcher.job:
+            return self._heard(watcher)
+        if watcher.issued:
+            return self._write_secret(watcher)
+        if watcher.number:
+            self._acknowledge(watcher, replica)
+            return True
+        return self._look(watcher, replica)
+
+    def _look(self, watcher: Watcher, replica: Replica) -> bool:
+        uid = self.thing.uid
+        held = self.secrets.get(uid, 0)
+        with self._no_crash():
+            step, _ = replica.requests.show(uid, owner=OWNER).next_step(held)
+        watcher.uid = uid
+        if step is Step.REMOVE:
+            return self.secrets.pop(uid, None) is not None
+        if step is Step.CLAIM:
+            watcher.job = replica.begin("claim", lambda: replica.issuing.claim(uid, owner=OWNER, held=held))
+        if step is Step.ACKNOWLEDGE:
+            watcher.number = held
+        return step is not Step.NONE
+
+    def _heard(self, watcher: Watcher) -> bool:
+        job = watcher.job
+        if job is None or not (job.over or job.killed):
+            return False
+        watcher.job, watcher.number = None, 0
+        if isinstance(job.result, Issued):
+            watcher.issued = job.result
+        return True
+
+    def _write_secret(self, watcher: Watcher) -> bool:
+        issued, watcher.issued = watcher.issued, None
+        assert issued
+        number = issued.attempt.number
+        if watcher.uid == self.thing.uid and (not self.rising or self.secrets.get(watcher.uid, 0) <= number):
+            self.secrets[watcher.uid] = watcher.number = number
+        return True
+
+    def _acknowledge(self, watcher: Watcher, replica: Replica) -> None:
+        uid, number = watcher.uid, watcher.number
+
+        def do() -> None:
+            acknowledge(replica.ledger, uid, owner=OWNER, number=number, settings=replica.settings)
+
+        watcher.job = replica.begin("acknowledge", do)
+
+    def lose_watcher(self, number: int) -> None:
+        """A watcher is killed or gives up waiting; what it has begun goes on."""
+        self.watchers[number] = Watcher()
+
+    def remove_secret(self) -> None:
+        """Somebody deletes the Secret."""
+        self.secrets.pop(self.thing.uid, None)
+        self.unsecret = True
+
+    # Workers and adopters
+
+    def due(self, replica: Replica) -> list[str]:
+        """Attempts and requests that a worker of a replica could take."""
+        with self._owner.read() as tx:
+            queries = (
+                sa.select(schema.attempts.c.id).where(schema.attempts.c.work_at <= self.now).order_by(schema.attempts.c.id),
+                sa.select(schema.requests.c.uid).where(schema.requests.c.work_at <= self.now).order_by(schema.requests.c.uid),
+            )
+            found = [str(row[0]) for query in queries for row in tx.execute(query)]
+        return [key for key in found if key not in replica.jobs.values()]
+
+    def begin_work(self, replica: Replica, key: str) -> Job:
+        """A worker takes something."""
+
+        def expire() -> None:
+            with replica.ledger.write() as tx:
+                granting.expire(tx, key)
+
+        return replica.begin(f"work on {key}", expire if key.startswith("uid") else lambda: replica.work.do(key), key=key)
+
+    def hear_adopters(self) -> bool:
+        """The watcher hears which adopters are needed, and which no longer."""
+        before = self.wanted
+        with self._owner.read() as tx:
+            self.wanted = adoptions.wanted(tx)
+        return self.wanted != before
+
+    def make_adopters(self) -> bool:
+        """It has them made or removed, and says so; maybe late."""
+        wanted, self.wanted = self.wanted, []
+        for adopter in wanted:
+            if adopter.state is AdopterState.NEEDED:
+                self.vault.adopters[adopter.name] = adopter.finish
+            else:
+                self.vault.adopters.pop(adopter.name, None)
+            with self.replicas[0].ledger.write() as tx:
+                if adopter.state is AdopterState.UNNEEDED:
+                    adoptions.forget(tx, adopter.name, adopter.target)
+                elif known := adoptions.find(tx, adopter.name, adopter.target):
+                    adoptions.report(tx, known, error="")
+        return bool(wanted)
+
+    # Jobs, faults and time
+
+    def step(self, job: Job) -> None:
+        """A job goes one step on; a call to Vault that it waits for first."""
+        if job.call and not (job.call.done or job.lost):
+            self.vault.advance(job.call)
+        if not job.call or job.call.done or job.lost:
+            job.resume()
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Forget jobs that are over, and look at the invariants."""
+        for replica in self.replicas:
+            for job in [job for job in replica.jobs if job.over]:
+                del replica.jobs[job]
+        self.look()
+
+    def run(self, job: Job) -> None:
+        """A job goes on to its end."""
+        while not job.over:
+            self.step(job)
+
+    def jobs(self) -> list[Job]:
+        """All jobs."""
+        return [job for replica in self.replicas for job in replica.jobs]
+
+    def restart(self, number: int) -> None:
+        """A replica is killed, and started again without memory."""
+        self.replicas[number].kill()
+        self.replicas[number] = Replica(self)
+        self.look()
+
+    def passes(self, seconds: float, *, finish: bool = True) -> None:
+        """Time passes: callers give up, Vault ends what has lasted for too long, and TTLs end."""
+        self.now += seconds
+        for job in self.jobs():
+            if job.call and not job.lost and not job.call.done and self.now - job.call.begun_at >= CLIENT_TIMEOUT_S:
+                job.lose(VaultUnavailable("it did not answer within 30 s"))
+        for call in self.vault.orphans():
+            while not call.done and self.now - call.begun_at >= self.vault.most_s:
+                self.vault.advance(call) if finish else self.vault.break_off(call)
+        self.vault.expire()
+        self.look()
+
+    @contextmanager
+    def _no_crash(self) -> Iterator[None]:
+        full = self.replicas[0].ledger.full
+        self.replicas[0].ledger.full = False
+        yield
+        self.replicas[0].ledger.full = full
+
+    # Invariants
+
+    def request(self, uid: str) -> Request | None:
+        """A request as the ledger has it."""
+        with self._owner.read() as tx:
+            return requests.find(tx, uid)
+
+    def committed(self, _tx: Tx) -> None:
+        """A replica has committed."""
+        checks.committed(self)
+
+    def look(self) -> None:
+        """Look at what holds at every moment."""
+        checks.always(self)
+
+    def fail(self, what: str) -> None:
+        """Note what is broken, the first only."""
+        self.broken = self.broken or what
+
+
+def make_template(file: Path) -> None:
+    """A ledger with the one Vault and the one role."""
+    ledger = open_ledger(file, clock=lambda: BEGIN)
+    target = TargetRow(0, "-", "demo", "vault", "digest", "https://vault.test:8200", "https://vault.test:8200", "", b"", False, "", "")
+    role = Role(0, "-", "c1", "demo", "psql-role", 0, MOUNT, ROLE, "db", ("DROP ROLE;",), TTL_S, MAX_TTL_S, "r1", False)
+    with ledger.write() as tx:
+        catalog.put_role(tx, replace(role, target=catalog.put_target(tx, target).id))
+    with ledger._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    ledger.close()
