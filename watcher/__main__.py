@@ -29,7 +29,7 @@ from services.common.config import (
     option,
 )
 from services.common.rpc.channel import connect as connect_service
-from watcher import health
+from watcher import crash, health
 from watcher.api import HttpApi, KubeError, connect
 from watcher.figures import register
 from watcher.kinds import NAMESPACE
@@ -67,6 +67,10 @@ _SERVICE = re.compile(r"(\*|[a-z0-9-]{1,63})/([a-z0-9-]{1,63})=(.+)")
 def main(*, log_level: str, health_listen: HostPort, metrics_listen: HostPort | None, **given: Any) -> None:
     """Run until SIGTERM."""
     logs.configure(log_level, process="watcher")
+    try:
+        crash.install(crash.CrashPoints.from_environment())
+    except ValueError as err:
+        raise StartupRefused(str(err)) from err
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

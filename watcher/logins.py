@@ -18,12 +18,14 @@ from watcher.objects import Objects
 from watcher.outcome import Waiting
 from watcher.publish import raise_refused
 from watcher.resources import Cluster
-from watcher.targets import SecretContent, SecretLogin, ServiceAccountLogin, ServiceAddresses
+from watcher.targets import SecretContent, ServiceAccountLogin, ServiceAddresses
 
 TOKEN_S = 600
 """Lifetime of a token: the least that the API server permits."""
 RENEW_AT = 0.6
 """Part of its lifetime after which a token is made anew: what is left is enough to log in with."""
+
+NOTHING = SecretContent(type="", data={})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Logins:
         if isinstance(plan, ServiceAccountLogin):
             targets.set_token_login(target, plan, self._token(key.namespace, plan, fresh=fresh))
         else:
-            targets.set_secret_login(target, plan, self._vault_secret(binding, plan))
+            targets.set_secret_login(target, plan, targets.transformed(binding, self._contents(binding)) or NOTHING)
         return target
 
     def known_vault(self, status: Body) -> types_pb2.VaultTarget:
@@ -121,11 +123,6 @@ class Logins:
         if binding is None:
             raise Waiting(f"AppBinding {key} is not there: apply it", reason="AppBindingNotFound")
         return binding
-
-    def _vault_secret(self, binding: Body, plan: SecretLogin) -> SecretContent:
-        content = targets.transformed(binding, self._contents(binding))
-        assert content is not None, plan.secret  # noqa: S101 (the plan names a Secret, so there is content)
-        return content
 
     def _contents(self, binding: Body) -> Mapping[str, SecretContent]:
         namespace = key_of(binding).namespace

@@ -94,7 +94,7 @@ class Objects:
 
     def _finalizers(self, resource: Resource, obj: Body, *, on: bool) -> Body:
         others = [name for name in obj["metadata"].get("finalizers") or [] if name != FINALIZER]
-        meta = {"resourceVersion": version_of(obj), "uid": uid_of(obj), "finalizers": [*others, FINALIZER] if on else others}
+        meta = {"resourceVersion": version_of(obj), "finalizers": [*others, FINALIZER] if on else others}
         key = key_of(obj)
         return self._api.patch(resource, {"metadata": meta}, namespace=key.namespace, name=key.name)
 

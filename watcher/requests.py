@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 
 from leasegate.access.v1 import request_pb2, requester_service_pb2, watcher_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common.errors import AccessEnded, ApprovalDenied, ApprovalRequired, LeasegateError
+from watcher import crash
 from watcher.answers import Standing, standing
 from watcher.kinds import ACCESS_REQUEST, Body, Key, has_finalizer, is_deleting, key_of, uid_of
 from watcher.objects import Objects
@@ -75,7 +76,9 @@ class Requests:
             return DONE
         if is_deleting(obj):
             return self._end(obj)
-        return self._ensure(self._objects.hold(ACCESS_REQUEST, obj))
+        held = self._objects.hold(ACCESS_REQUEST, obj)
+        crash.point("finalizer.on")
+        return self._ensure(held)
 
     def vanished(self, obj: Body) -> None:
         """Note that an object is no longer there; its next reconcile ends its access, unless that was done while it was being deleted."""
@@ -149,15 +152,29 @@ class Requests:
     def _claim(self, obj: Body, *, held: int) -> None:
         self._publisher.check_writable(obj)
         reading = self._publisher.start_reading(obj) if self._is_due(obj) else None
-        request = requester_service_pb2.ClaimCredentialRequest(id=uid_of(obj), held_attempt=held)
-        credential = self._peers.holder.ClaimCredential(request).credential
-        self._publisher.write_secret(obj, credential)
-        self._reporter.issued(obj, self._acknowledge(obj, credential.attempt), attempt=credential.attempt, before=held)
+        try:
+            self._issue(obj, held=held)
+        except Exception:
+            if reading is not None:
+                wait([reading])  # lest it makes again what the next reconcile removes
+            raise
         self._finish(obj, reading)
+
+    def _issue(self, obj: Body, *, held: int) -> None:
+        request = requester_service_pb2.ClaimCredentialRequest(id=uid_of(obj), held_attempt=held)
+        crash.point("claim.asked")
+        credential = self._peers.holder.ClaimCredential(request).credential
+        crash.point("claim.answered")
+        self._publisher.write_secret(obj, credential)
+        crash.point("secret.written")
+        self._reporter.issued(obj, self._acknowledge(obj, credential.attempt), attempt=credential.attempt, before=held)
+        crash.point("status.written")
 
     def _acknowledge(self, obj: Body, attempt: int) -> Standing:
         request = requester_service_pb2.AcknowledgeCredentialRequest(id=uid_of(obj), attempt=attempt)
-        return standing(self._peers.holder.AcknowledgeCredential(request).request)
+        answer = self._peers.holder.AcknowledgeCredential(request)
+        crash.point("acknowledged")
+        return standing(answer.request)
 
     def _keep(self, obj: Body, now: Standing, *, held: int) -> None:
         """The Secret is as it should be: so are Role and RoleBinding, which anybody may have edited."""
@@ -177,7 +194,7 @@ class Requests:
 
     def _failed(self, obj: Body, err: LeasegateError, now: Standing | None) -> Outcome:
         if now is not None and isinstance(err, OVERTAKEN):
-            return Again(0.05)
+            return Again()
         if not self._patience.hides(uid_of(obj), err):
             self._reporter.failed(obj, now, reason="FailedToGetCredential" if now else reason_of(err), message=err.message)
         return after(err)
@@ -194,9 +211,11 @@ class Requests:
                     obj, None, reason=reason_of(err), message=f"{err.message} The object goes as soon as its end is noted."
                 )
             return Again(err.retry_after_s)
+        crash.point("end.answered")
         if uid not in self._cleared:
             self._publisher.remove(obj)
             self._cleared.add(uid)
+        crash.point("removed")
         waited_s = self._patience.lasted_s(uid, "end")
         if answer.open_attempts and waited_s < LET_GO_AFTER_S:
             return Again(min(max(0.02, waited_s / 2), 0.5, LET_GO_AFTER_S - waited_s))
@@ -205,6 +224,7 @@ class Requests:
             self._reporter.revoke_pending(obj, open_attempts=answer.open_attempts, why=why)
         self._released.add(uid)
         self._objects.let_go(ACCESS_REQUEST, obj)
+        crash.point("finalizer.off")
         self._cleared.discard(uid)
         self._patience.forget(uid)
         return DONE

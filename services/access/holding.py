@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.access import attempts as rules
 from services.access.issuing import check_approved, owned
-from services.access.ledger import attempts, catalog
+from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.database import Ledger
 from services.access.records import Attempt, State
 from services.access.renewal import Renewal, kept, renews_itself, rotation_at
@@ -47,4 +47,8 @@ class Holding:
                 if call.earlier(tx) is None:
                     call.keep(tx, uid)
         rotate_at = rotation_at(active, settings=self._settings)
-        return active, request.due or (rotate_at is not None and tx.now >= rotate_at)
+        anew = request.due or (rotate_at is not None and tx.now >= rotate_at)
+        if anew and not request.due:
+            with self._ledger.write() as tx:
+                requests.update(tx, request, due=True)  # so that a claim of its holder is not refused
+        return active, anew

@@ -12,6 +12,7 @@ from services.access import attempts as rules
 from services.access import crash, leases, lifetimes, tokens
 from services.access.ledger import attempts, catalog, quiesced, requests
 from services.access.ledger.database import Ledger, Tx
+from services.access.losses import Losses
 from services.access.records import Approval, Attempt, Request, Role, State, TargetRow
 from services.access.settings import Settings
 from services.access.tokens import Token, Tokens
@@ -78,8 +79,9 @@ class _Start:
 class Issuing:
     """Claims, and tokens made beforehand."""
 
-    def __init__(self, ledger: Ledger, vaults: Vaults, *, settings: Settings) -> None:
+    def __init__(self, ledger: Ledger, vaults: Vaults, *, settings: Settings, losses: Losses | None = None) -> None:
         self._ledger, self._vaults, self._settings = ledger, vaults, settings
+        self._losses = losses or Losses(ledger)
         self._tokens = Tokens()
 
     def prepare(self, attempt: Attempt) -> None:
@@ -120,6 +122,7 @@ class Issuing:
             ApprovalDenied: Denied.
             AccessEnded: Over.
             RoleNotReady: The role is not in the catalogue, or nothing may be issued there.
+            LedgerUnknown: The ledger is not the one that is known, or does not know the attempt that is held.
             Superseded: The caller needs none, or the attempt was ended meanwhile.
             LeasegateError: Vault or the ledger failed.
         """
@@ -138,6 +141,7 @@ class Issuing:
 
     def _begin(self, tx: Tx, uid: str, *, owner: str, held: int) -> _Start:
         request, role = self._claimable(tx, uid, owner=owner)
+        self._losses.check(request, held=held)
         plan = rules.plan(request, attempts.open_of(tx, uid), held=held, role=role, now=tx.now)
         if isinstance(plan, rules.Nothing):
             raise Superseded(plan.why, retry_after_s=1.0)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from services.access import crash, naming
 from services.access.attempts import ENDING
-from services.access.ledger import attempts
+from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.database import Ledger, Tx
 from services.access.records import Attempt, State
+from services.access.renewal import Renewal, kept, renews_itself
 from services.access.requests import Call
-from services.common.errors import LeaseNotFound
+from services.common.errors import LeaseNotFound, RoleNotReady
 from services.common.logs import bounded, logger
 
 _LOG = logger(__name__)
@@ -18,13 +19,29 @@ OPEN = (State.ISSUED, State.ACTIVE, State.OLD, State.SUPERSEDED, State.END, Stat
 class Operating:
     """Lists and ends leases."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, renewal: Renewal) -> None:
+        self._ledger, self._renewal = ledger, renewal
 
     def leases(self, states: tuple[State, ...], *, after: tuple[float, str] | None, limit: int) -> list[Attempt]:
         """Leases in these states, newest first."""
         with self._ledger.read() as tx:
             return attempts.page(tx, *states, after=after, limit=limit)
+
+    def renew(self, handle: str) -> Attempt:
+        """Prolong one lease now.
+
+        Raises:
+            LeaseNotFound: No open lease has this handle.
+            RoleNotReady: It is not in use, or not what would be granted now, or cannot be prolonged.
+            LeasegateError: Vault failed.
+        """
+        with self._ledger.read() as tx:
+            found = _by_handle(tx, handle)
+            request = requests.find(tx, found.request)
+            role = catalog.role_of(tx, request) if request else None
+        if request is None or found.state is not State.ACTIVE or not kept(found, request=request, role=role) or not renews_itself(found):
+            raise RoleNotReady("the lease is not prolonged: it is not in use, not what would be granted now, or at its longest life")
+        return self._renewal.renew(found, request)
 
     def revoke(self, call: Call, handle: str, *, reason: str) -> Attempt:
         """End one lease for good; its request, if it is still approved, gets a new credential.

@@ -11,6 +11,7 @@ from services.access import approval, crash, granting, naming
 from services.access.issuing import owned
 from services.access.ledger import answers, attempts, catalog, quiesced, requests
 from services.access.ledger.database import Ledger, Tx
+from services.access.losses import Losses
 from services.access.records import Approval, Attempt, Decision, Origin, Request, Role, Subject
 from services.access.vaults import Vaults
 from services.access.view import View
@@ -57,11 +58,16 @@ class Call:
 class Requests:
     """The requests of the ledger, for callers."""
 
-    def __init__(self, ledger: Ledger, vaults: Vaults) -> None:
-        self._ledger, self._vaults = ledger, vaults
+    def __init__(self, ledger: Ledger, vaults: Vaults, *, losses: Losses | None = None) -> None:
+        self._ledger, self._vaults, self._losses = ledger, vaults, losses or Losses(ledger)
 
-    def ensure(self, desired: Desired, *, owner: str) -> View:
+    def ensure(self, desired: Desired, *, owner: str, held: int = 0) -> View:
         """Take the desired state of a request of Kubernetes; the same again, or an older generation, writes nothing.
+
+        Args:
+            desired: The request.
+            owner: Who ensures it.
+            held: Number of the attempt that its Secret holds; 0 for none.
 
         Raises:
             CallerNotAllowed: Somebody else ensured it before.
@@ -72,13 +78,16 @@ class Requests:
                 raise CallerNotAllowed("that request belongs to another caller", service="WatcherService")
             view = self._view(tx, known) if known else None
         if view and not _brings_news(desired, view):
-            return view
+            return self._held(view, held)
         with self._ledger.write() as tx:
             request = self._take(tx, desired, owner=owner)
             role = catalog.role_of(tx, request)
             view = self._view(tx, granting.reassess(tx, request, role))
         crash.point("ensure.committed")
-        return view
+        return self._held(view, held)
+
+    def _held(self, view: View, held: int) -> View:
+        return replace(view, unknown=held if self._losses.noted(view.request, held=held) else 0)
 
     def _take(self, tx: Tx, desired: Desired, *, owner: str) -> Request:
         request = requests.find(tx, desired.uid)
@@ -187,6 +196,7 @@ class Requests:
             quiesced=role is not None and not request.ended and quiesced.covers(tx, role),
             own_login=role is None or self._vaults.own_login(catalog.target(tx, role.target)),
             now=tx.now,
+            known_ledger=self._losses.known_id,
         )
 
 

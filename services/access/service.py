@@ -23,10 +23,12 @@ from services.access.catalog import Catalog
 from services.access.deciding import Deciding
 from services.access.ending import Work
 from services.access.feed import Feed
+from services.access.finder import Finder
 from services.access.holding import Holding
 from services.access.issuing import Issuing
 from services.access.ledger import answers, attempts
 from services.access.ledger.database import Clock, Ledger, open_ledger
+from services.access.losses import Losses
 from services.access.operating import Operating
 from services.access.queue import Queue
 from services.access.quiesce import Quiescing
@@ -96,19 +98,22 @@ def _working(
     polls = LongPolls(LONG_POLLS)
     feed = Feed(ledger, polls)
     vaults.on_missing = lambda row: feed.login_missing(row.id)
-    catalog, requests = Catalog(ledger, vaults, feed), Requests(ledger, vaults)
-    issuing = Issuing(ledger, vaults, settings=settings)
+    losses = Losses(ledger)
+    catalog, requests = Catalog(ledger, vaults, feed), Requests(ledger, vaults, losses=losses)
+    issuing = Issuing(ledger, vaults, settings=settings, losses=losses)
     renewal = Renewal(ledger, vaults, settings=settings, jitter=random.random)
     work = Work(ledger, vaults, issuing=issuing, renewal=renewal, undoing=Undoing(ledger, vaults), jitter=random.random)
     _recover(ledger)
     catalog.configure(configured)
+    finder = Finder(ledger, vaults)
     queue = Queue(ledger, work, workers=settings.workers)
     queue.start()
     requester = RequesterServicer(
         requests, issuing, Holding(ledger, renewal, settings=settings), ledger=ledger, feed=feed, settings=settings
     )
-    watcher = WatcherServicer(requests, catalog, Quiescing(ledger), feed=feed, vaults=vaults, ledger_id=ledger.id)
-    approver, operator = ApproverServicer(requests, Deciding(ledger, requests)), OperatorServicer(Operating(ledger))
+    watcher = WatcherServicer(requests, catalog, Quiescing(ledger), feed=feed, vaults=vaults, losses=losses)
+    approver = ApproverServicer(requests, Deciding(ledger, requests))
+    operator = OperatorServicer(Operating(ledger, renewal), finder, losses)
     try:
         yield Access(
             services=_services(requester, watcher, approver, operator),

@@ -24,6 +24,8 @@ SCOPE = Scope(
     f"POST auth/token/create/{TOKEN_ROLE}",
     "POST auth/token/revoke-accessor",
     "POST auth/token/lookup-accessor",
+    "LIST sys/leases/lookup/<mount>/creds",
+    "LIST sys/leases/lookup/<mount>/creds/*",
 )
 """All that this process ever asks of Vault."""
 

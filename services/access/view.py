@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from services.access import attempts as rules
+from services.access.losses import WHAT_TO_DO
 from services.access.records import Approval, Attempt, Decision, Origin, Request, Role, State
 
 _LIVE = (State.ISSUED, State.ACTIVE, State.SUPERSEDED, State.OLD)
 _ENDING = (State.END, State.UNDOING)
+_LOOK_AGAIN_S = 30.0
 
 
 class Access(Enum):
@@ -54,6 +56,8 @@ class View:
         quiesced: Whether nothing is issued there now.
         own_login: Whether the service has a login of its own at that Vault; True where the Vault is not known yet.
         now: The moment.
+        known_ledger: Id of another ledger that is known, for which nothing is issued; empty if none.
+        unknown: Number of an attempt that the Secret holds and the ledger does not know; 0 if none.
     """
 
     request: Request
@@ -63,6 +67,8 @@ class View:
     quiesced: bool
     own_login: bool
     now: float
+    known_ledger: str = ""
+    unknown: int = 0
 
     @property
     def active(self) -> Attempt | None:
@@ -106,6 +112,8 @@ class View:
         current = rules.pending(self.attempts)
         if current and held == current.number and rules.takes(request, current, now=self.now):
             return Step.ACKNOWLEDGE, None
+        if self.known_ledger or self.unknown:  # what the Secret holds may be alive in Vault: it is neither replaced nor removed
+            return Step.NONE, _LOOK_AGAIN_S
         if issuable and (current or rules.due(request, self.attempts, held=held, role=self.role, now=self.now)):
             pause = (request.retry_at or 0.0) - self.now
             return (Step.NONE, pause) if pause > 0 else (Step.CLAIM, None)
@@ -114,8 +122,9 @@ class View:
         return Step.NONE, None
 
     def conditions(self) -> list[Condition]:
-        """What the owner should know."""
-        found = [self._available(), self._revoke_pending(), *self._approval(), *self._role()]
+        """What the owner should know. A login that is being dropped is worth a word only if that does not go at once."""
+        slow = any(attempt.state is State.UNDOING or attempt.error for attempt in self._ending())
+        found = [self._available(), self.revoke_pending() if slow else None, self._ledger(), *self._approval(), *self._role()]
         return [condition for condition in found if condition]
 
     def _available(self) -> Condition | None:
@@ -128,12 +137,24 @@ class View:
             return Condition("Available", True, "SuccessfullyIssuedCredential", "The requested credentials successfully issued.")
         return Condition("Available", False, "IssuingCredential", "The credential is being issued.")
 
-    def _revoke_pending(self) -> Condition | None:
-        stuck = [attempt for attempt in self.attempts if attempt.state in _ENDING]
+    def _ending(self) -> list[Attempt]:
+        return [attempt for attempt in self.attempts if attempt.state in _ENDING]
+
+    def revoke_pending(self) -> Condition | None:
+        """Why logins are not gone yet that should be; None if there are none."""
+        stuck = self._ending()
         if not stuck:
             return None
         error = next((attempt.error for attempt in stuck if attempt.error), "it is being dropped")
         return Condition("RevokePending", True, "LoginNotDroppedYet", f"{len(stuck)} login(s) not known to be gone: {error}")
+
+    def _ledger(self) -> Condition | None:
+        if self.request.ended or not (self.known_ledger or self.unknown):
+            return None
+        what = "The ledger is not the one that is known"
+        if not self.known_ledger:
+            what = f"The ledger does not know attempt {self.unknown}, which the Secret holds (delete the Secret if that is an error)"
+        return Condition("LedgerUnknown", True, "LedgerLost" if self.known_ledger else "AttemptUnknown", f"{what}: {WHAT_TO_DO}.")
 
     def _approval(self) -> Iterable[Condition | None]:
         request = self.request

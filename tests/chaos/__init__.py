@@ -1,1 +1,1 @@
-"""Seeded chaos: the access service and the watcher die at every named point while Vault, PostgreSQL and the ledger fail; nothing may be lost."""
+"""Seeded chaos: access service and watcher die at every named point while Vault, PostgreSQL and the disk fail; nothing may be lost."""

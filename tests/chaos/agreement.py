@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 from tests.chaos.wanted import Wanted
 from tests.integration.access_world import World
-from tests.servers import Servers
 
 _OPEN = "SELECT request, number, state, login, lease_id, work_at, id, error, tries FROM attempts WHERE state NOT IN ('closed')"
+
+
+AskVault = Callable[[str, str], tuple[int, dict[str, Any]]]
+"""Method and path, as root; answers HTTP status and body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +46,20 @@ def open_attempts(ledger: Path) -> list[Row]:
 class Eyes:
     """The superuser's view of PostgreSQL and Vault; one connection, made anew when it was cut. For one thread at a time."""
 
-    def __init__(self, made: World) -> None:
-        self._world = made
+    def __init__(self, *, vault: AskVault, postgres_url: str, mount: str) -> None:
+        self._vault, self._url, self._mount = vault, postgres_url, mount
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
 
-    @property
-    def servers(self) -> Servers:
-        return self._world.servers
+    @classmethod
+    def of(cls, made: World) -> Eyes:
+        """Those of the quick path."""
+        return cls(vault=made.servers.vault, postgres_url=made.servers.postgres_url, mount=made.mount)
 
     def psql(self, sql: str) -> list[tuple[object, ...]]:
         """Run SQL as the superuser."""
         for again in (True, False):
             if self._connection is None or self._connection.closed:
-                self._connection = psycopg.connect(self.servers.postgres_url, autocommit=True)
+                self._connection = psycopg.connect(self._url, autocommit=True)
             try:
                 done = self._connection.execute(sql.encode())
                 return done.fetchall() if done.description else []
@@ -75,21 +80,22 @@ class Eyes:
 
     def cut_postgres(self) -> None:
         """End all of Vault's sessions in PostgreSQL, in the midst of whatever they do."""
-        self.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+        others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        self.psql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")  # noqa: S608
 
     def leases(self) -> set[str]:
         """Every lease of the mount that Vault holds."""
-        base = f"sys/leases/lookup/{self._world.mount}/creds/"
-        status, body = self.servers.vault("LIST", base)
+        base = f"sys/leases/lookup/{self._mount}/creds/"
+        status, body = self._vault("LIST", base)
         found: set[str] = set()
         for folder in body["data"]["keys"] if status == 200 else []:
-            status, inner = self.servers.vault("LIST", base + folder)
-            found |= {f"{self._world.mount}/creds/{folder}{key}" for key in inner["data"]["keys"]} if status == 200 else set()
+            status, inner = self._vault("LIST", base + folder)
+            found |= {f"{self._mount}/creds/{folder}{key}" for key in inner["data"]["keys"]} if status == 200 else set()
         return found
 
     def adopters(self) -> list[str]:
         """The adopter roles that are left in Vault."""
-        status, body = self.servers.vault("LIST", f"{self._world.mount}/roles")
+        status, body = self._vault("LIST", f"{self._mount}/roles")
         return [name for name in (body["data"]["keys"] if status == 200 else []) if name.startswith("leasegate-adopter.")]
 
     def close(self) -> None:
@@ -117,7 +123,8 @@ def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: W
     active = {row.request: row for row in rows if row.state == "active"}
     broken = [f"{row.request}: attempt {row.number} is {row.state}" for row in rows if row.state not in ("active", "new", "token")]
     broken += [f"PostgreSQL has {login}, which no active attempt owns" for login in logins.keys() - {row.login for row in active.values()}]
-    broken += [f"Vault has lost the lease of attempt {row.number} of {row.request}" for row in active.values() if row.lease_id not in leases]
+    lost = [row for row in active.values() if row.lease_id not in leases]
+    broken += [f"Vault has lost the lease of attempt {row.number} of {row.request}" for row in lost]
     for each in wanted:
         row = active.get(each.uid)
         if each.ended or not each.approved:
@@ -127,5 +134,3 @@ def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: W
         elif not made.can_log_in(each.credential):
             broken.append(f"{each.uid}: the credential of attempt {row.number} does not work")
     return broken, leases - {row.lease_id for row in active.values()}
-
-

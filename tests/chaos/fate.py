@@ -21,21 +21,27 @@ class Crashed(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where a life ends: the ``count``-th pass of the point ``name`` (any of the service's if empty), at the latest after ``most`` passes."""
+    """Where a life ends: the ``count``-th pass of any of ``names``, at the latest after ``most`` passes of the service's points."""
 
-    name: str
+    names: frozenset[str]
     count: int
     most: int
 
     @classmethod
     def draw(cls, rng: random.Random) -> Plan:
-        """A plan by chance: most lives end at a point chosen by name, so that rare ones are met."""
-        most, chance = rng.randint(8, 25), rng.random()
-        if chance < 0.7:
-            return cls(rng.choice(crash.POINTS), rng.choice((1, 1, 2, 3)), most)
-        if chance < 0.85:
-            return cls(rng.choice(LEDGER_POINTS), rng.randint(1, 60), most)
-        return cls("", rng.randint(1, most), most)
+        """A plan by chance: most lives end at one of a few points, so that rare ones are met, the others at any."""
+        chance = rng.random()
+        if chance < 0.75:
+            names = rng.sample(crash.POINTS, rng.choice((1, 2, 4, 7)))
+            return cls(frozenset(names), rng.choice((1, 1, 1, 2, 3)), rng.randint(30, 60))
+        if chance < 0.88:
+            return cls(frozenset({rng.choice(LEDGER_POINTS)}), rng.randint(1, 60), rng.randint(10, 30))
+        most = rng.randint(10, 30)
+        return cls(frozenset(crash.POINTS), rng.randint(1, most), most)
+
+    def meets(self, *prefixes: str) -> bool:
+        """Whether a point with such a name is among few."""
+        return len(self.names) < 10 and any(name.startswith(prefixes) for name in self.names)
 
 
 class Fate:
@@ -43,7 +49,7 @@ class Fate:
 
     def __init__(self, plan: Plan | None) -> None:
         """``None`` plans no death."""
-        self._plan = plan
+        self.plan = self._plan = plan
         self._lock = threading.Lock()
         self._passes: Counter[str] = Counter()
         self.dead = threading.Event()
@@ -60,9 +66,9 @@ class Fate:
             if self._plan is None:
                 return
             self._passes[name] += 1
+            met = sum(self._passes[each] for each in self._plan.names)
             own = self._passes.total() - sum(self._passes[each] for each in LEDGER_POINTS)
-            counted = self._passes[name] if self._plan.name == name else 0 if self._plan.name or name in LEDGER_POINTS else own
-            if counted == self._plan.count or own >= self._plan.most:
+            if (name in self._plan.names and met == self._plan.count) or own >= self._plan.most:
                 self.at = name
                 self.dead.set()
         self.check()

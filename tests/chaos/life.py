@@ -56,9 +56,7 @@ class Life:
     def as_(self, san: str) -> Callers:
         """The stubs of one caller."""
         stubs = {name.rpartition(".")[2]: self._stub(san, handlers) for name, handlers in self._caught.handlers.items()}
-        return Callers(
-            stubs["WatcherService"], stubs["RequesterService"], stubs["ApproverService"], stubs["OperatorService"]
-        )
+        return Callers(stubs["WatcherService"], stubs["RequesterService"], stubs["ApproverService"], stubs["OperatorService"])
 
     def _stub(self, san: str, handlers: dict[str, Any]) -> Any:
         return SimpleNamespace(**{name: self._call(san, handler.unary_unary) for name, handler in handlers.items()})
@@ -137,7 +135,7 @@ class _Lent:
         return
 
 
-def _unless_crashed(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+def _unless_crashed(hook: Callable[[Any], object]) -> Callable[[Any], object]:
     return lambda args: None if args.exc_type is Crashed else hook(args)
 
 

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psycopg
 from google.protobuf.duration_pb2 import Duration
@@ -67,7 +66,7 @@ class Run:
         self._weather = Weather(random.Random(seed + 1))
         self._clock = LeapingClock()
         self._lives = Lives(made, self._weather, self._clock)
-        self._eyes = Eyes(made)
+        self._eyes = Eyes.of(made)
         self._wanted: list[Wanted] = []
         self._digest = 0
         self.tally = Tally()
@@ -97,6 +96,7 @@ class Run:
         leaps = self._rng.random() < 0.5
         with self._lives.life(fate) as life:
             self._enter(life)
+            self._leap_at_first(fate)
             self._weather.bad = bad
             threads = [threading.Thread(target=_until_dead, args=(self._caller(life, random.Random(s)), fate)) for s in seeds]
             threads.append(threading.Thread(target=_until_dead, args=(self._reader(life), fate)))
@@ -128,8 +128,22 @@ class Run:
                 if time.monotonic() > end:
                     life.fate.die("at any moment")
                 if leaps and self._rng.random() < 0.3:
-                    self._leap(self._rng.choice((2.5, 2.5, 2.5, 70, 70, 2400, 2400, DAY_S)))
+                    self._leap(self._rng.choice((2.5, 2.5, 2.5, 70, 2400, 2400, self._rng.uniform(3600, DAY_S))))
                     life.nudge()
+
+    def _leap_at_first(self, fate: Fate) -> None:
+        """Let time pass before a life begins: always where something that takes time is to be met."""
+        if fate.plan and fate.plan.meets("rotate"):
+            self._leap_when_still(self._rng.uniform(3600, DAY_S))
+        elif fate.plan and fate.plan.meets("renew"):
+            self._leap_when_still(2400)
+        elif self._rng.random() < 0.4:
+            self._leap_when_still(self._rng.choice((2.5, 2.5, 2.5, 2.5, 70, 2400)))
+
+    def _leap_when_still(self, seconds: float) -> None:
+        end = time.monotonic() + 0.5
+        while not self._leap(seconds) and time.monotonic() < end:
+            time.sleep(0.02)
 
     def _leap(self, seconds: float) -> bool:
         if not (self._weather.still() and self._eyes.idle()):
@@ -181,7 +195,8 @@ class Run:
         for lease in calls.ListLeases(operator.ListLeasesRequest()).leases:
             if lease.request == each.uid:
                 each.shaken = True
-                calls.RevokeLease(operator.RevokeLeaseRequest(request_id=f"{lease.handle}-{time.monotonic()}", handle=lease.handle, reason="chaos"))
+                message = operator.RevokeLeaseRequest(request_id=f"{lease.handle}-{time.monotonic()}", handle=lease.handle, reason="chaos")
+                calls.RevokeLease(message)
                 return
 
     def _revoked_in_vault(self, each: Wanted) -> None:
@@ -199,7 +214,7 @@ class Run:
 
     def _eyes_cut(self) -> None:
         self.tally.faults["PostgreSQL cut"] += 1
-        eyes = Eyes(self._world)
+        eyes = Eyes.of(self._world)
         with suppress(psycopg.OperationalError):  # another cut hit this very connection
             eyes.cut_postgres()
         eyes.close()
@@ -219,7 +234,8 @@ class Run:
     def _adopter(self, calls: object, change: watcher.Change) -> None:
         if change.HasField("adopter_needed"):
             need = change.adopter_needed
-            definition = adopter_definition(db_name=need.db_name, revocation_statements=tuple(need.revocation_statements), finish=need.finish)
+            statements = tuple(need.revocation_statements)
+            definition = adopter_definition(db_name=need.db_name, revocation_statements=statements, finish=need.finish)
             self._world.servers.must("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
             calls.ReportAdopter(watcher.ReportAdopterRequest(name=need.name, target=need.target, mount=need.mount))  # type: ignore[attr-defined]
         elif change.HasField("adopter_unneeded"):
@@ -308,9 +324,3 @@ def prepare(made: World) -> None:
     """The roles of the runs, in Vault."""
     made.write_role(ROLE)
     made.write_role(SLOW_ROLE, create=[*CREATE, "SELECT pg_sleep(0.03);"])
-
-
-def ledger_of(made: World, folder: Path) -> World:
-    """The same world with another ledger."""
-    made.folder = folder
-    return made

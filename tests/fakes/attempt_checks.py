@@ -24,7 +24,7 @@ _LONGEST_S = 6 * 3600.0
 
 def committed(world: World) -> None:
     """What each commit has to be like."""
-    found, asked = _ledger(world)
+    found, asked = _read(world)
     for attempt in found.values():
         former = world.known.get(attempt.id)
         if former is None or former.state is not attempt.state:
@@ -33,7 +33,7 @@ def committed(world: World) -> None:
         active = [a for a in found.values() if a.request == uid and a.state is State.ACTIVE]
         if len(active) > 1:
             world.fail(f"I4: two attempts of {uid} are active")
-    world.known = found
+    world.known, world.asked = found, asked
 
 
 def _moved(world: World, former: Attempt | None, attempt: Attempt, request: Request) -> None:
@@ -139,6 +139,10 @@ def quiet(world: World) -> None:
 
 
 def _ledger(world: World) -> tuple[dict[str, Attempt], dict[str, Request]]:
+    return world.known, world.asked
+
+
+def _read(world: World) -> tuple[dict[str, Attempt], dict[str, Request]]:
     with world.engine.connect() as connection:
         found = [Attempt(**row._mapping) for row in connection.execute(sa.select(schema.attempts).order_by(schema.attempts.c.id))]
         asked = [Request(**row._mapping) for row in connection.execute(sa.select(schema.requests))]

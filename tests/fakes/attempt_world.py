@@ -22,7 +22,7 @@ from services.access.acknowledging import acknowledge
 from services.access.adoption import Undoing
 from services.access.ending import Work
 from services.access.issuing import Issued, Issuing
-from services.access.ledger import adoptions, attempts, catalog, requests, schema
+from services.access.ledger import adoptions, attempts, catalog
 from services.access.ledger.database import Ledger, Tx, open_ledger
 from services.access.records import AdopterState, Approval, Attempt, Decision, Request, Role, Subject, TargetRow
 from services.access.renewal import Renewal
@@ -161,6 +161,7 @@ class World:
         self.engine.dispose()
         self.broken, self.log = "", [""]
         self.known: dict[str, Attempt] = {}
+        self.asked: dict[str, Request] = {}
         self.kept_until: dict[str, float] = {}
         self.secrets: dict[str, int] = {}
         self.unsecret = False
@@ -198,7 +199,7 @@ class World:
     def tell(self) -> None:
         """The watcher says what the object is."""
         replica, thing = self.replicas[0], self.thing
-        with self._no_crash():
+        with self._room():
             if thing.deleted:
                 replica.requests.end(self.desired(), owner=OWNER)
             else:
@@ -206,7 +207,7 @@ class World:
 
     def desired(self) -> Desired:
         """The object, for the access service."""
-        thing, request = self.thing, self.request(self.thing.uid)
+        thing, request = self.thing, self.asked.get(self.thing.uid)
         return Desired(
             uid=thing.uid,
             cluster="-",
@@ -255,7 +256,7 @@ class World:
     def _look(self, watcher: Watcher, replica: Replica) -> bool:
         uid = self.thing.uid
         held = self.secrets.get(uid, 0)
-        with self._no_crash():
+        with self._room():
             step, _ = replica.requests.show(uid, owner=OWNER).next_step(held)
         watcher.uid = uid
         if step is Step.REMOVE:
@@ -304,13 +305,9 @@ class World:
 
     def due(self, replica: Replica) -> list[str]:
         """Attempts and requests that a worker of a replica could take."""
-        with self._owner.read() as tx:
-            queries = (
-                sa.select(schema.attempts.c.id).where(schema.attempts.c.work_at <= self.now).order_by(schema.attempts.c.id),
-                sa.select(schema.requests.c.uid).where(schema.requests.c.work_at <= self.now).order_by(schema.requests.c.uid),
-            )
-            found = [str(row[0]) for query in queries for row in tx.execute(query)]
-        return [key for key in found if key not in replica.jobs.values()]
+        times = {attempt.id: attempt.work_at for attempt in self.known.values()} | {uid: each.work_at for uid, each in self.asked.items()}
+        busy = set(replica.jobs.values())
+        return [key for key, at in sorted(times.items()) if at is not None and at <= self.now and key not in busy]
 
     def begin_work(self, replica: Replica, key: str) -> Job:
         """A worker takes something."""
@@ -336,7 +333,7 @@ class World:
                 self.vault.adopters[adopter.name] = adopter.finish
             else:
                 self.vault.adopters.pop(adopter.name, None)
-            with self.replicas[0].ledger.write() as tx:
+            with self._room(), self.replicas[0].ledger.write() as tx:
                 if adopter.state is AdopterState.UNNEEDED:
                     adoptions.forget(tx, adopter.name, adopter.target)
                 elif known := adoptions.find(tx, adopter.name, adopter.target):
@@ -388,18 +385,15 @@ class World:
         self.look()
 
     @contextmanager
-    def _no_crash(self) -> Iterator[None]:
+    def _room(self) -> Iterator[None]:
         full = self.replicas[0].ledger.full
         self.replicas[0].ledger.full = False
-        yield
-        self.replicas[0].ledger.full = full
+        try:
+            yield
+        finally:
+            self.replicas[0].ledger.full = full
 
     # Invariants
-
-    def request(self, uid: str) -> Request | None:
-        """A request as the ledger has it."""
-        with self._owner.read() as tx:
-            return requests.find(tx, uid)
 
     def committed(self, _tx: Tx) -> None:
         """A replica has committed."""

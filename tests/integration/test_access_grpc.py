@@ -14,6 +14,8 @@ from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2
 from leasegate.access.v1 import approver_service_pb2 as approver
 from leasegate.access.v1 import operator_service_pb2 as operator
 from leasegate.access.v1 import requester_service_pb2 as requester
+from leasegate.access.v1 import watcher_service_pb2 as watcher
+from leasegate.types.v1 import types_pb2
 from services.common import errors
 from tests.eventually import eventually
 from tests.integration.access_world import ALICE, BOB, CAROL, OPERATOR, WATCHER, Callee, World, approve, ask, deny, in_process, world
@@ -214,6 +216,33 @@ def test_the_holder_renews(made: World, callee: Callee) -> None:
     gone(made, credential)
     with pytest.raises(errors.AccessEnded):
         calls.RenewLease(requester.RenewLeaseRequest(request_id="r2", id=uid))
+
+
+def test_the_holder_is_told_to_claim_anew_near_the_longest_life(made: World, callee: Callee) -> None:
+    """For a role that an operator has put into the catalogue over gRPC, outside Kubernetes."""
+    made.write_role("brief", ttl="3s", max_ttl="8s")
+    snapshot = made.snapshot(ttl_s=3, max_ttl_s=8)
+    snapshot.object.CopyFrom(types_pb2.ObjectRef(name="brief"))
+    snapshot.vault_role = "brief"
+    snapshot.target.CopyFrom(types_pb2.TargetRef(name="prod", digest="a" * 16, address=made.servers.vault_addr))
+    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
+    calls = callee.as_(ALICE).requester
+    uid = calls.CreateRequest(requester.CreateRequestRequest(request_id="brief", target="prod", role="brief")).request.id
+    approve(callee, uid)
+    first = claim(callee, uid)
+    acknowledge(callee, uid, first.attempt)
+
+    def anew() -> bool:
+        return calls.RenewLease(requester.RenewLeaseRequest(request_id=secrets.token_hex(4), id=uid)).claim_anew
+
+    eventually(anew, every_s=0.5)
+    assert made.can_log_in(first)
+    second = claim(callee, uid, held=first.attempt)
+    acknowledge(callee, uid, second.attempt)
+    gone(made, first)
+    assert made.can_log_in(second)
+    gone(made, second)  # its holder stops renewing
+    release(callee, uid)
 
 
 def test_what_nobody_acknowledged_ends_with_the_next_acknowledge(made: World, callee: Callee) -> None:

@@ -93,7 +93,7 @@ class AccessMachine(RuleBasedStateMachine):
         self.held()
 
     @precondition(lambda self: not self.w.thing.deleted)
-    @rule(number=some)
+    @rule(number=st.integers(0, 3))
     def deny_or_delete(self, number: int) -> None:
         if number == 0:
             self.w.decide(Approval.DENIED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from services.access import attempts as rules
 from services.access import naming
 from services.access.ledger.database import Tx
+from services.access.ledger.prepared import Query, Statement, given
 from services.access.ledger.schema import attempts, row_of
 from services.access.records import Attempt, Lane, Request, Role, State
 
@@ -21,18 +23,25 @@ READER_GRACE_S = 3.0
 
 _table = attempts.c
 _OPEN = tuple(state for state in State if state is not State.CLOSED)
+_GET = Query(sa.select(attempts).where(_table.id == given(_table.id)), Attempt)
+_OPEN_OF = Query(
+    sa.select(attempts).where(_table.request == given(_table.request), _table.state != State.CLOSED).order_by(_table.number), Attempt
+)
+_BEGIN = Statement(attempts.insert().values({column.name: given(column) for column in attempts.columns}))
 _WITH_LOGIN = tuple(state for state in _OPEN if state not in (State.NEW, State.TOKEN, State.END_TOKEN))
 
 
 def get(tx: Tx, attempt_id: str) -> Attempt:
     """One attempt, which must be there."""
-    return Attempt(**tx.execute(sa.select(attempts).where(_table.id == attempt_id)).one()._mapping)
+    found = _GET.first(tx, id_=attempt_id)
+    if found is None:
+        raise LookupError(f"the ledger has no attempt {attempt_id}")
+    return found
 
 
 def open_of(tx: Tx, uid: str) -> list[Attempt]:
     """The attempts of a request that are not closed, oldest first."""
-    found = tx.execute(sa.select(attempts).where(_table.request == uid, _table.state != State.CLOSED).order_by(_table.number))
-    return [Attempt(**row._mapping) for row in found]
+    return _OPEN_OF.all(tx, request_=uid)
 
 
 def open_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Attempt]]:
@@ -72,7 +81,7 @@ def begin(tx: Tx, *, request: Request, role: Role, number: int, work_at: float |
         begun_at=tx.now,
         work_at=work_at,
     )
-    tx.execute(attempts.insert().values(**row_of(attempts, made)))
+    _BEGIN.run(tx, **{f"{name}_": value for name, value in row_of(attempts, made).items()})
     tx.wake(work_at)
     return made
 
@@ -259,5 +268,14 @@ def _move(tx: Tx, attempt_id: str, *states: State, to: State, where: Sequence[sa
 
 
 def _update(tx: Tx, attempt_id: str, states: Sequence[State], where: Sequence[sa.ColumnElement[bool]], columns: dict[str, Any]) -> bool:
-    done = tx.execute(attempts.update().where(_table.id == attempt_id, _table.state.in_(states), *where).values(**columns))
-    return done.rowcount == 1
+    if where or any(isinstance(value, sa.ClauseElement) for value in columns.values()):
+        done = tx.execute(attempts.update().where(_table.id == attempt_id, _table.state.in_(states), *where).values(**columns))
+        return done.rowcount == 1
+    return _changing(tuple(states), *columns).run(tx, id_=attempt_id, **{f"{name}_": value for name, value in columns.items()}) == 1
+
+
+@cache
+def _changing(states: tuple[State, ...], *names: str) -> Statement:
+    """The statement that changes these columns of one attempt in one of these states."""
+    here = sa.or_(*(_table.state == state for state in states))
+    return Statement(attempts.update().where(_table.id == given(_table.id), here).values({name: given(_table[name]) for name in names}))

@@ -7,8 +7,13 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
+from services.access.ledger.prepared import Query, given
 from services.access.ledger.schema import roles, row_of, targets
 from services.access.records import Request, Role, TargetRow
+
+_r = roles.c
+_TARGET = Query(sa.select(targets).where(targets.c.id == given(targets.c.id)), TargetRow)
+_ROLE = Query(sa.select(roles).where(*(column == given(column) for column in (_r.cluster, _r.cluster_uid, _r.namespace, _r.name))), Role)
 
 
 def put_target(tx: Tx, target: TargetRow) -> TargetRow:
@@ -33,7 +38,10 @@ def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) ->
 
 def target(tx: Tx, number: int) -> TargetRow:
     """A Vault by its number, which must be there."""
-    return TargetRow(**tx.execute(sa.select(targets).where(targets.c.id == number)).one()._mapping)
+    found = _TARGET.first(tx, id_=number)
+    if found is None:
+        raise LookupError(f"the ledger has no target {number}")
+    return found
 
 
 def put_role(tx: Tx, role: Role) -> Role:
@@ -54,10 +62,7 @@ def drop_role(tx: Tx, role: Role) -> None:
 
 def find_role(tx: Tx, cluster: str, cluster_uid: str, namespace: str, name: str) -> Role | None:
     """A role, taken out or not."""
-    r = roles.c
-    where = (r.cluster == cluster, r.cluster_uid == cluster_uid, r.namespace == namespace, r.name == name)
-    row = tx.execute(sa.select(roles).where(*where)).one_or_none()
-    return Role(**row._mapping) if row else None
+    return _ROLE.first(tx, cluster_=cluster, cluster_uid_=cluster_uid, namespace_=namespace, name_=name)
 
 
 def role_of(tx: Tx, request: Request) -> Role | None:

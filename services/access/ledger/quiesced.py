@@ -5,8 +5,20 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
+from services.access.ledger.prepared import Query, given
 from services.access.ledger.schema import attempts, quiesced, roles, row_of, targets
 from services.access.records import Attempt, Quiesced, Role, State
+
+_q = quiesced.c
+_COVERING = Query(
+    sa.select(_q.mount)
+    .join_from(quiesced, targets, sa.and_(_q.server == targets.c.server, _q.vault_namespace == targets.c.vault_namespace))
+    .where(
+        targets.c.id == given(targets.c.id), _q.mount == given(_q.mount), sa.or_(_q.connection == "", _q.connection == given(_q.connection))
+    )
+    .limit(1),
+    dict[str, str],
+)
 
 
 def add(tx: Tx, place: Quiesced) -> bool:
@@ -24,10 +36,7 @@ def remove(tx: Tx, place: Quiesced) -> None:
 
 def covers(tx: Tx, role: Role) -> bool:
     """Whether nothing may be issued for this role now."""
-    q = quiesced.c
-    same = (q.server == targets.c.server, q.vault_namespace == targets.c.vault_namespace)
-    here = (targets.c.id == role.target, q.mount == role.mount, q.connection.in_(("", role.db_name)))
-    return tx.execute(sa.select(q.mount).join_from(quiesced, targets, sa.and_(*same)).where(*here).limit(1)).first() is not None
+    return _COVERING.first(tx, id_=role.target, mount_=role.mount, connection_=role.db_name) is not None
 
 
 def open_attempts(tx: Tx, place: Quiesced) -> list[Attempt]:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
+from services.access.ledger.prepared import Query, Statement, given
 from services.access.ledger.schema import decisions, requests, row_of
 from services.access.records import Approval, Decision, Request, Role
 
 _table = requests.c
 _DECISION = tuple(f.name for f in fields(Decision))
+_FIND = Query(sa.select(requests).where(_table.uid == given(_table.uid)), Request)
+_DECISIONS = Query(
+    sa.select(*(decisions.c[name] for name in _DECISION)).where(decisions.c.request == given(decisions.c.request)).order_by(decisions.c.id),
+    Decision,
+)
+_DECIDE = Statement(decisions.insert().values({name: given(decisions.c[name]) for name in ("request", *_DECISION)}))
 
 
 def find(tx: Tx, uid: str) -> Request | None:
     """One request."""
-    row = tx.execute(sa.select(requests).where(_table.uid == uid)).one_or_none()
-    return Request(**row._mapping) if row else None
+    return _FIND.first(tx, uid_=uid)
 
 
 def find_many(tx: Tx, uids: Sequence[str]) -> list[Request]:
@@ -38,20 +45,35 @@ def insert(tx: Tx, request: Request) -> None:
 
 def update(tx: Tx, request: Request, **changes: Any) -> Request:
     """Change columns; answers the request as it is now. Its owner is told."""
-    tx.execute(requests.update().where(_table.uid == request.uid).values(**changes))
+    note(tx, request.uid, **changes)
     tx.changed.add(request.uid)
     return replace(request, **changes)
 
 
 def note(tx: Tx, uid: str, **changes: Any) -> None:
     """Change columns that nobody has to be told of."""
-    tx.execute(requests.update().where(_table.uid == uid).values(**changes))
+    _changing(*changes).run(tx, uid_=uid, **{f"{name}_": value for name, value in changes.items()})
+
+
+@cache
+def _changing(*names: str) -> Statement:
+    """The statement that changes these columns of one request."""
+    return Statement(requests.update().where(_table.uid == given(_table.uid)).values({name: given(_table[name]) for name in names}))
+
+
+def open_uids(tx: Tx) -> list[str]:
+    """The requests whose access is not over."""
+    return list(tx.execute(sa.select(_table.uid).where(_table.approval.in_((Approval.PENDING, Approval.APPROVED)))).scalars())
+
+
+def raise_number(tx: Tx, uid: str, number: int) -> None:
+    """Have the next attempt numbered above ``number``."""
+    tx.execute(requests.update().where(_table.uid == uid, _table.last_number < number).values(last_number=number))
 
 
 def decisions_of(tx: Tx, uid: str) -> list[Decision]:
     """The decisions on a request, oldest first."""
-    columns = [decisions.c[name] for name in _DECISION]
-    return [Decision(**row._mapping) for row in tx.execute(sa.select(*columns).where(decisions.c.request == uid).order_by(decisions.c.id))]
+    return _DECISIONS.all(tx, request_=uid)
 
 
 def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
@@ -66,7 +88,7 @@ def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
 def decide(tx: Tx, uid: str, made: Sequence[Decision]) -> None:
     """Add decisions; none is ever changed or removed."""
     for each in made:
-        tx.execute(decisions.insert().values(request=uid, **{name: getattr(each, name) for name in _DECISION}))
+        _DECIDE.run(tx, request_=uid, **{f"{name}_": getattr(each, name) for name in _DECISION})
 
 
 def of_role(tx: Tx, role: Role) -> list[Request]:

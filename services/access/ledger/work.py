@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
+from services.access.ledger.prepared import Query, given
 from services.access.ledger.schema import attempts, requests
 from services.access.records import Lane
+
+
+class _Due(NamedTuple):
+    id: str
+    ends_at: float | None
+    lease_ttl_s: float
+
+
+class _At(NamedTuple):
+    at: float | None
+
+
+_a = attempts.c
+_COUNT = sa.bindparam("count", type_=sa.Integer)
+_HEAD = Query(
+    sa.select(_a.id, _a.ends_at, _a.lease_ttl_s)
+    .where(_a.lane == given(_a.lane), _a.work_at <= given(_a.work_at))
+    .order_by(_a.work_at)
+    .limit(_COUNT),
+    _Due,
+)
+_OVER = Query(
+    sa.select(requests.c.uid).where(requests.c.work_at <= given(requests.c.work_at)).order_by(requests.c.work_at).limit(_COUNT),
+    lambda uid: str(uid),
+)
+_NEXT = [Query(sa.select(sa.func.min(c.work_at).label("at")).where(c.work_at > given(c.work_at)), _At) for c in (_a, requests.c)]
 
 
 class Job(NamedTuple):
@@ -34,24 +61,21 @@ def due(tx: Tx, *, busy: Collection[str], renews: bool) -> Job | None:
         return Job(renewal.id, "")
     if revoke := _head(tx, Lane.REVOKE, busy):
         return Job(revoke.id, "")
-    over = sa.select(requests.c.uid).where(requests.c.work_at <= tx.now).order_by(requests.c.work_at).limit(len(busy) + 1)
-    if uid := next((row[0] for row in tx.execute(over) if row[0] not in busy), None):
+    if uid := next((uid for uid in _OVER.all(tx, work_at_=tx.now, count=len(busy) + 1) if uid not in busy), None):
         return Job("", uid)
     found = _head(tx, Lane.ISSUE, busy) or renewal or _head(tx, Lane.REPAIR, busy)
     return Job(found.id, "") if found else None
 
 
-def _head(tx: Tx, lane: Lane, busy: Collection[str]) -> sa.Row[Any] | None:
+def _head(tx: Tx, lane: Lane, busy: Collection[str]) -> _Due | None:
     """What is due the longest in one lane, found by the index however long the queue is."""
-    a = attempts.c
-    query = sa.select(a.id, a.ends_at, a.lease_ttl_s).where(a.lane == lane, a.work_at <= tx.now).order_by(a.work_at).limit(len(busy) + 1)
-    return next((row for row in tx.execute(query) if row.id not in busy), None)
+    return next((row for row in _HEAD.all(tx, lane_=lane, work_at_=tx.now, count=len(busy) + 1) if row.id not in busy), None)
 
 
 def next_at(tx: Tx) -> float | None:
     """When the next piece of work is due that is not yet."""
-    times = [tx.execute(sa.select(sa.func.min(c.work_at)).where(c.work_at > tx.now)).scalar() for c in (attempts.c, requests.c)]
-    return min((at for at in times if at is not None), default=None)
+    found = [query.first(tx, work_at_=tx.now) for query in _NEXT]
+    return min((each.at for each in found if each and each.at is not None), default=None)
 
 
 def depth(tx: Tx) -> dict[Lane, int]:

@@ -1,4 +1,4 @@
-"""``leasegate.access.v1.OperatorService``: what is issued, and ending one lease."""
+"""``leasegate.access.v1.OperatorService``: what is issued, ending one lease, what nobody explains, and which ledger this is."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import grpc
 
 from leasegate.access.v1 import lease_pb2, operator_service_pb2_grpc
 from leasegate.access.v1 import operator_service_pb2 as pb
+from services.access.finder import MOST_LOGINS, Finder
+from services.access.losses import Losses
 from services.access.operating import OPEN, Operating
-from services.access.servicers import decode, encode
+from services.access.servicers import decode, encode, findings
+from services.common.errors import FieldViolation, SpecInvalid
+from services.common.rpc import caller
 
 
 class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
     """Decodes, calls the domain once, encodes."""
 
-    def __init__(self, operating: Operating) -> None:
-        self._operating = operating
+    def __init__(self, operating: Operating, finder: Finder, losses: Losses) -> None:
+        self._operating, self._finder, self._losses = operating, finder, losses
 
     def ListLeases(self, request: pb.ListLeasesRequest, context: grpc.ServicerContext) -> pb.ListLeasesResponse:
         """See the .proto file."""
@@ -30,3 +34,25 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         call = decode.call("RevokeLease", request, request_id=request.request_id)
         reason = decode.text(request.reason, field="reason")
         return pb.RevokeLeaseResponse(lease=encode.lease(self._operating.revoke(call, request.handle, reason=reason)))
+
+    def RenewLease(
+        self, request: pb.OperatorServiceRenewLeaseRequest, context: grpc.ServicerContext
+    ) -> pb.OperatorServiceRenewLeaseResponse:
+        """See the .proto file."""
+        return pb.OperatorServiceRenewLeaseResponse(lease=encode.lease(self._operating.renew(request.handle)))
+
+    def FindOrphans(self, request: pb.FindOrphansRequest, context: grpc.ServicerContext) -> pb.FindOrphansResponse:
+        """See the .proto file."""
+        if len(request.logins) > MOST_LOGINS:
+            raise SpecInvalid.of(FieldViolation("logins", f"at most {MOST_LOGINS} at once"))
+        return findings.report(self._finder.find(tuple(request.logins)))
+
+    def GetLedger(self, request: pb.GetLedgerRequest, context: grpc.ServicerContext) -> pb.GetLedgerResponse:
+        """See the .proto file."""
+        return pb.GetLedgerResponse(ledger=findings.ledger(self._losses.state()))
+
+    def AcceptLedgerLoss(self, request: pb.AcceptLedgerLossRequest, context: grpc.ServicerContext) -> pb.AcceptLedgerLossResponse:
+        """See the .proto file."""
+        reason = decode.text(request.reason, field="reason")
+        state = self._losses.accept(request.ledger_id, caller=caller.current(), reason=reason)
+        return pb.AcceptLedgerLossResponse(ledger=findings.ledger(state))

@@ -9,6 +9,7 @@ from leasegate.access.v1 import watcher_service_pb2_grpc
 from leasegate.types.v1 import types_pb2
 from services.access.catalog import Catalog
 from services.access.feed import POLL_AFTER_S, Feed
+from services.access.losses import Losses
 from services.access.quiesce import VALID_S, Quiescing
 from services.access.requests import Requests
 from services.access.servicers import decode, encode
@@ -20,20 +21,21 @@ from services.common.vault.target import Target
 class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
     """Decodes, calls the domain once, encodes."""
 
-    def __init__(self, requests: Requests, catalog: Catalog, quiescing: Quiescing, *, feed: Feed, vaults: Vaults, ledger_id: str) -> None:
+    def __init__(self, requests: Requests, catalog: Catalog, quiescing: Quiescing, *, feed: Feed, vaults: Vaults, losses: Losses) -> None:
         self._requests, self._catalog, self._quiescing = requests, catalog, quiescing
-        self._feed, self._vaults, self._ledger_id = feed, vaults, ledger_id
+        self._feed, self._vaults, self._losses = feed, vaults, losses
 
     def EnsureRequest(self, request: pb.EnsureRequestRequest, context: grpc.ServicerContext) -> pb.EnsureRequestResponse:
         """See the .proto file."""
-        view = self._requests.ensure(decode.desired(request), owner=caller.current())
+        view = self._requests.ensure(decode.desired(request), owner=caller.current(), held=request.held_attempt)
         step, after_s = view.next_step(request.held_attempt)
         return pb.EnsureRequestResponse(request=encode.request(view), next_step=encode.step(step), retry_after=encode.duration(after_s))
 
     def EndRequest(self, request: pb.EndRequestRequest, context: grpc.ServicerContext) -> pb.EndRequestResponse:
         """See the .proto file."""
         view = self._requests.end(decode.ended(request.object), owner=caller.current())
-        return pb.EndRequestResponse(open_attempts=view.open_count, conditions=encode.conditions(view.conditions()))
+        pending = view.revoke_pending()
+        return pb.EndRequestResponse(open_attempts=view.open_count, conditions=encode.conditions([pending] if pending else []))
 
     def EnsureTarget(self, request: pb.EnsureTargetRequest, context: grpc.ServicerContext) -> pb.EnsureTargetResponse:
         """See the .proto file."""
@@ -72,6 +74,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
 
     def WatchChanges(self, request: pb.WatchChangesRequest, context: grpc.ServicerContext) -> pb.WatchChangesResponse:
         """See the .proto file."""
+        ledger_held = self._losses.said(request.known_ledger_id)
         batch = self._feed.poll(request.cursor, owner=caller.current(), max_wait_s=decode.seconds(request.max_wait, field="max_wait"))
         adopters = [encode.adopter_change(adopter, row) for adopter, row in batch.adopters]
         logins = [pb.Change(login_needed=encode.target_ref(row)) for row in batch.logins]
@@ -80,7 +83,8 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
             changes=[*adopters, *logins, *requests],
             next_cursor=batch.cursor,
             restarted=batch.restarted,
-            ledger_id=self._ledger_id,
+            ledger_id=self._losses.ledger_id,
+            ledger_held=ledger_held,
             next_poll_after=None if batch.waited else encode.duration(POLL_AFTER_S),
         )
 

@@ -30,6 +30,10 @@ class Vault(Protocol):
         """GET ``/v1/{path}``."""
         ...
 
+    def list(self, path: str, *, token: str | None = None, timeout_s: float | None = None) -> Answer:
+        """LIST ``/v1/{path}``."""
+        ...
+
     def write(
         self, path: str, body: Mapping[str, Any] | None = None, *, token: str | None = None, timeout_s: float | None = None
     ) -> Answer:
@@ -57,6 +61,10 @@ class Client:
     def read(self, path: str, *, token: str | None = None, timeout_s: float | None = None) -> Answer:
         """As ``Vault.read``."""
         return self._call("GET", path, None, token=token, timeout_s=timeout_s)
+
+    def list(self, path: str, *, token: str | None = None, timeout_s: float | None = None) -> Answer:
+        """As ``Vault.list``."""
+        return self._call("LIST", path, None, token=token, timeout_s=timeout_s)
 
     def write(
         self, path: str, body: Mapping[str, Any] | None = None, *, token: str | None = None, timeout_s: float | None = None

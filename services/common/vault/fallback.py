@@ -27,6 +27,10 @@ class FirstThatMay:
         """As ``Vault.read``."""
         return self._call(lambda vault: vault.read(path, token=token, timeout_s=timeout_s))
 
+    def list(self, path: str, *, token: str | None = None, timeout_s: float | None = None) -> Answer:
+        """As ``Vault.list``."""
+        return self._call(lambda vault: vault.list(path, token=token, timeout_s=timeout_s))
+
     def write(
         self, path: str, body: Mapping[str, Any] | None = None, *, token: str | None = None, timeout_s: float | None = None
     ) -> Answer:

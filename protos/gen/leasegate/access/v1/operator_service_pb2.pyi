@@ -6,7 +6,9 @@ The operators' side of the access service."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from leasegate.access.v1 import lease_pb2 as _lease_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +20,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _OrphanKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrphanKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrphanKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ORPHAN_KIND_UNSPECIFIED: _OrphanKind.ValueType  # 0
+    """Never sent."""
+    ORPHAN_KIND_LEASE_UNKNOWN: _OrphanKind.ValueType  # 1
+    """Vault has a lease that the ledger does not know."""
+    ORPHAN_KIND_LEASE_ENDED: _OrphanKind.ValueType  # 2
+    """Vault has a lease that the ledger counts as ended."""
+    ORPHAN_KIND_LEASE_MISSING: _OrphanKind.ValueType  # 3
+    """The ledger has a lease that Vault does not know: its login is gone or will never be dropped by Vault."""
+    ORPHAN_KIND_LOGIN_UNKNOWN: _OrphanKind.ValueType  # 4
+    """PostgreSQL has a login, named as Leasegate names them, of an attempt that the ledger does not know."""
+    ORPHAN_KIND_LOGIN_ENDED: _OrphanKind.ValueType  # 5
+    """PostgreSQL has a login of an attempt that the ledger counts as ended."""
+
+class OrphanKind(_OrphanKind, metaclass=_OrphanKindEnumTypeWrapper):
+    """What is wrong with an orphan."""
+
+ORPHAN_KIND_UNSPECIFIED: OrphanKind.ValueType  # 0
+"""Never sent."""
+ORPHAN_KIND_LEASE_UNKNOWN: OrphanKind.ValueType  # 1
+"""Vault has a lease that the ledger does not know."""
+ORPHAN_KIND_LEASE_ENDED: OrphanKind.ValueType  # 2
+"""Vault has a lease that the ledger counts as ended."""
+ORPHAN_KIND_LEASE_MISSING: OrphanKind.ValueType  # 3
+"""The ledger has a lease that Vault does not know: its login is gone or will never be dropped by Vault."""
+ORPHAN_KIND_LOGIN_UNKNOWN: OrphanKind.ValueType  # 4
+"""PostgreSQL has a login, named as Leasegate names them, of an attempt that the ledger does not know."""
+ORPHAN_KIND_LOGIN_ENDED: OrphanKind.ValueType  # 5
+"""PostgreSQL has a login of an attempt that the ledger counts as ended."""
+Global___OrphanKind: _TypeAlias = OrphanKind  # noqa: Y015
 
 @_typing.final
 class ListLeasesRequest(_message.Message):
@@ -130,3 +168,318 @@ class RevokeLeaseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeLeaseResponse: _TypeAlias = RevokeLeaseResponse  # noqa: Y015
+
+@_typing.final
+class OperatorServiceRenewLeaseRequest(_message.Message):
+    """Renews a lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLE_FIELD_NUMBER: _builtins.int
+    handle: _builtins.str
+    """Handle of the lease."""
+    def __init__(
+        self,
+        *,
+        handle: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperatorServiceRenewLeaseRequest: _TypeAlias = OperatorServiceRenewLeaseRequest  # noqa: Y015
+
+@_typing.final
+class OperatorServiceRenewLeaseResponse(_message.Message):
+    """The lease as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lease(self) -> _lease_pb2.Lease:
+        """The lease."""
+
+    def __init__(
+        self,
+        *,
+        lease: _lease_pb2.Lease | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperatorServiceRenewLeaseResponse: _TypeAlias = OperatorServiceRenewLeaseResponse  # noqa: Y015
+
+@_typing.final
+class FindOrphansRequest(_message.Message):
+    """Looks for what nobody explains."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOGINS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def logins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of logins that the caller has seen in PostgreSQL, at most 20000; those that are not named as Leasegate names its logins are passed over."""
+
+    def __init__(
+        self,
+        *,
+        logins: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logins", b"logins"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindOrphansRequest: _TypeAlias = FindOrphansRequest  # noqa: Y015
+
+@_typing.final
+class FindOrphansResponse(_message.Message):
+    """What was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORPHANS_FIELD_NUMBER: _builtins.int
+    UNLOOKED_FIELD_NUMBER: _builtins.int
+    LEASES_COMPARED_FIELD_NUMBER: _builtins.int
+    LOGINS_COMPARED_FIELD_NUMBER: _builtins.int
+    leases_compared: _builtins.int
+    """How many leases of Vault were compared."""
+    logins_compared: _builtins.int
+    """How many logins were compared."""
+    @_builtins.property
+    def orphans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]:
+        """What is not explained, the leases first; empty when all is."""
+
+    @_builtins.property
+    def unlooked(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unlooked]:
+        """What could not be looked at, or not be decided now."""
+
+    def __init__(
+        self,
+        *,
+        orphans: _abc.Iterable[Global___Orphan] | None = ...,
+        unlooked: _abc.Iterable[Global___Unlooked] | None = ...,
+        leases_compared: _builtins.int = ...,
+        logins_compared: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases_compared", b"leases_compared", "logins_compared", b"logins_compared", "orphans", b"orphans", "unlooked", b"unlooked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindOrphansResponse: _TypeAlias = FindOrphansResponse  # noqa: Y015
+
+@_typing.final
+class Orphan(_message.Message):
+    """One thing that ledger and Vault, or PostgreSQL, disagree about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MOUNT_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    kind: Global___OrphanKind.ValueType
+    """What is wrong."""
+    mount: _builtins.str
+    """Path of the mount; empty for a login of an unknown attempt."""
+    role: _builtins.str
+    """Name of the role in Vault; empty for a login of an unknown attempt."""
+    lease_id: _builtins.str
+    """Vault's lease id; empty for a login."""
+    username: _builtins.str
+    """Name of the login in PostgreSQL; empty where it is not known."""
+    request: _builtins.str
+    """Id of the request; empty where it is not known."""
+    advice: _builtins.str
+    """What to do about it, one or two sentences."""
+    def __init__(
+        self,
+        *,
+        kind: Global___OrphanKind.ValueType = ...,
+        mount: _builtins.str = ...,
+        role: _builtins.str = ...,
+        lease_id: _builtins.str = ...,
+        username: _builtins.str = ...,
+        request: _builtins.str = ...,
+        advice: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "kind", b"kind", "lease_id", b"lease_id", "mount", b"mount", "request", b"request", "role", b"role", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Orphan: _TypeAlias = Orphan  # noqa: Y015
+
+@_typing.final
+class Unlooked(_message.Message):
+    """A place that was not compared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    MOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """The Vault's address."""
+    mount: _builtins.str
+    """Path of the mount."""
+    reason: _builtins.str
+    """Why, and what to do, one or two sentences."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        mount: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "mount", b"mount", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unlooked: _TypeAlias = Unlooked  # noqa: Y015
+
+@_typing.final
+class GetLedgerRequest(_message.Message):
+    """Asks which ledger this is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLedgerRequest: _TypeAlias = GetLedgerRequest  # noqa: Y015
+
+@_typing.final
+class GetLedgerResponse(_message.Message):
+    """Which ledger this is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEDGER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ledger(self) -> Global___Ledger:
+        """The ledger."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Global___Ledger | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLedgerResponse: _TypeAlias = GetLedgerResponse  # noqa: Y015
+
+@_typing.final
+class Ledger(_message.Message):
+    """A ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    KNOWN_ID_FIELD_NUMBER: _builtins.int
+    HELD_REQUESTS_FIELD_NUMBER: _builtins.int
+    ACCEPT_TIME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id."""
+    held: _builtins.bool
+    """Whether all issuing is held, as a watcher knows another ledger than this one."""
+    known_id: _builtins.str
+    """The id that such a watcher knows; empty where nothing is held."""
+    held_requests: _builtins.int
+    """Requests that are held because their Secret, or their holder, has an attempt that the ledger does not know."""
+    @_builtins.property
+    def accept_time(self) -> _timestamp_pb2.Timestamp:
+        """When a loss was accepted last; absent if never."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        held: _builtins.bool = ...,
+        known_id: _builtins.str = ...,
+        held_requests: _builtins.int = ...,
+        accept_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "held", b"held", "held_requests", b"held_requests", "id", b"id", "known_id", b"known_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ledger: _TypeAlias = Ledger  # noqa: Y015
+
+@_typing.final
+class AcceptLedgerLossRequest(_message.Message):
+    """Accepts a loss."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEDGER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ledger_id: _builtins.str
+    """Id of the ledger that is in use, so that nothing is accepted unseen."""
+    reason: _builtins.str
+    """Why, for the audit log; at most 1024 characters."""
+    def __init__(
+        self,
+        *,
+        ledger_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ledger_id", b"ledger_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptLedgerLossRequest: _TypeAlias = AcceptLedgerLossRequest  # noqa: Y015
+
+@_typing.final
+class AcceptLedgerLossResponse(_message.Message):
+    """The loss is accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEDGER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ledger(self) -> Global___Ledger:
+        """The ledger."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Global___Ledger | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptLedgerLossResponse: _TypeAlias = AcceptLedgerLossResponse  # noqa: Y015

@@ -45,6 +45,26 @@ class OperatorServiceStub:
                 request_serializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.RevokeLeaseRequest.SerializeToString,
                 response_deserializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.RevokeLeaseResponse.FromString,
                 _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/leasegate.access.v1.OperatorService/RenewLease',
+                request_serializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.OperatorServiceRenewLeaseRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.OperatorServiceRenewLeaseResponse.FromString,
+                _registered_method=True)
+        self.FindOrphans = channel.unary_unary(
+                '/leasegate.access.v1.OperatorService/FindOrphans',
+                request_serializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.FindOrphansRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.FindOrphansResponse.FromString,
+                _registered_method=True)
+        self.GetLedger = channel.unary_unary(
+                '/leasegate.access.v1.OperatorService/GetLedger',
+                request_serializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.GetLedgerRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.GetLedgerResponse.FromString,
+                _registered_method=True)
+        self.AcceptLedgerLoss = channel.unary_unary(
+                '/leasegate.access.v1.OperatorService/AcceptLedgerLoss',
+                request_serializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.AcceptLedgerLossRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.AcceptLedgerLossResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServiceServicer:
@@ -69,6 +89,42 @@ class OperatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewLease(self, request, context):
+        """Renews one lease now, never past the end of its request's access.
+
+        Idempotent but for the new end. Called by operators. Errors: LEASE_NOT_FOUND, ROLE_NOT_READY (its lease is not to be prolonged), VAULT_*.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindOrphans(self, request, context):
+        """Compares the ledger with Vault's leases, and with the logins that the caller has seen in PostgreSQL; answers what neither explains.
+
+        Idempotent; ends nothing. Called by operators. Errors: SPEC_INVALID (too many logins), LEDGER_*.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLedger(self, request, context):
+        """Says which ledger this is, and whether issuing is held because another one was known.
+
+        Idempotent. Called by operators. Errors: LEDGER_*.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptLedgerLoss(self, request, context):
+        """Accepts that what this ledger does not know is lost: all that is held because of it goes on, with new credentials.
+
+        Idempotent; durable. Called by operators. Errors: SPEC_INVALID (another ledger than the one named), LEDGER_*.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +137,26 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.RevokeLease,
                     request_deserializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.RevokeLeaseRequest.FromString,
                     response_serializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.RevokeLeaseResponse.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.OperatorServiceRenewLeaseRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.OperatorServiceRenewLeaseResponse.SerializeToString,
+            ),
+            'FindOrphans': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindOrphans,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.FindOrphansRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.FindOrphansResponse.SerializeToString,
+            ),
+            'GetLedger': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLedger,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.GetLedgerRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.GetLedgerResponse.SerializeToString,
+            ),
+            'AcceptLedgerLoss': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptLedgerLoss,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.AcceptLedgerLossRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_operator__service__pb2.AcceptLedgerLossResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +214,114 @@ class OperatorService:
             '/leasegate.access.v1.OperatorService/RevokeLease',
             leasegate_dot_access_dot_v1_dot_operator__service__pb2.RevokeLeaseRequest.SerializeToString,
             leasegate_dot_access_dot_v1_dot_operator__service__pb2.RevokeLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leasegate.access.v1.OperatorService/RenewLease',
+            leasegate_dot_access_dot_v1_dot_operator__service__pb2.OperatorServiceRenewLeaseRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_operator__service__pb2.OperatorServiceRenewLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindOrphans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leasegate.access.v1.OperatorService/FindOrphans',
+            leasegate_dot_access_dot_v1_dot_operator__service__pb2.FindOrphansRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_operator__service__pb2.FindOrphansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leasegate.access.v1.OperatorService/GetLedger',
+            leasegate_dot_access_dot_v1_dot_operator__service__pb2.GetLedgerRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_operator__service__pb2.GetLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptLedgerLoss(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leasegate.access.v1.OperatorService/AcceptLedgerLoss',
+            leasegate_dot_access_dot_v1_dot_operator__service__pb2.AcceptLedgerLossRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_operator__service__pb2.AcceptLedgerLossResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,6 +26,26 @@ class OperatorServiceStub:
 
     The same request_id answers the same. Called by operators. Errors: LEASE_NOT_FOUND.
     """
+    RenewLease: _grpc.UnaryUnaryMultiCallable[_operator_service_pb2.OperatorServiceRenewLeaseRequest, _operator_service_pb2.OperatorServiceRenewLeaseResponse]
+    """Renews one lease now, never past the end of its request's access.
+
+    Idempotent but for the new end. Called by operators. Errors: LEASE_NOT_FOUND, ROLE_NOT_READY (its lease is not to be prolonged), VAULT_*.
+    """
+    FindOrphans: _grpc.UnaryUnaryMultiCallable[_operator_service_pb2.FindOrphansRequest, _operator_service_pb2.FindOrphansResponse]
+    """Compares the ledger with Vault's leases, and with the logins that the caller has seen in PostgreSQL; answers what neither explains.
+
+    Idempotent; ends nothing. Called by operators. Errors: SPEC_INVALID (too many logins), LEDGER_*.
+    """
+    GetLedger: _grpc.UnaryUnaryMultiCallable[_operator_service_pb2.GetLedgerRequest, _operator_service_pb2.GetLedgerResponse]
+    """Says which ledger this is, and whether issuing is held because another one was known.
+
+    Idempotent. Called by operators. Errors: LEDGER_*.
+    """
+    AcceptLedgerLoss: _grpc.UnaryUnaryMultiCallable[_operator_service_pb2.AcceptLedgerLossRequest, _operator_service_pb2.AcceptLedgerLossResponse]
+    """Accepts that what this ledger does not know is lost: all that is held because of it goes on, with new credentials.
+
+    Idempotent; durable. Called by operators. Errors: SPEC_INVALID (another ledger than the one named), LEDGER_*.
+    """
 
 class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """For operators: what is issued, and the means to end it."""
@@ -50,6 +70,50 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends one lease for good. Its request, if still approved, gets a new credential.
 
         The same request_id answers the same. Called by operators. Errors: LEASE_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewLease(
+        self,
+        request: _operator_service_pb2.OperatorServiceRenewLeaseRequest,
+        context: _grpc.ServicerContext,
+    ) -> _operator_service_pb2.OperatorServiceRenewLeaseResponse:
+        """Renews one lease now, never past the end of its request's access.
+
+        Idempotent but for the new end. Called by operators. Errors: LEASE_NOT_FOUND, ROLE_NOT_READY (its lease is not to be prolonged), VAULT_*.
+        """
+
+    @_abc_1.abstractmethod
+    def FindOrphans(
+        self,
+        request: _operator_service_pb2.FindOrphansRequest,
+        context: _grpc.ServicerContext,
+    ) -> _operator_service_pb2.FindOrphansResponse:
+        """Compares the ledger with Vault's leases, and with the logins that the caller has seen in PostgreSQL; answers what neither explains.
+
+        Idempotent; ends nothing. Called by operators. Errors: SPEC_INVALID (too many logins), LEDGER_*.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLedger(
+        self,
+        request: _operator_service_pb2.GetLedgerRequest,
+        context: _grpc.ServicerContext,
+    ) -> _operator_service_pb2.GetLedgerResponse:
+        """Says which ledger this is, and whether issuing is held because another one was known.
+
+        Idempotent. Called by operators. Errors: LEDGER_*.
+        """
+
+    @_abc_1.abstractmethod
+    def AcceptLedgerLoss(
+        self,
+        request: _operator_service_pb2.AcceptLedgerLossRequest,
+        context: _grpc.ServicerContext,
+    ) -> _operator_service_pb2.AcceptLedgerLossResponse:
+        """Accepts that what this ledger does not know is lost: all that is held because of it goes on, with new credentials.
+
+        Idempotent; durable. Called by operators. Errors: SPEC_INVALID (another ledger than the one named), LEDGER_*.
         """
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: _grpc.Server) -> None: ...

@@ -459,8 +459,11 @@ class WatchChangesRequest(_message.Message):
 
     CURSOR_FIELD_NUMBER: _builtins.int
     MAX_WAIT_FIELD_NUMBER: _builtins.int
+    KNOWN_LEDGER_ID_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """next_cursor of the answer before; empty to begin anew."""
+    known_ledger_id: _builtins.str
+    """Id of the ledger that the watcher knows; empty at its very first start. Another one than access' own holds all issuing."""
     @_builtins.property
     def max_wait(self) -> _duration_pb2.Duration:
         """Longest wait, at most 30 s."""
@@ -470,10 +473,11 @@ class WatchChangesRequest(_message.Message):
         *,
         cursor: _builtins.str = ...,
         max_wait: _duration_pb2.Duration | None = ...,
+        known_ledger_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_wait", b"max_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "max_wait", b"max_wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "known_ledger_id", b"known_ledger_id", "max_wait", b"max_wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -490,12 +494,15 @@ class WatchChangesResponse(_message.Message):
     RESTARTED_FIELD_NUMBER: _builtins.int
     LEDGER_ID_FIELD_NUMBER: _builtins.int
     NEXT_POLL_AFTER_FIELD_NUMBER: _builtins.int
+    LEDGER_HELD_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
     """For the next call."""
     restarted: _builtins.bool
     """Whether the feed begins anew: the watcher says all live targets, roles and requests again."""
     ledger_id: _builtins.str
     """Id of the ledger. Another one than before means that the ledger was lost or replaced."""
+    ledger_held: _builtins.bool
+    """Whether known_ledger_id is another ledger, whose loss no operator has accepted: the watcher keeps knowing that one."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
         """The changes, oldest first; several of one thing may be merged."""
@@ -512,10 +519,11 @@ class WatchChangesResponse(_message.Message):
         restarted: _builtins.bool = ...,
         ledger_id: _builtins.str = ...,
         next_poll_after: _duration_pb2.Duration | None = ...,
+        ledger_held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next_poll_after", b"next_poll_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "ledger_id", b"ledger_id", "next_cursor", b"next_cursor", "next_poll_after", b"next_poll_after", "restarted", b"restarted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "ledger_held", b"ledger_held", "ledger_id", b"ledger_id", "next_cursor", b"next_cursor", "next_poll_after", b"next_poll_after", "restarted", b"restarted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

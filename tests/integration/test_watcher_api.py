@@ -1,0 +1,268 @@
+"""The watcher's way to Kubernetes: the same cases against a real API server and against the one in memory that unit tests use."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.local.stack import LocalStack
+from tests.eventually import eventually
+from tests.fakes.kube import FakeKube
+from watcher.api import Api, KubeError, connect
+from watcher.kinds import (
+    ACCESS_REQUEST,
+    EVENT,
+    FINALIZER,
+    NAMESPACE,
+    SECRET,
+    SECRET_ENGINE,
+    SERVICE_ACCOUNT,
+    Body,
+    is_deleting,
+    uid_of,
+    version_of,
+)
+
+_NUMBER = itertools.count()
+
+
+@pytest.fixture(params=["real", "fake"])
+def api(request: pytest.FixtureRequest) -> Api:
+    """Kubernetes, as the admin."""
+    if request.param == "fake":
+        return FakeKube()
+    stack: LocalStack = request.getfixturevalue("cluster")
+    return connect(str(stack.kubeconfig), pool_size=4)
+
+
+@pytest.fixture
+def namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own."""
+    name = f"api-{next(_NUMBER)}"
+    if isinstance(api, FakeKube):
+        yield name
+        return
+    stack: LocalStack = request.getfixturevalue("cluster")
+    stack.kubectl("create", "namespace", name)
+    eventually(lambda: api.get(SERVICE_ACCOUNT, namespace=name, name="default"), what="the namespace's ServiceAccount")
+    yield name
+    stack.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def engine(name: str = "engine") -> Body:
+    spec = {"vaultRef": {"name": "vault"}, "path": "p", "postgres": {"databaseRef": {"name": "db", "namespace": "demo"}}}
+    return {"apiVersion": SECRET_ENGINE.api_version, "kind": "SecretEngine", "metadata": {"name": name}, "spec": spec}
+
+
+def made(api: Api, namespace: str, name: str = "engine") -> Body:
+    """An engine; a new CRD may refuse the first ones for a moment."""
+    found: list[Body] = []
+
+    def create() -> bool:
+        try:
+            found.append(api.create(SECRET_ENGINE, engine(name), namespace=namespace))
+        except KubeError as err:
+            if err.status not in (404, 429, 503):
+                raise
+        return bool(found)
+
+    eventually(create, what="a SecretEngine")
+    return found[0]
+
+
+def test_what_is_made_can_be_read(api: Api, namespace: str) -> None:
+    obj = made(api, namespace)
+    found = api.get(SECRET_ENGINE, namespace=namespace, name="engine")
+    assert (uid_of(found), version_of(found)) == (uid_of(obj), version_of(obj))
+    assert found["spec"]["path"] == "p"
+    assert found["metadata"]["generation"] == 1
+
+
+def test_a_name_is_taken_once(api: Api, namespace: str) -> None:
+    made(api, namespace)
+    with pytest.raises(KubeError) as caught:
+        api.create(SECRET_ENGINE, engine(), namespace=namespace)
+    assert (caught.value.status, caught.value.reason) == (409, "AlreadyExists")
+
+
+def test_what_is_not_there_is_not_found(api: Api, namespace: str) -> None:
+    made(api, namespace)
+    for call in (
+        lambda: api.get(SECRET_ENGINE, namespace=namespace, name="none"),
+        lambda: api.delete(SECRET_ENGINE, namespace=namespace, name="none"),
+        lambda: api.patch(SECRET_ENGINE, {"metadata": {}}, namespace=namespace, name="none"),
+    ):
+        with pytest.raises(KubeError) as caught:
+            call()
+        assert (caught.value.status, caught.value.reason) == (404, "NotFound")
+
+
+def test_a_status_is_written_alone_and_only_over_what_was_read(api: Api, namespace: str) -> None:
+    obj = made(api, namespace)
+    meta = {key: obj["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+    body = {**engine(), "metadata": meta, "spec": obj["spec"] | {"path": "other"}, "status": {"phase": "Success"}}
+    written = api.replace(SECRET_ENGINE, body, subresource="status")
+    assert (written["status"], written["spec"]["path"], written["metadata"]["generation"]) == ({"phase": "Success"}, "p", 1)
+    with pytest.raises(KubeError) as caught:
+        api.replace(SECRET_ENGINE, body, subresource="status")
+    assert (caught.value.status, caught.value.reason) == (409, "Conflict")
+
+
+def test_a_finalizer_goes_on_and_off_by_a_patch_of_one_version(api: Api, namespace: str) -> None:
+    obj = made(api, namespace)
+    patch = {"metadata": {"resourceVersion": version_of(obj), "finalizers": [FINALIZER]}}
+    held = api.patch(SECRET_ENGINE, patch, namespace=namespace, name="engine")
+    assert held["metadata"]["finalizers"] == [FINALIZER]
+    with pytest.raises(KubeError) as caught:
+        api.patch(SECRET_ENGINE, patch | {"metadata": patch["metadata"] | {"finalizers": []}}, namespace=namespace, name="engine")
+    assert (caught.value.status, caught.value.reason) == (409, "Conflict")
+    api.delete(SECRET_ENGINE, namespace=namespace, name="engine")
+    deleting = api.get(SECRET_ENGINE, namespace=namespace, name="engine")
+    assert is_deleting(deleting)
+    off = {"metadata": {"resourceVersion": version_of(deleting), "finalizers": []}}
+    api.patch(SECRET_ENGINE, off, namespace=namespace, name="engine")
+    with pytest.raises(KubeError, match="not found"):
+        api.get(SECRET_ENGINE, namespace=namespace, name="engine")
+
+
+def test_a_delete_of_another_uid_is_refused(api: Api, namespace: str) -> None:
+    made(api, namespace)
+    with pytest.raises(KubeError) as caught:
+        api.delete(SECRET_ENGINE, namespace=namespace, name="engine", uid="another")
+    assert caught.value.status == 409
+
+
+def test_a_secret_is_replaced_only_over_what_was_read(api: Api, namespace: str) -> None:
+    body: Body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "s", "namespace": namespace},
+        "type": "Opaque",
+        "data": {"a": "YQ=="},
+    }
+    obj = api.create(SECRET, body, namespace=namespace)
+    newer = body | {"metadata": body["metadata"] | {"resourceVersion": version_of(obj), "annotations": {"n": "1"}}, "data": {"a": "Yg=="}}
+    written = api.replace(SECRET, newer)
+    assert (written["data"], written["metadata"]["annotations"]) == ({"a": "Yg=="}, {"n": "1"})
+    with pytest.raises(KubeError) as caught:
+        api.replace(SECRET, newer)
+    assert caught.value.status == 409
+
+
+def test_a_token_is_made_for_a_service_account(api: Api, namespace: str) -> None:
+    if isinstance(api, FakeKube):
+        api.put(SERVICE_ACCOUNT, {"metadata": {"name": "default"}}, namespace=namespace)
+    body: Body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}}
+    answer = api.create(SERVICE_ACCOUNT, body, namespace=namespace, name="default", subresource="token")
+    assert answer["status"]["token"]
+    assert answer["spec"]["expirationSeconds"] == 600
+    with pytest.raises(KubeError) as caught:
+        api.create(SERVICE_ACCOUNT, body, namespace=namespace, name="none", subresource="token")
+    assert caught.value.status == 404
+
+
+def test_a_list_and_a_watch_from_there_miss_nothing(api: Api, namespace: str) -> None:
+    made(api, namespace, "one")
+    page = api.page(SECRET_ENGINE, namespace=namespace)
+    assert [item["metadata"]["name"] for item in page["items"]] == ["one"]
+    api.create(SECRET_ENGINE, engine("two"), namespace=namespace)
+    api.delete(SECRET_ENGINE, namespace=namespace, name="one")
+    seen = []
+    for event in api.watch(SECRET_ENGINE, namespace=namespace, version=page["metadata"]["resourceVersion"], server_s=3, silence_s=10):
+        if event["type"] != "BOOKMARK":
+            seen.append((event["type"], event["object"]["metadata"]["name"]))
+        if len(seen) == 2:
+            break
+    assert seen == [("ADDED", "two"), ("DELETED", "one")]
+
+
+# -- what only a real server has
+
+
+@pytest.fixture
+def real(cluster: LocalStack) -> Api:
+    return connect(str(cluster.kubeconfig), pool_size=4)
+
+
+def test_a_long_list_comes_in_pages(real: Api, cluster: LocalStack) -> None:
+    cluster.kubectl("create", "namespace", "pages")
+    for number in range(5):
+        made(real, "pages", f"engine-{number}")
+    names, token = [], ""
+    while True:
+        page = real.page(SECRET_ENGINE, namespace="pages", limit=2, token=token)
+        names += [item["metadata"]["name"] for item in page["items"]]
+        token = page["metadata"].get("continue", "")
+        if not token:
+            break
+    assert names == [f"engine-{number}" for number in range(5)]
+    cluster.kubectl("delete", "namespace", "pages", "--wait=false")
+
+
+def test_a_watch_ends_when_the_server_was_told_to_end_it(real: Api) -> None:
+    page = real.page(EVENT, namespace="default")
+    assert list(real.watch(EVENT, namespace="default", version=page["metadata"]["resourceVersion"], server_s=1, silence_s=10)) == []
+
+
+def test_a_silent_watch_breaks_off(real: Api) -> None:
+    page = real.page(EVENT, namespace="default")
+    with pytest.raises(KubeError) as caught:
+        list(real.watch(EVENT, namespace="default", version=page["metadata"]["resourceVersion"], server_s=30, silence_s=0.5))
+    assert caught.value.status == 0
+
+
+def test_a_server_that_is_not_there_is_an_error_and_no_exception_of_a_library(cluster: LocalStack, tmp_path: object) -> None:
+    config = json.loads(cluster.kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+    path = cluster.directory / "nowhere.kubeconfig"
+    path.write_text(json.dumps(config))
+    with pytest.raises(KubeError) as caught:
+        connect(str(path), pool_size=1).get(NAMESPACE, name="default")
+    assert caught.value.status == 0
+
+
+def test_a_refusal_says_what_is_forbidden(cluster: LocalStack) -> None:
+    config = json.loads(cluster.kubeconfig.read_text())
+    config["current-context"] = "carol"
+    path = cluster.directory / "carol.kubeconfig"
+    path.write_text(json.dumps(config))
+    with pytest.raises(KubeError, match="forbidden") as caught:
+        connect(str(path), pool_size=1).page(SECRET, namespace="default")
+    assert (caught.value.status, caught.value.is_terminating) == (403, False)
+
+
+def test_nothing_is_made_in_a_namespace_that_is_being_deleted(real: Api, cluster: LocalStack) -> None:
+    cluster.kubectl("create", "namespace", "going")
+    made(real, "going")
+    held = {"metadata": {"finalizers": [FINALIZER]}}
+    real.patch(SECRET_ENGINE, held, namespace="going", name="engine")
+    cluster.kubectl("delete", "namespace", "going", "--wait=false")
+    body: Body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {}}
+    with pytest.raises(KubeError) as caught:
+        real.create(SECRET, body, namespace="going")
+    assert caught.value.is_terminating
+    eventually(lambda: is_deleting(real.get(SECRET_ENGINE, namespace="going", name="engine")), what="the deletion to reach the engine")
+    real.patch(SECRET_ENGINE, {"metadata": {"finalizers": []}}, namespace="going", name="engine")
+    eventually(lambda: cluster.kubectl("get", "namespace", "going", check=False).returncode != 0, timeout_s=60, what="the namespace to go")
+
+
+def test_one_connection_serves_many_calls_and_threads(real: Api) -> None:
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            for _ in range(20):
+                real.page(ACCESS_REQUEST, limit=1)
+        except Exception as err:
+            errors.append(err)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert errors == []

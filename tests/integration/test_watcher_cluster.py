@@ -1,0 +1,200 @@
+"""The watcher on a real API server, with its own rights alone: hard orders, foreign hands, and servers that go away."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.local.stack import LocalStack
+from leasegate.access.v1 import requester_service_pb2
+from services.common import errors
+from tests.eventually import eventually
+from tests.integration.watcher_stack import KINDS, Running, running_watcher
+
+CLAIM = requester_service_pb2.ClaimCredentialRequest
+_NUMBER = itertools.count()
+
+
+@pytest.fixture
+def watcher(cluster: LocalStack) -> Iterator[Running]:
+    with running_watcher(cluster) as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(watcher: Running) -> Iterator[str]:
+    """An empty namespace, which has to go in the end with whatever is in it."""
+    name = f"watched-{next(_NUMBER)}"
+    watcher.kubectl("create", "namespace", name)
+    yield name
+    watcher.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=60s")
+
+
+def test_from_the_first_apply_to_the_namespaces_end(watcher: Running, namespace: str) -> None:
+    secret = watcher.granted(namespace)
+    assert {key: base64.b64decode(value) for key, value in secret["data"].items()} == {"username": b"login-1", "password": b"password-1"}
+    for kind, name in (("secretengine", "postgresql-engine"), ("postgresrole", "psql-role")):
+        assert watcher.phase(namespace, kind, name) == "Success"
+    eventually(lambda: watcher.get(namespace, "databaseaccessrequest", "postgres-cred-rqst")["status"].get("lease"), what="the lease")
+    reader = f"system:serviceaccount:{namespace}:demo-sa"
+    name = secret["metadata"]["name"]
+    eventually(lambda: _may(watcher, namespace, reader, f"secret/{name}"), what="the subject's right")
+    assert not _may(watcher, namespace, reader, "secret/postgres-user-cred")
+    watcher.kubectl("delete", "namespace", namespace, "--timeout=60s")
+    assert (watcher.services.engine.mounts, watcher.services.roles.roles) == ({}, {})
+    assert all(request.ended for request in watcher.services.access.requests.values())
+
+
+def test_the_events_that_kubectl_describe_shows(watcher: Running, namespace: str) -> None:
+    watcher.granted(namespace)
+    described = eventually(
+        lambda: text if "SuccessfullyIssuedCredential" in (text := watcher.kubectl("describe", "dar", "-n", namespace)) else "",
+        what="the Event",
+    )
+    assert "leasegate-watcher" in described
+    assert "secret engine is ready to use" in watcher.kubectl("describe", "secretengine", "-n", namespace)
+
+
+def test_a_namespace_is_served_when_its_owner_says_so(watcher: Running, namespace: str) -> None:
+    watcher.apply(namespace, "vault", "postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest")
+
+    def told() -> bool:
+        found = watcher.get(namespace, "secretengine", "postgresql-engine")
+        texts = [c["message"] for c in found.get("status", {}).get("conditions", []) if c["type"] == "NamespaceNotServed"]
+        return any(f"kubectl apply -n {namespace} -f deploy/rbac/served-namespace.yaml" in text for text in texts)
+
+    eventually(told, what="the command that serves it")
+    watcher.apply(namespace, "served")
+    eventually(lambda: watcher.phase(namespace, "postgresrole", "psql-role") == "Success", timeout_s=30, what="Success")
+
+
+def test_a_restart_claims_nothing(watcher: Running, namespace: str) -> None:
+    before = watcher.granted(namespace)
+    eventually(lambda: watcher.get(namespace, "databaseaccessrequest", "postgres-cred-rqst")["status"].get("lease"), what="the lease")
+    watcher.stop()
+    watcher.start()
+    watcher.kubectl("annotate", "databaseaccessrequest", "-n", namespace, "postgres-cred-rqst", "looked=at")
+    asked = len(watcher.services.access.calls)
+    eventually(lambda: len(watcher.services.access.calls) > asked, what="another look at it")
+    assert watcher.secrets(namespace)[0]["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    assert len(watcher.services.access.asked(CLAIM)) == 1
+
+
+def test_what_was_deleted_while_nobody_looked_ends(watcher: Running, namespace: str) -> None:
+    watcher.granted(namespace)
+    watcher.stop()
+    patch = json.dumps({"metadata": {"finalizers": []}})
+    watcher.kubectl("patch", "databaseaccessrequest", "-n", namespace, "postgres-cred-rqst", "--type=merge", "-p", patch)
+    watcher.kubectl("delete", "databaseaccessrequest", "-n", namespace, "postgres-cred-rqst")
+    watcher.start()
+    eventually(lambda: all(request.ended for request in watcher.services.access.requests.values()), what="the end of its access")
+
+
+def test_a_secret_that_somebody_spoiled_is_restored_within_seconds(watcher: Running, namespace: str) -> None:
+    name = watcher.granted(namespace)["metadata"]["name"]
+    patch = json.dumps({"data": {"password": base64.b64encode(b"spoiled").decode()}})
+    watcher.kubectl("patch", "secret", "-n", namespace, name, "--type=merge", "-p", patch)
+    eventually(lambda: _password(watcher, namespace) == b"password-2", timeout_s=10, what="a new credential")
+    watcher.kubectl("delete", "secret", "-n", namespace, name)
+    eventually(lambda: _password(watcher, namespace) == b"password-3", timeout_s=10, what="another one")
+
+
+def test_a_foreign_secret_of_that_name_stays(watcher: Running, namespace: str) -> None:
+    name = watcher.granted(namespace)["metadata"]["name"]
+    patch = json.dumps({"metadata": {"ownerReferences": None}, "data": {"theirs": "eA=="}})
+    watcher.kubectl("patch", "secret", "-n", namespace, name, "--type=merge", "-p", patch)
+
+    def told() -> bool:
+        conditions = watcher.get(namespace, "databaseaccessrequest", "postgres-cred-rqst")["status"]["conditions"]
+        return any(c["reason"] == "FailedToCreateSecret" and name in c["message"] for c in conditions)
+
+    eventually(told, what="the conflict")
+    assert watcher.get(namespace, "secret", name)["data"]["theirs"] == "eA=="
+    assert len(watcher.services.access.asked(CLAIM)) == 1
+    watcher.kubectl("delete", "secret", "-n", namespace, name)
+    eventually(lambda: _password(watcher, namespace) == b"password-2", timeout_s=10, what="a Secret of ours")
+
+
+def test_a_denial_takes_everything_back(watcher: Running, namespace: str) -> None:
+    watcher.granted(namespace)
+    watcher.decide(namespace, "Denied")
+    eventually(lambda: not watcher.secrets(namespace), what="the Secret's end")
+    eventually(lambda: watcher.phase(namespace, "databaseaccessrequest", "postgres-cred-rqst") == "Denied", what="Denied")
+    left = watcher.kubectl("get", "roles,rolebindings", "-n", namespace, "-o", "name")
+    assert "postgres-cred-rqst" not in left
+
+
+def test_a_namespace_goes_although_vault_is_away_for_a_while(watcher: Running, namespace: str) -> None:
+    watcher.granted(namespace)
+    sealed = errors.VaultSealed("Vault is sealed", address="https://vault", retry_after_s=1.0)
+    watcher.services.engine.fail_always("DeleteEngine", sealed)
+    watcher.services.roles.fail_always("DeleteRole", sealed)
+    watcher.kubectl("delete", "namespace", namespace, "--wait=false")
+
+    def told() -> bool:
+        found = watcher.get(namespace, "secretengine", "postgresql-engine")
+        return any(c["reason"] == "VaultSealed" for c in found["status"]["conditions"])
+
+    eventually(told, timeout_s=30, what="why it waits")
+    watcher.services.engine.fail_always("DeleteEngine", None)
+    watcher.services.roles.fail_always("DeleteRole", None)
+    watcher.kubectl("wait", "--for=delete", f"namespace/{namespace}", "--timeout=60s")
+    assert watcher.services.engine.mounts == {}
+
+
+@pytest.mark.parametrize("name", ["engine", "roles", "access"])
+def test_a_service_that_is_away_is_found_again(watcher: Running, namespace: str, name: str) -> None:
+    watcher.services.stop(name)
+    watcher.apply(namespace, "vault", "served", "postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest")
+    eventually(lambda: _finalizers(watcher, namespace) >= 3, what="finalizers on all three")
+    watcher.services.start(name)
+    eventually(lambda: watcher.phase(namespace, "postgresrole", "psql-role") == "Success", timeout_s=30, what="Success")
+    eventually(lambda: watcher.get(namespace, "databaseaccessrequest", "postgres-cred-rqst")["status"].get("digest"), what="a digest")
+
+
+def test_an_api_server_that_restarts_is_found_again(watcher: Running, namespace: str, cluster: LocalStack) -> None:
+    watcher.granted(namespace)
+    server = cluster.process("kube-apiserver")
+    server.kill()
+    server.start()
+    server.wait_ready()
+    name = watcher.secrets(namespace)[0]["metadata"]["name"]
+    watcher.kubectl("delete", "secret", "-n", namespace, name)
+    eventually(lambda: _password(watcher, namespace) == b"password-2", timeout_s=40, what="a new credential")
+
+
+def test_every_order_of_delete_leaves_nothing(watcher: Running, namespace: str) -> None:
+    watcher.granted(namespace)
+    for kind, name in (
+        ("appbinding", "vault"),
+        ("serviceaccount", "vault"),
+        ("rolebinding", "leasegate-served-namespace"),
+        ("secretengine", "postgresql-engine"),
+        ("appbinding", "postgres-app"),
+        ("databaseaccessrequest", "postgres-cred-rqst"),
+        ("postgresrole", "psql-role"),
+    ):
+        watcher.kubectl("delete", "-n", namespace, kind, name, "--wait=false")
+    eventually(
+        lambda: not json.loads(watcher.kubectl("get", KINDS, "-n", namespace, "-o", "json"))["items"], timeout_s=30, what="an empty place"
+    )
+    eventually(lambda: not watcher.secrets(namespace), what="the Secret to go with its owner")
+    assert (watcher.services.engine.mounts, watcher.services.roles.roles) == ({}, {})
+
+
+def _password(watcher: Running, namespace: str) -> bytes:
+    found = watcher.secrets(namespace)
+    return base64.b64decode(found[0]["data"].get("password", "")) if found else b""
+
+
+def _may(watcher: Running, namespace: str, user: str, what: str) -> bool:
+    return watcher.kubectl("auth", "can-i", "get", what, "-n", namespace, "--as", user, check=False).strip() == "yes"
+
+
+def _finalizers(watcher: Running, namespace: str) -> int:
+    items = json.loads(watcher.kubectl("get", "secretengines,postgresroles,databaseaccessrequests", "-n", namespace, "-o", "json"))["items"]
+    return sum("leasegate.dev/finalizer" in item["metadata"].get("finalizers", []) for item in items)
