@@ -10,7 +10,7 @@ from benchmarks.place import MEMBER, Place
 
 _TURNS = 5
 _BETWEEN_S = 0.015
-"""Role, RoleBinding, Event and status are written after the Secret: what is one at a time begins when that is done."""
+"""Role, RoleBinding, status and Event are written after the Secret: the next one begins when that is done."""
 
 
 @dataclass(slots=True)
@@ -20,24 +20,29 @@ class Times:
     Attributes:
         written: From the answer to the write of the decision.
         sent: From the sending of that write.
+        windows: When each was sent and its Secret seen, by ``perf_counter``.
     """
 
     written: list[float] = field(default_factory=list)
     sent: list[float] = field(default_factory=list)
+    windows: list[tuple[float, float]] = field(default_factory=list)
 
 
 def approvals(place: Place, prefix: str, count: int) -> tuple[Times, list[str]]:
     """Approve requests one at a time; answers the times and the names."""
     names = [f"{prefix}-{number}" for number in range(count)]
-    place.space.create(MEMBER, names)
-    bodies, times = place.space.approvals(names), Times()
-    with place.space.secrets_watched() as secrets, place.space.requests_watched() as settled:
+    space = place.space
+    space.create(MEMBER, names)
+    bodies, times = space.approvals(names), Times()
+    with space.secrets_watched() as secrets, space.requests_watched() as settled, space.readers_watched() as readers:
         for name in names:
-            sent, written = place.space.approve(name, bodies[name])
+            sent, written = space.approve(name, bodies[name])
             secrets.wait([name], timeout_s=30)
             times.written.append(secrets.came[name] - written)
             times.sent.append(secrets.came[name] - sent)
+            times.windows.append((sent, secrets.came[name]))
             settled.wait([name], timeout_s=30)
+            readers.wait([name], timeout_s=30)
             time.sleep(_BETWEEN_S)
     return times, names
 

@@ -14,7 +14,7 @@ from benchmarks.http import Json, Lines, RequestRefused, Server
 from benchmarks.waiting import until
 
 _ENGINE = "/apis/engine.kubevault.com/v1alpha1/namespaces"
-_CLIENTS = 4
+_CLIENTS = 8
 _PAGE = 1000
 
 
@@ -101,6 +101,12 @@ class Namespace:
             yield watched
 
     @contextmanager
+    def readers_watched(self) -> Iterator[Watched]:
+        """Note when each request's RoleBinding is there: with the status, the last that is written for it."""
+        with self._watched(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.name}/rolebindings", _owner) as watched:
+            yield watched
+
+    @contextmanager
     def _watched(self, path: str, name_of: Callable[[Json], str]) -> Iterator[Watched]:
         watched = Watched()
         version = self.kube.call("GET", f"{path}?limit=1")["metadata"]["resourceVersion"]
@@ -166,9 +172,13 @@ def _follow(lines: Lines, name_of: Callable[[Json], str], watched: Watched) -> N
             watched.came.setdefault(name, now)
 
 
+def _owner(item: Json) -> str:
+    owners = item["metadata"].get("ownerReferences") or [{}]
+    return str(owners[0].get("name", ""))
+
+
 def _owner_of_secret(secret: Json) -> str:
-    owners = secret["metadata"].get("ownerReferences") or [{}]
-    return str(owners[0].get("name", "")) if (secret.get("data") or {}).get("password") else ""
+    return _owner(secret) if (secret.get("data") or {}).get("password") else ""
 
 
 def _settled_request(request: Json) -> str:

@@ -50,7 +50,7 @@ def standing(request: request_pb2.AccessRequest) -> Standing:
 def _fact(condition: types_pb2.Condition) -> Fact:
     """Good news is no warning, and what lasts for a moment only is no news."""
     warning: bool | None = condition.type != "Available" or not condition.status
-    if condition.reason == "IssuingCredential":
+    if condition.reason in ("IssuingCredential", "DroppingLogin"):
         warning = None
     return Fact(condition.type, status=condition.status, reason=condition.reason, message=condition.message, warning=warning)
 

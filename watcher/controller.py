@@ -13,7 +13,7 @@ from services.common import logs
 from services.common.errors import LeasegateError
 from services.common.rpc import request_ids
 from watcher.api import KubeError
-from watcher.outcome import Again, Outcome
+from watcher.outcome import Again, Outcome, Then
 from watcher.workqueue import WorkQueue
 
 LOG = logs.logger(__name__)
@@ -70,7 +70,10 @@ class Controller(Generic[K]):
             self._put_back(key, outcome)
 
     def _put_back(self, key: K, outcome: Outcome) -> None:
-        if not isinstance(outcome, Again):
+        if isinstance(outcome, Then):
+            self.queue.forget(key)
+            self.queue.follow_up(key)
+        elif not isinstance(outcome, Again):
             self.queue.forget(key)
         elif outcome.after_s is None:
             self.queue.retry(key)

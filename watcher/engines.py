@@ -20,6 +20,7 @@ from watcher.peers import Peers
 from watcher.places import Ending, intended, settled, target_ref
 from watcher.report import Reporter, reason_of
 from watcher.resources import Cluster, EngineSpec, engine_spec, status_of
+from watcher.wording import message_of
 
 KINDS = {"/config/": "FailedToCreateSecretEngineConfig", "sys/mounts": "FailedToEnableSecretEngine"}
 _OWNERSHIP = {engine_service_pb2.MOUNT_OWNERSHIP_OWNED: "Owned", engine_service_pb2.MOUNT_OWNERSHIP_ADOPTED: "Adopted"}
@@ -175,7 +176,7 @@ class Engines:
 
     def _failed(self, obj: Body, err: LeasegateError) -> Outcome:
         if not self._patience.hides(uid_of(obj), err):
-            self._reporter.failed(obj, reason=reason_of(err, kinds=KINDS), message=err.message)
+            self._reporter.failed(obj, reason=reason_of(err, kinds=KINDS), message=message_of(err))
         return after(err)
 
 

@@ -17,7 +17,9 @@ from leasegate.types.v1 import types_pb2
 from services.common import logs
 from services.common.errors import LeasegateError
 from watcher.adopters import Wish
+from watcher.api import KubeError
 from watcher.backoff import Backoff
+from watcher.known_ledger import KnownLedger
 from watcher.peers import Peers
 
 LOG = logs.logger(__name__)
@@ -49,12 +51,16 @@ class Feed:
     Args:
         peers: The services.
         handlers: What changes become.
+        known: Which ledger access had.
         backoff: Pauses after failures.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, peers: Peers, handlers: Handlers, *, backoff: Backoff, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, peers: Peers, handlers: Handlers, *, known: KnownLedger, backoff: Backoff, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._peers, self._handlers, self._backoff, self._clock = peers, handlers, backoff, clock
+        self._known = known
         self._cursor, self._ledger = "", ""
         self._failures = 0
         self.answered = threading.Event()
@@ -68,14 +74,20 @@ class Feed:
 
     def step(self) -> float:
         """Poll once; answers how many seconds to pause before the next time."""
-        request = watcher_service_pb2.WatchChangesRequest(cursor=self._cursor, max_wait=duration_pb2.Duration(seconds=WAIT_S))
         try:
-            answer = self._peers.access.WatchChanges(request, timeout=WAIT_S + ANSWER_S)
+            self._known.read()
+            answer = self._peers.access.WatchChanges(self._request(), timeout=WAIT_S + ANSWER_S)
             self._take(answer)
         except LeasegateError as err:
             self._failures += 1
             if self._failures == 1:  # else each second of an outage is a line
                 LOG.info("feed interrupted", reason=err.reason, error=err.message)
+            return self._backoff.pause_s(self._failures)
+        except KubeError as err:
+            self._failures += 1
+            if self._failures == 1:
+                text = f"{err.message}; deploy/rbac/watcher.yaml grants it"
+                LOG.warning("which ledger was known cannot be read: the feed is not followed", error=text)
             return self._backoff.pause_s(self._failures)
         except Exception:  # one change that makes something go wrong must not end all others
             self._failures += 1
@@ -87,10 +99,16 @@ class Feed:
         self.answered.set()
         return answer.next_poll_after.ToTimedelta().total_seconds()
 
+    def _request(self) -> watcher_service_pb2.WatchChangesRequest:
+        wait = duration_pb2.Duration(seconds=WAIT_S)
+        return watcher_service_pb2.WatchChangesRequest(cursor=self._cursor, max_wait=wait, known_ledger_id=self._known.id)
+
     def _take(self, answer: watcher_service_pb2.WatchChangesResponse) -> None:
-        if self._ledger and answer.ledger_id != self._ledger:
-            LOG.warning("another ledger", known=self._ledger, found=answer.ledger_id)
+        if answer.ledger_id != self._ledger and answer.ledger_held:
+            do = "restore the ledger, or `leasegate ledger accept-loss`"
+            LOG.error("another ledger than the known one: access issues nothing", known=self._known.id, found=answer.ledger_id, do=do)
         self._ledger = answer.ledger_id
+        self._known.found(answer.ledger_id, held=answer.ledger_held)
         if answer.restarted:
             self._handlers.restarted()
         for change in answer.changes:

@@ -75,10 +75,12 @@ class Informer:
         self._on_failed = on_failed or (lambda _err: None)
         self._version = ""
         self._failures = 0
+        self._stop = threading.Event()
         self.synced = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Work until ``stop``."""
+        self._stop = stop
         while not stop.is_set():
             pause_s = self.step()
             if pause_s > 0:
@@ -147,6 +149,8 @@ class Informer:
         )
         seen = 0
         for event in events:
+            if self._stop.is_set():
+                break
             self._take(str(event["type"]), event["object"])
             self._failures = 0
             seen += 1

@@ -62,6 +62,7 @@ SECRET_ENGINE = Resource("SecretEngine", "secretengines", "engine.kubevault.com"
 POSTGRES_ROLE = Resource("PostgresRole", "postgresroles", "engine.kubevault.com", "v1alpha1")
 ACCESS_REQUEST = Resource("DatabaseAccessRequest", "databaseaccessrequests", "engine.kubevault.com", "v1alpha1")
 SECRET = Resource("Secret", "secrets")
+CONFIG_MAP = Resource("ConfigMap", "configmaps")
 SERVICE_ACCOUNT = Resource("ServiceAccount", "serviceaccounts")
 EVENT = Resource("Event", "events")
 NAMESPACE = Resource("Namespace", "namespaces")

@@ -63,12 +63,13 @@ class Namespaces:
         self._on_secret, self._on_service = on_secret, on_service
         self._known: dict[str, _Namespace] = {}
         self._writing: set[tuple[Key, int]] = set()
+        self._closed = False
         self._lock = threading.Lock()
 
     def want(self, namespace: str) -> None:
         """Begin to look after a namespace."""
         with self._lock:
-            if namespace in self._known:
+            if self._closed or namespace in self._known:
                 return
             known = self._known[namespace] = self._new(namespace)
         self._start(known.informer, known.stop)
@@ -81,7 +82,9 @@ class Namespaces:
             known.stop.set()
 
     def close(self) -> None:
-        """Look after none."""
+        """Look after none any more."""
+        with self._lock:
+            self._closed = True
         for namespace in list(self._known):
             self.leave(namespace)
 

@@ -1,7 +1,7 @@
 """How a reconcile ends, and what a retry costs. Pure.
 
-Three outcomes: done, again after a time, done until the spec changes. An error of a service says itself which one it is; what waits for
-another object is a ``Waiting`` and comes back by that object's event, at the latest by a slow retry.
+Four outcomes: done, again after a time, done until the spec changes, or the rest behind what others wait for. An error of a service says
+itself which one it is; what waits for another object is a ``Waiting`` and comes back by that object's event, at the latest by a slow retry.
 """
 
 from __future__ import annotations
@@ -31,8 +31,13 @@ class Again:
     after_s: float | None = None
 
 
-Outcome: TypeAlias = Done | Again
-DONE = Done()
+@dataclass(frozen=True, slots=True)
+class Then:
+    """What somebody waited for is there; the rest is to be done behind all others who still wait."""
+
+
+Outcome: TypeAlias = Done | Again | Then
+DONE, THEN = Done(), Then()
 
 
 class Waiting(Exception):

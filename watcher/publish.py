@@ -13,7 +13,7 @@ from leasegate.access.v1 import lease_pb2
 from services.common.errors import Superseded
 from watcher import credentials
 from watcher.api import Api, KubeError
-from watcher.kinds import ROLE, ROLE_BINDING, SECRET, Body, Key, Resource, key_of, version_of
+from watcher.kinds import ROLE, ROLE_BINDING, SECRET, Body, Key, Resource, key_of, uid_of, version_of
 from watcher.namespaces import Namespaces, Service
 from watcher.outcome import Waiting, not_served, refused
 
@@ -51,6 +51,7 @@ class Publisher:
 
     def __init__(self, api: Api, namespaces: Namespaces, beside: Executor) -> None:
         self._api, self._namespaces, self._beside = api, namespaces, beside
+        self._made: dict[tuple[Resource, Key], str] = {}  # uids of our Roles and RoleBindings, so that they are not read to be deleted
 
     def held(self, obj: Body) -> int:
         """Number of the attempt that the Secret holds unharmed; 0 for none.
@@ -146,11 +147,13 @@ class Publisher:
 
     def _restore(self, resource: Resource, obj: Body, body: Body) -> None:
         try:
-            self._api.create(resource, body, namespace=key_of(obj).namespace)
+            made = self._api.create(resource, body, namespace=key_of(obj).namespace)
         except KubeError as err:
             if err.reason != "AlreadyExists":
                 raise
             self._correct(resource, obj, body)
+        else:
+            self._made[resource, key_of(body)] = uid_of(made)
 
     def _correct(self, resource: Resource, obj: Body, body: Body) -> None:
         name = body["metadata"]["name"]
@@ -192,13 +195,26 @@ class Publisher:
 
     def _remove(self, resource: Resource, obj: Body, name: str) -> None:
         namespace = key_of(obj).namespace
+        made = self._made.pop((resource, Key(namespace, name)), "")
         try:
+            if made and self._is_deleted(resource, obj, name, uid=made):
+                return
             found = (self._secret(obj) if resource is SECRET else None) or self._read(resource, obj, name)
             if found and credentials.is_ours(found, obj):
-                self._api.delete(resource, namespace=namespace, name=name, uid=found["metadata"]["uid"])
+                self._api.delete(resource, namespace=namespace, name=name, uid=uid_of(found))
         except KubeError as err:
             if err.status not in (403, 404):
                 raise
+
+    def _is_deleted(self, resource: Resource, obj: Body, name: str, *, uid: str) -> bool:
+        """Delete what we made; False if something else stands there now."""
+        try:
+            self._api.delete(resource, namespace=key_of(obj).namespace, name=name, uid=uid)
+        except KubeError as err:
+            if err.status != 409:
+                raise
+            return False
+        return True
 
 
 def raise_not_written(err: KubeError, resource: Resource, namespace: str) -> NoReturn:

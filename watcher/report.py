@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from services.common.errors import LeasegateError
 from watcher.events import Recorder
-from watcher.kinds import Body, Resource, generation_of
+from watcher.kinds import Body, Resource, generation_of, key_of
 from watcher.objects import Objects
-from watcher.outcome import Waiting
+from watcher.outcome import Waiting, not_served
 from watcher.status import Fact, merged, news
 
 QUIET = ("EngineNotReady", "Starting")
@@ -30,10 +31,21 @@ class Reporter:
         events: Where Events are written.
         ready: Message of success.
         now: The time.
+        unserved: Whether a namespace is known not to be served, which is said beside whatever else is waited for.
     """
 
-    def __init__(self, resource: Resource, *, objects: Objects, events: Recorder, ready: str, now: Callable[[], datetime.datetime]) -> None:
+    def __init__(
+        self,
+        resource: Resource,
+        *,
+        objects: Objects,
+        events: Recorder,
+        ready: str,
+        now: Callable[[], datetime.datetime],
+        unserved: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._resource, self._objects, self._events, self._ready, self._now = resource, objects, events, ready, now
+        self._unserved = unserved
 
     def intend(self, obj: Body, fields: Mapping[str, Any]) -> Body:
         """Write down what is about to be made, before it is made: whatever happens then, a deletion knows where to look."""
@@ -58,6 +70,8 @@ class Reporter:
         facts = [Fact("Available", status=False, reason=waiting.reason, message=waiting.message, warning=waiting.reason not in QUIET)]
         if waiting.reason == "NamespaceNotServed":
             facts.append(not_served_fact(waiting))
+        elif self._unserved(key_of(obj).namespace):
+            facts.append(replace(not_served_fact(not_served(key_of(obj).namespace)), warning=True))
         return self._write(obj, {"phase": "Processing", "observedGeneration": generation_of(obj)}, facts)
 
     def failed(self, obj: Body, *, reason: str, message: str) -> Body:

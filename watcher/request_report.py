@@ -43,7 +43,9 @@ class RequestReporter:
         """
         fields: dict[str, Any] = dict(NOTHING)
         facts = list(standing.facts)
-        if held and standing.lease:
+        if held and any(fact.type == "LedgerUnknown" for fact in facts):
+            fields = {}  # access knows nothing of the credential in the Secret, which may well be in use
+        elif held and standing.lease:
             fields = {"lease": standing.lease, "secret": {"name": secret_name(obj)}, "attempt": held}
             facts += [] if any(fact.type == "Available" for fact in facts) else [ISSUED]
         self._write(obj, _fields(obj, standing) | fields, facts)

@@ -1,7 +1,7 @@
 """DatabaseAccessRequests: their wish and their decisions go to access, and what access answers to do next is done.
 
-The way from a decision to the Secret is short on purpose: the watch's object, one EnsureRequest, one Claim, the Secret; Role and
-RoleBinding are written beside it, acknowledge and status after it. Nothing is read from Kubernetes on the way.
+The way from a decision to the Secret is short on purpose: the watch's object, one EnsureRequest, one Claim, the Secret. Role, RoleBinding,
+acknowledge and status come after it, behind the Secrets that others wait for. Nothing is read from Kubernetes on the way.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 
 from leasegate.access.v1 import request_pb2, requester_service_pb2, watcher_service_pb2
 from leasegate.types.v1 import types_pb2
@@ -17,7 +18,7 @@ from watcher import crash
 from watcher.answers import Standing, standing
 from watcher.kinds import ACCESS_REQUEST, Body, Key, has_finalizer, is_deleting, key_of, uid_of
 from watcher.objects import Objects
-from watcher.outcome import DONE, Again, Outcome, Waiting, after
+from watcher.outcome import DONE, THEN, Again, Outcome, Waiting, after
 from watcher.patience import Patience
 from watcher.peers import Peers
 from watcher.publish import NotWritten, Publisher
@@ -34,6 +35,14 @@ PAGE = 500
 ENDED = (request_pb2.ACCESS_STATE_ENDED, request_pb2.ACCESS_STATE_ENDING)
 OVERTAKEN = (ApprovalRequired, ApprovalDenied, AccessEnded)
 """What Claim answers when the request has changed since EnsureRequest: it is asked anew what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    """A credential that was just written into a Secret: its attempt, and the one that the Secret held before."""
+
+    attempt: int
+    before: int
 
 
 class Requests:
@@ -66,6 +75,7 @@ class Requests:
         self._released: set[str] = set()  # uids of which access has taken the end
         self._cleared: set[str] = set()  # uids that are being deleted, whose Secret, Role and RoleBinding are gone
         self._looked: dict[str, float] = {}  # when Role and RoleBinding of a uid were right
+        self._fresh: dict[str, _Fresh] = {}  # by uid: what was written into its Secret and is not acknowledged yet
         self._lock = threading.Lock()
 
     def reconcile(self, key: Key) -> Outcome:
@@ -84,6 +94,7 @@ class Requests:
         """Note that an object is no longer there; its next reconcile ends its access, unless that was done while it was being deleted."""
         with self._lock:
             self._looked.pop(uid_of(obj), None)
+            self._fresh.pop(uid_of(obj), None)
             if uid_of(obj) in self._released:
                 self._released.discard(uid_of(obj))
                 return
@@ -122,6 +133,8 @@ class Requests:
     def _ensure(self, obj: Body) -> Outcome:
         now: Standing | None = None
         try:
+            if (fresh := self._fresh.pop(uid_of(obj), None)) and self._settle(obj, fresh):
+                return DONE
             wish = access_request(obj, self._cluster, held=self._publisher.held(obj))
             answer = self._peers.access.EnsureRequest(wish)
             now = standing(answer.request)
@@ -135,6 +148,8 @@ class Requests:
         except LeasegateError as err:
             return self._failed(obj, err, now)
         self._patience.forget(uid_of(obj))
+        if answer.next_step == watcher_service_pb2.NEXT_STEP_CLAIM:
+            return THEN
         return Again(answer.retry_after.ToTimedelta().total_seconds()) if answer.HasField("retry_after") else DONE
 
     def _follow(self, obj: Body, step: watcher_service_pb2.NextStep.ValueType, now: Standing, *, held: int) -> None:
@@ -150,25 +165,35 @@ class Requests:
             self._keep(obj, now, held=held)
 
     def _claim(self, obj: Body, *, held: int) -> None:
+        """Bring the credential into the Secret, which somebody waits for; ``_settle`` does the rest."""
         self._publisher.check_writable(obj)
-        reading = self._publisher.start_reading(obj) if self._is_due(obj) else None
-        try:
-            self._issue(obj, held=held)
-        except Exception:
-            if reading is not None:
-                wait([reading])  # lest it makes again what the next reconcile removes
-            raise
-        self._finish(obj, reading)
-
-    def _issue(self, obj: Body, *, held: int) -> None:
         request = requester_service_pb2.ClaimCredentialRequest(id=uid_of(obj), held_attempt=held)
         crash.point("claim.asked")
         credential = self._peers.holder.ClaimCredential(request).credential
         crash.point("claim.answered")
         self._publisher.write_secret(obj, credential)
         crash.point("secret.written")
-        self._reporter.issued(obj, self._acknowledge(obj, credential.attempt), attempt=credential.attempt, before=held)
-        crash.point("status.written")
+        self._fresh[uid_of(obj)] = _Fresh(attempt=credential.attempt, before=held)
+
+    def _settle(self, obj: Body, fresh: _Fresh) -> bool:
+        """Acknowledge what is in the Secret and say so in the status, and beside that write Role and RoleBinding.
+
+        Returns:
+            Whether access took it; else it has to be asked anew what to do.
+        """
+        reading = self._publisher.start_reading(obj) if self._is_due(obj) else None
+        try:
+            now = self._acknowledge(obj, fresh.attempt)
+            self._reporter.issued(obj, now, attempt=fresh.attempt, before=fresh.before)
+            crash.point("status.written")
+        except LeasegateError:
+            return False  # EnsureRequest says or meets the same
+        finally:
+            if reading is not None:
+                wait([reading])  # lest it makes again what the next reconcile removes
+        self._finish(obj, reading)
+        self._patience.forget(uid_of(obj))
+        return True
 
     def _acknowledge(self, obj: Body, attempt: int) -> Standing:
         request = requester_service_pb2.AcknowledgeCredentialRequest(id=uid_of(obj), attempt=attempt)
@@ -218,7 +243,7 @@ class Requests:
         crash.point("removed")
         waited_s = self._patience.lasted_s(uid, "end")
         if answer.open_attempts and waited_s < LET_GO_AFTER_S:
-            return Again(min(max(0.02, waited_s / 2), 0.5, LET_GO_AFTER_S - waited_s))
+            return Again(min(max(0.25, waited_s), LET_GO_AFTER_S - waited_s))  # its feed says sooner when all of it is gone
         if answer.open_attempts:
             why = "; ".join(condition.message for condition in answer.conditions)
             self._reporter.revoke_pending(obj, open_attempts=answer.open_attempts, why=why)

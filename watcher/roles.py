@@ -20,6 +20,7 @@ from watcher.peers import Peers
 from watcher.places import Ending, intended, settled, target_ref
 from watcher.report import Reporter, reason_of
 from watcher.resources import Cluster, RoleSpec, role_spec, status_of
+from watcher.wording import message_of
 
 KINDS = {"/roles/": "FailedToCreateDatabaseRole", "sys/mounts": "FailedToCreateDatabaseRole"}
 
@@ -71,7 +72,7 @@ class Roles:
             return Again(waiting.after_s)
         except LeasegateError as err:
             if not self._patience.hides(uid_of(obj), err):
-                self._reporter.failed(obj, reason=reason_of(err, kinds=KINDS), message=err.message)
+                self._reporter.failed(obj, reason=reason_of(err, kinds=KINDS), message=message_of(err))
             return after(err)
         self._patience.forget(uid_of(obj))
         return DONE

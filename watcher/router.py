@@ -124,6 +124,8 @@ class Router:
         if old is not None and new is not None and not _worth_a_look(old, new):
             return
         key = key_of(new or old or {})
+        if new is None:
+            self._looked_after(old, None)
         self._queues["appbindings"].add(key)
         if old is None or new is None or old.get("spec") != new.get("spec"):
             self._users(key)
@@ -158,7 +160,9 @@ class Router:
             self._namespaces.leave(key_of(old).namespace)
 
     def _in_use(self, namespace: str) -> bool:
-        return any(self._objects.store(resource).all(namespace) for resource in (SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST, APP_BINDING))
+        return any(
+            self._objects.store(resource).count(namespace) for resource in (SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST, APP_BINDING)
+        )
 
     def _bindings_of(self, *objs: Body | None) -> None:
         self._add("appbindings", {key for obj in objs if obj is not None for key in self._bindings.used_by(obj)})

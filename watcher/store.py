@@ -9,6 +9,7 @@ off, and must not bring it back.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from watcher.kinds import Body, Key, key_of, uid_of, version_of
@@ -33,6 +34,7 @@ class Store:
         self._on_change = on_change or (lambda _old, _new: None)
         self._objects: dict[Key, Body] = {}
         self._ended: dict[str, None] = {}
+        self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> Body | None:
@@ -44,6 +46,10 @@ class Store:
         with self._lock:
             found = list(self._objects.items())
         return [obj for key, obj in found if namespace is None or key.namespace == namespace]
+
+    def count(self, namespace: str) -> int:
+        """How many objects a namespace has."""
+        return self._counts[namespace]
 
     def __iter__(self) -> Iterator[Body]:
         return iter(self.all())
@@ -59,6 +65,7 @@ class Store:
             if uid_of(kept) in self._ended or (old is not None and _is_older(kept, old)):
                 return old or kept
             self._objects[key] = kept
+            self._counts[key.namespace] += old is None
         if not quiet and (old is None or version_of(old) != version_of(kept)):
             self._on_change(old, kept)
         return kept
@@ -71,7 +78,7 @@ class Store:
             old = self._objects.get(key)
             if old is None or _is_older(obj, old):
                 return
-            del self._objects[key]
+            self._drop(key)
         self._on_change(old, None)
 
     def retain(self, keys: Iterable[Key], *, version: str) -> None:
@@ -79,11 +86,17 @@ class Store:
         listed = set(keys)
         with self._lock:
             gone = [key for key, obj in self._objects.items() if key not in listed and not _is_newer_than(obj, version)]
-            removed = [self._objects.pop(key) for key in gone]
+            removed = [self._drop(key) for key in gone]
             for old in removed:
                 self._remember_end(old)
         for old in removed:
             self._on_change(old, None)
+
+    def _drop(self, key: Key) -> Body:
+        self._counts[key.namespace] -= 1
+        if not self._counts[key.namespace]:
+            del self._counts[key.namespace]
+        return self._objects.pop(key)
 
     def _remember_end(self, obj: Body) -> None:
         if uid := uid_of(obj):

@@ -21,9 +21,10 @@ from watcher.engines import Engines
 from watcher.events import Recorder
 from watcher.feed import Feed, Handlers
 from watcher.informer import Informer, Pace
-from watcher.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE, Key, Resource
+from watcher.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE, Key, Resource, is_deleting
+from watcher.known_ledger import KnownLedger
 from watcher.logins import Logins
-from watcher.namespaces import Namespaces
+from watcher.namespaces import Namespaces, Service
 from watcher.objects import Objects
 from watcher.patience import Patience
 from watcher.peers import Peers
@@ -136,7 +137,7 @@ class Watcher:
         self.controllers = [
             Controller(name, self.queues[name], reconcile, workers=settings.workers[name]) for name, reconcile in work.items()
         ]
-        self.feed = Feed(peers, self._handlers(bindings, requests, adopters), backoff=self._backoff(0.1, 5.0))
+        self.feed = Feed(peers, self._handlers(bindings, requests, adopters), known=KnownLedger(self._api), backoff=self._backoff(0.1, 5.0))
 
     def start(self) -> None:
         """Start everything. Reconciling begins when all four kinds are listed, so that nothing is decided on half of what there is."""
@@ -190,13 +191,20 @@ class Watcher:
             bindings.needs_login(key)
             self.queues["appbindings"].add(key)
 
+        def request(ref: Any) -> None:
+            if self._is_own(ref):
+                key = requests.heard(ref)
+                known = self._objects.get(ACCESS_REQUEST, key)
+                # Most changes were made by a call of the watcher's own: who waits for a decision's effect goes before them.
+                self.queues["requests"].add(key, low=known is not None and not is_deleting(known))
+
         def restarted() -> None:
             self.router.restarted()
             for key in requests.compare():  # what vanished while nobody looked
                 self.queues["requests"].add(key)
 
         return Handlers(
-            request=lambda ref: self.queues["requests"].add(requests.heard(ref)) if self._is_own(ref) else None,
+            request=request,
             adopter=adopter,
             login=login,
             restarted=restarted,
@@ -207,7 +215,10 @@ class Watcher:
         return bool(ref.namespace) and (ref.cluster, ref.cluster_uid) == (own.name, own.uid)
 
     def _reporter(self, resource: Resource, ready: str) -> Reporter:
-        return Reporter(resource, objects=self._objects, events=self.events, ready=ready, now=_now)
+        return Reporter(resource, objects=self._objects, events=self.events, ready=ready, now=_now, unserved=self._is_unserved)
+
+    def _is_unserved(self, namespace: str) -> bool:
+        return self.namespaces.service(namespace) is Service.REFUSED
 
     def _pace(self, backoff: Backoff) -> Pace:
         return Pace(backoff=backoff, random=random.random, watch_s=self._settings.watch_s)

@@ -1,7 +1,8 @@
 """Keys that wait for a worker: each once, each in one hand at a time, different ones in parallel.
 
-A key that is added while it is being worked on comes back when that is done. Two lanes: what somebody waits for goes before what is
-merely due to be looked at again.
+A key that is added while it is being worked on comes back when that is done. Three lanes: what somebody waits for goes before what is left
+to do when they have it, and that before what is merely due to be looked at again. Every sixteenth key is of the second lane, if it has
+any, so that nothing is put off for ever.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Generic, TypeVar
 from watcher.backoff import Backoff
 
 K = TypeVar("K", bound=Hashable)
+_WAITED_FOR, _FOLLOW_UP, _LOW = range(3)
+_FOLLOW_UP_EVERY = 16
 
 
 class WorkQueue(Generic[K]):
@@ -29,7 +32,8 @@ class WorkQueue(Generic[K]):
     def __init__(self, backoff: Backoff, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._backoff, self._clock = backoff, clock
         self._ready = threading.Condition()
-        self._lanes: tuple[deque[K], deque[K]] = (deque(), deque())
+        self._lanes: tuple[deque[K], ...] = (deque(), deque(), deque())
+        self._taken = 0
         self._waiting: dict[K, int] = {}  # which lane
         self._working: set[K] = set()
         self._again: dict[K, int] = {}  # added while being worked on
@@ -43,7 +47,12 @@ class WorkQueue(Generic[K]):
         """Have the key worked on as soon as a worker is free; ``low`` after all that is not."""
         with self._ready:
             self._due.pop(key, None)
-            self._enqueue(key, int(low))
+            self._enqueue(key, _LOW if low else _WAITED_FOR)
+
+    def follow_up(self, key: K) -> None:
+        """Have the key worked on after all those that somebody waits for, but for every sixteenth."""
+        with self._ready:
+            self._enqueue(key, _FOLLOW_UP)
 
     def add_after(self, key: K, delay_s: float) -> None:
         """Have the key worked on in ``delay_s`` seconds, unless it is sooner anyway."""
@@ -108,14 +117,17 @@ class WorkQueue(Generic[K]):
     def _enqueue(self, key: K, lane: int) -> None:
         if key in self._working:
             self._again[key] = min(lane, self._again.get(key, lane))
-        elif self._waiting.get(key, 2) > lane:  # a key that waits in the low lane goes to the other; its old place there is passed over
+        elif self._waiting.get(key, _LOW + 1) > lane:  # a key that waits in a lower lane changes over; its old place is passed over
             self._waiting[key] = lane
             self._lanes[lane].append(key)
             self._ready.notify()
 
     def _next(self) -> K | None:
         self._ripen()
-        for lane, keys in enumerate(self._lanes):
+        self._taken += 1
+        order = (_WAITED_FOR, _FOLLOW_UP, _LOW) if self._taken % _FOLLOW_UP_EVERY else (_FOLLOW_UP, _WAITED_FOR, _LOW)
+        for lane in order:
+            keys = self._lanes[lane]
             while keys:
                 key = keys.popleft()
                 if self._waiting.get(key) == lane:
@@ -130,7 +142,7 @@ class WorkQueue(Generic[K]):
             due, _, key = heapq.heappop(self._heap)
             if self._due.get(key) == due:
                 del self._due[key]
-                self._enqueue(key, 0)
+                self._enqueue(key, _WAITED_FOR)
 
     def _next_due_s(self) -> float | None:
         return max(0.0, self._heap[0][0] - self._clock()) if self._heap else None

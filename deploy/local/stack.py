@@ -35,7 +35,7 @@ from deploy.vault.api import VaultApi
 from deploy.vault.policies import Mounts
 from deploy.vault.setup import KubernetesAuth, Setup
 
-MOUNTS = Mounts(("my-postgres-se", "database"), ("team/",))
+MOUNTS = Mounts(("my-postgres-se", "database"), ("team/",), list_leases=True)
 _REVIEWER = "vault-token-reviewer"
 _UNKNOWN_VAULT_REQUEST_S = 90  # Vault's default
 

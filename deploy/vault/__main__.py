@@ -29,6 +29,11 @@ def _mount_options(command: Any) -> Any:
             multiple=True,
             help="A path that ends in a slash: every mount one segment below it may be used, as team/orders below team/. Repeatable.",
         ),
+        click.option(
+            "--list-leases",
+            is_flag=True,
+            help="Let the access service list these mounts' leases, to find those that it does not know (`leasegate orphans`).",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -104,9 +109,9 @@ def main() -> None:
 @main.command()
 @_mount_options
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Write NAME.hcl files there instead of printing them.")
-def policies(mounts: tuple[str, ...], prefixes: tuple[str, ...], output: Path | None) -> None:
+def policies(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool, output: Path | None) -> None:
     """Print the four policies, or write them to files; Vault is not asked."""
-    for name, text in render_all(_chosen(mounts, prefixes)).items():
+    for name, text in render_all(_chosen(mounts, prefixes, list_leases)).items():
         if output is None:
             click.echo(f"### {name}\n{text}")
             continue
@@ -120,28 +125,28 @@ def policies(mounts: tuple[str, ...], prefixes: tuple[str, ...], output: Path | 
 @_mount_options
 @_kubernetes_options
 @click.option("--dry-run", is_flag=True, help="Say what would be changed, and write nothing.")
-def setup(dry_run: bool, mounts: tuple[str, ...], prefixes: tuple[str, ...], **options: Any) -> None:
+def setup(dry_run: bool, mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool, **options: Any) -> None:
     """Write policies, token role, Kubernetes auth and its roles; say of each whether it changed."""
-    _run(_chosen(mounts, prefixes), options, dry_run=dry_run)
+    _run(_chosen(mounts, prefixes, list_leases), options, dry_run=dry_run)
 
 
 @main.command()
 @_vault_options
 @_mount_options
 @_kubernetes_options
-def check(mounts: tuple[str, ...], prefixes: tuple[str, ...], **options: Any) -> None:
+def check(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool, **options: Any) -> None:
     """Compare a Vault with what `setup` would write; exit 1 if anything differs.
 
     A reviewer JWT cannot be read back, so it always counts as different: leave its option out.
     """
-    steps = _run(_chosen(mounts, prefixes), options, dry_run=True)
+    steps = _run(_chosen(mounts, prefixes, list_leases), options, dry_run=True)
     if any(step.outcome is not Outcome.UNCHANGED for step in steps):
         raise SystemExit(1)
 
 
-def _chosen(mounts: tuple[str, ...], prefixes: tuple[str, ...]) -> Mounts:
+def _chosen(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool) -> Mounts:
     try:
-        return Mounts(mounts, prefixes)
+        return Mounts(mounts, prefixes, list_leases)
     except MountError as err:
         raise click.UsageError(str(err)) from err
 

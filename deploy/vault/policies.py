@@ -15,6 +15,7 @@ from importlib.resources import files
 
 ENGINE, ROLES, ACCESS, ISSUER = "leasegate-engine", "leasegate-roles", "leasegate-access", "leasegate-issuer"
 NAMES = (ENGINE, ROLES, ACCESS, ISSUER)
+_LIST = "leasegate-access-list"
 _PLACEHOLDER = "<mount>"
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 _VAULTS_OWN = {"sys", "auth", "identity", "cubbyhole", "audit"}
@@ -33,10 +34,12 @@ class Mounts:
     Attributes:
         paths: Each one by its path, without slashes at the ends.
         prefixes: Each ends in a slash and permits every mount one segment below it.
+        list_leases: Whether the access service may list their leases, to find those that its ledger does not explain.
     """
 
     paths: Sequence[str]
     prefixes: Sequence[str] = ()
+    list_leases: bool = False
 
     def __post_init__(self) -> None:
         for path in self.paths:
@@ -72,9 +75,11 @@ def render(name: str, mounts: Mounts) -> str:
         name: One of ``NAMES``.
         mounts: What it is to permit.
     """
-    template = (files(__package__) / "policies" / f"{name}.hcl").read_text()
-    head, *blocks = template.strip().split("\n\n")
-    out = [head, *(copy for block in blocks for copy in _copies(block, mounts))]
+    templates = [name, _LIST] if name == ACCESS and mounts.list_leases else [name]
+    out: list[str] = []
+    for each in templates:
+        head, *blocks = (files(__package__) / "policies" / f"{each}.hcl").read_text().strip().split("\n\n")
+        out += [head, *(copy for block in blocks for copy in _copies(block, mounts))]
     return "\n\n".join(out) + "\n"
 
 

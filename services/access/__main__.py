@@ -9,7 +9,7 @@ import click
 
 from services.access import crash
 from services.access.catalog_file import read_catalog
-from services.access.metrics import LedgerFigures
+from services.access.metrics import Figures
 from services.access.service import access
 from services.access.settings import Settings
 from services.common.config import FILE, NEW_FILE, ServerConfig, StartupRefused, option, server_command
@@ -47,6 +47,7 @@ class Span(click.ParamType[float]):
     default="90s",
     help="default_max_request_duration of Vaults that --vault-logins does not name: an undo waits that long.",
 )
+@option("--compare-every", type=Span(), default="15m", help="How often the ledger is compared with Vault's leases for the metrics.")
 @option("--workers", type=click.IntRange(2, 64), default=8, help="Threads that revoke, renew and prepare.")
 def main(
     config: ServerConfig,
@@ -56,6 +57,7 @@ def main(
     max_access_duration: float | None,
     overlap: float,
     max_request_duration: float,
+    compare_every: float,
     workers: int,
 ) -> None:
     """Serve until SIGTERM."""
@@ -64,11 +66,17 @@ def main(
         crash.install(crash.CrashPoints.from_environment())
     except (OwnLoginsError, ValueError) as err:
         raise StartupRefused(str(err)) from err
-    settings = Settings(overlap_s=overlap, max_access_s=max_access_duration, max_request_duration_s=max_request_duration, workers=workers)
+    settings = Settings(
+        overlap_s=overlap,
+        max_access_s=max_access_duration,
+        max_request_duration_s=max_request_duration,
+        compare_every_s=compare_every,
+        workers=workers,
+    )
     registry = new_registry()
     configured = read_catalog(catalog) if catalog else []
     with access(ledger, own=own, configured=configured, settings=settings, clock=time.time) as made:
-        LedgerFigures(made.ledger, registry)
+        Figures(made.ledger, registry, finder=made.finder, breakers=made.breakers, losses=made.losses)
         serve(config, made.services, health=made.ready, long_polls=made.polls, on_drain=made.wake, registry=registry)
 
 

@@ -7,7 +7,7 @@ from services.access import crash, lifetimes
 from services.access.issuing import check_approved, owned
 from services.access.ledger import attempts, requests
 from services.access.ledger.database import Ledger, Tx
-from services.access.records import Attempt, State
+from services.access.records import Attempt, Origin, State
 from services.access.renewal import next_look
 from services.access.settings import Settings
 from services.common.errors import Superseded
@@ -35,6 +35,8 @@ def acknowledge(ledger: Ledger, uid: str, *, owner: str, number: int, settings: 
                 _retire(tx, earlier, settings=settings)
         attempts.activate(tx, mine, work_at=next_look(mine, request=request, settings=settings))
         requests.update(tx, request, due=False)
+        if request.origin is Origin.KUBERNETES:
+            tx.changed.discard(uid)  # the answer tells the only one who would be told
     crash.point("ack.committed")
 
 

@@ -137,7 +137,7 @@ def _ended(place: Place, entry: Entry) -> Orphan:
 
 
 def _missing(before: Sequence[Entry], after: Sequence[Entry], *, place: Place, ids: Collection[str], now: float) -> Iterable[Orphan]:
-    advice = "It was ended in Vault by somebody else. Leasegate replaces it at its next renewal; `leasegate revoke` with its handle does so at once."
+    advice = "It was ended in Vault by somebody else. It is replaced at its next renewal; `leasegate revoke` does so at once."
     seen = {entry.lease_id for entry in before if entry.state in _LIVE}
     for entry in after:
         alive = entry.state in _LIVE and entry.ends_at is not None and entry.ends_at > now

@@ -62,9 +62,11 @@ def finish(tx: Tx, request: Request, outcome: Approval) -> Request:
 
 
 def expire(tx: Tx, uid: str) -> None:
-    """End the access of a request whose time is over; for a worker."""
+    """End the access of a request whose time is over; for a worker. One that has ended already is not looked at again."""
     request = requests.find(tx, uid)
-    if request and request.ends_at is not None and request.ends_at <= tx.now:
+    if request is None or request.ends_at is None or request.ended:
+        requests.note(tx, uid, work_at=None)
+    elif request.ends_at <= tx.now:
         finish(tx, request, Approval.EXPIRED)
 
 

@@ -46,10 +46,12 @@ _NOTHING_MADE = (
     PathNotOwned,
     RoleNotReady,
     VaultPolicyMissing,
-    VaultRefused,
     VaultThrottled,
     VaultUnreached,
 )
+"""What a read fails with before Vault asks the database for anything: not sent, or refused for its login, path or rate. What fails later is
+500 on a real bao, a name that exists, too. Of the other 4xx only an unknown role is known to come so early: a proxy answers 408 late."""
+_UNKNOWN_ROLE = ": unknown role: "
 _ERROR_CHARS = 300
 
 
@@ -182,17 +184,19 @@ class Issuing:
         return tokens.make(vault, attempt, ttl_s=lifetimes.token_ttl_s(life_s), now=self._ledger.clock())
 
     def _with_own_token(self, vault: Vault, attempt: Attempt, life_s: float) -> Token:
-        """Make a token where none was made beforehand, and commit its accessor and `reading` together."""
+        """Make a token where none was made beforehand, and commit its accessor and `reading` together.
+
+        A former token goes only after that commit: until then, somebody else may commit `reading` with it.
+        """
         crash.point("claim.begun")
-        if attempt.accessor:
-            tokens.discard(vault, attempt.accessor)
         token = self._make(vault, attempt, life_s=life_s)
         crash.point("claim.token")
         with self._ledger.write() as tx:
             ends_at = token.ends_at
             committed = attempts.commit_reading(tx, attempt.id, accessor=token.accessor, replacing=True, token_ends_at=ends_at)
+        if needless := attempt.accessor if committed else token.accessor:
+            tokens.discard(vault, needless)
         if not committed:
-            tokens.discard(vault, token.accessor)
             raise Superseded("the attempt was ended meanwhile")
         return token
 
@@ -200,11 +204,8 @@ class Issuing:
         asked_at = self._ledger.clock()
         try:
             answer = read_credential(vault, attempt, token)
-        except _NOTHING_MADE as err:
-            self._give_up(attempt, State.END_TOKEN, err)
-            raise
         except Exception as err:
-            self._give_up(attempt, State.END, err)
+            self._give_up(attempt, State.END_TOKEN if _nothing_made(err) else State.END, err)
             raise
         crash.point("claim.read")
         return self._commit(vault, attempt, token, answer=answer, asked_at=asked_at)
@@ -215,7 +216,7 @@ class Issuing:
         with self._ledger.write() as tx:
             current = attempts.get(tx, attempt.id)
             if current.state is State.READING:
-                attempts.end(tx, current, to=to, at=tx.now, error=text)
+                attempts.end(tx, current, to=to, error=text)
 
     def _commit(self, vault: Vault, attempt: Attempt, token: Token, *, answer: Answer, asked_at: float) -> Issued:
         lease = _lease(attempt, token, answer, asked_at=asked_at)
@@ -313,6 +314,10 @@ def read_credential(vault: Vault, attempt: Attempt, token: Token) -> Answer:
         return vault.read(f"{attempt.mount}/creds/{attempt.vault_role}", token=token.client_token)
     except NotThere as err:
         raise RoleNotReady(f"Vault has nothing at {err.path}", role=attempt.vault_role) from err
+
+
+def _nothing_made(err: Exception) -> bool:
+    return isinstance(err, _NOTHING_MADE) or (isinstance(err, VaultRefused) and _UNKNOWN_ROLE in err.message)
 
 
 def _request(tx: Tx, uid: str) -> Request:

@@ -60,6 +60,12 @@ class Losses:
         with self._lock:
             return min(self._others, default="")
 
+    @property
+    def held_requests(self) -> int:
+        """How many requests have an attempt that the ledger does not know."""
+        with self._lock:
+            return len(self._unknown)
+
     def said(self, known_id: str) -> bool:
         """Take in which ledger a watcher knows; answers whether that is another one whose loss nobody has accepted."""
         known_id = bounded(known_id, _ID_CHARS)
@@ -134,9 +140,7 @@ class Losses:
         """What is held."""
         with self._ledger.read() as tx:
             accepted = meta.get(tx, _ACCEPTED_AT)
-        with self._lock:
-            count = len(self._unknown)
-        return LedgerState(self._ledger.id, self.known_id, count, float(accepted) if accepted else None)
+        return LedgerState(self._ledger.id, self.known_id, self.held_requests, float(accepted) if accepted else None)
 
     def _tell_all(self, tx: Tx) -> None:
         tx.changed.update(requests.open_uids(tx))

@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Collection
 
 from services.access import granting
+from services.access.breaker import FIRST_PAUSE_S
 from services.access.ending import Work
 from services.access.ledger import work
 from services.access.ledger.database import SOON_S, Ledger, Tx
 from services.access.ledger.work import Job
 from services.common.errors import LeasegateError
 from services.common.logs import logger
+from services.common.rpc import deadline
 
 _LOG = logger(__name__)
 _PAUSE_S = 2.0
+LONGEST_JOB_S = 12.0
+"""A worker waits no longer for Vaults: one that swallows calls holds the others' work up for so long, until its breaker opens."""
 
 
 class Queue:
     """A pool of workers over the ledger's rows; the rows say what is due and when, so that nothing is lost with the process."""
 
-    def __init__(self, ledger: Ledger, do: Work, *, workers: int) -> None:
-        self._ledger, self._work = ledger, do
+    def __init__(
+        self, ledger: Ledger, do: Work, *, workers: int, pausing: Callable[[], Collection[tuple[str, str]]] = tuple[tuple[str, str]]
+    ) -> None:
+        """Nothing is done before ``start``.
+
+        Args:
+            ledger: The ledger.
+            do: What to do with each.
+            workers: How many threads; a quarter of them never renews.
+            pausing: The Vaults, by server and namespace, that are known not to answer now: their work waits where it is.
+        """
+        self._ledger, self._work, self._pausing = ledger, do, pausing
         self._choosing = threading.Lock()  # of busy and paused; one worker chooses at a time
         self._busy: set[str] = set()
         self._paused: dict[str, float] = {}
@@ -73,7 +88,8 @@ class Queue:
 
     def _do(self, job: Job) -> None:
         if job.attempt:
-            self._work.do(job.attempt)
+            with deadline.within(LONGEST_JOB_S):
+                self._work.do(job.attempt)
         else:
             with self._ledger.write() as tx:
                 granting.expire(tx, job.request)
@@ -109,12 +125,14 @@ class Queue:
             with self._choosing, self._ledger.read() as tx:
                 now = time.monotonic()
                 self._paused = {key: until for key, until in self._paused.items() if until > now}
-                job = work.due(tx, busy=self._busy | self._paused.keys(), renews=renews)
+                pausing = self._pausing()
+                job = work.due(tx, busy=self._busy | self._paused.keys(), renews=renews, without=pausing)
                 if job:
                     self._busy.add(job.attempt or job.request)
                     return job, 0.0
                 at = work.next_at(tx)
-                return None, SOON_S if at is None else min(max(at - tx.now, 0.01), SOON_S)
+                longest = FIRST_PAUSE_S if pausing else SOON_S
+                return None, longest if at is None else min(max(at - tx.now, 0.01), longest)
         except LeasegateError as err:
             _LOG.error("the ledger cannot be read", reason=err.reason)
             return None, _PAUSE_S

@@ -19,6 +19,7 @@ from leasegate.access.v1 import (
     watcher_service_pb2_grpc,
 )
 from services.access.adoption import Undoing
+from services.access.breaker import Breakers
 from services.access.catalog import Catalog
 from services.access.deciding import Deciding
 from services.access.ending import Work
@@ -35,6 +36,7 @@ from services.access.quiesce import Quiescing
 from services.access.records import Role
 from services.access.renewal import Renewal
 from services.access.requests import Requests
+from services.access.rounds import Rounds
 from services.access.servicers.approver import ApproverServicer
 from services.access.servicers.operator import OperatorServicer
 from services.access.servicers.requester import RequesterServicer
@@ -62,6 +64,9 @@ class Access:
         ledger: The open ledger.
         ready: Whether it can do its work.
         wake: Lets waiting calls go on when the process stops.
+        finder: Compares the ledger with Vault.
+        breakers: Which Vaults answer.
+        losses: Whether the ledger is the known one.
     """
 
     services: Sequence[Service]
@@ -69,6 +74,9 @@ class Access:
     ledger: Ledger
     ready: Callable[[], bool]
     wake: Callable[[], None]
+    finder: Finder
+    breakers: Breakers
+    losses: Losses
 
 
 @contextmanager
@@ -106,8 +114,10 @@ def _working(
     _recover(ledger)
     catalog.configure(configured)
     finder = Finder(ledger, vaults)
-    queue = Queue(ledger, work, workers=settings.workers)
+    queue = Queue(ledger, work, workers=settings.workers, pausing=vaults.breakers.pausing)
+    rounds = Rounds(finder, every_s=settings.compare_every_s)
     queue.start()
+    rounds.start()
     requester = RequesterServicer(
         requests, issuing, Holding(ledger, renewal, settings=settings), ledger=ledger, feed=feed, settings=settings
     )
@@ -121,8 +131,12 @@ def _working(
             ledger=ledger,
             ready=lambda: vaults.serving() and not feed.unread(),
             wake=feed.wake,
+            finder=finder,
+            breakers=vaults.breakers,
+            losses=losses,
         )
     finally:
+        rounds.stop()
         queue.stop()
 
 

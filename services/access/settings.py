@@ -16,6 +16,7 @@ class Settings:
         max_access_s: Longest access of any request, counted from its first credential; None for no limit.
         max_request_duration_s: ``default_max_request_duration`` of Vaults for which there is no own login that says it.
         workers: Threads that revoke, renew and prepare; a quarter of them never renews.
+        compare_every_s: Pause between two comparisons of the ledger with Vault's leases.
         claim_backoff_s: Longest pause that a request makes after claims that failed.
     """
 
@@ -23,4 +24,5 @@ class Settings:
     max_access_s: float | None = None
     max_request_duration_s: float = DEFAULT_MAX_REQUEST_DURATION_S
     workers: int = 8
+    compare_every_s: float = 900.0
     claim_backoff_s: float = 30.0

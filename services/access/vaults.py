@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from services.access.breaker import Breakers, Key
 from services.access.records import TargetRow
 from services.common.errors import LoginMissing, LoginRefused
 from services.common.vault.address import Address
@@ -37,6 +38,7 @@ class Vaults:
         self._sessions, self._own = sessions, own
         self._max_request_duration_s = max_request_duration_s
         self.on_missing: Callable[[TargetRow], None] = lambda _row: None
+        self.breakers = Breakers()
 
     @contextmanager
     def at(self, row: TargetRow) -> Iterator[Vault]:
@@ -46,7 +48,10 @@ class Vaults:
             LoginMissing: There is no login.
         """
         try:
-            yield self._sessions.own(row.address, row.vault_namespace) or self._sessions.team(target_of(row))
+            vault = self._sessions.own(row.address, row.vault_namespace) or self._sessions.team(target_of(row))
+            yield self.breakers.guard(
+                vault, Key(row.server, row.vault_namespace), probe=lambda: self._sessions.reachable(row.address, row.vault_namespace)
+            )
         except (LoginMissing, LoginRefused):
             if not self.own_login(row):
                 self.on_missing(row)

@@ -145,8 +145,9 @@ class View:
         stuck = self._ending()
         if not stuck:
             return None
-        error = next((attempt.error for attempt in stuck if attempt.error), "it is being dropped")
-        return Condition("RevokePending", True, "LoginNotDroppedYet", f"{len(stuck)} login(s) not known to be gone: {error}")
+        error = next((attempt.error for attempt in stuck if attempt.error), "")
+        reason = "LoginNotDroppedYet" if error else "DroppingLogin"
+        return Condition("RevokePending", True, reason, f"{len(stuck)} login(s) not known to be gone: {error or 'it is being dropped'}")
 
     def _ledger(self) -> Condition | None:
         if self.request.ended or not (self.known_ledger or self.unknown):

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,8 +29,9 @@ POINTS = {"access": access_crash.POINTS, "watcher": watcher_crash.POINTS}
 VARIABLES = {"access": access_crash.VARIABLE, "watcher": watcher_crash.VARIABLE}
 MOST_REQUESTS = 24
 PHASES: tuple[tuple[str, ...], ...] = (("access",), ("watcher",), ("access", "watcher"))
-PHASE_S = 20.0
+PHASE_S = 40.0
 REST_S = 150.0
+POINT_S = 9.0
 AT_ANY_MOMENT = "SIGKILL"
 
 
@@ -51,8 +52,8 @@ class Kills:
 class Keeper:
     """Kills one process and starts it again, as long as it is told to."""
 
-    def __init__(self, process: Process, *, rng: random.Random, told: Kills) -> None:
-        self._process, self._rng, self._told = process, rng, told
+    def __init__(self, process: Process, *, rng: random.Random, points: Iterator[str], told: Kills) -> None:
+        self._process, self._rng, self._points, self._told = process, rng, points, told
         self._command: Callable[[], Command] = process._command
         self._armed = ""
         process._command = self._armed_command
@@ -85,11 +86,11 @@ class Keeper:
             self.failed.append(err)
 
     def _one(self) -> None:
-        point = self._rng.choice(POINTS[self._process.name]) if self._rng.random() < 0.6 else ""
-        self._armed = f"{point}:{self._rng.randint(1, 4)}" if point else ""
+        point = next(self._points) if self._rng.random() < 0.7 else ""
+        self._armed = f"{point}:{self._rng.randint(1, 2)}" if point else ""
         self._process.kill()
         self._process.start()
-        patience_s = self._rng.uniform(4, 8) if point else self._rng.uniform(1.5, 5)
+        patience_s = POINT_S if point else self._rng.uniform(1.5, 5)
         end = time.monotonic() + patience_s
         while self._process.alive and time.monotonic() < end:
             self._stop.wait(0.02)
@@ -105,13 +106,15 @@ class Real:
         seed: Decides all that is chance here.
         kills: How many processes have to die.
         within_s: Longest time of the killing; what has died by then has to do.
+        say: Told how it goes.
     """
 
-    def __init__(self, stack: LocalStack, *, seed: int, kills: int, within_s: float) -> None:
+    def __init__(self, stack: LocalStack, *, seed: int, kills: int, within_s: float, say: Callable[[str], None] = lambda _: None) -> None:
         self._stack, self._rng, self._kills, self._within_s = stack, random.Random(seed), kills, within_s
-        self._cluster = Cluster(stack)
+        self._say, self._cluster = say, Cluster(stack)
         self._ledger = Path(stack.directory) / "services" / "ledger.sqlite"
         self._eyes = Eyes(vault=self._ask, postgres_url=stack.postgres_url, mount=MOUNT)
+        self._points = {name: _round_and_round(points, random.Random(seed)) for name, points in POINTS.items()}
         self.told = Kills()
 
     def _ask(self, method: str, path: str) -> tuple[int, dict[str, object]]:
@@ -120,6 +123,13 @@ class Real:
 
     def go(self) -> Kills:
         """Run it; what is broken is told."""
+        try:
+            self._run()
+        finally:
+            self._eyes.close()
+        return self.told
+
+    def _run(self) -> None:
         self._cluster.prepare()
         end = time.monotonic() + self._within_s
         phase = 0
@@ -128,13 +138,13 @@ class Real:
             phase += 1
             self._outage()
             self._compare_at_rest(f"phase {phase}")
+            self._say(f"phase {phase}: {self.told.total} kills, {self.told.made} requests made")
             if self.told.broken:
                 break
         self._finish()
-        return self.told
 
     def _phase(self, names: tuple[str, ...], *, until: float) -> None:
-        keepers = [Keeper(self._stack.process(name), rng=random.Random(self._rng.random()), told=self.told) for name in names]
+        keepers = [self._keeper(name) for name in names]
         for keeper in keepers:
             keeper.start()
         end = min(until, time.monotonic() + PHASE_S)
@@ -145,6 +155,9 @@ class Real:
             for keeper in keepers:
                 keeper.stop()
         self.told.broken += [f"a keeper failed: {err!r}" for keeper in keepers for err in keeper.failed]
+
+    def _keeper(self, name: str) -> Keeper:
+        return Keeper(self._stack.process(name), rng=random.Random(self._rng.random()), points=self._points[name], told=self.told)
 
     def _bulk(self) -> None:
         """People make, decide and delete requests, many at once."""
@@ -162,11 +175,11 @@ class Real:
         chance = self._rng.random()
         if not each.approved and not each.over and chance < 0.7:
             self._cluster.decide(each.name, Verdict.APPROVE)
-        elif chance < 0.06:
+        elif chance < 0.12:
             self._cluster.delete(each.name)
-        elif chance < 0.08 and not each.over:
+        elif chance < 0.14 and not each.over:
             self._cluster.decide(each.name, Verdict.DENY)
-        elif chance < 0.13:
+        elif chance < 0.2:
             self._cluster.lose_secret(each)
 
     def _outage(self) -> None:
@@ -241,6 +254,11 @@ def _differ(rows: list[Row], logins: dict[str, bool], leases: set[str]) -> list[
     wrong += [f"PostgreSQL has {login}, which no attempt in use owns" for login in logins.keys() - {row.login for row in in_use}]
     wrong += [f"attempt {row.number} of {row.request} has lost its login" for row in in_use if row.login not in logins]
     return wrong + [f"Vault has lost the lease of attempt {row.number} of {row.request}" for row in in_use if row.lease_id not in leases]
+
+
+def _round_and_round(points: Sequence[str], rng: random.Random) -> Iterator[str]:
+    while True:
+        yield from rng.sample(points, len(points))
 
 
 _AT_REST = ("active", "old", "new", "token")

@@ -29,7 +29,7 @@ CALLERS = 4
 MOST_WANTED = 10
 LIFE_S = 6.0
 QUIET_S = 90.0
-VAULT_S = 10.0
+VAULT_S = 5.0
 SLOW_ROLE = "k8s.-.demo.slow-role"
 ROLES = {"psql-role": ROLE, "slow-role": SLOW_ROLE}
 DAY_S = 86_400
@@ -42,9 +42,8 @@ class Tally:
     points: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
-    claims: int = 0
     husks: int = 0
-    lives_s: float = 0.0
+    took_s: float = 0.0
 
     @property
     def crashes(self) -> int:
@@ -58,10 +57,22 @@ class Run:
         made: Servers, mount and login; the ledger is this run's own.
         seed: Decides all that is chance here; what threads and servers do in which order it cannot.
         lives: How often the service dies.
+        within_s: Longest time of all lives.
+        stop: Asked between two lives; a run that is stopped says nothing.
+        draw: Draws the plan of each life.
     """
 
-    def __init__(self, made: World, *, seed: int, lives: int) -> None:
-        self._world, self._seed, self._count = made, seed, lives
+    def __init__(
+        self,
+        made: World,
+        *,
+        seed: int,
+        lives: int,
+        within_s: float = 1e6,
+        stop: Callable[[], bool] = lambda: False,
+        draw: Callable[[random.Random], Plan] = Plan.draw,
+    ) -> None:
+        self._world, self._count, self._within_s, self._stop, self._draw = made, lives, within_s, stop, draw
         self._rng = random.Random(seed)
         self._weather = Weather(random.Random(seed + 1))
         self._clock = LeapingClock()
@@ -77,20 +88,22 @@ class Run:
         try:
             for number in range(self._count):
                 self._live(number)
-                if self.tally.broken:
+                if self.tally.broken or self._stop():
                     return self.tally
-            self.tally.lives_s = time.monotonic() - began
+                if time.monotonic() - began > self._within_s:
+                    break
             self._calm()
         finally:
             self._lives.close()
             self._eyes.close()
-            self.tally.faults = self._weather.seen
+            self.tally.faults += self._weather.seen
+            self.tally.took_s = time.monotonic() - began
         return self.tally
 
     # -- bad weather ---------------------------------------------------------------------------------------------------------------
 
     def _live(self, number: int) -> None:
-        fate = Fate(Plan.draw(self._rng))
+        fate = Fate(self._draw(self._rng))
         bad = self._rng.random() < 0.7
         seeds = [self._rng.random() for _ in range(CALLERS)]
         leaps = self._rng.random() < 0.5

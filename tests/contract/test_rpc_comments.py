@@ -11,7 +11,7 @@ from leasegate.errors.v1 import error_reason_pb2
 
 PROTOS = Path(__file__).parents[2] / "protos" / "leasegate"
 RPC = re.compile(r"((?:^ *//.*\n)+) *rpc (\w+)\(", re.MULTILINE)
-NAMES = {name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.keys()}
+NAMES = {name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name}
 
 
 def _comments() -> dict[str, str]:

@@ -125,7 +125,8 @@ class Space:
 
     def secret_name(self, name: str = "postgres-cred-rqst") -> str:
         """Wait until the status of a request names its Secret."""
-        return str(eventually(lambda: self.status(f"databaseaccessrequest/{name}").get("secret"), timeout_s=60, what="the Secret")["name"])
+        found = eventually(lambda: self.status(f"databaseaccessrequest/{name}").get("secret"), timeout_s=60, what="the Secret") or {}
+        return str(found["name"])
 
     def secret(self, name: str) -> dict[str, str]:
         """The decoded values of a Secret."""

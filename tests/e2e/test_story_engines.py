@@ -44,7 +44,7 @@ def test_a_changed_database_password_is_pushed_to_vault(guide: Space) -> None:
         guide.patch("secret/postgres-user-cred", _password("second-password"))
         guide.phase(ENGINE, "Success")
         # No session of the old password may be what makes the login.
-        guide.stack.psql(f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{user}'")
+        guide.stack.psql(f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{user}'")  # noqa: S608
         assert guide.login_works(guide.secret(guide.granted()))
         guide.kubectl("delete", "databaseaccessrequest", "--all")
         guide.kubectl("delete", ROLE, ENGINE)
@@ -82,7 +82,9 @@ def test_a_list_cleared_in_the_spec_is_cleared_in_vault(guide: Space) -> None:
     eventually(lambda: in_vault()["max_ttl"] == 300, timeout_s=30)
     found = in_vault()
     assert [len(list(found[name])) > 0 for name in ("revocation_statements", "rollback_statements", "renew_statements")] == [True] * 3  # type: ignore[call-overload]
-    guide.patch(ROLE, {"spec": {"revocationStatements": [], "rollbackStatements": None, "renewStatements": [], "maxTTL": None, "defaultTTL": None}})
+    guide.patch(
+        ROLE, {"spec": {"revocationStatements": [], "rollbackStatements": None, "renewStatements": [], "maxTTL": None, "defaultTTL": None}}
+    )
 
     def cleared() -> bool:
         found = in_vault()
@@ -165,13 +167,39 @@ def test_another_type_of_engine_is_refused(stack: LocalStack) -> None:
 def test_an_unserved_namespace_is_named_with_the_command_that_serves_it(stack: LocalStack) -> None:
     """Status and Event say what to type, and typing it converges without touching an object."""
     with space(stack, "unserved", serve=False) as made:
-        made.serve()
-        made.kubectl("delete", "rolebinding", "leasegate-served-namespace")
         made.apply(*made.guide())
-        for name in (ENGINE, REQUEST):
+        for name in (ENGINE, ROLE, REQUEST):
             text = made.told(name, "Warning", "NamespaceNotServed")
             assert "kubectl apply -n unserved -f" in text
             assert made.condition(name, "NamespaceNotServed")["status"] == "True"
         made.serve()
         made.phase(ROLE, "Success", timeout_s=90)
         assert made.login_works(made.secret(made.granted()))
+
+
+def test_a_database_changes_only_when_no_lease_depends_on_it(guide: Space) -> None:
+    """Vault would revoke at the new place, succeed there, and forget the login that lives on at the old one."""
+    url = f"{guide.mount}/config/k8s.-.{guide.name}.postgres-app"
+    other = f"other_{guide.name}"
+    guide.stack.psql(f"create database {other}")
+    try:
+        data = guide.secret(guide.granted())
+        guide.patch("appbinding/postgres-app", {"spec": {"clientConfig": {"service": {"path": other}}}})
+        guide.phase(ENGINE, "Processing")
+        assert "QuiesceRequired" in guide.told(ENGINE, "Warning", "leases or open attempts use the database as it is")
+        assert other not in guide.stack.bao("read", url).stdout
+        assert guide.login_works(data)
+        guide.decide("deny")
+        guide.phase(ENGINE, "Success")
+        assert other in guide.stack.bao("read", url).stdout
+        guide.kubectl("delete", REQUEST)
+        guide.apply(*guide.guide("postgresAccessRequest"))
+        guide.granted()
+        guide.annotate(ENGINE, "leasegate.dev/same-database-moved=true")
+        guide.patch("appbinding/postgres-app", {"spec": {"clientConfig": {"service": {"path": "postgres"}}}})
+        eventually(lambda: other not in guide.stack.bao("read", url).stdout, timeout_s=30, what="the change under a lease")
+        guide.phase(ENGINE, "Success")
+    finally:
+        guide.kubectl("delete", REQUEST, "--ignore-not-found")
+        guide.kubectl("delete", ROLE, ENGINE, "--ignore-not-found", "--timeout=60s")
+        guide.stack.psql(f"drop database {other} with (force)")

@@ -11,11 +11,13 @@ import pytest
 
 from deploy.local.certificates import Authority
 from deploy.local.stack import LocalStack
-from tests.e2e.space import ENGINE, ROLE, Space, space
+from deploy.vault.setup import TEAM_ROLE
+from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
 from tests.eventually import eventually
 
 POLICIES = ["leasegate-engine", "leasegate-roles"]
 METHODS = ("userpass", "cert", "approle")
+CONFIGURATION = {"apiVersion": "config.kubevault.com/v1alpha1", "kind": "VaultServerConfiguration"}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_a_secret_of_each_type_logs_in(
     """Its content is enough for mount, role and the end of both, and is in no status."""
     with space(methods, f"login{list(LOGINS).index(kind)}") as made:
         binding = _binding(made)
-        binding["spec"]["parameters"] = prepare(made, tmp_path)
+        binding["spec"]["parameters"] = CONFIGURATION | prepare(made, tmp_path)
         binding["spec"]["secret"] = {"name": "vault-login"}
         _replace(made, binding)
         _story(made)
@@ -121,7 +123,8 @@ def test_a_changed_login_secret_is_used(methods: LocalStack, tmp_path: Path) -> 
     """A wrong token in the Secret is told; a right one put there mends it without touching another object."""
     with space(methods, "loginchange") as made:
         binding = _binding(made)
-        binding["spec"]["parameters"] = _token(made, tmp_path)
+        del binding["spec"]["parameters"]
+        _token(made, tmp_path)
         right = made.secret("vault-login")["token"]
         binding["spec"]["secret"] = {"name": "vault-login"}
         made.kubectl("delete", "secret", "vault-login")
@@ -161,3 +164,36 @@ def test_an_unverified_vault_only_where_asked(stack: LocalStack) -> None:
         assert made.described() is None
         made.patch("appbinding/vault", {"spec": {"clientConfig": {"insecureSkipTLSVerify": True}}})
         made.phase(ENGINE, "Success")
+
+
+@pytest.fixture
+def without_own_login(stack: LocalStack) -> Iterator[LocalStack]:
+    """The stack with an access service that has no login of its own, and a team's role that may issue, as in the guide of 2019."""
+    file = stack.directory / "services" / "access-logins.yaml"
+    before = file.read_text(encoding="utf-8")
+    team = stack.vault_api().call("GET", f"auth/kubernetes/role/{TEAM_ROLE}").body["data"]["token_policies"]
+    file.write_text("[]\n", encoding="utf-8")
+    _must(stack, "POST", f"auth/kubernetes/role/{TEAM_ROLE}", {"token_policies": [*team, "leasegate-access"]})
+    _restart(stack)
+    yield stack
+    file.write_text(before, encoding="utf-8")
+    _must(stack, "POST", f"auth/kubernetes/role/{TEAM_ROLE}", {"token_policies": team})
+    _restart(stack)
+
+
+def _restart(stack: LocalStack) -> None:
+    access = stack.process("access")
+    access.terminate()
+    access.start()
+    access.wait_ready()
+
+
+def test_the_teams_login_issues_where_there_is_no_own_one(without_own_login: LocalStack) -> None:
+    """It works as the guide has it, status and Event say that approval can be bypassed, and a restart needs no help."""
+    with space(without_own_login, "noown") as made:
+        _story(made)
+        assert made.condition(REQUEST, "ApprovalCanBeBypassed")["status"] == "True"
+        made.told(REQUEST, "Warning", "NoOwnLogin")
+        _restart(without_own_login)
+        made.decide("deny")
+        eventually(lambda: not made.logins(), timeout_s=60, what="the login dropped after a restart")

@@ -36,7 +36,7 @@ def _reader(guide: Space) -> str:
 
 
 def test_a_deleted_secret_is_restored_with_a_new_login(guide: Space) -> None:
-    """A password is stored nowhere, so a new one takes its place; the old login, which may be in use, ends after the overlap, or with access."""
+    """A password is stored nowhere, so a new one takes its place; the old login, which may be in use, ends later, or with access."""
     name = guide.granted()
     old = guide.secret(name)
     guide.kubectl("delete", "secret", name)
@@ -181,6 +181,18 @@ def test_a_role_changed_after_the_approval_needs_another(guide: Space) -> None:
     guide.patch(ROLE, {"spec": {"creationStatements": more}})
     eventually(lambda: guide.status(REQUEST)["digest"] != before or guide.condition(REQUEST, "ApprovalOutdated"), timeout_s=30)
     assert guide.login_works(guide.secret(guide.secret_name()))
+
+
+def test_a_role_that_goes_leaves_what_was_granted(guide: Space) -> None:
+    """The login works on to its TTL and the request says why it is not renewed; the same role applied again mends that."""
+    name = guide.granted()
+    guide.kubectl("delete", ROLE)
+    eventually(lambda: guide.condition(REQUEST, "RoleGone"), timeout_s=30, what="RoleGone")
+    guide.told(REQUEST, "Warning", "RoleDeleted")
+    assert guide.login_works(guide.secret(name))
+    guide.apply(*guide.guide("postgresRole"))
+    eventually(lambda: not guide.condition(REQUEST, "RoleGone"), timeout_s=30, what="the role known again")
+    assert guide.status(REQUEST)["secret"] == {"name": name}
 
 
 def test_success_and_failure_are_events(guide: Space) -> None:

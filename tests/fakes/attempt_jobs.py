@@ -140,6 +140,8 @@ class Port:
         while not (job.call.done or job.lost):
             job.pause(f"vault: {job.call.kind} {job.call.stage}")
         call, job.call = job.call, None
-        if error := job.lost or call.error:
-            raise error
+        if job.lost:
+            raise job.lost
+        if call.error:
+            raise call.error
         return call.answer

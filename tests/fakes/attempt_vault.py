@@ -1,4 +1,4 @@
-"""Vault and PostgreSQL as one attempt sees them, in memory: what proofs/attempt_model.py says of them, made to answer the access service's calls.
+"""Vault and PostgreSQL as one attempt sees them, in memory: what proofs/attempt_model.py says of them, answering real calls.
 
 Calls go step by step, so that a test decides what happens between: a read of ``creds`` goes on without its client, breaks off before or
 after CREATE ROLE (which leaves a login without a lease), or registers its lease under a token that was revoked meanwhile. Nothing waits.
@@ -16,6 +16,7 @@ from services.common.vault.answer import Answer, Auth, NotThere
 
 MOUNT, ROLE = "team/orders", "k8s.-.demo.psql-role"
 TTL_S, MAX_TTL_S, ADOPTER_TTL_S = 3600.0, 4 * 3600.0, 60.0
+_KINDS = {"auth/token/create/": "make", "auth/token/revoke-accessor": "end", "sys/leases/revoke/": "revoke", "sys/leases/renew/": "renew"}
 How = Literal["team", "adopter", "finish"]
 
 
@@ -99,8 +100,7 @@ class AttemptVault:
 
     def begin(self, method: str, path: str, body: Mapping[str, Any], token: str) -> Call:
         """A call arrives."""
-        kinds = {"auth/token/create/": "make", "auth/token/revoke-accessor": "end", "sys/leases/revoke/": "revoke", "sys/leases/renew/": "renew"}
-        kind = next((kind for start, kind in kinds.items() if path.startswith(start)), "read")
+        kind = next((kind for start, kind in _KINDS.items() if path.startswith(start)), "read")
         call = Call(kind, path, body, token, self.clock())
         self.calls.append(call)
         return call
@@ -160,7 +160,7 @@ class AttemptVault:
 
     def _end(self, call: Call) -> None:
         token = self.tokens.get(str(call.body["accessor"]))
-        if token is None or not token.alive:
+        if token is None:
             raise NotThere(call.path, no_mount=False)
         self._kill(token)
 

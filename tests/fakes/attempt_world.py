@@ -1,7 +1,7 @@
-"""Replicas of the access service over one real ledger, two watchers and their Secrets: the processes of proofs/attempt_model.py, with its invariants.
+"""Replicas of the access service over one real ledger, two watchers and their Secrets: the processes of proofs/attempt_model.py.
 
-Everything of ``services.access`` is the real thing; Vault and PostgreSQL are ``tests.fakes.attempt_vault``. What happens, and in which order, is
-for the test to say. An invariant that is broken is noted in ``broken`` at once, wherever it is found.
+Everything of ``services.access`` is the real thing; Vault and PostgreSQL are ``tests.fakes.attempt_vault``. What happens, and in which
+order, is for the test to say. An invariant that is broken is noted in ``broken`` at once, wherever it is found.
 """
 
 from __future__ import annotations
@@ -10,56 +10,34 @@ import io
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
-
-import sqlalchemy as sa
 
 from services.access import crash, granting, naming
 from services.access.acknowledging import acknowledge
 from services.access.adoption import Undoing
 from services.access.ending import Work
 from services.access.issuing import Issued, Issuing
-from services.access.ledger import adoptions, attempts, catalog
-from services.access.ledger.database import Ledger, Tx, open_ledger
-from services.access.records import AdopterState, Approval, Attempt, Decision, Request, Role, Subject, TargetRow
+from services.access.ledger import adoptions, attempts, requests
+from services.access.ledger.database import Tx
+from services.access.records import AdopterState, Approval, Attempt, Decision, Request, Subject, TargetRow
 from services.access.renewal import Renewal
 from services.access.requests import Desired, Requests
 from services.access.settings import Settings
 from services.access.vaults import Vaults
 from services.access.view import Step
-from services.common.errors import LedgerUnavailable, VaultUnavailable
+from services.common.errors import VaultUnavailable
 from services.common.vault.client import Vault
 from tests.fakes import attempt_checks as checks
-from tests.fakes.attempt_jobs import Job, Killed, Port, Stops
-from tests.fakes.attempt_vault import MAX_TTL_S, MOUNT, ROLE, TTL_S, AttemptVault
+from tests.fakes.attempt_jobs import Job, Port, Stops
+from tests.fakes.attempt_ledger import BEGIN, SharedLedger, anew, engine
+from tests.fakes.attempt_vault import AttemptVault
 
 OWNER = "spiffe://leasegate/watcher"
 CLIENT_TIMEOUT_S = 30.0
-BEGIN = 1_000_000.0
 REPLICAS = 2
-
-
-class SharedLedger(Ledger):
-    """The ledger as one replica has it. Replicas share the file, as none of the rules relies on there being one process."""
-
-    full = dead = inside = False
-
-    @contextmanager
-    def write(self) -> Iterator[Tx]:
-        """As the real one, unless the disk is full or the replica dead."""
-        if self.dead:
-            raise Killed
-        if self.full:
-            raise LedgerUnavailable("the ledger cannot be used: database or disk is full")
-        self.inside = True
-        try:
-            with super().write() as tx:
-                yield tx
-        finally:
-            self.inside = False
 
 
 class FakeVaults(Vaults):
@@ -141,25 +119,20 @@ class Thing:
 class World:
     """All of it. ``broken`` is the first invariant that was found broken."""
 
-    def __init__(self, template: Path, folder: Path, *, rising: bool = True, ttl_s: float | None = None, **vault: Any) -> None:
+    def __init__(self, template: Path, *, rising: bool = True, ttl_s: float | None = None, **vault: Any) -> None:
         """A pending request.
 
         Args:
-            template: A ledger as ``template`` makes it.
-            folder: For this world's.
+            template: A ledger as ``make_template`` makes it; beside it lies that of the world, of which there is one at a time.
             rising: The rule of that name, which is the watcher's.
             ttl_s: ``spec.ttl``.
             vault: For AttemptVault.
         """
         self.now, self.rising, self.ttl_s = BEGIN, rising, ttl_s
         self.vault = AttemptVault(self.clock, **vault)
-        file = folder / "ledger.db"
-        file.write_bytes(template.read_bytes())
-        self._owner = open_ledger(file, clock=self.clock)
-        self.engine = self._owner._engine
-        sa.event.listen(self.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
-        self.engine.dispose()
-        self.broken, self.log = "", [""]
+        self.engine = engine(template.with_name("ledger.db"))
+        anew(self.engine, template)
+        self.broken = ""
         self.known: dict[str, Attempt] = {}
         self.asked: dict[str, Request] = {}
         self.kept_until: dict[str, float] = {}
@@ -187,7 +160,7 @@ class World:
         crash.install(crash.CrashPoints())
         for each in self._patches:
             each.stop()
-        self._owner.close()
+        self.engine.dispose()
 
     @property
     def thing(self) -> Thing:
@@ -238,6 +211,11 @@ class World:
         """Somebody makes it anew."""
         self.things.append(Thing(f"uid-{len(self.things) + 1}"))
         self.tell()
+
+    def rotate(self) -> None:
+        """The active credential is to be replaced."""
+        with self._room(), self.replicas[0].ledger.write() as tx:
+            requests.note(tx, self.thing.uid, due=True)
 
     # Watchers
 
@@ -321,7 +299,7 @@ class World:
     def hear_adopters(self) -> bool:
         """The watcher hears which adopters are needed, and which no longer."""
         before = self.wanted
-        with self._owner.read() as tx:
+        with self.replicas[0].ledger.read() as tx:
             self.wanted = adoptions.wanted(tx)
         return self.wanted != before
 
@@ -406,15 +384,3 @@ class World:
     def fail(self, what: str) -> None:
         """Note what is broken, the first only."""
         self.broken = self.broken or what
-
-
-def make_template(file: Path) -> None:
-    """A ledger with the one Vault and the one role."""
-    ledger = open_ledger(file, clock=lambda: BEGIN)
-    target = TargetRow(0, "-", "demo", "vault", "digest", "https://vault.test:8200", "https://vault.test:8200", "", b"", False, "", "")
-    role = Role(0, "-", "c1", "demo", "psql-role", 0, MOUNT, ROLE, "db", ("DROP ROLE;",), TTL_S, MAX_TTL_S, "r1", False)
-    with ledger.write() as tx:
-        catalog.put_role(tx, replace(role, target=catalog.put_target(tx, target).id))
-    with ledger._engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    ledger.close()

@@ -258,7 +258,8 @@ class PlayedAccess(Script):
         self.enter("WatchChanges", request)
         since = int(request.cursor or 0)
         with self._changed:
-            self._changed.wait_for(lambda: len(self._changes) > since, timeout=min(request.max_wait.seconds, 1))
+            if request.cursor:
+                self._changed.wait_for(lambda: len(self._changes) > since, timeout=min(request.max_wait.seconds, 1))
             found, end = self._changes[since:], len(self._changes)
         return watcher_service_pb2.WatchChangesResponse(changes=found, next_cursor=str(end), restarted=not request.cursor, ledger_id="one")
 

@@ -213,11 +213,11 @@ class Callee:
     """The running service as its callers reach it."""
 
     def __init__(self, made: World, address: str) -> None:
-        self._world, self._address = made, address
+        self._world, self.address = made, address
         self._channels: dict[str, grpc.Channel] = {}
 
     def as_(self, san: str) -> Callers:
-        channel = self._channels.setdefault(san, connect(self._address, tls=self._world.client(san)))
+        channel = self._channels.setdefault(san, connect(self.address, tls=self._world.client(san)))
         return Callers(
             watcher_grpc.WatcherServiceStub(channel),
             requester_grpc.RequesterServiceStub(channel),

@@ -186,16 +186,6 @@ def test_a_lost_secret_gets_a_new_credential_and_the_old_one_ends(made: World, c
     gone(made, second)
 
 
-def test_a_number_never_falls_below_what_a_secret_holds(made: World, callee: Callee) -> None:
-    dar = Dar(callee)
-    dar.ensure()
-    dar.decide()
-    credential = dar.claim(held=41)  # by a ledger that was restored
-    assert credential.attempt == 42
-    dar.end()
-    gone(made, credential)
-
-
 def test_who_else_may_use_it(callee: Callee) -> None:
     dar = Dar(callee)
     dar.ensure()

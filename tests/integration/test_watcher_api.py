@@ -48,7 +48,8 @@ def namespace(api: Api, request: pytest.FixtureRequest) -> Iterator[str]:
         return
     stack: LocalStack = request.getfixturevalue("cluster")
     stack.kubectl("create", "namespace", name)
-    eventually(lambda: api.get(SERVICE_ACCOUNT, namespace=name, name="default"), what="the namespace's ServiceAccount")
+    wait = ("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
+    stack.kubectl(*wait)
     yield name
     stack.kubectl("delete", "namespace", name, "--wait=false")
 

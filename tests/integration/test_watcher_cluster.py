@@ -31,7 +31,8 @@ def namespace(watcher: Running) -> Iterator[str]:
     name = f"watched-{next(_NUMBER)}"
     watcher.kubectl("create", "namespace", name)
     yield name
-    watcher.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=60s")
+    watcher.kubectl("delete", KINDS, "--all", "-n", name, "--timeout=30s")
+    watcher.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
 
 
 def test_from_the_first_apply_to_the_namespaces_end(watcher: Running, namespace: str) -> None:

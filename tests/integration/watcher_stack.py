@@ -22,7 +22,7 @@ from leasegate.access.v1 import (
 )
 from leasegate.engine.v1 import engine_service_pb2, engine_service_pb2_grpc
 from leasegate.roles.v1 import role_service_pb2, role_service_pb2_grpc
-from services.common.config import HostPort, ServerConfig
+from services.common.config import HostPort, ServerConfig, ServerTls
 from services.common.rpc.channel import connect as connect_service
 from services.common.rpc.limit import LongPolls
 from services.common.rpc.server import Service, running, service
@@ -42,8 +42,9 @@ KINDS = "secretengines,postgresroles,databaseaccessrequests,appbindings"
 
 @dataclass
 class Services:
-    """The played services, at addresses that stay when they are stopped and started."""
+    """The played services, at addresses that stay when they are stopped and started; plaintext without ``tls``."""
 
+    tls: ServerTls | None = None
     engine: PlayedEngine = field(default_factory=PlayedEngine)
     roles: PlayedRoles = field(default_factory=PlayedRoles)
     access: PlayedAccess = field(default_factory=PlayedAccess)
@@ -55,13 +56,14 @@ class Services:
         for name in names or self.addresses:
             stack = self._running[name] = ExitStack()
             served = self._served(name)
-            allow = {each.name: frozenset({"plaintext"}) for each in served}
+            caller = "spiffe://leasegate/watcher" if self.tls else "plaintext"
             config = ServerConfig(
                 process=name,
                 listen=self.addresses[name],
                 health_listen=HostPort("127.0.0.1", 0),
+                tls=self.tls,
                 drain_delay_s=0,
-                allow=allow,
+                allow={each.name: frozenset({caller}) for each in served},
                 max_concurrent_rpcs=40,
             )
             stack.enter_context(running(config, served, health=lambda: True, long_polls=LongPolls(2)))

@@ -1,12 +1,13 @@
-"""Request, attempt and lease of the real access service under any order of events: a state machine whose events are those of proofs/attempt_model.py.
+"""Request, attempt and lease of the real access service in any order of events: a state machine on the events of attempt_model.py.
 
-Two replicas over one real ledger, two watchers, Vault's calls step by step, kills between any two steps, faults of Vault and of the disk. At each step
-and once everything is quiet the invariants of ``tests.fakes.attempt_checks`` have to hold. ``LEASEGATE_MODEL_EXAMPLES`` asks for a longer run, and
-``LEASEGATE_MODEL_SEED`` for another one than the one that ``make test`` repeats.
+Two replicas over one real ledger, two watchers, Vault's calls step by step, kills between any two steps, faults of Vault and of the disk.
+At each step and once everything is quiet the invariants of ``tests.fakes.attempt_checks`` have to hold.
+``LEASEGATE_MODEL_EXAMPLES`` asks for a longer run, ``LEASEGATE_MODEL_SEED`` for another one than the one that ``make test`` repeats.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -25,10 +26,11 @@ from services.common.errors import VaultFailed, VaultPolicyMissing, VaultRefused
 from services.common.vault.transport import VaultUnreached
 from tests.fakes import attempt_checks as checks
 from tests.fakes.attempt_jobs import Job
+from tests.fakes.attempt_ledger import make_template
 from tests.fakes.attempt_vault import Call
-from tests.fakes.attempt_world import Replica, World, make_template
+from tests.fakes.attempt_world import Replica, World
 
-EXAMPLES = int(os.environ.get("LEASEGATE_MODEL_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("LEASEGATE_MODEL_EXAMPLES", "100"))
 STEPS = int(os.environ.get("LEASEGATE_MODEL_STEPS", "40"))
 SEED = int(os.environ.get("LEASEGATE_MODEL_SEED", "0"))
 
@@ -41,7 +43,9 @@ spans = st.sampled_from((0.5, 4.0, 31.0, 95.0, 160.0, 305.0, 1000.0, 1900.0, 370
 @cache
 def template() -> Path:
     """A ledger to begin with, made once."""
-    file = Path(tempfile.mkdtemp(prefix="leasegate-model-")) / "template.db"
+    folder = Path(tempfile.mkdtemp(prefix="leasegate-model-"))
+    atexit.register(shutil.rmtree, folder)
+    file = folder / "template.db"
     make_template(file)
     return file
 
@@ -53,12 +57,11 @@ class AccessMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="leasegate-model-"))
         self.world: World | None = None
 
     @initialize(strict=st.booleans(), ttl_s=st.sampled_from((None, None, 7200.0)), approved=st.booleans())
     def begin(self, strict: bool, ttl_s: float | None, approved: bool) -> None:
-        self.world = World(template(), self.folder, rising=self.rising, ttl_s=ttl_s, strict=strict, absent=self.absent)
+        self.world = World(template(), rising=self.rising, ttl_s=ttl_s, strict=strict, absent=self.absent)
         if approved:
             self.world.decide(Approval.APPROVED)
 
@@ -105,6 +108,12 @@ class AccessMachine(RuleBasedStateMachine):
     @rule()
     def recreate(self) -> None:
         self.w.recreate()
+        self.held()
+
+    @precondition(lambda self: self.w.secrets and not self.w.thing.deleted)
+    @rule()
+    def rotation_due(self) -> None:
+        self.w.rotate()
         self.held()
 
     @precondition(lambda self: self.w.secrets)
@@ -159,6 +168,27 @@ class AccessMachine(RuleBasedStateMachine):
         if number % 3 != 1:
             self.w.make_adopters()
         self.held()
+
+    # races: somebody does something while a job is under way
+
+    @rule(watcher=which, replica=which, count=st.integers(1, 9), events=st.lists(st.integers(0, 13), min_size=1, max_size=3))
+    def claim_and_meanwhile(self, watcher: int, replica: int, count: int, events: list[int]) -> None:
+        self.w.lose_watcher(watcher)
+        self.w.watch(watcher, self.on(replica))
+        if job := self.w.watchers[watcher].job:
+            self.meanwhile(job, count, events, replica)
+
+    @rule(replica=which, number=some, count=st.integers(1, 9), events=st.lists(st.integers(0, 13), min_size=1, max_size=3))
+    def work_and_meanwhile(self, replica: int, number: int, count: int, events: list[int]) -> None:
+        if due := self.w.due(self.on(replica)):
+            self.meanwhile(self.w.begin_work(self.on(replica), due[number % len(due)]), count, events, replica)
+
+    def meanwhile(self, job: Job, count: int, events: list[int], replica: int) -> None:
+        self.advance(job, count)
+        for event in events:
+            MEANWHILE[event](self, replica)
+            self.held()
+        self.advance(job, 2 * count)
 
     # Vault by itself
 
@@ -232,7 +262,59 @@ class AccessMachine(RuleBasedStateMachine):
             self.held()
         finally:
             self.w.close()
-            shutil.rmtree(self.folder)
+
+
+def _end(machine: AccessMachine, _replica: int) -> None:
+    if not machine.w.thing.deleted:
+        machine.w.delete()
+
+
+def _works(machine: AccessMachine, replica: int, *, wait_s: float = 4.0) -> None:
+    """The other replica takes all that is due; what an undo needs is made."""
+    machine.w.passes(wait_s)
+    for _ in range(3):
+        for key in machine.w.due(machine.on(1 - replica)):
+            machine.w.run(machine.w.begin_work(machine.on(1 - replica), key))
+        machine.w.hear_adopters()
+        machine.w.make_adopters()
+
+
+def _suspects(machine: AccessMachine, replica: int, *, count: int) -> None:
+    """A worker of the other replica thinks a reader dead, and begins."""
+    machine.w.passes(151.0)
+    for key in machine.w.due(machine.on(1 - replica))[:1]:
+        machine.advance(machine.w.begin_work(machine.on(1 - replica), key), count)
+
+
+def _claims(machine: AccessMachine, replica: int, *, times: int) -> None:
+    """The watcher that does not wait for this job goes on."""
+    idle = next((number for number, watcher in enumerate(machine.w.watchers) if not watcher.job), None)
+    for _ in range(times if idle is not None else 0):
+        machine.watch(idle or 0, 1 - replica, 99)
+
+
+def _revokes(machine: AccessMachine, _replica: int) -> None:
+    for lease_id in sorted(machine.w.vault.revoking):
+        machine.w.vault.revoke_in_background(lease_id)
+    machine.w.look()
+
+
+MEANWHILE: tuple[Callable[[AccessMachine, int], None], ...] = (
+    _end,
+    _end,
+    _works,
+    lambda machine, replica: _works(machine, replica, wait_s=91.0),
+    lambda machine, replica: _suspects(machine, replica, count=1),
+    lambda machine, replica: _suspects(machine, replica, count=4),
+    lambda machine, replica: _claims(machine, replica, times=1),
+    lambda machine, replica: _claims(machine, replica, times=4),
+    _revokes,
+    lambda machine, replica: machine.kill(replica),
+    lambda machine, replica: machine.w.rotate() if machine.w.secrets else None,
+    lambda machine, _: machine.w.passes(305.0),
+    lambda machine, _: machine.lose_watcher(0),
+    lambda machine, _: machine.vault_crashes(),
+)
 
 
 def _before(error: Exception) -> Callable[[World, Job, Call], None]:

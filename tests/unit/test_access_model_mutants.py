@@ -1,65 +1,148 @@
-"""Each rule of the protocol taken out of the real code: the world in which the model says that a login is then lost has to show it.
+"""Each rule of the protocol taken out of the real code: the order of events in which the model then loses a login has to show it.
 
-A rule goes by a change of the source text of the function that holds it, which fails if the text is not there. The orders of events are those that
-``attempt_model.py --without RULE`` prints. ``LEASEGATE_MODEL_MUTANTS`` has the state machine find each by itself, too.
+``LEASEGATE_MODEL_MUTANTS=N`` has the state machine find each by itself, too, within N examples.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import ANY, patch
 
 import pytest
+from hypothesis import Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
 
-from services.access import adoption, ending, issuing
+from services.access import acknowledging, issuing, tokens
 from services.access import attempts as rules
-from services.access.ledger import adoptions
-from services.access.ledger import attempts as ledger_attempts
-from services.access.records import Approval, State
-from services.common.errors import VaultUnavailable
-from tests.fakes import attempt_checks as checks
-from tests.fakes.attempt_jobs import Job
-from tests.fakes.attempt_world import World
-from tests.unit.test_access_model import template
+from services.access.adoption import Undoing
+from services.access.ending import Work
+from services.access.ledger import adoptions, attempts
+from services.access.records import Attempt, State
+from services.common.errors import LeasegateError
+from tests.unit.test_access_model import PROFILE, SEED, AccessMachine
+from tests.unit.test_access_model_orders import ORDERS, Play, played
+
+Mutation = Callable[[], AbstractContextManager[Any]]
+_move = attempts._move
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change of one function's text."""
+def text(owner: Any, name: str, old: str, new: str) -> Mutation:
+    """A change of one function's text, which has to be there."""
 
-    owner: Any
-    name: str
-    old: str
-    new: str
+    def change() -> AbstractContextManager[Any]:
+        function = getattr(owner, name)
+        source = textwrap.dedent(inspect.getsource(function))
+        assert old in source, f"{name} has changed: {old!r} is not there"
+        made: dict[str, Any] = {}
+        code = compile("from __future__ import annotations\n" + source.replace(old, new), name, "exec")
+        exec(code, vars(sys.modules[function.__module__]), made)  # noqa: S102
+        return patch.object(owner, name, made[name])
+
+    return change
 
 
-RULES: dict[str, tuple[Change, ...]] = {
-    "current": (
-        Change(issuing.Issuing, "_commit", "request.approved and ", ""),
-        Change(ledger_attempts, "commit_lease", "_move(tx, attempt_id, State.READING, to=State.ISSUED, ", "_update(tx, attempt_id, tuple(State), (), {}, state=State.ISSUED, "),
-    ),
-    "adopt": (Change(adoption.Undoing, "step", "if adopter := self._adopter(attempt):", "self._unadopted(attempt)\n            if False:"),),
-    "second": (Change(adoption.Undoing, "_round", "if first:\n", "if True:\n"),),
-    "open": (
-        Change(ledger_attempts, "commit_reading", "_move(tx, attempt_id, *states, to=State.READING, where=same, ", "_forced(tx, attempt_id, "),
-    ),
-    "same-token": (Change(ledger_attempts, "commit_reading", "() if replacing else (_table.accessor == accessor,)", "()"),),
+def value(owner: Any, name: str, new: Any) -> Mutation:
+    """Something else in its place."""
+    return lambda: patch.object(owner, name, new)
+
+
+def unconditional(to: State, *, keeps: bool = False) -> Mutation:
+    """A transition that goes from whatever state the attempt is in; with ``keeps`` it is only believed to have happened."""
+
+    def move(tx: Any, attempt_id: str, *states: State, to: State, where: Any = (), **columns: Any) -> bool:
+        if to is not wanted or _move(tx, attempt_id, *states, to=to, where=where, **columns):
+            return to is wanted or _move(tx, attempt_id, *states, to=to, where=where, **columns)
+        change = {} if keeps else {"state": to, **columns}
+        return keeps or attempts._update(tx, attempt_id, tuple(State), (), change)
+
+    wanted = to
+    return value(attempts, "_move", move)
+
+
+def any_accessor(tx: Any, attempt_id: str, *states: State, to: State, where: Any = (), **columns: Any) -> bool:
+    """A transition without further conditions."""
+    return _move(tx, attempt_id, *states, to=to, **columns)
+
+
+def unadopted(self: Any, attempt: Attempt) -> None:
+    """In place of asking for the adopter: the accessor is revoked, and that is that."""
+    with self._ledger.write() as tx:
+        attempts.close(tx, attempt.id, State.UNDOING)
+
+
+def adopted_once(self: Any, made: Any, target: Any) -> None:
+    """In place of waiting for the second adoption."""
+    with self._vaults.at(target) as vault:
+        self._close(vault, made)
+
+
+def undone_as_it_is(self: Any, attempt: Attempt, *, finish: bool, error: str = "") -> None:
+    """In place of the commit with which an undo begins."""
+    self._undoing.step(attempt)
+
+
+MUTATIONS: dict[str, tuple[Mutation, ...]] = {
+    "current": (text(issuing.Issuing, "_commit", "request.approved and ", ""), unconditional(State.ISSUED)),
+    "adopt": (value(Undoing, "_adopter", unadopted),),
+    "second": (value(Undoing, "_first_done", adopted_once),),
+    "open": (unconditional(State.READING, keeps=True),),
+    "same-token": (value(attempts, "_move", any_accessor), text(tokens.Tokens, "find", " or token.accessor != attempt.accessor", "")),
     "undo-first": (
-        Change(ledger_attempts, "begin_undo", "return _move(", "return False and _move("),
-        Change(ending.Work, "_begin_undo", 'crash.point("undo.begun")', "self._undoing.step(attempt)"),
-        Change(adoptions, "commit", "state is not State.UNDOING", "state is State.CLOSED"),
-        Change(ledger_attempts, "close", "_move(tx, attempt_id, *states, to=State.CLOSED, ", "_update(tx, attempt_id, tuple(State), (), {}, state=State.CLOSED, "),
+        value(Work, "_begin_undo", undone_as_it_is),
+        text(adoptions, "commit", "state is not State.UNDOING", "state is State.CLOSED"),
+        unconditional(State.CLOSED),
     ),
     "adopting": (
-        Change(adoption.Undoing, "_close", "adoptions.newest(tx, made.attempt.id) == made.adoption.number and ", ""),
-        Change(adoptions, "commit", "(after is not None and newest(tx, attempt_id) != after)", "False"),
-        Change(issuing.Issuing, "_give_back", "attempts.close(tx, attempt.id, State.END)", "attempts.close(tx, attempt.id, State.END, State.UNDOING)"),
+        value(adoptions, "newest", lambda *_: ANY),
+        text(adoptions, "commit", "state is not State.UNDOING or ", ""),
+        unconditional(State.CLOSED),
     ),
+    "adopter-token": (text(Undoing, "_adopt", "*(each.accessor for each in made.earlier)", "*()"),),
+    "after-ack": (value(rules, "superseded", lambda _: State.END),),
+    "due": (text(rules, "due", "or last(attempts, State.SUPERSEDED) is not None", ""),),
+    "lost": (text(rules, "due", "or held != active.number", ""),),
+    "alive": (
+        text(rules, "due", "or active.over(now)", ""),
+        text(rules, "takes", "and not attempt.over(now)", ""),
+    ),
+    "overlap": (text(acknowledging, "_retire", "over = tx.now + ", "over = tx.now + 0 * "),),
+    "nothing-made": (value(issuing, "_NOTHING_MADE", (LeasegateError,)),),
+    "rising": (),
+    "absent": (),
 }
+"""The rules by their names in the model; two of the code: the overlap, and which failures of a read say that nothing was made; and two that
+live elsewhere, in the watcher and in roles, here in the world."""
+
+
+@contextmanager
+def without(rule: str) -> Iterator[None]:
+    """The code without a rule."""
+    with ExitStack() as stack:
+        for mutation in MUTATIONS[rule]:
+            stack.enter_context(mutation())
+        yield
+
+
+@pytest.mark.parametrize(("rule", "order", "breaks"), ORDERS, ids=[f"{rule}-{order.__name__}" for rule, order, _ in ORDERS])
+def test_without_a_rule_a_login_is_lost(rule: str, order: Callable[[Play], None], breaks: str) -> None:
+    with without(rule):
+        assert played(order, rule=rule).startswith(f"{breaks}:")
+
+
+if os.environ.get("LEASEGATE_MODEL_MUTANTS"):
+
+    @pytest.mark.timeout(1200)
+    @pytest.mark.parametrize("rule", MUTATIONS)
+    def test_the_machine_finds_that_a_rule_is_missing(rule: str) -> None:
+        class Machine(AccessMachine):
+            rising, absent = rule != "rising", rule != "absent"
+
+        profile = settings(PROFILE, max_examples=int(os.environ["LEASEGATE_MODEL_MUTANTS"]), phases=(Phase.generate,))
+        with without(rule), pytest.raises(AssertionError, match=r"I\d\+?: "):
+            run_state_machine_as_test(seed(SEED)(Machine), settings=profile)

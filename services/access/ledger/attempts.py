@@ -19,7 +19,11 @@ READING_ABANDONED_S = 150.0
 """A read that has been under way for so long has lost its reader; longer than any call to Vault may take."""
 
 READER_GRACE_S = 3.0
-"""How long a reader whose attempt was ended may take to revoke by itself what it gets; after that the attempt is undone by adoption."""
+"""How long a reader whose attempt was ended may take to revoke by itself what it gets, and a read whose reader is gone may go on.
+
+After that the attempt is undone by adoption, which begins with the end of its token. A lease that Vault registers before dies with the
+token; one that it registers for a token that was ended during the read would stay in its list until its TTL, without a login.
+"""
 
 _table = attempts.c
 _OPEN = tuple(state for state in State if state is not State.CLOSED)
@@ -235,8 +239,9 @@ def hurry(tx: Tx, target: int) -> int:
 
 def abandon_readers(tx: Tx) -> int:
     """At the start of the process: whoever was reading is dead. Answers how many there were."""
-    done = tx.execute(attempts.update().where(_table.state == State.READING).values(work_at=tx.now, lane=Lane.REVOKE))
-    tx.execute(attempts.update().where(_table.state == State.END, _table.work_at > tx.now).values(work_at=tx.now))
+    over = tx.now + READER_GRACE_S  # Vault may still be at what they asked for
+    done = tx.execute(attempts.update().where(_table.state == State.READING).values(work_at=over, lane=Lane.REVOKE))
+    tx.execute(attempts.update().where(_table.state == State.END, _table.tries > 0, _table.work_at > tx.now).values(work_at=tx.now))
     return done.rowcount
 
 

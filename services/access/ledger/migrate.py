@@ -25,6 +25,13 @@ def config(connection: Connection) -> Config:
     return made
 
 
+def revisions() -> list[str]:
+    """The versions that this program knows, oldest first."""
+    made = Config()
+    made.set_main_option("script_location", str(_FOLDER))
+    return [script.revision for script in ScriptDirectory.from_config(made).walk_revisions()][::-1]
+
+
 def upgrade(connection: Connection) -> None:
     """Run the migrations that are missing.
 

@@ -108,7 +108,5 @@ def _processors(columns: list[Any], dialect: Dialect) -> list[tuple[int, _Proces
 
 
 def given(column: sa.Column[Any]) -> sa.BindParameter[Any]:
-    """The value of a column as it is given at each run, under the column's name and a line after it (without, it would clash
-    with the column that an UPDATE sets).
-    """
+    """The value of a column as it is given at each run: under its name and an underscore, as the bare name is the column that is set."""
     return sa.bindparam(f"{column.name}_", type_=column.type)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
 from services.access.ledger.prepared import Query, given
-from services.access.ledger.schema import attempts, requests
+from services.access.ledger.schema import attempts, requests, targets
 from services.access.records import Lane
 
 
@@ -46,7 +46,7 @@ class Job(NamedTuple):
     request: str
 
 
-def due(tx: Tx, *, busy: Collection[str], renews: bool) -> Job | None:
+def due(tx: Tx, *, busy: Collection[str], renews: bool, without: Collection[tuple[str, str]] = ()) -> Job | None:
     """The most urgent piece of work that is due and that nobody is at.
 
     Revoke goes before first issue, that before renew, that before repair; a renewal with less than a quarter of its TTL left before all.
@@ -55,20 +55,26 @@ def due(tx: Tx, *, busy: Collection[str], renews: bool) -> Job | None:
         tx: Transaction.
         busy: Attempts and requests that somebody is at.
         renews: Whether renewals are taken, too.
+        without: Vaults, by server and namespace, whose work is passed over.
     """
-    renewal = _head(tx, Lane.RENEW, busy) if renews else None
+    renewal = _head(tx, Lane.RENEW, busy, without) if renews else None
     if renewal and renewal.ends_at is not None and renewal.ends_at - tx.now < renewal.lease_ttl_s / 4:
         return Job(renewal.id, "")
-    if revoke := _head(tx, Lane.REVOKE, busy):
+    if revoke := _head(tx, Lane.REVOKE, busy, without):
         return Job(revoke.id, "")
     if uid := next((uid for uid in _OVER.all(tx, work_at_=tx.now, count=len(busy) + 1) if uid not in busy), None):
         return Job("", uid)
-    found = _head(tx, Lane.ISSUE, busy) or renewal or _head(tx, Lane.REPAIR, busy)
+    found = _head(tx, Lane.ISSUE, busy, without) or renewal or _head(tx, Lane.REPAIR, busy, without)
     return Job(found.id, "") if found else None
 
 
-def _head(tx: Tx, lane: Lane, busy: Collection[str]) -> _Due | None:
+def _head(tx: Tx, lane: Lane, busy: Collection[str], without: Collection[tuple[str, str]]) -> _Due | None:
     """What is due the longest in one lane, found by the index however long the queue is."""
+    if without:
+        there = sa.tuple_(targets.c.server, targets.c.vault_namespace).in_(list(without))
+        query = sa.select(_a.id, _a.ends_at, _a.lease_ttl_s).where(_a.lane == lane, _a.work_at <= tx.now)
+        elsewhere = query.where(_a.target.not_in(sa.select(targets.c.id).where(there))).order_by(_a.work_at).limit(len(busy) + 1)
+        return next((_Due(row.id, row.ends_at, row.lease_ttl_s) for row in tx.execute(elsewhere) if row.id not in busy), None)
     return next((row for row in _HEAD.all(tx, lane_=lane, work_at_=tx.now, count=len(busy) + 1) if row.id not in busy), None)
 
 

@@ -1,0 +1,5 @@
+"""``python -m cli.leasegate``."""
+
+from cli.leasegate.commands import main
+
+main()

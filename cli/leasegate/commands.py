@@ -1,0 +1,182 @@
+"""The command line: options, output and exit codes (0 all well, 1 something was found or failed, 2 wrong usage)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.leasegate import offline, postgres, show
+from cli.leasegate.connection import connection, operator
+from cli.leasegate.problem import Problem, told
+from leasegate.access.v1 import lease_pb2, operator_service_pb2_grpc
+from leasegate.access.v1 import operator_service_pb2 as pb
+from services.common.errors import LeasegateError
+
+REASON_CHARS = 1024  # RevokeLeaseRequest.reason in leasegate/access/v1/operator_service.proto
+LOGINS_AT_ONCE = 20_000  # FindOrphansRequest.logins, likewise
+_PAGE = 500
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_output = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form.")
+
+
+class _Commands(click.Group):
+    """Tells a problem in one line, in place of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (Problem, LeasegateError) as err:
+            click.echo(f"error: {told(err) if isinstance(err, LeasegateError) else err}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="leasegate", prog_name="leasegate")
+def cli() -> None:
+    """See, renew and end leases, find logins and leases that nobody explains, and care for the ledger of the access service."""
+
+
+@cli.command()
+@click.option("--state", type=click.Choice(show.STATES), help="Only leases in this state; all that have not ended without it.")
+@_output
+@connection
+def leases(state: str | None, output: str, **where: Any) -> None:
+    """List leases, newest first."""
+    wanted = lease_pb2.LeaseState.Value(f"LEASE_STATE_{state.upper()}") if state else lease_pb2.LEASE_STATE_UNSPECIFIED
+    with operator(**where) as stub:
+        found = list(_pages(stub, wanted))
+    if output == "json":
+        click.echo(show.as_json(found))
+    elif found:
+        click.echo(show.leases(found, now=datetime.now(UTC)))
+    else:
+        click.echo("No leases.", err=True)
+
+
+def _pages(stub: operator_service_pb2_grpc.OperatorServiceStub, state: lease_pb2.LeaseState.ValueType) -> Iterator[lease_pb2.Lease]:
+    token = ""
+    while True:
+        page = stub.ListLeases(pb.ListLeasesRequest(state=state, page_size=_PAGE, page_token=token))
+        yield from page.leases
+        if not (token := page.next_page_token):
+            return
+
+
+@cli.command()
+@click.argument("handle")
+@_output
+@connection
+def renew(handle: str, output: str, **where: Any) -> None:
+    """Renew one lease now, by its HANDLE (`leasegate leases` shows it)."""
+    with operator(**where) as stub:
+        lease = stub.RenewLease(pb.OperatorServiceRenewLeaseRequest(handle=handle)).lease
+    click.echo(show.as_json(lease) if output == "json" else show.leases([lease], now=datetime.now(UTC)))
+
+
+@cli.command()
+@click.argument("handle")
+@click.option("--reason", required=True, help=f"Why, for the audit log; at most {REASON_CHARS} characters.")
+@_output
+@connection
+def revoke(handle: str, reason: str, output: str, **where: Any) -> None:
+    """End one lease for good, by its HANDLE: its login is dropped. A request that is still approved gets a new credential."""
+    if len(reason) > REASON_CHARS:
+        raise Problem(f"--reason has at most {REASON_CHARS} characters")
+    with operator(**where) as stub:
+        lease = stub.RevokeLease(pb.RevokeLeaseRequest(request_id=secrets.token_hex(16), handle=handle, reason=reason)).lease
+    click.echo(show.as_json(lease) if output == "json" else f"lease {lease.handle} is {show.state(lease)}")
+
+
+@cli.command()
+@click.option(
+    "--postgres", "url", metavar="URL", help="Compare the logins of this PostgreSQL server, too; the password better in PGPASSWORD."
+)
+@_output
+@connection
+@click.pass_context
+def orphans(ctx: click.Context, /, url: str | None, output: str, **where: Any) -> None:
+    """Find leases and logins that the ledger does not explain, and say what to do about each. Nothing is ended.
+
+    Exit code 0 if all is explained, 1 if not. Vault's leases are compared where its policy lets Leasegate list them.
+    """
+    seen = postgres.logins(url) if url else []
+    with operator(**where) as stub:
+        found = stub.FindOrphans(pb.FindOrphansRequest(logins=seen[:LOGINS_AT_ONCE]))
+        for start in range(LOGINS_AT_ONCE, len(seen), LOGINS_AT_ONCE):
+            more = stub.FindOrphans(pb.FindOrphansRequest(logins=seen[start : start + LOGINS_AT_ONCE]))
+            found.orphans.extend(each for each in more.orphans if each.username and not each.lease_id)
+            found.logins_compared += more.logins_compared
+    click.echo(show.as_json(found) if output == "json" else show.orphans(found, database=url is not None))
+    ctx.exit(1 if found.orphans else 0)
+
+
+@cli.group()
+def ledger() -> None:
+    """Check and export a ledger's file; see and accept its loss at the running service."""
+
+
+@ledger.command()
+@click.argument("file", type=_FILE)
+@_output
+@click.pass_context
+def check(ctx: click.Context, /, file: Path, output: str) -> None:
+    """Say whether the ledger FILE is whole, also beside a running service. Nothing is changed.
+
+    Exit code 0 if it is, 1 if something is wrong with it, 2 if it is no ledger or cannot be read.
+    """
+    ctx.exit(offline.run("check", [f"--output={output}", "--", str(file)]))
+
+
+@ledger.command()
+@click.argument("file", type=_FILE)
+@click.option("-o", "--output", type=click.Choice(["json"]), default="json", show_default=True, help="Form.")
+@click.option("--with-ids", is_flag=True, help="Write whole lease ids and token accessors, too, with which leases can be ended.")
+@click.pass_context
+def export(ctx: click.Context, /, file: Path, output: str, with_ids: bool) -> None:
+    """Print the ledger FILE, also beside a running service. It holds no password and no token."""
+    flags = [f"--output={output}", *(["--with-ids"] if with_ids else [])]
+    ctx.exit(offline.run("export", [*flags, "--", str(file)]))
+
+
+@ledger.command()
+@_output
+@connection
+@click.pass_context
+def status(ctx: click.Context, /, output: str, **where: Any) -> None:
+    """Say which ledger the service has, and whether anything is held because another was known. Exit code 1 if so."""
+    with operator(**where) as stub:
+        found = stub.GetLedger(pb.GetLedgerRequest()).ledger
+    click.echo(show.as_json(found) if output == "json" else show.ledger(found))
+    ctx.exit(1 if found.held or found.held_requests else 0)
+
+
+@ledger.command("accept-loss")
+@click.option("--reason", required=True, help=f"Why, for the audit log; at most {REASON_CHARS} characters.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@connection
+def accept_loss(reason: str, yes: bool, **where: Any) -> None:
+    """Accept that what the service's ledger does not know is lost: what is held goes on, with new credentials.
+
+    Logins that a lost ledger knew live on in the database until their leases end. `leasegate orphans --postgres URL` finds them.
+    """
+    if len(reason) > REASON_CHARS:
+        raise Problem(f"--reason has at most {REASON_CHARS} characters")
+    with operator(**where) as stub:
+        found = stub.GetLedger(pb.GetLedgerRequest()).ledger
+        click.echo(show.ledger(found))
+        if not (found.held or found.held_requests):
+            return
+        if not yes:
+            click.confirm("Is what this ledger does not know lost for good, and no older copy to be restored?", abort=True)
+        stub.AcceptLedgerLoss(pb.AcceptLedgerLossRequest(ledger_id=found.id, reason=reason))
+    click.echo("accepted: what was held goes on. Look for what nobody knows any more: leasegate orphans --postgres URL")
+
+
+def main() -> None:
+    """Run as a program."""
+    cli(prog_name="leasegate")

@@ -1,0 +1,26 @@
+"""Looks at a ledger's file by the access service's own program, run with this interpreter: the command line itself knows no ledger."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from cli.leasegate.problem import Problem
+
+_MODULE = "services.access.ledger"
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+    """Run ``check`` or ``export``, which print by themselves.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        Problem: The access service is not installed here.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("sqlalchemy", "alembic")):
+        raise Problem("the access service is not installed here: run this where it is, or pip install 'leasegate[access]'")
+    return subprocess.run([sys.executable, "-m", _MODULE, command, *arguments], check=False).returncode

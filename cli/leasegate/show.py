@@ -1,0 +1,103 @@
+"""How leases and orphans are shown: tables for people, JSON for programs. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import operator_service_pb2 as pb
+
+_NAMES = [value.name for value in lease_pb2.LeaseState.DESCRIPTOR.values]
+STATES = tuple(name.removeprefix("LEASE_STATE_").lower() for name in _NAMES if not name.endswith("UNSPECIFIED"))
+_KINDS = {
+    pb.ORPHAN_KIND_LEASE_UNKNOWN: "a lease in Vault that the ledger does not know",
+    pb.ORPHAN_KIND_LEASE_ENDED: "a lease in Vault that the ledger counts as ended",
+    pb.ORPHAN_KIND_LEASE_MISSING: "a lease in the ledger that Vault does not know",
+    pb.ORPHAN_KIND_LOGIN_UNKNOWN: "a login in PostgreSQL of an attempt that the ledger does not know",
+    pb.ORPHAN_KIND_LOGIN_ENDED: "a login in PostgreSQL of an attempt that has ended",
+}
+
+
+def state(lease: lease_pb2.Lease) -> str:
+    """State of a lease in a word."""
+    return lease_pb2.LeaseState.Name(lease.state).removeprefix("LEASE_STATE_").lower()
+
+
+def leases(found: Sequence[lease_pb2.Lease], *, now: datetime) -> str:
+    """A table, newest first as they come."""
+    rows: list[tuple[str, ...]] = [("HANDLE", "STATE", "ROLE", "LOGIN", "ISSUED", "EXPIRES", "RENEWED", "REQUEST")]
+    for lease in found:
+        times = (_at(lease, "issue_time"), _left(lease, now), _at(lease, "renew_time"))
+        rows.append((lease.handle, state(lease), lease.role, lease.username, *times, lease.request))
+    return table(rows)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they have to be."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def as_json(found: Iterable[Message] | Message) -> str:
+    """JSON with the names of the .proto files; several as a list."""
+    value: Any = _dict(found) if isinstance(found, Message) else [_dict(each) for each in found]
+    return json.dumps(value, indent=2)
+
+
+def _dict(message: Message) -> dict[str, Any]:
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def orphans(found: pb.FindOrphansResponse, *, database: bool) -> str:
+    """What was found, each with what to do, and what was compared."""
+    lines: list[str] = []
+    for orphan in found.orphans:
+        lines.append(f"ORPHAN  {_KINDS.get(orphan.kind, 'something that this program is too old to name')}")
+        named = {"lease": orphan.lease_id, "login": orphan.username, "request": orphan.request}
+        lines += [f"  {name:<8}{value}" for name, value in named.items() if value]
+        lines.append(f"  to do   {orphan.advice}")
+    lines += [f"NOT COMPARED  {each.mount} at {each.address}: {each.reason}" for each in found.unlooked]
+    compared = f"{found.leases_compared} leases of Vault" + (f" and {found.logins_compared} logins of PostgreSQL" if database else "")
+    lines.append(f"{len(found.orphans)} of {compared} are not explained." if found.orphans else f"Compared {compared}: all is explained.")
+    return "\n".join(lines)
+
+
+def ledger(found: pb.Ledger) -> str:
+    """The ledger's state."""
+    lines = [f"ledger   {found.id}"]
+    if found.held:
+        lines.append(f"HELD     nothing is issued: a watcher knows the ledger {found.known_id} instead")
+    if found.held_requests:
+        lines.append(f"HELD     {found.held_requests} request(s), whose Secrets have attempts that the ledger does not know")
+    if found.HasField("accept_time"):
+        lines.append(f"accepted a loss at {_time(found.accept_time)}")
+    return "\n".join(lines if found.held or found.held_requests else [*lines, "nothing is held"])
+
+
+def _at(lease: lease_pb2.Lease, field: str) -> str:
+    return _time(getattr(lease, field)) if lease.HasField(field) else "-"  # type: ignore[arg-type]
+
+
+def _left(lease: lease_pb2.Lease, now: datetime) -> str:
+    if not lease.HasField("expire_time"):
+        return "-"
+    left = (lease.expire_time.ToDatetime(tzinfo=UTC) - now).total_seconds()
+    return f"{_time(lease.expire_time)} ({'in ' + _span(left) if left > 0 else 'over'})"
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def _time(at: Timestamp) -> str:
+    return at.ToDatetime(tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

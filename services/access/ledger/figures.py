@@ -1,0 +1,57 @@
+"""Counts and ages for metrics, read at each scrape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from services.access.ledger.database import Tx
+from services.access.ledger.schema import adoptions, attempts
+from services.access.records import Lane, State
+
+_a = attempts.c
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Work of one lane that is due.
+
+    Attributes:
+        count: How much.
+        oldest_s: For how long the oldest piece has been due.
+    """
+
+    count: int
+    oldest_s: float
+
+
+def due(tx: Tx) -> dict[Lane, Due]:
+    """What is due, by lane."""
+    found = sa.select(_a.lane, sa.func.count().label("number"), sa.func.min(_a.work_at).label("oldest"))
+    return {row.lane: Due(row.number, tx.now - row.oldest) for row in tx.execute(found.where(_a.work_at <= tx.now).group_by(_a.lane))}
+
+
+def failing(tx: Tx) -> dict[Lane, int]:
+    """Work whose last try failed, due or put off, by lane."""
+    failed = sa.or_(_a.tries > 0, _a.renew_tries > 0)
+    query = sa.select(_a.lane, sa.func.count().label("number")).where(_a.state != State.CLOSED, failed).group_by(_a.lane)
+    return {row.lane: row.number for row in tx.execute(query)}
+
+
+def nearest_end_s(tx: Tx) -> float | None:
+    """Seconds until the first credential in use ends unless it is renewed; negative if it has ended, None if none is in use."""
+    found: float | None = tx.execute(sa.select(sa.func.min(_a.ends_at)).where(_a.state == State.ACTIVE)).scalar()
+    return None if found is None else found - tx.now
+
+
+def leases_by_state(tx: Tx) -> dict[State, int]:
+    """Attempts that have a lease and have not ended, by state."""
+    query = sa.select(_a.state, sa.func.count().label("number")).where(_a.state != State.CLOSED, _a.lease_id != "")
+    return {row.state: row.number for row in tx.execute(query.group_by(_a.state))}
+
+
+def undone(tx: Tx) -> int:
+    """How many attempts were undone by adoption since the ledger began."""
+    done = sa.select(sa.func.count(sa.distinct(adoptions.c.attempt))).where(adoptions.c.second, adoptions.c.done_at.is_not(None))
+    return int(tx.execute(done).scalar_one())

@@ -1,0 +1,108 @@
+"""The quick path as a whole: workers, each a process with servers of its own, that take one seed after the other."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from services.common import logs
+from tests.chaos.play import Run, Tally, prepare
+from tests.integration.access_world import World, world
+from tests.servers import real_servers
+
+_POLL_S = 0.5
+_STOP_S = 60.0
+
+
+@dataclass
+class Sum:
+    """What all runs met."""
+
+    points: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    broken: dict[int, list[str]] = field(default_factory=dict)
+    runs: int = 0
+    husks: int = 0
+
+    @property
+    def crashes(self) -> int:
+        return self.points.total()
+
+    def add(self, seed: int, tally: Tally) -> None:
+        """Count one run."""
+        self.runs += 1
+        self.points += tally.points
+        self.faults += tally.faults
+        self.husks += tally.husks
+        if tally.broken:
+            self.broken[seed] = tally.broken
+
+
+def one_run(made: World, *, seed: int, lives: int, stop: Callable[[], bool] = lambda: False) -> Tally:
+    """Run one seed over a new ledger; a failure of the harness itself counts as broken, too."""
+    for file in made.folder.glob("ledger.db*"):
+        file.unlink()
+    run = Run(made, seed=seed, lives=lives, stop=stop)
+    try:
+        return run.go()
+    except Exception as err:
+        run.tally.broken.append(f"the run broke off: {err!r}")
+        return run.tally
+
+
+def all_runs(seed: int, *, points: int, lives: int, jobs: int, until: float, say: Callable[[str], None]) -> Sum:
+    """Run seed after seed until ``points`` deaths have been met, something is broken, or the time ``until`` (monotonic) has come."""
+    context = multiprocessing.get_context("spawn")
+    todo, done, stop = context.Queue(), context.Queue(), context.Event()
+    workers = [context.Process(target=_work, args=(todo, done, stop, lives)) for _ in range(jobs)]
+    told, number = Sum(), seed
+    try:
+        for worker in workers:
+            worker.start()
+        given = 0
+        while told.crashes < points and not told.broken and time.monotonic() < until:
+            while given < min(jobs, -(-(points - told.crashes) // lives)):
+                todo.put(number)
+                number, given = number + 1, given + 1
+            try:
+                ran, tally = done.get(timeout=_POLL_S)
+            except queue.Empty:
+                if not all(worker.is_alive() for worker in workers):
+                    raise RuntimeError("a worker of the quick path has ended") from None
+                continue
+            given -= 1
+            told.add(ran, tally)
+            say(f"seed {ran}: {tally.crashes} deaths in {tally.took_s:.0f} s, {told.crashes} in all")
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join(_STOP_S)
+    return told
+
+
+def _work(todo: Any, done: Any, stop: Any, lives: int) -> None:
+    """One worker process; it ends, and stops its servers, soon after ``stop`` is set."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    logs.configure("critical", process="chaos")
+    folder = Path(tempfile.mkdtemp(prefix="leasegate-chaos-"))
+    try:
+        with real_servers() as servers, world(servers, folder) as made:
+            prepare(made)
+            while not stop.is_set():
+                with suppress(queue.Empty):
+                    seed = todo.get(timeout=_POLL_S)
+                    done.put((seed, one_run(made, seed=seed, lives=lives, stop=stop.is_set)))
+    finally:
+        if stop.is_set():
+            done.cancel_join_thread()  # nobody reads it any more
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,69 @@
+"""Two minutes of ``make chaos``: the same harness with fixed seeds, on real servers.
+
+How much it gets to depends on the machine, not what holds. The last test takes a rule away and demands that the harness notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.stack import LocalStack
+from services.access import adoption
+from services.access.ledger import attempts
+from services.access.ledger.database import Ledger
+from services.access.records import Attempt, State
+from tests.chaos.fate import Plan
+from tests.chaos.kills import Real
+from tests.chaos.play import Run, prepare
+from tests.integration.access_world import World, world
+from tests.servers import real_servers
+
+SEED = 20261124
+LIVES, LIVES_S = 120, 25.0
+KILLS, KILLS_S = 12, 30.0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Servers of their own, as PostgreSQL's sessions are cut here."""
+    with real_servers() as servers, world(servers, tmp_path_factory.mktemp("chaos")) as found:
+        prepare(found)
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _new_ledger(request: pytest.FixtureRequest) -> None:
+    if "made" in request.fixturenames:
+        for file in request.getfixturevalue("made").folder.glob("ledger.db*"):
+            file.unlink()
+
+
+def test_nothing_is_lost_when_the_service_dies_at_its_points(made: World) -> None:
+    tally = Run(made, seed=SEED, lives=LIVES, within_s=LIVES_S).go()
+    assert tally.broken == []
+    assert tally.crashes >= 10
+
+
+def test_nothing_is_lost_when_processes_are_killed(tmp_path: Path) -> None:
+    with LocalStack.start(tmp_path / "stack") as stack:
+        told = Real(stack, seed=SEED, kills=KILLS, within_s=KILLS_S).go()
+    assert told.broken == []
+    assert told.total >= 3
+
+
+def test_a_rule_left_out_is_noticed(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without adoption, what was read when the service died stays in PostgreSQL."""
+
+    def close(undoing: adoption.Undoing, attempt: Attempt) -> None:
+        ledger: Ledger = undoing._ledger
+        with ledger.write() as tx:
+            attempts.close(tx, attempt.id, State.UNDOING)
+
+    monkeypatch.setattr(adoption.Undoing, "step", close)
+    tally = Run(made, seed=SEED, lives=4, draw=lambda _: Plan(frozenset({"claim.read"}), 1, 200)).go()
+    assert any("which no active attempt owns" in each for each in tally.broken)
+    for login in made.logins():
+        made.servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')

@@ -1,0 +1,208 @@
+"""What ``tests.fakes.attempt_vault`` says of Vault and PostgreSQL, asked of it and of the real ones alike."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pytest
+
+from services.common.errors import LeasegateError, VaultFailed, VaultPolicyMissing, VaultRefused
+from services.common.vault.address import Address
+from services.common.vault.answer import Answer, NotThere
+from services.common.vault.transport import Endpoint, Transport
+from services.roles.statements import CREATE_IF_ABSENT
+from tests.eventually import eventually
+from tests.fakes.attempt_vault import MOUNT, ROLE, AttemptVault
+from tests.servers import Servers
+
+CREATE = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"
+STRICT = 'DROP ROLE "{{name}}";'
+ADOPTER = "leasegate-adopter.0123456789ab"
+
+
+class Asked(Protocol):
+    """Either of them."""
+
+    def send(self, method: str, path: str, body: Mapping[str, Any], token: str = "") -> Answer:
+        """One call, with the service's own token unless one is given."""
+
+    def logins(self) -> dict[str, bool]:
+        """The attempts' roles in PostgreSQL: whether each may log in."""
+
+    def background(self) -> None:
+        """Give what goes on by itself a chance."""
+
+
+@dataclass
+class Fake:
+    """The one in memory."""
+
+    vault: AttemptVault
+
+    def send(self, method: str, path: str, body: Mapping[str, Any], token: str = "") -> Answer:
+        call = self.vault.begin(method, path, body, token)
+        while not call.done:
+            self.vault.advance(call)
+        if call.error:
+            raise call.error
+        return call.answer
+
+    def logins(self) -> dict[str, bool]:
+        return self.vault.logins
+
+    def background(self) -> None:
+        for lease_id in sorted(self.vault.revoking):
+            self.vault.revoke_in_background(lease_id)
+
+
+@dataclass
+class Real:
+    """The real ones."""
+
+    servers: Servers
+    transport: Transport
+
+    def send(self, method: str, path: str, body: Mapping[str, Any], token: str = "") -> Answer:
+        return self.transport.send(method, path, body=body or None, token=token or self.servers.root_token)
+
+    def logins(self) -> dict[str, bool]:
+        return dict(self.servers.psql("SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname LIKE 'token-%'"))
+
+    def background(self) -> None:
+        pass
+
+
+@pytest.fixture(params=["fake", "real"])
+def asked(request: pytest.FixtureRequest) -> Iterator[Asked]:
+    if request.param == "fake":
+        vault = AttemptVault(lambda: 0.0, strict=True, absent=False)
+        vault.adopters[ADOPTER] = False
+        yield Fake(vault)
+        return
+    servers: Servers = request.getfixturevalue("servers")
+    transport = Transport(Endpoint(address=Address.parse(servers.vault_addr), ca_bundle=servers.vault_ca.read_bytes()))
+    _set_up(servers)
+    try:
+        yield Real(servers, transport)
+    finally:
+        servers.vault("POST", f"sys/leases/revoke-force/{MOUNT}")
+        servers.must("DELETE", f"sys/mounts/{MOUNT}")
+        transport.close()
+        for (login,) in servers.psql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'token-%'"):
+            servers.psql(f'DROP ROLE "{login}"')
+
+
+def _set_up(servers: Servers) -> None:
+    servers.must("POST", f"sys/mounts/{MOUNT}", type="database")
+    servers.must(
+        "POST",
+        f"{MOUNT}/config/db",
+        plugin_name="postgresql-database-plugin",
+        connection_url=f"postgresql://{{{{username}}}}:{{{{password}}}}@{servers.postgres_host}:{servers.postgres_port}/postgres",
+        username="postgres",
+        password="root",
+        allowed_roles="*",
+        username_template="{{ .DisplayName | truncate 63 }}",
+    )
+    for name, create in ((ROLE, CREATE), (ADOPTER, CREATE_IF_ABSENT)):
+        role: dict[str, Any] = {
+            "db_name": "db",
+            "default_ttl": "1h",
+            "max_ttl": "4h",
+            "creation_statements": [create],
+            "revocation_statements": [STRICT],
+        }
+        servers.must("POST", f"{MOUNT}/roles/{name}", **role)
+
+
+def make(asked: Asked, display: str) -> tuple[str, str]:
+    """Token and accessor."""
+    auth = asked.send("POST", "auth/token/create/leasegate", {"ttl": "18000s", "display_name": display}).auth
+    assert auth
+    return auth.client_token, auth.accessor
+
+
+def read(asked: Asked, token: str, role: str = ROLE) -> Answer:
+    return asked.send("GET", f"{MOUNT}/creds/{role}", {}, token)
+
+
+def revoke(asked: Asked, lease_id: str) -> None:
+    asked.send("POST", f"sys/leases/revoke/{lease_id}", {"sync": True})
+
+
+@pytest.fixture
+def display() -> str:
+    return f"demo-role-{secrets.token_hex(10)}"
+
+
+def test_a_credential_is_named_after_its_token_and_goes_with_its_lease(asked: Asked, display: str) -> None:
+    token, _ = make(asked, display)
+    lease = read(asked, token)
+    assert lease.data["username"] == f"token-{display}"
+    assert asked.logins() == {f"token-{display}": True}
+    revoke(asked, lease.lease_id)
+    assert not asked.logins()
+    revoke(asked, lease.lease_id)  # what Vault does not know, it has ended
+
+
+def test_a_login_goes_with_its_token_by_and_by_and_an_accessor_may_be_revoked_twice(asked: Asked, display: str) -> None:
+    token, accessor = make(asked, display)
+    read(asked, token)
+    asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+
+    def gone() -> bool:
+        asked.background()
+        return not asked.logins()
+
+    eventually(gone, timeout_s=10)
+    for known in (accessor, "nobodys"):
+        with suppress(NotThere):  # the one or the other: it does no harm
+            asked.send("POST", "auth/token/revoke-accessor", {"accessor": known})
+
+
+def test_a_dead_token_reads_nothing(asked: Asked, display: str) -> None:
+    token, accessor = make(asked, display)
+    asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+    with pytest.raises(VaultPolicyMissing):
+        read(asked, token)
+    assert not asked.logins()
+
+
+def test_an_unknown_role_is_refused_before_anything_is_made(asked: Asked, display: str) -> None:
+    token, _ = make(asked, display)
+    with pytest.raises(VaultRefused, match=": unknown role: nosuch"):
+        read(asked, token, "nosuch")
+    assert not asked.logins()
+
+
+def test_one_name_makes_one_login(asked: Asked, display: str) -> None:
+    read(asked, make(asked, display)[0])
+    with pytest.raises(VaultFailed, match="already exists"):
+        read(asked, make(asked, display)[0])
+    assert asked.logins() == {f"token-{display}": True}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_adopters_lease_drops_the_login_of_its_name(asked: Asked, display: str, there: bool) -> None:
+    lease = read(asked, make(asked, display)[0]) if there else None
+    adopted = read(asked, make(asked, display)[0], ADOPTER)
+    assert adopted.data["username"] == f"token-{display}"
+    assert asked.logins() == {f"token-{display}": there}
+    revoke(asked, adopted.lease_id)
+    assert not asked.logins()
+    if lease:
+        with pytest.raises(VaultRefused, match="SQLSTATE 42704"):  # strict statements fail where the role is gone
+            revoke(asked, lease.lease_id)
+
+
+def test_a_lease_is_renewed_until_it_is_gone(asked: Asked, display: str) -> None:
+    lease = read(asked, make(asked, display)[0])
+    renewed = asked.send("POST", f"sys/leases/renew/{lease.lease_id}", {"increment": 3600})
+    assert 3590 <= renewed.lease_duration_s <= 3600
+    revoke(asked, lease.lease_id)
+    with pytest.raises(LeasegateError, match="lease not found"):
+        asked.send("POST", f"sys/leases/renew/{lease.lease_id}", {"increment": 3600})

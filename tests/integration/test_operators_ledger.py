@@ -1,0 +1,179 @@
+"""A ledger that is not the one that was known, or that has lost something: what is held, who is told, and how an operator ends it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import operator_service_pb2 as pb
+from leasegate.access.v1 import operator_service_pb2_grpc as grpc_pb
+from leasegate.access.v1 import watcher_service_pb2 as watcher
+from services.common import errors
+from tests.eventually import eventually
+from tests.integration.access_world import OPERATOR, WATCHER, Callee, Dar, World, in_process, put_role, world
+from tests.servers import Servers
+
+NONE, CLAIM = watcher.NEXT_STEP_NONE, watcher.NEXT_STEP_CLAIM
+
+
+@pytest.fixture
+def made(servers: Servers, tmp_path: Path) -> Iterator[World]:
+    with world(servers, tmp_path) as found:
+        yield found
+
+
+def operator(callee: Callee) -> grpc_pb.OperatorServiceStub:
+    return callee.as_(OPERATOR).operator
+
+
+def poll(callee: Callee, *, known: str) -> watcher.WatchChangesResponse:
+    """Poll the feed as a watcher that knows this ledger."""
+    return callee.as_(WATCHER).watcher.WatchChanges(watcher.WatchChangesRequest(known_ledger_id=known))
+
+
+def ledger_of(callee: Callee) -> pb.Ledger:
+    return operator(callee).GetLedger(pb.GetLedgerRequest()).ledger
+
+
+def accept(callee: Callee) -> pb.Ledger:
+    message = pb.AcceptLedgerLossRequest(ledger_id=ledger_of(callee).id, reason="the disk burnt")
+    return operator(callee).AcceptLedgerLoss(message).ledger
+
+
+def held_for(dar: Dar, *, held: int) -> dict[str, str]:
+    """Reason and message of the condition that says what is held; empty if nothing is."""
+    answer = dar.ensure(held=held)
+    found = {c.type: c for c in answer.request.conditions}.get("LedgerUnknown")
+    return {"reason": found.reason, "message": found.message} if found else {}
+
+
+def gone(made: World, *credentials: lease_pb2.Credential) -> None:
+    eventually(lambda: not {each.username for each in credentials} & made.logins(), timeout_s=30, what="dropped logins")
+
+
+def lose(made: World) -> None:
+    """Delete the ledger's files."""
+    for file in made.folder.glob("ledger.db*"):
+        file.unlink()
+
+
+def test_a_first_start_and_the_known_ledger_hold_nothing(made: World) -> None:
+    with in_process(made) as callee:
+        first = poll(callee, known="")
+        assert not first.ledger_held
+        assert not poll(callee, known=first.ledger_id).ledger_held
+        assert not ledger_of(callee).held
+
+
+def test_a_lost_ledger_issues_nothing_until_the_loss_is_accepted(made: World) -> None:
+    with in_process(made) as callee:
+        put_role(made, callee)
+        known = poll(callee, known="").ledger_id
+        dar = Dar(callee)
+        credential = dar.issue()
+    lose(made)
+    with in_process(made) as callee:
+        put_role(made, callee)
+        assert poll(callee, known=known).ledger_held
+        again, other = dar.again(callee), Dar(callee)
+        step = again.ensure(held=credential.attempt)
+        assert step.next_step == NONE  # neither replaced nor removed: what the Secret holds works on
+        assert held_for(again, held=credential.attempt)["reason"] == "LedgerLost"
+        assert "accept-loss" in held_for(again, held=credential.attempt)["message"]
+        other.ensure()
+        assert other.decide().next_step == NONE
+        with pytest.raises(errors.LedgerUnknown, match="accept-loss"):
+            other.claim()
+        assert made.can_log_in(credential)
+    with in_process(made) as callee:  # it outlives a restart, whoever comes first
+        other = other.again(callee)
+        with pytest.raises(errors.LedgerUnknown):
+            other.claim()
+        poll(callee, known=known)
+        again = dar.again(callee)
+        assert held_for(again, held=credential.attempt)
+        assert ledger_of(callee).known_id == known
+        assert not accept(callee).held
+        assert not poll(callee, known=known).ledger_held
+        assert again.ensure(held=credential.attempt).next_step == CLAIM
+        new = again.claim(held=credential.attempt)
+        assert new.attempt == credential.attempt + 1
+        again.acknowledge(new.attempt)
+        orphans = operator(callee).FindOrphans(pb.FindOrphansRequest(logins=sorted(made.logins()))).orphans
+        assert [orphan.username for orphan in orphans] == [credential.username]  # the one that nobody remembers
+        again.end()
+        other.ensure()
+        other.end()
+        gone(made, new)
+    with in_process(made) as callee:  # and so does the acceptance
+        assert not poll(callee, known=known).ledger_held
+
+
+def test_the_loss_of_one_ledger_is_not_that_of_another(made: World) -> None:
+    with in_process(made) as callee:
+        poll(callee, known="a" * 32)
+        accept(callee)
+        assert not poll(callee, known="a" * 32).ledger_held
+        assert poll(callee, known="b" * 32).ledger_held
+        assert ledger_of(callee).held
+
+
+def test_an_old_copy_of_the_ledger_holds_what_it_does_not_know_and_nothing_else(made: World) -> None:
+    copy = made.folder / "copy.db"
+    with in_process(made) as callee:
+        put_role(made, callee)
+        known = poll(callee, known="").ledger_id
+        before = Dar(callee)
+        old = before.issue()
+    shutil.copy(made.ledger, copy)
+    with in_process(made) as callee:
+        put_role(made, callee)
+        after = Dar(callee)
+        new = after.issue()
+    lose(made)
+    shutil.copy(copy, made.ledger)
+    with in_process(made) as callee:
+        put_role(made, callee)
+        assert not poll(callee, known=known).ledger_held  # the id is the known one
+        before, after = before.again(callee), after.again(callee)
+        assert before.ensure(held=old.attempt).request.lease.handle
+        assert not held_for(before, held=old.attempt)
+        assert held_for(after, held=new.attempt)["reason"] == "AttemptUnknown"
+        assert after.ensure(held=new.attempt).next_step == NONE
+        with pytest.raises(errors.LedgerUnknown, match="does not know attempt"):
+            after.claim(held=new.attempt)
+        assert made.can_log_in(new)
+        assert ledger_of(callee).held_requests == 1
+        assert not accept(callee).held_requests
+        assert after.ensure(held=new.attempt).next_step == CLAIM
+        assert after.claim(held=new.attempt).attempt == new.attempt + 1
+        for dar in (before, after):
+            dar.end()
+        gone(made, old)
+
+
+def test_a_secret_whose_number_somebody_raised_is_replaced_once_it_is_deleted(made: World) -> None:
+    with in_process(made) as callee:
+        put_role(made, callee)
+        dar = Dar(callee)
+        credential = dar.issue()
+        assert held_for(dar, held=41)["reason"] == "AttemptUnknown"
+        assert "delete the Secret" in held_for(dar, held=41)["message"]
+        assert dar.ensure(held=0).next_step == CLAIM
+        assert not ledger_of(callee).held_requests
+        second = dar.claim()
+        dar.acknowledge(second.attempt)
+        dar.end()
+        gone(made, credential, second)
+
+
+def test_only_the_ledger_in_use_is_accepted_and_only_operators_accept(made: World) -> None:
+    with in_process(made) as callee:
+        with pytest.raises(errors.SpecInvalid, match="not the ledger in use"):
+            operator(callee).AcceptLedgerLoss(pb.AcceptLedgerLossRequest(ledger_id="another", reason="x"))
+        with pytest.raises(errors.CallerNotAllowed):
+            callee.as_(WATCHER).operator.AcceptLedgerLoss(pb.AcceptLedgerLossRequest(ledger_id=ledger_of(callee).id))

@@ -1,0 +1,191 @@
+"""``leasegate leases|renew|revoke|orphans`` on real servers: what it prints, what it ends, and what nobody explains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import operator_service_pb2 as pb
+from services.access import naming
+from services.common import errors
+from tests.eventually import eventually
+from tests.integration.access_world import ALICE, OPERATOR, ROLE, WATCHER, Callee, Dar, World, in_process, put_role, world
+from tests.integration.operators import leasegate, listing_granted
+from tests.servers import Servers
+
+
+@pytest.fixture(scope="module")
+def made(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(servers, tmp_path_factory.mktemp("operators")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def callee(made: World) -> Iterator[Callee]:
+    with in_process(made) as found:
+        put_role(made, found)
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _granted(made: World) -> Iterator[None]:
+    with listing_granted(made.servers):
+        yield
+
+
+@pytest.fixture
+def credential(made: World, callee: Callee) -> Iterator[lease_pb2.Credential]:
+    """A credential in use, whose request is ended afterwards."""
+    dar = Dar(callee)
+    credential = dar.issue()
+    yield credential
+    dar.end()
+    eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+    eventually(lambda: not dar.end().open_attempts)
+
+
+def find(callee: Callee, *logins: str) -> pb.FindOrphansResponse:
+    return callee.as_(OPERATOR).operator.FindOrphans(pb.FindOrphansRequest(logins=logins))
+
+
+def by_hand(made: World) -> tuple[str, str]:
+    """A credential that somebody takes from our role without Leasegate: lease id and login."""
+    answer = made.servers.must("GET", f"{made.mount}/creds/{ROLE}")
+    return str(answer["lease_id"]), str(answer["data"]["username"])
+
+
+def test_leases_are_listed(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
+    table = leasegate(made, callee, "leases")
+    assert table.returncode == 0, table.stderr
+    head, *rows = table.stdout.splitlines()
+    assert head.split() == ["HANDLE", "STATE", "ROLE", "LOGIN", "ISSUED", "EXPIRES", "RENEWED", "REQUEST"]
+    (row,) = [row for row in rows if credential.username in row]
+    assert row.split()[:3] == [credential.lease.handle, "active", ROLE]
+    shown = json.loads(leasegate(made, callee, "leases", "--state=active", "-o", "json").stdout)
+    assert credential.lease.handle in {lease["handle"] for lease in shown}
+    assert credential.password not in table.stdout + json.dumps(shown)
+    none = leasegate(made, callee, "leases", "--state=issued")
+    assert (none.returncode, none.stdout, none.stderr) == (0, "", "No leases.\n")
+
+
+def test_a_lease_is_renewed_by_its_handle(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
+    done = leasegate(made, callee, "renew", credential.lease.handle, "-o", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["renew_time"]
+    unknown = leasegate(made, callee, "renew", "0" * 12)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert unknown.stderr == "error: no open lease has this handle.\n"
+
+
+def test_a_lease_that_is_not_in_use_is_not_renewed(made: World, callee: Callee) -> None:
+    dar = Dar(callee)
+    dar.ensure()
+    dar.decide()
+    credential = dar.claim()
+    done = leasegate(made, callee, "renew", credential.lease.handle)
+    assert done.returncode == 1
+    assert "not prolonged" in done.stderr
+    dar.end()
+    eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+
+
+def test_a_lease_is_revoked_by_its_handle(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
+    assert leasegate(made, callee, "revoke", credential.lease.handle).returncode == 2  # --reason is asked for
+    done = leasegate(made, callee, "revoke", credential.lease.handle, "--reason", "it leaked")
+    assert (done.returncode, done.stdout) == (0, f"lease {credential.lease.handle} is ending\n"), done.stderr
+    eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+
+
+def test_all_is_explained(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
+    done = leasegate(made, callee, "orphans", "--postgres", made.servers.postgres_url)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == "Compared 1 leases of Vault and 1 logins of PostgreSQL: all is explained.\n"
+    assert find(callee, credential.username, "postgres").logins_compared == 1
+
+
+def test_a_lease_that_the_ledger_does_not_know_is_found(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
+    lease_id, _ = by_hand(made)
+    done = leasegate(made, callee, "orphans")
+    assert done.returncode == 1
+    assert lease_id in done.stdout
+    assert "vault lease revoke -sync" in done.stdout
+    assert credential.lease.lease_id not in done.stdout
+    made.servers.must("POST", f"sys/leases/revoke/{lease_id}", sync=True)
+    assert leasegate(made, callee, "orphans").returncode == 0
+
+
+def test_a_lease_that_somebody_ended_is_found(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
+    made.servers.must("POST", f"sys/leases/revoke/{credential.lease.lease_id}", sync=True)
+    (orphan,) = find(callee).orphans
+    assert (orphan.kind, orphan.username) == (pb.ORPHAN_KIND_LEASE_MISSING, credential.username)
+    assert orphan.lease_id == credential.lease.lease_id
+
+
+def test_logins_that_the_ledger_does_not_explain_are_found(made: World, callee: Callee) -> None:
+    dar = Dar(callee)
+    ended = dar.issue()
+    dar.end()
+    eventually(lambda: not dar.end().open_attempts, timeout_s=30)
+    unknown = f"token-demo-psql-role-{naming.new_attempt_id()}"
+    for login in (ended.username, unknown):
+        made.servers.psql(f'CREATE ROLE "{login}" LOGIN')
+    done = leasegate(made, callee, "orphans", "--postgres", made.servers.postgres_url, "-o", "json")
+    assert done.returncode == 1
+    found = {orphan["username"]: orphan for orphan in json.loads(done.stdout)["orphans"]}
+    assert {login: orphan["kind"] for login, orphan in found.items()} == {
+        ended.username: "ORPHAN_KIND_LOGIN_ENDED",
+        unknown: "ORPHAN_KIND_LOGIN_UNKNOWN",
+    }
+    assert found[ended.username]["request"] == dar.uid
+    for orphan in found.values():  # what to do does it
+        made.servers.psql("ALTER ROLE" + orphan["advice"].partition("ALTER ROLE")[2])
+    assert leasegate(made, callee, "orphans", "--postgres", made.servers.postgres_url).returncode == 0
+
+
+def test_without_the_right_to_list_it_says_so(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
+    assert credential.username in made.logins()
+    assert find(callee).leases_compared == 1
+    made.servers.allow_mounts()
+    done = leasegate(made, callee, "orphans")
+    assert done.returncode == 0
+    assert f"NOT COMPARED  {made.mount}" in done.stdout
+    assert "--list-leases" in done.stdout
+    assert "Compared 0 leases" in done.stdout
+
+
+def test_too_many_logins_at_once_are_refused(callee: Callee) -> None:
+    with pytest.raises(errors.SpecInvalid, match="at most"):
+        find(callee, *["x"] * 20_001)
+
+
+@pytest.mark.parametrize("san", [WATCHER, ALICE])
+def test_operators_only(callee: Callee, san: str) -> None:
+    with pytest.raises(errors.CallerNotAllowed):
+        callee.as_(san).operator.FindOrphans(pb.FindOrphansRequest())
+    with pytest.raises(errors.CallerNotAllowed):
+        callee.as_(san).operator.RenewLease(pb.OperatorServiceRenewLeaseRequest(handle="x"))
+
+
+def test_what_is_wrong_is_said_in_a_line_with_what_to_do(made: World, callee: Callee) -> None:
+    nobody = leasegate(made, callee, "leases", "--access=127.0.0.1:1")
+    assert nobody.returncode == 1
+    assert "look whether the access service runs there" in nobody.stderr
+    uncertain = leasegate(None, None, "leases", LEASEGATE_ACCESS=callee.address)
+    assert uncertain.returncode == 1
+    assert "LEASEGATE_CERTS" in uncertain.stderr
+    made.client(WATCHER)
+    tls = made.authority.folder
+    watcher = leasegate(made, callee, "leases", f"--tls-cert={tls / 'watcher.crt'}", f"--tls-key={tls / 'watcher.key'}")
+    assert watcher.returncode == 1
+    assert "operator's certificate" in watcher.stderr
+    database = leasegate(made, callee, "orphans", "--postgres", "postgresql://root:geheim@127.0.0.1:1/postgres")
+    assert database.returncode == 1
+    assert database.stderr.startswith("error: PostgreSQL: ")
+    assert "geheim" not in database.stderr
+    assert leasegate(made, callee, "leases", "--access=nonsense").returncode == 2
+    for output in (nobody, uncertain, watcher, database):
+        assert output.stderr.count("\n") == 1
+        assert output.stdout == ""
