@@ -7,7 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.local.stack import LocalStack
+from tests.canary import CANARY
 from tests.servers import Servers, real_servers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Listen to everything that is printed."""
+    config.pluginmanager.register(CANARY, "canary")
 
 
 @pytest.fixture(scope="session")

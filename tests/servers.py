@@ -22,6 +22,7 @@ from deploy.local.postgres import Postgres
 from deploy.vault.api import VaultApi
 from deploy.vault.policies import Mounts
 from deploy.vault.setup import Setup
+from tests.canary import CANARY
 
 # A prefix is a whole segment and allows "team/orders": within one, as in "team-*", a policy cannot be limited to part of a mount.
 DEFAULT_MOUNTS = Mounts(("my-postgres-se", "database", "team-a", "team-b", "team-c"), ("team/",))
@@ -76,6 +77,7 @@ def real_servers(*, set_up: bool = True) -> Iterator[Servers]:
     ports = Ports()
     ports.reserve((*bao.PORTS, *postgres.PORTS))
     vault, database = Bao(directory, ports=ports), Postgres(directory, ports=ports)
+    audit = directory / "audit.jsonl"
     try:
         database.prepare()
         database.process.start()
@@ -83,6 +85,7 @@ def real_servers(*, set_up: bool = True) -> Iterator[Servers]:
         vault.start()
         database.start()
         servers = _servers(vault, database)
+        servers.must("POST", "sys/audit/canary", type="file", options={"file_path": str(audit), "log_raw": "true"})
         if set_up:
             servers.allow_mounts()
         yield servers
@@ -91,6 +94,7 @@ def real_servers(*, set_up: bool = True) -> Iterator[Servers]:
         vault.process.kill()
         database.process.terminate()
         database.remove()
+        CANARY.collect(audit)
         shutil.rmtree(directory)
 
 

@@ -144,6 +144,12 @@ def check(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool,
         raise SystemExit(1)
 
 
+_BYPASS = (
+    "warning: with --teams-issue approval can be bypassed: whoever can become a team's ServiceAccount can take credentials unapproved. "
+    "Give access a login of its own instead (docs/threat-model.md)."
+)
+
+
 def _chosen(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool) -> Mounts:
     try:
         return Mounts(mounts, prefixes, list_leases)
@@ -153,6 +159,8 @@ def _chosen(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: boo
 
 def _run(mounts: Mounts, options: dict[str, Any], *, dry_run: bool) -> list[Step]:
     run = Setup(_api(options), dry_run=dry_run)
+    if options["teams_issue"]:
+        click.secho(_BYPASS, fg="yellow", err=True)
     try:
         steps = _print(run.policies(mounts))
         return steps + (_print(run.kubernetes(_auth(options))) if options["kubernetes_host"] else [])

@@ -62,7 +62,7 @@ def _tell_quick(told: Sum) -> None:
     _table("faults", told.faults)
     missed = [name for name in crash.POINTS if name not in told.points]
     click.echo(f"  points not met: {', '.join(missed) or 'none'}")
-    click.echo(f"  leases without a login, left to Vault's TTL as their tokens were revoked during the read: {told.husks}")
+    _tell_husks(told.husks)
     for seed, broken in told.broken.items():
         click.echo(f"  FAILED with --seed {seed} --points 1 --jobs 1 --kills 0:")
         for each in broken[:_SHOWN]:
@@ -72,11 +72,16 @@ def _tell_quick(told: Sum) -> None:
 def _tell_real(told: Kills, seed: int) -> None:
     click.echo(f"real processes: {told.total} kills, {told.made} requests made")
     _table("killed", told.points)
-    click.echo(f"  leases without a login, left to Vault's TTL: {told.husks}")
+    _tell_husks(told.husks)
     if told.broken:
         click.echo(f"  FAILED with --seed {seed} --points 0:")
     for each in told.broken[:_SHOWN]:
         click.echo(f"    {each}")
+
+
+def _tell_husks(husks: Counter[str]) -> None:
+    said = ", ".join(f"{name} {number}" for name, number in sorted(husks.items()))
+    click.echo(f"  leases without a login, left to Vault's TTL as their token was revoked during the read: {said or 'none'}")
 
 
 def _table(what: str, counted: Counter[str]) -> None:

@@ -42,7 +42,7 @@ class Kills:
     points: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     made: int = 0
-    husks: int = 0
+    husks: Counter[str] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
@@ -226,8 +226,8 @@ class Real:
         return wrong or self._eyes.adopters()
 
     def _end_husks(self, husks: set[str]) -> None:
-        self.told.husks += len(husks)
         for lease_id in husks:
+            self.told.husks[lease_id.split("/creds/")[1].split("/")[0]] += 1
             self._stack.vault_api().call("POST", f"sys/leases/revoke/{lease_id}", {"sync": True})
 
     def _not_served(self, each: Shown, rows: list[Row], secrets: dict[str, dict[str, object]]) -> list[str]:

@@ -42,7 +42,7 @@ class Tally:
     points: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
-    husks: int = 0
+    husks: Counter[str] = field(default_factory=Counter)
     took_s: float = 0.0
 
     @property
@@ -318,8 +318,8 @@ class Run:
                 break
             time.sleep(0.1)  # Vault revokes in the background what a revoked token had made
         self.tally.broken += [f"{when}: {each}" for each in broken]
-        self.tally.husks += len(husks)
         for lease_id in husks:
+            self.tally.husks[lease_id.split("/creds/")[1].split("/")[0]] += 1
             self._world.servers.must("POST", f"sys/leases/revoke/{lease_id}", sync=True)
 
 

@@ -32,7 +32,7 @@ class Sum:
     faults: Counter[str] = field(default_factory=Counter)
     broken: dict[int, list[str]] = field(default_factory=dict)
     runs: int = 0
-    husks: int = 0
+    husks: Counter[str] = field(default_factory=Counter)
 
     @property
     def crashes(self) -> int:

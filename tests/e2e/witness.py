@@ -6,13 +6,12 @@ the four processes, and Events and statuses, which are collected by watching whi
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from deploy.local.stack import LocalStack
+from tests.canary import CANARY, secrets_of
 
 WATCHED = (
     "events",
@@ -21,7 +20,6 @@ WATCHED = (
     "databaseaccessrequests.engine.kubevault.com",
     "appbindings.appcatalog.appscode.com",
 )
-SECRET_KEYS = frozenset({"password", "client_token", "jwt", "secret_id", "token"})
 LEASEGATE = ("engine", "roles", "access", "watcher")
 
 
@@ -53,13 +51,11 @@ class Witness:
         for watch in self._watches:
             watch.terminate()
             watch.wait(10)
+        CANARY.collect(self._audit)
 
     def secrets(self) -> set[str]:
         """Every password and token that Vault issued or was given since the witness began."""
-        found: set[str] = set()
-        for line in self._audit.read_text(encoding="utf-8").splitlines():
-            found.update(_secrets(json.loads(line)))
-        return found
+        return secrets_of(self._audit)
 
     def readable(self) -> Iterator[tuple[str, str]]:
         """Every text that must hold none of them: name and content."""
@@ -68,15 +64,3 @@ class Witness:
                 yield log.name, log.read_text(encoding="utf-8", errors="replace")
         for resource in WATCHED:
             yield resource, (self._directory / f"{resource}.json").read_text(encoding="utf-8")
-
-
-def _secrets(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if key in SECRET_KEYS and isinstance(inner, str) and len(inner) >= 8:
-                yield inner
-            else:
-                yield from _secrets(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _secrets(inner)

@@ -164,3 +164,12 @@ def test_a_deleted_service_account_cannot_log_in(cluster: LocalStack) -> None:
     cluster.kubectl("delete", "serviceaccount", "vault", "--namespace=setup-gone")
     answer = cluster.vault_api().call("POST", "auth/kubernetes/login", {"jwt": jwt, "role": "vault-policy-controller"})
     assert answer.status == 403, json.dumps(answer.errors)
+
+
+def test_a_set_up_in_which_approval_can_be_bypassed_says_so(bare: Servers) -> None:
+    """With a team's login that issues, `setup` and `check` warn; without, they do not."""
+    issuing = _run(bare, "setup", *_kubernetes(bare), "--teams-issue")
+    assert issuing.exit_code == 0
+    assert "approval can be bypassed" in issuing.output
+    assert "approval can be bypassed" in _run(bare, "check", *_kubernetes(bare), "--teams-issue").output
+    assert "approval can be bypassed" not in _run(bare, "check", *_kubernetes(bare)).output
