@@ -8,12 +8,14 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 Json = dict[str, Any]
+_IDLE_S = 10.0
 
 
 class RequestRefused(RuntimeError):
@@ -101,7 +103,12 @@ class Server:
         return Lines(connection)
 
     def _connection(self) -> http.client.HTTPSConnection:
-        found: http.client.HTTPSConnection | None = getattr(self._own, "connection", None)
+        """This thread's connection; one that was idle for long is made anew, as the server may be about to close it."""
+        now, own = time.monotonic(), self._own
+        found: http.client.HTTPSConnection | None = getattr(own, "connection", None)
         if found is None:
-            found = self._own.connection = http.client.HTTPSConnection(self._host, self._port, timeout=120, context=self._context)
+            found = own.connection = http.client.HTTPSConnection(self._host, self._port, timeout=120, context=self._context)
+        elif now - own.used > _IDLE_S:
+            found.close()
+        own.used = now
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -28,6 +29,8 @@ _SHOWN = 20
 @click.option("--minutes", type=click.FloatRange(1), default=120.0, help="Longest time of each of the two parts.")
 def main(*, seed: int | None, points: int, kills: int, lives: int, jobs: int, minutes: float) -> None:
     """Run both parts and exit with 1 if anything is broken or too little was met."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     first = secrets.randbelow(1 << 30) if seed is None else seed
     click.echo(f"chaos: seed {first}")
     quick, real = Sum(), Kills()
@@ -45,6 +48,10 @@ def main(*, seed: int | None, points: int, kills: int, lives: int, jobs: int, mi
     lost = sum(map(len, quick.broken.values())) + len(real.broken)
     click.echo(f"chaos: {quick.crashes} crash points, {real.total} process kills, {lost} leases lost")
     sys.exit(1 if lost or quick.crashes < points or real.total < kills else 0)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import shutil
 import signal
@@ -91,18 +92,24 @@ def all_runs(seed: int, *, points: int, lives: int, jobs: int, until: float, say
 
 
 def _work(todo: Any, done: Any, stop: Any, lives: int) -> None:
-    """One worker process; it ends, and stops its servers, soon after ``stop`` is set."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    """One worker process; it ends, and stops its servers, soon after ``stop`` is set or its parent is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # theirs to handle who wait for us
+    parent = os.getppid()
+
+    def over() -> bool:
+        return bool(stop.is_set()) or os.getppid() != parent
+
     logs.configure("critical", process="chaos")
     folder = Path(tempfile.mkdtemp(prefix="leasegate-chaos-"))
     try:
         with real_servers() as servers, world(servers, folder) as made:
             prepare(made)
-            while not stop.is_set():
+            while not over():
                 with suppress(queue.Empty):
                     seed = todo.get(timeout=_POLL_S)
-                    done.put((seed, one_run(made, seed=seed, lives=lives, stop=stop.is_set)))
+                    done.put((seed, one_run(made, seed=seed, lives=lives, stop=over)))
     finally:
-        if stop.is_set():
+        if over():
             done.cancel_join_thread()  # nobody reads it any more
         shutil.rmtree(folder, ignore_errors=True)

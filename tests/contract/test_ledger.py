@@ -143,6 +143,14 @@ def test_a_reader_gets_a_grace_before_it_is_undone(ledger: Ledger) -> None:
         assert attempts.get(tx, made.id).work_at == tx.now + attempts.READER_GRACE_S
 
 
+def test_a_read_whose_reader_died_with_the_process_gets_the_same_grace(ledger: Ledger) -> None:
+    """A lease that Vault registers after the token was revoked would stay in its list until its TTL."""
+    with ledger.write() as tx:
+        made = in_state(tx, S.READING)
+        assert attempts.abandon_readers(tx) == 1
+        assert attempts.get(tx, made.id).work_at == tx.now + attempts.READER_GRACE_S
+
+
 def test_an_older_adoption_neither_goes_on_nor_closes(ledger: Ledger) -> None:
     with ledger.write() as tx:
         made = in_state(tx, S.UNDOING)
