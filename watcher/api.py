@@ -7,6 +7,7 @@ nothing of our kinds and cost more than the call. An error's text never quotes a
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -18,6 +19,8 @@ from watcher.kinds import Body, Resource
 
 REQUEST_TIMEOUT_S = 10.0
 TEXT_CHARS = 400
+CREDENTIALS_S = 1.0
+"""For so long the headers with our token are used again; the client renews a token minutes before its end."""
 
 
 class KubeError(Exception):
@@ -103,6 +106,7 @@ class HttpApi:
     def __init__(self, api_client: Any) -> None:
         self._configuration = api_client.configuration
         self._pool: urllib3.PoolManager = api_client.rest_client.pool_manager
+        self._known: tuple[float, dict[str, str]] = (float("-inf"), {})
 
     def page(self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "") -> Body:
         """See ``Api``."""
@@ -180,9 +184,7 @@ class HttpApi:
         content_type: str = "",
         timeout: urllib3.Timeout | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        headers = {"Accept": "application/json", "User-Agent": "leasegate-watcher"}
-        for setting in self._configuration.auth_settings().values():
-            headers[setting["key"]] = setting["value"]
+        headers = {"Accept": "application/json", "User-Agent": "leasegate-watcher", **self._credentials()}
         if body is not None:
             headers["Content-Type"] = content_type or "application/json"
         try:
@@ -198,6 +200,15 @@ class HttpApi:
             )
         except urllib3.exceptions.HTTPError as err:
             raise KubeError(f"Kubernetes does not answer: {type(err).__name__}", status=0) from err
+
+    def _credentials(self) -> Mapping[str, str]:
+        """The headers of who we are, from the client, which renews them; asked anew only once in a while, as that takes long."""
+        now = time.monotonic()
+        asked_at, headers = self._known
+        if now - asked_at > CREDENTIALS_S:
+            headers = {setting["key"]: setting["value"] for setting in self._configuration.auth_settings().values()}
+            self._known = (now, headers)
+        return headers
 
 
 def _query(query: Mapping[str, str] | None) -> str:

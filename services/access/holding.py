@@ -42,10 +42,7 @@ class Holding:
         if not kept(active, request=request, role=role):
             raise RoleNotReady("the role is gone or has changed: the credential runs to its end", role=request.role_name)
         if repeated is None and renews_itself(active):
-            active = self._renewal.renew(active, request)
-            with self._ledger.write() as tx:
-                if call.earlier(tx) is None:
-                    call.keep(tx, uid)
+            active = self._renewal.renew(active, request, also=lambda tx: call.keep(tx, uid) if call.earlier(tx) is None else None)
         rotate_at = rotation_at(active, settings=self._settings)
         anew = request.due or (rotate_at is not None and tx.now >= rotate_at)
         if anew and not request.due:

@@ -5,9 +5,11 @@ A request of Kubernetes is renewed here, as its object is its heartbeat; a gRPC 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from services.access import crash, leases, lifetimes
 from services.access.ledger import attempts, catalog, requests
-from services.access.ledger.database import Ledger
+from services.access.ledger.database import Ledger, Tx
 from services.access.records import Attempt, Origin, Request, Role, State
 from services.access.settings import Settings
 from services.access.vaults import Vaults
@@ -52,8 +54,13 @@ class Renewal:
         except LeasegateError as err:
             self._failed(attempt, request, err)
 
-    def renew(self, attempt: Attempt, request: Request) -> Attempt:
+    def renew(self, attempt: Attempt, request: Request, *, also: Callable[[Tx], None] = lambda _tx: None) -> Attempt:
         """Prolong a lease, never past the end of the access.
+
+        Args:
+            attempt: Whose lease it is.
+            request: Its request.
+            also: What is to be committed with it.
 
         Returns:
             The attempt as it is now.
@@ -77,6 +84,7 @@ class Renewal:
             attempts.prolong(tx, attempt.id, ttl_s=ttl_s, ends_at=ends_at, max_ends_at=max_ends_at)
             current = attempts.get(tx, attempt.id)
             attempts.schedule(tx, attempt.id, work_at=next_look(current, request=request, settings=self._settings))
+            also(tx)
         crash.point("renew.committed")
         return current
 

@@ -33,10 +33,10 @@ class Plan:
         chance = rng.random()
         if chance < 0.75:
             names = rng.sample(crash.POINTS, rng.choice((1, 2, 4, 7)))
-            return cls(frozenset(names), rng.choice((1, 1, 1, 2, 3)), rng.randint(15, 40))
+            return cls(frozenset(names), rng.choice((1, 1, 1, 2)), rng.randint(8, 24))
         if chance < 0.88:
-            return cls(frozenset({rng.choice(LEDGER_POINTS)}), rng.randint(1, 40), rng.randint(10, 25))
-        most = rng.randint(8, 25)
+            return cls(frozenset({rng.choice(LEDGER_POINTS)}), rng.randint(1, 24), rng.randint(6, 15))
+        most = rng.randint(3, 15)
         return cls(frozenset(crash.POINTS), rng.randint(1, most), most)
 
     def meets(self, *prefixes: str) -> bool:

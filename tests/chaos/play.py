@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import cast
 
-import psycopg
 from google.protobuf.duration_pb2 import Duration
 
-from leasegate.access.v1 import operator_service_pb2 as operator
 from leasegate.access.v1 import watcher_service_pb2 as watcher
 from services.common.errors import LeasegateError
 from services.roles.definition import adopter as adopter_definition
@@ -21,17 +20,16 @@ from tests.chaos.agreement import Eyes, alive_meanwhile, all_quiet, open_attempt
 from tests.chaos.clock import LeapingClock
 from tests.chaos.fate import Crashed, Fate, Plan
 from tests.chaos.life import Life, Lives
+from tests.chaos.people import ROLES, People
 from tests.chaos.wanted import Wanted
 from tests.chaos.weather import Weather
-from tests.integration.access_world import CREATE, OPERATOR, ROLE, WATCHER, Dar, World, put_role
+from tests.integration.access_world import WATCHER, Callee, Dar, World
 
 CALLERS = 4
 MOST_WANTED = 10
 LIFE_S = 6.0
 QUIET_S = 90.0
 VAULT_S = 5.0
-SLOW_ROLE = "k8s.-.demo.slow-role"
-ROLES = {"psql-role": ROLE, "slow-role": SLOW_ROLE}
 DAY_S = 86_400
 
 
@@ -79,7 +77,7 @@ class Run:
         self._lives = Lives(made, self._weather, self._clock)
         self._eyes = Eyes.of(made)
         self._wanted: list[Wanted] = []
-        self._digest = 0
+        self._people = People(made, self._wanted)
         self.tally = Tally()
 
     def go(self) -> Tally:
@@ -96,7 +94,8 @@ class Run:
         finally:
             self._lives.close()
             self._eyes.close()
-            self.tally.faults += self._weather.seen
+            self._people.close()
+            self.tally.faults += self._weather.seen + self._people.did
             self.tally.took_s = time.monotonic() - began
         return self.tally
 
@@ -121,15 +120,14 @@ class Run:
         self._weather.bad = False
         self.tally.points[fate.at] += 1
         self._weather.settle()
-        self._wanted = [each for each in self._wanted if not each.gone]
+        self._wanted[:] = [each for each in self._wanted if not each.gone]
         broken = alive_meanwhile(self._eyes, self._wanted, open_attempts(self._world.ledger))
         self.tally.broken += [f"life {number} ({fate.at}): {each}" for each in broken]
 
     def _enter(self, life: Life) -> None:
         """What the watcher says at the beginning of a feed."""
         with suppress(LeasegateError):
-            for name in ROLES:
-                put_role(self._world, life, name=name, digest=f"{self._digest:064d}")  # type: ignore[arg-type]
+            self._people.say_roles(life)
         for each in self._wanted:
             each.at(life)
 
@@ -168,69 +166,18 @@ class Run:
         def step() -> None:
             chance = rng.random()
             if len(self._wanted) < MOST_WANTED and chance < 0.25:
-                self._wanted.append(Wanted(Dar(life, role=rng.choice(tuple(ROLES))), ""))  # type: ignore[arg-type]
+                self._wanted.append(Wanted(Dar(cast(Callee, life), role=rng.choice(tuple(ROLES)))))
             if not self._wanted:
                 return
             each = rng.choice(self._wanted)
             with each.lock:
                 if each.gone:
                     return
-                self._event(each, life, rng)
+                self._people.act(each, life, rng)
                 if each.reconcile(rng) and each.deleted:
                     each.gone = True
 
         return step
-
-    def _event(self, each: Wanted, life: Life, rng: random.Random) -> None:
-        """What people do, by chance."""
-        chance = rng.random()
-        if chance < 0.3 and not each.approved:
-            each.approve()
-        elif chance < 0.33:
-            each.held = 0  # somebody deletes the Secret
-        elif chance < 0.35:
-            each.delete()
-        elif chance < 0.36:
-            each.deny()
-        elif chance < 0.37:
-            self._operator_revokes(each, life)
-        elif chance < 0.38:
-            self._revoked_in_vault(each)
-        elif chance < 0.43:
-            each.former_leader()
-        elif chance > 0.997:
-            self._role_changes(life)
-        elif chance > 0.985:
-            self._eyes_cut()
-
-    def _operator_revokes(self, each: Wanted, life: Life) -> None:
-        calls = life.as_(OPERATOR).operator
-        for lease in calls.ListLeases(operator.ListLeasesRequest()).leases:
-            if lease.request == each.uid:
-                each.shaken = True
-                message = operator.RevokeLeaseRequest(request_id=f"{lease.handle}-{time.monotonic()}", handle=lease.handle, reason="chaos")
-                calls.RevokeLease(message)
-                return
-
-    def _revoked_in_vault(self, each: Wanted) -> None:
-        row = next((r for r in open_attempts(self._world.ledger) if r.request == each.uid and r.number == each.held and r.lease_id), None)
-        if row:
-            each.shaken = True
-            self._world.servers.vault("POST", f"sys/leases/revoke/{row.lease_id}", sync=True)
-
-    def _role_changes(self, life: Life) -> None:
-        self._digest += 1
-        for each in self._wanted:
-            each.shaken = True
-        for name in ROLES:
-            put_role(self._world, life, name=name, digest=f"{self._digest:064d}")  # type: ignore[arg-type]
-
-    def _eyes_cut(self) -> None:
-        self.tally.faults["PostgreSQL cut"] += 1
-        eyes = Eyes.of(self._world)
-        with suppress(psycopg.OperationalError):  # another cut hit this very connection
-            eyes.cut_postgres()
-        eyes.close()
 
     def _reader(self, life: Life) -> Callable[[], None]:
         """The watcher's part in adoption: it reads the feed and has adopters made and removed."""
@@ -331,9 +278,3 @@ def _until_dead(step: Callable[[], None], fate: Fate) -> None:
                 step()
             except LeasegateError:
                 fate.dead.wait(0.01)
-
-
-def prepare(made: World) -> None:
-    """The roles of the runs, in Vault."""
-    made.write_role(ROLE)
-    made.write_role(SLOW_ROLE, create=[*CREATE, "SELECT pg_sleep(0.03);"])

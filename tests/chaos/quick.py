@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from services.common import logs
-from tests.chaos.play import Run, Tally, prepare
+from tests.chaos.people import prepare
+from tests.chaos.play import Run, Tally
 from tests.integration.access_world import World, world
 from tests.servers import real_servers
 

@@ -17,7 +17,8 @@ from services.access.ledger.database import Ledger
 from services.access.records import Attempt, State
 from tests.chaos.fate import Plan
 from tests.chaos.kills import Real
-from tests.chaos.play import Run, prepare
+from tests.chaos.people import prepare
+from tests.chaos.play import Run
 from tests.integration.access_world import World, world
 from tests.servers import real_servers
 

@@ -20,7 +20,6 @@ class Wanted:
 
     Attributes:
         dar: The object.
-        role: Name of its role.
         held: Number of the attempt in the Secret; 0 for none.
         credential: What the Secret holds.
         late: Answers that a paused former leader has in hand.
@@ -29,7 +28,6 @@ class Wanted:
     """
 
     dar: Dar
-    role: str
     held: int = 0
     credential: lease_pb2.Credential = field(default_factory=lease_pb2.Credential)
     late: list[lease_pb2.Credential] = field(default_factory=list)

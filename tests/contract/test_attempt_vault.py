@@ -206,3 +206,21 @@ def test_a_lease_is_renewed_until_it_is_gone(asked: Asked, display: str) -> None
     revoke(asked, lease.lease_id)
     with pytest.raises(LeasegateError, match="lease not found"):
         asked.send("POST", f"sys/leases/renew/{lease.lease_id}", {"increment": 3600})
+
+
+@pytest.mark.parametrize("asked", ["real"], indirect=True)
+@pytest.mark.parametrize(
+    ("statements", "left"),
+    [
+        ([CREATE, 'GRANT "nosuch" TO "{{name}}";'], False),
+        ([CREATE, "COMMIT;", 'GRANT "nosuch" TO "{{name}}";'], True),
+        ([CREATE, "COMMIT;", "SELECT pg_terminate_backend(pg_backend_pid());"], True),
+    ],
+)
+def test_what_fails_in_the_database_is_never_a_4xx(asked: Asked, servers: Servers, display: str, statements: list[str], left: bool) -> None:
+    """``services.access.issuing`` takes some refusals as a sign that nothing was made: none may come once the database was asked."""
+    role: dict[str, Any] = {"db_name": "db", "creation_statements": statements}
+    servers.must("POST", f"{MOUNT}/roles/fails", **role)
+    with pytest.raises(VaultFailed):
+        read(asked, make(asked, display)[0], "fails")
+    assert asked.logins() == ({f"token-{display}": True} if left else {})

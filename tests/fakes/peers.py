@@ -183,6 +183,8 @@ class PlayedAccess(Script):
         self.remaining = 0
         self.stuck = False
         self.conditions: list[types_pb2.Condition] = []
+        self.ledger, self.held = "one", False
+        self.step: watcher_service_pb2.NextStep.ValueType | None = None
         self._number = itertools.count(1)
         self._changes: list[watcher_service_pb2.Change] = []
         self._changed = threading.Condition()
@@ -261,7 +263,9 @@ class PlayedAccess(Script):
             if request.cursor:
                 self._changed.wait_for(lambda: len(self._changes) > since, timeout=min(request.max_wait.seconds, 1))
             found, end = self._changes[since:], len(self._changes)
-        return watcher_service_pb2.WatchChangesResponse(changes=found, next_cursor=str(end), restarted=not request.cursor, ledger_id="one")
+        return watcher_service_pb2.WatchChangesResponse(
+            changes=found, next_cursor=str(end), restarted=not request.cursor, ledger_id=self.ledger, ledger_held=self.held
+        )
 
     def ClaimCredential(
         self, request: requester_service_pb2.ClaimCredentialRequest, context: Any = None, timeout: float | None = None
@@ -305,6 +309,8 @@ class PlayedAccess(Script):
         return self._show(self.requests[uid]).digest
 
     def _step(self, known: Asked, held: int) -> watcher_service_pb2.NextStep.ValueType:
+        if self.step is not None:
+            return self.step
         if known.ended or self._denied(known):
             known.active = 0
             return watcher_service_pb2.NEXT_STEP_REMOVE

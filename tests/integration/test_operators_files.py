@@ -1,4 +1,4 @@
-"""Ledger files as they are met: missing, in use, damaged, foreign, newer, on a full disk; what the service says, and ``leasegate ledger``."""
+"""Ledger files as they are met: missing, in use, damaged, foreign, newer, on a full disk; what service and ``leasegate ledger`` say."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_refused_and_the_check_says_what_is_wrong(file: Path) -> None:
     raw = bytearray(file.read_bytes())
-    for page in range(8, len(raw) // 4096):
+    for page in range(len(raw) // 4096 - 3, len(raw) // 4096):
         raw[page * 4096 : page * 4096 + 64] = b"\xff" * 64
     file.write_bytes(raw)
-    refused(file, "corrupt")
+    refused(file, "corrupt", "restore a copy")
     done = leasegate(None, None, "ledger", "check", str(file))
     assert done.returncode == 1
     assert "WRONG     the file is damaged" in done.stdout
@@ -177,9 +177,8 @@ def test_a_full_disk_refuses_new_credentials_and_loses_none(made: World, tmp_pat
             put_role(made, service.callee)
             first = Dar(service.callee)
             credential = first.issue()
-            with filler.open("wb", buffering=0) as out, pytest.raises(OSError, match="No space"):
-                while True:
-                    out.write(b"x" * 4096)
+            with pytest.raises(OSError, match="No space"):
+                fill(filler)
             made_logins = made.logins()
             failures = _until_full(service.callee)
             assert {err.reason for err in failures} == {"LEDGER_UNAVAILABLE"}
@@ -198,6 +197,13 @@ def test_a_full_disk_refuses_new_credentials_and_loses_none(made: World, tmp_pat
         assert leasegate(None, None, "ledger", "check", str(small / "ledger.db")).returncode == 0
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Take all the room that there is."""
+    with file.open("wb", buffering=0) as out:
+        while True:
+            out.write(b"x" * 4096)
 
 
 def _until_full(callee: Callee) -> list[errors.LeasegateError]:

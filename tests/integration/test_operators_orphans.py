@@ -189,3 +189,19 @@ def test_what_is_wrong_is_said_in_a_line_with_what_to_do(made: World, callee: Ca
     for output in (nobody, uncertain, watcher, database):
         assert output.stderr.count("\n") == 1
         assert output.stdout == ""
+
+
+def test_the_right_to_list_is_no_more_than_that(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
+    token, lease = made.servers.login("leasegate-access"), credential.lease.lease_id
+    listed, _ = made.servers.vault("LIST", f"sys/leases/lookup/{made.mount}/creds/{ROLE}", token)
+    assert listed == 200
+    for method, path in (
+        ("LIST", "sys/leases/lookup/foreign/creds"),
+        ("LIST", f"sys/leases/lookup/{made.mount}"),
+        ("LIST", "sys/leases/lookup/auth/token/create"),
+        ("GET", f"sys/leases/lookup/{lease}"),
+        ("POST", f"sys/leases/lookup/{lease}"),
+    ):
+        assert made.servers.vault(method, path, token)[0] in (403, 405), path
+    assert made.servers.vault("POST", "sys/leases/lookup", token, lease_id=lease)[0] == 403
+    assert find(callee).leases_compared == 1

@@ -30,7 +30,7 @@ from tests.fakes.attempt_ledger import make_template
 from tests.fakes.attempt_vault import Call
 from tests.fakes.attempt_world import Replica, World
 
-EXAMPLES = int(os.environ.get("LEASEGATE_MODEL_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("LEASEGATE_MODEL_EXAMPLES", "80"))
 STEPS = int(os.environ.get("LEASEGATE_MODEL_STEPS", "40"))
 SEED = int(os.environ.get("LEASEGATE_MODEL_SEED", "0"))
 
@@ -96,7 +96,7 @@ class AccessMachine(RuleBasedStateMachine):
         self.held()
 
     @precondition(lambda self: not self.w.thing.deleted)
-    @rule(number=st.integers(0, 3))
+    @rule(number=st.integers(0, 7))
     def deny_or_delete(self, number: int) -> None:
         if number == 0:
             self.w.decide(Approval.DENIED)
@@ -104,10 +104,14 @@ class AccessMachine(RuleBasedStateMachine):
             self.w.delete()
         self.held()
 
-    @precondition(lambda self: self.w.thing.deleted)
-    @rule()
-    def recreate(self) -> None:
+    @precondition(lambda self: self.w.thing.deleted or len(self.w.thing.decisions) > 1)
+    @rule(approved=st.booleans())
+    def recreate(self, approved: bool) -> None:
+        if not self.w.thing.deleted:
+            self.w.delete()
         self.w.recreate()
+        if approved:
+            self.w.decide(Approval.APPROVED)
         self.held()
 
     @precondition(lambda self: self.w.secrets and not self.w.thing.deleted)
@@ -137,10 +141,12 @@ class AccessMachine(RuleBasedStateMachine):
             self.advance(job, count)
         self.held()
 
-    @rule(watcher=which, replica=which, count=st.integers(2, 6))
-    def watch_on(self, watcher: int, replica: int, count: int) -> None:
-        for _ in range(count):
+    @rule(watcher=which, replica=which, count=st.integers(2, 6), late=st.sampled_from((0.0, 0.0, 0.0, 305.0, 3700.0)))
+    def watch_on(self, watcher: int, replica: int, count: int, late: float) -> None:
+        for number in range(count):
             self.watch(watcher, replica, 99)
+            if number == 2 and late:
+                self.time_passes(late, True)
 
     @rule(replica=which, number=some, count=steps)
     def work(self, replica: int, number: int, count: int) -> None:
@@ -171,14 +177,14 @@ class AccessMachine(RuleBasedStateMachine):
 
     # races: somebody does something while a job is under way
 
-    @rule(watcher=which, replica=which, count=st.integers(1, 9), events=st.lists(st.integers(0, 13), min_size=1, max_size=3))
+    @rule(watcher=which, replica=which, count=st.integers(1, 9), events=st.lists(st.integers(0, 14), min_size=1, max_size=3))
     def claim_and_meanwhile(self, watcher: int, replica: int, count: int, events: list[int]) -> None:
         self.w.lose_watcher(watcher)
         self.w.watch(watcher, self.on(replica))
         if job := self.w.watchers[watcher].job:
             self.meanwhile(job, count, events, replica)
 
-    @rule(replica=which, number=some, count=st.integers(1, 9), events=st.lists(st.integers(0, 13), min_size=1, max_size=3))
+    @rule(replica=which, number=some, count=st.integers(1, 9), events=st.lists(st.integers(0, 14), min_size=1, max_size=3))
     def work_and_meanwhile(self, replica: int, number: int, count: int, events: list[int]) -> None:
         if due := self.w.due(self.on(replica)):
             self.meanwhile(self.w.begin_work(self.on(replica), due[number % len(due)]), count, events, replica)
@@ -299,6 +305,16 @@ def _revokes(machine: AccessMachine, _replica: int) -> None:
     machine.w.look()
 
 
+def _dies(machine: AccessMachine, replica: int, *, finish: bool = True) -> None:
+    """The replica is killed and what it was at is undone, before Vault goes on with what it had begun or breaks it off."""
+    machine.kill(replica)
+    _works(machine, replica)
+    for call in machine.w.vault.orphans():
+        while not call.done:
+            machine.w.vault.advance(call) if finish else machine.w.vault.break_off(call)
+    _revokes(machine, replica)
+
+
 MEANWHILE: tuple[Callable[[AccessMachine, int], None], ...] = (
     _end,
     _end,
@@ -309,11 +325,12 @@ MEANWHILE: tuple[Callable[[AccessMachine, int], None], ...] = (
     lambda machine, replica: _claims(machine, replica, times=1),
     lambda machine, replica: _claims(machine, replica, times=4),
     _revokes,
+    _dies,
+    lambda machine, replica: _dies(machine, replica, finish=False),
     lambda machine, replica: machine.kill(replica),
     lambda machine, replica: machine.w.rotate() if machine.w.secrets else None,
     lambda machine, _: machine.w.passes(305.0),
     lambda machine, _: machine.lose_watcher(0),
-    lambda machine, _: machine.vault_crashes(),
 )
 
 

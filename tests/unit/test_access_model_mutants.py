@@ -54,19 +54,19 @@ def value(owner: Any, name: str, new: Any) -> Mutation:
 
 def unconditional(to: State, *, keeps: bool = False) -> Mutation:
     """A transition that goes from whatever state the attempt is in; with ``keeps`` it is only believed to have happened."""
-
-    def move(tx: Any, attempt_id: str, *states: State, to: State, where: Any = (), **columns: Any) -> bool:
-        if to is not wanted or _move(tx, attempt_id, *states, to=to, where=where, **columns):
-            return to is wanted or _move(tx, attempt_id, *states, to=to, where=where, **columns)
-        change = {} if keeps else {"state": to, **columns}
-        return keeps or attempts._update(tx, attempt_id, tuple(State), (), change)
-
     wanted = to
+
+    def move(tx: Any, attempt_id: str, *states: State, to: State, holding: str | None = None, **columns: Any) -> bool:
+        done = _move(tx, attempt_id, *states, to=to, holding=holding, **columns)
+        if done or to is not wanted:
+            return done
+        return keeps or attempts._update(tx, attempt_id, tuple(State), {"state": to, **columns})
+
     return value(attempts, "_move", move)
 
 
-def any_accessor(tx: Any, attempt_id: str, *states: State, to: State, where: Any = (), **columns: Any) -> bool:
-    """A transition without further conditions."""
+def any_accessor(tx: Any, attempt_id: str, *states: State, to: State, holding: str | None = None, **columns: Any) -> bool:
+    """A transition whatever accessor the ledger holds."""
     return _move(tx, attempt_id, *states, to=to, **columns)
 
 

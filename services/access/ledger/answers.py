@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
+from services.access.ledger.prepared import Query, Statement, given
 from services.access.ledger.schema import answers
 from services.common.errors import RequestIdReused
 
 KEPT_S = 7 * 86400.0
+
+
+class _Earlier(NamedTuple):
+    content: str
+    subject: str
+
+
+_a = answers.c
+_EARLIER = Query(
+    sa.select(_a.content, _a.subject).where(*(column == given(column) for column in (_a.caller, _a.method, _a.request_id))), _Earlier
+)
+_KEEP = Statement(answers.insert().values({column.name: given(column) for column in answers.columns}))
 
 
 def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) -> str | None:
@@ -24,8 +39,7 @@ def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) 
     Raises:
         RequestIdReused: It was used for other content.
     """
-    where = (answers.c.caller == caller, answers.c.method == method, answers.c.request_id == request_id)
-    row = tx.execute(sa.select(answers.c.content, answers.c.subject).where(*where)).one_or_none()
+    row = _EARLIER.first(tx, caller_=caller, method_=method, request_id_=request_id)
     if row is None:
         return None
     if row.content != content:
@@ -35,8 +49,8 @@ def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) 
 
 def keep(tx: Tx, *, caller: str, method: str, request_id: str, content: str, subject: str) -> None:
     """Remember that a call was carried out; ``subject`` is the id of the request or lease that it was about."""
-    call = {"caller": caller, "method": method, "request_id": request_id, "content": content}
-    tx.execute(answers.insert().values(**call, subject=subject, answered_at=tx.now))
+    call = {"caller_": caller, "method_": method, "request_id_": request_id, "content_": content}
+    _KEEP.run(tx, **call, subject_=subject, answered_at_=tx.now)
 
 
 def prune(tx: Tx) -> None:

@@ -117,9 +117,10 @@ def commit_reading(tx: Tx, attempt_id: str, *, accessor: str, replacing: bool = 
     """
     committed: dict[str, Any] = {"accessor": accessor, "token_ends_at": token_ends_at} if replacing else {}
     states = (State.NEW, State.TOKEN) if replacing else (State.TOKEN,)
-    same = () if replacing else (_table.accessor == accessor,)
     work_at = tx.now + READING_ABANDONED_S
-    return _move(tx, attempt_id, *states, to=State.READING, where=same, lane=Lane.REVOKE, work_at=work_at, **committed)
+    return _move(
+        tx, attempt_id, *states, to=State.READING, holding=None if replacing else accessor, lane=Lane.REVOKE, work_at=work_at, **committed
+    )
 
 
 def commit_lease(
@@ -203,14 +204,14 @@ def put_off(tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: 
         change["tries"] = _table.tries + 1
     if finish:
         change["finish"] = True
-    _update(tx, attempt.id, (attempt.state,), (), change)
+    _update(tx, attempt.id, (attempt.state,), change)
     tx.wake(until)
 
 
 def prolong(tx: Tx, attempt_id: str, *, ttl_s: float, ends_at: float, max_ends_at: float | None) -> bool:
     """Vault prolonged the lease of an active attempt."""
     times = {"ends_at": ends_at, "max_ends_at": max_ends_at, "renewed_at": tx.now}
-    return _update(tx, attempt_id, (State.ACTIVE,), (), {"lease_ttl_s": ttl_s, "renew_tries": 0, **times})
+    return _update(tx, attempt_id, (State.ACTIVE,), {"lease_ttl_s": ttl_s, "renew_tries": 0, **times})
 
 
 def schedule(tx: Tx, attempt_id: str, *, work_at: float | None, lane: Lane = Lane.RENEW, renew_failed: bool = False) -> None:
@@ -218,7 +219,7 @@ def schedule(tx: Tx, attempt_id: str, *, work_at: float | None, lane: Lane = Lan
     change: dict[str, Any] = {"work_at": work_at, "lane": lane}
     if renew_failed:
         change["renew_tries"] = _table.renew_tries + 1
-    _update(tx, attempt_id, (State.ACTIVE,), (), change)
+    _update(tx, attempt_id, (State.ACTIVE,), change)
     tx.wake(work_at)
 
 
@@ -264,23 +265,28 @@ def count_by_state(tx: Tx) -> dict[State, int]:
     return {row.state: row.number for row in found}
 
 
-def _move(tx: Tx, attempt_id: str, *states: State, to: State, where: Sequence[sa.ColumnElement[bool]] = (), **columns: Any) -> bool:
-    """The one place where a state changes: only from the states given, each of which the rules let go to ``to``."""
+def _move(tx: Tx, attempt_id: str, *states: State, to: State, holding: str | None = None, **columns: Any) -> bool:
+    """The one place where a state changes: only from the states given, each of which the rules let go to ``to``.
+
+    With ``holding`` only if the ledger holds this accessor.
+    """
     forbidden = [state for state in states if to not in rules.ALLOWED[state]]
     if forbidden:
         raise ValueError(f"no rule leads from {', '.join(forbidden)} to {to}")
-    return _update(tx, attempt_id, states, where, {"state": to, **columns})
+    return _update(tx, attempt_id, states, {"state": to, **columns}, holding=holding)
 
 
-def _update(tx: Tx, attempt_id: str, states: Sequence[State], where: Sequence[sa.ColumnElement[bool]], columns: dict[str, Any]) -> bool:
-    if where or any(isinstance(value, sa.ClauseElement) for value in columns.values()):
-        done = tx.execute(attempts.update().where(_table.id == attempt_id, _table.state.in_(states), *where).values(**columns))
-        return done.rowcount == 1
-    return _changing(tuple(states), *columns).run(tx, id_=attempt_id, **{f"{name}_": value for name, value in columns.items()}) == 1
+def _update(tx: Tx, attempt_id: str, states: Sequence[State], columns: dict[str, Any], *, holding: str | None = None) -> bool:
+    if any(isinstance(value, sa.ClauseElement) for value in columns.values()):
+        return tx.execute(attempts.update().where(_table.id == attempt_id, _table.state.in_(states)).values(**columns)).rowcount == 1
+    values = {f"{name}_": value for name, value in columns.items()}
+    return _changing(tuple(states), holding is not None, *columns).run(tx, id_=attempt_id, held_accessor=holding, **values) == 1
 
 
 @cache
-def _changing(states: tuple[State, ...], *names: str) -> Statement:
-    """The statement that changes these columns of one attempt in one of these states."""
-    here = sa.or_(*(_table.state == state for state in states))
-    return Statement(attempts.update().where(_table.id == given(_table.id), here).values({name: given(_table[name]) for name in names}))
+def _changing(states: tuple[State, ...], held: bool, *names: str) -> Statement:
+    """The statement that changes these columns of one attempt in one of these states, if need be only of one accessor."""
+    where = [_table.id == given(_table.id), sa.or_(*(_table.state == state for state in states))]
+    if held:
+        where.append(_table.accessor == sa.bindparam("held_accessor", type_=sa.String))
+    return Statement(attempts.update().where(*where).values({name: given(_table[name]) for name in names}))

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -124,6 +126,7 @@ def open_ledger(path: Path, *, clock: Clock) -> Ledger:
     """
     lock = _own(path)
     try:
+        _recognise(path)
         path.touch(mode=0o600)  # it names leases and their accessors; SQLite's other files take its mode
         engine = _engine(path)
         with engine.connect() as connection:
@@ -132,9 +135,9 @@ def open_ledger(path: Path, *, clock: Clock) -> Ledger:
         return Ledger(engine, lock=lock, clock=clock)
     except NewerVersion as err:
         raise _closing(lock, StartupRefused(f"{path}: {err}; start the version that wrote it, or a later one")) from err
-    except (sa.exc.DBAPIError, LedgerUnavailable) as err:
-        raise _closing(lock, StartupRefused(f"{path}: the ledger cannot be opened: {_said(err)}")) from err
-    except StartupRefused:
+    except (sqlite3.Error, sa.exc.DBAPIError, LedgerUnavailable) as err:
+        raise _closing(lock, StartupRefused(f"{path}: the ledger cannot be opened: {_said(err)}{_what_to_do(err)}")) from err
+    except BaseException:
         lock.close()
         raise
 
@@ -168,6 +171,7 @@ def _engine(path: Path) -> Engine:
         sa.URL.create("sqlite", database=str(path)),
         connect_args={"check_same_thread": False, "timeout": _BUSY_MS / 1000},
         poolclass=sa.QueuePool,
+        pool_reset_on_return=None,  # every transaction here ends with its block
         pool_size=_KEPT_CONNECTIONS,
         max_overflow=_MOST_CONNECTIONS - _KEPT_CONNECTIONS,
     )
@@ -187,11 +191,28 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _recognise(path: Path) -> None:
+    """Refuse a database of somebody else's, before anything is written to it."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and "alembic_version" not in tables:
+        raise StartupRefused(f"{path} is an SQLite database, but no ledger of Leasegate's; it is left as it is")
+
+
+def _what_to_do(err: Exception) -> str:
+    text = _said(err)
+    if "malformed" in text or "not a database" in text:
+        return "; it is corrupt: keep it, and restore a copy that `leasegate ledger check` finds whole"
+    return "; make room on its disk" if "full" in text or "I/O" in text else ""
+
+
 def _check(connection: Connection, path: Path) -> None:
     found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     connection.rollback()
     if found != "ok":
-        raise StartupRefused(f"{path}: the ledger is corrupt ({bounded(str(found), 100)}); restore it from a copy, it is not replaced")
+        raise StartupRefused(f"{path}: the ledger is corrupt ({bounded(str(found), 100)}): keep it, and restore a copy that is whole")
 
 
 @contextmanager

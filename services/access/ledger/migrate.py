@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -39,9 +40,16 @@ def upgrade(connection: Connection) -> None:
         NewerVersion: The ledger has one that this program does not know.
     """
     made = config(connection)
+    connection.rollback()
     known = {script.revision for script in ScriptDirectory.from_config(made).walk_revisions()}
     current = MigrationContext.configure(connection).get_current_heads()
     connection.rollback()
     if unknown := set(current) - known:
         raise NewerVersion(f"the ledger is of a newer version ({', '.join(sorted(unknown))})")
-    command.upgrade(made, "head")
+    raw: Any = connection.connection.driver_connection
+    raw.execute("PRAGMA foreign_keys=OFF")  # SQLite rebuilds a table by dropping it; what refers to it is checked before the commit
+    try:
+        command.upgrade(made, "head")
+    finally:
+        connection.rollback()
+        raw.execute("PRAGMA foreign_keys=ON")

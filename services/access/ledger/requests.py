@@ -16,6 +16,7 @@ from services.access.records import Approval, Decision, Request, Role
 
 _table = requests.c
 _DECISION = tuple(f.name for f in fields(Decision))
+_INSERT = Statement(requests.insert().values({column.name: given(column) for column in requests.columns}))
 _FIND = Query(sa.select(requests).where(_table.uid == given(_table.uid)), Request)
 _DECISIONS = Query(
     sa.select(*(decisions.c[name] for name in _DECISION)).where(decisions.c.request == given(decisions.c.request)).order_by(decisions.c.id),
@@ -39,7 +40,7 @@ def find_many(tx: Tx, uids: Sequence[str]) -> list[Request]:
 
 def insert(tx: Tx, request: Request) -> None:
     """A new request."""
-    tx.execute(requests.insert().values(**row_of(requests, request)))
+    _INSERT.run(tx, **{f"{name}_": value for name, value in row_of(requests, request).items()})
     tx.changed.add(request.uid)
 
 

@@ -1,0 +1,156 @@
+"""What operators see and do on the whole stack: leases, orphans, a lost ledger, and access that ends by itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.local.stack import LocalStack
+from tests.e2e.space import REQUEST, Space, space
+from tests.eventually import eventually
+
+ROOT = Path(__file__).parents[2]
+
+
+def leasegate(stack: LocalStack, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run ``leasegate`` with nothing but what ``make env`` gives."""
+    command = [sys.executable, "-m", "cli.leasegate", *args]
+    done = subprocess.run(command, env=stack.environment(), capture_output=True, text=True, check=False, timeout=60, cwd=ROOT)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def access(stack: LocalStack) -> Path:
+    """Where the access service keeps its ledger."""
+    return stack.directory / "services" / "ledger.sqlite"
+
+
+@pytest.fixture
+def guide(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Space]:
+    """The guide's objects, the request not decided yet."""
+    with space(stack, f"op{abs(hash(request.node.name)) % 10**6}") as made:
+        made.apply(*made.guide())
+        yield made
+
+
+def test_access_ends_for_good_when_its_time_is_over(guide: Space) -> None:
+    """``spec.ttl``: Secret, Role and RoleBinding go, the login is dropped, the phase and an Event say so, and it stays so."""
+    (wish,) = guide.guide("postgresAccessRequest")
+    guide.kubectl("delete", REQUEST)
+    guide.apply(wish | {"spec": wish["spec"] | {"ttl": "4s"}})
+    name = guide.granted()
+    data = eventually(lambda: guide.secret(name))
+    assert isinstance(data, dict)
+    guide.phase(REQUEST, "Expired", timeout_s=30)
+    eventually(lambda: not guide.get(f"secret/{name}"))
+    eventually(lambda: not guide.logins())
+    assert not guide.login_works(data)
+    status = guide.status(REQUEST)
+    assert "secret" not in status
+    assert "lease" not in status
+    guide.told(REQUEST, "AccessEnded", "Expired")
+    left = guide.kubectl("get", "roles,rolebindings", "-o", "name").split()
+    assert left == ["rolebinding.rbac.authorization.k8s.io/leasegate-served-namespace"]
+    guide.annotate(REQUEST, "touched=yes")  # nothing brings it back
+    refused = guide.vault_command("approve", "databaseaccessrequest", "postgres-cred-rqst")
+    assert guide.status(REQUEST)["phase"] == "Expired", refused.stdout + refused.stderr
+    assert not guide.logins()
+
+
+def test_no_access_is_longer_than_the_operator_allows(guide: Space) -> None:
+    """``--max-access-duration`` ends what has no ``ttl`` of its own."""
+    stack = guide.stack
+    service = stack.process("access")
+    restart_with(stack, LEASEGATE_ACCESS_MAX_ACCESS_DURATION="4s")
+    try:
+        name = guide.granted()
+        guide.phase(REQUEST, "Expired", timeout_s=30)
+        eventually(lambda: not guide.get(f"secret/{name}"))
+        eventually(lambda: not guide.logins())
+        guide.told(REQUEST, "AccessEnded", "Expired")
+    finally:
+        service.terminate()
+        service.start()
+        service.wait_ready()
+
+
+def restart_with(stack: LocalStack, **more: str) -> None:
+    """Start the access service again with other settings than the stack's."""
+    service = stack.process("access")
+    service.terminate()
+    usual = service._command
+    service._command = lambda: replace(usual(), env={**(usual().env or {}), **more})
+    service.start()
+    service._command = usual
+    service.wait_ready()
+
+
+def test_leases_and_orphans_as_an_operator_sees_them(guide: Space) -> None:
+    guide.granted()
+    stack = guide.stack
+    shown = json.loads(leasegate(stack, "leases", "--state=active", "-o", "json").stdout)
+    (mine,) = [lease for lease in shown if lease["username"] in guide.logins()]
+    assert mine["lease_id"] == guide.status(REQUEST)["lease"]["id"]
+    clean = leasegate(stack, "orphans", "--postgres", stack.postgres_url)
+    assert clean.returncode == 0, clean.stdout
+    role = guide.status(REQUEST)["lease"]["id"].split("/creds/")[1].rpartition("/")[0]
+    taken = stack.vault_api().call("GET", f"{guide.mount}/creds/{role}").body
+    found = leasegate(stack, "orphans")
+    assert found.returncode == 1
+    assert taken["lease_id"] in found.stdout
+    stack.bao("lease", "revoke", "-sync", taken["lease_id"])  # what the advice says
+    assert leasegate(stack, "orphans", "--postgres", stack.postgres_url).returncode == 0
+    before = guide.secret(guide.secret_name())
+    assert leasegate(stack, "revoke", mine["handle"], "--reason", "it leaked").returncode == 0
+    eventually(lambda: before["username"] not in guide.logins(), timeout_s=30)
+    eventually(lambda: guide.login_works(guide.secret(guide.secret_name())), timeout_s=30)  # still approved: it has another
+
+
+def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepted(guide: Space) -> None:
+    """The watcher keeps the ledger's id in Kubernetes; what was issued works on, and nothing new is issued beside it."""
+    stack = guide.stack
+    name = guide.granted()
+    data = guide.secret(name)
+    known = stack.kubectl("-n", "leasegate-system", "get", "configmap/leasegate-ledger", "-o", "jsonpath={.data.ledger-id}").stdout
+    assert leasegate(stack, "ledger", "check", str(access(stack))).returncode == 0
+    assert json.loads(leasegate(stack, "ledger", "export", str(access(stack))).stdout)["meta"][0]["value"] == known
+    service = stack.process("access")
+    service.terminate()
+    for file in access(stack).parent.glob("ledger.sqlite*"):
+        file.unlink()
+    service.start()
+    service.wait_ready()
+    told = eventually(lambda: guide.condition(REQUEST, "LedgerUnknown"), timeout_s=60)
+    assert isinstance(told, dict)
+    assert "accept-loss" in told["message"]
+    guide.told(REQUEST, "Warning", "LedgerLost")
+    assert guide.secret(name) == data
+    assert guide.login_works(data)
+    assert guide.status(REQUEST)["secret"]["name"] == name
+    status = leasegate(stack, "ledger", "status")
+    assert status.returncode == 1
+    assert known in status.stdout
+    done = leasegate(stack, "ledger", "accept-loss", "--reason", "the disk burnt", "--yes")
+    assert done.returncode == 0, done.stderr
+    new = eventually(lambda: (found := guide.secret(name)) != data and found, timeout_s=60)
+    assert isinstance(new, dict)
+    assert guide.login_works(new)
+    eventually(lambda: not guide.condition(REQUEST, "LedgerUnknown"), timeout_s=30)
+    config_map = yaml.safe_load(stack.kubectl("-n", "leasegate-system", "get", "configmap/leasegate-ledger", "-o", "yaml").stdout)
+    assert config_map["data"]["ledger-id"] != known
+    orphans = leasegate(stack, "orphans", "--postgres", stack.postgres_url, "-o", "json")
+    assert orphans.returncode == 1
+    lost = [orphan for orphan in json.loads(orphans.stdout)["orphans"] if orphan.get("username") == data["username"]]
+    assert [orphan["kind"] for orphan in lost] == ["ORPHAN_KIND_LOGIN_UNKNOWN"]
+    leases = [orphan["lease_id"] for orphan in json.loads(orphans.stdout)["orphans"] if orphan["kind"] == "ORPHAN_KIND_LEASE_UNKNOWN"]
+    for lease_id in leases:
+        stack.bao("lease", "revoke", "-sync", lease_id)
+    assert leasegate(stack, "orphans", "--postgres", stack.postgres_url).returncode == 0
+    assert guide.login_works(new)
