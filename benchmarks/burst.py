@@ -15,8 +15,7 @@ _SETTLE_S = 1.0
 def burst(place: Place, prefix: str, count: int) -> tuple[float, dict[str, float]]:
     """Approve so many at once; answers seconds from the first decision to the last Secret, and each process' processor time."""
     names = [f"{prefix}-{number}" for number in range(count)]
-    place.space.create(MEMBER, names)
-    bodies = place.space.approvals(names)
+    bodies = place.space.create(MEMBER, names)
     with place.space.secrets_watched() as secrets:
         time.sleep(_SETTLE_S)
         before = cpu_s(place.stack)

@@ -32,8 +32,7 @@ def approvals(place: Place, prefix: str, count: int) -> tuple[Times, list[str]]:
     """Approve requests one at a time; answers the times and the names."""
     names = [f"{prefix}-{number}" for number in range(count)]
     space = place.space
-    space.create(MEMBER, names)
-    bodies, times = space.approvals(names), Times()
+    bodies, times = space.create(MEMBER, names), Times()
     with space.secrets_watched() as secrets, space.requests_watched() as settled, space.readers_watched() as readers:
         for name in names:
             sent, written = space.approve(name, bodies[name])

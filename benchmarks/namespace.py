@@ -16,14 +16,22 @@ from benchmarks.waiting import until
 _ENGINE = "/apis/engine.kubevault.com/v1alpha1/namespaces"
 _CLIENTS = 8
 _PAGE = 1000
+_TOKENS_S = 0.5
 
 
 class Watched:
-    """What a watch has shown of one kind: when each request was first seen to have what is waited for, and when it went."""
+    """What a watch has shown of one kind, by the request's name.
+
+    Attributes:
+        came: When it was first seen to have what is waited for.
+        went: When it was gone.
+        newest: The object as it was last seen.
+    """
 
     def __init__(self) -> None:
         self.came: dict[str, float] = {}
         self.went: dict[str, float] = {}
+        self.newest: dict[str, Json] = {}
 
     def wait(self, names: Sequence[str], *, timeout_s: float, gone: bool = False) -> None:
         """Wait until all of these were seen (to go)."""
@@ -40,15 +48,17 @@ class Namespace:
         self._requests = f"{_ENGINE}/{name}/databaseaccessrequests"
         self._secrets = f"/api/v1/namespaces/{name}/secrets"
 
-    def create(self, role: str, names: Sequence[str]) -> None:
-        """Make requests and wait until access has said what would be granted and has made their tokens."""
-        together(_CLIENTS, lambda name: self.kube.call("POST", self._requests, self._request(role, name)), names)
-        until(lambda: self._digests() >= set(names), timeout_s=300, what="the digests", every_s=0.25)
+    def create(self, role: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Make requests, and wait until each says what would be granted and its token is made.
 
-    def approvals(self, names: Sequence[str]) -> dict[str, bytes]:
-        """The bodies that approve, made beforehand as a client has them when a person decides."""
-        wanted = set(names)
-        return {item["metadata"]["name"]: self._approved(item) for item in self.requests() if item["metadata"]["name"] in wanted}
+        Returns:
+            The bodies that approve them, made beforehand as a client has them when a person decides.
+        """
+        with self._watched(self._requests, _digested) as watched:
+            together(_CLIENTS, lambda name: self.kube.call("POST", self._requests, self._request(role, name)), names)
+            watched.wait(names, timeout_s=300)
+            time.sleep(_TOKENS_S)
+            return {name: self._approved(watched.newest[name]) for name in names}
 
     def approve(self, name: str, body: bytes) -> tuple[float, float]:
         """Write the decision as status; answers when it was sent and when it was written. A status changed meanwhile is read anew."""
@@ -129,9 +139,6 @@ class Namespace:
             if not token:
                 return found
 
-    def _digests(self) -> set[str]:
-        return {item["metadata"]["name"] for item in self.requests() if (item.get("status") or {}).get("digest")}
-
     def _request(self, role: str, name: str) -> Json:
         spec = {
             "roleRef": {"kind": "PostgresRole", "name": role, "namespace": self.name},
@@ -169,6 +176,7 @@ def _follow(lines: Lines, name_of: Callable[[Json], str], watched: Watched) -> N
         if event["type"] == "DELETED":
             watched.went.setdefault(event["object"]["metadata"]["name"], now)
         elif name := name_of(event["object"]):
+            watched.newest[name] = event["object"]
             watched.came.setdefault(name, now)
 
 
@@ -179,6 +187,10 @@ def _owner(item: Json) -> str:
 
 def _owner_of_secret(secret: Json) -> str:
     return _owner(secret) if (secret.get("data") or {}).get("password") else ""
+
+
+def _digested(request: Json) -> str:
+    return str(request["metadata"]["name"]) if (request.get("status") or {}).get("digest") else ""
 
 
 def _settled_request(request: Json) -> str:
