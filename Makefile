@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTS ?=
+OPTIONS ?=
 export PYTHONPATH := $(CURDIR):$(CURDIR)/protos/gen
 # What the surroundings say about certificates or proxies is never meant for servers on loopback.
 export NO_PROXY := 127.0.0.1,localhost
 export no_proxy := 127.0.0.1,localhost
 
-.PHONY: help dev stack demo up down env gen check gen-check lint types contracts test unit contract integration e2e format lock clean
+.PHONY: help dev stack demo up down env gen check gen-check lint types contracts test unit contract integration e2e chaos bench profile format lock clean
 
 help: ## Say what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +63,15 @@ test: stack ## Run all tests, on real servers. TESTS=path limits them.
 
 unit contract integration e2e: $(READY) ## Run one kind of tests.
 	@$(BIN)/python -m pytest tests/$@
+
+chaos: stack ## Kill, cut and fill at every named point, seeded, and count what is lost (long; OPTIONS="--help" says more).
+	@$(BIN)/python -m tests.chaos $(OPTIONS)
+
+bench: stack ## Measure beside raw Vault on the same servers; writes benchmarks/results/latest.json (long).
+	@$(BIN)/python -m benchmarks $(OPTIONS)
+
+profile: stack ## Say where each millisecond from approval to Secret goes.
+	@$(BIN)/python -m benchmarks.profile $(OPTIONS)
 
 format: $(READY) ## Format and mend what can be mended.
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && cd protos && ../$(BIN)/buf format -w .

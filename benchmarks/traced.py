@@ -114,7 +114,7 @@ def _kind(path: str) -> str:
 
 
 def _family(path: str) -> str:
-    for family in ("/creds/", "auth/token/create", "auth/token/revoke-accessor", "sys/leases/revoke", "sys/leases/renew"):
+    for family in ("sys/leases/revoke", "sys/leases/renew", "auth/token/create", "auth/token/revoke-accessor", "/creds/"):
         if family in path:
             return family.strip("/")
     return "other"

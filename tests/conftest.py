@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,8 +13,13 @@ from tests.servers import Servers, real_servers
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Listen to everything that is printed."""
+    """Listen to everything that is printed, and end the servers on SIGTERM, too."""
     config.pluginmanager.register(CANARY, "canary")
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="session")

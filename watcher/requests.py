@@ -125,7 +125,7 @@ class Requests:
 
     def _is_missing(self, request: request_pb2.AccessRequest) -> bool:
         ref = request.object
-        if request.access in ENDED or not ref.namespace or (ref.cluster, ref.cluster_uid) != (self._cluster.name, self._cluster.uid):
+        if request.access in ENDED or not ref.namespace or not self._cluster.is_of(ref):
             return False
         known = self._objects.get(ACCESS_REQUEST, Key(ref.namespace, ref.name))
         return known is None or uid_of(known) != ref.uid

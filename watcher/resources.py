@@ -41,6 +41,10 @@ class Cluster:
             cluster=self.name, cluster_uid=self.uid, namespace=key.namespace, name=key.name, uid=uid_of(obj), generation=generation_of(obj)
         )
 
+    def is_of(self, ref: types_pb2.ObjectRef) -> bool:
+        """Whether a service speaks of an object of this cluster; one without a name is ``-`` to some of them."""
+        return (ref.cluster or "-", ref.cluster_uid) == (self.name or "-", self.uid)
+
     def place(self, key: Key) -> types_pb2.ObjectRef:
         """Name whatever object stands at a place."""
         return types_pb2.ObjectRef(cluster=self.name, cluster_uid=self.uid, namespace=key.namespace, name=key.name)

@@ -211,8 +211,7 @@ class Watcher:
         )
 
     def _is_own(self, ref: Any) -> bool:
-        own = self._settings.cluster
-        return bool(ref.namespace) and (ref.cluster, ref.cluster_uid) == (own.name, own.uid)
+        return bool(ref.namespace) and self._settings.cluster.is_of(ref)
 
     def _reporter(self, resource: Resource, ready: str) -> Reporter:
         return Reporter(resource, objects=self._objects, events=self.events, ready=ready, now=_now, unserved=self._is_unserved)

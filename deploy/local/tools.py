@@ -22,6 +22,7 @@ def write_tools(folder: Path) -> None:
     commands: dict[str, list[str]] = {
         "kubectl": [str(kubectl_binary())],
         "kubectl-vault": [sys.executable, "-m", "cli.kubectl_vault"],
+        "leasegate": [sys.executable, "-m", "cli.leasegate"],
         "vault": [str(bao_binary())],
         "bao": [str(bao_binary())],
         "psql": [str(programs / "psql")],

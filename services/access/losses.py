@@ -74,9 +74,10 @@ class Losses:
         with self._lock:
             if known_id in self._others:
                 return True
-        with self._ledger.write() as tx:
+        with self._ledger.read() as tx:
             if meta.get(tx, _ACCEPTED + known_id) is not None:
                 return False
+        with self._ledger.write() as tx:
             meta.put(tx, _HELD + known_id, str(tx.now))
             self._tell_all(tx)
         with self._lock:

@@ -37,8 +37,10 @@ def main(*, seed: int | None, points: int, kills: int, lives: int, jobs: int, mi
     try:
         if points:
             until = time.monotonic() + 60 * minutes
-            quick = all_runs(first, points=points, lives=lives, jobs=jobs, until=until, say=_say)
-            _tell_quick(quick)
+            try:
+                all_runs(quick, first, points=points, lives=lives, jobs=jobs, until=until, say=_say)
+            finally:
+                _tell_quick(quick)
         if kills and not quick.broken:
             real = _real(first, kills=kills, within_s=60 * minutes)
             _tell_real(real, first)

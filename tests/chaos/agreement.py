@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import psycopg
 from tests.chaos.wanted import Wanted
 from tests.integration.access_world import World
 
+PATIENCE_S = 15.0
 _OPEN = "SELECT request, number, state, login, lease_id, work_at, id, error, tries FROM attempts WHERE state NOT IN ('closed')"
 
 
@@ -57,17 +59,17 @@ class Eyes:
 
     def psql(self, sql: str) -> list[tuple[object, ...]]:
         """Run SQL as the superuser."""
-        for again in (True, False):
-            if self._connection is None or self._connection.closed:
-                self._connection = psycopg.connect(self._url, autocommit=True)
+        end = time.monotonic() + PATIENCE_S
+        while True:
             try:
+                if self._connection is None or self._connection.closed:
+                    self._connection = psycopg.connect(self._url, autocommit=True)
                 done = self._connection.execute(sql.encode())
                 return done.fetchall() if done.description else []
-            except psycopg.OperationalError:
-                self._connection.close()
-                if not again:
+            except psycopg.OperationalError:  # cut by this harness
+                self.close()
+                if time.monotonic() > end:
                     raise
-        return []
 
     def logins(self) -> dict[str, bool]:
         """The attempts' roles in PostgreSQL, and whether each may log in."""

@@ -15,6 +15,10 @@ LEDGER_POINTS = ("ledger.begin", "ledger.commit", "ledger.committed")
 POINTS = (*crash.POINTS, *LEDGER_POINTS)
 
 
+RARE = tuple(name for name in crash.POINTS if name.startswith(("renew", "rotate", "end.", "endt", "ack", "claim.l", "claim.re", "undo.")))
+"""Points that a short life seldom gets to."""
+
+
 class Crashed(BaseException):
     """The process is gone; like SIGKILL, nothing of the product handles it."""
 
@@ -38,6 +42,11 @@ class Plan:
             return cls(frozenset({rng.choice(LEDGER_POINTS)}), rng.randint(1, 24), rng.randint(6, 15))
         most = rng.randint(3, 15)
         return cls(frozenset(crash.POINTS), rng.randint(1, most), most)
+
+    @classmethod
+    def draw_long(cls, rng: random.Random) -> Plan:
+        """A plan for a life that is long enough for what takes time: undos end, credentials come into use, are renewed and replaced."""
+        return cls(frozenset(rng.sample(RARE, 3)), rng.choice((1, 1, 2)), 400)
 
     def meets(self, *prefixes: str) -> bool:
         """Whether a point with such a name is among few."""

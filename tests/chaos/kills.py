@@ -106,11 +106,22 @@ class Real:
         seed: Decides all that is chance here.
         kills: How many processes have to die.
         within_s: Longest time of the killing; what has died by then has to do.
+        phase_s: How long each combination of processes is killed before all comes to rest and is compared.
         say: Told how it goes.
     """
 
-    def __init__(self, stack: LocalStack, *, seed: int, kills: int, within_s: float, say: Callable[[str], None] = lambda _: None) -> None:
-        self._stack, self._rng, self._kills, self._within_s = stack, random.Random(seed), kills, within_s
+    def __init__(
+        self,
+        stack: LocalStack,
+        *,
+        seed: int,
+        kills: int,
+        within_s: float,
+        phase_s: float = PHASE_S,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._stack, self._rng, self._kills = stack, random.Random(seed), kills
+        self._within_s, self._phase_s = within_s, phase_s
         self._say, self._cluster = say, Cluster(stack)
         self._ledger = Path(stack.directory) / "services" / "ledger.sqlite"
         self._eyes = Eyes(vault=self._ask, postgres_url=stack.postgres_url, mount=MOUNT)
@@ -147,7 +158,7 @@ class Real:
         keepers = [self._keeper(name) for name in names]
         for keeper in keepers:
             keeper.start()
-        end = min(until, time.monotonic() + PHASE_S)
+        end = min(until, time.monotonic() + self._phase_s)
         try:
             while time.monotonic() < end and self.told.total < self._kills:
                 self._bulk()

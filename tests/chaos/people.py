@@ -120,8 +120,7 @@ class People:
     def _cut_postgres(self) -> None:
         self.did["PostgreSQL cut"] += 1
         eyes = Eyes.of(self._world)
-        with suppress(psycopg.OperationalError):  # another cut hit this very connection
-            eyes.cut_postgres()
+        eyes.cut_postgres()
         eyes.close()
 
     def close(self) -> None:

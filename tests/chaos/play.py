@@ -27,7 +27,8 @@ from tests.integration.access_world import WATCHER, Callee, Dar, World
 
 CALLERS = 4
 MOST_WANTED = 10
-LIFE_S = 6.0
+LIFE_S = 4.0
+LONG_EVERY = 8
 QUIET_S = 90.0
 VAULT_S = 5.0
 DAY_S = 86_400
@@ -102,8 +103,9 @@ class Run:
     # -- bad weather ---------------------------------------------------------------------------------------------------------------
 
     def _live(self, number: int) -> None:
-        fate = Fate(self._draw(self._rng))
-        bad = self._rng.random() < 0.7
+        long = number % LONG_EVERY == LONG_EVERY - 1
+        fate = Fate(Plan.draw_long(self._rng) if long else self._draw(self._rng))
+        bad = not long and self._rng.random() < 0.7
         seeds = [self._rng.random() for _ in range(CALLERS)]
         leaps = self._rng.random() < 0.5
         with self._lives.life(fate) as life:
@@ -170,12 +172,19 @@ class Run:
             if not self._wanted:
                 return
             each = rng.choice(self._wanted)
-            with each.lock:
+            if not each.lock.acquire(blocking=False):
+                if rng.random() < 0.04:  # while somebody claims for it
+                    each.delete()
+                    each.dar.end()
+                return
+            try:
                 if each.gone:
                     return
                 self._people.act(each, life, rng)
                 if each.reconcile(rng) and each.deleted:
                     each.gone = True
+            finally:
+                each.lock.release()
 
         return step
 

@@ -62,12 +62,22 @@ def one_run(made: World, *, seed: int, lives: int, stop: Callable[[], bool] = la
         return run.tally
 
 
-def all_runs(seed: int, *, points: int, lives: int, jobs: int, until: float, say: Callable[[str], None]) -> Sum:
-    """Run seed after seed until ``points`` deaths have been met, something is broken, or the time ``until`` (monotonic) has come."""
+def all_runs(told: Sum, seed: int, *, points: int, lives: int, jobs: int, until: float, say: Callable[[str], None]) -> None:
+    """Run seed after seed until ``points`` deaths have been met, something is broken, or the time ``until`` (monotonic) has come.
+
+    Args:
+        told: Filled as it goes, so that it is there when this is interrupted.
+        seed: The first one.
+        points: How many deaths are wanted.
+        lives: Deaths of one seed.
+        jobs: Worker processes.
+        until: Nothing new is begun after this time.
+        say: Told of each run.
+    """
     context = multiprocessing.get_context("spawn")
     todo, done, stop = context.Queue(), context.Queue(), context.Event()
     workers = [context.Process(target=_work, args=(todo, done, stop, lives)) for _ in range(jobs)]
-    told, number = Sum(), seed
+    number = seed
     try:
         for worker in workers:
             worker.start()
@@ -89,7 +99,6 @@ def all_runs(seed: int, *, points: int, lives: int, jobs: int, until: float, say
         stop.set()
         for worker in workers:
             worker.join(_STOP_S)
-    return told
 
 
 def _work(todo: Any, done: Any, stop: Any, lives: int) -> None:

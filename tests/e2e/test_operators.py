@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from deploy.local.stack import LocalStack
 from tests.e2e.space import REQUEST, Space, space
@@ -25,6 +24,11 @@ def leasegate(stack: LocalStack, *args: str) -> subprocess.CompletedProcess[str]
     done = subprocess.run(command, env=stack.environment(), capture_output=True, text=True, check=False, timeout=60, cwd=ROOT)
     assert "Traceback" not in done.stderr, done.stderr
     return done
+
+
+def remembered(stack: LocalStack) -> str:
+    """The ledger's id as the watcher keeps it."""
+    return stack.kubectl("-n", "leasegate-system", "get", "configmap/leasegate-ledger", "-o", "jsonpath={.data.ledger-id}").stdout
 
 
 def access(stack: LocalStack) -> Path:
@@ -118,7 +122,7 @@ def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepte
     stack = guide.stack
     name = guide.granted()
     data = guide.secret(name)
-    known = stack.kubectl("-n", "leasegate-system", "get", "configmap/leasegate-ledger", "-o", "jsonpath={.data.ledger-id}").stdout
+    known = remembered(stack)
     assert leasegate(stack, "ledger", "check", str(access(stack))).returncode == 0
     assert json.loads(leasegate(stack, "ledger", "export", str(access(stack))).stdout)["meta"][0]["value"] == known
     service = stack.process("access")
@@ -143,8 +147,7 @@ def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepte
     assert isinstance(new, dict)
     assert guide.login_works(new)
     eventually(lambda: not guide.condition(REQUEST, "LedgerUnknown"), timeout_s=30)
-    config_map = yaml.safe_load(stack.kubectl("-n", "leasegate-system", "get", "configmap/leasegate-ledger", "-o", "yaml").stdout)
-    assert config_map["data"]["ledger-id"] != known
+    eventually(lambda: remembered(stack) != known, timeout_s=40, what="the new ledger's id in Kubernetes")
     orphans = leasegate(stack, "orphans", "--postgres", stack.postgres_url, "-o", "json")
     assert orphans.returncode == 1
     lost = [orphan for orphan in json.loads(orphans.stdout)["orphans"] if orphan.get("username") == data["username"]]

@@ -329,7 +329,7 @@ class PlayedAccess(Script):
         role = self._role(known)
         return request_pb2.AccessRequest(
             id=known.spec.object.uid,
-            object=known.spec.object,
+            object=_shown(known.spec.object),
             approval=approval,
             access=request_pb2.ACCESS_STATE_ENDED if known.ended else request_pb2.ACCESS_STATE_ACTIVE,
             digest=f"digest-of-{role}" if role else "",
@@ -345,6 +345,14 @@ class PlayedAccess(Script):
     @staticmethod
     def _denied(known: Asked) -> bool:
         return any(decision.kind == approval_pb2.DECISION_KIND_DENIED for decision in known.decisions)
+
+
+def _shown(ref: types_pb2.ObjectRef) -> types_pb2.ObjectRef:
+    """An object as access names it: a cluster without a name is ``-``."""
+    shown = types_pb2.ObjectRef()
+    shown.CopyFrom(ref)
+    shown.cluster = ref.cluster or "-"
+    return shown
 
 
 def _lease(attempt: int) -> lease_pb2.Lease:

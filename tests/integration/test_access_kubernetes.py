@@ -219,16 +219,20 @@ def test_a_field_that_is_missing_is_named(callee: Callee, field: Literal["uid", 
         dar.ensure()
 
 
-def test_the_feed_tells_of_changes_to_their_owner(callee: Callee) -> None:
+def test_the_feed_tells_their_owner_of_changes_but_not_of_its_own(made: World, callee: Callee) -> None:
     calls = callee.as_(WATCHER).watcher
     begun = calls.WatchChanges(watcher.WatchChangesRequest())
     assert begun.restarted
     assert len(begun.ledger_id) == 32
     dar = Dar(callee)
-    dar.ensure()
-    told = calls.WatchChanges(watcher.WatchChangesRequest(cursor=begun.next_cursor, max_wait=Duration(seconds=5)))
-    assert dar.uid in {change.request.uid for change in told.changes}
+    dar.ensure()  # whose answer says it all
+    told = calls.WatchChanges(watcher.WatchChangesRequest(cursor=begun.next_cursor, max_wait=Duration()))
+    assert dar.uid not in {change.request.uid for change in told.changes}
     assert not told.restarted
+    put_role(made, callee, digest="another")
+    told = calls.WatchChanges(watcher.WatchChangesRequest(cursor=told.next_cursor, max_wait=Duration(seconds=5)))
+    assert dar.uid in {change.request.uid for change in told.changes}
+    put_role(made, callee)
     quiet = calls.WatchChanges(watcher.WatchChangesRequest(cursor="elsewhere:7", max_wait=Duration(seconds=5)))
     assert quiet.restarted
     dar.end()

@@ -165,38 +165,73 @@ def test_a_second_process_is_refused_and_the_first_goes_on(made: World) -> None:
         eventually(lambda: credential.username not in made.logins(), timeout_s=30)
 
 
-def test_a_full_disk_refuses_new_credentials_and_loses_none(made: World, tmp_path: Path) -> None:
-    """A file system of 2 MiB, filled by a neighbour while the service runs, and cleared again."""
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "leasegate-test", str(small)], check=True)
-    filler = small / "filler"
+class SmallDisk:
+    """A file system of 2 MiB, which a neighbour fills. Mounting one needs root."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._filler = folder, folder / "filler"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "leasegate-test", str(folder)], check=True)
+
+    def fill(self, _: int) -> None:
+        with pytest.raises(OSError, match="No space"):
+            fill(self._filler)
+
+    def clear(self) -> None:
+        self._filler.unlink()
+
+    def close(self) -> None:
+        subprocess.run(["umount", str(self.folder)], check=True)
+
+
+class SmallFiles:
+    """The kernel's limit of a process' files, set below where the ledger writes and above where the log does. Needs no rights."""
+
+    BYTES = 48 * 1024
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fill(self, pid: int) -> None:
+        assert (self.folder / "ledger.db-wal").stat().st_size > self.BYTES
+        self._pid, self._before = pid, resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (self.BYTES, self._before[1]))
+
+    def clear(self) -> None:
+        resource.prlimit(self._pid, resource.RLIMIT_FSIZE, self._before)
+
+    def close(self) -> None:
+        """Nothing is left of it once the process has ended."""
+
+
+@pytest.mark.parametrize("kind", [SmallFiles, SmallDisk] if os.geteuid() == 0 else [SmallFiles])
+def test_a_full_disk_refuses_new_credentials_and_loses_none(made: World, tmp_path: Path, kind: type[SmallDisk] | type[SmallFiles]) -> None:
+    """While nothing can be written, nothing new is issued and what is in use works; once there is room again, all goes on."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    disk = kind(folder)
     try:
-        service = start(made, ledger=str(small / "ledger.db"))
+        service = start(made, ledger=str(folder / "ledger.db"))
         try:
             put_role(made, service.callee)
             first = Dar(service.callee)
             credential = first.issue()
-            with pytest.raises(OSError, match="No space"):
-                fill(filler)
-            made_logins = made.logins()
+            disk.fill(service.process.pid)
             failures = _until_full(service.callee)
             assert {err.reason for err in failures} == {"LEDGER_UNAVAILABLE"}
             assert all(err.retry_after_s for err in failures)
             assert made.can_log_in(credential)
-            filler.unlink()
+            disk.clear()
             second = Dar(service.callee)
             other = second.issue()
             assert made.can_log_in(other)
             for dar in (first, second):
                 dar.end()
             eventually(lambda: not {credential.username, other.username} & made.logins(), timeout_s=30)
-            assert made_logins >= {credential.username}
         finally:
             service.close()
-        assert leasegate(None, None, "ledger", "check", str(small / "ledger.db")).returncode == 0
+        assert leasegate(None, None, "ledger", "check", str(folder / "ledger.db")).returncode == 0
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        disk.close()
 
 
 def fill(file: Path) -> None:

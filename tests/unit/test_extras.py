@@ -10,7 +10,8 @@ import pytest
 HEAVY = {"kubernetes", "hvac", "sqlalchemy", "alembic", "grpc_reflection", "cryptography", "psycopg", "pytest", "grpc_tools"}
 NEEDED = {
     "watcher.__main__": {"kubernetes"},
-    "cli.kubectl_vault.commands": {"kubernetes"},
+    "cli.kubectl_vault.commands": {"kubernetes", "psycopg"},
+    "cli.leasegate": {"kubernetes", "psycopg"},
     "services.engine.__main__": {"hvac", "grpc_reflection", "cryptography"},
     "services.roles.__main__": {"hvac", "grpc_reflection", "cryptography"},
     "services.access.__main__": {"hvac", "grpc_reflection", "cryptography", "sqlalchemy", "alembic"},

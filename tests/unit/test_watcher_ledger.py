@@ -110,3 +110,17 @@ def test_while_the_ledger_is_unknown_the_status_keeps_what_the_secret_holds(worl
     after = world.status(ACCESS_REQUEST, "rqst")
     assert (after["secret"], after["lease"], after["attempt"]) == (before["secret"], before["lease"], before["attempt"])
     assert world.condition(ACCESS_REQUEST, "rqst", "LedgerUnknown")["reason"] == "LedgerLost"
+
+
+def test_a_change_of_a_request_is_heard_though_access_calls_a_cluster_without_a_name_a_dash(world: World) -> None:
+    world.guide()
+    uid = world.uid(ACCESS_REQUEST, "rqst")
+    before = len(world.access.asked(watcher_service_pb2.EnsureRequestRequest))
+    ref = types_pb2.ObjectRef(cluster="-", cluster_uid="kube-system-uid", namespace="demo", name="rqst", uid=uid)
+    world.access.publish(request=ref)
+    world.follow_feed()
+    assert len(world.access.asked(watcher_service_pb2.EnsureRequestRequest)) == before + 1
+    ref.cluster_uid = "another cluster's"
+    world.access.publish(request=ref)
+    world.follow_feed()
+    assert len(world.access.asked(watcher_service_pb2.EnsureRequestRequest)) == before + 1

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from services.access.ledger.migrate import revisions
-from services.access.ledger.offline import NoLedger, opened, owner
+from services.access.ledger.offline import Damaged, NoLedger, opened, owner
 from services.access.ledger.schema import attempts, meta, requests
 from services.access.records import FINAL, State
 
@@ -48,6 +48,13 @@ def check(path: Path) -> Checked:
     Raises:
         NoLedger: It is none.
     """
+    try:
+        return _check(path)
+    except Damaged:
+        return Checked("", "", owner(path), {}, {}, ("the file is damaged: not all of it can be read",), ())
+
+
+def _check(path: Path) -> Checked:
     with opened(path) as connection:
         problems = [*_file(connection)]
         if problems:  # what its rows say is not to be trusted

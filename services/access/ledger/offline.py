@@ -19,6 +19,10 @@ class NoLedger(Exception):
     """The file cannot be looked at: what it is, or why not, in a sentence."""
 
 
+class Damaged(NoLedger):
+    """It is a ledger, or was one, but cannot be read any more."""
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Connection]:
     """A connection that can only read, within one transaction.
@@ -34,6 +38,8 @@ def opened(path: Path) -> Iterator[Connection]:
                 raise NoLedger(f"{path} is an SQLite file, but no ledger of Leasegate's")
             yield connection
     except sa.exc.DBAPIError as err:
+        if "malformed" in str(err.orig):
+            raise Damaged(f"{path} is damaged: {err.orig}") from err
         raise NoLedger(f"{path} cannot be read as a ledger: {err.orig}") from err
     finally:
         engine.dispose()

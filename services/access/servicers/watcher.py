@@ -74,7 +74,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
 
     def WatchChanges(self, request: pb.WatchChangesRequest, context: grpc.ServicerContext) -> pb.WatchChangesResponse:
         """See the .proto file."""
-        ledger_held = self._losses.said(request.known_ledger_id)
+        self._losses.said(request.known_ledger_id)
         batch = self._feed.poll(request.cursor, owner=caller.current(), max_wait_s=decode.seconds(request.max_wait, field="max_wait"))
         adopters = [encode.adopter_change(adopter, row) for adopter, row in batch.adopters]
         logins = [pb.Change(login_needed=encode.target_ref(row)) for row in batch.logins]
@@ -84,7 +84,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
             next_cursor=batch.cursor,
             restarted=batch.restarted,
             ledger_id=self._losses.ledger_id,
-            ledger_held=ledger_held,
+            ledger_held=self._losses.said(request.known_ledger_id),  # its loss may have been accepted meanwhile
             next_poll_after=None if batch.waited else encode.duration(POLL_AFTER_S),
         )
 
