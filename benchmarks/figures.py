@@ -31,7 +31,7 @@ class Sizes:
     ttl_s: int
 
 
-FULL = Sizes(single=200, bursts=(200, 1000), held=400, levels=(100, 1000, 10_000), probes=60, ttl_s=1800)
+FULL = Sizes(single=200, bursts=(200, 1000), held=400, levels=(100, 1000, 10_000), probes=60, ttl_s=1200)
 QUICK = Sizes(single=40, bursts=(50, 100), held=80, levels=(20, 60, 200), probes=20, ttl_s=120)
 
 
