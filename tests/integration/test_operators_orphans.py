@@ -14,7 +14,14 @@ from services.common import errors
 from tests.eventually import eventually
 from tests.integration.access_world import ALICE, OPERATOR, ROLE, WATCHER, Callee, Dar, World, in_process, put_role, world
 from tests.integration.operators import leasegate, listing_granted
-from tests.servers import Servers
+from tests.servers import Servers, real_servers
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    """Servers of its own, as these tests look at everything that is left in Vault."""
+    with real_servers() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

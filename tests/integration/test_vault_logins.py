@@ -37,7 +37,14 @@ from tests.integration.vault_users import (
     user,
     works,
 )
-from tests.servers import Servers
+from tests.servers import Servers, real_servers
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    """Servers of its own, as these tests look at everything that is left in Vault."""
+    with real_servers() as running:
+        yield running
 
 
 @pytest.fixture

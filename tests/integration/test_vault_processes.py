@@ -22,10 +22,17 @@ from tests.certificates import LOCALHOST, Authority
 from tests.eventually import eventually
 from tests.integration.vault_services import MOUNT, delete_engine, ensure_engine, ensure_role, owner, target
 from tests.integration.vault_users import children
-from tests.servers import Servers
+from tests.servers import Servers, real_servers
 
 ROOT = Path(__file__).parents[2]
 SERVICES = {"engine": "leasegate.engine.v1.EngineService", "roles": "leasegate.roles.v1.RoleService"}
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    """Servers of its own, as these tests look at everything that is left in Vault."""
+    with real_servers() as running:
+        yield running
 
 
 class Running:

@@ -19,6 +19,13 @@ CLAIM = requester_service_pb2.ClaimCredentialRequest
 _NUMBER = itertools.count()
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """A cluster of its own, as the watcher looks after everything that is in it."""
+    with LocalStack.start(tmp_path_factory.mktemp("cluster"), services=False) as running:
+        yield running
+
+
 @pytest.fixture
 def watcher(cluster: LocalStack) -> Iterator[Running]:
     with running_watcher(cluster) as running:

@@ -22,6 +22,13 @@ from tests.integration.watcher_stack import ROOT, Services, watcher_kubeconfig
 
 
 @pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """A cluster of its own, as the watcher looks after everything that is in it."""
+    with LocalStack.start(tmp_path_factory.mktemp("cluster"), services=False) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """The three services behind mTLS, played."""
     authority = Authority(tmp_path_factory.mktemp("tls"))
