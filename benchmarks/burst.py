@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 from benchmarks.figures import Figures, Sizes, ms
 from benchmarks.place import MEMBER, Place
 from benchmarks.processes import cpu_s
 
 _CLIENTS = 8
-_SETTLE_S = 1.0
 
 
 def burst(place: Place, prefix: str, count: int) -> tuple[float, dict[str, float]]:
@@ -17,7 +14,7 @@ def burst(place: Place, prefix: str, count: int) -> tuple[float, dict[str, float
     names = [f"{prefix}-{number}" for number in range(count)]
     bodies = place.space.create(MEMBER, names)
     with place.space.secrets_watched() as secrets:
-        time.sleep(_SETTLE_S)
+        place.settled.wait()
         before = cpu_s(place.stack)
         began = place.space.approve_all(bodies, clients=_CLIENTS)
         secrets.wait(names, timeout_s=60 + count * 0.2)
@@ -37,7 +34,7 @@ def measure(place: Place, sizes: Sizes) -> Figures:
         found[f"burst_{nominal}_per_s"] = count / ours_s
         found[f"raw_burst_{nominal}_per_s"] = count / raw_s
         found |= {f"burst_{nominal}_cpu_ms_each_{name}": ms(seconds) / count for name, seconds in cpu.items() if ms(seconds) / count >= 0.1}
-    time.sleep(_SETTLE_S)
+    place.settled.wait()
     found["leases_per_request"] = len(place.leases(MEMBER)) / len(place.space.requests())
     place.space.clear()
     return found

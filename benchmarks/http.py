@@ -69,15 +69,15 @@ class Server:
         self._context = ssl.create_default_context(cafile=str(ca))
         self._own = threading.local()
 
-    def send(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """Send one request and answer the raw body.
+    def send(self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None) -> bytes:
+        """Send one request and answer the raw body; ``headers`` are those that differ.
 
         Raises:
             RequestRefused: The status is 300 or more.
         """
         connection = self._connection()
         try:
-            connection.request(method, path, body, self._headers)
+            connection.request(method, path, body, {**self._headers, **headers} if headers else self._headers)
             answer = connection.getresponse()
             raw = answer.read()
         except (OSError, http.client.HTTPException):

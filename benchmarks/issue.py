@@ -48,11 +48,13 @@ def approvals(place: Place, prefix: str, count: int) -> tuple[Times, list[str]]:
 
 def measure(place: Place, sizes: Sizes) -> Figures:
     """Approve to Secret over raw ``creds``."""
-    ours, raw, leases = Times(), list[float](), list[str]()
+    ours, raw, own, leases = Times(), list[float](), list[float](), list[str]()
     place.raw.clear(place.raw.singles(MEMBER, 5)[1])
     for turn in range(_TURNS):
         taken, made = place.raw.singles(MEMBER, sizes.single // _TURNS)
         raw, leases = raw + taken, leases + made
+        taken, made = place.raw.singles_with_tokens(MEMBER, sizes.single // _TURNS)
+        own, leases = own + taken, leases + made
         times, _ = approvals(place, f"one-{turn}", sizes.single // _TURNS)
         ours.written += times.written
         ours.sent += times.sent
@@ -66,4 +68,5 @@ def measure(place: Place, sizes: Sizes) -> Figures:
         "approve_sent_to_secret_ms_p50": ms(p50(ours.sent)),
         "raw_creds_ms_p50": ms(p50(raw)),
         "raw_creds_ms_p99": ms(p99(raw)),
+        "raw_creds_own_token_vs_raw_creds_p50": p50(own) / p50(raw),
     }

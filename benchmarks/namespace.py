@@ -16,7 +16,6 @@ from benchmarks.waiting import until
 _ENGINE = "/apis/engine.kubevault.com/v1alpha1/namespaces"
 _CLIENTS = 8
 _PAGE = 1000
-_TOKENS_S = 0.5
 
 
 class Watched:
@@ -42,9 +41,16 @@ class Watched:
 class Namespace:
     """A namespace and whoever acts in it, an administrator."""
 
-    def __init__(self, kube: Server, name: str, *, user: str) -> None:
-        """Describe it; it is made by ``benchmarks.place``."""
-        self.kube, self.name, self._user = kube, name, user
+    def __init__(self, kube: Server, name: str, *, user: str, prepared: Callable[[], None]) -> None:
+        """Describe it; it is made by ``benchmarks.place``.
+
+        Args:
+            kube: The API server.
+            name: Its name.
+            user: Who acts.
+            prepared: Waits until the tokens of all requests are made.
+        """
+        self.kube, self.name, self._user, self._prepared = kube, name, user, prepared
         self._requests = f"{_ENGINE}/{name}/databaseaccessrequests"
         self._secrets = f"/api/v1/namespaces/{name}/secrets"
 
@@ -57,7 +63,7 @@ class Namespace:
         with self._watched(self._requests, _digested) as watched:
             together(_CLIENTS, lambda name: self.kube.call("POST", self._requests, self._request(role, name)), names)
             watched.wait(names, timeout_s=300)
-            time.sleep(_TOKENS_S)
+            self._prepared()
             return {name: self._approved(watched.newest[name]) for name in names}
 
     def approve(self, name: str, body: bytes) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from benchmarks.http import Server
 from benchmarks.logins import Logins
 from benchmarks.namespace import Namespace
 from benchmarks.raw import Raw
+from benchmarks.settled import Settled
 from benchmarks.waiting import until
 from deploy.local.films import TARGET
 from deploy.local.stack import LocalStack
@@ -50,6 +51,7 @@ class Place:
         vault: Vault as an administrator.
         logins: PostgreSQL as its superuser.
         mount: Path of our mount.
+        settled: Tells when all that was begun is done.
     """
 
     stack: LocalStack
@@ -58,6 +60,7 @@ class Place:
     vault: Server
     logins: Logins
     mount: str
+    settled: Settled
 
     def usernames(self) -> dict[str, str]:
         """The login of each request, by its name."""
@@ -105,13 +108,15 @@ def _describe(stack: LocalStack, name: str) -> Place:
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Accept": "application/json"}
     kube = Server(config["clusters"][0]["cluster"]["server"], ca=ca, headers=headers)
     vault = Server(stack.vault_addr, ca=stack.vault_ca, headers={"X-Vault-Token": stack.vault_root_token})
+    settled = Settled(stack)
     return Place(
         stack=stack,
-        space=Namespace(kube, name, user="admin"),
+        space=Namespace(kube, name, user="admin", prepared=settled.wait_prepared),
         raw=Raw(vault, f"raw/{name}"),
         vault=vault,
         logins=Logins(stack.postgres_url),
         mount=f"team/{name}",
+        settled=settled,
     )
 
 

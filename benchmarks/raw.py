@@ -55,6 +55,18 @@ class Raw:
             times.append(time.perf_counter() - began)
         return times, leases
 
+    def singles_with_tokens(self, role: str, count: int) -> tuple[list[float], list[str]]:
+        """The same, each with an orphan token of its own that was made before: what a lease costs that dies with nobody else's token."""
+        body = {"policies": ["root"], "ttl": "1h", "no_parent": True}
+        tokens = [str(self.vault.call("POST", "/v1/auth/token/create", body)["auth"]["client_token"]) for _ in range(count)]
+        times, leases = [], []
+        for token in tokens:
+            began = time.perf_counter()
+            answer = self.vault.send("GET", f"/v1/{self.mount}/creds/{role}", headers={"X-Vault-Token": token})
+            times.append(time.perf_counter() - began)
+            leases.append(str(json.loads(answer)["lease_id"]))
+        return times, leases
+
     def burst(self, role: str, count: int) -> tuple[float, list[str]]:
         """Take credentials with eight clients; answers the seconds of all and their leases."""
         return together(CLIENTS, lambda _: self.creds(role), range(count))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
-from urllib.request import urlopen
+
+import click
 
 from benchmarks.clients import together
 from benchmarks.ending import deletions
@@ -21,7 +20,8 @@ from benchmarks.waiting import until
 _BATCH = 500
 _CLIENTS = 8
 _NOMINAL = (100, 1000, 10_000)
-_SETTLED_DEPTH = 'leasegate_watcher_queue_depth{queue="requests"} 0.0'
+_UNDER_WAY = 50
+"""So many renewals show that the renewing of all leases is under way."""
 
 
 def measure(place: Place, sizes: Sizes) -> Figures:
@@ -29,16 +29,17 @@ def measure(place: Place, sizes: Sizes) -> Figures:
     found: Figures = {}
     idle = approvals(place, "idle", sizes.single)[0].written
     place.space.clear()
-    began, filling_s = time.monotonic(), 0.0
+    filling_s = 0.0
     with holder(place) as held:
         for nominal, before, level in zip(_NOMINAL, (0, *sizes.levels), sizes.levels, strict=False):
             filling_s += _fill(place, before, level)
             found |= _probes(place, held, level, nominal=nominal, count=sizes.probes)
     found |= _growth(found)
     found["create_to_secret_per_s"] = sizes.levels[-1] / filling_s
+    click.echo("  restarting access and watcher")
     found |= _restart(place)
     found |= {f"{name}_rss_mb": rss_mb(place.stack, name) for name in ("access", "watcher")}
-    found |= _busy(place, sizes, until_s=began + sizes.ttl_s / 2 + 10, idle=idle)
+    found |= _busy(place, sizes, idle=idle)
     found |= {f"{name}_rss_mb": max(found[f"{name}_rss_mb"], rss_mb(place.stack, name)) for name in ("access", "watcher")}
     found["delete_per_s"] = _deleted(place)
     return found
@@ -53,6 +54,9 @@ def _fill(place: Place, start: int, end: int) -> float:
         with place.space.secrets_watched() as secrets:
             place.space.approve_all(bodies, clients=_CLIENTS)
             secrets.wait(names, timeout_s=300)
+        done, took = first + len(names), time.monotonic() - began
+        click.echo(f"  {done} of {end} live, {(done - start) / took:.0f} a second from create to Secret")
+    place.settled.wait()
     return time.monotonic() - began
 
 
@@ -68,6 +72,7 @@ def _deleted(place: Place) -> float:
 
 def _probes(place: Place, held: Holder, level: int, *, nominal: int, count: int) -> Figures:
     """Issue, renew and revoke one at a time, and the same raw."""
+    click.echo(f"  calls at {level} live")
     times, names = approvals(place, f"probe-{level}", count)
     revoke = p50(deletions(place, names)[0])
     raw_issue, leases = place.raw.singles(MEMBER, count)
@@ -114,26 +119,22 @@ def _restart(place: Place) -> Figures:
     for process in processes:
         process.wait_ready(timeout_s=120)
     ready = time.monotonic()
-    time.sleep(1)  # the first objects are in the queue by then
-    page = f"http://{place.stack.metrics_addresses['watcher']}/metrics"
-    until(lambda: _SETTLED_DEPTH in _read(page), timeout_s=300, what="the watcher's first look at everything", every_s=0.5)
+    place.settled.wait(timeout_s=300)  # a watcher that is ready has queued all that it knows
     settled = time.monotonic()
     anew = len(place.leases(MEMBER) - leases)
     written = sum(versions.get(name) != version for name, version in place.space.secret_versions().items())
     return {"restart_10000_s": ready - began, "restart_10000_settled_s": settled - began, "restart_reissues": anew + written}
 
 
-def _read(url: str) -> str:
-    with urlopen(url, timeout=5) as page:  # noqa: S310 - of the stack itself
-        return str(page.read().decode())
-
-
-def _busy(place: Place, sizes: Sizes, *, until_s: float, idle: list[float]) -> Figures:
+def _busy(place: Place, sizes: Sizes, *, idle: list[float]) -> Figures:
     """Take credentials while the leases renew, as many as while nothing did."""
-    time.sleep(max(0.0, until_s - time.monotonic()))
+    click.echo("  waiting for the leases' half time, when they renew")
+    began, enough = time.time(), min(_UNDER_WAY, sizes.levels[-1] // 10)
+    until(lambda: place.settled.renewed(since=began) >= enough, timeout_s=sizes.ttl_s, what="renewals", every_s=0.5)
+    click.echo("  taking credentials while they renew")
     began = time.time()
     busy = approvals(place, "busy", sizes.single)[0].written
-    renewed, took = _renewed(place, since=began), time.time() - began
+    renewed, took = place.settled.renewed(since=began), time.time() - began
     return {
         "approve_to_secret_p99_busy_vs_idle": p99(busy) / p99(idle),
         "approve_to_secret_busy_ms_p99": ms(p99(busy)),
@@ -141,10 +142,3 @@ def _busy(place: Place, sizes: Sizes, *, until_s: float, idle: list[float]) -> F
         "approve_to_secret_busy_ms_p50": ms(p50(busy)),
         "renewals_per_s_while_busy": renewed / took,
     }
-
-
-def _renewed(place: Place, *, since: float) -> int:
-    """How many live leases were renewed after a time, as the ledger says."""
-    file = place.stack.directory / "services" / "ledger.sqlite"
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as ledger:
-        return int(ledger.execute("select count(*) from attempts where renewed_at > ?", (since,)).fetchone()[0])

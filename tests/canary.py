@@ -8,15 +8,18 @@ a hit fails the run. (Logs of the stack's own processes, Events and statuses: te
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 SECRET_KEYS = frozenset({"password", "client_token", "jwt", "secret_id", "token"})
 SHORTEST = 8
 """A shorter value, such as the guide's database password, stands in too many words to be looked for."""
+
+
+Heads: TypeAlias = Mapping[str, tuple[str, ...]]
 
 
 class Canary:
@@ -33,9 +36,8 @@ class Canary:
 
     def leaks(self) -> list[str]:
         """Where a secret was printed, and the text before it."""
-        return [
-            f"{name}: ...{text.partition(secret)[0][-100:]!r}" for name, text in self.texts for secret in self.secrets if secret in text
-        ]
+        heads = by_head(self.secrets)
+        return [f"{name}: ...{text[max(0, at - 100) : at]!r}" for name, text in self.texts for at in places(heads, text)]
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -51,6 +53,21 @@ class Canary:
 
 
 CANARY = Canary()
+
+
+def by_head(secrets: Iterable[str]) -> Heads:
+    """The secrets by their first characters, for ``places``."""
+    heads: dict[str, list[str]] = {}
+    for secret in secrets:
+        heads.setdefault(secret[:SHORTEST], []).append(secret)
+    return {head: tuple(alike) for head, alike in heads.items()}
+
+
+def places(heads: Heads, text: str) -> Iterator[int]:
+    """Where any of the secrets stands in a text; takes no longer for thousands of them than for one."""
+    for at in range(len(text) - SHORTEST + 1):
+        if (head := text[at : at + SHORTEST]) in heads and text.startswith(heads[head], at):
+            yield at
 
 
 def secrets_of(audit: Path) -> set[str]:

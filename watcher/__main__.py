@@ -60,7 +60,12 @@ _SERVICE = re.compile(r"(\*|[a-z0-9-]{1,63})/([a-z0-9-]{1,63})=(.+)")
     " Repeat it (blanks between values in the variable).",
 )
 @option("--abandon-after", type=click.FloatRange(1, 86400), default=120.0, help="Seconds that a deletion waits where Vault lets nobody in.")
-@option("--resync", type=click.FloatRange(1, 86400), default=300.0, help="Seconds after which every object is looked at again.")
+@option(
+    "--resync",
+    type=click.FloatRange(1, 86400),
+    default=300.0,
+    help="Seconds after which every object is looked at again: the interval of the drift check, which puts back what was changed in Vault.",
+)
 @option("--health-listen", type=HostPortType(), default="127.0.0.1:7714", help="Address of /healthz and /readyz over HTTP.")
 @metrics_listen_option()
 @log_level_option()

@@ -12,12 +12,14 @@ from typing import Any, TypeAlias
 from leasegate.access.v1 import watcher_service_pb2
 from leasegate.roles.v1 import role_service_pb2
 from leasegate.types.v1 import types_pb2
+from services.common import logs
 from services.common.errors import LeasegateError
 from watcher.kinds import Body
 from watcher.logins import Logins
 from watcher.outcome import DONE, Again, Outcome
 from watcher.peers import Peers
 
+LOG = logs.logger(__name__)
 Wish: TypeAlias = watcher_service_pb2.AdopterNeeded | watcher_service_pb2.AdopterUnneeded
 
 
@@ -52,6 +54,7 @@ class Adopters:
             else:
                 self._peers.roles.DeleteAdopter(role_service_pb2.DeleteAdopterRequest(target=target, mount=wish.mount, name=name))
         except LeasegateError as err:
+            LOG.warning("adopter not made or removed yet", adopter=name, mount=wish.mount, reason=err.reason, error=err.message)
             return Again(err.retry_after_s)
         with self._lock:
             if self._wishes.get(name) is wish:

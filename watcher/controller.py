@@ -6,6 +6,7 @@ What a reconcile answers decides when the key comes back (``watcher.outcome``); 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -42,10 +43,11 @@ class Controller(Generic[K]):
             self._threads.append(thread)
 
     def stop(self, timeout_s: float) -> None:
-        """Let the workers finish what is in hand, at most so long."""
+        """Let the workers finish what is in hand, at most so long for all of them together."""
+        end = time.monotonic() + timeout_s
         self.queue.close()
         for thread in self._threads:
-            thread.join(timeout_s)
+            thread.join(max(0.0, end - time.monotonic()))
 
     def alive(self) -> bool:
         """Whether all workers run."""

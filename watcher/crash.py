@@ -10,10 +10,10 @@ VARIABLE = "LEASEGATE_WATCHER_CRASH_AT"
 
 POINTS = (
     "finalizer.on",
-    "claim.asked",  # Role and RoleBinding are being written, the credential is not claimed yet
+    "claim.asked",  # the credential is about to be claimed
     "claim.answered",  # the password is in hand
     "secret.written",
-    "acknowledged",
+    "acknowledged",  # Role and RoleBinding are being written beside
     "status.written",
     "end.answered",  # access has noted the end
     "removed",  # Secret, Role and RoleBinding are gone

@@ -9,20 +9,22 @@ from typing import Any
 from leasegate.access.v1 import watcher_service_pb2
 from leasegate.engine.v1 import engine_service_pb2
 from leasegate.types.v1 import types_pb2
-from services.common.errors import LeasegateError, LoginRefused, QuiesceRequired
+from services.common.errors import LeasegateError, LoginMissing, LoginRefused, QuiesceRequired, SpecInvalid
 from watcher.appbindings import Bindings
 from watcher.kinds import SECRET_ENGINE, Body, Key, is_deleting, key_of, uid_of
 from watcher.logins import Logins, same_vault, status_target
 from watcher.objects import Objects
-from watcher.outcome import DONE, Again, Outcome, Waiting, after
+from watcher.outcome import DONE, Again, Conflict, Outcome, Waiting, after
 from watcher.patience import Patience
 from watcher.peers import Peers
 from watcher.places import Ending, intended, settled, target_ref
 from watcher.report import Reporter, reason_of
-from watcher.resources import Cluster, EngineSpec, engine_spec, status_of
+from watcher.resources import Cluster, EngineSpec, connection_wish, engine_spec, status_of
 from watcher.wording import message_of
 
 KINDS = {"/config/": "FailedToCreateSecretEngineConfig", "sys/mounts": "FailedToEnableSecretEngine"}
+PUT_BACK_AFTER_S = 5.0
+"""How long a deletion waits for logins before it looks whether what they are dropped by is there at all."""
 _OWNERSHIP = {engine_service_pb2.MOUNT_OWNERSHIP_OWNED: "Owned", engine_service_pb2.MOUNT_OWNERSHIP_ADOPTED: "Adopted"}
 
 
@@ -60,6 +62,8 @@ class Engines:
         """Bring one SecretEngine in order."""
         obj = self._objects.get(SECRET_ENGINE, key)
         if obj is None:
+            with self._lock:  # it may have been taken away while attempts were stopped for it: the others of its mount see to that
+                self._running.clear()
             return DONE
         if is_deleting(obj):
             return self._ending.end(obj, lambda newest: self._release(newest, status_of(newest)))
@@ -69,6 +73,9 @@ class Engines:
         except Waiting as waiting:
             self._reporter.waiting(obj, waiting)
             return Again(waiting.after_s)
+        except Conflict as conflict:
+            self._reporter.failed(obj, reason="ConnectionConflict", message=str(conflict))
+            return Again()
         except LeasegateError as err:
             return self._failed(obj, err)
         self._patience.forget(uid_of(obj))
@@ -77,9 +84,10 @@ class Engines:
     def _ensure(self, obj: Body) -> None:
         spec = engine_spec(obj, self._cluster)
         target, database = self._logins.vault(spec.vault), self._logins.database(spec.database)
+        self._check_rivals(obj, spec, target)
         self._bindings.hold(spec.vault, spec.database)
-        self._leave_former_vault(obj, target)
-        obj, fresh = intended(obj, self._reporter, target=target, path=spec.path, connection=spec.connection.name)
+        self._leave_former_place(obj, spec, target)
+        obj, fresh = intended(obj, self._reporter, target=target, path=spec.path, connection=spec.connection.name, database=None)
         try:
             answer = self._call(obj, spec, target, database)
         except LeasegateError as err:
@@ -91,30 +99,41 @@ class Engines:
             "target": status_target(target, digest=answer.target.digest) | {"answered": True},
             "path": answer.path,
             "connection": answer.connection,
+            "database": answer.database or None,
             "mount": {"ownership": _OWNERSHIP.get(answer.ownership, "Owned")},
         }
+        if status_of(obj).get("database") not in (None, answer.database):  # written before anything is issued there
+            obj = self._reporter.intend(obj, {"database": answer.database})
         self._resume(obj, answer)
         self._reporter.success(obj, fields, notices=answer.notices, changed=answer.changed)
+        if answer.put_back:
+            self._reporter.put_back(obj, f"connection {answer.connection} of mount {answer.path}")
 
     def _call(
         self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget, database: types_pb2.DatabaseTarget
     ) -> engine_service_pb2.EnsureEngineResponse:
-        connection = engine_service_pb2.PostgresConnection(database=database)
-        connection.MergeFrom(spec.connection)
-        request = engine_service_pb2.EnsureEngineRequest(
-            owner=self._cluster.ref(obj),
-            target=target,
-            path=spec.path,
-            adopt_mount=spec.adopt_mount,
-            postgres=connection,
-            same_database_moved=spec.same_database_moved,
-        )
+        request = self._wish(obj, spec, target, database)
         try:
             return self._peers.engine.EnsureEngine(request)
         except QuiesceRequired:
             ref = target_ref(target)
             request.quiescence.CopyFrom(self._quiesce(obj, ref, spec.path, spec.connection.name, end_leases=False))
             return self._peers.engine.EnsureEngine(request)
+
+    def _wish(
+        self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget, database: types_pb2.DatabaseTarget
+    ) -> engine_service_pb2.EnsureEngineRequest:
+        connection = engine_service_pb2.PostgresConnection(database=database)
+        connection.MergeFrom(spec.connection)
+        return engine_service_pb2.EnsureEngineRequest(
+            owner=self._cluster.ref(obj),
+            target=target,
+            path=spec.path,
+            adopt_mount=spec.adopt_mount,
+            postgres=connection,
+            same_database_moved=spec.same_database_moved,
+            last_database=str(status_of(obj).get("database") or ""),
+        )
 
     def _quiesce(self, obj: Body, ref: types_pb2.TargetRef, mount: str, connection: str, *, end_leases: bool) -> types_pb2.Quiescence:
         with self._lock:
@@ -141,43 +160,117 @@ class Engines:
         with self._lock:
             self._running.add(uid_of(obj))
 
-    def _leave_former_vault(self, obj: Body, target: types_pb2.VaultTarget) -> None:
-        """Take down what was made at another Vault, before the new one is written over it in the status."""
+    def _check_rivals(self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget) -> None:
+        """Refuse what an older SecretEngine has otherwise, instead of each writing over the other: a connection is one object in Vault.
+
+        Raises:
+            Conflict: Names the other, and what differs.
+        """
+        for other in others_at(self._objects, obj, target=target, path=spec.path):
+            if _age(other) < _age(obj) and (different := differences(spec, other, self._cluster)):
+                text = (
+                    f"SecretEngine {key_of(other)} was made before and has the same connection ({spec.database}) of the mount {spec.path}"
+                )
+                raise Conflict(f"{text} with another {', '.join(different)}: make them equal, or use another path")
+
+    def _leave_former_place(self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget) -> None:
+        """Take down what was made at another Vault or for another AppBinding, before the new one is written over it in the status."""
         status = status_of(obj)
-        if status.get("target") and not same_vault(target, status["target"]):
+        if not status.get("target"):
+            return
+        if not same_vault(target, status["target"]):
             self._ending.leave(obj, lambda: self._release(obj, status))
+        elif status.get("connection") not in (None, spec.connection.name):
+            self._ending.leave(obj, lambda: self._release_connection(obj, status))
 
     def _release(self, obj: Body, status: Body) -> None:
-        target, path, connection = self._logins.known_vault(status["target"]), status.get("path", ""), status.get("connection", "")
-        ref = target_ref(target)
-        others = list(self._others(obj, status))
-        shared = any(status_of(other).get("connection") == connection for other in others)
-        request = engine_service_pb2.DeleteEngineRequest(
-            owner=self._cluster.ref(obj), target=target, path=path, connection=connection, connection_shared=shared
-        )
-        if not shared:
-            request.quiescence.CopyFrom(self._quiesce(obj, ref, path, connection if others else "", end_leases=True))
+        request, others = self._deletion(obj, status)
+        ref, path = target_ref(request.target), request.path
+        if not request.connection_shared:
+            request.quiescence.CopyFrom(self._emptied(obj, request, connection=request.connection if others else ""))
         try:
             self._peers.engine.DeleteEngine(request)
         except QuiesceRequired:  # the others of the mount have not become its owners yet, so that all of it goes
             request.quiescence.CopyFrom(self._quiesce(obj, ref, path, "", end_leases=True))
             self._peers.engine.DeleteEngine(request)
 
-    def _others(self, obj: Body, status: Body) -> Iterator[Body]:
-        target = types_pb2.VaultTarget(
-            address=str(status["target"].get("address", "")), vault_namespace=str(status["target"].get("vaultNamespace", ""))
+    def _emptied(self, obj: Body, request: engine_service_pb2.DeleteEngineRequest, *, connection: str) -> types_pb2.Quiescence:
+        """Have all leases ended there. What takes long may wait for an engine that somebody took away by hand: it is made again."""
+        try:
+            return self._quiesce(obj, target_ref(request.target), request.path, connection, end_leases=True)
+        except Waiting:
+            if is_deleting(obj) and self._patience.lasted_s(uid_of(obj), "quiesce") >= PUT_BACK_AFTER_S:
+                self._put_back(obj, request)
+            raise
+
+    def _put_back(self, obj: Body, request: engine_service_pb2.DeleteEngineRequest) -> None:
+        """Make again what is gone of mount and connection: a login of which Vault has no lease cannot be dropped without them.
+
+        Raises:
+            LoginMissing: The mount is gone, and what it takes to make it again is gone as well.
+            LeasegateError: Vault or the engine service failed.
+        """
+        try:
+            spec = engine_spec(obj, self._cluster)
+            target, database = self._logins.vault(spec.vault), self._logins.database(spec.database)
+            self._peers.engine.EnsureEngine(self._wish(obj, spec, target, database))
+        except (Waiting, LeasegateError) as err:
+            try:
+                self._peers.engine.DeleteEngine(request)  # without a count it does nothing, but tells whether the mount is there
+            except QuiesceRequired:
+                return
+            text = f"The mount {request.path} was removed by somebody, and logins are left that cannot be dropped without it"
+            raise LoginMissing(f"{text}: {err.message}", path=request.path) from err
+
+    def _release_connection(self, obj: Body, status: Body) -> None:
+        """Remove the connection to a former database, once no lease needs it; another SecretEngine's is left alone."""
+        request, _ = self._deletion(obj, status)
+        if request.connection_shared:
+            return
+        request.connection_only = True
+        request.quiescence.CopyFrom(self._quiesce(obj, target_ref(request.target), request.path, request.connection, end_leases=False))
+        self._peers.engine.DeleteEngine(request)
+
+    def _deletion(self, obj: Body, status: Body) -> tuple[engine_service_pb2.DeleteEngineRequest, list[Body]]:
+        """Ask for the end of what a status names; answers the other SecretEngines of the mount, too."""
+        target, path, connection = self._logins.known_vault(status["target"]), status.get("path", ""), status.get("connection", "")
+        others = list(others_at(self._objects, obj, target=target, path=path))
+        shared = any(status_of(other).get("connection") == connection for other in others)
+        request = engine_service_pb2.DeleteEngineRequest(
+            owner=self._cluster.ref(obj), target=target, path=path, connection=connection, connection_shared=shared
         )
-        for other in self._objects.store(SECRET_ENGINE):
-            there = status_of(other)
-            if uid_of(other) == uid_of(obj) or is_deleting(other) or not there.get("target"):
-                continue
-            if there.get("path") == status.get("path") and same_vault(target, there["target"]):
-                yield other
+        return request, others
 
     def _failed(self, obj: Body, err: LeasegateError) -> Outcome:
         if not self._patience.hides(uid_of(obj), err):
             self._reporter.failed(obj, reason=reason_of(err, kinds=KINDS), message=message_of(err))
         return after(err)
+
+
+def others_at(objects: Objects, obj: Body, *, target: types_pb2.VaultTarget, path: str) -> Iterator[Body]:
+    """The other SecretEngines that have made, or begun to make, something on a mount and stay."""
+    for other in objects.store(SECRET_ENGINE):
+        there = status_of(other)
+        if uid_of(other) == uid_of(obj) or is_deleting(other) or not there.get("target"):
+            continue
+        if there.get("path") == path and same_vault(target, there["target"]):
+            yield other
+
+
+def differences(spec: EngineSpec, other: Body, cluster: Cluster) -> list[str]:
+    """What another SecretEngine asks otherwise of the same connection; nothing if it is another one, or asks for nothing usable."""
+    try:
+        theirs = engine_spec(other, cluster)
+    except SpecInvalid:
+        return []
+    if theirs.connection.name != spec.connection.name:
+        return []
+    return [name for name, value in connection_wish(spec).items() if connection_wish(theirs)[name] != value]
+
+
+def _age(engine: Body) -> tuple[str, str]:
+    """Compares as older engines before newer ones, and any two in one order."""
+    return str(engine["metadata"].get("creationTimestamp", "")), uid_of(engine)
 
 
 def ready_connection(engine: Body, *, target: types_pb2.VaultTarget, mount: str, connection: str | None) -> bool:

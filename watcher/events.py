@@ -33,7 +33,6 @@ class _Written:
     """An Event that was written: its name, how often it happened, and when that was last said."""
 
     name: str
-    first: str
     count: int
     said: datetime.datetime
 
@@ -114,12 +113,12 @@ class Recorder:
 
     def _create(self, key: tuple[str, str, str], obj: Body, *, warning: bool, now: datetime.datetime) -> None:
         digest = hashlib.sha256("\n".join((*key, self._process, now.isoformat())).encode()).hexdigest()[:16]
-        name, stamp = f"{obj['metadata']['name'][:230]}.{digest}", timestamp(now)
+        name, stamp = f"{obj['metadata']['name'][:230].rstrip('.-')}.{digest}", timestamp(now)
         _, reason, message = key
         self._api.create(
             EVENT, _event(obj, name=name, reason=reason, message=message, warning=warning, stamp=stamp), namespace=_namespace(obj)
         )
-        self._written[key] = _Written(name=name, first=stamp, count=1, said=now)
+        self._written[key] = _Written(name=name, count=1, said=now)
         while len(self._written) > REMEMBERED:
             self._written.popitem(last=False)
 

@@ -40,7 +40,7 @@ class Pace:
     clock: Callable[[], float] = time.monotonic
     watch_s: float = 60.0
     slack_s: float = 15.0
-    page: int = 500
+    page: int = 250
 
 
 class Informer:

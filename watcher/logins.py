@@ -52,6 +52,7 @@ class Logins:
         self._api, self._objects, self._cluster = api, objects, cluster
         self._addresses, self._audience, self._clock = addresses, audience, clock
         self._tokens: dict[tuple[str, str, str], _Token] = {}
+        self._turns: dict[tuple[str, str, str], threading.Lock] = {}  # one at a time makes a token, but not one for all namespaces
         self._lock = threading.Lock()
 
     def vault(self, key: Key, *, fresh: bool = False) -> types_pb2.VaultTarget:
@@ -139,9 +140,14 @@ class Logins:
     def _token(self, namespace: str, plan: ServiceAccountLogin, *, fresh: bool) -> str:
         held = (namespace, plan.account, plan.audience or self._audience)
         with self._lock:
-            token = self._tokens.get(held)
+            turn = self._turns.setdefault(held, threading.Lock())
+        with turn:
+            with self._lock:
+                token = self._tokens.get(held)
             if token is None or fresh or self._clock() >= token.until:
-                token = self._tokens[held] = self._new_token(*held)
+                token = self._new_token(*held)
+                with self._lock:
+                    self._tokens[held] = token
         return token.jwt
 
     def _new_token(self, namespace: str, account: str, audience: str) -> _Token:

@@ -129,18 +129,19 @@ class Namespaces:
             pace=self._pace,
             namespace=namespace,
             fields=FIELDS,
-            on_synced=lambda: self._set(namespace, Service.SERVED),
-            on_failed=lambda err: self._failed(namespace, err),
+            on_synced=lambda: self._set(namespace, Service.SERVED, store),
+            on_failed=lambda err: self._failed(namespace, err, store),
         )
         return _Namespace(informer, store)
 
-    def _failed(self, namespace: str, err: KubeError) -> None:
+    def _failed(self, namespace: str, err: KubeError, store: Store) -> None:
         if err.status == 403:
-            self._set(namespace, Service.REFUSED)
+            self._set(namespace, Service.REFUSED, store)
 
-    def _set(self, namespace: str, service: Service) -> None:
+    def _set(self, namespace: str, service: Service, store: Store) -> None:
+        """Note what an informer found, unless the namespace has another one by now, with a store of its own."""
         known = self._known.get(namespace)
-        if known is None or known.service is service:
+        if known is None or known.secrets is not store or known.service is service:
             return
         before, known.service = known.service, service
         if Service.REFUSED in (before, service):

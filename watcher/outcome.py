@@ -54,6 +54,10 @@ class Waiting(Exception):
         self.message, self.reason, self.after_s = message, reason, after_s
 
 
+class Conflict(Exception):
+    """Another object has what this one asks for, so that it is not made as long as that is so."""
+
+
 def not_served(namespace: str) -> Waiting:
     """The watcher has no rights in the namespace."""
     command = SERVE_COMMAND.format(namespace=namespace)

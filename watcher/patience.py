@@ -38,34 +38,36 @@ class Patience:
 
     def __init__(self, clock: Callable[[], float], *, abandon_after_s: float) -> None:
         self._clock, self._abandon_after_s = clock, abandon_after_s
-        self._since: dict[tuple[str, str], float] = {}
+        self._since: dict[str, dict[str, float]] = {}  # by uid, and by what has gone wrong since then
         self._lock = threading.Lock()
 
     def lasted_s(self, uid: str, what: str) -> float:
         """Seconds since this was first asked about an object; 0 the first time."""
         now = self._clock()
         with self._lock:
-            return now - self._since.setdefault((uid, what), now)
+            return now - self._since.setdefault(uid, {}).setdefault(what, now)
 
     def forget(self, uid: str, what: str | None = None) -> None:
         """It went well, or the object is gone: begin anew."""
         with self._lock:
-            for key in [key for key in self._since if key[0] == uid and what in (None, key[1])]:
-                del self._since[key]
+            known = self._since.pop(uid, {})
+            if what is not None and (others := {name: since for name, since in known.items() if name != what}):
+                self._since[uid] = others
 
     def hides(self, uid: str, err: Exception) -> bool:
         """Whether an error is passing and young, so that nothing is to be written about it yet."""
         return isinstance(err, PASSING) and self.lasted_s(uid, "passing") < SHOWN_AFTER_S
 
-    def is_over(self, uid: str, err: LeasegateError, *, made_nothing: bool) -> bool:
+    def is_over(self, uid: str, err: LeasegateError, *, made_nothing: bool, unreached: bool = False) -> bool:
         """Whether a deletion no longer waits for this error to go.
 
         Args:
             uid: The object that is being deleted.
             err: What keeps it.
             made_nothing: Whether that Vault never answered; then that it cannot be reached counts, too, and sooner.
+            unreached: Whether that it cannot be reached counts in any case.
         """
-        if not isinstance(err, (*NO_LOGIN, VaultUnavailable) if made_nothing else NO_LOGIN):
+        if not isinstance(err, (*NO_LOGIN, VaultUnavailable) if made_nothing or unreached else NO_LOGIN):
             return False
         limit_s = min(NEVER_REACHED_S, self._abandon_after_s) if made_nothing else self._abandon_after_s
         return self.lasted_s(uid, "no login") >= limit_s

@@ -64,7 +64,8 @@ def intended(obj: Body, reporter: Reporter, *, target: types_pb2.VaultTarget, pa
     """
     status = status_of(obj)
     known = status.get("target") or {}
-    if known and same_vault(target, known) and status.get("path") == path:
+    same_connection = fields.get("connection") in (None, status.get("connection"))
+    if known and same_vault(target, known) and status.get("path") == path and same_connection:
         return obj, False
     place = {"target": status_target(target, digest=target_digest(target)), "path": path, **fields}
     return reporter.intend(obj, place), not known
@@ -81,7 +82,7 @@ def settled(obj: Body, reporter: Reporter, err: LeasegateError, *, fresh: bool) 
     """
     known = status_of(obj).get("target") or {}
     if fresh and _made_nothing(err):
-        reporter.intend(obj, {"target": None, "path": None, "connection": None})
+        reporter.intend(obj, {"target": None, "path": None, "connection": None, "database": None})
     elif isinstance(err, ANSWERED) and known and not known.get("answered"):
         reporter.intend(obj, {"target": {**known, "answered": True}})
 
@@ -129,7 +130,7 @@ class Ending:
         return DONE
 
     def leave(self, obj: Body, release: Callable[[], None]) -> None:
-        """Release what is at a former place.
+        """Release what is at a former place. A former Vault that does not answer is given up, too: it may have been taken down.
 
         Raises:
             Waiting: Something is left there.
@@ -138,9 +139,9 @@ class Ending:
         try:
             release()
         except LeasegateError as err:
-            if not self._patience.is_over(uid_of(obj), err, made_nothing=True):
+            if not self._patience.is_over(uid_of(obj), err, made_nothing=not _answered(obj), unreached=True):
                 raise
-            self._abandon(obj, err)
+            self._abandon(obj, err, what="leaves its former place")
         self._patience.forget(uid_of(obj), "no login")
 
     def _try(self, obj: Body, release: Callable[[], None]) -> Outcome | None:
@@ -151,7 +152,7 @@ class Ending:
             return Again(waiting.after_s)
         except LeasegateError as err:
             if self._patience.is_over(uid_of(obj), err, made_nothing=not _answered(obj)):
-                self._abandon(obj, err)
+                self._abandon(obj, err, what="goes")
                 return None
             if not self._patience.hides(uid_of(obj), err):
                 text = f"{err.message} It is tried again; the object goes as soon as that is done."
@@ -160,10 +161,10 @@ class Ending:
             return Again() if outcome == DONE else outcome  # a deletion is never refused for good
         return None
 
-    def _abandon(self, obj: Body, err: LeasegateError) -> None:
+    def _abandon(self, obj: Body, err: LeasegateError, *, what: str) -> None:
         where = status_of(obj).get("path", "")
-        what = f"{self._resource.kind} {key_of(obj)} goes although Vault cannot be asked"
-        text = f"{what}: what it may have made below {where} stays there. {err.message}"
+        whole = f"{self._resource.kind} {key_of(obj)} {what} although Vault cannot be asked"
+        text = f"{whole}: what it may have made below {where} stays there. {err.message}"
         self._reporter.event(obj, reason="Abandoned", message=text, warning=True)
         namespace: Body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": key_of(obj).namespace, "uid": ""}}
         self._reporter.event(namespace, reason="Abandoned", message=text, warning=True)

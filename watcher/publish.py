@@ -129,10 +129,18 @@ class Publisher:
         Raises:
             KubeError: One could not be removed; the others are.
         """
+        self.start_removing(obj)()
+
+    def start_removing(self, obj: Body) -> Callable[[], None]:
+        """Begin to remove all three beside other work; what is answered waits for that, and raises as ``remove`` does."""
         work = [self._beside.submit(self._remove, resource, obj, name(obj)) for resource, name in REMOVED]
-        wait(work)
-        for each in work:
-            each.result()
+
+        def removed() -> None:
+            wait(work)
+            for each in work:
+                each.result()
+
+        return removed
 
     def _write_reading(self, obj: Body) -> None:
         # One after the other: the API server looks at the Role when it checks that its RoleBinding gives nobody more than the watcher has.

@@ -82,6 +82,11 @@ class Reporter:
         ]
         return self._write(obj, {"phase": "Failed", "observedGeneration": generation_of(obj)}, facts, again=["Failed"])
 
+    def put_back(self, obj: Body, what: str) -> None:
+        """Something that had been changed or removed in Vault is there again as the spec says."""
+        text = f"In Vault {what} was not as it had been written, or was gone: it is as the spec says again"
+        self.event(obj, reason="PutBack", message=text, warning=True)
+
     def event(self, obj: Body, *, reason: str, message: str, warning: bool) -> None:
         """Write an Event alone."""
         self._events.record(obj, reason=reason, message=message, warning=warning)

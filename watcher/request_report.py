@@ -73,7 +73,7 @@ class RequestReporter:
         had = bool((obj.get("status") or {}).get("secret"))
         self._write(obj, _fields(obj, standing) | dict(NOTHING), standing.facts)
         if had:
-            text = f"Access has ended ({standing.phase}): Secret {secret_name(obj)} is removed, its login is dropped."
+            text = f"Access has ended ({standing.phase}): Secret {secret_name(obj)} is removed, and its login goes."
             self._events.record(obj, reason="AccessEnded", message=text, warning=False)
 
     def waiting(self, obj: Body, waiting: Waiting, standing: Standing | None) -> None:

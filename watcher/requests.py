@@ -26,8 +26,8 @@ from watcher.report import reason_of
 from watcher.request_report import RequestReporter
 from watcher.resources import Cluster, access_request
 
-LET_GO_AFTER_S = 4.5
-"""A deletion holds the object no longer than 5 s, whatever Vault does."""
+LET_GO_AFTER_S = 3.0
+"""A deletion holds the object no longer than 5 s, whatever Vault does: this, and what a busy machine needs beside it."""
 LOOK_S = 60.0
 """For how long Role and RoleBinding count as looked at."""
 NOT_WRITTEN = {"Secret": "FailedToCreateSecret", "Role": "FailedToCreateRole", "RoleBinding": "FailedToCreateRoleBinding"}
@@ -228,6 +228,7 @@ class Requests:
         if not has_finalizer(obj):
             return DONE
         uid = uid_of(obj)
+        removed = self._publisher.start_removing(obj) if uid not in self._cleared else None  # nobody waits for the other's end
         try:
             answer = self._peers.access.EndRequest(watcher_service_pb2.EndRequestRequest(object=self._cluster.ref(obj)))
         except LeasegateError as err:
@@ -236,10 +237,11 @@ class Requests:
                     obj, None, reason=reason_of(err), message=f"{err.message} The object goes as soon as its end is noted."
                 )
             return Again(err.retry_after_s)
+        finally:
+            if removed:
+                removed()
+                self._cleared.add(uid)
         crash.point("end.answered")
-        if uid not in self._cleared:
-            self._publisher.remove(obj)
-            self._cleared.add(uid)
         crash.point("removed")
         waited_s = self._patience.lasted_s(uid, "end")
         if answer.open_attempts and waited_s < LET_GO_AFTER_S:

@@ -6,6 +6,7 @@ Pure: no call, no clock; a wrong field is a SpecInvalid that names it.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -20,6 +21,8 @@ from watcher.kinds import ADOPT_MOUNT, REQUESTED_BY, SAME_DATABASE, Body, Key, a
 
 DECISIONS = {"Approved": approval_pb2.DECISION_KIND_APPROVED, "Denied": approval_pb2.DECISION_KIND_DENIED}
 MESSAGE_CHARS = 1024
+DEFAULT_PLUGIN = "postgresql-database-plugin"
+"""What an empty plugin name means (leasegate.engine.v1.PostgresConnection)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,19 @@ def engine_spec(obj: Body, cluster: Cluster) -> EngineSpec:
     )
     spec.check()
     return found
+
+
+def connection_wish(spec: EngineSpec) -> Mapping[str, object]:
+    """What is asked of the connection besides its database, by the names of the fields; what means the same is equal."""
+    asked = spec.connection
+    roles = sorted(set(asked.allowed_roles))
+    return {
+        "pluginName": asked.plugin_name or DEFAULT_PLUGIN,
+        "allowedRoles": ["*"] if not roles or "*" in roles else roles,
+        "maxOpenConnections": max(asked.max_open_connections, 0),
+        "maxIdleConnections": asked.max_idle_connections,
+        "maxConnectionLifetime": asked.max_connection_lifetime.ToNanoseconds(),
+    }
 
 
 def role_spec(obj: Body, cluster: Cluster) -> RoleSpec:
@@ -212,7 +228,9 @@ def duration(seconds: float | None) -> duration_pb2.Duration | None:
     """A span as the protos take it; None stays absent."""
     if seconds is None:
         return None
-    return duration_pb2.Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))
+    found = duration_pb2.Duration()
+    found.FromNanoseconds(round(seconds * 1e9))
+    return found
 
 
 def _vault(spec: Fields, *, own: str) -> Key:

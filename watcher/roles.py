@@ -55,12 +55,13 @@ class Roles:
         self._reporter, self._patience, self._cluster, self._on_catalogue = reporter, patience, cluster, on_catalogue
         self._ending = Ending(POSTGRES_ROLE, objects=objects, reporter=reporter, patience=patience, kinds=KINDS)
         self._catalogue: dict[str, str] = {}  # digest by uid, as access has it from this process
-        self._stopped: dict[str, watcher_service_pb2.ResumeRequest] = {}  # by uid, what lifts the quiesce that was asked for it
+        self._stopped: dict[Key, watcher_service_pb2.ResumeRequest] = {}  # what lifts the quiesce that was asked for a role
 
     def reconcile(self, key: Key) -> Outcome:
         """Bring one PostgresRole in order."""
         obj = self._objects.get(POSTGRES_ROLE, key)
         if obj is None:
+            self._resume(key)  # it may have been taken away while it waited
             return DONE
         if is_deleting(obj):
             return self._ending.end(obj, lambda newest: self._release(newest, status_of(newest)))
@@ -87,7 +88,7 @@ class Roles:
         self._wait_for_connection(spec, target)
         self._bindings.hold(spec.vault)
         self._leave_former_place(obj, spec, target)
-        obj, fresh = intended(obj, self._reporter, target=target, path=spec.mount)
+        obj, fresh = intended(obj, self._reporter, target=target, path=spec.mount, connection=None, digest=None)
         try:
             answer = self._call(obj, spec, target)
         except LeasegateError as err:
@@ -95,10 +96,12 @@ class Roles:
             if isinstance(err, LoginRefused):
                 self._logins.forget(spec.vault)
             raise
-        self._resume(obj)
+        self._resume(key_of(obj))
         self._bindings.tell(spec.vault, target)
         self._put(obj, answer.snapshot)
         self._reporter.success(obj, _fields(target, answer.snapshot), notices=answer.notices, changed=answer.changed)
+        if answer.changed and status_of(obj).get("digest") == answer.snapshot.digest:  # the same as was written before
+            self._reporter.put_back(obj, f"role {answer.snapshot.vault_role}")
 
     def _wait_for_connection(self, spec: RoleSpec, target: types_pb2.VaultTarget) -> None:
         connection = spec.definition.db_name if spec.database else None
@@ -113,7 +116,11 @@ class Roles:
 
     def _call(self, obj: Body, spec: RoleSpec, target: types_pb2.VaultTarget) -> role_service_pb2.EnsureRoleResponse:
         request = role_service_pb2.EnsureRoleRequest(
-            owner=self._cluster.ref(obj), target=target, mount=spec.mount, definition=spec.definition
+            owner=self._cluster.ref(obj),
+            target=target,
+            mount=spec.mount,
+            definition=spec.definition,
+            last_db_name=str(status_of(obj).get("connection") or ""),
         )
         try:
             return self._peers.roles.EnsureRole(request)
@@ -126,21 +133,21 @@ class Roles:
         connection = str(status_of(obj).get("connection", ""))
         ref = target_ref(target)
         request = watcher_service_pb2.QuiesceRequest(target=ref, mount=spec.mount, connection=connection)
-        self._stopped[uid_of(obj)] = watcher_service_pb2.ResumeRequest(target=ref, mount=spec.mount, connection=connection)
+        self._stopped[key_of(obj)] = watcher_service_pb2.ResumeRequest(target=ref, mount=spec.mount, connection=connection)
         answer = self._peers.access.Quiesce(request)
         if left := answer.quiescence.remaining:
             text = f"{left} leases or open attempts use the database that the role leaves: the change is made when they have ended"
             raise Waiting(text, reason="QuiesceRequired", after_s=2.0)
         return answer.quiescence
 
-    def _resume(self, obj: Body) -> None:
+    def _resume(self, key: Key) -> None:
         """Permit attempts again, if they were stopped for this role.
 
         (What a former process stopped is permitted again by the SecretEngine.)
         """
-        if request := self._stopped.get(uid_of(obj)):
+        if request := self._stopped.get(key):
             self._peers.access.Resume(request)
-            del self._stopped[uid_of(obj)]
+            del self._stopped[key]
 
     def _put(self, obj: Body, snapshot: role_service_pb2.RoleSnapshot) -> None:
         self._peers.access.PutRoleSnapshot(watcher_service_pb2.PutRoleSnapshotRequest(snapshot=snapshot))
@@ -156,11 +163,12 @@ class Roles:
             self._ending.leave(obj, lambda: self._remove(obj, status))
 
     def _release(self, obj: Body, status: Body) -> None:
-        self._remove(obj, status)
+        # First, so that nothing more is issued for it even where Vault cannot be asked and what it has is given up.
         self._peers.access.DeleteRoleSnapshot(watcher_service_pb2.DeleteRoleSnapshotRequest(object=self._cluster.ref(obj)))
-        self._catalogue.pop(uid_of(obj), None)
-        self._resume(obj)
-        self._on_catalogue(key_of(obj))
+        if self._catalogue.pop(uid_of(obj), ""):
+            self._on_catalogue(key_of(obj))
+        self._remove(obj, status)
+        self._resume(key_of(obj))
 
     def _remove(self, obj: Body, status: Body) -> None:
         target = self._logins.known_vault(status["target"])

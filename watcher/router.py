@@ -136,9 +136,16 @@ class Router:
         if old is None or new is None or _worth_a_look(old, new):
             self._queues["engines"].add(key_of(obj))
             self._bindings_of(old, new)
+            self._mates(old, new)
         if old is None or new is None or key_and_status(old) != key_and_status(new) or _deleting(old) != _deleting(new):
             mounts = {_mount_of(o) for o in (old, new) if o}
             self._add("roles", (key_of(role) for role in self._objects.store(POSTGRES_ROLE) if _mount_of(role) in mounts))
+
+    def _mates(self, *objs: Body | None) -> None:
+        """Look again at other SecretEngines of a mount, which may have been refused for the sake of this one."""
+        keys, mounts = {key_of(o) for o in objs if o}, {_mount_of(o) for o in objs if o}
+        engines = self._objects.store(SECRET_ENGINE)
+        self._add("engines", (key_of(mate) for mate in engines if _mount_of(mate) in mounts and key_of(mate) not in keys))
 
     def _role_changed(self, old: Body | None, new: Body | None) -> None:
         self._looked_after(old, new)

@@ -40,6 +40,8 @@ from watcher.targets import ServiceAddresses
 from watcher.workqueue import WorkQueue
 
 LOG = logs.logger(__name__)
+STOP_S = 8.0
+"""Kubernetes gives a container 30 s to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Settings:
         addresses: Services that are reached elsewhere than at their names.
         audience: Audience of ServiceAccount tokens; empty for the API server's own.
         abandon_after_s: How long a deletion waits where Vault answers but lets nobody in.
-        resync_s: Every object is looked at again after so long, whatever happens.
+        resync_s: Every object is looked at again after so long, whatever happens: how often drift in Vault is checked.
         workers: Threads of each kind.
         beside: Threads for work beside a worker's own.
         watch_s: Longest time of one watch.
@@ -86,8 +88,8 @@ class Watcher:
 
     def __init__(self, api: Api, peers: Peers, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._api, self._settings, self._clock = api, settings, clock
-        self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._stop, self._broken = threading.Event(), threading.Event()
+        self._recording: threading.Thread | None = None
         self._beside = ThreadPoolExecutor(settings.beside, thread_name_prefix="beside")
         self.queues: dict[str, WorkQueue[Any]] = {name: WorkQueue(self._backoff(0.02, 60.0), clock=clock) for name in settings.workers}
         self.router = Router(self.queues)
@@ -143,20 +145,25 @@ class Watcher:
         """Start everything. Reconciling begins when all four kinds are listed, so that nothing is decided on half of what there is."""
         for informer in self._informers:
             self._start_informer(informer, self._stop)
-        self._run("events", lambda: self.events.run(self._stop))
+        self._recording = self._run("events", lambda: self.events.run(self._stop))
         self._run("begin", self._begin)
 
     def stop(self) -> None:
-        """End everything: what is in hand is finished, at most some seconds."""
+        """End everything: what is in hand is finished and the last Events are written, as far as that takes ``STOP_S`` at most."""
+        end = time.monotonic() + STOP_S
         self._stop.set()
         self.namespaces.close()
+        for queue in self.queues.values():
+            queue.close()
         for controller in self.controllers:
-            controller.stop(5.0)
+            controller.stop(end - time.monotonic())
+        if self._recording:
+            self._recording.join(max(1.0, end - time.monotonic()))
         self._beside.shutdown(wait=False, cancel_futures=True)
 
     def alive(self) -> bool:
         """Whether no thread has died."""
-        return all(controller.alive() for controller in self.controllers)
+        return not self._broken.is_set() and all(controller.alive() for controller in self.controllers)
 
     def counts(self) -> dict[str, int]:
         """How many objects are known of each kind."""
@@ -179,6 +186,7 @@ class Watcher:
         LOG.info("started", objects={resource.plural: len(store) for resource, store in self._stores.items()})
 
     def _resync(self) -> None:
+        """Look at everything again and again: so whatever somebody changed in Vault is put back, and what an event did not say is seen."""
         while not self._stop.wait(self._settings.resync_s):
             self.router.all(low=True)
 
@@ -228,10 +236,19 @@ class Watcher:
     def _start_informer(self, informer: Informer, stop: threading.Event) -> None:
         self._run("informer", lambda: informer.run(stop))
 
-    def _run(self, name: str, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work, name=name, daemon=True)
+    def _run(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        """Work in a thread of its own; if it dies of a defect, so does the process: what it did, nobody else does."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except Exception:
+                LOG.exception("thread ended by a defect", thread=name)
+                self._broken.set()
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
-        self._threads.append(thread)
+        return thread
 
 
 _KINDS: Iterable[Resource] = (APP_BINDING, SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST)

@@ -1,8 +1,8 @@
 """Keys that wait for a worker: each once, each in one hand at a time, different ones in parallel.
 
 A key that is added while it is being worked on comes back when that is done. Three lanes: what somebody waits for goes before what is left
-to do when they have it, and that before what is merely due to be looked at again. Every sixteenth key is of the second lane, if it has
-any, so that nothing is put off for ever.
+to do when they have it, and that before what is merely due to be looked at again. Every sixteenth key is of the second lane, and every
+sixty-fourth of the third, if they have any, so that nothing is put off for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from watcher.backoff import Backoff
 
 K = TypeVar("K", bound=Hashable)
 _WAITED_FOR, _FOLLOW_UP, _LOW = range(3)
-_FOLLOW_UP_EVERY = 16
+_FOLLOW_UP_EVERY, _LOW_EVERY = 16, 64
 
 
 class WorkQueue(Generic[K]):
@@ -125,8 +125,7 @@ class WorkQueue(Generic[K]):
     def _next(self) -> K | None:
         self._ripen()
         self._taken += 1
-        order = (_WAITED_FOR, _FOLLOW_UP, _LOW) if self._taken % _FOLLOW_UP_EVERY else (_FOLLOW_UP, _WAITED_FOR, _LOW)
-        for lane in order:
+        for lane in _order(self._taken):
             keys = self._lanes[lane]
             while keys:
                 key = keys.popleft()
@@ -146,3 +145,12 @@ class WorkQueue(Generic[K]):
 
     def _next_due_s(self) -> float | None:
         return max(0.0, self._heap[0][0] - self._clock()) if self._heap else None
+
+
+def _order(turn: int) -> tuple[int, ...]:
+    """In which order the lanes are looked into."""
+    if turn % _LOW_EVERY == 0:
+        return (_LOW, _WAITED_FOR, _FOLLOW_UP)
+    if turn % _FOLLOW_UP_EVERY == 0:
+        return (_FOLLOW_UP, _WAITED_FOR, _LOW)
+    return (_WAITED_FOR, _FOLLOW_UP, _LOW)

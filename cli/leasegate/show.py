@@ -31,12 +31,12 @@ def state(lease: lease_pb2.Lease) -> str:
 
 
 def leases(found: Sequence[lease_pb2.Lease], *, now: datetime) -> str:
-    """A table, newest first as they come."""
-    rows: list[tuple[str, ...]] = [("HANDLE", "STATE", "ROLE", "LOGIN", "ISSUED", "EXPIRES", "RENEWED", "REQUEST")]
+    """A table, newest first as they come; with why they were ended, if any was."""
+    rows: list[tuple[str, ...]] = [("HANDLE", "STATE", "ROLE", "LOGIN", "ISSUED", "EXPIRES", "RENEWED", "REQUEST", "ENDED BECAUSE")]
     for lease in found:
         times = (_at(lease, "issue_time"), _left(lease, now), _at(lease, "renew_time"))
-        rows.append((lease.handle, state(lease), lease.role, lease.username, *times, lease.request))
-    return table(rows)
+        rows.append((lease.handle, state(lease), lease.role, lease.username, *times, lease.request, lease.end_reason))
+    return table(rows if any(lease.end_reason for lease in found) else [row[:-1] for row in rows])
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

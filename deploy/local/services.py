@@ -71,6 +71,7 @@ class Services:
         self.addresses = {name: f"127.0.0.1:{ports[name]}" for name in SERVERS}
         self.health_addresses = {name: f"127.0.0.1:{ports[f'{name}-health']}" for name in NAMES}
         self.metrics_addresses = {name: f"127.0.0.1:{ports[f'{name}-metrics']}" for name in NAMES}
+        self._options: dict[str, dict[str, str]] = {name: {} for name in NAMES}
         self.processes = {name: self._process(name, directory, process_options) for name in NAMES}
 
     def _process(self, name: str, directory: Path, options: Mapping[str, Any]) -> Process:
@@ -109,6 +110,10 @@ class Services:
         for name in NAMES:
             self.processes[name].wait_ready()
 
+    def set_options(self, name: str, **options: str) -> None:
+        """Give a process these options, and no other ones than the stack's own, from its next start on."""
+        self._options[name] = {option.upper(): value for option, value in options.items()}
+
     def client(self, name: str) -> KeyPair:
         """The certificate of one of ``CLIENTS``."""
         return self._authority().client(name, uri=CLIENTS[name])
@@ -132,7 +137,7 @@ class Services:
     def _command(self, name: str) -> Command:
         module = "watcher" if name == "watcher" else f"services.{name}"
         settings = self._watcher_settings() if name == "watcher" else self._server_settings(name)
-        settings |= {"METRICS_LISTEN": self.metrics_addresses[name], "HEALTH_LISTEN": self.health_addresses[name]}
+        settings |= {"METRICS_LISTEN": self.metrics_addresses[name], "HEALTH_LISTEN": self.health_addresses[name]} | self._options[name]
         own = {f"LEASEGATE_{name.upper()}_{option}": value for option, value in settings.items()}
         return Command([sys.executable, "-m", module], env=_plain_environment() | own, cwd=self._folder)
 

@@ -264,6 +264,10 @@ class LocalStack:
         """``HOST:PORT`` of the metrics pages, the watcher's included."""
         return self._services.metrics_addresses
 
+    def set_options(self, name: str, **options: str) -> None:
+        """Give engine, roles, access or the watcher these options, such as ``resync="2"``, from its next start on; none takes them back."""
+        self._services.set_options(name, **options)
+
     def client_cert(self, name: str) -> tuple[Path, Path, Path]:
         """Certificate, key and authority of a client: watcher, operator, alice or bob."""
         pair = self._services.client(name)

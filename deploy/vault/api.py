@@ -44,7 +44,7 @@ class VaultApi:
     """One Vault server and one token.
 
     Attributes:
-        address: Scheme, host and port, such as ``https://vault:8200``.
+        address: Scheme, host and port, such as ``https://vault:8200``; without a port that of the scheme, as everywhere else.
         ca: PEM file to verify the server with; None for the system's own authorities.
         token: Sent with every call; None for the calls that need none.
         namespace: Vault namespace, sent as a header if given.
@@ -82,9 +82,9 @@ class VaultApi:
     def _connection(self, scheme: str, *, host: str, port: int | None) -> http.client.HTTPConnection:
         if scheme.lower() == "https":
             context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
-            return http.client.HTTPSConnection(host, port or 8200, timeout=self.timeout_s, context=context)
+            return http.client.HTTPSConnection(host, port, timeout=self.timeout_s, context=context)
         if scheme.lower() == "http":
-            return http.client.HTTPConnection(host, port or 8200, timeout=self.timeout_s)
+            return http.client.HTTPConnection(host, port, timeout=self.timeout_s)
         raise VaultError(f"{self.address} is no http or https address")
 
     def _headers(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ It alone issues credentials, keeps their leases alive and ends them, and it alon
 disk its ledger. Passwords and tokens are in neither ledger nor log. The protocol is the one of proofs/attempt_model.py: a transition here
 is a transition there, with the same names.
 
-From outside to inside: ``servicers`` decode and encode; ``requests``, ``issuing``, ``ending``, ``adoption``, ``renewal`` act; ``attempts``,
-``approval``, ``lifetimes``, ``naming`` are pure rules; ``ledger`` stores.
+From outside to inside: ``servicers`` decode and encode; ``requests``, ``issuing``, ``acknowledging`` and ``holding`` act for callers;
+``queue`` has ``ending``, ``adoption``, ``renewal`` and ``overlap`` act in their time; ``finder`` and ``pruning`` look now and then;
+``attempts``, ``approval``, ``lifetimes``, ``naming`` are pure rules; ``ledger`` stores.
 """

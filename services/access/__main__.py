@@ -24,14 +24,18 @@ class Span(click.ParamType[float]):
 
     name = "DURATION"
 
+    def __init__(self, *, least: str = "0s") -> None:
+        self._least = least
+
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse one value."""
-        if isinstance(value, float):
-            return value
         try:
-            return parse_seconds(str(value))
+            seconds = value if isinstance(value, float) else parse_seconds(str(value))
         except ValueError as err:
             self.fail(str(err), param, ctx)
+        if seconds < parse_seconds(self._least):
+            self.fail(f"{value!r} is shorter than {self._least}", param, ctx)
+        return seconds
 
 
 @server_command(
@@ -39,7 +43,11 @@ class Span(click.ParamType[float]):
 )
 @option("--ledger", type=NEW_FILE, required=True, help="SQLite file of the ledger; made and migrated if need be. One process owns it.")
 @option("--catalog", type=FILE, help="YAML file with the targets and roles that callers outside Kubernetes may ask for.")
-@option("--max-access-duration", type=Span(), help="Longest access of any request, counted from its first credential; no limit without it.")
+@option(
+    "--max-access-duration",
+    type=Span(least="1s"),
+    help="Longest access of any request, counted from its first credential; no limit without it.",
+)
 @option("--overlap", type=Span(), default="5m", help="How long a replaced credential lives on; at most a quarter of its longest life.")
 @option(
     "--max-request-duration",
@@ -47,7 +55,18 @@ class Span(click.ParamType[float]):
     default="90s",
     help="default_max_request_duration of Vaults that --vault-logins does not name: an undo waits that long.",
 )
-@option("--compare-every", type=Span(), default="15m", help="How often the ledger is compared with Vault's leases for the metrics.")
+@option(
+    "--compare-every", type=Span(least="100ms"), default="15m", help="How often the ledger is compared with Vault's leases for the metrics."
+)
+@option(
+    "--renew-rate",
+    type=click.FloatRange(min=0),
+    default=200.0,
+    help="Most renewals that begin in a second, as when Vault comes back; 0 for no limit. What would soon be too late does not wait.",
+)
+@option(
+    "--keep-ended", type=Span(least="1h"), default="30d", help="How long the ledger remembers what has ended, and calls that were answered."
+)
 @option("--workers", type=click.IntRange(2, 64), default=8, help="Threads that revoke, renew and prepare.")
 def main(
     config: ServerConfig,
@@ -58,6 +77,8 @@ def main(
     overlap: float,
     max_request_duration: float,
     compare_every: float,
+    renew_rate: float,
+    keep_ended: float,
     workers: int,
 ) -> None:
     """Serve until SIGTERM."""
@@ -70,7 +91,9 @@ def main(
         overlap_s=overlap,
         max_access_s=max_access_duration,
         max_request_duration_s=max_request_duration,
+        renew_rate=renew_rate,
         compare_every_s=compare_every,
+        keep_ended_s=keep_ended,
         workers=workers,
     )
     registry = new_registry()

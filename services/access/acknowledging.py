@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.access import attempts as rules
-from services.access import crash, lifetimes
+from services.access import crash, lifetimes, overlap
 from services.access.issuing import check_approved, owned
 from services.access.ledger import attempts, requests
 from services.access.ledger.database import Ledger, Tx
@@ -33,13 +33,13 @@ def acknowledge(ledger: Ledger, uid: str, *, owner: str, number: int, settings: 
         for earlier in found:
             if earlier.state in (State.ACTIVE, State.SUPERSEDED):
                 _retire(tx, earlier, settings=settings)
+        request = requests.update(tx, request, due=False)  # before the next look is planned, as a replacement is to be replaced, too
         attempts.activate(tx, mine, work_at=next_look(mine, request=request, settings=settings))
-        requests.update(tx, request, due=False)
         if request.origin is Origin.KUBERNETES:
             tx.changed.discard(uid)  # the answer tells the only one who would be told
     crash.point("ack.committed")
 
 
 def _retire(tx: Tx, attempt: Attempt, *, settings: Settings) -> None:
-    over = tx.now + lifetimes.overlap_s(settings.overlap_s, max_ttl_s=attempt.max_ttl_s)
-    attempts.retire(tx, attempt, work_at=over if attempt.ends_at is None else min(over, attempt.ends_at))
+    over = tx.now + lifetimes.overlap_s(settings.overlap_s, max_ttl_s=attempt.longest_s)
+    attempts.retire(tx, attempt, overlap_ends_at=over, work_at=overlap.next_at(attempt, over=over, now=tx.now))

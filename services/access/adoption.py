@@ -63,7 +63,7 @@ class Undoing:
                 tokens.revoke(vault, attempt.accessor)
                 crash.point("undo.accessor")
             if adopter := self._adopter(attempt):
-                self._round(vault, attempt, target, adopter=adopter, history=history, first=first)
+                self._round(vault, attempt, target, adopter=adopter, first=first)
         return None
 
     def _wait(self, attempt: Attempt, *, until: float, error: str = "") -> None:
@@ -82,19 +82,18 @@ class Undoing:
                 return None
         return adopter.name
 
-    def _round(
-        self, vault: Vault, attempt: Attempt, target: TargetRow, *, adopter: str, history: list[Adoption], first: Adoption | None
-    ) -> None:
+    def _round(self, vault: Vault, attempt: Attempt, target: TargetRow, *, adopter: str, first: Adoption | None) -> None:
         token = tokens.make(vault, attempt, ttl_s=ADOPTER_TOKEN_S, now=self._ledger.clock())
         crash.point("undo.token")
         after = first.number if first else None
         with self._ledger.write() as tx:
+            earlier = adoptions.of_attempt(tx, attempt.id)
             adoption = adoptions.commit(tx, attempt.id, adopter=adopter, accessor=token.accessor, after=after)
         crash.point("undo.adoption")
         if adoption is None:
             tokens.discard(vault, token.accessor)
             return
-        made = _Round(attempt, tuple(history), adoption, token)
+        made = _Round(attempt, tuple(earlier), adoption, token)
         self._adopt(vault, made)
         if first:
             self._close(vault, made)
@@ -110,6 +109,9 @@ class Undoing:
         for accessor in (made.attempt.accessor, *(each.accessor for each in made.earlier)):
             if accessor:
                 tokens.revoke(vault, accessor)
+        if made.earlier:
+            with self._ledger.write() as tx:
+                adoptions.outdated(tx, made.attempt.id, newest=made.adoption.number)
         crash.point("undo.outdated")
         lease_id = self._read(vault, made)
         crash.point("undo.read")

@@ -39,11 +39,14 @@ ALLOWED: Mapping[State, frozenset[State]] = {
     State.OLD: frozenset({State.END}),
     State.SUPERSEDED: frozenset({State.OLD, State.END}),
     State.END_TOKEN: frozenset({State.CLOSED}),
-    State.END: frozenset({State.UNDOING, State.CLOSED}),
+    State.END: frozenset({State.UNDOING, State.END_TOKEN, State.CLOSED}),
     State.UNDOING: frozenset({State.CLOSED}),
     State.CLOSED: frozenset(),
 }
-"""Every transition. READING to END_TOKEN is the one that the paper model folds into END: Vault answered 4xx, so nothing was made."""
+"""Every transition. READING to END_TOKEN is the one that the paper model folds into END: Vault answered 4xx, so nothing was made.
+
+END to END_TOKEN is the 2xx of the revoke by lease id: the login is gone, and nobody has to wait for the end of its token.
+"""
 
 PENDING = (State.NEW, State.TOKEN, State.READING, State.ISSUED)
 

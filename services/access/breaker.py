@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 
 from services.common.errors import DeadlineTooShort, LeasegateError, LoginMissing, PathNotOwned, VaultSealed, VaultUnavailable
 from services.common.logs import logger
+from services.common.rpc import deadline
 from services.common.vault.answer import Answer, NotThere
 from services.common.vault.client import Vault
 from services.common.vault.transport import VaultUnreached
 
 FAILURES = 3
+FAIR_S = 1.0
+"""A call that had less time than this and used it up says nothing about Vault."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 _NOT_SENT = (DeadlineTooShort, LoginMissing, PathNotOwned)
 _LOG = logger(__name__)
@@ -107,6 +110,8 @@ class Breakers:
         """Vault has answered."""
         with self._lock:
             circuit = self._circuits.setdefault(key, _Circuit())
+            if not circuit.failures:
+                return
             was_open, self._circuits[key] = bool(circuit.pause_s), _Circuit()
         if was_open:
             _LOG.info("Vault answers again", address=key.server)
@@ -151,10 +156,12 @@ class _Guarded:
 
     def _call(self, call: Callable[[], Answer]) -> Answer:
         self._breakers.check(self._key, probe=self._probe)
+        granted_s = deadline.remaining_s()
         try:
             answer = call()
         except (VaultUnavailable, VaultSealed) as err:
-            self._breakers.failed(self._key, err)
+            if not _ran_out(granted_s):
+                self._breakers.failed(self._key, err)
             raise
         except _NOT_SENT:
             raise
@@ -163,6 +170,12 @@ class _Guarded:
             raise
         self._breakers.succeeded(self._key)
         return answer
+
+
+def _ran_out(granted_s: float | None) -> bool:
+    """Whether it was the caller's own haste that ended a call: else who gives Vault no time would open its breaker for everybody."""
+    left_s = deadline.remaining_s()
+    return granted_s is not None and granted_s < FAIR_S and left_s is not None and left_s <= granted_s / 10
 
 
 def _not_asked(circuit: _Circuit, *, wait_s: float, address: str) -> NotAsked:

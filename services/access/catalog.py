@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from services.access import granting
 from services.access.feed import Feed
-from services.access.ledger import adoptions, attempts, catalog
+from services.access.ledger import adoptions, attempts, catalog, requests
 from services.access.ledger.database import Ledger, Tx
 from services.access.records import Role, TargetRow
 from services.access.vaults import Vaults, row_of
@@ -51,6 +51,7 @@ class Catalog:
             self._feed.login_given(row.id)
             with self._ledger.write() as tx:
                 attempts.hurry(tx, row.id)
+                requests.hurry(tx, row.id)
         return row
 
     def _row(self, target: Target) -> TargetRow:

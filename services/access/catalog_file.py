@@ -66,7 +66,25 @@ def _entries(found: dict[str, Any], key: str, allowed: set[str]) -> list[dict[st
             raise ValueError(f"{key}: each entry is a mapping with a name")
         if unknown := sorted(map(str, raw.keys() - allowed)):
             raise ValueError(f"{key}: {raw['name']}: unknown key {unknown[0]!r}")
+    names = [raw["name"] for raw in entries]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{key}: {twice[0]}: is there twice")
     return list(entries)
+
+
+def _flag(raw: dict[str, Any], key: str, *, of: str) -> bool:
+    """A flag; a text such as "false" is refused, as it would count for true."""
+    value = raw.get(key, False)
+    if value is True or value is False:
+        return bool(value)
+    raise ValueError(f"{of}: {raw['name']}: {key} is true or false")
+
+
+def _approvals(raw: dict[str, Any]) -> int:
+    value = raw.get("approvals", 1)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"roles: {raw['name']}: approvals is a number from 1")
+    return value
 
 
 def _target(raw: dict[str, Any]) -> Target:
@@ -77,7 +95,7 @@ def _target(raw: dict[str, Any]) -> Target:
         address=str(raw["address"]),
         vault_namespace=str(raw.get("vault_namespace") or "").strip("/"),
         ca_bundle=_bytes(ca_file) if ca_file else b"",
-        insecure_skip_tls_verify=bool(raw.get("insecure_skip_tls_verify")),
+        insecure_skip_tls_verify=_flag(raw, "insecure_skip_tls_verify", of="targets"),
         server_name=str(raw.get("server_name") or ""),
     )
 
@@ -114,8 +132,8 @@ def _role(raw: dict[str, Any], targets: dict[str, Target]) -> tuple[Target, Role
         max_ttl_s=ttls["max_ttl"],
         digest=naming.role_digest(mount=mount, vault_role=vault_role, definition={"db_name": db_name, **statements, **ttls}),
         gone=False,
-        approvals=int(raw.get("approvals", 1)),
-        self_approval=bool(raw.get("self_approval", False)),
+        approvals=_approvals(raw),
+        self_approval=_flag(raw, "self_approval", of="roles"),
         configured=True,
     )
     return target, role

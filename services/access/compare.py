@@ -173,7 +173,8 @@ def _login(login: str, known: Mapping[str, Entry]) -> Orphan | None:
     if entry is None:
         return Orphan(
             Kind.LOGIN_UNKNOWN,
-            "No attempt of this ledger has made it: if no other Leasegate issues in this database, the ledger was lost or replaced."
+            "No attempt of this ledger has made it: if no other Leasegate issues in this database, the ledger was lost or replaced, or has"
+            " ended it so long ago that it does not remember."
             f" Look for its lease in Vault; if there is none: {_drop(login)}",
             username=login,
         )

@@ -43,13 +43,20 @@ POINTS = (
     "rotate.due",
 )
 
+LEDGER_POINTS = (
+    "ledger.begin",  # a transaction that writes is about to begin
+    "ledger.commit",  # all of it is written, nothing is committed
+    "ledger.committed",  # nobody has heard of it yet
+)
+"""Points of every write of the ledger, the ones at its opening included."""
+
 
 class CrashPoints:
     """Calls ``die`` the n-th time that one point is passed."""
 
     def __init__(self, name: str = "", *, count: int = 1, die: Callable[[], object] = lambda: os._exit(137)) -> None:
-        if name and name not in POINTS:
-            raise ValueError(f"{VARIABLE}: {name!r} is none of {', '.join(POINTS)}")
+        if name and name not in (*POINTS, *LEDGER_POINTS):
+            raise ValueError(f"{VARIABLE}: {name!r} is none of {', '.join((*POINTS, *LEDGER_POINTS))}")
         self._name, self._left, self._die = name, count, die
 
     @classmethod

@@ -10,10 +10,11 @@ from services.access.adoption import DropRefused, Undoing
 from services.access.issuing import Issuing
 from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.database import Ledger
+from services.access.overlap import Overlap
 from services.access.records import Attempt, State
 from services.access.renewal import Renewal
 from services.access.vaults import Vaults
-from services.common.errors import LeasegateError, LedgerUnavailable
+from services.common.errors import LeasegateError, LedgerUnavailable, LoginMissing
 from services.common.logs import bounded, logger
 from services.common.vault.client import Vault
 
@@ -29,6 +30,7 @@ class Work:
     ) -> None:
         self._ledger, self._vaults, self._jitter = ledger, vaults, jitter
         self._issuing, self._renewal, self._undoing = issuing, renewal, undoing
+        self._overlap = Overlap(ledger, vaults, jitter=jitter)
 
     def do(self, attempt_id: str) -> None:
         """Take an attempt one step further; a failure is written down and tried again later.
@@ -52,7 +54,7 @@ class Work:
             self._issuing.prepare(attempt)
         elif attempt.state is State.ACTIVE:
             self._renewal.look(attempt)
-        elif attempt.state in (State.ISSUED, State.OLD, State.SUPERSEDED):
+        elif attempt.state in (State.ISSUED, State.SUPERSEDED) or (attempt.state is State.OLD and self._overlap.over(attempt)):
             self._begin_end(attempt)
         elif attempt.state is State.END_TOKEN:
             self._end_token(attempt)
@@ -65,9 +67,10 @@ class Work:
 
     def _begin_end(self, attempt: Attempt) -> None:
         """The overlap is over, or nobody acknowledged in time."""
+        why = "another credential replaced it" if attempt.state is State.OLD else "nobody acknowledged it in time"
         with self._ledger.write() as tx:
             if attempts.get(tx, attempt.id).state is attempt.state:
-                attempts.end(tx, attempt, to=State.END)
+                attempts.end(tx, attempt, to=State.END, why=why)
                 tx.changed.add(attempt.request)
 
     def _end_token(self, attempt: Attempt) -> None:
@@ -88,10 +91,8 @@ class Work:
                     return self._begin_undo(attempt, finish=True, error=err.message)
                 raise
             crash.point("end.revoked")
-            if attempt.accessor:
-                tokens.revoke(vault, attempt.accessor)
         with self._ledger.write() as tx:
-            attempts.close(tx, attempt.id, State.END)
+            attempts.dropped(tx, attempt)
         crash.point("end.closed")
         return None
 
@@ -110,19 +111,25 @@ class Work:
             yield vault
 
     def _put_off(self, attempt: Attempt, err: LeasegateError) -> None:
-        refused = isinstance(err, DropRefused)
-        most_s = lifetimes.LONGEST_PAUSE_REFUSED_S if refused else lifetimes.LONGEST_PAUSE_S
-        pause = lifetimes.backoff_s(attempt.tries + 1, spread=self._jitter(), most_s=most_s)
-        _LOG.warning(
+        tries = attempt.tries + 1
+        pause = lifetimes.backoff_s(tries, spread=self._jitter(), most_s=_longest_pause_s(attempt, err))
+        say = _LOG.warning if tries.bit_count() == 1 else _LOG.debug  # each time that they have doubled: thousands may fail for hours
+        say(
             "work on an attempt failed",
             request=attempt.request,
             attempt=attempt.number,
             state=attempt.state,
             reason=err.reason,
-            tries=attempt.tries + 1,
+            tries=tries,
         )
         with self._ledger.write() as tx:
             error = bounded(err.message, _ERROR_CHARS)
-            attempts.put_off(tx, attempt, until=tx.now + pause, error=error, finish=refused)
+            attempts.put_off(tx, attempt, until=tx.now + pause, error=error, finish=isinstance(err, DropRefused))
             if attempt.tries == 0 and requests.find(tx, attempt.request):
                 tx.changed.add(attempt.request)
+
+
+def _longest_pause_s(attempt: Attempt, err: LeasegateError) -> float:
+    if attempt.state is State.NEW or isinstance(err, LoginMissing):
+        return lifetimes.LONGEST_PAUSE_UNURGENT_S
+    return lifetimes.LONGEST_PAUSE_REFUSED_S if isinstance(err, DropRefused) else lifetimes.LONGEST_PAUSE_S

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -23,6 +24,7 @@ UNREAD_S = 60.0
 POLL_AFTER_S = 1.0
 _PAGE = 500
 _KEPT = 100_000
+_OWNERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Feed:
         self._missing: set[OfLogin] = set()
         self._unread: dict[Key, float] = {}
         self._released: dict[OfAdopter, int] = {}
+        self._owners: OrderedDict[str, str] = OrderedDict()  # of requests that changed of late
         ledger.listeners.append(self._committed)
         with ledger.read() as tx:
             self.publish(*(OfAdopter(a.name, a.target) for a in adoptions.wanted(tx)))
@@ -118,11 +121,6 @@ class Feed:
             self._missing.discard(OfLogin(target))
             self._keys.pop(OfLogin(target), None)
 
-    def missing_logins(self) -> tuple[int, ...]:
-        """The targets whose logins were asked for."""
-        with self._changed:
-            return tuple(each.target for each in self._missing)
-
     def unread(self) -> bool:
         """Whether a needed adopter has waited for so long that nobody seems to read the feed."""
         with self._changed:
@@ -141,12 +139,32 @@ class Feed:
             return self._anew()
         self._dealt_with(since)
         with self.polls.wait() as granted:
-            if granted:
-                self._wait(since, time.monotonic() + min(max(max_wait_s, 0.0), LONGEST_WAIT_S))
+            end = time.monotonic() + min(max(max_wait_s, 0.0), LONGEST_WAIT_S)
+            found, since = self._look(since, owner=owner, end=end if granted else 0.0)
+            while granted and not found and time.monotonic() < end and not self.polls.draining:
+                found, since = self._look(since, owner=owner, end=end)
+        return self._batch(found, since, owner=owner, waited=granted)
+
+    def _look(self, since: int, *, owner: str, end: float) -> tuple[list[Key], int]:
+        """What changed after ``since`` that is of interest to a caller, and the number up to which that is; waits till ``end``."""
+        self._wait(since, end)
         with self._changed:
             found = self._newer(since)
             number = found[-1][1] if found else max(since, self._number)
-        return self._batch([key for key, _ in found], number, owner=owner, waited=granted)
+        return [key for key, _ in found if not isinstance(key, OfRequest) or self._owner(key.uid) == owner], number
+
+    def _owner(self, uid: str) -> str:
+        """Whose a request is: others' changes, of which there may be thousands a second, wake nobody's poll."""
+        if found := self._owners.get(uid):
+            return found
+        with self._ledger.read() as tx:
+            request = requests.find(tx, uid)
+        if request is None:
+            return ""
+        self._owners[uid] = request.owner
+        if len(self._owners) > _OWNERS:
+            self._owners.popitem(last=False)
+        return request.owner
 
     def wait_for(self, uid: str, *, beyond: int, end: float) -> int:
         """Wait until a request changes after the number ``beyond``, or the time ``end`` (monotonic) has come; answers its newest number."""

@@ -18,14 +18,15 @@ from services.access.ledger import lookups
 from services.access.ledger.database import Ledger
 from services.access.records import TargetRow
 from services.access.vaults import Vaults
-from services.common.errors import LeasegateError, VaultPolicyMissing
-from services.common.logs import bounded
+from services.common.errors import LeasegateError, LoginMissing, LoginRefused, VaultPolicyMissing
+from services.common.logs import bounded, logger
 from services.common.names import ADOPTER_PREFIX
 from services.common.vault.answer import NotThere
 from services.common.vault.client import Vault
 
 __all__ = ["MOST_LOGINS", "Finder", "Kind", "Orphan", "Report"]
 
+_LOG = logger(__name__)
 MOST_LOGINS = 20_000
 _NOT_GRANTED = (
     "its policy does not let Leasegate list leases: grant it with `leasegate-vault-policies setup --list-leases`, or compare by hand"
@@ -55,6 +56,7 @@ class Finder:
 
     Attributes:
         leases_found: How many leases the last look did not explain; None before the first.
+        mounts_unlooked: How many mounts it could not compare, or not wholly.
         looked_at: When that was, seconds since 1970.
     """
 
@@ -62,6 +64,7 @@ class Finder:
         self._ledger, self._vaults = ledger, vaults
         self._one_at_a_time = threading.Lock()
         self.leases_found: int | None = None
+        self.mounts_unlooked = 0
         self.looked_at: float | None = None
 
     def find(self, logins: Sequence[str] = ()) -> Report:
@@ -84,23 +87,42 @@ class Finder:
                 strange = {lease_id for leases in listed.values() for lease_id in leases} - {entry.lease_id for entry in after}
                 ended = lookups.ended(tx, strange)
             orphans, undecided = compare.leases(before, after, listed=listed, ended=ended, now=now)
-            self.leases_found, self.looked_at = len(orphans), time.time()
+            self.leases_found, self.mounts_unlooked, self.looked_at = len(orphans), len(unlooked) + len(undecided), time.time()
         of_logins = compare.logins(logins, named)
         compared = sum(len(leases) for leases in listed.values())
         return Report((*orphans, *of_logins), (*unlooked, *undecided), compared, len(ids))
 
-    def _list(self, places: Mapping[Place, tuple[TargetRow, frozenset[str]]]) -> tuple[dict[Place, set[str]], list[Unlooked]]:
+    def look(self) -> None:
+        """Compare the leases, and say in the log that there are some which nobody explains.
+
+        Raises:
+            LedgerUnavailable: The ledger cannot be read.
+        """
+        if found := self.find().orphans:
+            _LOG.warning("leases that are not explained: see `leasegate orphans`", count=len(found))
+
+    def _list(self, places: Mapping[Place, tuple[Mapping[int, TargetRow], frozenset[str]]]) -> tuple[dict[Place, set[str]], list[Unlooked]]:
         listed: dict[Place, set[str]] = {}
         unlooked: list[Unlooked] = []
-        for place, (target, known) in places.items():
+        for place, (targets, known) in places.items():
             try:
-                with self._vaults.at(target) as vault:
-                    listed[place] = set(_leases(vault, place.mount, known))
+                listed[place] = self._leases_at(place, targets, known)
             except VaultPolicyMissing:
                 unlooked.append(Unlooked(place.server, place.mount, _NOT_GRANTED.format(mount=place.mount)))
             except LeasegateError as err:
                 unlooked.append(Unlooked(place.server, place.mount, bounded(f"{err.message}: look again when that is mended", 300)))
         return listed, unlooked
+
+    def _leases_at(self, place: Place, targets: Mapping[int, TargetRow], known: frozenset[str]) -> set[str]:
+        """The leases of a mount, by the first login that there is: several teams may name one Vault."""
+        missing: LeasegateError = LoginMissing(f"there is no login for {place.server}", target=place.server)
+        for target in targets.values():
+            try:
+                with self._vaults.at(target) as vault:
+                    return set(_leases(vault, place.mount, known))
+            except (LoginMissing, LoginRefused) as err:
+                missing = err
+        raise missing
 
 
 def _leases(vault: Vault, mount: str, known: frozenset[str]) -> Iterator[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from services.access import approval, naming
 from services.access.attempts import ENDING, LAPSING
 from services.access.ledger import attempts, catalog, quiesced, requests
 from services.access.ledger.database import Tx
-from services.access.records import Approval, Request, Role, State
+from services.access.records import FINAL, Approval, Origin, Request, Role, State
 
 _UNREAD = {State.NEW: State.END_TOKEN, State.TOKEN: State.END_TOKEN}
+_OVER = {Approval.WITHDRAWN: "its request was deleted or given back", Approval.EXPIRED: "the time of its access was over"}
 
 
 def digest_of(request: Request, role: Role | None) -> str:
@@ -31,13 +35,14 @@ def reassess(tx: Tx, request: Request, role: Role | None) -> Request:
     verdict = approval.verdict(made, digest=digest, approvals=role.approvals if role else 1)
     before = request
     if (verdict.approval, verdict.outdated, digest) != (request.approval, request.outdated, request.digest):
-        request = requests.update(tx, request, approval=verdict.approval, outdated=verdict.outdated, digest=digest, retry_at=None)
+        changes: dict[str, Any] = {"approval": verdict.approval, "outdated": verdict.outdated, "digest": digest, "retry_at": None}
+        request = requests.update(tx, request, **changes, **_gone(tx, request, verdict.approval))
     if request.approval is Approval.DENIED:
-        attempts.end_all(tx, request.uid, ENDING)
+        attempts.end_all(tx, request.uid, ENDING, why="its request was denied")
     elif before.approved and not request.approved:
-        attempts.end_all(tx, request.uid, LAPSING)
+        attempts.end_all(tx, request.uid, LAPSING, why="its approval counts no longer")
     elif before.digest != digest:
-        attempts.end_all(tx, request.uid, _UNREAD)
+        attempts.end_all(tx, request.uid, _UNREAD, why="something else is granted now")
     return prepare(tx, request, role)
 
 
@@ -50,15 +55,20 @@ def prepare(tx: Tx, request: Request, role: Role | None) -> Request:
     number = request.last_number + 1
     attempts.begin(tx, request=request, role=role, number=number, work_at=tx.now)
     requests.note(tx, request.uid, last_number=number)
-    return requests.find(tx, request.uid) or request
+    return replace(request, last_number=number)
 
 
 def finish(tx: Tx, request: Request, outcome: Approval) -> Request:
     """End the access of a request for good."""
     if request.ended:
         return request
-    attempts.end_all(tx, request.uid, ENDING)
-    return requests.update(tx, request, approval=outcome, due=False, work_at=None)
+    attempts.end_all(tx, request.uid, ENDING, why=_OVER[outcome])
+    return requests.update(tx, request, approval=outcome, due=False, work_at=None, **_gone(tx, request, outcome))
+
+
+def _gone(tx: Tx, request: Request, outcome: Approval) -> dict[str, float]:
+    """Nobody can ask again for a request over gRPC that has ended; one of Kubernetes is asked for as long as its object is there."""
+    return {"gone_at": tx.now} if outcome in FINAL and request.origin is Origin.GRPC else {}
 
 
 def expire(tx: Tx, uid: str) -> None:
@@ -75,7 +85,8 @@ def role_changed(tx: Tx, role: Role) -> None:
     touched = requests.of_role(tx, role)
     for request in touched:
         reassess(tx, request, role)
-        requests.note(tx, request.uid, retry_at=None)
+        if request.retry_at is not None:
+            requests.note(tx, request.uid, retry_at=None)
         tx.changed.add(request.uid)
     attempts.look_again(tx, [request.uid for request in touched])
 

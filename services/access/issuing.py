@@ -155,7 +155,7 @@ class Issuing:
                 raise Superseded("the attempt was ended meanwhile")
             return _Start(plan.attempt, target, life_s, token)
         for former, state in plan.replaced:
-            attempts.supersede(tx, former) if state is State.SUPERSEDED else attempts.end(tx, former, to=state)
+            attempts.supersede(tx, former) if state is State.SUPERSEDED else attempts.end(tx, former, to=state, why="another was begun")
         number = max(request.last_number, held) + 1
         begun = attempts.begin(tx, request=request, role=role, number=number, work_at=None)
         requests.note(tx, uid, last_number=number)
@@ -216,16 +216,16 @@ class Issuing:
         with self._ledger.write() as tx:
             current = attempts.get(tx, attempt.id)
             if current.state is State.READING:
-                attempts.end(tx, current, to=to, error=text)
+                attempts.end(tx, current, to=to, why="its credential could not be read", error=text)
 
     def _commit(self, vault: Vault, attempt: Attempt, token: Token, *, answer: Answer, asked_at: float) -> Issued:
         lease = _lease(attempt, token, answer, asked_at=asked_at)
-        fits, issued = answer.data.get("username") == attempt.login, None
+        fits, issued = bool(answer.lease_id) and answer.data.get("username") == attempt.login, None
         try:
             with self._ledger.write() as tx:
                 request = _request(tx, attempt.request)
                 if fits and request.approved and attempts.commit_lease(tx, attempt.id, **lease):
-                    self._note_issued(tx, request)
+                    self._note_issued(tx, request, at=asked_at)
                     issued = Issued(attempts.get(tx, attempt.id), password=str(answer.data["password"]))
         except BaseException:  # not even a commit failed half-way may leave the login behind
             self._give_back(vault, attempt, token, answer.lease_id)
@@ -237,13 +237,13 @@ class Issuing:
         crash.point("claim.lease")
         return issued
 
-    def _note_issued(self, tx: Tx, request: Request) -> None:
-        """Count access from the first credential, and forget earlier failures."""
+    def _note_issued(self, tx: Tx, request: Request, *, at: float) -> None:
+        """Count access from the issue of the first credential, as its lease is counted, and forget earlier failures."""
         changes: dict[str, Any] = {}
         if request.first_issued_at is None:
             access_s = self._access_s(request)
-            ends_at = None if access_s is None else tx.now + access_s
-            changes = {"first_issued_at": tx.now, "ends_at": ends_at, "work_at": ends_at}
+            ends_at = None if access_s is None else at + access_s
+            changes = {"first_issued_at": at, "ends_at": ends_at, "work_at": ends_at}
         if request.tries or request.error_reason:
             changes |= {"error_reason": "", "error_message": "", "tries": 0, "retry_at": None}
         if changes:
@@ -259,7 +259,7 @@ class Issuing:
             with self._ledger.write() as tx:
                 current = attempts.get(tx, attempt.id)
                 if current.state is State.READING:
-                    attempts.end(tx, current, to=State.END)
+                    attempts.end(tx, current, to=State.END, why="it was not current any more when it was read")
                 attempts.close(tx, attempt.id, State.END)
         except LeasegateError as err:
             _LOG.warning("a credential that was not answered is undone later", attempt=attempt.id, reason=err.reason)
@@ -330,7 +330,7 @@ def _request(tx: Tx, uid: str) -> Request:
 def _lease(attempt: Attempt, token: Token, answer: Answer, *, asked_at: float) -> dict[str, Any]:
     """Columns of the lease. Counted from before the read, so that our end is never later than Vault's."""
     ttl_s = float(answer.lease_duration_s)
-    max_ends_at = None if attempt.max_ttl_s is None else min(asked_at + attempt.max_ttl_s, token.ends_at)
+    max_ends_at = token.ends_at if attempt.max_ttl_s is None else min(asked_at + attempt.max_ttl_s, token.ends_at)
     return {
         "lease_id": answer.lease_id,
         "ttl_s": ttl_s,

@@ -78,6 +78,8 @@ class Losses:
             if meta.get(tx, _ACCEPTED + known_id) is not None:
                 return False
         with self._ledger.write() as tx:
+            if meta.get(tx, _ACCEPTED + known_id) is not None:  # meanwhile
+                return False
             meta.put(tx, _HELD + known_id, str(tx.now))
             self._tell_all(tx)
         with self._lock:

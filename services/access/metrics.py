@@ -52,12 +52,16 @@ class Figures(Collector):
             yield _gauge(
                 "unexplained_leases", "Leases that the last comparison of ledger and Vault did not explain.", self._finder.leases_found
             )
+            yield _gauge(
+                "uncompared_mounts", "Mounts that the last comparison could not look at, or not wholly.", self._finder.mounts_unlooked
+            )
             yield _gauge("compared_timestamp_seconds", "When ledger and Vault were compared last.", self._finder.looked_at or 0)
         yield _gauge("issuing_held", "1 while nothing is issued as another ledger is known than this one.", bool(self._losses.known_id))
         yield _gauge("requests_held", "Requests with an attempt that the ledger does not know.", self._losses.held_requests)
         breaker = GaugeMetricFamily("leasegate_access_vault_breaker_open", "1 while a Vault is only probed.", labels=["address"])
-        for key, is_open in self._breakers.open_for().items():
-            breaker.add_metric([key.server], is_open)
+        found = self._breakers.open_for()
+        for server in sorted({key.server for key in found}):  # namespaces of one server would be the same series twice
+            breaker.add_metric([server], any(is_open for key, is_open in found.items() if key.server == server))
         yield breaker
 
 

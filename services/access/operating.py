@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from services.access import crash, naming
+from services.access import crash, leases, naming
 from services.access.attempts import ENDING
 from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.database import Ledger, Tx
 from services.access.records import Attempt, State
 from services.access.renewal import Renewal, kept, renews_itself
 from services.access.requests import Call
-from services.common.errors import LeaseNotFound, RoleNotReady
+from services.common.errors import LeasegateError, LeaseNotFound, RoleNotReady
 from services.common.logs import bounded, logger
 
 _LOG = logger(__name__)
+_REASON_CHARS = 200
 OPEN = (State.ISSUED, State.ACTIVE, State.OLD, State.SUPERSEDED, State.END, State.UNDOING)
 
 
@@ -31,7 +32,7 @@ class Operating:
         """Prolong one lease now.
 
         Raises:
-            LeaseNotFound: No open lease has this handle.
+            LeaseNotFound: No open lease has this handle, or Vault has it no longer; then it is replaced.
             RoleNotReady: It is not in use, or not what would be granted now, or cannot be prolonged.
             LeasegateError: Vault failed.
         """
@@ -41,7 +42,13 @@ class Operating:
             role = catalog.role_of(tx, request) if request else None
         if request is None or found.state is not State.ACTIVE or not kept(found, request=request, role=role) or not renews_itself(found):
             raise RoleNotReady("the lease is not prolonged: it is not in use, not what would be granted now, or at its longest life")
-        return self._renewal.renew(found, request)
+        try:
+            return self._renewal.renew(found, request)
+        except LeasegateError as err:
+            if not leases.is_gone(err):
+                raise
+            self._renewal.lost(found, request)
+            raise LeaseNotFound("Vault has this lease no longer: its request gets a new credential", lease=handle) from err
 
     def revoke(self, call: Call, handle: str, *, reason: str) -> Attempt:
         """End one lease for good; its request, if it is still approved, gets a new credential.
@@ -55,7 +62,7 @@ class Operating:
             found = _by_handle(tx, handle)
             call.keep(tx, found.id)
             if found.state in ENDING:
-                attempts.end(tx, found, to=ENDING[found.state])
+                attempts.end(tx, found, to=ENDING[found.state], why=f"an operator revoked it: {bounded(reason, _REASON_CHARS)}")
                 tx.changed.add(found.request)
             ended = attempts.get(tx, found.id)
         crash.point("end.committed")
@@ -64,7 +71,7 @@ class Operating:
 
 
 def _by_handle(tx: Tx, handle: str) -> Attempt:
-    for attempt in attempts.with_login(tx):
-        if naming.lease_handle(attempt.id) == handle:
-            return attempt
+    for attempt_id in attempts.ids_with_login(tx):
+        if naming.lease_handle(attempt_id) == handle:
+            return attempts.get(tx, attempt_id)
     raise LeaseNotFound("no open lease has this handle", lease=bounded(handle, 40))

@@ -11,7 +11,8 @@ from services.access.breaker import FIRST_PAUSE_S
 from services.access.ending import Work
 from services.access.ledger import work
 from services.access.ledger.database import SOON_S, Ledger, Tx
-from services.access.ledger.work import Job
+from services.access.ledger.work import Job, Line
+from services.access.pacing import Pace
 from services.common.errors import LeasegateError
 from services.common.logs import logger
 from services.common.rpc import deadline
@@ -26,7 +27,13 @@ class Queue:
     """A pool of workers over the ledger's rows; the rows say what is due and when, so that nothing is lost with the process."""
 
     def __init__(
-        self, ledger: Ledger, do: Work, *, workers: int, pausing: Callable[[], Collection[tuple[str, str]]] = tuple[tuple[str, str]]
+        self,
+        ledger: Ledger,
+        do: Work,
+        *,
+        workers: int,
+        renew_rate: float = 0.0,
+        pausing: Callable[[], Collection[tuple[str, str]]] = tuple[tuple[str, str]],
     ) -> None:
         """Nothing is done before ``start``.
 
@@ -34,10 +41,12 @@ class Queue:
             ledger: The ledger.
             do: What to do with each.
             workers: How many threads; a quarter of them never renews.
+            renew_rate: Most renewals that begin in a second; 0 for no limit.
             pausing: The Vaults, by server and namespace, that are known not to answer now: their work waits where it is.
         """
         self._ledger, self._work, self._pausing = ledger, do, pausing
-        self._choosing = threading.Lock()  # of busy and paused; one worker chooses at a time
+        self._choosing = threading.Lock()  # of busy, paused, pace and line; one worker chooses at a time
+        self._pace, self._line = Pace(renew_rate), Line()
         self._busy: set[str] = set()
         self._paused: dict[str, float] = {}
         lock = threading.Lock()
@@ -126,13 +135,23 @@ class Queue:
                 now = time.monotonic()
                 self._paused = {key: until for key, until in self._paused.items() if until > now}
                 pausing = self._pausing()
-                job = work.due(tx, busy=self._busy | self._paused.keys(), renews=renews, without=pausing)
+                held_s = self._pace.wait_s() if renews else 0.0
+                busy = self._busy | self._paused.keys()
+                job = work.due(tx, busy=busy, renews=renews, held=held_s > 0, line=self._line, without=pausing)
                 if job:
-                    self._busy.add(job.attempt or job.request)
+                    self._take_up(job)
                     return job, 0.0
                 at = work.next_at(tx)
-                longest = FIRST_PAUSE_S if pausing else SOON_S
+                longest = held_s or (FIRST_PAUSE_S if pausing else SOON_S)
                 return None, longest if at is None else min(max(at - tx.now, 0.01), longest)
         except LeasegateError as err:
             _LOG.error("the ledger cannot be read", reason=err.reason)
             return None, _PAUSE_S
+        except Exception:  # a defect ends one look, not the worker
+            _LOG.exception("a worker met a defect")
+            return None, _PAUSE_S
+
+    def _take_up(self, job: Job) -> None:
+        self._busy.add(job.attempt or job.request)
+        if job.renewal:
+            self._pace.begin()

@@ -54,7 +54,7 @@ class Quiescing:
                 granting.place_changed(tx, quiesced.roles_at(tx, place))
             for attempt in quiesced.open_attempts(tx, place):
                 if attempt.state in ENDING and (end_leases or attempt.state in _UNREAD):
-                    attempts.end(tx, attempt, to=ENDING[attempt.state])
+                    attempts.end(tx, attempt, to=ENDING[attempt.state], why="its engine or connection is about to change or to go")
                     tx.changed.add(attempt.request)
             return _count(tx, place)
 

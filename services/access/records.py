@@ -136,6 +136,7 @@ class Request:
         error_reason: Why the last claim failed; empty after one that did not.
         retry_at: When a claim makes sense again.
         work_at: When a worker has to look at it.
+        gone_at: Since when nobody can ask for it again: its object is gone, or it was made over gRPC and has ended.
     """
 
     uid: str
@@ -165,6 +166,7 @@ class Request:
     tries: int = 0
     retry_at: float | None = None
     work_at: float | None = None
+    gone_at: float | None = None
 
     @property
     def approved(self) -> bool:
@@ -221,8 +223,10 @@ class Attempt:
         finish: Whether PostgreSQL refused to drop the login, so that our own statements have to.
         tries: Failures in ending it.
         error: Why it could not be ended, bounded.
+        why: Why it was ended, for people; kept when it is closed.
         lane: Kind of the work that waits.
         work_at: When that work is due; None for none.
+        overlap_ends_at: Until when it is kept beside the one that replaced it.
     """
 
     id: str
@@ -255,12 +259,21 @@ class Attempt:
     finish: bool = False
     tries: int = 0
     error: str = ""
+    why: str = ""
     lane: Lane = Lane.ISSUE
     work_at: float | None = None
+    overlap_ends_at: float | None = None
 
     def over(self, now: float) -> bool:
         """Whether it is past its end."""
         return self.ends_at is not None and now >= self.ends_at
+
+    @property
+    def longest_s(self) -> float | None:
+        """Longest life of its lease: as Vault grants it where that is known, else as the role says; None where neither is."""
+        if self.max_ends_at is None or self.issued_at is None:
+            return self.max_ttl_s
+        return self.max_ends_at - self.issued_at
 
     @property
     def may_have_login(self) -> bool:

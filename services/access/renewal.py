@@ -6,18 +6,19 @@ A request of Kubernetes is renewed here, as its object is its heartbeat; a gRPC 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from services.access import crash, leases, lifetimes
 from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.database import Ledger, Tx
-from services.access.records import Attempt, Origin, Request, Role, State
+from services.access.records import Attempt, Origin, Request, Role, State, TargetRow
 from services.access.settings import Settings
 from services.access.vaults import Vaults
-from services.common.errors import LeasegateError
+from services.common.errors import LeasegateError, VaultRefused
 from services.common.logs import logger
 
 _LOG = logger(__name__)
-_SHORTENED_S = 2.0
+SHORTENED_S = 2.0
 """Vault answers whole seconds; a grant shorter than asked for by more than this was cut at the longest life."""
 
 
@@ -35,11 +36,11 @@ class Renewal:
                 return
             role = catalog.role_of(tx, request)
             if attempt.over(tx.now):
-                attempts.end(tx, attempt, to=State.END)
+                attempts.end(tx, attempt, to=State.END, why=_why_over(attempt, request=request, role=role))
                 tx.changed.add(request.uid)
                 return
             alive = kept(attempt, request=request, role=role)
-            if alive and not request.due and _reached(rotation_at(attempt, settings=self._settings), tx.now):
+            if alive and not request.due and _reached(rotation_at(attempt, request=request, settings=self._settings), tx.now):
                 request = requests.update(tx, request, due=True)
                 crash.point("rotate.due")
             if not (alive and request.origin is Origin.KUBERNETES and renews_itself(attempt) and lifetimes.renew_at(attempt) <= tx.now):
@@ -54,12 +55,15 @@ class Renewal:
         except LeasegateError as err:
             self._failed(attempt, request, err)
 
-    def renew(self, attempt: Attempt, request: Request, *, also: Callable[[Tx], None] = lambda _tx: None) -> Attempt:
+    def renew(
+        self, attempt: Attempt, request: Request, *, at: TargetRow | None = None, also: Callable[[Tx], None] = lambda _tx: None
+    ) -> Attempt:
         """Prolong a lease, never past the end of the access.
 
         Args:
             attempt: Whose lease it is.
             request: Its request.
+            at: Its Vault, if that was read already.
             also: What is to be committed with it.
 
         Returns:
@@ -72,32 +76,51 @@ class Renewal:
         increment_s = attempt.default_ttl_s or attempt.lease_ttl_s
         if request.ends_at is not None:
             increment_s = min(increment_s, max(1.0, request.ends_at - asked_at))
-        with self._ledger.read() as tx:
-            target = catalog.target(tx, attempt.target)
-        with self._vaults.at(target) as vault:
+        with self._vaults.at(at or self._target(attempt)) as vault:
             answer = leases.renew(vault, attempt.lease_id, increment_s=increment_s)
         crash.point("renew.asked")
         ttl_s = float(answer.lease_duration_s)
         ends_at = min(asked_at + ttl_s, attempt.token_ends_at or asked_at + ttl_s)
-        max_ends_at = ends_at if ttl_s < increment_s - _SHORTENED_S else attempt.max_ends_at
+        max_ends_at = ends_at if ttl_s < increment_s - SHORTENED_S else attempt.max_ends_at
         with self._ledger.write() as tx:
-            attempts.prolong(tx, attempt.id, ttl_s=ttl_s, ends_at=ends_at, max_ends_at=max_ends_at)
-            current = attempts.get(tx, attempt.id)
-            attempts.schedule(tx, attempt.id, work_at=next_look(current, request=request, settings=self._settings))
+            renewed = replace(attempt, lease_ttl_s=ttl_s, renewed_at=tx.now, ends_at=ends_at, max_ends_at=max_ends_at)
+            renewed = replace(renewed, work_at=next_look(renewed, request=request, settings=self._settings))
+            if not attempts.prolong(tx, renewed):
+                renewed = attempts.get(tx, attempt.id)
             also(tx)
         crash.point("renew.committed")
-        return current
+        return renewed
+
+    def _target(self, attempt: Attempt) -> TargetRow:
+        with self._ledger.read() as tx:
+            return catalog.target(tx, attempt.target)
 
     def _failed(self, attempt: Attempt, request: Request, err: LeasegateError) -> None:
         """Try again soon; a lease that Vault does not have any more is replaced."""
-        _LOG.warning("a lease was not renewed", request=request.uid, attempt=attempt.number, reason=err.reason)
+        say = _LOG.warning if (attempt.renew_tries + 1).bit_count() == 1 else _LOG.debug  # each time that the tries have doubled
+        say("a lease was not renewed", request=request.uid, attempt=attempt.number, reason=err.reason)
+        if leases.is_gone(err):
+            return self.lost(attempt, request)
         with self._ledger.write() as tx:
-            if leases.is_gone(err):
+            most_s = lifetimes.longest_renewal_pause_s(attempt) if isinstance(err, VaultRefused) else lifetimes.LONGEST_PAUSE_S
+            again = tx.now + lifetimes.backoff_s(attempt.renew_tries + 1, spread=self._jitter(), most_s=most_s)
+            attempts.schedule(tx, attempt.id, work_at=min(again, attempt.ends_at or again), renew_failed=True)
+        return None
+
+    def lost(self, attempt: Attempt, request: Request) -> None:
+        """Have a credential replaced whose lease Vault does not have any more."""
+        with self._ledger.write() as tx:
+            if attempts.get(tx, attempt.id).state is State.ACTIVE:  # else it was replaced meanwhile
                 requests.update(tx, request, due=True)
                 attempts.schedule(tx, attempt.id, work_at=attempt.ends_at)
-                return
-            again = tx.now + lifetimes.backoff_s(attempt.renew_tries + 1, spread=self._jitter())
-            attempts.schedule(tx, attempt.id, work_at=min(again, attempt.ends_at or again), renew_failed=True)
+
+
+def _why_over(attempt: Attempt, *, request: Request, role: Role | None) -> str:
+    if not kept(attempt, request=request, role=role):
+        return "it was not renewed, as it was not what is granted any more"
+    if not renews_itself(attempt):
+        return "it reached its longest life"
+    return "its holder did not renew it" if request.origin is Origin.GRPC else "it could not be renewed in time"
 
 
 def kept(attempt: Attempt, *, request: Request, role: Role | None) -> bool:
@@ -110,9 +133,15 @@ def renews_itself(attempt: Attempt) -> bool:
     return attempt.renewable and (attempt.max_ends_at is None or attempt.ends_at is None or attempt.ends_at < attempt.max_ends_at - 1)
 
 
-def rotation_at(attempt: Attempt, *, settings: Settings) -> float | None:
-    """When the replacement of an active attempt is to begin; for a lease that cannot be renewed its end is its longest life."""
-    overlap = lifetimes.overlap_s(settings.overlap_s, max_ttl_s=attempt.max_ttl_s)
+def rotation_at(attempt: Attempt, *, request: Request, settings: Settings) -> float | None:
+    """When the replacement of an active attempt is to begin; None if that is not known yet, or if it outlives the access.
+
+    For a lease that cannot be renewed its end is its longest life.
+    """
+    longest_at = attempt.max_ends_at if attempt.renewable else attempt.ends_at
+    if longest_at is not None and request.ends_at is not None and request.ends_at <= longest_at:
+        return None
+    overlap = lifetimes.overlap_s(settings.overlap_s, max_ttl_s=attempt.longest_s)
     if not attempt.renewable and attempt.ends_at is not None:
         return attempt.ends_at - min(2 * overlap, attempt.lease_ttl_s / 4)
     return lifetimes.rotate_at(attempt, overlap=overlap)
@@ -124,7 +153,7 @@ def next_look(attempt: Attempt, *, request: Request, settings: Settings, alive: 
     if alive and request.origin is Origin.KUBERNETES and renews_itself(attempt):
         times.append(lifetimes.renew_at(attempt))
     if alive and not request.due:
-        times.append(rotation_at(attempt, settings=settings))
+        times.append(rotation_at(attempt, request=request, settings=settings))
     return min((at for at in times if at is not None), default=attempt.begun_at + lifetimes.LONGEST_TTL_S)
 
 

@@ -60,6 +60,7 @@ class Requests:
 
     def __init__(self, ledger: Ledger, vaults: Vaults, *, losses: Losses | None = None) -> None:
         self._ledger, self._vaults, self._losses = ledger, vaults, losses or Losses(ledger)
+        self._own: dict[int, bool] = {}
 
     def ensure(self, desired: Desired, *, owner: str, held: int = 0) -> View:
         """Take the desired state of a request of Kubernetes; the same again, or an older generation, writes nothing.
@@ -115,8 +116,12 @@ class Requests:
                 requests.insert(tx, request)
             elif request.owner != owner:
                 raise CallerNotAllowed("that request belongs to another caller", service="WatcherService")
+            if request.gone_at is None:
+                requests.note(tx, request.uid, gone_at=tx.now)
             view = self._view(tx, granting.finish(tx, request, Approval.WITHDRAWN))
+            tx.changed.discard(request.uid)  # the answer tells the only one who would be told
         crash.point("end.committed")
+        self._losses.noted(view.request, held=0)  # nothing is held any more of what is gone
         return view
 
     def create(self, call: Call, *, target: str, role: str, ttl_s: float | None, reason: str) -> View:
@@ -135,9 +140,10 @@ class Requests:
             request = _new(
                 _wish(found, requester=call.caller, ttl_s=ttl_s), owner=call.caller, now=tx.now, origin=Origin.GRPC, reason=reason
             )
+            request = replace(request, digest=granting.digest_of(request, found))
             requests.insert(tx, request)
             call.keep(tx, request.uid)
-            view = self._view(tx, granting.reassess(tx, request, found))
+            view = self._view(tx, granting.prepare(tx, request, found))
         crash.point("ensure.committed")
         return view
 
@@ -195,10 +201,14 @@ class Requests:
             decisions=tuple(decided),
             role=role,
             quiesced=role is not None and not request.ended and quiesced.covers(tx, role),
-            own_login=role is None or self._vaults.own_login(catalog.target(tx, role.target)),
+            own_login=role is None or self._own_login(tx, role.target),
             now=tx.now,
             known_ledger=self._losses.known_id,
         )
+
+    def _own_login(self, tx: Tx, target: int) -> bool:
+        found = self._own.get(target)  # the address belongs to the target's number, and own logins are configured at the start
+        return self._own.setdefault(target, self._vaults.own_login(catalog.target(tx, target))) if found is None else found
 
 
 def _brings_news(desired: Desired, view: View) -> bool:

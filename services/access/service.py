@@ -27,13 +27,14 @@ from services.access.feed import Feed
 from services.access.finder import Finder
 from services.access.holding import Holding
 from services.access.issuing import Issuing
-from services.access.ledger import answers, attempts
 from services.access.ledger.database import Clock, Ledger, open_ledger
 from services.access.losses import Losses
 from services.access.operating import Operating
+from services.access.pruning import Pruning
 from services.access.queue import Queue
 from services.access.quiesce import Quiescing
 from services.access.records import Role
+from services.access.recovery import recover
 from services.access.renewal import Renewal
 from services.access.requests import Requests
 from services.access.rounds import Rounds
@@ -43,7 +44,6 @@ from services.access.servicers.requester import RequesterServicer
 from services.access.servicers.watcher import WatcherServicer
 from services.access.settings import Settings
 from services.access.vaults import SCOPE, Vaults
-from services.common.logs import logger
 from services.common.rpc.limit import LongPolls
 from services.common.rpc.server import Service, service
 from services.common.vault.own import OwnLogins
@@ -51,7 +51,6 @@ from services.common.vault.sessions import Sessions
 from services.common.vault.target import Target
 
 LONG_POLLS = 64
-_LOG = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +110,18 @@ def _working(
     issuing = Issuing(ledger, vaults, settings=settings, losses=losses)
     renewal = Renewal(ledger, vaults, settings=settings, jitter=random.random)
     work = Work(ledger, vaults, issuing=issuing, renewal=renewal, undoing=Undoing(ledger, vaults), jitter=random.random)
-    _recover(ledger)
+    recover(ledger, max_access_s=settings.max_access_s)
     catalog.configure(configured)
     finder = Finder(ledger, vaults)
-    queue = Queue(ledger, work, workers=settings.workers, pausing=vaults.breakers.pausing)
-    rounds = Rounds(finder, every_s=settings.compare_every_s)
+    queue = Queue(ledger, work, workers=settings.workers, renew_rate=settings.renew_rate, pausing=vaults.breakers.pausing)
+    pruning = Pruning(ledger, kept_s=settings.keep_ended_s)
+    rounds = (
+        Rounds("finder", lambda _stopping: finder.look(), every_s=settings.compare_every_s),
+        Rounds("pruning", pruning.prune, every_s=settings.prune_every_s),
+    )
     queue.start()
-    rounds.start()
+    for each in rounds:
+        each.start()
     requester = RequesterServicer(
         requests, issuing, Holding(ledger, renewal, settings=settings), ledger=ledger, feed=feed, settings=settings
     )
@@ -136,7 +140,8 @@ def _working(
             losses=losses,
         )
     finally:
-        rounds.stop()
+        for each in rounds:
+            each.stop()
         queue.stop()
 
 
@@ -165,12 +170,3 @@ def _services(
             operator,
         ),
     )
-
-
-def _recover(ledger: Ledger) -> None:
-    """Whoever was reading when the process ended is dead: have what they may have left undone."""
-    with ledger.write() as tx:
-        left = attempts.abandon_readers(tx)
-        answers.prune(tx)
-    if left:
-        _LOG.warning("reads of an earlier process are undone", count=left)

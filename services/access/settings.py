@@ -16,7 +16,10 @@ class Settings:
         max_access_s: Longest access of any request, counted from its first credential; None for no limit.
         max_request_duration_s: ``default_max_request_duration`` of Vaults for which there is no own login that says it.
         workers: Threads that revoke, renew and prepare; a quarter of them never renews.
+        renew_rate: Most renewals that the workers begin in a second; 0 for no limit. One that would soon be too late does not wait for it.
         compare_every_s: Pause between two comparisons of the ledger with Vault's leases.
+        keep_ended_s: How long the ledger keeps attempts that are closed, requests that are gone, and which calls were answered.
+        prune_every_s: Pause between two rounds that take out what is older.
         claim_backoff_s: Longest pause that a request makes after claims that failed.
     """
 
@@ -24,5 +27,8 @@ class Settings:
     max_access_s: float | None = None
     max_request_duration_s: float = DEFAULT_MAX_REQUEST_DURATION_S
     workers: int = 8
+    renew_rate: float = 200.0
     compare_every_s: float = 900.0
+    keep_ended_s: float = 30 * 86400.0
+    prune_every_s: float = 600.0
     claim_backoff_s: float = 30.0

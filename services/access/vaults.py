@@ -19,12 +19,10 @@ TOKEN_ROLE = "leasegate"  # noqa: S105 - its name in Vault (deploy/vault)
 
 SCOPE = Scope(
     "GET <mount>/creds/*",
-    "GET <mount>/static-creds/*",
     "POST sys/leases/renew/<mount>/creds/*/*",
     "POST sys/leases/revoke/<mount>/creds/*/*",
     f"POST auth/token/create/{TOKEN_ROLE}",
     "POST auth/token/revoke-accessor",
-    "POST auth/token/lookup-accessor",
     "LIST sys/leases/lookup/<mount>/creds",
     "LIST sys/leases/lookup/<mount>/creds/*",
 )
@@ -62,10 +60,14 @@ class Vaults:
 
         Raises:
             LoginRefused: Vault refused it.
-            LeasegateError: Vault cannot be reached.
+            LeasegateError: Vault cannot be reached; at once where it is known not to answer.
         """
-        if self._own.find(target.address, target.vault_namespace) is None and target.login is not None:
-            self._sessions.team(target)
+        if self._own.find(target.address, target.vault_namespace) is not None or target.login is None:
+            return
+        # What goes wrong here is not counted: a team that misspelt its AppBinding must not keep the others of that Vault waiting.
+        key = Key(str(Address.parse(target.address)), target.vault_namespace.strip("/"))
+        self.breakers.check(key, probe=lambda: self._sessions.answers(target))
+        self._sessions.team(target)
 
     def own_login(self, row: TargetRow) -> bool:
         """Whether the service has a login of its own there."""

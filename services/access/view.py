@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 from services.access import attempts as rules
 from services.access.losses import WHAT_TO_DO
-from services.access.records import Approval, Attempt, Decision, Origin, Request, Role, State
+from services.access.records import Attempt, Decision, Origin, Request, Role, State
 
 _LIVE = (State.ISSUED, State.ACTIVE, State.SUPERSEDED, State.OLD)
 _ENDING = (State.END, State.UNDOING)
@@ -79,6 +79,12 @@ class View:
     def open_count(self) -> int:
         """Logins that are not known to be gone."""
         return sum(attempt.may_have_login for attempt in self.attempts)
+
+    @property
+    def dropping(self) -> bool:
+        """Whether there are logins left, and all that is left to do is a drop that has not failed yet."""
+        left = [attempt for attempt in self.attempts if attempt.may_have_login]
+        return bool(left) and all(attempt.state is State.END and attempt.lease_id and not attempt.tries for attempt in left)
 
     @property
     def digest(self) -> str:
@@ -183,9 +189,3 @@ class View:
         if self.quiesced:
             text = "Nothing is issued there now, as its engine or connection is about to change or to go."
             yield Condition("Quiesced", True, "EngineChanging", text)
-
-
-def decided(view: View) -> Decision | None:
-    """The decision that made the request what it is."""
-    kind = view.request.approval
-    return next((d for d in reversed(view.decisions) if d.kind is kind), None) if kind in (Approval.APPROVED, Approval.DENIED) else None

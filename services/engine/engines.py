@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from services.common.errors import MountConflict, VaultFailed, VaultPolicyMissing, VaultRefused
+from services.common.errors import DeadlineTooShort, MountConflict, VaultFailed, VaultPolicyMissing, VaultRefused
 from services.common.logs import logger
+from services.common.rpc import deadline
 from services.common.vault.address import Address
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Marker, Mount, read_mount
@@ -23,6 +26,7 @@ from services.engine import connection as connections
 from services.engine.connection import Connection, Existing
 
 _LOG = logger(__name__)
+_LONGEST_TURN_S = 60.0  # for callers without a deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Wanted:
         adopt: Whether a mount that we did not make may be used.
         quiescence: access' answer, where the database changes.
         same_database_moved: Whether the owner says that a new address leads to the same database.
+        last_database: Where the connection led at the owner's last success (``DatabaseUrl.where``); empty if that is not known.
     """
 
     owner: Owner
@@ -46,14 +51,23 @@ class Wanted:
     adopt: bool = False
     quiescence: Quiescence | None = None
     same_database_moved: bool = False
+    last_database: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Ensured:
-    """What there is now."""
+    """What there is now.
+
+    Attributes:
+        adopted: Whether the mount was there before us.
+        changed: Whether anything was written that tells.
+        put_back: Whether somebody else had changed or removed what was written last, and it is there again.
+        narrowed: Whether the login had no more than this service's policy.
+    """
 
     adopted: bool
     changed: bool
+    put_back: bool
     narrowed: bool
 
 
@@ -67,6 +81,7 @@ class Unwanted:
         path: Path of the mount.
         connection: Name of its connection; empty if it never had one.
         connection_shared: Whether another owner uses that connection too.
+        connection_only: Whether the owner stays, as it uses another connection from now on.
         quiescence: access' answer.
     """
 
@@ -75,6 +90,7 @@ class Unwanted:
     path: str
     connection: str = ""
     connection_shared: bool = False
+    connection_only: bool = False
     quiescence: Quiescence | None = None
 
 
@@ -100,7 +116,7 @@ class Engines:
         self._now = now
         self._guard = threading.Lock()
         self._locks: dict[tuple[Address, str, str], threading.Lock] = {}
-        self._written: dict[tuple[Address, str, str, str], bytes] = {}
+        self._written: dict[tuple[Address, str, str, str], bytes] = {}  # by connection: digest of what this process wrote last
         self._key = secrets.token_bytes(32)
 
     def ensure(self, wanted: Wanted) -> Ensured:
@@ -118,9 +134,10 @@ class Engines:
             marker = _permitted(mount, wanted)
             existing = connections.read(vault, wanted.path, wanted.connection.name) if mount else None
             self._check(wanted, existing)
-            changed = _mark(vault, wanted, mount=mount, marker=marker)
-            changed |= self._configure(vault, wanted, existing)
-        return Ensured(adopted=marker.adopted, changed=changed, narrowed=self._sessions.narrowed(wanted.target))
+            marked = _mark(vault, wanted, mount=mount, marker=marker)
+            written, put_back = self._configure(vault, wanted, existing)
+        narrowed = self._sessions.narrowed(wanted.target)
+        return Ensured(adopted=marker.adopted, changed=marked or written, put_back=put_back, narrowed=narrowed)
 
     def delete(self, unwanted: Unwanted) -> Deleted:
         """Take the owner off; with the last one goes a mount that we made. What is not ours is left alone.
@@ -138,6 +155,9 @@ class Engines:
             marker = mount.marker
             if marker is None or marker.cluster != unwanted.owner.cluster_id:
                 return Deleted(unmounted=False)
+            if unwanted.connection_only:
+                self._remove_connection(vault, unwanted)
+                return Deleted(unmounted=False, remaining_owners=marker.owners)
             left = marker.with_owners(owner for owner in marker.owners if owner != unwanted.owner.entry)
             if not left.owners and not left.adopted:
                 self._unmount(vault, unwanted)
@@ -146,14 +166,28 @@ class Engines:
                 self._leave(vault, unwanted, left)
             return Deleted(unmounted=False, remaining_owners=left.owners)
 
-    def _alone(self, target: Target, mount: str) -> threading.Lock:
-        """Held while owners are read and written, which Vault cannot do in one step."""
+    @contextmanager
+    def _alone(self, target: Target, mount: str) -> Iterator[None]:
+        """Held while owners are read and written, which Vault cannot do in one step.
+
+        Raises:
+            DeadlineTooShort: Others at work on the mount left no time.
+        """
         with self._guard:
-            return self._locks.setdefault(_place(target, mount), threading.Lock())
+            lock = self._locks.setdefault(_place(target, mount), threading.Lock())
+        if not lock.acquire(timeout=deadline.timeout_s(_LONGEST_TURN_S)):
+            raise DeadlineTooShort(f"others are still at work on the mount {mount}")
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _check(self, wanted: Wanted, existing: Existing | None) -> None:
+        """Refuse what leases forbid. A database that is asked for as before is the leases' own, whatever somebody wrote in Vault."""
         wanted.connection.check_user(existing)
         if existing is None or wanted.same_database_moved or not wanted.connection.moves(existing):
+            return
+        if wanted.last_database == wanted.connection.url.where:
             return
         require(
             wanted.quiescence,
@@ -164,19 +198,29 @@ class Engines:
             what=f"host, port or database of the connection {wanted.connection.name} can change",
         )
 
-    def _configure(self, vault: Vault, wanted: Wanted, existing: Existing | None) -> bool:
-        """Write the connection unless Vault is known to have it so; answers whether that changed anything that can be told."""
+    def _configure(self, vault: Vault, wanted: Wanted, existing: Existing | None) -> tuple[bool, bool]:
+        """Write the connection unless Vault is known to have it so.
+
+        Returns:
+            Whether that changed anything that can be told, and whether it put back what this process had written before.
+        """
         key = (*_place(wanted.target, wanted.path), wanted.connection.name)
-        digest = hmac.digest(self._key, wanted.connection.password.encode(), hashlib.sha256)
-        before = self._written.get(key)
+        digest, before = self._digest(wanted.connection), self._written.get(key)
         differs = existing is None or wanted.connection.differs(existing)
         if not differs and before == digest:
-            return False
+            return False, False
         self._written.pop(key, None)
         connections.write(vault, wanted.path, wanted.connection, existing=existing)
         self._written[key] = digest
-        _LOG.info("connection written", mount=wanted.path, connection=wanted.connection.name, owner=wanted.owner.entry)
-        return differs or before is not None
+        put_back = differs and before == digest
+        what = "connection put back" if put_back else "connection written"
+        _LOG.info(what, mount=wanted.path, connection=wanted.connection.name, owner=wanted.owner.entry)
+        return differs or before is not None, put_back
+
+    def _digest(self, connection: Connection) -> bytes:
+        """Of all that is written, the password too, which Vault never shows."""
+        content = json.dumps([connection.visible(), connection.password], sort_keys=True)
+        return hmac.digest(self._key, content.encode(), hashlib.sha256)
 
     def _unmount(self, vault: Vault, unwanted: Unwanted) -> None:
         mount = unwanted.path
@@ -191,14 +235,19 @@ class Engines:
 
     def _leave(self, vault: Vault, unwanted: Unwanted, left: Marker) -> None:
         """Remove the owner's connection, then the owner, so that a crash between the two repeats both."""
+        self._remove_connection(vault, unwanted)
+        vault.write(f"sys/mounts/{unwanted.path}/tune", {"description": str(left)})
+        _LOG.info("owner left the mount", mount=unwanted.path, owner=unwanted.owner.entry)
+
+    def _remove_connection(self, vault: Vault, unwanted: Unwanted) -> None:
         mount, name = unwanted.path, unwanted.connection
-        if name and not unwanted.connection_shared:
-            what = f"the connection {name} can go"
-            require(unwanted.quiescence, unwanted.target, mount=mount, connection=name, now=self._now(), what=what)
-            connections.delete(vault, mount, name)
-            self._written.pop((*_place(unwanted.target, mount), name), None)
-        vault.write(f"sys/mounts/{mount}/tune", {"description": str(left)})
-        _LOG.info("owner left the mount", mount=mount, owner=unwanted.owner.entry)
+        if not name or unwanted.connection_shared:
+            return
+        what = f"the connection {name} can go"
+        require(unwanted.quiescence, unwanted.target, mount=mount, connection=name, now=self._now(), what=what)
+        connections.delete(vault, mount, name)
+        self._written.pop((*_place(unwanted.target, mount), name), None)
+        _LOG.info("connection removed", mount=mount, connection=name, owner=unwanted.owner.entry)
 
     def _forget(self, target: Target, mount: str) -> None:
         place = _place(target, mount)

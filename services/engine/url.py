@@ -65,6 +65,12 @@ class DatabaseUrl:
         hosts = (host if _port(host) else f"{host}:{_DEFAULT_PORT}" for host in self.hosts.lower().split(","))
         return frozenset(hosts), unquote(self.path.strip("/"))
 
+    @property
+    def where(self) -> str:
+        """The same as one text, ``host:port/name``, in which two URLs of one database are equal."""
+        hosts, name = self.place
+        return f"{','.join(sorted(hosts))}/{name}"
+
     def __str__(self) -> str:
         return f"{self.hosts}{self.path}"
 

@@ -40,6 +40,7 @@ def wanted(request: pb.EnsureEngineRequest) -> Wanted:
         adopt=request.adopt_mount,
         quiescence=_quiescence(request.quiescence) if request.HasField("quiescence") else None,
         same_database_moved=request.same_database_moved,
+        last_database=request.last_database,
     )
 
 
@@ -57,6 +58,7 @@ def unwanted(request: pb.DeleteEngineRequest) -> Unwanted:
         path=mount_path(request.path, field="path"),
         connection=request.connection,
         connection_shared=request.connection_shared,
+        connection_only=request.connection_only,
         quiescence=_quiescence(request.quiescence) if request.HasField("quiescence") else None,
     )
 
@@ -69,6 +71,8 @@ def ensured(wanted: Wanted, result: Ensured) -> pb.EnsureEngineResponse:
         connection=wanted.connection.name,
         ownership=pb.MOUNT_OWNERSHIP_ADOPTED if result.adopted else pb.MOUNT_OWNERSHIP_OWNED,
         changed=result.changed,
+        put_back=result.put_back,
+        database=wanted.connection.url.where,
         notices=[] if result.narrowed else [_not_narrowed()],
     )
 

@@ -22,13 +22,23 @@ _LOG = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The role that an owner asks for."""
+    """The role that an owner asks for.
+
+    Attributes:
+        owner: The PostgresRole.
+        target: The Vault.
+        mount: Path of the mount.
+        definition: The role.
+        quiescence: access' answer, where the connection changes.
+        last_db_name: Its connection at the owner's last success; empty if that is not known.
+    """
 
     owner: Owner
     target: Target
     mount: str
     definition: Definition
     quiescence: Quiescence | None = None
+    last_db_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +140,8 @@ class Roles:
         shown = _read(vault, wanted.mount, name)
         if shown is not None and definition.is_in(shown):
             return False
-        before = str((shown or {}).get("db_name") or "")
+        # What leases depend on is what we wrote; what Vault shows may have been written by somebody else, and is put back at once.
+        before = wanted.last_db_name or str((shown or {}).get("db_name") or "")
         if before and before != definition.db_name:
             what = f"db_name of the role {name} can change"
             require(wanted.quiescence, wanted.target, mount=wanted.mount, connection=before, now=self._now(), what=what)

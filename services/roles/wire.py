@@ -38,6 +38,7 @@ def wanted(request: pb.EnsureRoleRequest) -> Wanted:
         mount=mount_path(request.mount, field="mount"),
         definition=_definition(request.definition),
         quiescence=Quiescence.from_proto(request.quiescence) if request.HasField("quiescence") else None,
+        last_db_name=request.last_db_name,
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from tests.chaos.wanted import Wanted
 from tests.integration.access_world import World
 
 PATIENCE_S = 15.0
-_OPEN = "SELECT request, number, state, login, lease_id, work_at, id, error, tries FROM attempts WHERE state NOT IN ('closed')"
+LOST = "LOST:"
+"""Begins what is said of a login or a lease that is lost; whatever else is said went wrong, but lost nothing."""
+_OPEN = "SELECT request, number, state, login, lease_id, work_at, id, error, tries, vault_role FROM attempts WHERE state NOT IN ('closed')"
 
 
-AskVault = Callable[[str, str], tuple[int, dict[str, Any]]]
-"""Method and path, as root; answers HTTP status and body."""
+AskVault = Callable[[str, str, dict[str, Any]], tuple[int, dict[str, Any]]]
+"""Method, path and body, as root; answers HTTP status and body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Row:
     id: str
     error: str
     tries: int
+    vault_role: str
 
 
 def open_attempts(ledger: Path) -> list[Row]:
@@ -48,14 +52,18 @@ def open_attempts(ledger: Path) -> list[Row]:
 class Eyes:
     """The superuser's view of PostgreSQL and Vault; one connection, made anew when it was cut. For one thread at a time."""
 
-    def __init__(self, *, vault: AskVault, postgres_url: str, mount: str) -> None:
-        self._vault, self._url, self._mount = vault, postgres_url, mount
+    def __init__(self, *, vault: AskVault, postgres_url: str, mounts: Sequence[str]) -> None:
+        self._vault, self._url, self._mounts = vault, postgres_url, mounts
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
 
     @classmethod
     def of(cls, made: World) -> Eyes:
         """Those of the quick path."""
-        return cls(vault=made.servers.vault, postgres_url=made.servers.postgres_url, mount=made.mount)
+
+        def ask(method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            return made.servers.vault(method, path, **body)
+
+        return cls(vault=ask, postgres_url=made.servers.postgres_url, mounts=(made.mount,))
 
     def psql(self, sql: str) -> list[tuple[object, ...]]:
         """Run SQL as the superuser."""
@@ -86,23 +94,45 @@ class Eyes:
         self.psql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")  # noqa: S608
 
     def leases(self) -> set[str]:
-        """Every lease of the mount that Vault holds."""
-        base = f"sys/leases/lookup/{self._mount}/creds/"
-        status, body = self._vault("LIST", base)
+        """Every lease of the mounts that Vault holds."""
         found: set[str] = set()
-        for folder in body["data"]["keys"] if status == 200 else []:
-            status, inner = self._vault("LIST", base + folder)
-            found |= {f"{self._mount}/creds/{folder}{key}" for key in inner["data"]["keys"]} if status == 200 else set()
+        for mount in self._mounts:
+            for folder in self._keys(f"sys/leases/lookup/{mount}/creds/"):
+                found |= {f"{mount}/creds/{folder}{key}" for key in self._keys(f"sys/leases/lookup/{mount}/creds/{folder}")}
         return found
+
+    def _keys(self, path: str) -> list[str]:
+        status, body = self._vault("LIST", path, {})
+        assert status in (200, 404), f"LIST {path}: {status}"
+        return body["data"]["keys"] if status == 200 else []
+
+    def lease_issued_at(self, lease_id: str) -> float | None:
+        """When Vault made a lease, seconds since 1970; None if there is no such lease."""
+        status, body = self._vault("POST", "sys/leases/lookup", {"lease_id": lease_id})
+        return seconds_of(body["data"]["issue_time"]) if status == 200 else None
+
+    def revoke(self, lease_id: str) -> int:
+        """End a lease now; answers the HTTP status."""
+        return self._vault("POST", f"sys/leases/revoke/{lease_id}", {"sync": True})[0]
 
     def adopters(self) -> list[str]:
         """The adopter roles that are left in Vault."""
-        status, body = self._vault("LIST", f"{self._mount}/roles")
-        return [name for name in (body["data"]["keys"] if status == 200 else []) if name.startswith("leasegate-adopter.")]
+        return [name for mount in self._mounts for name in self._keys(f"{mount}/roles") if name.startswith("leasegate-adopter.")]
 
     def close(self) -> None:
         if self._connection:
             self._connection.close()
+
+
+def lost(said: Iterable[str]) -> int:
+    """How many of these tell of something that is lost."""
+    return sum(LOST in each for each in said)
+
+
+def seconds_of(time_of_vault: str) -> float:
+    """Seconds since 1970 of one of Vault's times, which have nanoseconds."""
+    whole, _, rest = time_of_vault.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{rest or 0}")
 
 
 def alive_meanwhile(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row]) -> list[str]:
@@ -115,7 +145,7 @@ def alive_meanwhile(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row]) -
             continue
         row = in_use.get((each.uid, each.held))
         if row and not logins.get(row.login):
-            broken.append(f"{each.uid}: the Secret holds attempt {each.held} ({row.state}), whose login {row.login} is gone")
+            broken.append(f"{LOST} {each.uid}: the Secret holds attempt {each.held} ({row.state}), whose login {row.login} is gone")
     return broken
 
 
@@ -124,9 +154,10 @@ def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: W
     logins, leases = eyes.logins(), eyes.leases()
     active = {row.request: row for row in rows if row.state == "active"}
     broken = [f"{row.request}: attempt {row.number} is {row.state}" for row in rows if row.state not in ("active", "new", "token")]
-    broken += [f"PostgreSQL has {login}, which no active attempt owns" for login in logins.keys() - {row.login for row in active.values()}]
-    lost = [row for row in active.values() if row.lease_id not in leases]
-    broken += [f"Vault has lost the lease of attempt {row.number} of {row.request}" for row in lost]
+    owned = {row.login for row in active.values()}
+    broken += [f"{LOST} PostgreSQL has {login}, which no active attempt owns" for login in logins.keys() - owned]
+    unleased = [row for row in active.values() if row.lease_id not in leases]
+    broken += [f"{LOST} Vault has lost the lease of attempt {row.number} of {row.request} ({row.vault_role})" for row in unleased]
     for each in wanted:
         row = active.get(each.uid)
         if each.ended or not each.approved:
@@ -134,5 +165,5 @@ def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: W
         elif row is None or each.held != row.number:
             broken.append(f"{each.uid}: the Secret holds {each.held}, active is {row.number if row else 'none'}")
         elif not made.can_log_in(each.credential):
-            broken.append(f"{each.uid}: the credential of attempt {row.number} does not work")
+            broken.append(f"{LOST} {each.uid}: the credential of attempt {row.number} does not work")
     return broken, leases - {row.lease_id for row in active.values()}

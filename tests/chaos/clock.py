@@ -12,6 +12,7 @@ class LeapingClock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ahead_s = 0.0
+        self._leaps: list[tuple[float, float]] = []  # until when it was ahead, and how much
 
     def __call__(self) -> float:
         """The time."""
@@ -20,4 +21,10 @@ class LeapingClock:
     def leap(self, seconds: float) -> None:
         """Go forward."""
         with self._lock:
+            self._leaps.append((self(), self._ahead_s))
             self._ahead_s += max(seconds, 0.0)
+
+    def real(self, told: float) -> float:
+        """The real time at which it told a time."""
+        with self._lock:
+            return told - next((ahead_s for until, ahead_s in self._leaps if told <= until), self._ahead_s)

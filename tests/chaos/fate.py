@@ -2,67 +2,33 @@
 
 from __future__ import annotations
 
-import random
 import threading
-from collections import Counter
-from dataclasses import dataclass
 
-from services.access import crash
+from tests.chaos.aims import Aim
 
-LEDGER_POINTS = ("ledger.begin", "ledger.commit", "ledger.committed")
-"""Before a transaction that writes, before its commit, and after it, when nobody has heard of it yet."""
-
-POINTS = (*crash.POINTS, *LEDGER_POINTS)
-
-
-RARE = tuple(name for name in crash.POINTS if name.startswith(("renew", "rotate", "end.", "endt", "ack", "claim.l", "claim.re", "undo.")))
-"""Points that a short life seldom gets to."""
+MOMENT = "any moment"
+"""Where a life ends that no point ended."""
 
 
 class Crashed(BaseException):
     """The process is gone; like SIGKILL, nothing of the product handles it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Where a life ends: the ``count``-th pass of any of ``names``, at the latest after ``most`` passes of the service's points."""
-
-    names: frozenset[str]
-    count: int
-    most: int
-
-    @classmethod
-    def draw(cls, rng: random.Random) -> Plan:
-        """A plan by chance: most lives end at one of a few points, so that rare ones are met, the others at any."""
-        chance = rng.random()
-        if chance < 0.75:
-            names = rng.sample(crash.POINTS, rng.choice((1, 2, 4, 7)))
-            return cls(frozenset(names), rng.choice((1, 1, 1, 2)), rng.randint(8, 24))
-        if chance < 0.88:
-            return cls(frozenset({rng.choice(LEDGER_POINTS)}), rng.randint(1, 24), rng.randint(6, 15))
-        most = rng.randint(3, 15)
-        return cls(frozenset(crash.POINTS), rng.randint(1, most), most)
-
-    @classmethod
-    def draw_long(cls, rng: random.Random) -> Plan:
-        """A plan for a life that is long enough for what takes time: undos end, credentials come into use, are renewed and replaced."""
-        return cls(frozenset(rng.sample(RARE, 3)), rng.choice((1, 1, 2)), 400)
-
-    def meets(self, *prefixes: str) -> bool:
-        """Whether a point with such a name is among few."""
-        return len(self.names) < 10 and any(name.startswith(prefixes) for name in self.names)
-
-
 class Fate:
-    """One life of the process; safe for threads."""
+    """One life of the process; safe for threads.
 
-    def __init__(self, plan: Plan | None) -> None:
+    Attributes:
+        aim: Where it is to end.
+        dead: Set when it has.
+        at: Where it did.
+    """
+
+    def __init__(self, aim: Aim | None) -> None:
         """``None`` plans no death."""
-        self.plan = self._plan = plan
+        self.aim, self.at = aim, ""
         self._lock = threading.Lock()
-        self._passes: Counter[str] = Counter()
+        self._passes, self._hasty = 0, False
         self.dead = threading.Event()
-        self.at = ""
 
     def pass_by(self, name: str) -> None:
         """Pass a point; for ``services.access.crash.install``.
@@ -72,15 +38,17 @@ class Fate:
         """
         with self._lock:
             self.check()
-            if self._plan is None:
+            if self.aim is None:
                 return
-            self._passes[name] += 1
-            met = sum(self._passes[each] for each in self._plan.names)
-            own = self._passes.total() - sum(self._passes[each] for each in LEDGER_POINTS)
-            if (name in self._plan.names and met == self._plan.count) or own >= self._plan.most:
+            self._passes += name == self.aim.point
+            if self._hasty or (name == self.aim.point and self._passes >= self.aim.count):
                 self.at = name
                 self.dead.set()
         self.check()
+
+    def hurry(self) -> None:
+        """What it is aimed at does not come about: the next point will do, or the aim's at its first pass."""
+        self._hasty = True
 
     def check(self) -> None:
         """What every call to the outside asks first and last.

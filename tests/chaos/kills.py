@@ -1,101 +1,70 @@
 """The real part: access service and watcher as processes on the local stack, killed again and again while requests come and go in bulk.
 
-Half of the kills are at named points (the process dies there by itself, as by SIGKILL), the others are SIGKILL at any moment. Each
-process has a keeper of its own that starts it again at once. Between phases Vault is sealed, or PostgreSQL stopped, for a moment.
+Most kills are at a named point (the process dies there by itself, as by SIGKILL), the others are SIGKILL at any moment. Each process has a
+keeper of its own that starts it again at once. Something else fails meanwhile, one after the other: Vault, PostgreSQL, the disk.
 """
 
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from cli.kubectl_vault.decisions import Verdict
 from deploy.local.errors import StackError
-from deploy.local.processes import Command, Process
 from deploy.local.stack import LocalStack
-from services.access import crash as access_crash
-from tests.chaos.agreement import Eyes, Row, open_attempts
+from deploy.vault.api import VaultError
+from services.common.errors import LeasegateError
+from tests.chaos import beside
+from tests.chaos.agreement import LOST, Eyes, Row, open_attempts
+from tests.chaos.beside import Beside
+from tests.chaos.husks import end_husks
+from tests.chaos.keeper import Keeper
 from tests.chaos.objects import MOUNT, Cluster, Shown, user_of
-from watcher import crash as watcher_crash
+from tests.chaos.outages import Outages
+from tests.chaos.spots import POINTS, Spots
 from watcher.api import KubeError
 
-POINTS = {"access": access_crash.POINTS, "watcher": watcher_crash.POINTS}
-VARIABLES = {"access": access_crash.VARIABLE, "watcher": watcher_crash.VARIABLE}
-MOST_REQUESTS = 24
-PHASES: tuple[tuple[str, ...], ...] = (("access",), ("watcher",), ("access", "watcher"))
-PHASE_S = 40.0
-REST_S = 150.0
-POINT_S = 9.0
-AT_ANY_MOMENT = "SIGKILL"
+MOST_REQUESTS, FEWEST_SHORT = 24, 5
+SHORT = "short"
+PHASES: tuple[tuple[str, ...], ...] = (("access",), ("watcher",), ("access",), ("access", "watcher"))
+"""Which processes are killed; an undo needs both, so that access alone is killed more often."""
+PHASE_S = 75.0
+REST_S = 180.0
+OUTAGE_S = (1.0, 4.0)
 
 
 @dataclass
 class Kills:
-    """What was met in the real part."""
+    """What was met in the real part.
 
-    points: Counter[str] = field(default_factory=Counter)
+    Attributes:
+        met: How often a process died where.
+        broken: What is wrong.
+        made: Requests of Kubernetes.
+        holders: Requests over gRPC.
+        faults: What else failed.
+        husks: Leases without a login that an adoption explains.
+    """
+
+    met: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     made: int = 0
-    husks: Counter[str] = field(default_factory=Counter)
+    holders: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    husks: int = 0
 
     @property
     def total(self) -> int:
-        return self.points.total()
-
-
-class Keeper:
-    """Kills one process and starts it again, as long as it is told to."""
-
-    def __init__(self, process: Process, *, rng: random.Random, points: Iterator[str], told: Kills) -> None:
-        self._process, self._rng, self._points, self._told = process, rng, points, told
-        self._command: Callable[[], Command] = process._command
-        self._armed = ""
-        process._command = self._armed_command
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"keeper-{process.name}", daemon=True)
-        self.failed: list[BaseException] = []
-
-    def start(self) -> None:
-        """Begin to kill."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Kill no more; the process runs, unarmed, when this returns."""
-        self._stop.set()
-        self._thread.join(timeout=120)
-        self._armed = ""
-        self._process.kill()
-        self._process._command = self._command
-        self._process.start()
-
-    def _armed_command(self) -> Command:
-        made = self._command()
-        return replace(made, env={**(made.env or {}), VARIABLES[self._process.name]: self._armed}) if self._armed else made
-
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                self._one()
-        except Exception as err:
-            self.failed.append(err)
-
-    def _one(self) -> None:
-        point = next(self._points) if self._rng.random() < 0.7 else ""
-        self._armed = f"{point}:{self._rng.randint(1, 2)}" if point else ""
-        self._process.kill()
-        self._process.start()
-        patience_s = POINT_S if point else self._rng.uniform(1.5, 5)
-        end = time.monotonic() + patience_s
-        while self._process.alive and time.monotonic() < end:
-            self._stop.wait(0.02)
-        self._told.points[f"{self._process.name} {point if not self._process.alive and point else AT_ANY_MOMENT}"] += 1
-        self._process.kill()
+        """Processes that were killed."""
+        return self.met.total()
 
 
 class Real:
@@ -119,17 +88,21 @@ class Real:
         within_s: float,
         phase_s: float = PHASE_S,
         say: Callable[[str], None] = lambda _: None,
+        told: Kills | None = None,
     ) -> None:
         self._stack, self._rng, self._kills = stack, random.Random(seed), kills
         self._within_s, self._phase_s = within_s, phase_s
         self._say, self._cluster = say, Cluster(stack)
         self._ledger = Path(stack.directory) / "services" / "ledger.sqlite"
-        self._eyes = Eyes(vault=self._ask, postgres_url=stack.postgres_url, mount=MOUNT)
-        self._points = {name: _round_and_round(points, random.Random(seed)) for name, points in POINTS.items()}
-        self.told = Kills()
+        self._eyes = Eyes(vault=self._ask, postgres_url=stack.postgres_url, mounts=(MOUNT, beside.MOUNT))
+        self._outages = Outages(stack, self._eyes, random.Random(seed + 1))
+        self._beside = Beside(stack, random.Random(seed + 2))
+        self._spots = Spots(random.Random(seed + 3))
+        self.told = told or Kills()
+        self.told.met = self._spots.met
 
-    def _ask(self, method: str, path: str) -> tuple[int, dict[str, object]]:
-        answer = self._stack.vault_api().call(method, path)
+    def _ask(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        answer = self._stack.vault_api().call(method, path, body or None)
         return answer.status, answer.body
 
     def go(self) -> Kills:
@@ -137,19 +110,24 @@ class Real:
         try:
             self._run()
         finally:
+            self._beside.close()
             self._eyes.close()
         return self.told
 
     def _run(self) -> None:
+        beside.prepare(self._stack)
         self._cluster.prepare()
         end = time.monotonic() + self._within_s
         phase = 0
         while self.told.total < self._kills and time.monotonic() < end:
-            self._phase(PHASES[phase % len(PHASES)], until=end)
+            names = PHASES[phase % len(PHASES)]
             phase += 1
-            self._outage()
+            if names == ("watcher",) and self._spots.missing("access") and not self._spots.missing("watcher"):
+                continue
+            self._phase(names, until=end)
             self._compare_at_rest(f"phase {phase}")
-            self._say(f"phase {phase}: {self.told.total} kills, {self.told.made} requests made")
+            missing = sum(map(self._spots.missing, POINTS))
+            self._say(f"phase {phase} ({' and '.join(names)}): {self.told.total} kills, {missing} aims not met yet")
             if self.told.broken:
                 break
         self._finish()
@@ -158,34 +136,54 @@ class Real:
         keepers = [self._keeper(name) for name in names]
         for keeper in keepers:
             keeper.start()
+        self._beside.start()
         end = min(until, time.monotonic() + self._phase_s)
+        outage_at = time.monotonic() + self._rng.uniform(0.2, 0.8) * self._phase_s
         try:
-            while time.monotonic() < end and self.told.total < self._kills:
+            while time.monotonic() < end and not self._enough():
                 self._bulk()
+                if time.monotonic() > outage_at:
+                    outage_at = end
+                    self._outage()
         finally:
+            self._beside.stop()
+            self.told.holders, self.told.faults["drop refused"] = self._beside.made, self._beside.refusing
             for keeper in keepers:
                 keeper.stop()
         self.told.broken += [f"a keeper failed: {err!r}" for keeper in keepers for err in keeper.failed]
 
+    def _enough(self) -> bool:
+        return self.told.total >= self._kills
+
     def _keeper(self, name: str) -> Keeper:
-        return Keeper(self._stack.process(name), rng=random.Random(self._rng.random()), points=self._points[name], told=self.told)
+        return Keeper(self._stack.process(name), self._spots, enough=self._enough)
 
     def _bulk(self) -> None:
-        """People make, decide and delete requests, many at once."""
-        shown = self._cluster.requests()
-        if len(shown) < MOST_REQUESTS:
-            for _ in range(self._rng.randint(2, 8)):
-                self.told.made += 1
-                self._cluster.create(f"chaos-{self.told.made}", role="short-role" if self._rng.random() < 0.2 else "psql-role")
-        for each in shown:
-            with suppress(KubeError):
-                self._event(each)
+        """People make, decide and delete requests, many at once; what Kubernetes refuses now they try again."""
+        with suppress(KubeError):
+            shown = self._cluster.requests()
+            if len(shown) < MOST_REQUESTS:
+                self._create(short=sum(each.name.startswith(SHORT) for each in shown))
+            for each in shown:
+                with suppress(KubeError):
+                    self._event(each)
         time.sleep(0.2)
+
+    def _create(self, *, short: int) -> None:
+        """Make some requests, of the role whose leases live for seconds until there are enough."""
+        for _ in range(self._rng.randint(2, 8)):
+            self.told.made += 1
+            brief = short < FEWEST_SHORT
+            short += brief
+            name, role = (SHORT, "short-role") if brief else ("chaos", "psql-role")
+            self._cluster.create(f"{name}-{self.told.made}", role=role)
 
     def _event(self, each: Shown) -> None:
         chance = self._rng.random()
         if not each.approved and not each.over and chance < 0.7:
             self._cluster.decide(each.name, Verdict.APPROVE)
+        elif each.name.startswith(SHORT) and self._rng.random() < 0.9:
+            return  # they have to grow old enough to be replaced
         elif chance < 0.12:
             self._cluster.delete(each.name)
         elif chance < 0.14 and not each.over:
@@ -194,16 +192,12 @@ class Real:
             self._cluster.lose_secret(each)
 
     def _outage(self) -> None:
-        """Vault or PostgreSQL away for a moment, while requests are deleted."""
-        chance = self._rng.random()
-        if chance < 0.25:
-            self._stack.seal()
-            self._bulk()
-            self._stack.unseal()
-        elif chance < 0.5:
-            self._stack.stop_postgres()
-            self._bulk()
-            self._stack.start_postgres()
+        """Something fails for a moment, while all goes on."""
+        with self._outages.one() as name:
+            self.told.faults[name] += 1
+            end = time.monotonic() + self._rng.uniform(*OUTAGE_S)
+            while time.monotonic() < end:
+                self._bulk()
 
     # -- at rest -------------------------------------------------------------------------------------------------------------------
 
@@ -214,7 +208,7 @@ class Real:
         while wrong and time.monotonic() < end:
             try:
                 wrong = self._wrong()
-            except (StackError, KubeError, AssertionError) as err:
+            except (StackError, KubeError, VaultError, LeasegateError, AssertionError) as err:
                 wrong = [str(err)]
             time.sleep(0.3 if wrong else 0)
         self.told.broken += [f"{when}: {each}" for each in wrong]
@@ -231,15 +225,21 @@ class Real:
             elif each.uid in secrets:
                 wrong.append(f"{each.name} is over or not approved, and there is a Secret")
         wrong += [f"there is a Secret of a request that is gone: {uid}" for uid in secrets.keys() - {each.uid for each in requests}]
-        husks = leases - {row.lease_id for row in rows}
-        if not wrong and husks:
-            self._end_husks(husks)
-        return wrong or self._eyes.adopters()
+        wrong += self._beside.unrest(rows, self._works) or self._eyes.adopters()
+        if not wrong:
+            self._end_husks(leases - {row.lease_id for row in rows} - {row.lease_id for row in open_attempts(self._ledger)})
+        return wrong
 
-    def _end_husks(self, husks: set[str]) -> None:
-        for lease_id in husks:
-            self.told.husks[lease_id.split("/creds/")[1].split("/")[0]] += 1
-            self._stack.vault_api().call("POST", f"sys/leases/revoke/{lease_id}", {"sync": True})
+    def _works(self, user: str, password: str) -> bool:
+        with suppress(psycopg.OperationalError):
+            psycopg.connect(self._stack.postgres_url, user=user, password=password, connect_timeout=5).close()
+            return True
+        return False
+
+    def _end_husks(self, beyond: set[str]) -> None:
+        found = end_husks(self._eyes, beyond, ledger=self._ledger)
+        self.told.husks += found.ended
+        self.told.broken += found.wrong
 
     def _not_served(self, each: Shown, rows: list[Row], secrets: dict[str, dict[str, object]]) -> list[str]:
         active = next((row for row in rows if row.request == each.uid and row.state == "active"), None)
@@ -248,10 +248,11 @@ class Real:
             return [f"{each.name} is approved, but attempt {active and active.number}, Secret {bool(secret)}: {each.conditions}"]
         if user_of(secret) != active.login:
             return [f"{each.name}: the Secret holds {user_of(secret)}, active is {active.login}"]
-        return [] if self._cluster.works(secret) else [f"{each.name}: the credential in the Secret does not work"]
+        return [] if self._cluster.works(secret) else [f"{LOST} {each.name}: the credential in the Secret does not work"]
 
     def _finish(self) -> None:
         """Delete all requests: nothing is left."""
+        self._beside.end()
         for each in self._cluster.requests():
             self._cluster.delete(each.name)
         self._compare_at_rest("after all is deleted")
@@ -261,15 +262,13 @@ class Real:
 
 def _differ(rows: list[Row], logins: dict[str, bool], leases: set[str]) -> list[str]:
     in_use = [row for row in rows if row.state in ("active", "old")]
+    owned = {row.login for row in in_use}
     wrong = [f"{row.request}: attempt {row.number} is {row.state}: {row.error}" for row in rows if row.state not in _AT_REST]
-    wrong += [f"PostgreSQL has {login}, which no attempt in use owns" for login in logins.keys() - {row.login for row in in_use}]
-    wrong += [f"attempt {row.number} of {row.request} has lost its login" for row in in_use if row.login not in logins]
-    return wrong + [f"Vault has lost the lease of attempt {row.number} of {row.request}" for row in in_use if row.lease_id not in leases]
-
-
-def _round_and_round(points: Sequence[str], rng: random.Random) -> Iterator[str]:
-    while True:
-        yield from rng.sample(points, len(points))
+    wrong += [f"{LOST} PostgreSQL has {login}, which no attempt in use owns" for login in logins.keys() - owned]
+    for row in in_use:
+        wrong += [f"{LOST} attempt {row.number} of {row.request} has no login any more"] if row.login not in logins else []
+        wrong += [f"{LOST} Vault has no lease of attempt {row.number} of {row.request} any more"] if row.lease_id not in leases else []
+    return wrong
 
 
 _AT_REST = ("active", "old", "new", "token")

@@ -13,6 +13,7 @@ from unittest import mock
 import sqlalchemy as sa
 
 from services.access import crash, service
+from services.access.catalog_file import read_catalog
 from services.access.crash import CrashPoints
 from services.access.ledger.database import Ledger
 from services.access.settings import Settings
@@ -83,6 +84,7 @@ class Lives:
     def __init__(self, made: World, weather: Weather, clock: LeapingClock) -> None:
         self._world, self._weather, self._clock = made, weather, clock
         self._own = OwnLogins.read(made.logins_file)
+        self._configured = read_catalog(made.catalog_file)
         self._sessions = Sessions(SCOPE, own=self._own)
         self._patches = ExitStack()
         self._patches.enter_context(mock.patch.object(sessions, "Transport", transport_in(weather)))
@@ -98,22 +100,32 @@ class Lives:
 
     @contextmanager
     def life(self, fate: Fate, **settings: Any) -> Iterator[Life]:
-        """Live until the block is left; that it raises ``Crashed`` is how a life is meant to end."""
+        """Live until the block is left; that it raises ``Crashed`` is how a life is meant to end.
+
+        Raises:
+            Crashed: The life ended before it was in use.
+        """
         chosen = Settings(**{"max_request_duration_s": 2.0, "workers": 4, "overlap_s": 60.0, "claim_backoff_s": 2.0, **settings})
-        self._weather.fate = Fate(None)
+        opening = fate.aim is not None and fate.aim.opening
+        used = False
+        self._begin(fate if opening else Fate(None))
         try:
-            with service.access(self._world.ledger, own=self._own, settings=chosen, clock=self._clock) as made:
-                self._weather.fate = fate
-                crash.install(cast(CrashPoints, fate))
-                made.ledger.listeners.append(lambda _tx: fate.pass_by("ledger.committed"))
+            with service.access(self._world.ledger, own=self._own, configured=self._configured, settings=chosen, clock=self._clock) as made:
+                self._begin(fate)
+                used = True
                 yield Life(made, fate)
                 fate.die("end of the run")
         except Crashed:
-            pass
+            if not used:
+                raise
         finally:
             fate.die("harness")
             crash.install(CrashPoints())
             _workers_end()
+
+    def _begin(self, fate: Fate) -> None:
+        self._weather.fate = fate
+        crash.install(cast(CrashPoints, fate))
 
     def close(self) -> None:
         """Undo what was put in place."""

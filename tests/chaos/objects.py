@@ -28,7 +28,7 @@ from watcher.kinds import ACCESS_REQUEST, SECRET, Body
 
 NAMESPACE = "demo"
 MOUNT = "my-postgres-se"
-ROLES = {"psql-role": ("1h", "24h"), "short-role": ("12s", "60s")}
+ROLES = {"psql-role": ("1h", "24h"), "short-role": ("12s", "36s")}
 FILES = ("postgres-app", "postgresSecretEngine", "postgresRole")
 
 

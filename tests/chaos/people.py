@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import psycopg
+import yaml
 
 from leasegate.access.v1 import operator_service_pb2 as operator
+from services.access.ledger.database import Clock
 from services.roles.statements import tolerant
 from tests.chaos.agreement import Eyes, open_attempts
+from tests.chaos.aims import Lean
+from tests.chaos.holders import Holder
 from tests.chaos.life import Life
-from tests.chaos.wanted import Wanted
-from tests.integration.access_world import CREATE, OPERATOR, Callee, World, put_role
+from tests.chaos.wanted import Object, Wanted
+from tests.integration.access_world import ALICE, CAROL, CREATE, OPERATOR, Callee, Dar, World, put_role
 
 STRICT = ('REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP ROLE "{{name}}";')
 """Fails where the role is missing, and where it owns something."""
@@ -29,19 +33,30 @@ class RoleKind:
 
     create: Sequence[str]
     revoke: Sequence[str] = ()
+    max_s: int = 86_400
 
 
 ROLES = {
     "psql-role": RoleKind(CREATE),
     "slow-role": RoleKind([*CREATE, "SELECT pg_sleep(0.03);"]),
     "strict-role": RoleKind(CREATE, tolerant(STRICT)),
+    "brief-role": RoleKind(CREATE, max_s=3600),
 }
+IN_CATALOGUE = ("reader", "slow-reader", "brief-reader")
+"""Roles of callers outside Kubernetes; each is one of those above."""
 
 
 def prepare(made: World) -> None:
-    """Write the roles into Vault."""
+    """Write the roles into Vault, and into the catalogue of callers outside Kubernetes."""
     for name, kind in ROLES.items():
-        made.write_role(f"k8s.-.demo.{name}", create=list(kind.create), revoke=list(kind.revoke))
+        made.write_role(f"k8s.-.demo.{name}", max_ttl=f"{kind.max_s}s", create=list(kind.create), revoke=list(kind.revoke))
+    catalog = yaml.safe_load(made.catalog_file.read_text())
+    (reader,) = catalog["roles"]
+    for name in ("slow", "brief"):
+        role = f"{name}-role"
+        changes = {"name": f"{name}-reader", "vault_role": f"k8s.-.demo.{role}", "max_ttl": f"{ROLES[role].max_s}s"}
+        catalog["roles"].append({**reader, **changes})
+    made.catalog_file.write_text(yaml.safe_dump(catalog))
 
 
 class People:
@@ -51,8 +66,8 @@ class People:
         did: How often something was done that is a fault to the service.
     """
 
-    def __init__(self, made: World, wanted: Sequence[Wanted]) -> None:
-        self._world, self._wanted = made, wanted
+    def __init__(self, made: World, wanted: Sequence[Wanted], *, clock: Clock) -> None:
+        self._world, self._wanted, self._clock = made, wanted, clock
         self._digest = 0
         self._sessions: list[psycopg.Connection[Any]] = []
         self.did: Counter[str] = Counter()
@@ -60,15 +75,31 @@ class People:
     def say_roles(self, life: Life) -> None:
         """Say the roles to the catalogue, as the watcher does."""
         for name, kind in ROLES.items():
-            put_role(self._world, cast(Callee, life), name=name, digest=f"{self._digest:064d}", revoke=list(kind.revoke))
+            changes = {"digest": f"{self._digest:064d}", "max_ttl_s": kind.max_s, "revoke": list(kind.revoke)}
+            put_role(self._world, cast(Callee, life), name=name, **changes)
 
-    def act(self, each: Wanted, life: Life, rng: random.Random) -> None:
+    def somebody(self, life: Life, lean: Lean, rng: random.Random) -> Wanted:
+        """Somebody new who wants access: an object of Kubernetes, or a caller over gRPC."""
+        if rng.random() < 0.7:
+            return Object(Dar(cast(Callee, life), role=rng.choice(lean.roles or tuple(ROLES))))
+        roles = [f"{name.removesuffix('role')}reader" for name in lean.roles] or IN_CATALOGUE
+        return Holder(life, role=rng.choice(roles), target="prod", requester=ALICE, approver=CAROL, clock=self._clock)
+
+    def act(self, each: Wanted, life: Life, lean: Lean, rng: random.Random) -> None:
         """Do something to a request, or nothing."""
         chance = rng.random()
-        if chance < 0.3 and not each.approved:
+        if rng.random() < lean.ending:
+            each.delete()
+        elif chance < 0.3 and not each.approved:
             each.approve()
-        elif chance < 0.33:
-            each.held = 0  # somebody deletes the Secret
+        elif not lean.peaceful:
+            self._meddle(each, life, chance)
+
+    def _meddle(self, each: Wanted, life: Life, chance: float) -> None:
+        if chance < 0.3:
+            return
+        if chance < 0.33:
+            each.lose()
         elif chance < 0.35:
             each.delete()
         elif chance < 0.36:
@@ -81,9 +112,9 @@ class People:
             each.former_leader()
         elif chance < 0.45:
             self._session_that_owns(each)
-        elif chance > 0.997:
+        elif chance > 0.998:
             self._role_changes(life)
-        elif chance > 0.985:
+        elif chance > 0.993:
             self._cut_postgres()
 
     def _operator_revokes(self, each: Wanted, life: Life) -> None:

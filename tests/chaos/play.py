@@ -6,46 +6,58 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import cast
 
 from google.protobuf.duration_pb2 import Duration
 
 from leasegate.access.v1 import watcher_service_pb2 as watcher
-from services.common.errors import LeasegateError
+from services.common.errors import LeasegateError, LedgerUnavailable
 from services.roles.definition import adopter as adopter_definition
 from tests.chaos.agreement import Eyes, alive_meanwhile, all_quiet, open_attempts
+from tests.chaos.aims import ALL_POINTS, ANY_LEAPS, RENEW_LEAP_S, ROTATE_LEAP_S, Lean, aims
 from tests.chaos.clock import LeapingClock
-from tests.chaos.fate import Crashed, Fate, Plan
+from tests.chaos.fate import MOMENT, Crashed, Fate
+from tests.chaos.husks import end_husks
 from tests.chaos.life import Life, Lives
-from tests.chaos.people import ROLES, People
+from tests.chaos.people import People
 from tests.chaos.wanted import Wanted
 from tests.chaos.weather import Weather
-from tests.integration.access_world import WATCHER, Callee, Dar, World
+from tests.integration.access_world import WATCHER, World
 
-CALLERS = 4
+CALLERS = 3
 MOST_WANTED = 10
-LIFE_S = 4.0
-LONG_EVERY = 8
+AIM_S, LIFE_S = 1.0, 3.0
+FULL_DISK_S = (0.02, 0.3)
+IDLE_S = 0.015
 QUIET_S = 90.0
 VAULT_S = 5.0
-DAY_S = 86_400
 
 
 @dataclass
 class Tally:
-    """What was met."""
+    """What was met.
+
+    Attributes:
+        points: How often the service died at which named point.
+        moments: How often it did at none, as nothing that it was aimed at came about.
+        faults: How often something else failed.
+        broken: What is wrong.
+        husks: Leases without a login that an adoption explains.
+        took_s: Seconds.
+    """
 
     points: Counter[str] = field(default_factory=Counter)
+    moments: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
-    husks: Counter[str] = field(default_factory=Counter)
+    husks: int = 0
     took_s: float = 0.0
 
     @property
     def crashes(self) -> int:
+        """Deaths at named points."""
         return self.points.total()
 
 
@@ -58,7 +70,7 @@ class Run:
         lives: How often the service dies.
         within_s: Longest time of all lives.
         stop: Asked between two lives; a run that is stopped says nothing.
-        draw: Draws the plan of each life.
+        points: What is aimed at.
     """
 
     def __init__(
@@ -69,16 +81,17 @@ class Run:
         lives: int,
         within_s: float = 1e6,
         stop: Callable[[], bool] = lambda: False,
-        draw: Callable[[random.Random], Plan] = Plan.draw,
+        points: Sequence[str] = ALL_POINTS,
     ) -> None:
-        self._world, self._count, self._within_s, self._stop, self._draw = made, lives, within_s, stop, draw
+        self._world, self._count, self._within_s, self._stop = made, lives, within_s, stop
         self._rng = random.Random(seed)
+        self._aims = aims(self._rng, points)
         self._weather = Weather(random.Random(seed + 1))
         self._clock = LeapingClock()
         self._lives = Lives(made, self._weather, self._clock)
         self._eyes = Eyes.of(made)
         self._wanted: list[Wanted] = []
-        self._people = People(made, self._wanted)
+        self._people = People(made, self._wanted, clock=self._clock)
         self.tally = Tally()
 
     def go(self) -> Tally:
@@ -103,28 +116,33 @@ class Run:
     # -- bad weather ---------------------------------------------------------------------------------------------------------------
 
     def _live(self, number: int) -> None:
-        long = number % LONG_EVERY == LONG_EVERY - 1
-        fate = Fate(Plan.draw_long(self._rng) if long else self._draw(self._rng))
-        bad = not long and self._rng.random() < 0.7
-        seeds = [self._rng.random() for _ in range(CALLERS)]
-        leaps = self._rng.random() < 0.5
-        with self._lives.life(fate) as life:
+        aim = next(self._aims)
+        fate = Fate(aim)
+        bad = not aim.lean.peaceful and not aim.lean.doubtful and self._rng.random() < 0.7
+        self._leap_at_first(aim.lean)
+        with suppress(Crashed), self._lives.life(fate) as life:
             self._enter(life)
-            self._leap_at_first(fate)
-            self._weather.bad = bad
-            threads = [threading.Thread(target=_until_dead, args=(self._caller(life, random.Random(s)), fate)) for s in seeds]
-            threads.append(threading.Thread(target=_until_dead, args=(self._reader(life), fate)))
-            for thread in threads:
-                thread.start()
-            self._watch_over(life, leaps=leaps)
-            for thread in threads:
-                thread.join()
-        self._weather.bad = False
-        self.tally.points[fate.at] += 1
-        self._weather.settle()
-        self._wanted[:] = [each for each in self._wanted if not each.gone]
+            self._weather.bad, self._weather.doubtful = bad, aim.lean.doubtful
+            self._act_until_dead(life, aim.lean, bad=bad)
+        self._weather.calm()
+        self._count_death(fate)
         broken = alive_meanwhile(self._eyes, self._wanted, open_attempts(self._world.ledger))
         self.tally.broken += [f"life {number} ({fate.at}): {each}" for each in broken]
+
+    def _count_death(self, fate: Fate) -> None:
+        if fate.at in ALL_POINTS:
+            self.tally.points[fate.at] += 1
+        else:
+            self.tally.moments += 1
+
+    def _act_until_dead(self, life: Life, lean: Lean, *, bad: bool) -> None:
+        steps = [self._caller(life, lean, random.Random(self._rng.random())) for _ in range(CALLERS)]
+        threads = [threading.Thread(target=_until_dead, args=(step, life.fate)) for step in (*steps, self._reader(life))]
+        for thread in threads:
+            thread.start()
+        self._watch_over(life, leaps=lean.leaps if lean.first_leap_s or lean.doubtful or self._rng.random() < 0.5 else (), bad=bad)
+        for thread in threads:
+            thread.join()
 
     def _enter(self, life: Life) -> None:
         """What the watcher says at the beginning of a feed."""
@@ -133,25 +151,32 @@ class Run:
         for each in self._wanted:
             each.at(life)
 
-    def _watch_over(self, life: Life, *, leaps: bool) -> None:
-        """Let time pass, and end the life if no point does."""
-        end = time.monotonic() + LIFE_S
-        with suppress(Crashed, LeasegateError):
-            while not life.fate.dead.wait(0.05):
-                if time.monotonic() > end:
-                    life.fate.die("at any moment")
-                if leaps and self._rng.random() < 0.3:
-                    self._leap(self._rng.choice((2.5, 2.5, 2.5, 70, 2400, 2400, self._rng.uniform(3600, DAY_S))))
-                    life.nudge()
+    def _watch_over(self, life: Life, *, leaps: Sequence[float], bad: bool) -> None:
+        """Let time pass, have the disk full now and then, and end the life if its point does not."""
+        began, full_until = time.monotonic(), 0.0
+        with suppress(Crashed):
+            while not life.fate.dead.wait(0.03):
+                now = time.monotonic()
+                if now - began > LIFE_S:
+                    life.fate.die(MOMENT)
+                elif now - began > AIM_S:
+                    life.fate.hurry()
+                if full_until and now > full_until:
+                    full_until = 0.0
+                    self._weather.disk(full=False)
+                elif bad and not full_until and self._rng.random() < 0.04:
+                    full_until = now + self._rng.uniform(*FULL_DISK_S)
+                    self._weather.disk(full=True)
+                if leaps and self._rng.random() < 0.3 and self._leap(self._rng.choice(leaps)):
+                    with suppress(LedgerUnavailable):
+                        life.nudge()
 
-    def _leap_at_first(self, fate: Fate) -> None:
+    def _leap_at_first(self, lean: Lean) -> None:
         """Let time pass before a life begins: always where something that takes time is to be met."""
-        if fate.plan and fate.plan.meets("rotate"):
-            self._leap_when_still(self._rng.uniform(3600, DAY_S))
-        elif fate.plan and fate.plan.meets("renew"):
-            self._leap_when_still(2400)
+        if lean.first_leap_s:
+            self._leap_when_still(lean.first_leap_s)
         elif self._rng.random() < 0.4:
-            self._leap_when_still(self._rng.choice((2.5, 2.5, 2.5, 2.5, 70, 2400)))
+            self._leap_when_still(self._rng.choice(ANY_LEAPS))
 
     def _leap_when_still(self, seconds: float) -> None:
         end = time.monotonic() + 0.5
@@ -164,25 +189,27 @@ class Run:
         self._clock.leap(seconds)
         return True
 
-    def _caller(self, life: Life, rng: random.Random) -> Callable[[], None]:
+    def _caller(self, life: Life, lean: Lean, rng: random.Random) -> Callable[[], None]:
+        most = MOST_WANTED + 2 * len(lean.roles)
+
         def step() -> None:
-            chance = rng.random()
-            if len(self._wanted) < MOST_WANTED and chance < 0.25:
-                self._wanted.append(Wanted(Dar(cast(Callee, life), role=rng.choice(tuple(ROLES)))))
-            if not self._wanted:
+            if len(self._wanted) < most and rng.random() < 0.25:
+                self._wanted.append(self._people.somebody(life, lean, rng))
+            if not (wanted := tuple(self._wanted)):
                 return
-            each = rng.choice(self._wanted)
+            each = rng.choice(wanted)
             if not each.lock.acquire(blocking=False):
-                if rng.random() < 0.04:  # while somebody claims for it
+                if rng.random() < lean.ends_claiming:
                     each.delete()
-                    each.dar.end()
+                    each.end()
                 return
             try:
                 if each.gone:
                     return
-                self._people.act(each, life, rng)
-                if each.reconcile(rng) and each.deleted:
+                self._people.act(each, life, lean, rng)
+                if each.reconcile(None if lean.peaceful else rng) and each.deleted:
                     each.gone = True
+                    self._wanted.remove(each)
             finally:
                 each.lock.release()
 
@@ -217,9 +244,11 @@ class Run:
         """All faults stop; everything comes to rest and agrees, then everything is deleted, and nothing is left."""
         with self._calm_life() as life:
             self._rest(life)
-            self._clock.leap(2400)  # every lease is renewed once, so that what was revoked behind our back is noticed
-            life.nudge()
-            self._rest(life)
+            # Every lease is renewed once, and those that are never renewed are replaced: what was revoked behind our back is noticed then.
+            for seconds in (RENEW_LEAP_S, ROTATE_LEAP_S - RENEW_LEAP_S):
+                self._clock.leap(seconds)
+                life.nudge()
+                self._rest(life)
             for each in self._wanted:
                 if not each.approved:
                     each.approve()
@@ -269,14 +298,13 @@ class Run:
     def _compare(self, when: str) -> None:
         end = time.monotonic() + VAULT_S
         while True:
-            broken, husks = all_quiet(self._eyes, self._wanted, open_attempts(self._world.ledger), self._world)
-            if not (broken or husks) or time.monotonic() > end:
+            broken, beyond = all_quiet(self._eyes, self._wanted, open_attempts(self._world.ledger), self._world)
+            if not (broken or beyond) or time.monotonic() > end:
                 break
             time.sleep(0.1)  # Vault revokes in the background what a revoked token had made
-        self.tally.broken += [f"{when}: {each}" for each in broken]
-        for lease_id in husks:
-            self.tally.husks[lease_id.split("/creds/")[1].split("/")[0]] += 1
-            self._world.servers.must("POST", f"sys/leases/revoke/{lease_id}", sync=True)
+        found = end_husks(self._eyes, beyond, ledger=self._world.ledger, real=self._clock.real)
+        self.tally.husks += found.ended
+        self.tally.broken += [f"{when}: {each}" for each in (*broken, *found.wrong)]
 
 
 def _until_dead(step: Callable[[], None], fate: Fate) -> None:
@@ -286,4 +314,5 @@ def _until_dead(step: Callable[[], None], fate: Fate) -> None:
             try:
                 step()
             except LeasegateError:
-                fate.dead.wait(0.01)
+                fate.dead.wait(IDLE_S)
+            fate.dead.wait(IDLE_S)

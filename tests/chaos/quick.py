@@ -10,7 +10,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,10 +31,11 @@ class Sum:
     """What all runs met."""
 
     points: Counter[str] = field(default_factory=Counter)
+    moments: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     broken: dict[int, list[str]] = field(default_factory=dict)
     runs: int = 0
-    husks: Counter[str] = field(default_factory=Counter)
+    husks: int = 0
 
     @property
     def crashes(self) -> int:
@@ -44,6 +45,7 @@ class Sum:
         """Count one run."""
         self.runs += 1
         self.points += tally.points
+        self.moments += tally.moments
         self.faults += tally.faults
         self.husks += tally.husks
         if tally.broken:
@@ -97,8 +99,18 @@ def all_runs(told: Sum, seed: int, *, points: int, lives: int, jobs: int, until:
             say(f"seed {ran}: {tally.crashes} deaths in {tally.took_s:.0f} s, {told.crashes} in all")
     finally:
         stop.set()
-        for worker in workers:
-            worker.join(_STOP_S)
+        _see_off(workers, done, told)
+
+
+def _see_off(workers: Sequence[Any], done: Any, told: Sum) -> None:
+    """Wait until all workers have ended; what was done by a run that had to be broken off counts, too."""
+    end = time.monotonic() + _STOP_S
+    while time.monotonic() < end and any(worker.is_alive() for worker in workers):
+        with suppress(queue.Empty):
+            told.add(*done.get(timeout=_POLL_S))
+    with suppress(queue.Empty):
+        while True:
+            told.add(*done.get_nowait())
 
 
 def _work(todo: Any, done: Any, stop: Any, lives: int) -> None:
@@ -120,6 +132,6 @@ def _work(todo: Any, done: Any, stop: Any, lives: int) -> None:
                     seed = todo.get(timeout=_POLL_S)
                     done.put((seed, one_run(made, seed=seed, lives=lives, stop=over)))
     finally:
-        if over():
+        if os.getppid() != parent:
             done.cancel_join_thread()  # nobody reads it any more
         shutil.rmtree(folder, ignore_errors=True)

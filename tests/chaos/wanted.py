@@ -4,106 +4,160 @@ from __future__ import annotations
 
 import random
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
-from dataclasses import dataclass, field
+from typing import Protocol
 
 from leasegate.access.v1 import approval_pb2, lease_pb2
 from leasegate.access.v1 import watcher_service_pb2 as watcher
 from services.common.errors import LeasegateError
-from tests.chaos.life import Life
-from tests.integration.access_world import WATCHER, Dar
+from tests.integration.access_world import WATCHER, Callers, Dar
 
 
-@dataclass
-class Wanted:
-    """One request.
+class Service(Protocol):
+    """A running access service."""
+
+    def as_(self, san: str) -> Callers:
+        """The stubs of one caller."""
+
+
+class Wanted(ABC):
+    """One request and whoever holds its credential.
 
     Attributes:
-        dar: The object.
-        held: Number of the attempt in the Secret; 0 for none.
-        credential: What the Secret holds.
-        late: Answers that a paused former leader has in hand.
-        ended: Deleted or denied.
+        held: Number of the attempt whose credential is held; 0 for none.
+        credential: That credential.
+        late: Answers that a paused former holder has in hand.
+        approved: Whether the service says so.
+        ended: Deleted, released or denied.
+        deleted: Deleted or released.
         shaken: Its credential was ended on purpose (by an operator, in Vault, with its approval), so it may be dead until it is replaced.
+        gone: Nothing is left to be done for it.
+        lock: Of whoever works for it.
     """
 
-    dar: Dar
-    held: int = 0
-    credential: lease_pb2.Credential = field(default_factory=lease_pb2.Credential)
-    late: list[lease_pb2.Credential] = field(default_factory=list)
-    approved: bool = False
-    ended: bool = False
-    deleted: bool = False
-    shaken: bool = False
-    gone: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self.held, self.credential = 0, lease_pb2.Credential()
+        self.late: list[lease_pb2.Credential] = []
+        self.approved = self.ended = self.deleted = self.shaken = self.gone = False
+        self.lock = threading.Lock()
 
     @property
+    @abstractmethod
     def uid(self) -> str:
-        return self.dar.uid
+        """Its id, empty while the service has not said it."""
 
-    def at(self, life: Life) -> None:
+    @abstractmethod
+    def at(self, service: Service) -> None:
         """The access service was started again."""
-        self.dar.calls = life.as_(WATCHER)
 
+    @abstractmethod
     def approve(self) -> None:
-        """Somebody approves what the status says."""
-        if not self.ended and self.dar.desired.status_digest:
-            self.dar.decide()
+        """Somebody approves what is shown."""
 
+    @abstractmethod
     def deny(self) -> None:
         """Somebody denies it."""
-        if not self.ended:
-            self.ended = True
-            self.dar.decide("DENIED")
+
+    @abstractmethod
+    def end(self) -> bool:
+        """Tell the service that it is over; answers whether nothing of it is left."""
+
+    @abstractmethod
+    def lose(self) -> None:
+        """What is held is lost."""
+
+    @abstractmethod
+    def acknowledge(self, attempt: int) -> None:
+        """Say that the credential is kept."""
+
+    @abstractmethod
+    def step(self, rng: random.Random | None) -> bool:
+        """What its holder does once while it goes on; answers whether nothing is left to do."""
 
     def delete(self) -> None:
-        """The object is deleted."""
+        """It is over."""
         self.ended = self.deleted = True
 
+    def reconcile(self, rng: random.Random | None = None) -> bool:
+        """What its holder does once, and what may come between with ``rng``; answers whether nothing is left to do.
+
+        Raises:
+            LeasegateError: The service answered so.
+        """
+        if not self.deleted:
+            return self.step(rng)
+        self.held = 0
+        return self.end()
+
     def write(self, credential: lease_pb2.Credential) -> bool:
-        """Write the Secret, never by a lower number."""
+        """Keep a credential, never one of a lower number."""
         if credential.attempt < self.held or self.ended:
             return False
         self.held, self.credential, self.shaken = credential.attempt, credential, False
         return True
 
-    def reconcile(self, rng: random.Random | None = None) -> bool:
-        """What a watcher does once, and what may come between with ``rng``; answers whether nothing is left to do.
+    def take(self, credential: lease_pb2.Credential, rng: random.Random | None) -> None:
+        """Keep what was claimed, or what becomes of it."""
+        chance = rng.random() if rng else 1.0
+        if chance < 0.08:
+            return  # its holder dies with the answer in hand
+        if chance < 0.14:
+            self.late.append(credential)
+            return
+        if self.write(credential) and chance >= 0.22:  # else it dies before it acknowledges
+            self.acknowledge(credential.attempt)
 
-        Raises:
-            LeasegateError: The service answered so.
-        """
-        if self.deleted:
-            self.held = 0
-            return not self.dar.end().open_attempts
-        answer = self.dar.ensure(held=self.held)
+    def former_leader(self) -> None:
+        """A paused former holder goes on with what it has in hand."""
+        while self.late:
+            credential = self.late.pop()
+            if self.write(credential):
+                with suppress(LeasegateError):
+                    self.acknowledge(credential.attempt)
+
+
+class Object(Wanted):
+    """A DatabaseAccessRequest: what is held is its Secret."""
+
+    def __init__(self, dar: Dar) -> None:
+        super().__init__()
+        self._dar = dar
+
+    @property
+    def uid(self) -> str:
+        return self._dar.uid
+
+    def at(self, service: Service) -> None:
+        self._dar.calls = service.as_(WATCHER)
+
+    def approve(self) -> None:
+        if not self.ended and self._dar.desired.status_digest:
+            self._dar.decide()
+
+    def deny(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self._dar.decide("DENIED")
+
+    def end(self) -> bool:
+        return not self._dar.end().open_attempts
+
+    def lose(self) -> None:
+        self.held = 0  # somebody deletes the Secret
+
+    def acknowledge(self, attempt: int) -> None:
+        self._dar.acknowledge(attempt)
+
+    def step(self, rng: random.Random | None) -> bool:
+        answer = self._dar.ensure(held=self.held)
         self.approved = answer.request.approval == approval_pb2.APPROVAL_STATE_APPROVED
         if answer.next_step == watcher.NEXT_STEP_CLAIM:
-            self._claim(rng)
+            self.take(self._dar.claim(held=self.held), rng)
         elif answer.next_step == watcher.NEXT_STEP_ACKNOWLEDGE:
-            self.dar.acknowledge(self.held)
+            self.acknowledge(self.held)
         elif answer.next_step == watcher.NEXT_STEP_REMOVE and self.held:
             self.held = 0
         else:
             return not answer.HasField("retry_after")
         return False
-
-    def _claim(self, rng: random.Random | None) -> None:
-        credential = self.dar.claim(held=self.held)
-        chance = rng.random() if rng else 1.0
-        if chance < 0.08:
-            return  # the watcher dies with the answer in hand
-        if chance < 0.14:
-            self.late.append(credential)
-            return
-        if self.write(credential) and chance >= 0.22:  # else it dies before it acknowledges
-            self.dar.acknowledge(credential.attempt)
-
-    def former_leader(self) -> None:
-        """A paused former leader goes on with what it has in hand."""
-        while self.late:
-            credential = self.late.pop()
-            if self.write(credential):
-                with suppress(LeasegateError):
-                    self.dar.acknowledge(credential.attempt)

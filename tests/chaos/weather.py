@@ -1,4 +1,4 @@
-"""What goes wrong around the access service in the quick path: faults of Vault on the wire, and of the ledger's disk.
+"""What goes wrong around the access service in the quick path: faults of Vault on the wire, and a full disk.
 
 A call meets at most one: nothing was done (no connection, reset, 503 sealed, 403, 429), or everything was (reset, 500), or the client gave
 up: the call is done later by a thread of its own, or the connection is really cut in the middle, so that Vault breaks it off.
@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import random
-import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import sqlalchemy as sa
-
 from services.common.errors import VaultUnavailable
+from services.common.names import ADOPTER_PREFIX
 from services.common.vault.transport import Transport, VaultUnreached
+from tests.chaos.disk import FullDisk
 from tests.chaos.fate import Fate
 
 Raw = tuple[int, bytes, str]
@@ -28,9 +27,10 @@ CALL_S = 20.0
 CUT_REST_S = 0.3
 """After a cut, Vault may still be at what it began for so long."""
 
-_REFUSED = {"sealed": 503, "denied": 403, "throttled": 429}
-_KINDS = ("unreached", "reset", "sealed", "denied", "throttled", "lost answer", "failed", "late", "cut", "cut", "lost answer")
-_DISK = sa.exc.OperationalError("COMMIT", {}, sqlite3.OperationalError("database or disk is full"))
+_REFUSED = {"503 sealed": 503, "403": 403, "429": 429}
+_KINDS = ("no connection", "reset", *_REFUSED, "reset when done", "500 when done", "hang", "cut", "cut", "reset when done")
+_DOUBTFUL = ("reset when done", "500 when done", "hang", "cut")
+"""What leaves it open whether Vault made something."""
 
 
 class Weather:
@@ -39,50 +39,67 @@ class Weather:
     Attributes:
         fate: The life that the calls belong to.
         bad: Whether anything fails.
+        doubtful: Whether reads of credentials fail in a way that leaves their outcome open, and nothing else does.
         seen: How often which fault was met.
     """
 
     def __init__(self, rng: random.Random) -> None:
-        self.fate, self.bad = Fate(None), False
+        self.fate, self.bad, self.doubtful = Fate(None), False, False
         self.seen: Counter[str] = Counter()
         self._rng, self._lock = rng, threading.Lock()
         self._reading, self._cut_at = 0, 0.0
         self._late: list[threading.Thread] = []
+        self._disk = FullDisk()
+
+    def calm(self) -> None:
+        """Nothing fails any more; waits for what goes on without its caller."""
+        self.bad = self.doubtful = False
+        self._disk.clear()
+        for thread in self._late:
+            thread.join(CALL_S)
+        self._late.clear()
 
     def still(self) -> bool:
         """Whether no read of ours can be under way in Vault, so that the clock may leap."""
         with self._lock:
             return self._reading == 0 and time.monotonic() - self._cut_at > CUT_REST_S
 
-    def settle(self) -> None:
-        """Wait for what goes on without its caller."""
-        for thread in self._late:
-            thread.join(CALL_S)
-        self._late.clear()
+    def disk(self, *, full: bool) -> None:
+        """Whether the ledger can be written."""
+        if full:
+            self.seen["disk full"] += 1
+            self._disk.fill()
+        else:
+            self._disk.clear()
 
     def exchange(self, method: str, url: str, send: Exchange, budget_s: float) -> Raw:
         """Send one call, or what becomes of it."""
         self.fate.check()
         kind = self._draw(method, url)
-        if kind in ("unreached", "reset"):
-            raise (VaultUnreached if kind == "unreached" else VaultUnavailable)("chaos: no connection", address="")
+        if kind in ("no connection", "reset"):
+            raise (VaultUnreached if kind == "no connection" else VaultUnavailable)(f"chaos: {kind}", address="")
         if kind in _REFUSED:
             return _REFUSED[kind], json.dumps({"errors": [f"chaos: {kind}"]}).encode(), ""
-        if kind == "late":
+        if kind == "hang":
             self._send_late(url, send)
             raise VaultUnavailable("chaos: no answer in time", address="")
         answer = self._send(url, send, budget_s, cut=kind == "cut")
         self.fate.check()
-        if kind == "lost answer":
+        if kind == "reset when done":
             raise VaultUnavailable("chaos: the connection broke off", address="")
-        return (500, json.dumps({"errors": ["chaos: internal error"]}).encode(), "") if kind == "failed" else answer
+        return (500, json.dumps({"errors": ["chaos: internal error"]}).encode(), "") if kind == "500 when done" else answer
 
     def _draw(self, method: str, url: str) -> str:
         with self._lock:
-            if not self.bad or "/auth/approle" in url or self._rng.random() > (0.12 if method == "GET" else 0.04):
+            if self.doubtful:
+                read = method == "GET" and "/creds/" in url and ADOPTER_PREFIX not in url
+                kind = self._rng.choice(_DOUBTFUL) if read and self._rng.random() < 0.6 else ""
+            elif not self.bad or "/auth/approle" in url or self._rng.random() > (0.1 if method == "GET" else 0.03):
                 return ""
-            kind = self._rng.choice(_KINDS)
-            self.seen[kind] += 1
+            else:
+                kind = self._rng.choice(_KINDS)
+            if kind:
+                self.seen[kind] += 1
             return kind
 
     def _send(self, url: str, send: Exchange, budget_s: float, *, cut: bool) -> Raw:
@@ -122,19 +139,6 @@ class Weather:
             with self._lock:
                 self._reading += by
 
-    def disk(self) -> None:
-        """Asked before each commit of the ledger.
-
-        Raises:
-            sqlalchemy.exc.OperationalError: The disk is full.
-        """
-        with self._lock:
-            full = self.bad and self._rng.random() < 0.01
-            if full:
-                self.seen["disk full"] += 1
-        if full:
-            raise _DISK
-
 
 def transport_in(weather: Weather) -> type[Transport]:
     """The product's own way to Vault, in this weather."""
@@ -150,17 +154,9 @@ def transport_in(weather: Weather) -> type[Transport]:
 
 
 def ledger_listeners(weather: Weather) -> dict[str, Callable[[Any], None]]:
-    """What SQLAlchemy calls before each BEGIN and COMMIT of any engine."""
+    """What SQLAlchemy calls before each BEGIN and COMMIT of any engine: a dead process does neither."""
 
-    def begin(connection: Any) -> None:
+    def check(_connection: Any) -> None:
         weather.fate.check()
-        if connection.get_execution_options().get("leasegate_writes"):
-            weather.fate.pass_by("ledger.begin")
 
-    def commit(connection: Any) -> None:
-        weather.fate.check()
-        if connection.get_execution_options().get("leasegate_writes"):
-            weather.fate.pass_by("ledger.commit")
-            weather.disk()
-
-    return {"begin": begin, "commit": commit}
+    return {"begin": check, "commit": check}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from alembic.migration import MigrationContext
 from services.access import attempts as rules
 from services.access import granting
 from services.access.attempts import ENDING
-from services.access.ledger import adoptions, answers, attempts, catalog, quiesced, requests, schema, work
+from services.access.ledger import adoptions, answers, attempts, catalog, pruning, quiesced, requests, schema, work
 from services.access.ledger.database import Ledger, Tx, open_ledger
 from services.access.records import AdopterState, Approval, Attempt, Lane, Quiesced, Request, Role, State, TargetRow
 from services.common.config import StartupRefused
@@ -95,13 +96,13 @@ TRANSITIONS: dict[str, tuple[Callable[[Tx, Attempt], object], set[State]]] = {
         {S.READING},
     ),
     "acknowledge": (lambda tx, a: attempts.activate(tx, a, work_at=9e9), {S.ISSUED}),
-    "retire": (lambda tx, a: attempts.retire(tx, a, work_at=9e9), {S.ACTIVE, S.SUPERSEDED}),
+    "retire": (lambda tx, a: attempts.retire(tx, a, overlap_ends_at=9e9, work_at=9e9), {S.ACTIVE, S.SUPERSEDED}),
     "supersede": (lambda tx, a: attempts.supersede(tx, a), {S.ISSUED}),
     "undo": (lambda tx, a: attempts.begin_undo(tx, a, finish=False), {S.READING, S.END}),
     "close what never read": (lambda tx, a: attempts.close(tx, a.id, S.END_TOKEN), {S.END_TOKEN}),
     "close by a reader or by lease id": (lambda tx, a: attempts.close(tx, a.id, S.END), {S.END}),
     "close an undo": (lambda tx, a: attempts.close(tx, a.id, S.UNDOING), {S.UNDOING}),
-    "prolong": (lambda tx, a: attempts.prolong(tx, a.id, ttl_s=60.0, ends_at=9e9, max_ends_at=None), {S.ACTIVE}),
+    "prolong": (lambda tx, a: attempts.prolong(tx, replace(a, lease_ttl_s=60.0, ends_at=9e9, max_ends_at=None)), {S.ACTIVE}),
     "adoption": (lambda tx, a: adoptions.commit(tx, a.id, adopter="x", accessor="y", after=None) is not None, {S.UNDOING}),
 }
 
@@ -139,7 +140,7 @@ def test_reading_is_refused_with_another_accessor_than_the_committed_one(ledger:
 def test_a_reader_gets_a_grace_before_it_is_undone(ledger: Ledger) -> None:
     with ledger.write() as tx:
         made = in_state(tx, S.READING)
-        attempts.end(tx, made, to=S.END)
+        attempts.end(tx, made, to=S.END, why="a test ends it")
         assert attempts.get(tx, made.id).work_at == tx.now + attempts.READER_GRACE_S
 
 
@@ -321,9 +322,10 @@ def test_old_answers_are_forgotten(ledger: Ledger, clock: Clock) -> None:
     call = {"caller": "alice", "method": "Create", "request_id": "r1", "content": "c"}
     with ledger.write() as tx:
         answers.keep(tx, **call, subject="uid-1")
-    clock.now += answers.KEPT_S + 1
     with ledger.write() as tx:
-        answers.prune(tx)
+        pruning.calls(tx, before=clock.now, limit=10)
+        assert answers.earlier(tx, **call)
+        pruning.calls(tx, before=clock.now + 1, limit=10)
         assert answers.earlier(tx, **call) is None
 
 

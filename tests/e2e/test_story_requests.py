@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from deploy.local.stack import LocalStack
 from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
 from tests.eventually import eventually
-from watcher.credentials import secret_name
 
 READER = "system:serviceaccount:{}:demo-sa"
 
@@ -52,44 +50,6 @@ def _denied(guide: Space, *credentials: dict[str, str]) -> None:
     guide.decide("deny")
     eventually(lambda: not guide.logins(), timeout_s=30, what="every login dropped")
     assert not any(guide.login_works(each) for each in credentials)
-
-
-def test_an_edited_secret_is_restored_with_a_new_login(guide: Space) -> None:
-    """A password that somebody wrote over is not left there."""
-    name = guide.granted()
-    old = guide.secret(name)
-    guide.patch(f"secret/{name}", {"data": {"password": base64.b64encode(b"something else").decode()}})
-    new = eventually(lambda: (found := guide.secret(name))["password"] not in (old["password"], "something else") and found, timeout_s=30)
-    assert isinstance(new, dict)
-    assert guide.login_works(new)
-    _denied(guide, old, new)
-
-
-def test_a_secret_of_somebody_else_is_left_alone(guide: Space) -> None:
-    """A Secret of the credential's name that belongs to another stays as it is; the request says so and goes on once it is gone."""
-    name = guide.granted()
-    guide.decide("deny")
-    guide.phase(REQUEST, "Denied")
-    assert not guide.get(f"secret/{name}")
-    assert guide.logins() == []
-    guide.kubectl("delete", REQUEST)
-    guide.apply(*guide.guide("postgresAccessRequest"))
-    eventually(lambda: guide.status(REQUEST).get("digest"), timeout_s=60)
-    name = _predicted(guide)
-    guide.kubectl("create", "secret", "generic", name, "--from-literal=mine=yes")
-    guide.decide("approve")
-    guide.told(REQUEST, "Warning", name)
-    assert guide.condition(REQUEST, "Failed")["reason"] == "FailedToCreateSecret"
-    assert guide.secret(name) == {"mine": "yes"}
-    assert "secret" not in guide.status(REQUEST)
-    guide.kubectl("delete", "secret", name)
-    assert guide.secret_name() == name
-    assert guide.login_works(guide.secret(name))
-    eventually(lambda: not guide.condition(REQUEST, "Failed"), timeout_s=20, what="the failure is over")
-
-
-def _predicted(guide: Space) -> str:
-    return secret_name(guide.get(REQUEST))
 
 
 def test_readers_edited_by_hand_are_set_right(guide: Space) -> None:

@@ -45,7 +45,7 @@ def _moved(world: World, former: Attempt | None, attempt: Attempt, request: Requ
     if attempt.state is State.READING and not attempt.accessor:
         world.fail(f"{name} reads without a committed accessor")
     if former and former.state in (State.ACTIVE, State.SUPERSEDED) and attempt.state is State.OLD:
-        overlap = lifetimes.overlap_s(300.0, max_ttl_s=attempt.max_ttl_s)
+        overlap = lifetimes.overlap_s(300.0, max_ttl_s=attempt.longest_s)
         world.kept_until[attempt.id] = min(world.now + overlap, attempt.ends_at or world.now)
 
 

@@ -77,8 +77,9 @@ class PlayedEngine(Script):
         self.enter("EnsureEngine", request)
         place, name = (request.target.address, request.path), request.postgres.name
         known = self.connections.get((*place, name))
-        moved = known is not None and (known.url, known.service) != (request.postgres.database.url, request.postgres.database.service)
-        if moved and not request.same_database_moved and not request.HasField("quiescence"):
+        moved = known is not None and _where(known) != _where(request.postgres.database)
+        put_back = request.last_database == _where(request.postgres.database)
+        if moved and not put_back and not request.same_database_moved and not request.HasField("quiescence"):
             raise QuiesceRequired("the database can change only once nothing depends on it", mount=request.path)
         owner = f"{request.owner.namespace}/{request.owner.name}"
         changed = owner not in self.mounts.get(place, set()) or known != request.postgres.database
@@ -90,6 +91,8 @@ class PlayedEngine(Script):
             connection=name,
             ownership=engine_service_pb2.MOUNT_OWNERSHIP_OWNED,
             changed=changed,
+            put_back=put_back and (known is None or moved),
+            database=_where(request.postgres.database),
         )
 
     def DeleteEngine(
@@ -97,6 +100,11 @@ class PlayedEngine(Script):
     ) -> engine_service_pb2.DeleteEngineResponse:
         self.enter("DeleteEngine", request)
         place = (request.target.address, request.path)
+        if request.connection_only:
+            if not request.HasField("quiescence") or request.quiescence.remaining:
+                raise QuiesceRequired("leases may be left", mount=request.path)
+            self.connections.pop((*place, request.connection), None)
+            return engine_service_pb2.DeleteEngineResponse(remaining_owners=sorted(self.mounts.get(place, ())))
         owners = self.mounts.get(place, set()) - {f"{request.owner.namespace}/{request.owner.name}"}
         whole = not owners
         if place in self.mounts and (whole or not request.connection_shared):
@@ -109,6 +117,10 @@ class PlayedEngine(Script):
         else:
             self.mounts[place] = owners
         return engine_service_pb2.DeleteEngineResponse(unmounted=whole, remaining_owners=sorted(owners))
+
+
+def _where(database: types_pb2.DatabaseTarget) -> str:
+    return database.url or f"{database.service.host}:{database.service.port}/{database.service.path}"
 
 
 class PlayedRoles(Script):
@@ -126,7 +138,8 @@ class PlayedRoles(Script):
         name = vault_name(request.owner.cluster, request.owner.namespace, request.owner.name)
         place = (request.target.address, request.mount, name)
         known = self.roles.get(place)
-        if known and known.db_name != request.definition.db_name and not request.HasField("quiescence"):
+        before = request.last_db_name or (known.db_name if known else "")
+        if before and before != request.definition.db_name and not request.HasField("quiescence"):
             raise QuiesceRequired("db_name can change only once nothing depends on it", mount=request.mount)
         self.roles[place] = request.definition
         snapshot = role_service_pb2.RoleSnapshot(

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import psycopg
@@ -149,10 +149,10 @@ class World:
 
 
 @contextmanager
-def world(servers: Servers, folder: Path) -> Iterator[World]:
+def world(servers: Servers, folder: Path, *, mount: str = MOUNT) -> Iterator[World]:
     """A mount, a connection and a role in Vault, the service's own login, and a catalogue; all gone afterwards."""
-    made = World(servers=servers, folder=folder, authority=Authority(folder / "tls"))
-    _mount(made)
+    made = World(servers=servers, folder=folder, authority=Authority(folder / "tls"), mount=mount)
+    add_mount(made)
     _own_login(made)
     _catalog(made)
     try:
@@ -163,7 +163,8 @@ def world(servers: Servers, folder: Path) -> Iterator[World]:
             servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')
 
 
-def _mount(made: World) -> None:
+def add_mount(made: World) -> None:
+    """The mount with its connection and the guide's role."""
     s = made.servers
     s.must("POST", f"sys/mounts/{made.mount}", type="database")
     s.must(
@@ -321,7 +322,7 @@ class Watcher:
         self.changes: list[watcher.Change] = []
         self.adopters: set[str] = set()
 
-    def __enter__(self) -> Watcher:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -348,9 +349,11 @@ class Watcher:
             definition = adopter_definition(
                 db_name=need.db_name, revocation_statements=tuple(need.revocation_statements), finish=need.finish
             )
-            self._world.servers.must("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
-            self.adopters.add(need.name)
-            self._stub.ReportAdopter(watcher.ReportAdopterRequest(name=need.name, target=need.target, mount=need.mount))
+            status, body = self._world.servers.vault("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
+            error = "" if status < 300 else f"Vault answered {status}: {body}"
+            if not error:
+                self.adopters.add(need.name)
+            self._stub.ReportAdopter(watcher.ReportAdopterRequest(name=need.name, target=need.target, mount=need.mount, error=error))
         elif change.HasField("adopter_unneeded"):
             gone = change.adopter_unneeded
             self._world.servers.must("DELETE", f"{gone.mount}/roles/{gone.name}")

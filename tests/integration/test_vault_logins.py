@@ -334,11 +334,3 @@ def test_another_targets_login_is_never_used(servers: Servers, sessions: Session
     ):
         with pytest.raises(LoginMissing):
             sessions.team(other)
-
-
-def test_forgetting_ends_a_login(servers: Servers, sessions: Sessions) -> None:
-    wanted = target(servers, user(servers))
-    sessions.team(wanted)
-    sessions.forget(wanted)
-    assert logins(servers) == []
-    assert not sessions.logged_in(wanted)

@@ -161,3 +161,17 @@ def test_an_adopter_that_nobody_hears_of_is_noticed(ledger: Ledger, feed: Feed, 
     assert feed.unread()
     begin(feed)
     assert not feed.unread()
+
+
+def test_changes_of_somebody_elses_requests_let_a_poll_wait_on(ledger: Ledger, feed: Feed) -> None:
+    cursor, found = begin(feed), list[tuple[str, ...]]()
+    poll = threading.Thread(
+        target=lambda: found.append(tuple(each.uid for each in feed.poll(cursor, owner=OWNER, max_wait_s=30).requests)), daemon=True
+    )
+    poll.start()
+    for number in range(20):
+        insert(ledger, f"other-{number}", owner="spiffe://leasegate/client/alice")
+    assert poll.is_alive()
+    insert(ledger, "mine")
+    poll.join(30)
+    assert found == [("mine",)]

@@ -53,9 +53,23 @@ def test_the_overlap_is_a_quarter_of_the_longest_life_at_most() -> None:
 
 
 def test_a_rotation_begins_so_early_that_the_overlap_fits() -> None:
-    assert rotation_at(an_attempt(max_ends_at=86400.0), settings=Settings()) == 86400.0 - 300 - 60
-    assert rotation_at(an_attempt(max_ends_at=None), settings=Settings()) is None
-    assert rotation_at(an_attempt(renewable=False), settings=Settings()) == 3600.0 - 600
+    asked, settings = a_request(), Settings()
+    assert rotation_at(an_attempt(max_ends_at=86400.0), request=asked, settings=settings) == 86400.0 - 300 - 60
+    assert rotation_at(an_attempt(max_ends_at=None), request=asked, settings=settings) is None
+    assert rotation_at(an_attempt(renewable=False), request=asked, settings=settings) == 3600.0 - 600
+
+
+def test_a_life_that_vault_cuts_short_leaves_an_overlap_that_fits_into_it() -> None:
+    """Else the time of the replacement would lie before the issue, and each credential would be replaced at once."""
+    cut = an_attempt(ends_at=40.0, max_ends_at=40.0)
+    assert rotation_at(cut, request=a_request(), settings=Settings()) == 40.0 - 10 - 10
+
+
+def test_what_outlives_the_access_is_not_replaced() -> None:
+    limited, settings = a_request(ends_at=600.0), Settings()
+    assert rotation_at(an_attempt(max_ends_at=660.0), request=limited, settings=settings) is None
+    assert rotation_at(an_attempt(renewable=False, ends_at=660.0), request=limited, settings=settings) is None
+    assert rotation_at(an_attempt(max_ends_at=400.0), request=limited, settings=settings) == 400.0 - 100 - 60
 
 
 def test_what_is_looked_at_next() -> None:

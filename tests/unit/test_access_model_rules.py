@@ -56,6 +56,7 @@ CODE_TRANSITIONS = {
     ("token", "token"): "a token is made anew, as its maker's memory is lost or it is too old; in the model the phase stays",
     ("new", "reading"): "a claim commits the accessor and `reading` at once, which is two steps of the model that nothing comes between",
     ("reading", "endt"): "Vault refused the read before it did anything, which the model folds into `end`",
+    ("end", "endt"): "the login is dropped by lease id, where the model closes; the token of a closed attempt is of no use to anybody",
 }
 MODEL_ENDING = {"new": "endt", "token": "endt", "reading": "end", "issued": "end", "active": "end", "old": "end", "super": "end"}
 

@@ -86,3 +86,19 @@ def test_what_is_not_proven_is_said() -> None:
 def test_tokens_alone_are_no_logins() -> None:
     assert view(an_attempt(S.NEW), an_attempt(S.TOKEN, 2), an_attempt(S.END_TOKEN, 3)).open_count == 0
     assert view(an_attempt(S.READING), an_attempt(S.ACTIVE, 2)).open_count == 2
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        ((), False),
+        ((an_attempt(S.END_TOKEN),), False),  # its login is gone: nobody waits for its token's end
+        ((an_attempt(S.END),), True),
+        ((an_attempt(S.END), an_attempt(S.END_TOKEN, 2)), True),
+        ((an_attempt(S.END, tries=1),), False),  # it failed: that may take long
+        ((an_attempt(S.END, lease_id=""),), False),  # it has to be undone first
+        ((an_attempt(S.END), an_attempt(S.UNDOING, 2)), False),
+    ],
+)
+def test_an_end_is_waited_for_where_a_drop_is_all_that_is_left(attempts: tuple[Attempt, ...], expected: bool) -> None:
+    assert view(*attempts).dropping is expected

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.canary import Canary, secrets_of
+from tests.canary import Canary, by_head, places, secrets_of
 
 AUDIT = [
     {
@@ -38,6 +38,15 @@ def test_a_printed_secret_is_a_leak(tmp_path: Path) -> None:
     assert len(leaks) == 1
     assert "a test" in leaks[0]
     assert "pw-12345678" not in leaks[0]
+
+
+def test_every_place_is_found() -> None:
+    """Within other words, at both ends, more than once, and those that begin alike."""
+    heads = by_head({"s.abcdefgh1234", "s.abcdefgh9999", "pw-12345678"})
+    text = "pw-12345678 xs.abcdefgh9999y s.abcdefgh pw-1234567 s.abcdefgh1234pw-12345678"
+    assert [text[at : at + 11] for at in places(heads, text)] == ["pw-12345678", "s.abcdefgh9", "s.abcdefgh1", "pw-12345678"]
+    assert list(places(heads, "short")) == []
+    assert list(places(by_head([]), text)) == []
 
 
 def test_other_words_are_none(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import errno
 import json
 import logging
 import warnings
@@ -241,3 +242,20 @@ def test_the_level_is_that_asked_for(capsys: pytest.CaptureFixture[str], lines: 
     logs.logger("services.roles").info("no")
     logs.logger("services.roles").warning("yes")
     assert [line["event"] for line in lines()] == ["yes"]
+
+
+def test_a_log_that_cannot_be_written_ends_nobodys_work(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk under the log: without it, a worker that logs a failure would be gone for good."""
+
+    class Full:
+        def write(self, _text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", Full())
+        logs.logger("services.x").error("the disk is full")
+    logs.logger("services.x").info("there is room again")
+    assert [line["event"] for line in lines()] == ["there is room again"]

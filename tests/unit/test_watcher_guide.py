@@ -138,10 +138,10 @@ def test_a_request_goes_within_five_seconds_although_its_login_lives(world: Worl
     world.settle()
     world.access.stuck = True
     world.delete(ACCESS_REQUEST, "rqst")
-    world.advance(4.0)
+    world.advance(2.5)
     assert world.kube.see(ACCESS_REQUEST, "demo/rqst") is not None
     assert world.secret() is None
-    world.advance(1.0)
+    world.advance(2.5)
     assert world.kube.see(ACCESS_REQUEST, "demo/rqst") is None
     assert any("Warning RevokePending: 1 logins" in event for event in world.kube.events("rqst"))
 

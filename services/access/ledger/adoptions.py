@@ -47,6 +47,16 @@ def newest(tx: Tx, attempt_id: str) -> int | None:
     return found
 
 
+def outdated(tx: Tx, attempt_id: str, *, newest: int) -> None:
+    """The tokens of all adoptions before the newest are revoked, and need not be again. Those that got no lease leave nothing else.
+
+    Without this, each further try of a drop that fails for hours would take a call for every try before it, and at last more than it may.
+    """
+    earlier = (_table.attempt == attempt_id, _table.number < newest)
+    tx.execute(adoptions.delete().where(*earlier, _table.lease_id == ""))
+    tx.execute(adoptions.update().where(*earlier).values(accessor=""))
+
+
 def commit_lease(tx: Tx, number: int, *, lease_id: str) -> None:
     """The adopter has its lease."""
     tx.execute(adoptions.update().where(_table.number == number).values(lease_id=lease_id))

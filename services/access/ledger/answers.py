@@ -11,8 +11,6 @@ from services.access.ledger.prepared import Query, Statement, given
 from services.access.ledger.schema import answers
 from services.common.errors import RequestIdReused
 
-KEPT_S = 7 * 86400.0
-
 
 class _Earlier(NamedTuple):
     content: str
@@ -51,8 +49,3 @@ def keep(tx: Tx, *, caller: str, method: str, request_id: str, content: str, sub
     """Remember that a call was carried out; ``subject`` is the id of the request or lease that it was about."""
     call = {"caller_": caller, "method_": method, "request_id_": request_id, "content_": content}
     _KEEP.run(tx, **call, subject_=subject, answered_at_=tx.now)
-
-
-def prune(tx: Tx) -> None:
-    """Forget what nobody will ask for again."""
-    tx.execute(answers.delete().where(answers.c.answered_at < tx.now - KEPT_S))

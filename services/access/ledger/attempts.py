@@ -25,14 +25,19 @@ After that the attempt is undone by adoption, which begins with the end of its t
 token; one that it registers for a token that was ended during the read would stay in its list until its TTL, without a login.
 """
 
+_BATCH = 500
+"""Values of one statement; SQLite takes 32,766 and no more."""
+
 _table = attempts.c
-_OPEN = tuple(state for state in State if state is not State.CLOSED)
+OPEN = tuple(state for state in State if state is not State.CLOSED)
+"""Asked for by name, not by "is not closed", of which the index knows nothing."""
+
 _GET = Query(sa.select(attempts).where(_table.id == given(_table.id)), Attempt)
 _OPEN_OF = Query(
     sa.select(attempts).where(_table.request == given(_table.request), _table.state != State.CLOSED).order_by(_table.number), Attempt
 )
 _BEGIN = Statement(attempts.insert().values({column.name: given(column) for column in attempts.columns}))
-_WITH_LOGIN = tuple(state for state in _OPEN if state not in (State.NEW, State.TOKEN, State.END_TOKEN))
+_WITH_LOGIN = tuple(state for state in OPEN if state not in (State.NEW, State.TOKEN, State.END_TOKEN))
 
 
 def get(tx: Tx, attempt_id: str) -> Attempt:
@@ -55,12 +60,6 @@ def open_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Attempt]]:
     for row in tx.execute(query):
         found[row.request].append(Attempt(**row._mapping))
     return found
-
-
-def numbered(tx: Tx, uid: str, number: int) -> Attempt | None:
-    """The attempt of a request with this number, closed ones too."""
-    row = tx.execute(sa.select(attempts).where(_table.request == uid, _table.number == number)).one_or_none()
-    return Attempt(**row._mapping) if row else None
 
 
 def begin(tx: Tx, *, request: Request, role: Role, number: int, work_at: float | None) -> Attempt:
@@ -139,10 +138,12 @@ def activate(tx: Tx, attempt: Attempt, *, work_at: float) -> bool:
     return _move(tx, attempt.id, State.ISSUED, to=State.ACTIVE, acked_at=tx.now, lane=Lane.RENEW, work_at=work_at)
 
 
-def retire(tx: Tx, attempt: Attempt, *, work_at: float) -> bool:
-    """A later one was acknowledged: `old`, until the overlap is over."""
+def retire(tx: Tx, attempt: Attempt, *, overlap_ends_at: float, work_at: float) -> bool:
+    """A later one was acknowledged: `old`, until the overlap is over. ``work_at`` is then, or when its lease has to be prolonged before."""
     tx.wake(work_at)
-    return _move(tx, attempt.id, State.ACTIVE, State.SUPERSEDED, to=State.OLD, lane=Lane.REVOKE, work_at=work_at)
+    change: dict[str, Any] = {"lane": _lane_of_old(work_at, overlap_ends_at), "renew_tries": 0}
+    change |= {"overlap_ends_at": overlap_ends_at, "work_at": work_at}
+    return _move(tx, attempt.id, State.ACTIVE, State.SUPERSEDED, to=State.OLD, **change)
 
 
 def supersede(tx: Tx, attempt: Attempt) -> bool:
@@ -151,28 +152,26 @@ def supersede(tx: Tx, attempt: Attempt) -> bool:
     return _move(tx, attempt.id, State.ISSUED, to=State.SUPERSEDED, lane=Lane.REVOKE, work_at=attempt.ends_at)
 
 
-def end(tx: Tx, attempt: Attempt, *, to: State, at: float | None = None, error: str = "") -> bool:
-    """Have it ended: `end`, or `endt` if no read was begun.
+def end(tx: Tx, attempt: Attempt, *, to: State, why: str, error: str = "") -> bool:
+    """Have it ended: `end`, or `endt` if no read was begun. At once, or after the reader's grace where there may be one.
 
     Args:
         tx: Transaction.
         attempt: As it was read in this transaction.
         to: One of the two.
-        at: When a worker may begin; None for at once, or after the reader's grace where there may be one.
-        error: Why, if something failed.
+        why: What people are told of it, also when it is closed.
+        error: What failed, if something did.
     """
-    grace = READER_GRACE_S if attempt.state is State.READING and to is State.END else 0.0
-    due = tx.now + grace if at is None else at
+    due = tx.now + (READER_GRACE_S if attempt.state is State.READING and to is State.END else 0.0)
     tx.wake(due)
-    return _move(tx, attempt.id, attempt.state, to=to, lane=Lane.REVOKE, work_at=due, tries=0, error=error)
+    return _move(tx, attempt.id, attempt.state, to=to, lane=Lane.REVOKE, work_at=due, tries=0, error=error, why=why)
 
 
-def end_all(tx: Tx, uid: str, mapping: Mapping[State, State]) -> bool:
-    """Have a request's attempts ended as ``mapping`` says; answers whether there were any."""
-    found = [attempt for attempt in open_of(tx, uid) if attempt.state in mapping]
-    for attempt in found:
-        end(tx, attempt, to=mapping[attempt.state])
-    return bool(found)
+def end_all(tx: Tx, uid: str, mapping: Mapping[State, State], *, why: str) -> None:
+    """Have a request's attempts ended as ``mapping`` says."""
+    for attempt in open_of(tx, uid):
+        if attempt.state in mapping:
+            end(tx, attempt, to=mapping[attempt.state], why=why)
 
 
 def begin_undo(tx: Tx, attempt: Attempt, *, finish: bool) -> bool:
@@ -180,10 +179,19 @@ def begin_undo(tx: Tx, attempt: Attempt, *, finish: bool) -> bool:
     return _move(tx, attempt.id, State.READING, State.END, to=State.UNDOING, finish=attempt.finish or finish)
 
 
+def dropped(tx: Tx, attempt: Attempt) -> bool:
+    """Vault has dropped its login, by lease id: its token is all that is left, `endt`, or nothing, `closed`."""
+    if not attempt.accessor:
+        return close(tx, attempt.id, State.END)
+    tx.changed.add(attempt.request)
+    tx.wake(tx.now)
+    return _move(tx, attempt.id, State.END, to=State.END_TOKEN, lane=Lane.REVOKE, work_at=tx.now, tries=0, error="")
+
+
 def close(tx: Tx, attempt_id: str, *states: State) -> bool:
     """No login of it is left: `closed`."""
     done = _move(tx, attempt_id, *states, to=State.CLOSED, closed_at=tx.now, work_at=None, accessor="", error="")
-    if done:
+    if done and states != (State.END_TOKEN,):  # of a token's end nobody has to hear
         tx.changed.add(tx.execute(sa.select(_table.request).where(_table.id == attempt_id)).scalar_one())
     return done
 
@@ -208,10 +216,24 @@ def put_off(tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: 
     tx.wake(until)
 
 
-def prolong(tx: Tx, attempt_id: str, *, ttl_s: float, ends_at: float, max_ends_at: float | None) -> bool:
-    """Vault prolonged the lease of an active attempt."""
-    times = {"ends_at": ends_at, "max_ends_at": max_ends_at, "renewed_at": tx.now}
-    return _update(tx, attempt_id, (State.ACTIVE,), {"lease_ttl_s": ttl_s, "renew_tries": 0, **times})
+def prolong(tx: Tx, renewed: Attempt) -> bool:
+    """Vault prolonged the lease of an active attempt: keep its times, and when to look at it again."""
+    tx.wake(renewed.work_at)
+    names = ("lease_ttl_s", "ends_at", "max_ends_at", "renewed_at", "work_at")
+    change = {name: getattr(renewed, name) for name in names}
+    return _update(tx, renewed.id, (State.ACTIVE,), {"renew_tries": 0, "lane": Lane.RENEW, **change})
+
+
+def keep_old(tx: Tx, attempt: Attempt) -> bool:
+    """Store how a replaced attempt's lease goes on, and when a worker has to look at it again: ``attempt`` is as it is to be."""
+    tx.wake(attempt.work_at)
+    names = ("lease_ttl_s", "ends_at", "renewed_at", "renew_tries", "work_at")
+    change = {name: getattr(attempt, name) for name in names}
+    return _update(tx, attempt.id, (State.OLD,), {"lane": _lane_of_old(attempt.work_at, attempt.overlap_ends_at), **change})
+
+
+def _lane_of_old(work_at: float | None, overlap_ends_at: float | None) -> Lane:
+    return Lane.RENEW if work_at is not None and overlap_ends_at is not None and work_at < overlap_ends_at else Lane.REVOKE
 
 
 def schedule(tx: Tx, attempt_id: str, *, work_at: float | None, lane: Lane = Lane.RENEW, renew_failed: bool = False) -> None:
@@ -225,17 +247,18 @@ def schedule(tx: Tx, attempt_id: str, *, work_at: float | None, lane: Lane = Lan
 
 def look_again(tx: Tx, uids: Sequence[str]) -> None:
     """Have the active attempts of these requests looked at now, as their role changed."""
-    tx.execute(attempts.update().where(_table.request.in_(uids), _table.state == State.ACTIVE).values(work_at=tx.now, lane=Lane.RENEW))
+    for start in range(0, len(uids), _BATCH):
+        of_these = (_table.request.in_(uids[start : start + _BATCH]), _table.state == State.ACTIVE)
+        tx.execute(attempts.update().where(*of_these).values(work_at=tx.now, lane=Lane.RENEW))
     tx.wake(tx.now)
 
 
-def hurry(tx: Tx, target: int) -> int:
-    """Have everything that is to be ended at this Vault tried now, as there is a fresh login; answers how much that is."""
-    ending = (State.END_TOKEN, State.END, State.UNDOING)
-    where = (_table.target == target, _table.state.in_(ending), _table.tries > 0, _table.work_at > tx.now)
-    done = tx.execute(attempts.update().where(*where).values(work_at=tx.now))
+def hurry(tx: Tx, target: int) -> None:
+    """Have everything that failed at this Vault tried now, as there is a fresh login."""
+    waiting = (State.NEW, State.END_TOKEN, State.END, State.UNDOING)
+    where = (_table.target == target, _table.state.in_(waiting), _table.tries > 0, _table.work_at > tx.now)
+    tx.execute(attempts.update().where(*where).values(work_at=tx.now))
     tx.wake(tx.now)
-    return done.rowcount
 
 
 def abandon_readers(tx: Tx) -> int:
@@ -246,9 +269,9 @@ def abandon_readers(tx: Tx) -> int:
     return done.rowcount
 
 
-def with_login(tx: Tx, *where: sa.ColumnElement[bool]) -> list[Attempt]:
-    """Attempts that may have a login, of which ``where`` holds."""
-    return [Attempt(**row._mapping) for row in tx.execute(sa.select(attempts).where(_table.state.in_(_WITH_LOGIN), *where))]
+def ids_with_login(tx: Tx) -> list[str]:
+    """Attempts that may have a login."""
+    return list(tx.execute(sa.select(_table.id).where(_table.state.in_(_WITH_LOGIN))).scalars())
 
 
 def page(tx: Tx, *states: State, after: tuple[float, str] | None, limit: int) -> list[Attempt]:
@@ -261,7 +284,7 @@ def page(tx: Tx, *states: State, after: tuple[float, str] | None, limit: int) ->
 
 def count_by_state(tx: Tx) -> dict[State, int]:
     """How many there are in each state but `closed`."""
-    found = tx.execute(sa.select(_table.state, sa.func.count().label("number")).where(_table.state != State.CLOSED).group_by(_table.state))
+    found = tx.execute(sa.select(_table.state, sa.func.count().label("number")).where(_table.state.in_(OPEN)).group_by(_table.state))
     return {row.state: row.number for row in found}
 
 

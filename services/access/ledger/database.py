@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -20,7 +19,9 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from services.access import crash
 from services.access.ledger import schema
+from services.access.ledger.commits import Commits, NotCommitted
 from services.access.ledger.migrate import NewerVersion, upgrade
 from services.common.config import StartupRefused
 from services.common.errors import LedgerUnavailable
@@ -44,6 +45,7 @@ class Tx:
 
     Attributes:
         connection: For the modules of this package alone.
+        driver: The driver's own connection under it, likewise.
         now: Time of the transaction.
         changed: Requests whose owners should look again; published after the commit.
         work: Whether there may be work that is due soon; the workers are woken after the commit.
@@ -55,6 +57,11 @@ class Tx:
     changed: set[str] = field(default_factory=set)
     work: bool = False
     adopters: set[tuple[str, int]] = field(default_factory=set)
+    driver: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Ask for the driver's connection once."""
+        self.driver = self.connection.connection.dbapi_connection
 
     def wake(self, at: float | None) -> None:
         """Have the workers look, if something is due so soon that they might sleep over it."""
@@ -74,8 +81,10 @@ class Ledger:
     def __init__(self, engine: Engine, *, lock: IO[str], clock: Clock) -> None:
         """For ``open_ledger`` alone."""
         self._engine, self._lock_file, self.clock = engine, lock, clock
-        self._writing = threading.Lock()
+        self._commits = Commits(lambda: engine.connect().execution_options(**{_WRITES: True}))
+        self._readers: list[Connection] = []  # those that nobody uses; the last one used is the next one, as its pages are the newest
         self.listeners: list[Listener] = []
+        self._closed = False
         self.id = self._identify()
 
     def _identify(self) -> str:
@@ -90,15 +99,19 @@ class Ledger:
     def write(self) -> Iterator[Tx]:
         """One transaction that writes, committed durably at the end of the block, rolled back if it raises.
 
-        Writers take turns. Listeners hear of the commit afterwards, in this thread.
+        Writers take turns, and share a commit where they queue. Listeners hear of the commit afterwards, in this thread.
 
         Raises:
             LedgerUnavailable: Nothing was committed: the disk is full, or the file is locked or broken.
         """
-        with self._writing, _translated(), self._engine.connect() as connection:
-            tx = Tx(connection.execution_options(**{_WRITES: True}), self.clock())
-            with tx.connection.begin():
+        with _translated():
+            self._check_open()
+            crash.point("ledger.begin")
+            with self._commits.part() as connection:
+                tx = Tx(connection, self.clock())
                 yield tx
+                crash.point("ledger.commit")
+        crash.point("ledger.committed")
         for listener in self.listeners:
             listener(tx)
 
@@ -109,11 +122,44 @@ class Ledger:
         Raises:
             LedgerUnavailable: The file cannot be read.
         """
-        with _translated(), self._engine.connect() as connection, connection.begin():
-            yield Tx(connection, self.clock())
+        self._check_open()
+        with _translated(), self._reader() as connection:
+            tx = Tx(connection, self.clock())
+            tx.driver.execute("BEGIN")
+            try:
+                yield tx
+            finally:
+                connection.rollback() if connection.in_transaction() else tx.driver.rollback()  # there is nothing to commit
+
+    @contextmanager
+    def _reader(self) -> Iterator[Connection]:
+        """A connection that is kept for the next reader; one that broke is closed."""
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            connection = self._engine.connect()
+        try:
+            yield connection
+        except (sa.exc.DBAPIError, sqlite3.Error):
+            connection.invalidate()
+            raise
+        finally:
+            if connection.invalidated or connection.in_transaction() or len(self._readers) >= _KEPT_CONNECTIONS:
+                connection.close()
+            else:
+                self._readers.append(connection)
+
+    def _check_open(self) -> None:
+        """Keep a thread that outlives the service from opening the file anew, which is the next process' by then."""
+        if self._closed:
+            raise LedgerUnavailable("the ledger is closed")
 
     def close(self) -> None:
         """Close the file and let the next process have it."""
+        self._closed = True
+        self._commits.close()
+        while self._readers:
+            self._readers.pop().close()
         self._engine.dispose()
         self._lock_file.close()
 
@@ -124,6 +170,7 @@ def open_ledger(path: Path, *, clock: Clock) -> Ledger:
     Raises:
         StartupRefused: Another process owns it, it is broken, of a newer version, or its folder cannot be written.
     """
+    path = path.resolve()  # it is one file, and has one lock, by whatever name
     lock = _own(path)
     try:
         _recognise(path)
@@ -187,8 +234,9 @@ def _configure(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    driver: Any = connection.connection.dbapi_connection
+    if not driver.in_transaction:  # a reader's is begun already, at a tenth of what it takes this way
+        driver.execute("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
 
 
 def _recognise(path: Path) -> None:
@@ -221,9 +269,11 @@ def _translated() -> Iterator[None]:
         yield
     except (sa.exc.IntegrityError, sa.exc.ProgrammingError):
         raise  # a defect of ours
-    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as err:
+    except NotCommitted as err:
+        raise LedgerUnavailable(f"the ledger cannot be used: {_said(err.__cause__ or err)}") from err
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error) as err:
         raise LedgerUnavailable(f"the ledger cannot be used: {_said(err)}") from err
 
 
-def _said(err: Exception) -> str:
+def _said(err: BaseException) -> str:
     return bounded(str(getattr(err, "orig", None) or err), 200)

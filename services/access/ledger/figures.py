@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from services.access.ledger import meta
+from services.access.ledger.attempts import OPEN
 from services.access.ledger.database import Tx
 from services.access.ledger.schema import adoptions, attempts
 from services.access.records import Lane, State
 
 _a = attempts.c
+_UNDONE = "undone_and_pruned"
+_COUNT_UNDONE = sa.select(sa.func.count(sa.distinct(adoptions.c.attempt))).where(adoptions.c.second, adoptions.c.done_at.is_not(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ def due(tx: Tx) -> dict[Lane, Due]:
 def failing(tx: Tx) -> dict[Lane, int]:
     """Work whose last try failed, due or put off, by lane."""
     failed = sa.or_(_a.tries > 0, _a.renew_tries > 0)
-    query = sa.select(_a.lane, sa.func.count().label("number")).where(_a.state != State.CLOSED, failed).group_by(_a.lane)
+    query = sa.select(_a.lane, sa.func.count().label("number")).where(_a.state.in_(OPEN), failed).group_by(_a.lane)
     return {row.lane: row.number for row in tx.execute(query)}
 
 
@@ -47,11 +52,16 @@ def nearest_end_s(tx: Tx) -> float | None:
 
 def leases_by_state(tx: Tx) -> dict[State, int]:
     """Attempts that have a lease and have not ended, by state."""
-    query = sa.select(_a.state, sa.func.count().label("number")).where(_a.state != State.CLOSED, _a.lease_id != "")
+    query = sa.select(_a.state, sa.func.count().label("number")).where(_a.state.in_(OPEN), _a.lease_id != "")
     return {row.state: row.number for row in tx.execute(query.group_by(_a.state))}
 
 
 def undone(tx: Tx) -> int:
-    """How many attempts were undone by adoption since the ledger began."""
-    done = sa.select(sa.func.count(sa.distinct(adoptions.c.attempt))).where(adoptions.c.second, adoptions.c.done_at.is_not(None))
-    return int(tx.execute(done).scalar_one())
+    """How many attempts were undone by adoption since the ledger began, those that are not in it any more included."""
+    return int(meta.get(tx, _UNDONE) or 0) + int(tx.execute(_COUNT_UNDONE).scalar_one())
+
+
+def remember_undone(tx: Tx, attempt_ids: Collection[str]) -> None:
+    """Keep counting those of these attempts that were undone, as they are about to be taken out of the ledger."""
+    if leaving := int(tx.execute(_COUNT_UNDONE.where(adoptions.c.attempt.in_(attempt_ids))).scalar_one()):
+        meta.put(tx, _UNDONE, str(int(meta.get(tx, _UNDONE) or 0) + leaving))

@@ -17,16 +17,16 @@ _OF = sa.select(_a.id, *_COLUMNS).join(targets, _t.id == _a.target)
 _BATCH = 500
 
 
-def places(tx: Tx) -> dict[Place, tuple[TargetRow, frozenset[str]]]:
-    """Every mount that the ledger names, with one of its targets and the roles that are known there."""
+def places(tx: Tx) -> dict[Place, tuple[dict[int, TargetRow], frozenset[str]]]:
+    """Every mount that the ledger names, with its targets by number and the roles that are known there."""
     targets_by_id = {row.id: TargetRow(**row._mapping) for row in tx.execute(sa.select(targets))}
     named = sa.union(sa.select(_a.target, _a.mount, _a.vault_role), sa.select(roles.c.target, roles.c.mount, roles.c.vault_role))
-    found: dict[Place, tuple[TargetRow, frozenset[str]]] = {}
+    found: dict[Place, tuple[dict[int, TargetRow], frozenset[str]]] = {}
     for row in tx.execute(named):
         target = targets_by_id[row.target]
         place = Place(target.server, target.vault_namespace, row.mount)
-        known = found[place][1] if place in found else frozenset()
-        found[place] = (target, known | {row.vault_role})
+        there, known = found.get(place, ({}, frozenset()))
+        found[place] = (there | {target.id: target}, known | {row.vault_role})
     return found
 
 

@@ -31,7 +31,7 @@ def opened(path: Path) -> Iterator[Connection]:
         NoLedger: It is no ledger, or cannot be read.
     """
     _look(path)
-    engine = sa.create_engine("sqlite://", creator=lambda: _connect(path), poolclass=sa.NullPool)
+    engine = sa.create_engine("sqlite://", creator=lambda: _connect(path.resolve()), poolclass=sa.NullPool)
     try:
         with engine.connect() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):
@@ -51,7 +51,8 @@ def owner(path: Path) -> str | None:
     It is not asked by locking, as a start at that very moment would be refused.
     """
     try:
-        pid = path.with_name(path.name + ".lock").read_text()[:20].strip()
+        file = path.resolve()  # the lock is beside the file itself, by whatever name that is given
+        pid = file.with_name(file.name + ".lock").read_text()[:20].strip()
         return pid if _lives(int(pid)) else None
     except (OSError, ValueError):
         return None
@@ -82,4 +83,4 @@ def _look(path: Path) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     """Read only. Without a write-ahead log, and so without a service that has it open, nothing is written beside the file either."""
     mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
-    return sqlite3.connect(f"file:{quote(str(path.resolve()))}?{mode}", uri=True, check_same_thread=False)
+    return sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True, check_same_thread=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
@@ -34,19 +35,23 @@ class _Compiled:
 
     def values(self, given: Mapping[str, Any]) -> list[Any]:
         """The driver's values, in order."""
-        found = []
-        for name, fixed, process in self.binds:
-            value = given.get(name, fixed)
-            found.append(process(value) if process else value)
-        return found
+        get = given.get
+        return [get(name, fixed) if process is None else process(get(name, fixed)) for name, fixed, process in self.binds]
 
 
 def _compile(statement: sa.Executable, dialect: Dialect) -> _Compiled:
     compiled: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
     binds = [(name, compiled.binds[name]) for name in compiled.positiontup]
-    return _Compiled(
-        str(compiled), tuple((name, bind.value, bind.type.dialect_impl(dialect).bind_processor(dialect)) for name, bind in binds)
-    )
+    return _Compiled(str(compiled), tuple((name, bind.value, _to_driver(bind.type, dialect)) for name, bind in binds))
+
+
+def _to_driver(kind: sa.types.TypeEngine[Any], dialect: Dialect) -> _Processor | None:
+    return _remembered(kind, kind.dialect_impl(dialect).bind_processor(dialect))
+
+
+def _remembered(kind: sa.types.TypeEngine[Any], process: _Processor | None) -> _Processor | None:
+    """Values of our own types (words, numbers, texts, subjects) are few and never change: each is made once, not at each row."""
+    return lru_cache(maxsize=1024)(process) if process and isinstance(kind, sa.types.TypeDecorator) else process
 
 
 class Statement:
@@ -63,15 +68,13 @@ class Statement:
     def _execute(self, tx: Tx, values: Mapping[str, Any]) -> Any:
         dialect = tx.connection.dialect
         compiled = self._compiled.get(dialect.name) or self._compiled.setdefault(dialect.name, _compile(self._statement, dialect))
-        cursor = tx.connection.connection.cursor()
         parameters = compiled.values(values)
         try:
-            cursor.execute(compiled.sql, parameters)
+            return tx.driver.execute(compiled.sql, parameters)
         except dialect.loaded_dbapi.Error as err:
             raise sa.exc.DBAPIError.instance(
                 compiled.sql, parameters, err, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
             ) from err
-        return cursor
 
 
 class Query(Statement, Generic[R]):
@@ -103,7 +106,10 @@ class Query(Statement, Generic[R]):
 
 
 def _processors(columns: list[Any], dialect: Dialect) -> list[tuple[int, _Processor]]:
-    found = ((number, column.type.dialect_impl(dialect).result_processor(dialect, None)) for number, column in enumerate(columns))
+    def processor(kind: sa.types.TypeEngine[Any]) -> _Processor | None:
+        return _remembered(kind, kind.dialect_impl(dialect).result_processor(dialect, None))
+
+    found = ((number, processor(column.type)) for number, column in enumerate(columns))
     return [(number, process) for number, process in found if process]
 
 

@@ -11,10 +11,11 @@ import sqlalchemy as sa
 
 from services.access.ledger.database import Tx
 from services.access.ledger.prepared import Query, Statement, given
-from services.access.ledger.schema import decisions, requests, row_of
+from services.access.ledger.schema import decisions, requests, roles, row_of
 from services.access.records import Approval, Decision, Request, Role
+from services.common.errors import LoginMissing, LoginRefused
 
-_table = requests.c
+_table, _r = requests.c, roles.c
 _DECISION = tuple(f.name for f in fields(Decision))
 _INSERT = Statement(requests.insert().values({column.name: given(column) for column in requests.columns}))
 _FIND = Query(sa.select(requests).where(_table.uid == given(_table.uid)), Request)
@@ -72,6 +73,14 @@ def raise_number(tx: Tx, uid: str, number: int) -> None:
     tx.execute(requests.update().where(_table.uid == uid, _table.last_number < number).values(last_number=number))
 
 
+def limit_access(tx: Tx, access_s: float) -> int:
+    """Have no access that has begun go on for longer; answers how many were to end later."""
+    ends_at, open_ones = _table.first_issued_at + access_s, (Approval.PENDING, Approval.APPROVED)
+    longer = sa.or_(_table.ends_at.is_(None), _table.ends_at > ends_at)
+    begun = (_table.first_issued_at.is_not(None), _table.approval.in_(open_ones))
+    return tx.execute(requests.update().where(*begun, longer).values(ends_at=ends_at, work_at=ends_at)).rowcount
+
+
 def decisions_of(tx: Tx, uid: str) -> list[Decision]:
     """The decisions on a request, oldest first."""
     return _DECISIONS.all(tx, request_=uid)
@@ -102,6 +111,16 @@ def of_role(tx: Tx, role: Role) -> list[Request]:
         _table.role_name == role.name,
     )
     return [Request(**row._mapping) for row in tx.execute(sa.select(requests).where(*same, _table.approval.in_(open_ones)))]
+
+
+def hurry(tx: Tx, target: int) -> None:
+    """Have the requests claimed now whose last claim failed at this Vault for want of a login, as there is a fresh one."""
+    same = ((_table.cluster, _r.cluster), (_table.cluster_uid, _r.cluster_uid), (_table.role_namespace, _r.namespace))
+    of_target = sa.exists().where(_r.target == target, _table.role_name == _r.name, *(mine == theirs for mine, theirs in same))
+    wanting = (_table.error_reason.in_((LoginMissing.reason, LoginRefused.reason)), _table.retry_at > tx.now)
+    for uid in list(tx.execute(sa.select(_table.uid).where(*wanting, of_target)).scalars()):
+        note(tx, uid, retry_at=None)
+        tx.changed.add(uid)
 
 
 def page(tx: Tx, *where: sa.ColumnElement[bool], after: tuple[float, str] | None, limit: int, newest_first: bool) -> list[Request]:

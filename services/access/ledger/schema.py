@@ -168,7 +168,9 @@ requests = sa.Table(
     sa.Column("tries", sa.Integer, nullable=False),
     _time("retry_at"),
     _time("work_at"),
+    _time("gone_at"),
     sa.Index("requests_work", "work_at"),
+    sa.Index("requests_gone", "gone_at"),
     sa.Index("requests_role", "role_name", "role_namespace"),
     sa.Index("requests_owner", "owner", "created_at"),
 )
@@ -223,11 +225,14 @@ attempts = sa.Table(
     sa.Column("finish", sa.Boolean, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False),
     _text("error"),
+    _text("why"),
     sa.Column("lane", Number(Lane), nullable=False),
     _time("work_at"),
+    _time("overlap_ends_at"),
     sa.UniqueConstraint("request", "number", name="attempts_number"),
     sa.Index("attempts_work", "lane", "work_at"),
     sa.Index("attempts_state", "state"),
+    sa.Index("attempts_closed", "closed_at"),
 )
 
 adoptions = sa.Table(

@@ -23,12 +23,24 @@ class _At(NamedTuple):
     at: float | None
 
 
+URGENT, TOO_LATE = 1 / 4, 1 / 20
+"""A renewal with less than this share of its TTL left goes before all else; does not wait for the renew rate."""
+
+_LINE_GOOD_S, _LINE_MOST = 0.5, 200
+
 _a = attempts.c
 _COUNT = sa.bindparam("count", type_=sa.Integer)
 _HEAD = Query(
     sa.select(_a.id, _a.ends_at, _a.lease_ttl_s)
     .where(_a.lane == given(_a.lane), _a.work_at <= given(_a.work_at))
     .order_by(_a.work_at)
+    .limit(_COUNT),
+    _Due,
+)
+_RENEWALS = Query(
+    sa.select(_a.id, _a.ends_at, _a.lease_ttl_s)
+    .where(_a.lane == Lane.RENEW, _a.work_at <= given(_a.work_at))
+    .order_by(_a.ends_at)
     .limit(_COUNT),
     _Due,
 )
@@ -40,13 +52,51 @@ _NEXT = [Query(sa.select(sa.func.min(c.work_at).label("at")).where(c.work_at > g
 
 
 class Job(NamedTuple):
-    """One piece of work: an attempt to look at, or a request if ``attempt`` is empty."""
+    """One piece of work: an attempt to look at, or a request if ``attempt`` is empty; whether it counts as a renewal."""
 
     attempt: str
     request: str
+    renewal: bool = False
 
 
-def due(tx: Tx, *, busy: Collection[str], renews: bool, without: Collection[tuple[str, str]] = ()) -> Job | None:
+class Line:
+    """The renewals that are due, that whose lease ends first before the others, however long each has been due.
+
+    Read from the ledger in one go and good for a moment: to sort thousands for each of them would cost more than the renewals do.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is read yet."""
+        self._found: list[_Due] = []
+        self._read_at, self._without = 0.0, frozenset[tuple[str, str]]()
+
+    def first(self, tx: Tx, *, busy: Collection[str], without: Collection[tuple[str, str]]) -> _Due | None:
+        """The one that nobody is at; it stays in the line."""
+        fresh = 0 <= tx.now - self._read_at < _LINE_GOOD_S and self._without == frozenset(without)
+        if not fresh or not self._next(busy):
+            self._found = _renewals(tx, without, count=_LINE_MOST + len(busy))[::-1]
+            self._read_at, self._without = tx.now, frozenset(without)
+        return self._next(busy)
+
+    def take(self) -> Job:
+        """Have the first one begun, which leaves the line."""
+        return Job(self._found.pop().id, "", renewal=True)
+
+    def _next(self, busy: Collection[str]) -> _Due | None:
+        while self._found and self._found[-1].id in busy:
+            self._found.pop()
+        return self._found[-1] if self._found else None
+
+
+def due(
+    tx: Tx,
+    *,
+    busy: Collection[str],
+    renews: bool,
+    held: bool = False,
+    line: Line | None = None,
+    without: Collection[tuple[str, str]] = (),
+) -> Job | None:
     """The most urgent piece of work that is due and that nobody is at.
 
     Revoke goes before first issue, that before renew, that before repair; a renewal with less than a quarter of its TTL left before all.
@@ -55,26 +105,52 @@ def due(tx: Tx, *, busy: Collection[str], renews: bool, without: Collection[tupl
         tx: Transaction.
         busy: Attempts and requests that somebody is at.
         renews: Whether renewals are taken, too.
+        held: Whether the renew rate holds renewals back now, all but those that would soon be too late.
+        line: The renewals, kept from one call to the next.
         without: Vaults, by server and namespace, whose work is passed over.
     """
-    renewal = _head(tx, Lane.RENEW, busy, without) if renews else None
-    if renewal and renewal.ends_at is not None and renewal.ends_at - tx.now < renewal.lease_ttl_s / 4:
-        return Job(renewal.id, "")
+    line = line or Line()
+    renewal = line.first(tx, busy=busy, without=without) if renews else None
+    if renewal and _left(renewal, tx.now) < (TOO_LATE if held else URGENT):
+        return line.take()
     if revoke := _head(tx, Lane.REVOKE, busy, without):
         return Job(revoke.id, "")
     if uid := next((uid for uid in _OVER.all(tx, work_at_=tx.now, count=len(busy) + 1) if uid not in busy), None):
         return Job("", uid)
-    found = _head(tx, Lane.ISSUE, busy, without) or renewal or _head(tx, Lane.REPAIR, busy, without)
-    return Job(found.id, "") if found else None
+    if issue := _head(tx, Lane.ISSUE, busy, without):
+        return Job(issue.id, "")
+    if renewal and not held:
+        return line.take()
+    repair = _head(tx, Lane.REPAIR, busy, without)
+    return Job(repair.id, "") if repair else None
+
+
+def _left(lease: _Due, now: float) -> float:
+    """What share of its TTL is left of a lease; more than all of it where its end is not known."""
+    return 2.0 if lease.ends_at is None else (lease.ends_at - now) / max(lease.lease_ttl_s, 1.0)
+
+
+def _renewals(tx: Tx, without: Collection[tuple[str, str]], *, count: int) -> list[_Due]:
+    if not without:
+        return _RENEWALS.all(tx, work_at_=tx.now, count=count)
+    query = sa.select(_a.id, _a.ends_at, _a.lease_ttl_s).where(_a.lane == Lane.RENEW, _a.work_at <= tx.now, *_elsewhere(without))
+    return [_Due(row.id, row.ends_at, row.lease_ttl_s) for row in tx.execute(query.order_by(_a.ends_at).limit(count))]
+
+
+def _elsewhere(without: Collection[tuple[str, str]]) -> list[sa.ColumnElement[bool]]:
+    """Not at these Vaults."""
+    if not without:
+        return []
+    there = sa.tuple_(targets.c.server, targets.c.vault_namespace).in_(list(without))
+    return [_a.target.not_in(sa.select(targets.c.id).where(there))]
 
 
 def _head(tx: Tx, lane: Lane, busy: Collection[str], without: Collection[tuple[str, str]]) -> _Due | None:
     """What is due the longest in one lane, found by the index however long the queue is."""
     if without:
-        there = sa.tuple_(targets.c.server, targets.c.vault_namespace).in_(list(without))
-        query = sa.select(_a.id, _a.ends_at, _a.lease_ttl_s).where(_a.lane == lane, _a.work_at <= tx.now)
-        elsewhere = query.where(_a.target.not_in(sa.select(targets.c.id).where(there))).order_by(_a.work_at).limit(len(busy) + 1)
-        return next((_Due(row.id, row.ends_at, row.lease_ttl_s) for row in tx.execute(elsewhere) if row.id not in busy), None)
+        query = sa.select(_a.id, _a.ends_at, _a.lease_ttl_s).where(_a.lane == lane, _a.work_at <= tx.now, *_elsewhere(without))
+        found = tx.execute(query.order_by(_a.work_at).limit(len(busy) + 1))
+        return next((_Due(row.id, row.ends_at, row.lease_ttl_s) for row in found if row.id not in busy), None)
     return next((row for row in _HEAD.all(tx, lane_=lane, work_at_=tx.now, count=len(busy) + 1) if row.id not in busy), None)
 
 
@@ -82,11 +158,3 @@ def next_at(tx: Tx) -> float | None:
     """When the next piece of work is due that is not yet."""
     found = [query.first(tx, work_at_=tx.now) for query in _NEXT]
     return min((each.at for each in found if each and each.at is not None), default=None)
-
-
-def depth(tx: Tx) -> dict[Lane, int]:
-    """How much is due, by lane."""
-    found = tx.execute(
-        sa.select(attempts.c.lane, sa.func.count().label("number")).where(attempts.c.work_at <= tx.now).group_by(attempts.c.lane)
-    )
-    return {row.lane: row.number for row in found}

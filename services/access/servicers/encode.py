@@ -127,6 +127,8 @@ def lease(a: Attempt) -> lease_pb2.Lease:
         renew_time=timestamp(a.renewed_at),
         max_expire_time=timestamp(a.max_ends_at),
         username=a.login,
+        end_reason=a.why,
+        end_time=timestamp(a.closed_at),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import grpc
 
 from leasegate.access.v1 import watcher_service_pb2 as pb
@@ -14,8 +16,12 @@ from services.access.quiesce import VALID_S, Quiescing
 from services.access.requests import Requests
 from services.access.servicers import decode, encode
 from services.access.vaults import Vaults
+from services.access.view import View
 from services.common.rpc import caller
 from services.common.vault.target import Target
+
+DROP_S = 0.1
+"""For so long an end waits for its logins' drop, so that who deletes sees both at once; it is durable before."""
 
 
 class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
@@ -33,9 +39,19 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
 
     def EndRequest(self, request: pb.EndRequestRequest, context: grpc.ServicerContext) -> pb.EndRequestResponse:
         """See the .proto file."""
-        view = self._requests.end(decode.ended(request.object), owner=caller.current())
+        number = self._feed.number(request.object.uid)
+        view = self._dropped(self._requests.end(decode.ended(request.object), owner=caller.current()), beyond=number)
         pending = view.revoke_pending()
         return pb.EndRequestResponse(open_attempts=view.open_count, conditions=encode.conditions([pending] if pending else []))
+
+    def _dropped(self, view: View, *, beyond: int) -> View:
+        """Where the end of a request stands when its logins are dropped, which takes some milliseconds if all is well; else soon after."""
+        uid, end = view.request.uid, time.monotonic() + DROP_S
+        with self._feed.polls.wait() as granted:
+            while granted and view.dropping and time.monotonic() < end and not self._feed.polls.draining:
+                beyond = self._feed.wait_for(uid, beyond=beyond, end=end)
+                view = self._requests.show(uid, owner=view.request.owner)
+        return view
 
     def EnsureTarget(self, request: pb.EnsureTargetRequest, context: grpc.ServicerContext) -> pb.EnsureTargetResponse:
         """See the .proto file."""

@@ -7,17 +7,14 @@ as PeerUnavailable, DeadlineExpired and the like. Any process may import this.
 from __future__ import annotations
 
 import json
-import random
 import threading
-import time
 from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self
 
 import grpc
 
 from services.common import logs
 from services.common.config import ClientTls, HostPort, StartupRefused
-from services.common.errors import LeasegateError
 from services.common.rpc import request_ids, status
 from services.common.rpc.tls import Files, channel_credentials
 
@@ -28,19 +25,10 @@ _OPTIONS = (
     ("grpc.dns_min_time_between_resolutions_ms", 2000),
     ("grpc.enable_http_proxy", 0),  # the services are neighbours
     ("grpc.max_metadata_size", 32 * 1024),  # statuses with many wrong fields
-    ("grpc.enable_retries", 0),  # who calls knows what may be repeated: see ``repeated``
+    ("grpc.enable_retries", 0),  # who calls knows what may be repeated
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 )
-Q = TypeVar("Q", contravariant=True)
-A = TypeVar("A", covariant=True)
 _log = logs.logger(__name__)
-
-
-class Method(Protocol[Q, A]):
-    """A method of a stub."""
-
-    def __call__(self, request: Q, /, timeout: float | None = None) -> A:
-        """Call it."""
 
 
 def connect(address: HostPort | str, *, tls: ClientTls | None, timeout_s: float = DEFAULT_TIMEOUT_S) -> grpc.Channel:
@@ -58,34 +46,6 @@ def connect(address: HostPort | str, *, tls: ClientTls | None, timeout_s: float 
         StartupRefused: A file of ``tls`` is no good.
     """
     return _Channel(str(address), tls=tls, timeout_s=timeout_s)
-
-
-def repeated(
-    method: Method[Q, A],
-    request: Q,
-    *,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> A:
-    """Call an idempotent method, and again while it answers UNAVAILABLE, all within ``timeout_s``.
-
-    Never for a method that acts twice when called twice. The service's RetryInfo says how long to wait, growing with each try
-    (https://google.aip.dev/194).
-
-    Raises:
-        LeasegateError: The last failure, once no time is left for another try; at once for any other code than UNAVAILABLE.
-    """
-    end, factor = clock() + timeout_s, 1.0
-    while True:
-        try:
-            return method(request, timeout=max(end - clock(), 0.001))
-        except LeasegateError as err:
-            pause = (err.retry_after_s or 0) * min(factor, 8) * random.uniform(0.8, 1.2)  # noqa: S311 (jitter)
-            if err.code != grpc.StatusCode.UNAVAILABLE or err.retry_after_s is None or clock() + pause >= end:
-                raise
-        sleep(pause)
-        factor *= 2
 
 
 class _Channel(grpc.Channel):

@@ -88,33 +88,34 @@ class Chain(grpc.ServerInterceptor):
 
         def answer(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             try:
-                self._allowed(method, context)
+                names = self._names(context)
+                self._allowed(method, names)
                 slot = self._streams.take()
             except LeasegateError as err:
                 context.abort_with_status(status.to_grpc(err))
             if not context.add_callback(slot.give_back):
                 slot.give_back()
-            _log.info("stream", method=method, caller=self._who(context))
+            _log.info("stream", method=method, caller=_who(names))
             responses: Iterator[Any] = behaviour(requests, context)
             return responses
 
         return answer
 
     def _logged(self, method: str, context: grpc.ServicerContext, handle: Callable[[], Any]) -> Any:
-        began, code, reason = time.perf_counter(), "OK", None
+        began, code, reason, names = time.perf_counter(), "OK", None, self._names(context)
         try:
-            return self._guarded(method, context, handle)
+            return self._guarded(method, context, names, handle)
         except LeasegateError as err:
             code, reason = err.code.name, err.reason
             raise
         finally:
             seconds = time.perf_counter() - began
             self._metrics.answered(method, code=code, seconds=seconds)
-            _log.info("rpc", method=method, code=code, reason=reason, duration_ms=round(seconds * 1000, 1), caller=self._who(context))
+            _log.info("rpc", method=method, code=code, reason=reason, duration_ms=round(seconds * 1000, 1), caller=_who(names))
 
-    def _guarded(self, method: str, context: grpc.ServicerContext, handle: Callable[[], Any]) -> Any:
+    def _guarded(self, method: str, context: grpc.ServicerContext, names: Sequence[str], handle: Callable[[], Any]) -> Any:
         try:
-            with deadline.within(_left_s(context)), caller.acting(self._allowed(method, context)), self._slots.one():
+            with deadline.within(_left_s(context)), caller.acting(self._allowed(method, names)), self._slots.one():
                 return handle()
         except LeasegateError:
             raise
@@ -123,11 +124,10 @@ class Chain(grpc.ServerInterceptor):
             _log.exception("unexpected error", method=method, error_id=error_id)
             raise Internal(INTERNAL_TEXT, error_id=error_id) from err
 
-    def _allowed(self, method: str, context: grpc.ServicerContext) -> str:
+    def _allowed(self, method: str, names: Sequence[str]) -> str:
         """The name by which the caller may call: the first in the certificate's order that the service's list has."""
         service = method.split("/")[1]
         rule = self._rules.get(service, frozenset())
-        names = self._names(context)
         if found := next((name for name in names if rule is ANY_ACCEPTED or name in rule), None):
             return found
         raise CallerNotAllowed(f"{bounded(', '.join(names)) or 'a certificate without a name'} may not call {service}", service=service)
@@ -138,8 +138,9 @@ class Chain(grpc.ServerInterceptor):
         proven = cast("Mapping[str, Sequence[bytes]]", context.auth_context())
         return caller.names(next(iter(proven.get("x509_pem_cert", ())), b""))
 
-    def _who(self, context: grpc.ServicerContext) -> str:
-        return bounded(", ".join(self._names(context)))
+
+def _who(names: Sequence[str]) -> str:
+    return bounded(", ".join(names))
 
 
 def _given_id(context: grpc.ServicerContext) -> str | None:

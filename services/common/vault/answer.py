@@ -99,13 +99,16 @@ def decode(status: int, raw: bytes, *, path: str, address: str, sent: Mapping[st
         VaultUnavailable: 412, 472, 473, 502, a redirect, or a body that is not JSON.
         VaultThrottled: 429.
         VaultSealed: 503.
-        VaultFailed: Other 5xx.
+        VaultFailed: Other 5xx, or a body that is not Vault's.
     """
     if status == 204 or (status == 200 and not raw):
         return Answer()
     body = _parse(raw)
     if status == 200 and body is not None:
-        return _answer(body)
+        try:
+            return _answer(body)
+        except (AttributeError, KeyError, TypeError, ValueError) as err:
+            raise VaultFailed(f"what answers at {address} for {shown(path)} does not do so as a Vault does", path=shown(path)) from err
     text = error_text(body, secrets=_secrets_of(sent))
     if status == 404:
         raise NotThere(path, no_mount="no handler for route" in text)
@@ -132,7 +135,7 @@ def _parse(raw: bytes) -> dict[str, Any] | None:
 
 def _answer(body: Mapping[str, Any]) -> Answer:
     return Answer(
-        data=body.get("data") or {},
+        data=dict(body.get("data") or {}),
         lease_id=body.get("lease_id") or "",
         lease_duration_s=int(body.get("lease_duration") or 0),
         renewable=bool(body.get("renewable")),

@@ -34,7 +34,7 @@ class Credentials:
     """
 
     name: str
-    identity: str
+    identity: str = field(repr=False)
     connect: Callable[[], tuple[Transport, Login]]
     revocable: bool = True
 

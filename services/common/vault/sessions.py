@@ -58,6 +58,7 @@ class Sessions:
         self._teams: OrderedDict[tuple[str, str, str, str], tuple[Target, Session]] = OrderedDict()
         self._own: dict[tuple[Address, str], Session] = {}
         self._transports: WeakValueDictionary[tuple[Endpoint, str], Transport] = WeakValueDictionary()
+        self._answered: Transport | None = None
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -115,12 +116,12 @@ class Sessions:
         session = self._in_memory(target)
         return session is None or session.narrowed
 
-    def forget(self, target: Target) -> None:
-        """Drop a team's login and revoke what may be revoked of it: nothing of the target is left to end."""
-        with self._lock:
-            _, session = self._teams.pop(target.key, (target, None))
-        if session:
-            session.close()
+    def answers(self, target: Target) -> bool:
+        """Whether the Vault of a target that comes with a login answers and is unsealed, asked as that target says."""
+        try:
+            return target.login is not None and health.reachable(self._transport_of(target, target.login))
+        except LoginRefused:
+            return False
 
     def reachable(self, address: str, vault_namespace: str = "") -> bool:
         """Whether the Vault at an address that the operator configured, or where a team is logged in, answers and is unsealed."""
@@ -128,9 +129,13 @@ class Sessions:
         return any(health.reachable(each) for each in self._known_transports() if each.endpoint.address == wanted)
 
     def serving(self) -> bool:
-        """Whether any known Vault answers and is unsealed, the service's own before the teams'; True while none is known."""
-        known = self._known_transports()
-        return not known or any(health.reachable(each) for each in known)
+        """Whether any known Vault answers and is unsealed, first of all the one that did the last time; True while none is known.
+
+        (The check has some seconds: a few teams' Vaults that are gone must not take them all.)
+        """
+        known = sorted(self._known_transports(), key=lambda each: each is not self._answered)
+        self._answered = next((each for each in known if health.reachable(each)), None)
+        return not known or self._answered is not None
 
     def close(self) -> None:
         """Stop renewing and revoke all logins but teams' own tokens."""
@@ -183,11 +188,10 @@ class Sessions:
                 del self._teams[target.key]
 
     def _team_credentials(self, target: Target, login: Login) -> Credentials:
-        endpoint = _endpoint(target, login)
         return Credentials(
             name=target.display,
-            identity=_identity(endpoint, login),
-            connect=lambda: (self._transport(endpoint, target.vault_namespace, name=target.display), login),
+            identity=_identity(_endpoint(target, login), login),
+            connect=lambda: (self._transport_of(target, login), login),
             revocable=not isinstance(login, TokenLogin),
         )
 
@@ -196,6 +200,9 @@ class Sessions:
         certificate, private_key = _certificate(login)
         endpoint = Endpoint(address=entry.address, ca_bundle=entry.ca_bundle(), certificate=certificate, private_key=private_key)
         return self._transport(endpoint, entry.vault_namespace, name=str(entry.address)), login
+
+    def _transport_of(self, target: Target, login: Login) -> Transport:
+        return self._transport(_endpoint(target, login), target.vault_namespace, name=target.display)
 
     def _transport(self, endpoint: Endpoint, vault_namespace: str, *, name: str) -> Transport:
         with self._lock:

@@ -72,6 +72,8 @@ class Lease(_message.Message):
     RENEW_TIME_FIELD_NUMBER: _builtins.int
     MAX_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
+    END_REASON_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
     """Short name of the lease for logs and people, 12 hexadecimal digits; stands for the lease id where that would be too telling."""
     lease_id: _builtins.str
@@ -88,6 +90,8 @@ class Lease(_message.Message):
     """Whether Vault will renew it."""
     username: _builtins.str
     """Name of the login in PostgreSQL."""
+    end_reason: _builtins.str
+    """Why it was ended, for people, as "its holder did not renew it"; empty while it is not."""
     @_builtins.property
     def issue_time(self) -> _timestamp_pb2.Timestamp:
         """When it was issued."""
@@ -104,6 +108,10 @@ class Lease(_message.Message):
     def max_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it ends however often it is renewed."""
 
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was known that its login is gone; absent before."""
+
     def __init__(
         self,
         *,
@@ -119,10 +127,12 @@ class Lease(_message.Message):
         renew_time: _timestamp_pb2.Timestamp | None = ...,
         max_expire_time: _timestamp_pb2.Timestamp | None = ...,
         username: _builtins.str = ...,
+        end_reason: _builtins.str = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "issue_time", b"issue_time", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "expire_time", b"expire_time", "issue_time", b"issue_time", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "expire_time", b"expire_time", "handle", b"handle", "issue_time", b"issue_time", "lease_id", b"lease_id", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time", "renewable", b"renewable", "request", b"request", "role", b"role", "state", b"state", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end_reason", b"end_reason", "end_time", b"end_time", "expire_time", b"expire_time", "handle", b"handle", "issue_time", b"issue_time", "lease_id", b"lease_id", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time", "renewable", b"renewable", "request", b"request", "role", b"role", "state", b"state", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,6 +27,7 @@ if _version_not_supported:
 
 class RequesterServiceStub:
     """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster.
+    A request_id is remembered for as long as the operator keeps what has ended (30 days unless set), that of RenewLease for an hour.
     """
 
     def __init__(self, channel):
@@ -79,6 +80,7 @@ class RequesterServiceStub:
 
 class RequesterServiceServicer:
     """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster.
+    A request_id is remembered for as long as the operator keeps what has ended (30 days unless set), that of RenewLease for an hour.
     """
 
     def CreateRequest(self, request, context):
@@ -208,6 +210,7 @@ def add_RequesterServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RequesterService:
     """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster.
+    A request_id is remembered for as long as the operator keeps what has ended (30 days unless set), that of RenewLease for an hour.
     """
 
     @staticmethod

@@ -13,7 +13,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RequesterServiceStub:
-    """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster."""
+    """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster.
+    A request_id is remembered for as long as the operator keeps what has ended (30 days unless set), that of RenewLease for an hour.
+    """
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
     CreateRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.CreateRequestRequest, _requester_service_pb2.CreateRequestResponse]
@@ -60,7 +62,9 @@ class RequesterServiceStub:
     """
 
 class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster."""
+    """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster.
+    A request_id is remembered for as long as the operator keeps what has ended (30 days unless set), that of RenewLease for an hour.
+    """
 
     @_abc_1.abstractmethod
     def CreateRequest(

@@ -117,12 +117,17 @@ class EnsureEngineRequest(_message.Message):
     POSTGRES_FIELD_NUMBER: _builtins.int
     QUIESCENCE_FIELD_NUMBER: _builtins.int
     SAME_DATABASE_MOVED_FIELD_NUMBER: _builtins.int
+    LAST_DATABASE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Mount path without slashes at the ends; empty for "database"."""
     adopt_mount: _builtins.bool
     """Whether a mount that Leasegate did not make may be used. It is never removed then."""
     same_database_moved: _builtins.bool
     """Whether the owner says that host, port or database change because the same database moved, so that live leases stay valid."""
+    last_database: _builtins.str
+    """EnsureEngineResponse.database of the last success at this place; empty if there was none. Where the same is asked for again, a connection in Vault that
+    leads elsewhere was changed behind our back: it is put back at once, whatever leases there are, as they are those of the database asked for.
+    """
     @_builtins.property
     def owner(self) -> _types_pb2.ObjectRef:
         """The SecretEngine."""
@@ -149,10 +154,11 @@ class EnsureEngineRequest(_message.Message):
         postgres: Global___PostgresConnection | None = ...,
         quiescence: _types_pb2.Quiescence | None = ...,
         same_database_moved: _builtins.bool = ...,
+        last_database: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "postgres", b"postgres", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_mount", b"adopt_mount", "owner", b"owner", "path", b"path", "postgres", b"postgres", "quiescence", b"quiescence", "same_database_moved", b"same_database_moved", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_mount", b"adopt_mount", "last_database", b"last_database", "owner", b"owner", "path", b"path", "postgres", b"postgres", "quiescence", b"quiescence", "same_database_moved", b"same_database_moved", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,6 +176,8 @@ class EnsureEngineResponse(_message.Message):
     OWNERSHIP_FIELD_NUMBER: _builtins.int
     CHANGED_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
+    PUT_BACK_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The mount path."""
     connection: _builtins.str
@@ -178,6 +186,10 @@ class EnsureEngineResponse(_message.Message):
     """Whose the mount is."""
     changed: _builtins.bool
     """Whether the call changed anything in Vault."""
+    database: _builtins.str
+    """The database that the connection leads to, "host:port/name", without user and password; to be kept for the next call."""
+    put_back: _builtins.bool
+    """Whether the connection, or the whole mount, was changed or removed in Vault since this service last wrote just the same, and is put back."""
     @_builtins.property
     def target(self) -> _types_pb2.TargetRef:
         """The Vault, without its login, to be kept for DeleteEngine."""
@@ -195,10 +207,12 @@ class EnsureEngineResponse(_message.Message):
         ownership: Global___MountOwnership.ValueType = ...,
         changed: _builtins.bool = ...,
         notices: _abc.Iterable[_types_pb2.Notice] | None = ...,
+        database: _builtins.str = ...,
+        put_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "connection", b"connection", "notices", b"notices", "ownership", b"ownership", "path", b"path", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "connection", b"connection", "database", b"database", "notices", b"notices", "ownership", b"ownership", "path", b"path", "put_back", b"put_back", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -216,12 +230,15 @@ class DeleteEngineRequest(_message.Message):
     CONNECTION_FIELD_NUMBER: _builtins.int
     QUIESCENCE_FIELD_NUMBER: _builtins.int
     CONNECTION_SHARED_FIELD_NUMBER: _builtins.int
+    CONNECTION_ONLY_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Mount path."""
     connection: _builtins.str
     """Name of the connection in Vault; it goes too where the mount stays and no other owner uses it."""
     connection_shared: _builtins.bool
     """Whether another owner of the mount uses the same connection, which then stays."""
+    connection_only: _builtins.bool
+    """Whether only the connection goes, as its owner, who keeps the mount, uses another one from now on."""
     @_builtins.property
     def owner(self) -> _types_pb2.ObjectRef:
         """The SecretEngine."""
@@ -243,10 +260,11 @@ class DeleteEngineRequest(_message.Message):
         connection: _builtins.str = ...,
         quiescence: _types_pb2.Quiescence | None = ...,
         connection_shared: _builtins.bool = ...,
+        connection_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "connection_shared", b"connection_shared", "owner", b"owner", "path", b"path", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "connection_only", b"connection_only", "connection_shared", b"connection_shared", "owner", b"owner", "path", b"path", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,7 +65,7 @@ class EngineServiceServicer:
         """Takes the owner off the mount; the last owner's call removes the mount itself if Leasegate made it.
 
         Idempotent: what is gone already counts as done. Called by the watcher and by operators.
-        Errors: PATH_NOT_OWNED, QUIESCE_REQUIRED (leases are left), LOGIN_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, QUIESCE_REQUIRED (leases are left), LOGIN_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,7 @@ class EngineServiceStub:
     """Takes the owner off the mount; the last owner's call removes the mount itself if Leasegate made it.
 
     Idempotent: what is gone already counts as done. Called by the watcher and by operators.
-    Errors: PATH_NOT_OWNED, QUIESCE_REQUIRED (leases are left), LOGIN_*, VAULT_*.
+    Errors: SPEC_INVALID, PATH_NOT_OWNED, QUIESCE_REQUIRED (leases are left), LOGIN_*, VAULT_*.
     """
 
 class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -53,7 +53,7 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes the owner off the mount; the last owner's call removes the mount itself if Leasegate made it.
 
         Idempotent: what is gone already counts as done. Called by the watcher and by operators.
-        Errors: PATH_NOT_OWNED, QUIESCE_REQUIRED (leases are left), LOGIN_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, QUIESCE_REQUIRED (leases are left), LOGIN_*, VAULT_*.
         """
 
 def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: _grpc.Server) -> None: ...

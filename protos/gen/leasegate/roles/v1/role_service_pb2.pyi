@@ -137,8 +137,13 @@ class EnsureRoleRequest(_message.Message):
     MOUNT_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
     QUIESCENCE_FIELD_NUMBER: _builtins.int
+    LAST_DB_NAME_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount; empty for "database"."""
+    last_db_name: _builtins.str
+    """definition.db_name of the last success at this place; empty if there was none, then what Vault has counts. Where the same is asked for again, another one
+    in Vault was written behind our back: it is put back at once, as the leases are those of the connection asked for.
+    """
     @_builtins.property
     def owner(self) -> _types_pb2.ObjectRef:
         """The PostgresRole."""
@@ -163,10 +168,11 @@ class EnsureRoleRequest(_message.Message):
         mount: _builtins.str = ...,
         definition: Global___RoleDefinition | None = ...,
         quiescence: _types_pb2.Quiescence | None = ...,
+        last_db_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "owner", b"owner", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "mount", b"mount", "owner", b"owner", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "last_db_name", b"last_db_name", "mount", b"mount", "owner", b"owner", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,7 +75,7 @@ class RoleServiceServicer:
     def DeleteRole(self, request, context):
         """Removes the role. Its leases live on to their end.
 
-        Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +84,8 @@ class RoleServiceServicer:
     def EnsureAdopter(self, request, context):
         """Writes an adopter: a role that makes no usable login, and whose lease's end drops the login of one attempt.
 
-        Idempotent by content. Called by the watcher, when access says on its change feed that it needs one. Errors: PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent by content. Called by the watcher, when access says on its change feed that it needs one. Errors: SPEC_INVALID, PATH_NOT_OWNED,
+        MOUNT_CONFLICT (no database engine is mounted there), ROLE_NOT_READY (no such mount), LOGIN_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +94,7 @@ class RoleServiceServicer:
     def DeleteAdopter(self, request, context):
         """Removes an adopter.
 
-        Idempotent. Called by the watcher, when access needs it no longer. Errors: PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent. Called by the watcher, when access needs it no longer. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

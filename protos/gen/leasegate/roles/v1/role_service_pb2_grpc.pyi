@@ -26,17 +26,18 @@ class RoleServiceStub:
     DeleteRole: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.DeleteRoleRequest, _role_service_pb2.DeleteRoleResponse]
     """Removes the role. Its leases live on to their end.
 
-    Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+    Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
     """
     EnsureAdopter: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.EnsureAdopterRequest, _role_service_pb2.EnsureAdopterResponse]
     """Writes an adopter: a role that makes no usable login, and whose lease's end drops the login of one attempt.
 
-    Idempotent by content. Called by the watcher, when access says on its change feed that it needs one. Errors: PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+    Idempotent by content. Called by the watcher, when access says on its change feed that it needs one. Errors: SPEC_INVALID, PATH_NOT_OWNED,
+    MOUNT_CONFLICT (no database engine is mounted there), ROLE_NOT_READY (no such mount), LOGIN_*, VAULT_*.
     """
     DeleteAdopter: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.DeleteAdopterRequest, _role_service_pb2.DeleteAdopterResponse]
     """Removes an adopter.
 
-    Idempotent. Called by the watcher, when access needs it no longer. Errors: PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+    Idempotent. Called by the watcher, when access needs it no longer. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
     """
 
 class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -63,7 +64,7 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _role_service_pb2.DeleteRoleResponse:
         """Removes the role. Its leases live on to their end.
 
-        Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
@@ -74,7 +75,8 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _role_service_pb2.EnsureAdopterResponse:
         """Writes an adopter: a role that makes no usable login, and whose lease's end drops the login of one attempt.
 
-        Idempotent by content. Called by the watcher, when access says on its change feed that it needs one. Errors: PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent by content. Called by the watcher, when access says on its change feed that it needs one. Errors: SPEC_INVALID, PATH_NOT_OWNED,
+        MOUNT_CONFLICT (no database engine is mounted there), ROLE_NOT_READY (no such mount), LOGIN_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
@@ -85,7 +87,7 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _role_service_pb2.DeleteAdopterResponse:
         """Removes an adopter.
 
-        Idempotent. Called by the watcher, when access needs it no longer. Errors: PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent. Called by the watcher, when access needs it no longer. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
         """
 
 def add_RoleServiceServicer_to_server(servicer: RoleServiceServicer, server: _grpc.Server) -> None: ...

@@ -1,0 +1,56 @@
+"""When everything that was begun is done, as ledger and watcher say, so that no measure has to guess how long that takes."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.request import urlopen
+
+from benchmarks.waiting import until
+from deploy.local.stack import LocalStack
+
+_LOOKS = 3
+_EVERY_S = 0.05
+
+
+class Settled:
+    """Looks into the ledger's file, which other processes may read, and at the watcher's metrics."""
+
+    def __init__(self, stack: LocalStack) -> None:
+        """Nothing is read."""
+        self._file: Path = stack.directory / "services" / "ledger.sqlite"
+        self._page = f"http://{stack.metrics_addresses['watcher']}/metrics"
+
+    def wait(self, *, timeout_s: float = 120) -> None:
+        """Wait until the ledger has nothing to do and the watcher's queues are empty, a few looks long, as keys may be in hand."""
+        looks = 0
+
+        def quiet() -> bool:
+            nonlocal looks
+            looks = looks + 1 if not self.due() and not self.queued() else 0
+            return looks >= _LOOKS
+
+        until(quiet, timeout_s=timeout_s, what="everything that was begun", every_s=_EVERY_S)
+
+    def wait_prepared(self, *, timeout_s: float = 120) -> None:
+        """Wait until the token of every request that was made is made."""
+        until(lambda: not self._count("state = 'new'"), timeout_s=timeout_s, what="the tokens of requests", every_s=_EVERY_S)
+
+    def due(self) -> int:
+        """How many attempts wait for a worker now, or are at one of the steps of issuing or ending; renewals do not count."""
+        return self._count("state in ('new', 'reading', 'issued', 'endt', 'end', 'undoing')")
+
+    def renewed(self, *, since: float) -> int:
+        """How many live leases were renewed after a time (seconds since 1970)."""
+        return self._count("renewed_at > ?", since)
+
+    def queued(self) -> int:
+        """How many keys wait for a worker of the watcher."""
+        with urlopen(self._page, timeout=5) as page:  # noqa: S310 - of the stack itself
+            lines = page.read().decode().splitlines()
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("leasegate_watcher_queue_depth{"))
+
+    def _count(self, where: str, *values: float) -> int:
+        with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True)) as ledger:
+            return int(ledger.execute(f"select count(*) from attempts where {where}", values).fetchone()[0])  # noqa: S608 - our own text

@@ -1,0 +1,161 @@
+"""Writers that queue share a commit: each is undone alone, none goes on before it is durable, and all fail if it fails."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from services.access.ledger import meta
+from services.access.ledger.database import Ledger, open_ledger
+from services.common.errors import LedgerUnavailable
+from tests.eventually import eventually
+
+WRITERS = 12
+
+
+class Counted:
+    """Counts the commits of a ledger, and fails them while ``fails``."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.commits, self.fails = 0, False
+        sa.event.listen(ledger._engine, "commit", self._commit)
+
+    def _commit(self, _connection: object) -> None:
+        if self.fails:
+            raise sa.exc.OperationalError("COMMIT", None, sqlite3.OperationalError("database or disk is full"))
+        self.commits += 1
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = open_ledger(tmp_path / "ledger.db", clock=time.time)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def counted(ledger: Ledger) -> Counted:
+    return Counted(ledger)
+
+
+class Queueing:
+    """Has writers queue behind one that holds the turn, so that all of them are there before the first is done."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self._pool, self._go = ledger, ThreadPoolExecutor(WRITERS + 1), threading.Event()
+        self._entered = threading.Event()
+
+    def first(self, name: str) -> Future[None]:
+        """The one that holds the turn until ``go``."""
+
+        def write() -> None:
+            with self._ledger.write() as tx:
+                meta.put(tx, name, "1")
+                self._entered.set()
+                assert self._go.wait(30)
+
+        done = self._pool.submit(write)
+        assert self._entered.wait(30)
+        return done
+
+    def then(self, work: Callable[[int], None]) -> list[Future[None]]:
+        """All others, once they queue."""
+        done = [self._pool.submit(work, number) for number in range(WRITERS)]
+        eventually(lambda: self._ledger._commits._waiting == WRITERS, timeout_s=30)
+        return done
+
+    def go(self) -> None:
+        self._go.set()
+
+    def __enter__(self) -> Queueing:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._go.set()
+        self._pool.shutdown()
+
+
+def names(ledger: Ledger) -> set[str]:
+    with ledger.read() as tx:
+        return {f"w{name}" for name in meta.names(tx, "w")}
+
+
+def put(ledger: Ledger, number: int) -> None:
+    with ledger.write() as tx:
+        meta.put(tx, f"w{number}", "1")
+    assert f"w{number}" in names(ledger)  # durable, and seen by readers, when the writer goes on
+
+
+def test_those_who_queue_share_one_commit(ledger: Ledger, counted: Counted) -> None:
+    with Queueing(ledger) as queue:
+        work = [queue.first("w-first"), *queue.then(lambda number: put(ledger, number))]
+        queue.go()
+        for each in work:
+            each.result(30)
+    assert names(ledger) == {"w-first", *(f"w{number}" for number in range(WRITERS))}
+    assert counted.commits == 1
+
+
+def test_a_writer_alone_commits_at_once(ledger: Ledger, counted: Counted) -> None:
+    for number in range(3):
+        put(ledger, number)
+    assert counted.commits == 3
+
+
+def test_one_that_fails_is_undone_alone(ledger: Ledger, counted: Counted) -> None:
+    def sometimes(number: int) -> None:
+        with ledger.write() as tx:
+            meta.put(tx, f"w{number}", "1")
+            if number % 3 == 0:
+                raise RuntimeError("changed its mind")
+
+    with Queueing(ledger) as queue:
+        first, others = queue.first("w-first"), queue.then(sometimes)
+        queue.go()
+        first.result(30)
+        failed = [number for number, each in enumerate(others) if each.exception(30)]
+    assert failed == [number for number in range(WRITERS) if number % 3 == 0]
+    assert names(ledger) == {"w-first", *(f"w{number}" for number in range(WRITERS) if number % 3)}
+
+
+def test_if_the_first_fails_the_others_go_on(ledger: Ledger) -> None:
+    with Queueing(ledger) as queue:
+
+        def first() -> None:
+            with ledger.write() as tx:
+                meta.put(tx, "w-first", "1")
+                queue._entered.set()
+                assert queue._go.wait(30)
+                raise RuntimeError("changed its mind")
+
+        broken = queue._pool.submit(first)
+        assert queue._entered.wait(30)
+        others = queue.then(lambda number: put(ledger, number))
+        queue.go()
+        assert isinstance(broken.exception(30), RuntimeError)
+        for each in others:
+            each.result(30)
+    assert names(ledger) == {f"w{number}" for number in range(WRITERS)}
+
+
+def test_a_commit_that_fails_fails_for_all_and_the_next_goes_on(ledger: Ledger, counted: Counted) -> None:
+    counted.fails = True
+    heard: list[object] = []
+    ledger.listeners.append(heard.append)
+    with Queueing(ledger) as queue:
+        work = [queue.first("w-first"), *queue.then(lambda number: put(ledger, number))]
+        queue.go()
+        errors = [each.exception(30) for each in work]
+    assert all(isinstance(err, LedgerUnavailable) and "full" in str(err) for err in errors)
+    assert names(ledger) == set()
+    assert heard == []
+    counted.fails = False
+    put(ledger, 1)
+    assert names(ledger) == {"w1"}

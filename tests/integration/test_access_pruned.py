@@ -1,0 +1,53 @@
+"""A service that runs takes out of its ledger what has ended, and what it remembers no more is as if it had never been."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from leasegate.access.v1 import requester_service_pb2 as requester
+from services.common import errors
+from tests.eventually import eventually
+from tests.integration.access_world import ALICE, Callee, World, approve, ask, in_process, world
+from tests.servers import Servers
+
+
+@pytest.fixture(scope="module")
+def made(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(servers, tmp_path_factory.mktemp("pruned")) as found:
+        yield found
+
+
+def rows(made: World) -> dict[str, int]:
+    """How many rows there are, by table, as another process sees them."""
+    with closing(sqlite3.connect(f"file:{made.ledger}?mode=ro", uri=True)) as ledger:
+        tables = ("requests", "attempts", "decisions", "answers")
+        return {table: ledger.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}  # noqa: S608 - names of ours
+
+
+def held(callee: Callee, request_id: str) -> str:
+    """A request with a credential in use."""
+    uid = ask(callee, request_id=request_id).id
+    approve(callee, uid)
+    calls = callee.as_(ALICE).requester
+    credential = calls.ClaimCredential(requester.ClaimCredentialRequest(id=uid)).credential
+    calls.AcknowledgeCredential(requester.AcknowledgeCredentialRequest(id=uid, attempt=credential.attempt))
+    return uid
+
+
+def test_what_ended_goes_and_what_is_in_use_stays(made: World) -> None:
+    with in_process(made, keep_ended_s=0.0, prune_every_s=0.2) as callee:
+        calls = callee.as_(ALICE).requester
+        ended, stays = held(callee, "ends"), held(callee, "stays")
+        calls.ReleaseRequest(requester.ReleaseRequestRequest(request_id="release", id=ended))
+        eventually(lambda: rows(made)["requests"] == 1, timeout_s=60)
+        assert rows(made) == {"requests": 1, "attempts": 1, "decisions": 1, "answers": 0}
+        with pytest.raises(errors.RequestNotFound):
+            calls.GetRequest(requester.GetRequestRequest(id=ended))
+        assert calls.GetRequest(requester.GetRequestRequest(id=stays)).request.active_attempt == 1
+        assert ask(callee, request_id="ends").id != ended
+        calls.ReleaseRequest(requester.ReleaseRequestRequest(request_id="release", id=stays))
+        eventually(lambda: not made.logins(), timeout_s=60)

@@ -1,0 +1,119 @@
+"""Ten thousand leases that were born together part: no second has twice the mean's renewals. A real ledger, time that is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from services.access.ledger import attempts, catalog, requests, work
+from services.access.ledger.database import Ledger, open_ledger
+from services.access.records import Attempt, TargetRow
+from services.access.renewal import Renewal, next_look
+from services.access.settings import Settings
+from services.access.vaults import Vaults
+from services.common.vault.answer import Answer
+from tests.unit.access_builders import a_request, a_role
+
+LEASES, TTL_S, BORN = 10_000, 3600, 1_000_000.0
+WINDOW_S = TTL_S // 10
+MEAN = LEASES / WINDOW_S
+
+
+class Clock:
+    """Seconds that the test tells."""
+
+    def __init__(self) -> None:
+        self.now = BORN
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Prolonging:
+    """A Vault that prolongs every lease as asked, and the second of each."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.renewed: list[float] = []
+
+    @contextmanager
+    def at(self, _target: TargetRow) -> Iterator[Prolonging]:
+        yield self
+
+    def write(self, path: str, body: Mapping[str, Any]) -> Answer:
+        assert path.startswith("sys/leases/renew/")
+        self.renewed.append(self._clock.now - BORN)
+        return Answer(data={}, lease_id=path.removeprefix("sys/leases/renew/"), lease_duration_s=body["increment"], renewable=True)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
+    found = open_ledger(tmp_path / "ledger.db", clock=clock)
+    yield found
+    found.close()
+
+
+def born_together(ledger: Ledger) -> None:
+    """So many credentials, issued and acknowledged in one moment."""
+    place = TargetRow(0, "-", "demo", "vault", "0" * 16, "https://v:1", "https://v:1", "", b"", False, "", "kubernetes")
+    lease: dict[str, Any] = {"ttl_s": TTL_S, "renewable": True, "issued_at": BORN, "ends_at": BORN + TTL_S, "max_ends_at": BORN + 86400}
+    with ledger.write() as tx:
+        role = catalog.put_role(tx, a_role(target=catalog.put_target(tx, place).id))
+        for number in range(LEASES):
+            request = a_request(uid=f"uid-{number}", name=f"cred-{number}")
+            requests.insert(tx, request)
+            begun = attempts.begin(tx, request=request, role=role, number=1, work_at=None)
+            attempts.commit_reading(tx, begun.id, accessor="a", replacing=True, token_ends_at=BORN + 90000)
+            attempts.commit_lease(tx, begun.id, lease_id=f"m/creds/r/{number}", **lease)
+            issued = attempts.get(tx, begun.id)
+            attempts.activate(tx, issued, work_at=next_look(issued, request=request, settings=Settings()))
+
+
+def renew_what_is_due(ledger: Ledger, renewal: Renewal, pool: ThreadPoolExecutor) -> None:
+    """As the workers do, eight at once."""
+    found: list[Attempt] = []
+    with ledger.read() as tx:
+        while job := work.due(tx, busy={each.id for each in found}, renews=True):
+            found.append(attempts.get(tx, job.attempt))
+    for _ in pool.map(renewal.look, found):
+        pass
+
+
+def planned(ledger: Ledger) -> list[float]:
+    """When the next look at each is due, in seconds from birth."""
+    with ledger.read() as tx:
+        found = [attempts.get(tx, attempt_id) for attempt_id in attempts.ids_with_login(tx)]
+    return [each.work_at - BORN for each in found if each.work_at is not None]
+
+
+def peak(times: list[float]) -> int:
+    """Most in one second."""
+    return max(Counter(int(at) for at in times).values())
+
+
+def test_10000_leases_born_together_are_renewed_evenly_between_one_half_and_three_fifths_of_their_ttl(ledger: Ledger, clock: Clock) -> None:
+    vault = Prolonging(clock)
+    renewal = Renewal(ledger, cast(Vaults, vault), settings=Settings(), jitter=lambda: 0.0)
+    born_together(ledger)
+    assert peak(planned(ledger)) <= 2 * MEAN
+    with ThreadPoolExecutor(8) as pool:
+        for second in range(TTL_S // 2 - 2, TTL_S // 2 + WINDOW_S + 2):
+            clock.now = BORN + second
+            renew_what_is_due(ledger, renewal, pool)
+    assert len(vault.renewed) == LEASES  # each once
+    assert min(vault.renewed) >= TTL_S * 0.5
+    assert max(vault.renewed) <= TTL_S * 0.6 + 1
+    print(f"{LEASES} renewals in {WINDOW_S} s, {MEAN:.1f} a second, at most {peak(vault.renewed)} in one")
+    assert peak(vault.renewed) <= 2 * MEAN
+    assert peak(planned(ledger)) <= 2 * MEAN  # and so is the next round, which is spread wider

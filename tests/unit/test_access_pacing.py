@@ -1,0 +1,82 @@
+"""The renew rate: it holds on average and within a second, and never holds back what would soon be too late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.access.ledger import attempts, catalog, requests, schema, work
+from services.access.ledger.database import Ledger, open_ledger
+from services.access.pacing import Pace
+from services.access.records import Lane, TargetRow
+from tests.unit.access_builders import a_request, a_role
+
+NOW = 10_000.0
+
+
+class Clock:
+    now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def begun(pace: Pace, clock: Clock, *, for_s: float, step_s: float = 0.001) -> int:
+    """How many begin if somebody waits for each."""
+    end, count = clock.now + for_s, 0
+    while clock.now < end:
+        while not pace.wait_s():
+            pace.begin()
+            count += 1
+        clock.now += step_s
+    return count
+
+
+def test_so_many_begin_in_a_second_and_what_was_missed_is_not_made_up_for() -> None:
+    clock = Clock()
+    pace = Pace(50, clock=clock)
+    assert begun(pace, clock, for_s=1) <= 50 + 6
+    assert begun(pace, clock, for_s=10) == pytest.approx(500, abs=6)
+    clock.now += 3600
+    assert begun(pace, clock, for_s=1) <= 50 + 6
+
+
+def test_a_worker_that_wakes_up_late_catches_up() -> None:
+    clock = Clock()
+    assert begun(Pace(200, clock=clock), clock, for_s=5, step_s=0.05) == pytest.approx(1000, rel=0.05)
+
+
+def test_a_wait_is_never_so_short_that_waiting_is_work() -> None:
+    clock = Clock()
+    pace = Pace(1000, clock=clock)
+    while not pace.wait_s():
+        pace.begin()
+    assert pace.wait_s() == 0.02
+
+
+def test_without_a_rate_nothing_waits() -> None:
+    pace = Pace(0.0)
+    pace.begin()
+    assert pace.wait_s() == 0
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    found = open_ledger(tmp_path / "ledger.db", clock=Clock())
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize(("left_s", "taken"), [(3600 * 0.3, False), (3600 * 0.1, False), (3600 * 0.04, True), (-1.0, True)])
+def test_what_would_soon_be_too_late_does_not_wait_for_the_rate(ledger: Ledger, left_s: float, taken: bool) -> None:
+    place = TargetRow(0, "-", "demo", "vault", "0" * 16, "https://v:1", "https://v:1", "", b"", False, "", "kubernetes")
+    with ledger.write() as tx:
+        role = catalog.put_role(tx, a_role(target=catalog.put_target(tx, place).id))
+        requests.insert(tx, a_request())
+        made = attempts.begin(tx, request=a_request(), role=role, number=1, work_at=None)
+        due = {"lane": Lane.RENEW, "work_at": NOW - 1, "ends_at": NOW + left_s, "lease_ttl_s": 3600.0}
+        tx.execute(schema.attempts.update().where(schema.attempts.c.id == made.id).values(**due))
+        assert work.due(tx, busy=(), renews=True) == work.Job(made.id, "", renewal=True)
+        assert (work.due(tx, busy=(), renews=True, held=True) is not None) is taken
