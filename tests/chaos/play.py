@@ -28,7 +28,7 @@ from tests.integration.access_world import WATCHER, World
 
 CALLERS = 3
 MOST_WANTED = 10
-AIM_S, LIFE_S = 1.0, 3.0
+AIM_S, HURRY_S = 1.0, 2.0
 FULL_DISK_S = (0.02, 0.3)
 IDLE_S = 0.015
 QUIET_S = 90.0
@@ -71,6 +71,7 @@ class Run:
         within_s: Longest time of all lives.
         stop: Asked between two lives; a run that is stopped says nothing.
         points: What is aimed at.
+        aim_s: For how long; then any other point will do.
     """
 
     def __init__(
@@ -82,7 +83,9 @@ class Run:
         within_s: float = 1e6,
         stop: Callable[[], bool] = lambda: False,
         points: Sequence[str] = ALL_POINTS,
+        aim_s: float = AIM_S,
     ) -> None:
+        self._aim_s = aim_s
         self._world, self._count, self._within_s, self._stop = made, lives, within_s, stop
         self._rng = random.Random(seed)
         self._aims = aims(self._rng, points)
@@ -157,9 +160,9 @@ class Run:
         with suppress(Crashed):
             while not life.fate.dead.wait(0.03):
                 now = time.monotonic()
-                if now - began > LIFE_S:
+                if now - began > self._aim_s + HURRY_S:
                     life.fate.die(MOMENT)
-                elif now - began > AIM_S:
+                elif now - began > self._aim_s:
                     life.fate.hurry()
                 if full_until and now > full_until:
                     full_until = 0.0

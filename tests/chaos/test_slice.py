@@ -79,7 +79,7 @@ def test_a_rule_left_out_is_noticed(made: World, monkeypatch: pytest.MonkeyPatch
             attempts.close(tx, attempt.id, State.UNDOING)
 
     monkeypatch.setattr(adoption.Undoing, "step", close)
-    tally = Run(made, seed=SEED, lives=4, points=("claim.read",)).go()
+    tally = Run(made, seed=SEED, lives=4, points=("claim.read",), aim_s=30).go()
     assert any("which no active attempt owns" in each for each in tally.broken)
     for login in made.logins():
         made.servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')
