@@ -48,7 +48,9 @@ def newest(tx: Tx, attempt_id: str) -> int | None:
 
 
 def outdated(tx: Tx, attempt_id: str, *, newest: int) -> None:
-    """The tokens of all adoptions before the newest are revoked, and need not be again. Those that got no lease leave nothing else.
+    """The tokens of all adoptions before the newest are revoked, and need not be again. Those of which no lease is known are forgotten.
+
+    (A lease of theirs that nobody learned of has the adopter's minute to live, and the newest adoption drops the login under it.)
 
     Without this, each further try of a drop that fails for hours would take a call for every try before it, and at last more than it may.
     """

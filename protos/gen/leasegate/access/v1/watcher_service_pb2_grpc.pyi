@@ -23,6 +23,7 @@ class WatcherServiceStub:
     """
     EndRequest: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EndRequestRequest, _watcher_service_pb2.EndRequestResponse]
     """Ends the access of a request that was deleted or vanished. Durable when it answers: logins are dropped then or later, whatever happens to the caller.
+    It waits up to 0.1 s for the drop, so that one answer often says it all.
 
     Idempotent; an unknown request counts as ended. Called by the watcher. Errors: LEDGER_*.
     """
@@ -83,6 +84,7 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _grpc.ServicerContext,
     ) -> _watcher_service_pb2.EndRequestResponse:
         """Ends the access of a request that was deleted or vanished. Durable when it answers: logins are dropped then or later, whatever happens to the caller.
+        It waits up to 0.1 s for the drop, so that one answer often says it all.
 
         Idempotent; an unknown request counts as ended. Called by the watcher. Errors: LEDGER_*.
         """
