@@ -59,7 +59,7 @@ contracts: $(READY)
 	@bash protos/breaking.sh $(CURDIR)/$(BIN)/buf
 
 test: stack ## Run all tests, on real servers. TESTS=path limits them.
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m $(if $(TESTS),pytest $(TESTS),tests)
 
 unit contract integration e2e: $(READY) ## Run one kind of tests.
 	@$(BIN)/python -m pytest tests/$@
