@@ -14,8 +14,8 @@ from leasegate.access.v1 import requester_service_pb2 as requester
 from services.common.errors import AccessEnded, AlreadyDecided, Superseded
 from tests.chaos.wanted import Service, Wanted
 
-RENEW_EVERY_S = 1000.0  # less than each leap of the calm, so that each is followed by a heartbeat
-"""A third of the TTL of an hour."""
+RENEW_EVERY_S = 1000.0
+"""Less than a third of the TTL of an hour, and than each leap of the calm, so that a heartbeat follows each."""
 
 
 class Holder(Wanted):
