@@ -56,7 +56,7 @@ def _fill(place: Place, start: int, end: int) -> float:
             secrets.wait(names, timeout_s=300)
         done, took = first + len(names), time.monotonic() - began
         click.echo(f"  {done} of {end} live, {(done - start) / took:.0f} a second from create to Secret")
-    place.settled.wait()
+    place.settled.wait(timeout_s=900)  # acknowledgements, Roles and status of the last thousands come after their Secrets
     return time.monotonic() - began
 
 
@@ -119,7 +119,7 @@ def _restart(place: Place) -> Figures:
     for process in processes:
         process.wait_ready(timeout_s=120)
     ready = time.monotonic()
-    place.settled.wait(timeout_s=300)  # a watcher that is ready has queued all that it knows
+    place.settled.wait(timeout_s=900)  # a watcher that is ready has queued all that it knows
     settled = time.monotonic()
     anew = len(place.leases(MEMBER) - leases)
     written = sum(versions.get(name) != version for name, version in place.space.secret_versions().items())
