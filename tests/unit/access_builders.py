@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.access.records import Approval, Attempt, Decision, Origin, Request, Role, State, Subject
+from services.access.records import Approval, Attempt, Decision, Origin, Request, Role, State, Subject, TargetRow
 
 DIGEST = "a" * 64
 
@@ -91,3 +91,22 @@ def a_decision(kind: Approval = Approval.APPROVED, *, digest: str = DIGEST, **ch
         "self_approved": False,
     }
     return Decision(**{**usual, **changes})
+
+
+def a_target(**changes: Any) -> TargetRow:
+    """The Vault of that role, as it is before the ledger knows it."""
+    usual: dict[str, Any] = {
+        "id": 0,
+        "cluster": "-",
+        "namespace": "demo",
+        "name": "vault",
+        "key_digest": "d",
+        "address": "https://v:1",
+        "server": "https://v:1",
+        "vault_namespace": "",
+        "ca_bundle": b"",
+        "insecure_skip_tls_verify": False,
+        "server_name": "",
+        "auth_mount": "kubernetes",
+    }
+    return TargetRow(**{**usual, **changes})

@@ -27,7 +27,7 @@ from services.common.errors import (
     VaultFailed,
 )
 from services.common.vault.answer import Answer, Auth
-from tests.unit.access_builders import a_request, a_role
+from tests.unit.access_builders import a_request, a_role, a_target
 
 
 @cache
@@ -144,18 +144,4 @@ class World:
 
 
 def _target(tx: Tx) -> int:
-    row = TargetRow(
-        id=0,
-        cluster="-",
-        namespace="demo",
-        name="vault",
-        key_digest="d",
-        address="https://v:1",
-        server="https://v:1",
-        vault_namespace="",
-        ca_bundle=b"",
-        insecure_skip_tls_verify=False,
-        server_name="",
-        auth_mount="kubernetes",
-    )
-    return catalog.put_target(tx, row).id
+    return catalog.put_target(tx, a_target()).id

@@ -12,9 +12,9 @@ from services.access.feed import Feed
 from services.access.ledger import adoptions, catalog, requests, schema
 from services.access.ledger import attempts as stored
 from services.access.ledger.database import Ledger, open_ledger
-from services.access.records import AdopterState, State, TargetRow
+from services.access.records import AdopterState, State
 from services.common.rpc.limit import LongPolls
-from tests.unit.access_builders import a_request, a_role
+from tests.unit.access_builders import a_request, a_role, a_target
 
 OWNER = "spiffe://leasegate/watcher"
 
@@ -37,22 +37,8 @@ def feed(ledger: Ledger, polls: LongPolls) -> Feed:
 
 
 def place(ledger: Ledger) -> int:
-    row = TargetRow(
-        id=0,
-        cluster="-",
-        namespace="demo",
-        name="vault",
-        key_digest="d",
-        address="https://v:1",
-        server="https://v:1",
-        vault_namespace="",
-        ca_bundle=b"",
-        insecure_skip_tls_verify=False,
-        server_name="",
-        auth_mount="",
-    )
     with ledger.write() as tx:
-        return catalog.put_target(tx, row).id
+        return catalog.put_target(tx, a_target(auth_mount="")).id
 
 
 def insert(ledger: Ledger, uid: str, *, owner: str = OWNER) -> None:

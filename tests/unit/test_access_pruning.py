@@ -17,12 +17,12 @@ from services.access.ledger import adoptions, answers, attempts, catalog, figure
 from services.access.ledger.database import Ledger, Tx
 from services.access.losses import Losses
 from services.access.pruning import Pruning
-from services.access.records import Approval, Attempt, Origin, Request, Role, State, TargetRow
+from services.access.records import Approval, Attempt, Origin, Request, Role, State
 from services.access.requests import Desired, Requests
 from services.access.rounds import Rounds
 from services.common.errors import LedgerUnavailable
 from tests.eventually import eventually
-from tests.unit.access_builders import a_decision, a_request, a_role
+from tests.unit.access_builders import a_decision, a_request, a_role, a_target
 from tests.unit.access_world import Clock, ledger_at
 
 DAY = 86400.0
@@ -43,21 +43,7 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 
 def place(tx: Tx) -> Role:
     """A role at a Vault."""
-    row = TargetRow(
-        id=0,
-        cluster="-",
-        namespace="demo",
-        name="vault",
-        key_digest="d",
-        address="https://v:1",
-        server="https://v:1",
-        vault_namespace="",
-        ca_bundle=b"",
-        insecure_skip_tls_verify=False,
-        server_name="",
-        auth_mount="kubernetes",
-    )
-    return catalog.put_role(tx, a_role(target=catalog.put_target(tx, row).id))
+    return catalog.put_role(tx, a_role(target=catalog.put_target(tx, a_target()).id))
 
 
 def asked(tx: Tx, uid: str, **changes: Any) -> Request:
