@@ -31,6 +31,14 @@ _SPECS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+LAST_POLICY = "leasegate-watcher-served"  # of those in manifests()
+_FOREIGN_BINDING = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "RoleBinding",
+    "metadata": {"name": _PROBE, "namespace": NAMESPACE},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "leasegate-served-namespace"},
+    "subjects": [{"kind": "ServiceAccount", "name": _PROBE, "namespace": NAMESPACE}],
+}
 # What a new kind answers for up to 3 s although it is established (a GET that succeeds proves nothing), and an old one after a restart.
 _NOT_YET = (
     "could not find the requested resource",
@@ -43,23 +51,24 @@ _NOT_YET = (
 
 
 def install(kubectl: Kubectl, *, local_people: bool) -> None:
-    """Apply CRDs, rights and policies, and wait until the first object of each kind can be created.
+    """Apply CRDs, policies and rights, and wait until the first object of each kind can be created and the policies are in force.
 
     Args:
         kubectl: Acts as an administrator.
         local_people: Whether the groups ``dev`` and ``approvers`` get their rights, too.
 
     Raises:
-        StackError: A manifest was refused, or a kind does not work after a minute.
+        StackError: A manifest was refused, or a kind or the policies do not work after a minute.
     """
     files = manifests() + ([_PEOPLE] if local_people else [])
     kubectl.run("apply", "--server-side", "--force-conflicts", *(f"--filename={file}" for file in files))
     wait_for_kinds(kubectl)
+    wait_for_policies(kubectl)
 
 
 def manifests() -> list[Path]:
-    """What is applied once for a cluster, in order."""
-    found = [file for folder in ("crds", "rbac", "policies") for file in sorted((DEPLOY / folder).glob("*.yaml"))]
+    """What is applied once for a cluster, in order: the policies take away some of what the rights give, so they come first."""
+    found = [file for folder in ("crds", "policies", "rbac") for file in sorted((DEPLOY / folder).glob("*.yaml"))]
     return [file for file in found if file.name != SERVED_NAMESPACE]
 
 
@@ -71,6 +80,22 @@ def wait_for_kinds(kubectl: Kubectl, *, timeout_s: float = 60) -> None:
             if time.monotonic() > end:
                 raise StackError(f"no {kind} could be created (or was stamped by the admission policy) within {timeout_s:.0f} s")
             time.sleep(0.1)
+
+
+def wait_for_policies(kubectl: Kubectl, *, timeout_s: float = 60) -> None:
+    """Try what the last policy forbids until it is refused: the API server learns of policies in the order in which they were made."""
+    end = time.monotonic() + timeout_s
+    while not _refused_by_the_last_policy(kubectl):
+        if time.monotonic() > end:
+            raise StackError(f"the admission policies are not in force after {timeout_s:.0f} s")
+        time.sleep(0.1)
+
+
+def _refused_by_the_last_policy(kubectl: Kubectl) -> bool:
+    made = kubectl.run("create", "--filename=-", "--dry-run=server", stdin=json.dumps(_FOREIGN_BINDING), check=False)
+    if made.returncode and LAST_POLICY not in made.stderr:
+        raise StackError(f"a RoleBinding was refused, but not by {LAST_POLICY}: {made.stderr.strip()[-400:]}")
+    return made.returncode != 0
 
 
 def _works(kubectl: Kubectl, kind: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,18 +10,16 @@ import yaml
 
 from tests.eventually import eventually
 from tests.integration.kube import WATCHER, Can, Json, Kube, Running, a_request, bind, new_namespace, refusal
+from tests.integration.rbac_world import RBAC, RBAC_GROUP, served_namespace, watcher_by_token
+from watcher.credentials import binding_body, role_body, secret_name
 
-RBAC = Path(__file__).parents[2] / "deploy/rbac"
-RULES = "apis/rbac.authorization.k8s.io/v1/"
+RULES = f"apis/{RBAC_GROUP}/v1/"
 CREDENTIALS = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["request-abc123"], "verbs": ["get"]}
 
 
 @pytest.fixture(scope="module")
 def namespace(cluster: Running) -> str:
-    """A namespace that the watcher serves."""
-    name = new_namespace(cluster)
-    cluster.kubectl("apply", "-n", name, "-f", str(RBAC / "served-namespace.yaml"))
-    return name
+    return served_namespace(cluster)
 
 
 @pytest.fixture(scope="module")
@@ -37,30 +34,23 @@ def admin(cluster: Running) -> Kube:
 
 @pytest.fixture(scope="module")
 def watcher(cluster: Running, namespace: str) -> Kube:
-    """The watcher by a token of its own, as in a pod."""
-    token = cluster.kubectl("create", "token", "leasegate-watcher", "-n", "leasegate-system").stdout.strip()
-    kube = Kube(cluster, token=token)
-    eventually(lambda: kube.call("GET", f"api/v1/namespaces/{namespace}/secrets"), what="the watcher's rights in force")
-    return kube
+    return watcher_by_token(cluster, namespace)
 
 
 def a_secret(namespace: str, name: str = "request-abc123", **more: Any) -> Json:
     return {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": name, "namespace": namespace} | more}
 
 
-def a_reader(namespace: str, rule: Json = CREDENTIALS, name: str = "reader") -> Json:
-    metadata = {"name": name, "namespace": namespace}
-    return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": [rule]}
+def a_reader(admin: Kube, namespace: str, rule: Json | None = None) -> Json:
+    """The Role of a new request as the watcher makes it, perhaps with another rule."""
+    role = role_body(admin.create(a_request(namespace)))
+    return role | ({"rules": [rule]} if rule else {})
 
 
-def a_binding(namespace: str, kind: str = "Role", role: str = "reader", name: str = "reader") -> Json:
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": name, "namespace": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
-        "subjects": [{"kind": "ServiceAccount", "name": "demo-sa", "namespace": namespace}],
-    }
+def a_binding(admin: Kube, namespace: str, cluster_role: str = "") -> Json:
+    """The RoleBinding of a new request as the watcher makes it, perhaps of a ClusterRole."""
+    binding = binding_body(admin.create(a_request(namespace)))
+    return binding | ({"roleRef": binding["roleRef"] | {"kind": "ClusterRole", "name": cluster_role}} if cluster_role else {})
 
 
 class TestWatcher:
@@ -93,20 +83,23 @@ class TestWatcher:
         assert "finalizers" not in watcher.patch(request, change, status=True)["metadata"]
 
     def test_it_issues_in_a_served_namespace(self, admin: Kube, watcher: Kube, namespace: str) -> None:
-        request = admin.create(a_request(namespace))
-        owner = {"apiVersion": request["apiVersion"], "kind": request["kind"], "controller": True}
-        owner |= {key: request["metadata"][key] for key in ("name", "uid")}
-        secret = watcher.create(a_secret(namespace, ownerReferences=[owner]) | {"stringData": {"username": "u", "password": "p"}})
+        subjects = [{"kind": "ServiceAccount", "name": "demo-sa", "namespace": namespace}]
+        request = admin.create(a_request(namespace, subjects=subjects))
+        role, binding, name = role_body(request), binding_body(request), secret_name(request)
+        owners = role["metadata"]["ownerReferences"]
+        secret = watcher.create(a_secret(namespace, name, ownerReferences=owners) | {"stringData": {"username": "u", "password": "p"}})
         watcher.replace(secret)
-        watcher.create(a_reader(namespace))
-        watcher.create(a_binding(namespace))
+        watcher.create(role)
+        watcher.create(binding)
         subject = Can(admin, user=f"system:serviceaccount:{namespace}:demo-sa")
-        eventually(lambda: subject("get", "secrets", group="", namespace=namespace, name="request-abc123"), what="the subject's right")
+        eventually(lambda: subject("get", "secrets", group="", namespace=namespace, name=name), what="the subject's right")
         assert not subject("get", "secrets", group="", namespace=namespace, name="postgres-user-cred")
-        watcher.replace(a_reader(namespace))
-        for kind, name in (("RoleBinding", "reader"), ("Role", "reader"), ("Secret", "request-abc123")):
-            watcher.get(kind, name, namespace)
-            watcher.delete(kind, name, namespace)
+        for thing in (role, binding):
+            watcher.replace(thing)
+        for kind, each in (("RoleBinding", role["metadata"]["name"]), ("Role", role["metadata"]["name"]), ("Secret", name)):
+            watcher.get(kind, each, namespace)
+            assert watcher.call("GET", _collection(kind, namespace))["items"]
+            watcher.delete(kind, each, namespace)
 
     def test_it_mints_tokens_for_the_teams_service_account_in_a_served_namespace(self, admin: Kube, watcher: Kube, namespace: str) -> None:
         admin.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "vault", "namespace": namespace}})
@@ -134,15 +127,18 @@ class TestWatcher:
             "api/v1/namespaces/{namespace}/pods",
             "api/v1/namespaces/{namespace}/configmaps",
             "apis/rbac.authorization.k8s.io/v1/roles",
+            "apis/rbac.authorization.k8s.io/v1/rolebindings",
             "apis/rbac.authorization.k8s.io/v1/clusterroles",
+            "apis/rbac.authorization.k8s.io/v1/namespaces/{unserved}/roles",
+            "apis/rbac.authorization.k8s.io/v1/namespaces/{unserved}/rolebindings",
             "apis/rbac.authorization.k8s.io/v1/namespaces/{unserved}/roles/reader",
         ],
     )
     def test_it_reads_nothing_else(self, watcher: Kube, namespace: str, unserved: str, path: str) -> None:
         assert refusal(watcher, "call", "GET", path.format(namespace=namespace, unserved=unserved)).status == 403
 
-    def test_it_writes_nothing_in_an_unserved_namespace(self, watcher: Kube, unserved: str) -> None:
-        for thing in (a_secret(unserved), a_reader(unserved), a_binding(unserved)):
+    def test_it_writes_nothing_in_an_unserved_namespace(self, admin: Kube, watcher: Kube, unserved: str) -> None:
+        for thing in (a_secret(unserved), a_reader(admin, unserved), a_binding(admin, unserved)):
             assert refusal(watcher, "create", thing).status == 403
         asked = {"spec": {"audiences": ["vault"]}}
         assert refusal(watcher, "call", "POST", f"api/v1/namespaces/{unserved}/serviceaccounts/default/token", asked).status == 403
@@ -162,23 +158,45 @@ class TestWatcher:
             {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]},
             {"apiGroups": ["engine.kubevault.com"], "resources": ["databaseaccessrequests/approval"], "verbs": ["update"]},
             {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["escalate"]},
+            # What it has itself:
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+            {"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]},
+            {"apiGroups": ["engine.kubevault.com"], "resources": ["databaseaccessrequests/status"], "verbs": ["update"]},
         ],
         ids=lambda rule: f"{rule['resources'][0]}-{rule['verbs'][0]}",
     )
-    def test_it_grants_no_more_than_it_has(self, watcher: Kube, namespace: str, rule: Json) -> None:
-        refused = refusal(watcher, "create", a_reader(namespace, rule, "greedy"))
-        assert refused.status == 403
-        assert "attempting to grant RBAC permissions not currently held" in refused.message
+    def test_it_grants_nothing_but_the_reading_of_one_secret(self, admin: Kube, watcher: Kube, namespace: str, rule: Json) -> None:
+        refused = refusal(watcher, "create", a_reader(admin, namespace, rule))
+        assert refused.status == 422
+        assert "Leasegate's watcher grants get on one Secret and nothing else" in refused.message
 
     @pytest.mark.parametrize("role", ["admin", "edit", "cluster-admin", "leasegate-approver"])
-    def test_it_binds_no_greater_role(self, watcher: Kube, namespace: str, role: str) -> None:
-        refused = refusal(watcher, "create", a_binding(namespace, "ClusterRole", role, "greedy"))
+    def test_it_binds_no_greater_role(self, admin: Kube, watcher: Kube, namespace: str, role: str) -> None:
+        refused = refusal(watcher, "create", a_binding(admin, namespace, role))
         assert refused.status == 403
         assert "attempting to grant RBAC permissions not currently held" in refused.message
 
-    def test_it_grants_nothing_cluster_wide(self, watcher: Kube) -> None:
+    @pytest.mark.parametrize("role", ["leasegate-watcher", "system:discovery"])
+    def test_it_binds_no_cluster_role_of_rights_that_it_has(self, admin: Kube, watcher: Kube, namespace: str, role: str) -> None:
+        refused = refusal(watcher, "create", a_binding(admin, namespace, role))
+        assert refused.status == 422
+        assert "Leasegate's watcher binds only the Role of the RoleBinding's own name" in refused.message
+
+    def test_it_grants_nothing_cluster_wide(self, admin: Kube, watcher: Kube) -> None:
         role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "greedy"}, "rules": [CREDENTIALS]}
         assert refusal(watcher, "create", role).status == 403
+        can = Can(admin, user=WATCHER)
+        for resource in ("clusterroles", "clusterrolebindings"):
+            for verb in ("create", "update", "patch", "escalate", "bind"):
+                assert not can(verb, resource, group=RBAC_GROUP), f"{verb} {resource}"
+
+    def test_escalate_and_bind_are_on_the_roles_of_served_namespaces_alone(self, admin: Kube, namespace: str, unserved: str) -> None:
+        can = Can(admin, user=WATCHER)
+        for verb in ("escalate", "bind"):
+            assert can(verb, "roles", group=RBAC_GROUP, namespace=namespace)
+            assert not can(verb, "clusterroles", group=RBAC_GROUP, namespace=namespace)
+            for elsewhere in (unserved, ""):
+                assert not can(verb, "roles", group=RBAC_GROUP, namespace=elsewhere)
 
     def test_the_other_processes_may_nothing(self, cluster: Running, namespace: str) -> None:
         for account in ("leasegate-engine", "leasegate-roles", "leasegate-access", "vault-token-reviewer"):
@@ -264,16 +282,20 @@ class TestPeople:
         assert can("update", "databaseaccessrequests", subresource="ownapproval", namespace=unserved)
 
 
+def _collection(kind: str, namespace: str) -> str:
+    return f"{'api/v1/' if kind == 'Secret' else RULES}namespaces/{namespace}/{kind.lower()}s"
+
+
 def _documents() -> list[tuple[str, Json]]:
     return [(file.name, doc) for file in sorted(RBAC.glob("*.yaml")) for doc in yaml.safe_load_all(file.read_text())]
 
 
-def test_no_role_has_a_wildcard_or_a_right_to_grant() -> None:
-    for file, document in _documents():
-        for rule in document.get("rules", []):
-            text = json.dumps(rule)
-            assert "*" not in text, f"{file}: {text}"
-            assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), f"{file}: {text}"
+def test_no_role_has_a_wildcard_and_one_rule_has_a_right_to_grant() -> None:
+    rules = [(document["metadata"]["name"], rule) for _, document in _documents() for rule in document.get("rules", [])]
+    for name, rule in rules:
+        assert "*" not in json.dumps(rule), name
+    granting = [(name, rule) for name, rule in rules if {"escalate", "bind", "impersonate"} & set(rule["verbs"])]
+    assert granting == [("leasegate-served-namespace", {"apiGroups": [RBAC_GROUP], "resources": ["roles"], "verbs": ["escalate", "bind"]})]
 
 
 def test_the_manifest_for_a_namespace_is_a_rolebinding_without_a_namespace() -> None:

@@ -11,7 +11,7 @@ import pytest
 from deploy.local import kube_programs
 from deploy.local.errors import StackError
 from deploy.local.existing import Existing
-from deploy.local.install import manifests, served_namespace
+from deploy.local.install import LAST_POLICY, manifests, served_namespace
 from deploy.local.kube.gomod import go_mod
 from deploy.local.kube_build import Progress
 from deploy.local.kube_programs import KubePrograms, find_programs
@@ -144,6 +144,13 @@ def test_there_is_nothing_to_attach_to_in_an_empty_folder(tmp_path: Path) -> Non
 
 def test_a_served_namespace_is_not_installed_once_for_the_cluster() -> None:
     assert "served-namespace.yaml" not in {path.name for path in manifests()}
+
+
+def test_policies_come_before_the_rights_that_they_fence_in_and_the_one_that_is_waited_for_is_the_last() -> None:
+    folders = [path.parent.name for path in manifests()]
+    assert folders == sorted(folders, key=["crds", "policies", "rbac"].index)
+    last = [path for path in manifests() if path.parent.name == "policies"][-1]
+    assert f"policyName: {LAST_POLICY}" in last.read_text()
 
 
 def test_the_manifest_of_a_namespace_is_the_products_and_the_guides() -> None:
