@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -12,9 +12,10 @@ from benchmarks import burst, ending, holding, issue, scale, writers
 from benchmarks.bars import BARS, table
 from benchmarks.figures import FULL, QUICK, Figures, Sizes
 from benchmarks.place import Place, place
+from benchmarks.progress import say
 
 RESULTS = Path(__file__).parent / "results"
-_MEASURES: dict[str, tuple[Callable[[Place, Sizes], Figures], tuple[str, ...]]] = {
+_MEASURES: dict[str, tuple[Callable[[Place, Sizes], Iterator[Figures]], tuple[str, ...]]] = {
     "issue": (issue.measure, ("approve_to_secret_vs_raw_creds_p50", "approve_to_secret_vs_raw_creds_p99")),
     "ending": (ending.measure, ("delete_to_login_dropped_vs_raw_revoke_p50", "delete_to_object_gone_ms_p50")),
     "burst": (burst.measure, ("burst_200_vs_raw", "burst_1000_vs_raw", "leases_per_request")),
@@ -41,18 +42,23 @@ def main(only: Sequence[str], quick: bool) -> None:
     """Measure Leasegate beside raw Vault, and write benchmarks/results/latest.json.
 
     It starts a local stack of its own, which takes a few seconds, and stops it at the end. The whole takes about half an hour on two
-    cores, most of which makes and keeps 10,000 leases; each measure is written when it is done. With --only the other keys of latest.json
-    stay as they are.
+    cores, most of which makes and keeps 10,000 leases. Each figure is written as soon as it is had; a key that was not measured stays as
+    it was in latest.json, but at the end of a whole run, where it is one that is measured no longer.
     """
     chosen = _chosen(only)
     sizes = QUICK if quick else FULL
     found: Figures = {}
-    with place(ttl_s=sizes.ttl_s) as where:
-        for name in chosen:
-            click.echo(f"measuring {name} ...")
-            found |= _MEASURES[name][0](where, sizes)
-            _write(found, quick=quick, whole=not only)
-    click.echo("\n".join(table(found, quick=quick)))
+    try:
+        with place(ttl_s=sizes.ttl_s) as where:
+            for name in chosen:
+                say(f"measuring {name} ...")
+                for some in _MEASURES[name][0](where, sizes):
+                    found |= some
+                    _write(found, quick=quick)
+        if not only:
+            _write(found, quick=quick, whole=True)
+    finally:  # what was measured before a failure or Ctrl-C is shown too
+        click.echo("\n".join(table(found, quick=quick)))
 
 
 def _chosen(only: Sequence[str]) -> list[str]:
@@ -62,11 +68,14 @@ def _chosen(only: Sequence[str]) -> list[str]:
     return [name for name, (_, keys) in _MEASURES.items() if not only or name in only or set(keys) & set(only)]
 
 
-def _write(found: Figures, *, quick: bool, whole: bool) -> None:
+def _write(found: Figures, *, quick: bool, whole: bool = False) -> None:
+    """Replace these figures in the file, or all of it; the file is whole at any moment."""
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / ("quick.json" if quick else "latest.json")
     known = json.loads(file.read_text()) if file.exists() and not whole else {}
-    file.write_text(json.dumps(known | {key: round(value, 4) for key, value in found.items()}, indent=1) + "\n")
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(known | {key: round(value, 4) for key, value in found.items()}, indent=1) + "\n")
+    new.replace(file)
 
 
 if __name__ == "__main__":

@@ -48,9 +48,12 @@ How to read it: everything was measured in this one run, on these servers, besid
 GRANT ... ON ALL TABLES slows with the number of logins). Times vary with what else the machine does; ratios much less. "VSO" is Vault
 Secrets Operator in the same ratio, which neither approves nor journals (its memory is at 1,000 objects).
 "miss" is a bar that was not met. raw_creds_own_token_vs_raw_creds_p50 is raw Vault where each credential has an orphan token of its own,
-as ours have (a lease dies with the token that asked for it): no approval can take less. Beside it go the writes of decision and Secret to
-Kubernetes, their two watches, and three commits: `make profile` says how long each takes. Claims and renewals over gRPC are limited by the
-processor's time of access and of the client, both Python, beside Vault's on the same two cores."""
+as ours have (a lease dies with the token that asked for it): no approval can take less. raw_creds_paced_ms_p50 is raw Vault that pauses
+before each call for approve_pause_ms_p50, as long as ours do from a Secret to the next decision (their Role, RoleBinding and status are
+written meanwhile). The bars compare with raw calls back to back, whose caches are warm; this tells how much of a miss is the pause's.
+Beside raw Vault go the writes of decision and Secret to Kubernetes, their two watches, and three commits: `make profile` says how long
+each takes. Claims and renewals over gRPC are limited by the processor's time of access and of the client, both Python, beside Vault's on
+the same two cores."""
 
 
 def table(found: Figures, *, quick: bool) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from benchmarks.figures import Figures, Sizes, ms, p50, p99
 from benchmarks.issue import approvals
@@ -25,14 +26,14 @@ def deletions(place: Place, names: list[str]) -> tuple[list[float], list[float]]
     return dropped, gone
 
 
-def measure(place: Place, sizes: Sizes) -> Figures:
+def measure(place: Place, sizes: Sizes) -> Iterator[Figures]:
     """Delete to login dropped over raw revoke, and delete to object gone."""
     dropped, gone, raw = list[float](), list[float](), list[float]()
     for turn in range(_TURNS):
         raw += place.raw.end(place.raw.singles(MEMBER, sizes.single // _TURNS)[1])
         some_dropped, some_gone = deletions(place, approvals(place, f"end-{turn}", sizes.single // _TURNS)[1])
         dropped, gone = dropped + some_dropped, gone + some_gone
-    return {
+    yield {
         "delete_to_login_dropped_vs_raw_revoke_p50": p50(dropped) / p50(raw),
         "delete_to_object_gone_ms_p50": ms(p50(gone)),
         "delete_to_object_gone_ms_p99": ms(p99(gone)),

@@ -65,7 +65,7 @@ def holder(place: Place) -> Iterator[Holder]:
         yield Holder(requester_service_pb2_grpc.RequesterServiceStub(alice), approver_service_pb2_grpc.ApproverServiceStub(bob))
 
 
-def measure(place: Place, sizes: Sizes) -> Figures:
+def measure(place: Place, sizes: Sizes) -> Iterator[Figures]:
     """Rates at eight clients over raw Vault's."""
     raw_s, leases = place.raw.burst(MEMBER, sizes.held)
     with holder(place) as held:
@@ -74,7 +74,7 @@ def measure(place: Place, sizes: Sizes) -> Figures:
         raw_renew_s = together(CLIENTS, place.raw.renew, leases * 3)[0]
         together(CLIENTS, held.release, requests)
     place.raw.clear(leases)
-    return {
+    yield {
         "claim_vs_raw_rate": raw_s / claim_s,
         "claims_per_s": sizes.held / claim_s,
         "renew_vs_raw_rate": raw_renew_s / renew_s,

@@ -31,11 +31,15 @@ class RequestRefused(RuntimeError):
 
 
 class Lines:
-    """The lines of an answer as they come, until the server ends it or ``close`` is called by another thread."""
+    """The lines of an answer as they come, until the server ends it or ``close`` is called by another thread.
+
+    Attributes:
+        closed: Whether ``close`` was called.
+    """
 
     def __init__(self, connection: http.client.HTTPSConnection) -> None:
         """Wait for the head of the answer."""
-        self._connection, self._answer, self._closed = connection, connection.getresponse(), False
+        self._connection, self._answer, self.closed = connection, connection.getresponse(), False
 
     def __iter__(self) -> Iterator[bytes]:
         rest = b""
@@ -44,17 +48,19 @@ class Lines:
             yield from whole
 
     def close(self) -> None:
-        """End it; whoever reads sees the end."""
-        self._closed = True
+        """End it; whoever reads sees what had come until then, and the end."""
+        self.closed = True
         if self._connection.sock:
             with contextlib.suppress(OSError):  # the server may have ended it before
-                self._connection.sock.shutdown(socket.SHUT_RDWR)
+                # The shutdown of ssl.SSLSocket also drops its TLS state: a reader in another thread would then be given what is still to
+                # be read as it came over the wire, encrypted.
+                socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
 
     def _more(self) -> bytes:
         try:
             return self._answer.read1(1 << 16)
         except (OSError, http.client.HTTPException):
-            if not self._closed:
+            if not self.closed:
                 raise
             return b""
 

@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import datetime
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.clients import together
-from benchmarks.http import Json, Lines, RequestRefused, Server
+from benchmarks.http import Json, RequestRefused, Server
 from benchmarks.waiting import until
+from benchmarks.watching import Watched, watching
 
 _ENGINE = "/apis/engine.kubevault.com/v1alpha1/namespaces"
 _CLIENTS = 8
 _PAGE = 1000
-
-
-class Watched:
-    """What a watch has shown of one kind, by the request's name.
-
-    Attributes:
-        came: When it was first seen to have what is waited for.
-        went: When it was gone.
-        newest: The object as it was last seen.
-    """
-
-    def __init__(self) -> None:
-        self.came: dict[str, float] = {}
-        self.went: dict[str, float] = {}
-        self.newest: dict[str, Json] = {}
-
-    def wait(self, names: Sequence[str], *, timeout_s: float, gone: bool = False) -> None:
-        """Wait until all of these were seen (to go)."""
-        seen = self.went if gone else self.came
-        until(lambda: all(name in seen for name in names), timeout_s=timeout_s, what=f"{len(names)} requests", every_s=0.002)
 
 
 class Namespace:
@@ -124,16 +104,10 @@ class Namespace:
 
     @contextmanager
     def _watched(self, path: str, name_of: Callable[[Json], str]) -> Iterator[Watched]:
-        watched = Watched()
         version = self.kube.call("GET", f"{path}?limit=1")["metadata"]["resourceVersion"]
         lines = self.kube.follow(f"{path}?watch=true&resourceVersion={version}&timeoutSeconds=3000")
-        thread = threading.Thread(target=_follow, args=(lines, name_of, watched), daemon=True)
-        thread.start()
-        try:
+        with watching(lines, name_of) as watched:
             yield watched
-        finally:
-            lines.close()
-            thread.join()
 
     def _list(self, path: str) -> list[Json]:
         found: list[Json] = []
@@ -172,18 +146,6 @@ class Namespace:
         }
         status = {**request["status"], "conditions": [*(request["status"].get("conditions") or []), decision]}
         return json.dumps({**request, "status": status}).encode()
-
-
-def _follow(lines: Lines, name_of: Callable[[Json], str], watched: Watched) -> None:
-    for line in lines:
-        now, event = time.perf_counter(), json.loads(line)
-        if event["type"] == "ERROR":
-            raise RuntimeError(f"a watch failed: {event['object'].get('message')}")
-        if event["type"] == "DELETED":
-            watched.went.setdefault(event["object"]["metadata"]["name"], now)
-        elif name := name_of(event["object"]):
-            watched.newest[name] = event["object"]
-            watched.came.setdefault(name, now)
 
 
 def _owner(item: Json) -> str:

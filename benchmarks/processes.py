@@ -10,10 +10,11 @@ from deploy.local.stack import LocalStack
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def rss_mb(stack: LocalStack, name: str) -> float:
-    """Resident memory in MiB."""
+def rss_mb(stack: LocalStack, name: str, *, peak: bool = False) -> float:
+    """Resident memory in MiB, now or at its peak since the process was started."""
     status = Path(f"/proc/{stack.process(name).pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
+    row = "VmHWM:" if peak else "VmRSS:"
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(row)) / 1024
 
 
 def cpu_s(stack: LocalStack) -> dict[str, float]:

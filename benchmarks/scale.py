@@ -3,51 +3,70 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-
-import click
 
 from benchmarks.clients import together
 from benchmarks.ending import deletions
 from benchmarks.figures import Figures, Sizes, ms, p50, p99
 from benchmarks.holding import Holder, holder
-from benchmarks.issue import approvals
+from benchmarks.issue import approvals, warm_up
 from benchmarks.place import MEMBER, Place
 from benchmarks.processes import rss_mb
+from benchmarks.progress import say
 from benchmarks.waiting import until
 
 _BATCH = 500
 _CLIENTS = 8
 _NOMINAL = (100, 1000, 10_000)
-_UNDER_WAY = 50
-"""So many renewals show that the renewing of all leases is under way."""
+_RENEWED_BEFORE = 5
+"""One in so many leases is renewed before it counts as busy: the rate rises for a tenth of the TTL, over which the jitter spreads the first
+of them, and the last ones are still far off then."""
+_MEASURED = ("access", "watcher")
 
 
-def measure(place: Place, sizes: Sizes) -> Figures:
+def measure(place: Place, sizes: Sizes) -> Iterator[Figures]:
     """Fill up level by level; at the last one restart, and take credentials while the renewals are under way."""
-    found: Figures = {}
+    warm_up(place)
+    say("  taking credentials while nothing renews")
     idle = approvals(place, "idle", sizes.single)[0].written
     place.space.clear()
+    yield from _levels(place, sizes)
+    memory = [_memory(place)]
+    yield memory[0] | {key.replace("_mb", "_before_restart_mb"): value for key, value in memory[0].items()}
+    yield from _restart(place)
+    memory.append(_memory(place))
+    yield _worst(memory) | {f"{name}_rss_restart_peak_mb": rss_mb(place.stack, name, peak=True) for name in _MEASURED}
+    yield _busy(place, sizes, idle=idle)
+    memory.append(_memory(place))
+    yield _worst(memory)
+    yield {"delete_per_s": _deleted(place)}
+
+
+def _levels(place: Place, sizes: Sizes) -> Iterator[Figures]:
+    """Make leases, and time the same calls at each level."""
+    found: Figures = {}
     filling_s = 0.0
     with holder(place) as held:
         for nominal, before, level in zip(_NOMINAL, (0, *sizes.levels), sizes.levels, strict=False):
             filling_s += _fill(place, before, level)
             found |= _probes(place, held, level, nominal=nominal, count=sizes.probes)
-    found |= _growth(found)
-    found["create_to_secret_per_s"] = sizes.levels[-1] / filling_s
-    click.echo("  restarting access and watcher")
-    found |= _restart(place)
-    found |= {f"{name}_rss_mb": rss_mb(place.stack, name) for name in ("access", "watcher")}
-    found |= _busy(place, sizes, idle=idle)
-    found |= {f"{name}_rss_mb": max(found[f"{name}_rss_mb"], rss_mb(place.stack, name)) for name in ("access", "watcher")}
-    found["delete_per_s"] = _deleted(place)
-    return found
+            yield found
+    yield _growth(found) | {"create_to_secret_per_s": sizes.levels[-1] / filling_s}
+
+
+def _memory(place: Place) -> Figures:
+    return {f"{name}_rss_mb": rss_mb(place.stack, name) for name in _MEASURED}
+
+
+def _worst(memory: list[Figures]) -> Figures:
+    return {key: max(each[key] for each in memory) for key in memory[0]}
 
 
 def _fill(place: Place, start: int, end: int) -> float:
-    """Have so many more live leases; answers the seconds that it took."""
+    """Have so many more live leases; answers the seconds from the first create to the last Secret."""
     began = time.monotonic()
+    took = 0.0
     for first in range(start, end, _BATCH):
         names = [f"fill-{number}" for number in range(first, min(first + _BATCH, end))]
         bodies = place.space.create(MEMBER, names)
@@ -55,13 +74,14 @@ def _fill(place: Place, start: int, end: int) -> float:
             place.space.approve_all(bodies, clients=_CLIENTS)
             secrets.wait(names, timeout_s=300)
         done, took = first + len(names), time.monotonic() - began
-        click.echo(f"  {done} of {end} live, {(done - start) / took:.0f} a second from create to Secret")
+        say(f"  {done} of {end} live, {(done - start) / took:.0f} a second from create to Secret")
     place.settled.wait(timeout_s=900)  # acknowledgements, Roles and status of the last thousands come after their Secrets
-    return time.monotonic() - began
+    return took
 
 
 def _deleted(place: Place) -> float:
     """Delete some at once and wait until they are gone, by the second; the others go with the stack."""
+    say("  deleting some")
     names = [item["metadata"]["name"] for item in place.space.requests()][:_BATCH]
     with place.space.requests_watched() as requests:
         began = time.monotonic()
@@ -72,7 +92,7 @@ def _deleted(place: Place) -> float:
 
 def _probes(place: Place, held: Holder, level: int, *, nominal: int, count: int) -> Figures:
     """Issue, renew and revoke one at a time, and the same raw."""
-    click.echo(f"  calls at {level} live")
+    say(f"  calls at {level} live")
     times, names = approvals(place, f"probe-{level}", count)
     revoke = p50(deletions(place, names)[0])
     raw_issue, leases = place.raw.singles(MEMBER, count)
@@ -107,10 +127,11 @@ def _growth(found: Figures) -> Figures:
     return {"cost_10000_vs_100_leases": worst(""), "raw_cost_10000_vs_100_leases": worst("raw_")}
 
 
-def _restart(place: Place) -> Figures:
+def _restart(place: Place) -> Iterator[Figures]:
     """Restart access and watcher; count what Vault issued and what Kubernetes was written anew."""
+    say("  restarting access and watcher")
     leases, versions = place.leases(MEMBER), place.space.secret_versions()
-    processes = [place.stack.process(name) for name in ("access", "watcher")]
+    processes = [place.stack.process(name) for name in _MEASURED]
     for process in processes:
         process.terminate()
     began = time.monotonic()
@@ -119,19 +140,21 @@ def _restart(place: Place) -> Figures:
     for process in processes:
         process.wait_ready(timeout_s=120)
     ready = time.monotonic()
+    say(f"  ready after {ready - began:.1f} s")
+    yield {"restart_10000_s": ready - began}
     place.settled.wait(timeout_s=900)  # a watcher that is ready has queued all that it knows
     settled = time.monotonic()
     anew = len(place.leases(MEMBER) - leases)
     written = sum(versions.get(name) != version for name, version in place.space.secret_versions().items())
-    return {"restart_10000_s": ready - began, "restart_10000_settled_s": settled - began, "restart_reissues": anew + written}
+    yield {"restart_10000_settled_s": settled - began, "restart_reissues": anew + written}
 
 
 def _busy(place: Place, sizes: Sizes, *, idle: list[float]) -> Figures:
     """Take credentials while the leases renew, as many as while nothing did."""
-    click.echo("  waiting for the leases' half time, when they renew")
-    began, enough = time.time(), min(_UNDER_WAY, sizes.levels[-1] // 10)
+    say("  waiting for the leases' half time, when they renew")
+    began, enough = time.time(), sizes.levels[-1] // _RENEWED_BEFORE
     until(lambda: place.settled.renewed(since=began) >= enough, timeout_s=sizes.ttl_s, what="renewals", every_s=0.5)
-    click.echo("  taking credentials while they renew")
+    say(f"  {enough} were renewed; taking credentials while they renew")
     began = time.time()
     busy = approvals(place, "busy", sizes.single)[0].written
     renewed, took = place.settled.renewed(since=began), time.time() - began

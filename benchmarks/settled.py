@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from urllib.request import urlopen
 
+from benchmarks.progress import say
 from benchmarks.waiting import until
 from deploy.local.stack import LocalStack
 
 _LOOKS = 3
 _EVERY_S = 0.05
+_PAGE_EVERY_S = 0.2
+"""The watcher's metrics cost it a few milliseconds, which it needs for what is waited for."""
+_TELL_EVERY_S = 15.0
 
 
 class Settled:
@@ -24,14 +29,18 @@ class Settled:
 
     def wait(self, *, timeout_s: float = 120) -> None:
         """Wait until the ledger has nothing to do and the watcher's queues are empty, a few looks long, as keys may be in hand."""
-        looks = 0
+        looks, tell_at = 0, time.monotonic() + _TELL_EVERY_S
 
         def quiet() -> bool:
-            nonlocal looks
-            looks = looks + 1 if not self.due() and not self.queued() else 0
+            nonlocal looks, tell_at
+            due, queued = self.due(), self.queued()
+            if time.monotonic() > tell_at:
+                say(f"  still waiting for {due} attempts of access and {queued} keys of the watcher")
+                tell_at = time.monotonic() + _TELL_EVERY_S
+            looks = 0 if due or queued else looks + 1
             return looks >= _LOOKS
 
-        until(quiet, timeout_s=timeout_s, what="everything that was begun", every_s=_EVERY_S)
+        until(quiet, timeout_s=timeout_s, what="everything that was begun", every_s=_PAGE_EVERY_S)
 
     def wait_prepared(self, *, timeout_s: float = 120) -> None:
         """Wait until the token of every request that was made is made."""

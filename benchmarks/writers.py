@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from benchmarks.clients import together
@@ -10,17 +11,17 @@ from benchmarks.http import RequestRefused
 from benchmarks.place import GUIDE, MEMBER, Place
 
 
-def measure(place: Place, sizes: Sizes) -> Figures:
+def measure(place: Place, sizes: Sizes) -> Iterator[Figures]:
     """Credentials a second and the share of writes that PostgreSQL refused, by SQL and number of writers."""
-    found: Figures = {}
     for writers in (1, 4, 10):
         for role in (GUIDE, MEMBER):
             seconds, leases = together(writers, partial(_tried, place), [role] * sizes.single)
             made = [lease for lease in leases if lease]
-            found[f"sql_{role}_per_s_{writers}_writers"] = len(made) / seconds
-            found[f"sql_{role}_refused_share_{writers}_writers"] = 1 - len(made) / len(leases)
+            yield {
+                f"sql_{role}_per_s_{writers}_writers": len(made) / seconds,
+                f"sql_{role}_refused_share_{writers}_writers": 1 - len(made) / len(leases),
+            }
             place.raw.clear(made)
-    return found
 
 
 def _tried(place: Place, role: str) -> str:

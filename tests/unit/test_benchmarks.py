@@ -1,11 +1,18 @@
-"""The parts of the benchmarks that are pure: percentiles, the table with its bars, and whose each moment was."""
+"""The benchmarks without their servers: percentiles, the table with its bars, whose each moment was, and what is kept of a run."""
 
 from __future__ import annotations
 
-import pytest
+import json
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
 
+import pytest
+from click.testing import CliRunner, Result
+
+from benchmarks import __main__ as command
 from benchmarks.bars import BARS, table
-from benchmarks.figures import p50, p99, percentile
+from benchmarks.figures import Figures, p50, p99, percentile
 from benchmarks.timeline import Span, attribute, mean
 
 
@@ -56,3 +63,42 @@ def test_for_rates_more_is_better() -> None:
 def test_quick_says_that_it_stands_for_nothing() -> None:
     assert "--quick" in list(table({}, quick=True))[-1]
     assert BARS["restart_reissues"].bar == 0
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """The command with two groups that measure nothing real, the second of which fails in its midst."""
+
+    def first(*_: object) -> Iterator[Figures]:
+        yield {"a": 1.0}
+
+    def second(*_: object) -> Iterator[Figures]:
+        yield {"b": 2.0}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "place", lambda **_: nullcontext())
+    monkeypatch.setattr(command, "_MEASURES", {"first": (first, ()), "second": (second, ())})
+    (tmp_path / "latest.json").write_text('{"a": 0.5, "b": 0.5, "c": 0.5}')
+    return lambda *arguments: CliRunner().invoke(command.main, arguments)
+
+
+def test_what_was_measured_before_a_run_broke_off_is_written_and_shown(run: Run, tmp_path: Path) -> None:
+    result = run()
+    assert result.exit_code == 1
+    assert json.loads((tmp_path / "latest.json").read_text()) == {"a": 1.0, "b": 2.0, "c": 0.5}
+    assert {line.split()[0] for line in result.output.splitlines() if line.endswith(".00")} == {"a", "b"}
+
+
+def test_of_some_groups_only_their_keys_are_replaced(run: Run, tmp_path: Path) -> None:
+    assert run("--only", "first").exit_code == 0
+    assert json.loads((tmp_path / "latest.json").read_text()) == {"a": 1.0, "b": 0.5, "c": 0.5}
+
+
+def test_a_whole_run_leaves_no_key_that_is_measured_no_longer(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(command._MEASURES, "second")
+    assert run().exit_code == 0
+    assert json.loads((tmp_path / "latest.json").read_text()) == {"a": 1.0}
