@@ -48,8 +48,10 @@ class KubeError(Exception):
 class Api(Protocol):
     """What the watcher needs of Kubernetes."""
 
-    def page(self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "") -> Body:
-        """Read one page of a list; ``token`` continues the page before."""
+    def page(
+        self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "", labels: str = ""
+    ) -> Body:
+        """Read one page of a list; ``token`` continues the page before, ``fields`` and ``labels`` are selectors."""
         ...
 
     def watch(
@@ -108,9 +110,11 @@ class HttpApi:
         self._pool: urllib3.PoolManager = api_client.rest_client.pool_manager
         self._known: tuple[float, dict[str, str]] = (float("-inf"), {})
 
-    def page(self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "") -> Body:
+    def page(
+        self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "", labels: str = ""
+    ) -> Body:
         """See ``Api``."""
-        query = {"limit": str(limit), "continue": token, "fieldSelector": fields}
+        query = {"limit": str(limit), "continue": token, "fieldSelector": fields, "labelSelector": labels}
         return self._call("GET", resource.path(namespace), query=query)
 
     def watch(

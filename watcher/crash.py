@@ -10,7 +10,7 @@ VARIABLE = "LEASEGATE_WATCHER_CRASH_AT"
 
 POINTS = (
     "finalizer.on",
-    "claim.asked",  # the credential is about to be claimed
+    "claim.asked",  # a credential is about to be asked for, for a request that is decided and whose Secret holds none
     "claim.answered",  # the password is in hand
     "secret.written",
     "acknowledged",  # Role and RoleBinding are being written beside

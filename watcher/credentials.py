@@ -34,6 +34,8 @@ from watcher.resources import binding_subjects
 NAME_CHARS = 253
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _LABELS = {"app.kubernetes.io/managed-by": "leasegate"}
+SELECTOR = ",".join(f"{name}={value}" for name, value in _LABELS.items())
+"""Selects what is made here in a list."""
 
 
 def secret_name(obj: Body) -> str:
@@ -87,11 +89,15 @@ def is_ours(found: Body, obj: Body) -> bool:
     return controller_uid(found) == uid_of(obj)
 
 
+def reading(body: Body) -> Body:
+    """What a Role or RoleBinding grants, and to whom, as the API server defaults it."""
+    return {"rules": body.get("rules"), "roleRef": body.get("roleRef"), "subjects": [_with_group(s) for s in body.get("subjects") or []]}
+
+
 def same_reading(found: Body, wanted: Body) -> bool:
-    """Whether a Role or RoleBinding grants what it is to grant, to whom it is to."""
-    if found.get("rules") != wanted.get("rules") or found.get("roleRef") != wanted.get("roleRef"):
-        return False
-    return [_with_group(s) for s in found.get("subjects") or []] == (wanted.get("subjects") or [])
+    """Whether a Role or RoleBinding grants what it is to grant, to whom it is to, and can be found in a list of ours."""
+    labels = found["metadata"].get("labels") or {}
+    return reading(found) == reading(wanted) and _LABELS.items() <= labels.items()
 
 
 def remembered(secret: Body) -> Body:

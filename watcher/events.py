@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import queue
 import secrets
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +27,27 @@ BACKLOG = 5000
 REMEMBERED = 4096
 REPEAT_S = 60.0
 REASON_CHARS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What is to be written: thousands may wait, so of the object only what an Event names of it."""
+
+    about: Body
+    reason: str
+    message: str
+    warning: bool
+    transition: bool
+
+    @property
+    def key(self) -> int:
+        """Stands for what is counted as the same."""
+        return hash((self.about["uid"], self.reason, self.message))
+
+    @property
+    def namespace(self) -> str:
+        """Where the Event goes."""
+        return str(self.about.get("namespace") or "default")
 
 
 @dataclass(slots=True)
@@ -47,8 +69,8 @@ class Recorder:
 
     def __init__(self, api: Api, *, now: Callable[[], datetime.datetime]) -> None:
         self._api, self._now = api, now
-        self._backlog: queue.Queue[tuple[Body, str, str, bool, bool] | None] = queue.Queue(BACKLOG)
-        self._written: OrderedDict[tuple[str, str, str], _Written] = OrderedDict()
+        self._backlog: queue.Queue[_News] = queue.Queue(BACKLOG)
+        self._written: OrderedDict[int, _Written] = OrderedDict()
         self._process = secrets.token_hex(4)  # an Event of an earlier process is not counted on: it would have to be read first
 
     def record(self, obj: Body, *, reason: str, message: str, warning: bool, transition: bool = True) -> None:
@@ -62,7 +84,7 @@ class Recorder:
             transition: Whether this is new, else it is a repetition, which is said at most once a minute.
         """
         try:
-            self._backlog.put_nowait((obj, reason[:REASON_CHARS], text(message), warning, transition))
+            self._backlog.put_nowait(_News(_about(obj), reason[:REASON_CHARS], text(message), warning, transition))
         except queue.Full:
             LOG.warning("events dropped", reason=reason)
 
@@ -70,82 +92,73 @@ class Recorder:
         """Write until ``stop``, and then what is left."""
         while not (stop.is_set() and self._backlog.empty()):
             try:
-                item = self._backlog.get(timeout=0.5)
+                self._write(self._backlog.get(timeout=0.5))
             except queue.Empty:
                 continue
-            if item is not None:
-                self.write(*item)
 
     def write_all(self) -> None:
         """Write what waits, now."""
         while not self._backlog.empty():
-            item = self._backlog.get_nowait()
-            if item is not None:
-                self.write(*item)
+            self._write(self._backlog.get_nowait())
 
-    def write(self, obj: Body, reason: str, message: str, warning: bool, transition: bool) -> None:
+    def _write(self, news: _News) -> None:
         """Write one Event, or count it; an error is logged."""
         try:
-            self._write(obj, reason, message, warning, transition)
+            self._tell(news)
         except KubeError as err:
             if not err.is_terminating:
-                LOG.info("event not written", reason=reason, status=err.status, error=err.message)
+                LOG.info("event not written", reason=news.reason, status=err.status, error=err.message)
         except Exception:  # an Event is never worth a thread
-            LOG.exception("event not written", reason=reason)
+            LOG.exception("event not written", reason=news.reason)
 
-    def _write(self, obj: Body, reason: str, message: str, warning: bool, transition: bool) -> None:
-        key, now = (uid_of(obj), reason, message), self._now()
-        known = self._written.get(key)
+    def _tell(self, news: _News) -> None:
+        known, now = self._written.get(news.key), self._now()
         if known is None:
-            self._create(key, obj, warning=warning, now=now)
+            self._create(news, now=now)
             return
         known.count += 1
-        if not transition and (now - known.said).total_seconds() < REPEAT_S:
+        if not news.transition and (now - known.said).total_seconds() < REPEAT_S:
             return
         known.said = now
         try:
             body = {"count": known.count, "lastTimestamp": timestamp(now)}
-            self._api.patch(EVENT, body, namespace=_namespace(obj), name=known.name)
+            self._api.patch(EVENT, body, namespace=news.namespace, name=known.name)
         except KubeError as err:
             if err.status != 404:  # the server forgets Events after an hour
                 raise
-            self._create(key, obj, warning=warning, now=now)
+            self._create(news, now=now)
 
-    def _create(self, key: tuple[str, str, str], obj: Body, *, warning: bool, now: datetime.datetime) -> None:
-        digest = hashlib.sha256("\n".join((*key, self._process, now.isoformat())).encode()).hexdigest()[:16]
-        name, stamp = f"{obj['metadata']['name'][:230].rstrip('.-')}.{digest}", timestamp(now)
-        _, reason, message = key
-        self._api.create(
-            EVENT, _event(obj, name=name, reason=reason, message=message, warning=warning, stamp=stamp), namespace=_namespace(obj)
-        )
-        self._written[key] = _Written(name=name, count=1, said=now)
+    def _create(self, news: _News, *, now: datetime.datetime) -> None:
+        told = (news.about["uid"], news.reason, news.message, self._process, now.isoformat())
+        digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+        name = f"{news.about['name'][:230].rstrip('.-')}.{digest}"
+        self._api.create(EVENT, _event(news, name=name, stamp=timestamp(now)), namespace=news.namespace)
+        self._written[news.key] = _Written(name=name, count=1, said=now)
         while len(self._written) > REMEMBERED:
             self._written.popitem(last=False)
 
 
-def _namespace(obj: Body) -> str:
-    return str(obj["metadata"].get("namespace") or "default")
-
-
-def _event(obj: Body, *, name: str, reason: str, message: str, warning: bool, stamp: str) -> Body:
+def _about(obj: Body) -> Body:
     meta = obj["metadata"]
     about = {
-        "apiVersion": obj["apiVersion"],
-        "kind": obj["kind"],
+        "apiVersion": sys.intern(obj.get("apiVersion", "")),  # else each that waits has its own copy
+        "kind": sys.intern(obj.get("kind", "")),
         "name": meta["name"],
         "uid": uid_of(obj),
         "resourceVersion": version_of(obj),
     }
-    if meta.get("namespace"):
-        about["namespace"] = meta["namespace"]
+    return about | ({"namespace": meta["namespace"]} if meta.get("namespace") else {})
+
+
+def _event(news: _News, *, name: str, stamp: str) -> Body:
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": name, "namespace": _namespace(obj)},
-        "involvedObject": about,
-        "reason": reason,
-        "message": message,
-        "type": "Warning" if warning else "Normal",
+        "metadata": {"name": name, "namespace": news.namespace},
+        "involvedObject": news.about,
+        "reason": news.reason,
+        "message": news.message,
+        "type": "Warning" if news.warning else "Normal",
         "count": 1,
         "firstTimestamp": stamp,
         "lastTimestamp": stamp,

@@ -47,6 +47,7 @@ class Namespaces:
         pace: Timing of the informers.
         on_secret: Told of each change of a Secret.
         on_service: Told of a namespace that is refused, or served again after it was.
+        on_served: Told of each namespace that begins to be served.
         start: Runs an informer in a thread until its event is set.
     """
 
@@ -57,10 +58,11 @@ class Namespaces:
         pace: Pace,
         on_secret: Changed,
         on_service: Callable[[str], None],
+        on_served: Callable[[str], None],
         start: Callable[[Informer, threading.Event], None],
     ) -> None:
         self._api, self._pace, self._start = api, pace, start
-        self._on_secret, self._on_service = on_secret, on_service
+        self._on_secret, self._on_service, self._on_served = on_secret, on_service, on_served
         self._known: dict[str, _Namespace] = {}
         self._writing: set[tuple[Key, int]] = set()
         self._closed = False
@@ -146,3 +148,5 @@ class Namespaces:
         before, known.service = known.service, service
         if Service.REFUSED in (before, service):
             self._on_service(namespace)
+        if service is Service.SERVED:
+            self._on_served(namespace)

@@ -6,7 +6,7 @@ Only objects that the request controls are ever overwritten or deleted, and a Se
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future
 from typing import NoReturn
 
 from leasegate.access.v1 import lease_pb2
@@ -51,7 +51,7 @@ class Publisher:
 
     def __init__(self, api: Api, namespaces: Namespaces, beside: Executor) -> None:
         self._api, self._namespaces, self._beside = api, namespaces, beside
-        self._made: dict[tuple[Resource, Key], str] = {}  # uids of our Roles and RoleBindings, so that they are not read to be deleted
+        self._made: dict[int, str] = {}  # uids of our Roles and RoleBindings by place, so that they are not read to be deleted
 
     def held(self, obj: Body) -> int:
         """Number of the attempt that the Secret holds unharmed; 0 for none.
@@ -110,18 +110,23 @@ class Publisher:
         except KubeError as err:
             raise_not_written(err, SECRET, key_of(obj).namespace)
 
-    def start_reading(self, obj: Body) -> Future[None]:
-        """Begin to make or restore Role and RoleBinding beside other work.
+    def write_reading(self, obj: Body) -> None:
+        """Make or restore Role and RoleBinding.
 
-        The future raises:
+        Raises:
             Foreign: A name is taken.
             Waiting: The namespace is not served, or is being deleted.
             NotWritten: Kubernetes failed.
         """
-        return self._beside.submit(self._write_reading, obj)
+        # One after the other: where the watcher has no `bind`, the API server weighs the Role when it checks its RoleBinding.
+        for resource, body in ((ROLE, credentials.role_body(obj)), (ROLE_BINDING, credentials.binding_body(obj))):
+            try:
+                self._restore(resource, obj, body)
+            except KubeError as err:
+                raise_not_written(err, resource, key_of(obj).namespace)
 
     def remove(self, obj: Body) -> None:
-        """Remove all three, beside one another.
+        """Remove all three, what can be read with first.
 
         What may not be removed, since the namespace is not served any more, goes with its owner: Kubernetes' garbage collector sees to
         that.
@@ -129,26 +134,18 @@ class Publisher:
         Raises:
             KubeError: One could not be removed; the others are.
         """
-        self.start_removing(obj)()
-
-    def start_removing(self, obj: Body) -> Callable[[], None]:
-        """Begin to remove all three beside other work; what is answered waits for that, and raises as ``remove`` does."""
-        work = [self._beside.submit(self._remove, resource, obj, name(obj)) for resource, name in REMOVED]
-
-        def removed() -> None:
-            wait(work)
-            for each in work:
-                each.result()
-
-        return removed
-
-    def _write_reading(self, obj: Body) -> None:
-        # One after the other: the API server looks at the Role when it checks that its RoleBinding gives nobody more than the watcher has.
-        for resource, body in ((ROLE, credentials.role_body(obj)), (ROLE_BINDING, credentials.binding_body(obj))):
+        failed: list[KubeError] = []
+        for resource, name in REMOVED:
             try:
-                self._restore(resource, obj, body)
+                self._remove(resource, obj, name(obj))
             except KubeError as err:
-                raise_not_written(err, resource, key_of(obj).namespace)
+                failed.append(err)
+        if failed:
+            raise failed[0]
+
+    def start_removing(self, obj: Body) -> Future[None]:
+        """Begin to remove all three beside other work, which takes longer; the future raises as ``remove`` does."""
+        return self._beside.submit(self.remove, obj)
 
     def _secret(self, obj: Body) -> Body | None:
         return self._namespaces.secret(Key(key_of(obj).namespace, credentials.secret_name(obj)))
@@ -161,7 +158,7 @@ class Publisher:
                 raise
             self._correct(resource, obj, body)
         else:
-            self._made[resource, key_of(body)] = uid_of(made)
+            self._made[_place(resource, key_of(body))] = uid_of(made)
 
     def _correct(self, resource: Resource, obj: Body, body: Body) -> None:
         name = body["metadata"]["name"]
@@ -203,7 +200,7 @@ class Publisher:
 
     def _remove(self, resource: Resource, obj: Body, name: str) -> None:
         namespace = key_of(obj).namespace
-        made = self._made.pop((resource, Key(namespace, name)), "")
+        made = self._made.pop(_place(resource, Key(namespace, name)), "")
         try:
             if made and self._is_deleted(resource, obj, name, uid=made):
                 return
@@ -237,6 +234,11 @@ def raise_refused(err: KubeError, namespace: str) -> NoReturn:
     if waiting := refused(err, namespace):
         raise waiting from err
     raise err
+
+
+def _place(resource: Resource, key: Key) -> int:
+    """Stands for a place in a third of the memory; where two had the same, the delete of a wrong uid would be refused, and it be read."""
+    return hash((resource, key))
 
 
 def _at(body: Body, found: Body) -> Body:

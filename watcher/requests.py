@@ -1,19 +1,19 @@
 """DatabaseAccessRequests: their wish and their decisions go to access, and what access answers to do next is done.
 
-The way from a decision to the Secret is short on purpose: the watch's object, one EnsureRequest, one Claim, the Secret. Role, RoleBinding,
+The way from a decision to the Secret is short on purpose: the watch's object, one EnsureRequest that claims, the Secret. Role, RoleBinding,
 acknowledge and status come after it, behind the Secrets that others wait for. Nothing is read from Kubernetes on the way.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
-from leasegate.access.v1 import request_pb2, requester_service_pb2, watcher_service_pb2
+from leasegate.access.v1 import lease_pb2, request_pb2, requester_service_pb2, watcher_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common.errors import AccessEnded, ApprovalDenied, ApprovalRequired, LeasegateError
+from services.common.rpc import status
 from watcher import crash
 from watcher.answers import Standing, standing
 from watcher.kinds import ACCESS_REQUEST, Body, Key, has_finalizer, is_deleting, key_of, uid_of
@@ -22,19 +22,18 @@ from watcher.outcome import DONE, THEN, Again, Outcome, Waiting, after
 from watcher.patience import Patience
 from watcher.peers import Peers
 from watcher.publish import NotWritten, Publisher
+from watcher.readers import Readers
 from watcher.report import reason_of
 from watcher.request_report import RequestReporter
 from watcher.resources import Cluster, access_request
 
 LET_GO_AFTER_S = 3.0
 """A deletion holds the object no longer than 5 s, whatever Vault does: this, and what a busy machine needs beside it."""
-LOOK_S = 60.0
-"""For how long Role and RoleBinding count as looked at."""
 NOT_WRITTEN = {"Secret": "FailedToCreateSecret", "Role": "FailedToCreateRole", "RoleBinding": "FailedToCreateRoleBinding"}
 PAGE = 500
 ENDED = (request_pb2.ACCESS_STATE_ENDED, request_pb2.ACCESS_STATE_ENDING)
 OVERTAKEN = (ApprovalRequired, ApprovalDenied, AccessEnded)
-"""What Claim answers when the request has changed since EnsureRequest: it is asked anew what to do."""
+"""What a claim answers when the request is not any more what EnsureRequest has said: it is asked anew what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +50,11 @@ class Requests:
     Args:
         objects: The objects.
         publisher: Secret, Role and RoleBinding.
+        readers: Which Roles and RoleBindings have to be put right.
         peers: The services.
         reporter: Says how each stands.
         patience: Since when each fails.
         cluster: Where they are.
-        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -63,18 +62,17 @@ class Requests:
         *,
         objects: Objects,
         publisher: Publisher,
+        readers: Readers,
         peers: Peers,
         reporter: RequestReporter,
         patience: Patience,
         cluster: Cluster,
-        clock: Callable[[], float],
     ) -> None:
         self._objects, self._publisher, self._peers, self._reporter = objects, publisher, peers, reporter
-        self._patience, self._cluster, self._clock = patience, cluster, clock
+        self._readers, self._patience, self._cluster = readers, patience, cluster
         self._gone: dict[Key, dict[str, types_pb2.ObjectRef]] = {}  # by uid: objects that may be no more, whose access has to end
         self._released: set[str] = set()  # uids of which access has taken the end
         self._cleared: set[str] = set()  # uids that are being deleted, whose Secret, Role and RoleBinding are gone
-        self._looked: dict[str, float] = {}  # when Role and RoleBinding of a uid were right
         self._fresh: dict[str, _Fresh] = {}  # by uid: what was written into its Secret and is not acknowledged yet
         self._lock = threading.Lock()
 
@@ -93,7 +91,7 @@ class Requests:
     def vanished(self, obj: Body) -> None:
         """Note that an object is no longer there; its next reconcile ends its access, unless that was done while it was being deleted."""
         with self._lock:
-            self._looked.pop(uid_of(obj), None)
+            self._readers.forget(obj)
             self._fresh.pop(uid_of(obj), None)
             if uid_of(obj) in self._released:
                 self._released.discard(uid_of(obj))
@@ -136,9 +134,12 @@ class Requests:
             if (fresh := self._fresh.pop(uid_of(obj), None)) and self._settle(obj, fresh):
                 return DONE
             wish = access_request(obj, self._cluster, held=self._publisher.held(obj))
+            wish.claim = bool(wish.decisions) and self._is_writable(obj)
+            if wish.claim and not wish.held_attempt:
+                crash.point("claim.asked")
             answer = self._peers.access.EnsureRequest(wish)
             now = standing(answer.request)
-            self._follow(obj, answer.next_step, now, held=wish.held_attempt)
+            self._follow(obj, answer, now, held=wish.held_attempt)
         except Waiting as waiting:
             self._reporter.waiting(obj, waiting, now)
             return Again(waiting.after_s)
@@ -152,28 +153,42 @@ class Requests:
             return THEN
         return Again(answer.retry_after.ToTimedelta().total_seconds()) if answer.HasField("retry_after") else DONE
 
-    def _follow(self, obj: Body, step: watcher_service_pb2.NextStep.ValueType, now: Standing, *, held: int) -> None:
+    def _is_writable(self, obj: Body) -> bool:
+        """Whether a credential, once claimed, can be kept; why not is said when there is one to be claimed."""
+        try:
+            self._publisher.check_writable(obj)
+        except (Waiting, NotWritten):
+            return False
+        return True
+
+    def _follow(self, obj: Body, answer: watcher_service_pb2.EnsureRequestResponse, now: Standing, *, held: int) -> None:
+        step = answer.next_step
         if step == watcher_service_pb2.NEXT_STEP_CLAIM:
-            self._claim(obj, held=held)
+            self._take(obj, answer, held=held)
         elif step == watcher_service_pb2.NEXT_STEP_ACKNOWLEDGE:
             self._keep(obj, self._acknowledge(obj, held), held=held)
         elif step == watcher_service_pb2.NEXT_STEP_REMOVE:
             self._publisher.remove(obj)
-            self._looked.pop(uid_of(obj), None)
+            self._readers.forget(obj)
             self._reporter.ended(obj, now)
         else:
             self._keep(obj, now, held=held)
 
-    def _claim(self, obj: Body, *, held: int) -> None:
+    def _take(self, obj: Body, answer: watcher_service_pb2.EnsureRequestResponse, *, held: int) -> None:
         """Bring the credential into the Secret, which somebody waits for; ``_settle`` does the rest."""
-        self._publisher.check_writable(obj)
-        request = requester_service_pb2.ClaimCredentialRequest(id=uid_of(obj), held_attempt=held)
-        crash.point("claim.asked")
-        credential = self._peers.holder.ClaimCredential(request).credential
+        if answer.HasField("claim_error"):
+            raise status.from_any(answer.claim_error)
+        credential = answer.credential if answer.HasField("credential") else self._claim(obj, held=held)
         crash.point("claim.answered")
         self._publisher.write_secret(obj, credential)
         crash.point("secret.written")
         self._fresh[uid_of(obj)] = _Fresh(attempt=credential.attempt, before=held)
+
+    def _claim(self, obj: Body, *, held: int) -> lease_pb2.Credential:
+        """Claim by a call of its own what EnsureRequest was not asked to claim, or knows not how to: an older access leaves it to us."""
+        self._publisher.check_writable(obj)
+        request = requester_service_pb2.ClaimCredentialRequest(id=uid_of(obj), held_attempt=held)
+        return self._peers.holder.ClaimCredential(request).credential
 
     def _settle(self, obj: Body, fresh: _Fresh) -> bool:
         """Acknowledge what is in the Secret and say so in the status, and beside that write Role and RoleBinding.
@@ -181,7 +196,7 @@ class Requests:
         Returns:
             Whether access took it; else it has to be asked anew what to do.
         """
-        reading = self._publisher.start_reading(obj) if self._is_due(obj) else None
+        reading = self._readers.restore(obj, new=not fresh.before)
         try:
             now = self._acknowledge(obj, fresh.attempt)
             self._reporter.issued(obj, now, attempt=fresh.attempt, before=fresh.before)
@@ -191,7 +206,7 @@ class Requests:
         finally:
             if reading is not None:
                 wait([reading])  # lest it makes again what the next reconcile removes
-        self._finish(obj, reading)
+        _finish(reading)
         self._patience.forget(uid_of(obj))
         return True
 
@@ -202,20 +217,11 @@ class Requests:
         return standing(answer.request)
 
     def _keep(self, obj: Body, now: Standing, *, held: int) -> None:
-        """The Secret is as it should be: so are Role and RoleBinding, which anybody may have edited."""
+        """The Secret is as it should be: so are Role and RoleBinding, which anybody may have edited, when they were found otherwise."""
         self._publisher.check_served(obj)
         self._reporter.stands(obj, now, held=held)
-        if held and now.lease and self._is_due(obj):
-            self._finish(obj, self._publisher.start_reading(obj))
-
-    def _is_due(self, obj: Body) -> bool:
-        """Whether Role and RoleBinding have to be looked at (again)."""
-        return self._clock() - self._looked.get(uid_of(obj), -LOOK_S) >= LOOK_S
-
-    def _finish(self, obj: Body, reading: Future[None] | None) -> None:
-        if reading is not None:
-            reading.result()
-            self._looked[uid_of(obj)] = self._clock()
+        if held and now.lease:
+            _finish(self._readers.restore(obj, new=False))
 
     def _failed(self, obj: Body, err: LeasegateError, now: Standing | None) -> Outcome:
         if now is not None and isinstance(err, OVERTAKEN):
@@ -239,7 +245,7 @@ class Requests:
             return Again(err.retry_after_s)
         finally:
             if removed:
-                removed()
+                removed.result()
                 self._cleared.add(uid)
         crash.point("end.answered")
         crash.point("removed")
@@ -274,3 +280,9 @@ class Requests:
         with self._lock:
             if not self._gone.get(key, True):
                 del self._gone[key]
+
+
+def _finish(reading: Future[None] | None) -> None:
+    """Wait for Role and RoleBinding."""
+    if reading is not None:
+        reading.result()

@@ -22,6 +22,7 @@ from watcher.kinds import (
     Key,
     Resource,
     has_finalizer,
+    is_deleting,
     key_of,
     text_at,
     uid_of,
@@ -29,7 +30,7 @@ from watcher.kinds import (
 from watcher.namespaces import Namespaces
 from watcher.objects import Objects
 from watcher.requests import Requests
-from watcher.resources import conditions_of, is_decision
+from watcher.resources import conditions_of, is_decision, status_of
 from watcher.roles import Roles
 from watcher.store import Changed
 from watcher.workqueue import WorkQueue
@@ -58,12 +59,14 @@ class Router:
         self.all()
 
     def all(self, *, low: bool = False) -> None:
-        """Have every object looked at."""
+        """Have every object looked at, and Roles and RoleBindings; what has its credential after those that wait for theirs."""
         for resource in (APP_BINDING, SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST):
             for obj in self._objects.store(resource):
                 if resource is not APP_BINDING:
                     self._namespaces.want(key_of(obj).namespace)
-                self._queues[QUEUES[resource]].add(key_of(obj), low=low)
+                self._queues[QUEUES[resource]].add(key_of(obj), low=low or _has_credential(obj))
+        for namespace in self._namespaces.names():
+            self._queues["readers"].add(namespace)
 
     def restarted(self) -> None:
         """Access begins anew: it is told of all targets, roles and requests."""
@@ -101,13 +104,20 @@ class Router:
         namespace = key_of(secret).namespace
         if owners:
             if not (new and self._namespaces.is_own_write(new)) and (old is None or new is None or old.get("held") != new.get("held")):
-                self._add("requests", {Key(namespace, str(owner.get("name"))) for owner in owners})
+                for key in {Key(namespace, str(owner.get("name"))) for owner in owners}:
+                    self._queues["requests"].add(key, low=self._says(key, new))
             return
         if old is not None and new is not None and old["metadata"] == new["metadata"]:
             return
         self._secret_of_binding_changed(key_of(secret))
         if new is None:  # one that stood in the way of a request's, perhaps
             self._add("requests", [key for key in [Key(namespace, key_of(secret).name[:-7])] if self._objects.get(ACCESS_REQUEST, key)])
+
+    def _says(self, request: Key, secret: Body | None) -> bool:
+        """Whether a request's status says already what its Secret holds, as of nearly all in a first list: nobody waits for that."""
+        held = (secret or {}).get("held")
+        obj = self._objects.get(ACCESS_REQUEST, request) if held else None
+        return obj is not None and status_of(obj).get("attempt") == held
 
     def service_changed(self, namespace: str) -> None:
         """A namespace is served now, or no more: everything in it is looked at."""
@@ -198,6 +208,10 @@ def _worth_a_look(old: Body, new: Body) -> bool:
         return True
     others = [[name for name in meta.get("finalizers") or [] if name != FINALIZER] for meta in (a, b)]
     return others[0] != others[1] or (has_finalizer(old) and not has_finalizer(new))
+
+
+def _has_credential(obj: Body) -> bool:
+    return bool(status_of(obj).get("attempt")) and not is_deleting(obj)
 
 
 def _deleting(obj: Body) -> object:

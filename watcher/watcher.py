@@ -29,6 +29,7 @@ from watcher.objects import Objects
 from watcher.patience import Patience
 from watcher.peers import Peers
 from watcher.publish import Publisher
+from watcher.readers import Readers
 from watcher.report import Reporter
 from watcher.request_report import RequestReporter
 from watcher.requests import Requests
@@ -65,7 +66,9 @@ class Settings:
     audience: str = ""
     abandon_after_s: float = 120.0
     resync_s: float = 300.0
-    workers: Mapping[str, int] = field(default_factory=lambda: {"requests": 12, "engines": 4, "roles": 4, "appbindings": 2, "adopters": 2})
+    workers: Mapping[str, int] = field(
+        default_factory=lambda: {"requests": 12, "engines": 4, "roles": 4, "appbindings": 2, "adopters": 2, "readers": 1}
+    )
     beside: int = 16
     watch_s: float = 60.0
     refused_cap_s: float = 8.0
@@ -101,6 +104,7 @@ class Watcher:
             pace=self._pace(self._backoff(0.2, settings.refused_cap_s)),
             on_secret=self.router.secret_changed,
             on_service=self.router.service_changed,
+            on_served=self.queues["readers"].add,
             start=self._start_informer,
         )
         self._build(peers)
@@ -118,14 +122,18 @@ class Watcher:
         }  # fmt: skip
         engines = Engines(**common, reporter=self._reporter(SECRET_ENGINE, "secret engine is ready to use"))
         roles = Roles(**common, reporter=self._reporter(POSTGRES_ROLE, "role is ready to use"), on_catalogue=self.router.catalogue_changed)
+        publisher = Publisher(self._api, self.namespaces, self._beside)
+        readers = Readers(
+            self._api, objects=objects, namespaces=self.namespaces, publisher=publisher, beside=self._beside, on_due=self._due
+        )
         requests = Requests(
             objects=objects,
-            publisher=Publisher(self._api, self.namespaces, self._beside),
+            publisher=publisher,
+            readers=readers,
             peers=peers,
             reporter=RequestReporter(objects=objects, events=self.events, now=_now),
             patience=patience,
             cluster=cluster,
-            clock=self._clock,
         )
         adopters = Adopters(logins=logins, peers=peers)
         self.router.connect(objects=objects, namespaces=self.namespaces, bindings=bindings, requests=requests, roles=roles)
@@ -135,6 +143,7 @@ class Watcher:
             "roles": roles.reconcile,
             "appbindings": bindings.reconcile,
             "adopters": adopters.reconcile,
+            "readers": readers.reconcile,
         }
         self.controllers = [
             Controller(name, self.queues[name], reconcile, workers=settings.workers[name]) for name, reconcile in work.items()
@@ -184,6 +193,9 @@ class Watcher:
         self._run("feed", lambda: self.feed.run(self._stop))
         self._run("resync", self._resync)
         LOG.info("started", objects={resource.plural: len(store) for resource, store in self._stores.items()})
+
+    def _due(self, request: Key) -> None:
+        self.queues["requests"].add(request, low=True)
 
     def _resync(self) -> None:
         """Look at everything again and again: so whatever somebody changed in Vault is put back, and what an event did not say is seen."""

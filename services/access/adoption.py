@@ -71,16 +71,20 @@ class Undoing:
             attempts.put_off(tx, attempt, until=until, error=error, failed=False)
 
     def _adopter(self, attempt: Attempt) -> str | None:
-        """Name of the adopter if it is there; else it is asked for, and the attempt waits for the answer."""
+        """Name of the adopter if it is there; else it is asked for, and the attempt waits for the answer.
+
+        What is asked for is released as the attempt is closed: if another process has closed it since, nothing may be asked for.
+        """
         with self._ledger.write() as tx:
-            adopter = adoptions.need(tx, attempt, finish=attempt.finish)
-            if adopter.state is not AdopterState.READY:
-                error = f"{_WAITS}: {adopter.error}" if adopter.error else _WAITS
-                attempts.put_off(tx, attempt, until=tx.now + _ASK_AGAIN_S, error=error, failed=False)
+            known = adoptions.find(tx, adoptions.adopter_of(attempt, finish=attempt.finish), attempt.target)
+            if known and known.state is AdopterState.READY:
+                return known.name
+            error = f"{_WAITS}: {known.error}" if known and known.error else _WAITS
+            if attempts.put_off(tx, attempt, until=tx.now + _ASK_AGAIN_S, error=error, failed=False):
+                adopter = adoptions.need(tx, attempt, finish=attempt.finish)
                 if adopter.error:
                     adoptions.missing(tx, adopter)
-                return None
-        return adopter.name
+        return None
 
     def _round(self, vault: Vault, attempt: Attempt, target: TargetRow, *, adopter: str, first: Adoption | None) -> None:
         token = tokens.make(vault, attempt, ttl_s=ADOPTER_TOKEN_S, now=self._ledger.clock())

@@ -6,11 +6,13 @@ announced from there. Nothing depends on it for safety: it only saves time.
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -73,6 +75,17 @@ class Batch:
     waited: bool
 
 
+@dataclass(slots=True)
+class Answer:
+    """What an owner is told other than by a poll.
+
+    Attributes:
+        number: Of the newest change of the request that it tells of.
+    """
+
+    number: int
+
+
 class Feed:
     """Remembers the newest change of each thing under a rising number."""
 
@@ -82,6 +95,7 @@ class Feed:
         self._changed = threading.Condition()
         self._number, self._forgotten = 0, 0
         self._keys: dict[Key, int] = {}  # in the order of their numbers
+        self._told: dict[Key, float] = {}  # by request, the number up to which an answer tells its owner
         self._missing: set[OfLogin] = set()
         self._unread: dict[Key, float] = {}
         self._released: dict[OfAdopter, int] = {}
@@ -104,7 +118,9 @@ class Feed:
                 if isinstance(key, OfAdopter):
                     self._unread.setdefault(key, time.monotonic())
             while len(self._keys) > _KEPT:
-                self._forgotten = self._keys.pop(next(iter(self._keys)))
+                oldest = next(iter(self._keys))
+                self._forgotten = self._keys.pop(oldest)
+                self._told.pop(oldest, None)
             self._changed.notify_all()
 
     def login_missing(self, target: int) -> None:
@@ -174,6 +190,30 @@ class Feed:
                 self._changed.wait(left)
             return self._keys.get(key, 0)
 
+    @contextmanager
+    def answering(self, uid: str, *, since: int) -> Iterator[Answer]:
+        """Inside, no poll is told of a request's changes: its owner waits for an answer, which tells of them.
+
+        A change that came too late for the answer is told of afterwards; it is for the caller to say which was the last in time.
+
+        Args:
+            uid: The request.
+            since: Number of the newest change that the answer tells of so far.
+        """
+        key, answer = OfRequest(uid), Answer(since)
+        with self._changed:
+            self._told[key] = math.inf
+        try:
+            yield answer
+        finally:
+            with self._changed:
+                newest = self._keys.get(key, 0)
+                self._told.pop(key, None)  # another call for the same request may have done so
+                if newest:
+                    self._told[key] = answer.number
+            if newest > answer.number:
+                self.publish(key)
+
     def number(self, uid: str) -> int:
         """The number of the newest change of a request; 0 if none is remembered."""
         with self._changed:
@@ -200,7 +240,8 @@ class Feed:
         for key, number in reversed(self._keys.items()):
             if number <= since:
                 break
-            found.append((key, number))
+            if number > self._told.get(key, 0):
+                found.append((key, number))
         return found[::-1][:_PAGE]
 
     def _anew(self) -> Batch:

@@ -1,10 +1,12 @@
 """Making a credential: the write-ahead order of design, section 5, steps 1 to 6, and what happens where it breaks off.
 
-At every moment the ledger says at least as much as Vault has done. The hot path is one read of ``creds`` and two commits.
+At every moment the ledger says at least as much as Vault has done. The hot path is one read of ``creds`` and two commits; the first may be
+the one of the decision that it follows (``services.access.ensuring``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,8 +71,15 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class _Start:
-    """What the ledger says at the beginning of a claim; ``token`` is there if `reading` is committed with it."""
+class Start:
+    """What the ledger says at the beginning of a claim.
+
+    Attributes:
+        attempt: As it was read, or begun.
+        target: Its Vault.
+        life_s: How long the credential may be needed.
+        token: That of the attempt, if `reading` is committed with it; None if one has to be made first.
+    """
 
     attempt: Attempt
     target: TargetRow
@@ -129,7 +138,17 @@ class Issuing:
             LeasegateError: Vault or the ledger failed.
         """
         with self._ledger.write() as tx:
-            start = self._begin(tx, uid, owner=owner, held=held)
+            request, role = self._claimable(tx, uid, owner=owner)
+            start = self.begin(tx, request, role=role, opened=attempts.open_of(tx, uid), held=held)
+        return self.finish(start)
+
+    def finish(self, start: Start) -> Issued:
+        """Read the credential of a claim whose beginning is committed; a failure is noted in its request.
+
+        Raises:
+            Superseded: The attempt was ended meanwhile.
+            LeasegateError: Vault or the ledger failed.
+        """
         attempt = start.attempt
         try:
             with self._vaults.at(start.target) as vault:
@@ -138,13 +157,25 @@ class Issuing:
                 crash.point("claim.reading")
                 return self._read(vault, attempt, token)
         except LeasegateError as err:
-            self._failed(uid, err)
+            self._failed(attempt.request, err)
             raise
 
-    def _begin(self, tx: Tx, uid: str, *, owner: str, held: int) -> _Start:
-        request, role = self._claimable(tx, uid, owner=owner)
+    def begin(self, tx: Tx, request: Request, *, role: Role, opened: Sequence[Attempt], held: int) -> Start:
+        """Begin a claim within a transaction of the caller's, which has to be committed before ``finish``.
+
+        Args:
+            tx: Transaction; where this raises, nothing was written in it.
+            request: The request, which is approved, as it is in this transaction.
+            role: Its role, for which something may be issued.
+            opened: Its open attempts.
+            held: Number of the attempt that the caller holds; 0 for none.
+
+        Raises:
+            LedgerUnknown: The ledger is not the one that is known, or does not know the attempt that is held.
+            Superseded: The caller needs none, or the attempt was ended meanwhile.
+        """
         self._losses.check(request, held=held)
-        plan = rules.plan(request, attempts.open_of(tx, uid), held=held, role=role, now=tx.now)
+        plan = rules.plan(request, opened, held=held, role=role, now=tx.now)
         if isinstance(plan, rules.Nothing):
             raise Superseded(plan.why, retry_after_s=1.0)
         life_s = self._life_s(request, role.max_ttl_s, now=tx.now)
@@ -153,13 +184,13 @@ class Issuing:
             token = self._tokens.find(plan.attempt, life_s=life_s, now=tx.now)
             if token and not attempts.commit_reading(tx, plan.attempt.id, accessor=token.accessor):
                 raise Superseded("the attempt was ended meanwhile")
-            return _Start(plan.attempt, target, life_s, token)
+            return Start(plan.attempt, target, life_s, token)
         for former, state in plan.replaced:
             attempts.supersede(tx, former) if state is State.SUPERSEDED else attempts.end(tx, former, to=state, why="another was begun")
         number = max(request.last_number, held) + 1
         begun = attempts.begin(tx, request=request, role=role, number=number, work_at=None)
-        requests.note(tx, uid, last_number=number)
-        return _Start(begun, target, life_s, None)
+        requests.note(tx, request.uid, last_number=number)
+        return Start(begun, target, life_s, None)
 
     def _claimable(self, tx: Tx, uid: str, *, owner: str) -> tuple[Request, Role]:
         request = owned(tx, uid, owner)

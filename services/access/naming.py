@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 
 from services.access.records import Attempt, Subject
 from services.common.names import ADOPTER_PREFIX
@@ -18,6 +18,7 @@ LOGIN_BYTES = 63
 _VAULTS_PREFIX = "token-"  # Vault puts it before the display name of a token made through a token role
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 ATTEMPT_ID_CHARS = 20
+_SUBJECT = tuple(field.name for field in fields(Subject))
 
 
 def new_attempt_id() -> str:
@@ -56,7 +57,8 @@ def lease_handle(attempt_id: str) -> str:
 
 def grant_digest(*, role_digest: str, subjects: Sequence[Subject], ttl_s: float | None, uid: str) -> str:
     """What an approver approves (design, section 6): the role as resolved, who may read the credential, for how long, for which request."""
-    return _sha256({"role": role_digest, "subjects": [asdict(s) for s in subjects], "ttl": ttl_s, "uid": uid})
+    who = [{name: getattr(s, name) for name in _SUBJECT} for s in subjects]
+    return _sha256({"role": role_digest, "subjects": who, "ttl": ttl_s, "uid": uid})
 
 
 def role_digest(*, mount: str, vault_role: str, definition: dict[str, object]) -> str:

@@ -48,7 +48,6 @@ class Lane(IntEnum):
     REVOKE = 0
     ISSUE = 1
     RENEW = 2
-    REPAIR = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,20 @@ class Renewal:
 
     def look(self, attempt: Attempt) -> None:
         """Renew, have replaced or end an active attempt, whichever is due, and say when to look again; for a worker."""
+        with self._ledger.read() as tx:
+            attempt, request = attempts.get(tx, attempt.id), requests.find(tx, attempt.request)
+            if request is None or attempt.state is not State.ACTIVE:
+                return
+            role, at = catalog.role_of(tx, request), catalog.target(tx, attempt.target)
+        if not self._ends_or_rotates(attempt, request, now=tx.now) and _to_renew(attempt, request, role=role, now=tx.now):
+            self._renew_in_time(attempt, request, at=at)  # nothing has to be written before: writers would wait for their turn
+        else:
+            self._write_down(attempt, at=at)
+
+    def _ends_or_rotates(self, attempt: Attempt, request: Request, *, now: float) -> bool:
+        return attempt.over(now) or (not request.due and _reached(rotation_at(attempt, request=request, settings=self._settings), now))
+
+    def _write_down(self, attempt: Attempt, *, at: TargetRow) -> None:
         with self._ledger.write() as tx:
             attempt, request = attempts.get(tx, attempt.id), requests.find(tx, attempt.request)
             if request is None or attempt.state is not State.ACTIVE:
@@ -40,18 +54,18 @@ class Renewal:
                 tx.changed.add(request.uid)
                 return
             alive = kept(attempt, request=request, role=role)
-            if alive and not request.due and _reached(rotation_at(attempt, request=request, settings=self._settings), tx.now):
+            if alive and self._ends_or_rotates(attempt, request, now=tx.now):
                 request = requests.update(tx, request, due=True)
                 crash.point("rotate.due")
-            if not (alive and request.origin is Origin.KUBERNETES and renews_itself(attempt) and lifetimes.renew_at(attempt) <= tx.now):
+            if not _to_renew(attempt, request, role=role, now=tx.now):
                 work_at = next_look(attempt, request=request, settings=self._settings, alive=alive)
                 attempts.schedule(tx, attempt.id, work_at=work_at)
                 return
-        self._renew_in_time(attempt, request)
+        self._renew_in_time(attempt, request, at=at)
 
-    def _renew_in_time(self, attempt: Attempt, request: Request) -> None:
+    def _renew_in_time(self, attempt: Attempt, request: Request, *, at: TargetRow) -> None:
         try:
-            self.renew(attempt, request)
+            self.renew(attempt, request, at=at)
         except LeasegateError as err:
             self._failed(attempt, request, err)
 
@@ -126,6 +140,12 @@ def _why_over(attempt: Attempt, *, request: Request, role: Role | None) -> str:
 def kept(attempt: Attempt, *, request: Request, role: Role | None) -> bool:
     """Whether a credential in use is still what is granted: else it runs to its end, neither renewed nor replaced beforehand."""
     return request.approved and role is not None and not role.gone and attempt.grant == request.digest
+
+
+def _to_renew(attempt: Attempt, request: Request, *, role: Role | None, now: float) -> bool:
+    """Whether it is the service that has to renew a lease, now."""
+    ours = request.origin is Origin.KUBERNETES and renews_itself(attempt) and kept(attempt, request=request, role=role)
+    return ours and lifetimes.renew_at(attempt) <= now
 
 
 def renews_itself(attempt: Attempt) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from services.access.ledger.database import Ledger, Tx
 from services.access.losses import Losses
 from services.access.records import Approval, Attempt, Decision, Origin, Request, Role, Subject
 from services.access.vaults import Vaults
-from services.access.view import View
+from services.access.view import Step, View
 from services.common.errors import CallerNotAllowed, RoleNotFound
 
 
@@ -62,13 +62,14 @@ class Requests:
         self._ledger, self._vaults, self._losses = ledger, vaults, losses or Losses(ledger)
         self._own: dict[int, bool] = {}
 
-    def ensure(self, desired: Desired, *, owner: str, held: int = 0) -> View:
+    def ensure(self, desired: Desired, *, owner: str, held: int = 0, claim: Callable[[Tx, View], None] | None = None) -> View:
         """Take the desired state of a request of Kubernetes; the same again, or an older generation, writes nothing.
 
         Args:
             desired: The request.
             owner: Who ensures it.
             held: Number of the attempt that its Secret holds; 0 for none.
+            claim: Called within the transaction, with what is answered, if the next step is to claim.
 
         Raises:
             CallerNotAllowed: Somebody else ensured it before.
@@ -79,14 +80,18 @@ class Requests:
                 raise CallerNotAllowed("that request belongs to another caller", service="WatcherService")
             view = self._view(tx, known) if known else None
         if view and not _brings_news(desired, view):
-            return self._held(view, held)
+            view = self._held(view, held)
+            if claim is None or not _is_to_claim(view, held):
+                return view
         with self._ledger.write() as tx:
             request = self._take(tx, desired, owner=owner)
             role = catalog.role_of(tx, request)
-            view = self._view(tx, granting.reassess(tx, request, role))
+            view = self._held(self._view(tx, granting.reassess(tx, request, role)), held)
             tx.changed.discard(request.uid)  # the answer tells the only one who would be told
+            if claim is not None and _is_to_claim(view, held):
+                claim(tx, view)
         crash.point("ensure.committed")
-        return self._held(view, held)
+        return view
 
     def _held(self, view: View, held: int) -> View:
         return replace(view, unknown=held if self._losses.noted(view.request, held=held) else 0)
@@ -209,6 +214,10 @@ class Requests:
     def _own_login(self, tx: Tx, target: int) -> bool:
         found = self._own.get(target)  # the address belongs to the target's number, and own logins are configured at the start
         return self._own.setdefault(target, self._vaults.own_login(catalog.target(tx, target))) if found is None else found
+
+
+def _is_to_claim(view: View, held: int) -> bool:
+    return view.next_step(held)[0] is Step.CLAIM
 
 
 def _brings_news(desired: Desired, view: View) -> bool:

@@ -23,6 +23,7 @@ from services.access.breaker import Breakers
 from services.access.catalog import Catalog
 from services.access.deciding import Deciding
 from services.access.ending import Work
+from services.access.ensuring import Ensuring
 from services.access.feed import Feed
 from services.access.finder import Finder
 from services.access.holding import Holding
@@ -125,7 +126,9 @@ def _working(
     requester = RequesterServicer(
         requests, issuing, Holding(ledger, renewal, settings=settings), ledger=ledger, feed=feed, settings=settings
     )
-    watcher = WatcherServicer(requests, catalog, Quiescing(ledger), feed=feed, vaults=vaults, losses=losses)
+    watcher = WatcherServicer(
+        requests, catalog, Quiescing(ledger), ensuring=Ensuring(requests, issuing), feed=feed, vaults=vaults, losses=losses
+    )
     approver = ApproverServicer(requests, Deciding(ledger, requests))
     operator = OperatorServicer(Operating(ledger, renewal), finder, losses)
     try:

@@ -56,8 +56,10 @@ _SECRET_TEXT = (
 
 _WORD = re.compile(r"[\w-]*")
 """Matches none of these, as each of them has a blank or a mark in it."""
-_REPEATED_CHARS = 80
-"""Texts that are so short come again and again: methods, callers, events."""
+_REPEATED_CHARS, _REPEATED = 80, 512
+_harmless: set[str] = set()
+"""Texts that are so short come again and again (methods, callers, events), and searching one takes 4 to 10 microseconds. Only those are
+kept in which nothing was found: what may be a secret must not stay in memory for a log's sake."""
 
 _OWN_KEYS = frozenset({"level", "logger", "process", "timestamp"})
 """Written by this module alone, so that they are not searched for secrets, which takes most of the time of a line."""
@@ -107,16 +109,20 @@ def scrub(text: str) -> str:
     """Replace what looks like a token, a key, a password or a whole lease id."""
     if _WORD.fullmatch(text):
         return text
-    return _scrubbed_again(text) if len(text) <= _REPEATED_CHARS else _scrubbed(text)
+    if text in _harmless:
+        return text
+    found = _scrubbed(text)
+    if found == text and len(text) <= _REPEATED_CHARS:
+        if len(_harmless) >= _REPEATED:
+            _harmless.clear()
+        _harmless.add(text)
+    return found
 
 
 def _scrubbed(text: str) -> str:
     for pattern, replacement in _SECRET_TEXT:
         text = pattern.sub(replacement, text)
     return text
-
-
-_scrubbed_again = lru_cache(maxsize=512)(_scrubbed)
 
 
 def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ from services.common.vault.sessions import Sessions
 from tests.chaos.clock import LeapingClock
 from tests.chaos.fate import Crashed, Fate
 from tests.chaos.weather import Weather, ledger_listeners, transport_in
-from tests.integration.access_world import Callers, World
+from tests.integration.access_world import ALLOWED, Callers, World
 
 RPC_S = 25.0
 THREADS_END_S = 45.0
@@ -65,7 +65,7 @@ class Life:
     def _call(self, san: str, handle: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
         def call(request: Any) -> Any:
             self.fate.check()
-            with caller.acting(san), deadline.within(RPC_S):
+            with caller.acting(san, may=lambda service: san in ALLOWED[service]), deadline.within(RPC_S):
                 answer = handle(request, None)
             self.fate.check()
             return answer

@@ -20,19 +20,10 @@ from services.access.ledger.database import Ledger, Tx, open_ledger
 from services.access.records import AdopterState, Approval, Attempt, Lane, Quiesced, Request, Role, State, TargetRow
 from services.common.config import StartupRefused
 from services.common.errors import LedgerUnavailable, RequestIdReused
+from tests.clock import Clock
 from tests.unit.access_builders import DIGEST, a_decision, a_request, a_role
 
 S = State
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -350,7 +341,6 @@ def due_at(tx: Tx, number: int, lane: Lane, *, work_at: float, ends_at: float = 
 
 def test_the_queue_takes_the_most_urgent_first_and_nothing_before_its_time(ledger: Ledger) -> None:
     with ledger.write() as tx:
-        repair = due_at(tx, 1, Lane.REPAIR, work_at=1.0)
         renew = due_at(tx, 2, Lane.RENEW, work_at=2.0)
         issue = due_at(tx, 3, Lane.ISSUE, work_at=3.0)
         revoke = due_at(tx, 4, Lane.REVOKE, work_at=4.0)
@@ -360,9 +350,9 @@ def test_the_queue_takes_the_most_urgent_first_and_nothing_before_its_time(ledge
         while job := work.due(tx, busy=busy, renews=True):
             order.append(job.attempt)
             busy.add(job.attempt)
-        assert order == [revoke, issue, renew, repair]
+        assert order == [revoke, issue, renew]
         assert work.next_at(tx) == tx.now + 1
-        assert work.due(tx, busy={revoke, issue, repair}, renews=False) is None
+        assert work.due(tx, busy={revoke, issue}, renews=False) is None
 
 
 def test_a_renewal_with_little_time_left_goes_before_all(ledger: Ledger) -> None:

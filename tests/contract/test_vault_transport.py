@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socketserver
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -108,6 +111,57 @@ def test_a_connection_that_breaks_off_leaves_the_outcome_open() -> None:
     with stub(lambda _: Reply(200, b"{}", {"Content-Length": "100"})) as vault, pytest.raises(VaultUnavailable) as broken:
         transport(vault.address).send("POST", "a", body={}, timeout_s=0.5)
     assert not isinstance(broken.value, VaultUnreached)
+
+
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@contextmanager
+def scripted(*answers: tuple[bytes, bool]) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that answers requests with these bytes, one after the other, and ends the connection or keeps it; address and requests."""
+    seen: list[bytes] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            ends = False
+            while not ends and (line := self.rfile.readline()):
+                seen.append(line)
+                while self.rfile.readline().strip():
+                    continue
+                answer, ends = answers[len(seen) - 1]
+                self.wfile.write(answer)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", seen
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        b"SSH-2.0\r\n",
+    ],
+)
+def test_nothing_is_sent_twice_where_an_answer_breaks_off(broken: bytes) -> None:
+    with scripted((WHOLE, False), (broken, True), (WHOLE, True)) as (address, seen):
+        to = transport(address)
+        assert to.send("GET", "first").data == {}
+        with pytest.raises(VaultUnavailable, match="broke off") as raised:
+            to.send("GET", "second")
+        assert not isinstance(raised.value, VaultUnreached)
+        assert to.send("GET", "third").data == {}  # on a new connection
+    assert [line.split()[1] for line in seen] == [b"/v1/first", b"/v1/second", b"/v1/third"]
 
 
 def test_where_nothing_was_sent_the_error_says_so(servers: Servers) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from services.access import crash, granting, naming
 from services.access.acknowledging import acknowledge
 from services.access.adoption import Undoing
 from services.access.ending import Work
+from services.access.ensuring import Ensuring
 from services.access.issuing import Issued, Issuing
 from services.access.ledger import adoptions, attempts, requests
 from services.access.ledger.database import Tx
@@ -71,6 +72,7 @@ class Replica:
         vaults, settings = FakeVaults(world.vault), Settings(max_request_duration_s=world.vault.most_s)
         self.settings, self.requests = settings, Requests(self.ledger, vaults)
         self.issuing = Issuing(self.ledger, vaults, settings=settings)
+        self.ensuring = Ensuring(self.requests, self.issuing)
         renewal = Renewal(self.ledger, vaults, settings=settings, jitter=lambda: 0.5)
         undoing = Undoing(self.ledger, vaults)
         self.work = Work(self.ledger, vaults, issuing=self.issuing, renewal=renewal, undoing=undoing, jitter=lambda: 0.5)
@@ -119,16 +121,17 @@ class Thing:
 class World:
     """All of it. ``broken`` is the first invariant that was found broken."""
 
-    def __init__(self, template: Path, *, rising: bool = True, ttl_s: float | None = None, **vault: Any) -> None:
+    def __init__(self, template: Path, *, rising: bool = True, at_once: bool = False, ttl_s: float | None = None, **vault: Any) -> None:
         """A pending request.
 
         Args:
             template: A ledger as ``make_template`` makes it; beside it lies that of the world, of which there is one at a time.
             rising: The rule of that name, which is the watcher's.
+            at_once: Whether a watcher tells of an approval only when it looks, and claims in the same call.
             ttl_s: ``spec.ttl``.
             vault: For AttemptVault.
         """
-        self.now, self.rising, self.ttl_s = BEGIN, rising, ttl_s
+        self.now, self.rising, self.at_once, self.ttl_s = BEGIN, rising, at_once, ttl_s
         self.vault = AttemptVault(self.clock, **vault)
         self.engine = engine(template.with_name("ledger.db"))
         anew(self.engine, template)
@@ -200,7 +203,8 @@ class World:
     def decide(self, kind: Approval) -> None:
         """Somebody approves or denies."""
         self.thing.decisions.append(Decision(kind, "carol", 1, "", "", self.now, "", "", False))
-        self.tell()
+        if kind is not Approval.APPROVED or not self.at_once:
+            self.tell()
 
     def delete(self) -> None:
         """Somebody deletes the object."""
@@ -235,15 +239,31 @@ class World:
         uid = self.thing.uid
         held = self.secrets.get(uid, 0)
         with self._room():
-            step, _ = replica.requests.show(uid, owner=OWNER).next_step(held)
+            view = replica.requests.show(uid, owner=OWNER)
+        step, _ = view.next_step(held)
+        if not view.request.ended and len(view.decisions) < len(self.thing.decisions):
+            step = Step.CLAIM  # a decision that is not told yet, which may lead to that
         watcher.uid = uid
         if step is Step.REMOVE:
             return self.secrets.pop(uid, None) is not None
         if step is Step.CLAIM:
-            watcher.job = replica.begin("claim", lambda: replica.issuing.claim(uid, owner=OWNER, held=held))
+            watcher.job = replica.begin("claim", self._claim(replica, uid, held=held))
         if step is Step.ACKNOWLEDGE:
             watcher.number = held
         return step is not Step.NONE
+
+    def _claim(self, replica: Replica, uid: str, *, held: int) -> Callable[[], Issued | None]:
+        if not self.at_once:
+            return lambda: replica.issuing.claim(uid, owner=OWNER, held=held)
+        desired = self.desired()
+
+        def claim() -> Issued | None:
+            done = replica.ensuring.ensure(desired, owner=OWNER, held=held, claim=True)
+            if done.refused:
+                raise done.refused
+            return done.issued
+
+        return claim
 
     def _heard(self, watcher: Watcher) -> bool:
         job = watcher.job

@@ -42,10 +42,13 @@ class FakeKube:
 
     # -- what the watcher calls
 
-    def page(self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "") -> Body:
+    def page(
+        self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "", labels: str = ""
+    ) -> Body:
         self._begin("LIST", resource, namespace, "")
         with self._changed:
-            items = [copy.deepcopy(o) for (r, k), o in self._objects.items() if r == resource and namespace in ("", k.namespace)]
+            there = [o for (r, k), o in self._objects.items() if r == resource and namespace in ("", k.namespace)]
+            items = [copy.deepcopy(o) for o in there if _has_labels(o, labels)]
             return {"metadata": {"resourceVersion": str(next(self._version))}, "items": items}
 
     def watch(
@@ -204,6 +207,11 @@ class FakeKube:
             self._find(SERVICE_ACCOUNT, account)
             number = next(self._version)
         return {"spec": {"expirationSeconds": 600}, "status": {"token": f"jwt-{account.name}-{number}"}}
+
+
+def _has_labels(obj: Body, selector: str) -> bool:
+    wanted = dict(each.split("=", 1) for each in selector.split(",") if each)
+    return wanted.items() <= (obj["metadata"].get("labels") or {}).items()
 
 
 def _deleting(obj: Body) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from leasegate.roles.v1 import role_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common.errors import AccessEnded, ApprovalRequired, LeasegateError, QuiesceRequired, Superseded
 from services.common.names import vault_name
+from services.common.rpc import status
 from watcher.places import target_digest, target_ref
 
 EXPIRES = 2_000_000_000
@@ -184,7 +186,13 @@ class Asked:
 
 
 class PlayedAccess(Script):
-    """Requests by uid, roles by place, and everything that the watcher told; serves both the watcher's and the requesters' side."""
+    """Requests by uid, roles by place, and everything that the watcher told; serves both the watcher's and the requesters' side.
+
+    Attributes:
+        claims_at_once: Whether EnsureRequest claims, too, if it is asked to; an older access does not. What a claim fails with is that of
+            ``ClaimCredential``, and it is noted as a call of that, either way.
+        rpcs: How often it was called from outside to ensure or to claim.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,6 +205,8 @@ class PlayedAccess(Script):
         self.stuck = False
         self.conditions: list[types_pb2.Condition] = []
         self.ledger, self.held = "one", False
+        self.claims_at_once = True
+        self.rpcs: Counter[str] = Counter()
         self.step: watcher_service_pb2.NextStep.ValueType | None = None
         self._number = itertools.count(1)
         self._changes: list[watcher_service_pb2.Change] = []
@@ -243,11 +253,19 @@ class PlayedAccess(Script):
     def EnsureRequest(
         self, request: watcher_service_pb2.EnsureRequestRequest, context: Any = None, timeout: float | None = None
     ) -> watcher_service_pb2.EnsureRequestResponse:
+        self.rpcs["EnsureRequest"] += 1
         self.enter("EnsureRequest", request)
         known = self.requests.setdefault(request.object.uid, Asked(request))
         known.spec = request
         known.decisions = list(request.decisions)
-        return watcher_service_pb2.EnsureRequestResponse(request=self._show(known), next_step=self._step(known, request.held_attempt))
+        answer = watcher_service_pb2.EnsureRequestResponse(request=self._show(known), next_step=self._step(known, request.held_attempt))
+        if request.claim and self.claims_at_once and answer.next_step == watcher_service_pb2.NEXT_STEP_CLAIM:
+            claim = requester_service_pb2.ClaimCredentialRequest(id=request.object.uid, held_attempt=request.held_attempt)
+            try:
+                answer.credential.CopyFrom(self._claim(claim))
+            except LeasegateError as err:
+                answer.claim_error.Pack(status.to_status(err))
+        return answer
 
     def EndRequest(
         self, request: watcher_service_pb2.EndRequestRequest, context: Any = None, timeout: float | None = None
@@ -283,6 +301,10 @@ class PlayedAccess(Script):
     def ClaimCredential(
         self, request: requester_service_pb2.ClaimCredentialRequest, context: Any = None, timeout: float | None = None
     ) -> requester_service_pb2.ClaimCredentialResponse:
+        self.rpcs["ClaimCredential"] += 1
+        return requester_service_pb2.ClaimCredentialResponse(credential=self._claim(request))
+
+    def _claim(self, request: requester_service_pb2.ClaimCredentialRequest) -> lease_pb2.Credential:
         self.enter("ClaimCredential", request)
         known = self.requests[request.id]
         if known.ended or self._denied(known):
@@ -290,10 +312,9 @@ class PlayedAccess(Script):
         if not known.decisions:
             raise ApprovalRequired("it is not approved", request=request.id)
         known.attempt, known.open = next(self._number), known.open + 1
-        credential = lease_pb2.Credential(
+        return lease_pb2.Credential(
             attempt=known.attempt, username=f"login-{known.attempt}", password=f"password-{known.attempt}", lease=_lease(known.attempt)
         )
-        return requester_service_pb2.ClaimCredentialResponse(credential=credential)
 
     def AcknowledgeCredential(
         self, request: requester_service_pb2.AcknowledgeCredentialRequest, context: Any = None, timeout: float | None = None

@@ -40,6 +40,7 @@ from services.access.service import access
 from services.access.settings import Settings
 from services.common.config import ClientTls, HostPort, ServerConfig
 from services.common.errors import LeasegateError
+from services.common.rpc import status
 from services.common.rpc.channel import connect
 from services.common.rpc.server import running
 from services.common.vault.own import OwnLogins
@@ -397,15 +398,29 @@ class Dar:
         other.desired.CopyFrom(self.desired)
         return other
 
-    def ensure(self, *, held: int = 0) -> watcher.EnsureRequestResponse:
-        self.desired.held_attempt = held
+    def ensure(self, *, held: int = 0, claim: bool = False) -> watcher.EnsureRequestResponse:
+        self.desired.held_attempt, self.desired.claim = held, claim
         answer = self.calls.watcher.EnsureRequest(self.desired)
         self.desired.status_digest = answer.request.digest
         return answer
 
-    def decide(self, kind: str = "APPROVED", *, digest: str | None = None) -> watcher.EnsureRequestResponse:
+    def decide(self, kind: str = "APPROVED", *, digest: str | None = None, claim: bool = False) -> watcher.EnsureRequestResponse:
+        self.decided(kind, digest=digest)
+        return self.ensure(claim=claim)
+
+    def decided(self, kind: str = "APPROVED", *, digest: str | None = None) -> None:
+        """Somebody has decided, which the watcher has not forwarded yet."""
         self.desired.decisions.append(decision(kind, digest=self.desired.status_digest if digest is None else digest))
-        return self.ensure()
+
+    def claimed(self, answer: watcher.EnsureRequestResponse, *, held: int = 0) -> lease_pb2.Credential:
+        """What an answer carries if it had been asked to claim, else what a call of its own claims.
+
+        Raises:
+            LeasegateError: Either claim failed so.
+        """
+        if answer.HasField("claim_error"):
+            raise status.from_any(answer.claim_error)
+        return answer.credential if answer.HasField("credential") else self.claim(held=held)
 
     def claim(self, *, held: int = 0) -> lease_pb2.Credential:
         return self.calls.requester.ClaimCredential(requester.ClaimCredentialRequest(id=self.uid, held_attempt=held)).credential

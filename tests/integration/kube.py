@@ -93,10 +93,10 @@ class Kube:
         path = f"{_path(thing['kind'], metadata.get('namespace', ''))}/{metadata['name']}{'/status' if status else ''}"
         return self.call("PATCH", f"{path}?fieldValidation=Strict{'&dryRun=All' if dry_run else ''}", change)
 
-    def replace(self, thing: Json, *, status: bool = False) -> Json:
+    def replace(self, thing: Json, *, status: bool = False, dry_run: bool = False) -> Json:
         metadata = thing["metadata"]
         path = f"{_path(thing['kind'], metadata.get('namespace', ''))}/{metadata['name']}{'/status' if status else ''}"
-        return self.call("PUT", path, thing)
+        return self.call("PUT", f"{path}{'?dryRun=All' if dry_run else ''}", thing)
 
     def delete(self, kind: str, name: str, namespace: str = "") -> Json:
         return self.call("DELETE", f"{_path(kind, namespace)}/{name}")

@@ -22,6 +22,8 @@ from tests.eventually import eventually
 from tests.integration.access_world import CREATE, ROLE, Dar, Killed, Watcher, World, put_role, start, world
 from tests.servers import real_servers
 
+CLAIMING = ("ensure.committed:2", *(point for point in crash.POINTS if point.startswith("claim.")))
+"""Where a kill differs if the decision and the claim are one call, whose first commit is the second of its request."""
 UNDO = tuple(point for point in crash.POINTS if point.startswith("undo."))
 TWICE = (*UNDO, *(f"{point}:2" for point in UNDO if point not in ("undo.begun", "undo.accessor", "undo.first", "undo.closed")))
 ENDT = ("endt.revoked",)
@@ -60,11 +62,14 @@ class Secret:
     credential: lease_pb2.Credential = field(default_factory=lease_pb2.Credential)
 
 
-def reconcile(dar: Dar, secret: Secret) -> bool:
-    """What the watcher does with a request, once; answers whether nothing is left to do."""
-    answer = dar.ensure(held=secret.held)
+def reconcile(dar: Dar, secret: Secret, *, at_once: bool = True) -> bool:
+    """What the watcher does with a request, once; answers whether nothing is left to do.
+
+    With ``at_once`` it claims in the same call, as it does, else in a call of its own, as an older one does.
+    """
+    answer = dar.ensure(held=secret.held, claim=at_once)
     if answer.next_step == watcher.NEXT_STEP_CLAIM:
-        credential = dar.claim(held=secret.held)
+        credential = dar.claimed(answer, held=secret.held)
         secret.held, secret.credential = credential.attempt, credential
         dar.acknowledge(credential.attempt)
     elif answer.next_step == watcher.NEXT_STEP_ACKNOWLEDGE:
@@ -140,36 +145,39 @@ def recovers(made: World, dar: Dar, secret: Secret, *, ended: bool, **options: s
         eventually(lambda: not reader.adopters, what="adopters that are removed")
 
 
-def life(dar: Dar, secret: Secret) -> Iterator[None]:
+def life(dar: Dar, secret: Secret, *, at_once: bool) -> Iterator[None]:
     """The whole life of a request, step by step: asked for, approved, issued, its Secret lost, issued anew, deleted."""
     dar.ensure()
     yield
-    dar.decide()
+    dar.decided() if at_once else dar.decide()
     yield
     for _ in range(2):
-        while not reconcile(dar, secret):
+        while not reconcile(dar, secret, at_once=at_once):
             yield
         secret.held = 0  # somebody deletes the Secret
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=20)
 
 
-def lives_until(service: Killed, dar: Dar, secret: Secret) -> None:
+def lives_until(service: Killed, dar: Dar, secret: Secret, *, at_once: bool = True) -> None:
     """Live until the service dies."""
     with suppress(LeasegateError):
-        for _ in life(dar, secret):
+        for _ in life(dar, secret, at_once=at_once):
             pass
     eventually(lambda: service.process.poll() is not None, timeout_s=30, what="the point")
     assert service.process.returncode == 137, service.log.read_text()[-2000:]
 
 
-@pytest.mark.parametrize("point", REST)
-def test_killed_on_the_way(made: World, point: str) -> None:
+@pytest.mark.parametrize(
+    ("point", "at_once"),
+    [*((point, False) for point in REST), *((point, True) for point in CLAIMING if point not in GIVING_BACK)],
+)
+def test_killed_on_the_way(made: World, point: str, at_once: bool) -> None:
     secret = Secret()
     with running(made, crash_at=point) as service:
         put_role(made, service.callee)
         dar = Dar(service.callee)
-        lives_until(service, dar, secret)
+        lives_until(service, dar, secret, at_once=at_once)
     secret.held = 0  # the harder case: what was answered did not come to be kept
     recovers(made, dar, secret, ended=point.startswith("end."))
 
@@ -260,9 +268,9 @@ def test_killed_while_many_are_made(made: World) -> None:
     with running(made) as service:
         put_role(made, service.callee)
         requests = [(Dar(service.callee), Secret()) for _ in range(many)]
-        for dar, _ in requests:
+        for number, (dar, _) in enumerate(requests):
             dar.ensure()
-            dar.decide()
+            dar.decide() if number % 2 else dar.decided()
         claiming = [threading.Thread(target=_claim_each, args=(requests[part::6],)) for part in range(6)]
         for each in claiming:
             each.start()
@@ -289,6 +297,6 @@ def test_killed_while_many_are_made(made: World) -> None:
 def _claim_each(requests: list[tuple[Dar, Secret]]) -> None:
     with suppress(LeasegateError):
         for dar, secret in requests:
-            credential = dar.claim()
+            credential = dar.claimed(dar.ensure(claim=True))
             secret.held, secret.credential = credential.attempt, credential
             dar.acknowledge(credential.attempt)

@@ -18,21 +18,12 @@ from services.access.renewal import Renewal, next_look
 from services.access.settings import Settings
 from services.access.vaults import Vaults
 from services.common.vault.answer import Answer
+from tests.clock import Clock
 from tests.unit.access_builders import a_request, a_role
 
 LEASES, TTL_S, BORN = 10_000, 3600, 1_000_000.0
 WINDOW_S = TTL_S // 10
 MEAN = LEASES / WINDOW_S
-
-
-class Clock:
-    """Seconds that the test tells."""
-
-    def __init__(self) -> None:
-        self.now = BORN
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Prolonging:
@@ -54,7 +45,7 @@ class Prolonging:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(BORN)
 
 
 @pytest.fixture

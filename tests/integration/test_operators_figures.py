@@ -77,8 +77,8 @@ def test_all_figures_are_scraped(made: World) -> None:
         assert 3500 < now["nearest_expiry_seconds"] <= 3600
         assert now["attempts_undone_total"] == 0
         assert now["issuing_held"] == now["requests_held"] == 0
-        assert {f'work_due{{lane="{lane}"}}' for lane in ("revoke", "issue", "renew", "repair")} <= now.keys()
-        assert {f'work_oldest_seconds{{lane="{lane}"}}' for lane in ("revoke", "issue", "renew", "repair")} <= now.keys()
+        assert {f'work_due{{lane="{lane}"}}' for lane in ("revoke", "issue", "renew")} <= now.keys()
+        assert {f'work_oldest_seconds{{lane="{lane}"}}' for lane in ("revoke", "issue", "renew")} <= now.keys()
         assert now[f'vault_breaker_open{{address="{made.servers.vault_addr}"}}'] == 0
         eventually(lambda: scrape(port).get("unexplained_leases") == 0)
         made.servers.must("POST", f"sys/leases/revoke/{credentials[0].lease.lease_id}", sync=True)

@@ -19,7 +19,8 @@ from services.access.ledger import figures
 from services.access.ledger.database import open_ledger
 from services.access.records import Lane, State
 from services.common import errors
-from tests.contract.test_ledger import Clock, begun, due_at, in_state
+from tests.clock import Clock
+from tests.contract.test_ledger import begun, due_at, in_state
 from tests.eventually import eventually
 from tests.integration.access_world import WATCHER, Callee, Dar, World, in_process, put_role, start, world
 from tests.integration.operators import leasegate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,8 +17,6 @@ from tests.integration.vault_services import (
     CREATE,
     MOUNT,
     delete_engine,
-    engine_service,
-    ensure_engine,
     ensure_role,
     issue,
     owner,
@@ -34,27 +31,7 @@ ROLE = f"{MOUNT}/roles/k8s.-.demo.psql-role"
 Stub = role_service_pb2_grpc.RoleServiceStub
 EngineStub = engine_service_pb2_grpc.EngineServiceStub
 
-
-@pytest.fixture
-def roles() -> Iterator[Stub]:
-    with role_service() as stub:
-        yield stub
-
-
-@pytest.fixture
-def engine(servers: Servers) -> Iterator[EngineStub]:
-    """The engine service, with the guide's engine made."""
-    with engine_service() as stub:
-        stub.EnsureEngine(ensure_engine(servers))
-        yield stub
-
-
-@pytest.fixture(autouse=True)
-def _clean(servers: Servers) -> Iterator[None]:
-    yield
-    for path in (MOUNT, "team-a"):
-        servers.vault("POST", f"sys/leases/revoke-prefix/{path}", sync=True)
-        servers.vault("DELETE", f"sys/mounts/{path}")
+pytestmark = pytest.mark.usefixtures("unmounted")
 
 
 def shown(servers: Servers, path: str = ROLE) -> dict[str, object]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 
@@ -23,7 +21,6 @@ from tests.integration.vault_services import (
     issue,
     log_in,
     revoke,
-    role_service,
     target,
 )
 from tests.servers import Servers
@@ -31,27 +28,7 @@ from tests.servers import Servers
 Stub = role_service_pb2_grpc.RoleServiceStub
 EngineStub = engine_service_pb2_grpc.EngineServiceStub
 
-
-@pytest.fixture
-def roles() -> Iterator[Stub]:
-    with role_service() as stub:
-        yield stub
-
-
-@pytest.fixture
-def engine(servers: Servers) -> Iterator[EngineStub]:
-    """The engine service, with the guide's engine made."""
-    with engine_service() as stub:
-        stub.EnsureEngine(ensure_engine(servers))
-        yield stub
-
-
-@pytest.fixture(autouse=True)
-def _clean(servers: Servers) -> Iterator[None]:
-    yield
-    for path in (MOUNT, "team-a"):
-        servers.vault("POST", f"sys/leases/revoke-prefix/{path}", sync=True)
-        servers.vault("DELETE", f"sys/mounts/{path}")
+pytestmark = pytest.mark.usefixtures("unmounted")
 
 
 def shown(servers: Servers, path: str) -> dict[str, object]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from leasegate.engine.v1 import engine_service_pb2_grpc
 from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.roles.v1 import role_service_pb2_grpc
 from leasegate.types.v1 import types_pb2
@@ -16,38 +15,14 @@ from tests.integration.vault_services import (
     ADOPTER,
     MOUNT,
     adopter,
-    engine_service,
-    ensure_engine,
     ensure_role,
-    role_service,
     target,
 )
 from tests.servers import Servers
 
 Stub = role_service_pb2_grpc.RoleServiceStub
-EngineStub = engine_service_pb2_grpc.EngineServiceStub
 
-
-@pytest.fixture
-def roles() -> Iterator[Stub]:
-    with role_service() as stub:
-        yield stub
-
-
-@pytest.fixture
-def engine(servers: Servers) -> Iterator[EngineStub]:
-    """The engine service, with the guide's engine made."""
-    with engine_service() as stub:
-        stub.EnsureEngine(ensure_engine(servers))
-        yield stub
-
-
-@pytest.fixture(autouse=True)
-def _clean(servers: Servers) -> Iterator[None]:
-    yield
-    for path in (MOUNT, "team-a"):
-        servers.vault("POST", f"sys/leases/revoke-prefix/{path}", sync=True)
-        servers.vault("DELETE", f"sys/mounts/{path}")
+pytestmark = pytest.mark.usefixtures("unmounted")
 
 
 BIG = "x" * (64 * 1024 + 1)

@@ -29,8 +29,6 @@ from tests.integration.vault_users import (
     Clock,
     app_role,
     children,
-    disable_methods,
-    enable_methods,
     logins,
     revoke_logins,
     target,
@@ -39,30 +37,14 @@ from tests.integration.vault_users import (
 )
 from tests.servers import Servers, real_servers
 
+pytestmark = pytest.mark.usefixtures("login_methods")
+
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
     """Servers of its own, as these tests look at everything that is left in Vault."""
     with real_servers() as running:
         yield running
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def sessions(clock: Clock) -> Iterator[Sessions]:
-    with closing(Sessions(SCOPE, narrow_to="leasegate-roles", clock=clock)) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _methods(servers: Servers) -> Iterator[None]:
-    enable_methods(servers)
-    yield
-    disable_methods(servers)
 
 
 # Methods

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,6 @@ from tests.integration.vault_users import (
     SCOPE,
     Clock,
     app_role,
-    disable_methods,
-    enable_methods,
     logins,
     revoke_logins,
     target,
@@ -27,23 +24,7 @@ from tests.integration.vault_users import (
 )
 from tests.servers import Servers
 
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def sessions(clock: Clock) -> Iterator[Sessions]:
-    with closing(Sessions(SCOPE, narrow_to="leasegate-roles", clock=clock)) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _methods(servers: Servers) -> Iterator[None]:
-    enable_methods(servers)
-    yield
-    disable_methods(servers)
+pytestmark = pytest.mark.usefixtures("login_methods")
 
 
 @pytest.fixture

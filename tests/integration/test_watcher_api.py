@@ -181,6 +181,15 @@ def test_a_list_and_a_watch_from_there_miss_nothing(api: Api, namespace: str) ->
     assert seen == [("ADDED", "two"), ("DELETED", "one")]
 
 
+def test_a_list_of_those_with_a_label_has_no_others(api: Api, namespace: str) -> None:
+    made(api, namespace, "plain")
+    for name, labels in (("ours", {"by": "us", "x": "1"}), ("theirs", {"by": "them"})):
+        body = engine(name)
+        api.create(SECRET_ENGINE, body | {"metadata": body["metadata"] | {"labels": labels}}, namespace=namespace)
+    assert [item["metadata"]["name"] for item in api.page(SECRET_ENGINE, namespace=namespace, labels="by=us")["items"]] == ["ours"]
+    assert [item["metadata"]["name"] for item in api.page(SECRET_ENGINE, namespace=namespace, labels="by=us,x=2")["items"]] == []
+
+
 # -- what only a real server has
 
 

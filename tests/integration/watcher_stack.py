@@ -112,14 +112,15 @@ class Running:
         self._watcher: Watcher | None = None
         self._stack = ExitStack()
 
-    def start(self) -> None:
+    def start(self, *, resync_s: float = 300.0) -> None:
         """Start the watcher and wait until it is ready."""
         api = connect(str(self.kubeconfig), pool_size=40)
         uid = str(api.get(NAMESPACE, name="kube-system")["metadata"]["uid"])
         channels = {
             name: self._stack.enter_context(connect_service(address, tls=None)) for name, address in self.services.addresses.items()
         }
-        watcher = self._watcher = Watcher(api, peers(**channels), Settings(cluster=Cluster("", uid), refused_cap_s=1.0, watch_s=8.0))
+        settings = Settings(cluster=Cluster("", uid), refused_cap_s=1.0, watch_s=8.0, resync_s=resync_s)
+        watcher = self._watcher = Watcher(api, peers(**channels), settings)
         watcher.start()
         eventually(watcher.ready, what="a ready watcher")
 
@@ -161,9 +162,9 @@ class Running:
         self.decide(namespace)
         return eventually(lambda: self.secrets(namespace), what="the Secret")[0]
 
-    def decide(self, namespace: str, kind: str = "Approved") -> None:
+    def decide(self, namespace: str, kind: str = "Approved", *, name: str = "postgres-cred-rqst") -> None:
         """Decide as the admin."""
-        status = self.get(namespace, "databaseaccessrequest", "postgres-cred-rqst")["status"]
+        status = self.get(namespace, "databaseaccessrequest", name)["status"]
         condition = {
             "type": kind,
             "status": "True",
@@ -174,9 +175,7 @@ class Running:
         }
         decided = [c for c in status.get("conditions", []) if c["type"] != kind] + [condition]
         patch = json.dumps({"status": {"conditions": decided}})
-        self.kubectl(
-            "patch", "databaseaccessrequest", "postgres-cred-rqst", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch
-        )
+        self.kubectl("patch", "databaseaccessrequest", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
 
 
 @contextmanager

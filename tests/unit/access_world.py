@@ -27,6 +27,7 @@ from services.common.errors import (
     VaultFailed,
 )
 from services.common.vault.answer import Answer, Auth
+from tests.clock import Clock
 from tests.unit.access_builders import a_request, a_role, a_target
 
 
@@ -43,14 +44,6 @@ def ledger_at(path: Path, *, clock: Callable[[], float]) -> Ledger:
     """A new ledger."""
     shutil.copyfile(_migrated(), path)
     return open_ledger(path, clock=clock)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Vault:

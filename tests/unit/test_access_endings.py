@@ -15,6 +15,7 @@ from services.access import granting, lifetimes, naming
 from services.access.attempts import ENDING
 from services.access.breaker import FAILURES, Breakers, Key
 from services.access.ledger import adoptions, attempts, requests
+from services.access.ledger.database import Tx
 from services.access.metrics import Figures
 from services.access.operating import Operating
 from services.access.records import Approval, Attempt, Origin, State
@@ -61,6 +62,14 @@ def test_the_tries_of_an_undo_do_not_add_up_however_long_the_database_is_away(wo
     assert world.do(made).state is State.UNDOING  # the first of two adoptions
     assert world.do(made).state is State.CLOSED
     assert world.vault.revoked[-2:] == ["accessor-32", "accessor-33"]
+
+
+def test_a_token_is_ended_a_moment_after_its_login_and_nobody_is_woken_for_it(world: World) -> None:
+    made, woken = world.begin(State.END, lease_id="m/creds/r/1"), list[bool]()
+    world.ledger.listeners.append(lambda tx: woken.append(tx.work))
+    made = world.do(made)
+    assert (made.state, made.work_at, woken) == (State.END_TOKEN, world.clock.now + attempts.TOKEN_AFTER_S, [False])
+    assert world.do(made).state is State.CLOSED
 
 
 def test_a_token_that_cannot_be_made_beforehand_is_not_tried_at_the_pace_of_an_end(world: World) -> None:
@@ -111,6 +120,15 @@ def test_a_renewal_that_vault_refuses_leaves_the_renew_rate_to_others(world: Wor
     assert pauses[:3] == [0.5, 1.0, 2.0]
     assert max(pauses) == longest_s
     assert made.state is State.ACTIVE
+
+
+def test_a_renewal_takes_the_writers_turn_once(world: World) -> None:
+    made = world.do(world.begin(State.ACTIVE))  # its time is planned
+    written: list[Tx] = []
+    world.ledger.listeners.append(written.append)
+    renewed = world.do(made)
+    assert renewed.renewed_at == world.clock.now
+    assert len(written) == 1
 
 
 def test_a_lease_that_an_operator_renews_in_vain_is_replaced(world: World) -> None:

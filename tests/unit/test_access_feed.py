@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.access.feed import Feed
+from services.access.feed import Feed, OfRequest
 from services.access.ledger import adoptions, catalog, requests, schema
 from services.access.ledger import attempts as stored
 from services.access.ledger.database import Ledger, open_ledger
@@ -71,6 +71,37 @@ def test_each_owner_hears_of_its_own_requests_in_order_and_once(ledger: Ledger, 
     assert [each.uid for each in batch.requests] == ["b", "c", "a"]
     assert feed.poll(batch.cursor, owner=OWNER, max_wait_s=0).requests == ()
     assert feed.poll(cursor, owner=OWNER, max_wait_s=0).requests == batch.requests  # a cursor may be used again
+
+
+def test_what_an_answer_tells_of_no_poll_is_told(ledger: Ledger, feed: Feed) -> None:
+    cursor = begin(feed)
+    insert(ledger, "a")
+    with feed.answering("a", since=feed.number("a")) as answer:
+        feed.publish(OfRequest("a"))
+        insert(ledger, "b")
+        batch = feed.poll(cursor, owner=OWNER, max_wait_s=0)
+        assert [each.uid for each in batch.requests] == ["b"]
+        answer.number = feed.wait_for("a", beyond=answer.number, end=0)
+    assert feed.poll(batch.cursor, owner=OWNER, max_wait_s=0).requests == ()
+    feed.publish(OfRequest("a"))
+    assert [each.uid for each in feed.poll(batch.cursor, owner=OWNER, max_wait_s=0).requests] == ["a"]
+
+
+def test_what_came_too_late_for_an_answer_a_poll_is_told_of(ledger: Ledger, feed: Feed) -> None:
+    insert(ledger, "a")
+    cursor = begin(feed)
+    with feed.answering("a", since=feed.number("a")):
+        feed.publish(OfRequest("a"))
+        cursor = feed.poll(cursor, owner=OWNER, max_wait_s=0).cursor  # which is beyond that change now
+    assert [each.uid for each in feed.poll(cursor, owner=OWNER, max_wait_s=0).requests] == ["a"]
+
+
+def test_an_answer_to_a_request_that_nobody_changed_leaves_nothing_behind(ledger: Ledger, feed: Feed) -> None:
+    cursor = begin(feed)
+    with feed.answering("a", since=feed.number("a")):
+        pass
+    insert(ledger, "a")
+    assert [each.uid for each in feed.poll(cursor, owner=OWNER, max_wait_s=0).requests] == ["a"]
 
 
 @pytest.mark.parametrize("cursor", ["", "other:1", "nonsense", "{epoch}:99", "{epoch}:x"])

@@ -19,8 +19,9 @@ from services.access.metrics import Figures
 from services.access.records import TargetRow
 from services.common.errors import LoginMissing
 from services.common.vault.answer import Answer
+from tests.clock import Clock
 from tests.unit.access_builders import a_role
-from tests.unit.access_world import Clock, ledger_at
+from tests.unit.access_world import ledger_at
 
 SERVER = "https://v:1"
 

@@ -59,9 +59,9 @@ class AccessMachine(RuleBasedStateMachine):
         super().__init__()
         self.world: World | None = None
 
-    @initialize(strict=st.booleans(), ttl_s=st.sampled_from((None, None, 7200.0)), approved=st.booleans())
-    def begin(self, strict: bool, ttl_s: float | None, approved: bool) -> None:
-        self.world = World(template(), rising=self.rising, ttl_s=ttl_s, strict=strict, absent=self.absent)
+    @initialize(strict=st.booleans(), at_once=st.booleans(), ttl_s=st.sampled_from((None, None, 7200.0)), approved=st.booleans())
+    def begin(self, strict: bool, at_once: bool, ttl_s: float | None, approved: bool) -> None:
+        self.world = World(template(), rising=self.rising, at_once=at_once, ttl_s=ttl_s, strict=strict, absent=self.absent)
         if approved:
             self.world.decide(Approval.APPROVED)
 

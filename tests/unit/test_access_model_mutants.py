@@ -129,10 +129,11 @@ def without(rule: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["claimed-at-once", "claimed-apart"])
 @pytest.mark.parametrize(("rule", "order", "breaks"), ORDERS, ids=[f"{rule}-{order.__name__}" for rule, order, _ in ORDERS])
-def test_without_a_rule_a_login_is_lost(rule: str, order: Callable[[Play], None], breaks: str) -> None:
+def test_without_a_rule_a_login_is_lost(rule: str, order: Callable[[Play], None], breaks: str, at_once: bool) -> None:
     with without(rule):
-        assert played(order, rule=rule).startswith(f"{breaks}:")
+        assert played(order, rule=rule, at_once=at_once).startswith(f"{breaks}:")
 
 
 if os.environ.get("LEASEGATE_MODEL_MUTANTS"):

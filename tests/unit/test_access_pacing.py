@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from services.access.ledger import attempts, catalog, requests, schema, work
-from services.access.ledger.database import Ledger, open_ledger
+from services.access.ledger.database import Ledger
 from services.access.pacing import Pace
 from services.access.records import Lane, TargetRow
+from tests.clock import Clock
 from tests.unit.access_builders import a_request, a_role
-
-NOW = 10_000.0
-
-
-class Clock:
-    now = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def begun(pace: Pace, clock: Clock, *, for_s: float, step_s: float = 0.001) -> int:
@@ -62,21 +51,14 @@ def test_without_a_rate_nothing_waits() -> None:
     assert pace.wait_s() == 0
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    found = open_ledger(tmp_path / "ledger.db", clock=Clock())
-    yield found
-    found.close()
-
-
 @pytest.mark.parametrize(("left_s", "taken"), [(3600 * 0.3, False), (3600 * 0.1, False), (3600 * 0.04, True), (-1.0, True)])
-def test_what_would_soon_be_too_late_does_not_wait_for_the_rate(ledger: Ledger, left_s: float, taken: bool) -> None:
+def test_what_would_soon_be_too_late_does_not_wait_for_the_rate(ledger: Ledger, clock: Clock, left_s: float, taken: bool) -> None:
     place = TargetRow(0, "-", "demo", "vault", "0" * 16, "https://v:1", "https://v:1", "", b"", False, "", "kubernetes")
     with ledger.write() as tx:
         role = catalog.put_role(tx, a_role(target=catalog.put_target(tx, place).id))
         requests.insert(tx, a_request())
         made = attempts.begin(tx, request=a_request(), role=role, number=1, work_at=None)
-        due = {"lane": Lane.RENEW, "work_at": NOW - 1, "ends_at": NOW + left_s, "lease_ttl_s": 3600.0}
+        due = {"lane": Lane.RENEW, "work_at": clock.now - 1, "ends_at": clock.now + left_s, "lease_ttl_s": 3600.0}
         tx.execute(schema.attempts.update().where(schema.attempts.c.id == made.id).values(**due))
         assert work.due(tx, busy=(), renews=True) == work.Job(made.id, "", renewal=True)
         assert (work.due(tx, busy=(), renews=True, held=True) is not None) is taken

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,24 +19,12 @@ from services.access.records import Approval, Attempt, Origin, Request, Role, St
 from services.access.requests import Desired, Requests
 from services.access.rounds import Rounds
 from services.common.errors import LedgerUnavailable
+from tests.clock import Clock
 from tests.eventually import eventually
 from tests.unit.access_builders import a_decision, a_request, a_role, a_target
-from tests.unit.access_world import Clock, ledger_at
 
 DAY = 86400.0
 KEPT = 30 * DAY
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    opened = ledger_at(tmp_path / "ledger.db", clock=clock)
-    yield opened
-    opened.close()
 
 
 def place(tx: Tx) -> Role:

@@ -8,6 +8,7 @@ import errno
 import json
 import logging
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -175,6 +176,28 @@ def test_text_in_the_shape_of_a_secret_is_scrubbed(lines: Lines, text: str) -> N
 )
 def test_ordinary_text_is_left_as_it_is(text: str) -> None:
     assert logs.scrub(text) == text
+
+
+class Text(str):
+    """A string of which it can be told whether anybody still holds it."""
+
+    __slots__ = ("__weakref__",)
+
+
+@pytest.mark.parametrize("text", [f"password: {CANARY}", f"refused: https://u:{CANARY}@x/", f"it was hvs.{CANARY}{CANARY}"])
+def test_a_text_with_a_secret_is_not_kept_in_memory(text: str) -> None:
+    given = Text(text)
+    held = weakref.ref(given)
+    assert CANARY not in logs.scrub(given)
+    assert CANARY not in logs.scrub(given)
+    del given
+    assert held() is None
+
+
+def test_no_more_than_some_harmless_texts_are_kept() -> None:
+    for number in range(3 * logs._REPEATED):
+        assert logs.scrub(f"{number} of them") == f"{number} of them"
+    assert len(logs._harmless) <= logs._REPEATED
 
 
 def test_an_exception_is_logged_with_its_causes_and_without_local_variables(lines: Lines) -> None:

@@ -14,6 +14,7 @@ from services.common.vault.fallback import FirstThatMay
 from services.common.vault.scope import Scope
 from services.common.vault.session import Credentials, Session
 from services.common.vault.target import Login, TokenLogin, UserpassLogin
+from tests.clock import Clock
 
 LOGIN = UserpassLogin("userpass", "u", "p")
 
@@ -51,22 +52,9 @@ class ScriptedVault:
         return sum(asked.startswith(path) for asked, _ in self.asked)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def vault() -> ScriptedVault:
     return ScriptedVault()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def session(vault: ScriptedVault, clock: Callable[[], float], *, login: Login = LOGIN, narrow_to: str | None = "p") -> Session:

@@ -35,9 +35,10 @@ from watcher.kinds import (
 CLAIM = requester_service_pb2.ClaimCredentialRequest
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
+@pytest.fixture(params=[True, False], ids=["claimed-at-once", "claimed-apart"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
     world = World()
+    world.access.claims_at_once = request.param
     yield world
     world.watcher.stop()
 

@@ -6,21 +6,14 @@ import threading
 
 import pytest
 
+from tests.clock import Clock
 from watcher.backoff import Backoff
 from watcher.workqueue import WorkQueue
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture

@@ -101,11 +101,13 @@ def test_what_an_informer_of_the_past_finds_is_not_believed() -> None:
     started: list[Informer] = []
     pace = Pace(backoff=NEVER, random=lambda: 0.5)
     told: list[Any] = []
+    served: list[str] = []
     namespaces = Namespaces(
         FakeKube(),
         pace=pace,
         on_secret=lambda _old, _new: None,
         on_service=told.append,
+        on_served=served.append,
         start=lambda informer, _stop: started.append(informer),
     )
     namespaces.want("demo")
@@ -117,7 +119,7 @@ def test_what_an_informer_of_the_past_finds_is_not_believed() -> None:
     before._on_failed(KubeError("refused", status=403))
     assert (namespaces.service("demo"), told) == (Service.UNKNOWN, [])
     now._on_synced()
-    assert namespaces.service("demo") is Service.SERVED
+    assert (namespaces.service("demo"), served) == (Service.SERVED, ["demo"])
 
 
 def test_patience_with_one_thing_is_not_that_with_another() -> None:

@@ -70,7 +70,7 @@ def dropped(tx: Tx, number: int, *, at: float | None = None) -> None:
 
 
 def need(tx: Tx, attempt: Attempt, *, finish: bool) -> Adopter:
-    """The adopter that an attempt needs; asked for if it is not there."""
+    """The adopter that an attempt needs, which must be `undoing` in this transaction; asked for if it is not there."""
     name = adopter_of(attempt, finish=finish)
     known = find(tx, name, attempt.target)
     if known and known.state is not AdopterState.UNNEEDED:
@@ -124,7 +124,9 @@ def report(tx: Tx, adopter: Adopter, *, error: str) -> None:
 
 
 def missing(tx: Tx, adopter: Adopter) -> None:
-    """An adopter that was said to be there is not: ask for it again."""
+    """An adopter that was said to be there is not: ask for it again. One that may go already stays so."""
+    if adopter.state is AdopterState.UNNEEDED:
+        return
     _set(tx, adopter, state=AdopterState.NEEDED, error="")
     tx.adopters.add((adopter.name, adopter.target))
 

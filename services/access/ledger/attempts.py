@@ -25,6 +25,9 @@ After that the attempt is undone by adoption, which begins with the end of its t
 token; one that it registers for a token that was ended during the read would stay in its list until its TTL, without a login.
 """
 
+TOKEN_AFTER_S = 0.25
+"""How long after its login an attempt's token is ended: nobody waits for that, and whoever waits for the login's end goes on meanwhile."""
+
 _BATCH = 500
 """Values of one statement; SQLite takes 32,766 and no more."""
 
@@ -180,12 +183,15 @@ def begin_undo(tx: Tx, attempt: Attempt, *, finish: bool) -> bool:
 
 
 def dropped(tx: Tx, attempt: Attempt) -> bool:
-    """Vault has dropped its login, by lease id: its token is all that is left, `endt`, or nothing, `closed`."""
+    """Vault has dropped its login, by lease id: its token is all that is left, `endt`, or nothing, `closed`.
+
+    The token is ended a moment later, and nobody is woken for it: the worker that dropped the login looks next at what is due.
+    """
     if not attempt.accessor:
         return close(tx, attempt.id, State.END)
     tx.changed.add(attempt.request)
-    tx.wake(tx.now)
-    return _move(tx, attempt.id, State.END, to=State.END_TOKEN, lane=Lane.REVOKE, work_at=tx.now, tries=0, error="")
+    due = tx.now + TOKEN_AFTER_S
+    return _move(tx, attempt.id, State.END, to=State.END_TOKEN, lane=Lane.REVOKE, work_at=due, tries=0, error="")
 
 
 def close(tx: Tx, attempt_id: str, *states: State) -> bool:
@@ -196,8 +202,8 @@ def close(tx: Tx, attempt_id: str, *states: State) -> bool:
     return done
 
 
-def put_off(tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: bool = True, finish: bool = False) -> None:
-    """Try again later, if it is still in the state in which it was read.
+def put_off(tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: bool = True, finish: bool = False) -> bool:
+    """Try again later, if it is still in the state in which it was read; answers whether it is.
 
     Args:
         tx: Transaction.
@@ -212,8 +218,8 @@ def put_off(tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: 
         change["tries"] = _table.tries + 1
     if finish:
         change["finish"] = True
-    _update(tx, attempt.id, (attempt.state,), change)
     tx.wake(until)
+    return _update(tx, attempt.id, (attempt.state,), change)
 
 
 def prolong(tx: Tx, renewed: Attempt) -> bool:

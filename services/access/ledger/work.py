@@ -99,7 +99,7 @@ def due(
 ) -> Job | None:
     """The most urgent piece of work that is due and that nobody is at.
 
-    Revoke goes before first issue, that before renew, that before repair; a renewal with less than a quarter of its TTL left before all.
+    Revoke goes before first issue, that before renew; a renewal with less than a quarter of its TTL left before all.
 
     Args:
         tx: Transaction.
@@ -119,10 +119,7 @@ def due(
         return Job("", uid)
     if issue := _head(tx, Lane.ISSUE, busy, without):
         return Job(issue.id, "")
-    if renewal and not held:
-        return line.take()
-    repair = _head(tx, Lane.REPAIR, busy, without)
-    return Job(repair.id, "") if repair else None
+    return line.take() if renewal and not held else None
 
 
 def _left(lease: _Due, now: float) -> float:

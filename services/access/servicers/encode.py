@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -13,6 +14,8 @@ from services.access import naming
 from services.access.issuing import Issued
 from services.access.records import Adopter, AdopterState, Approval, Attempt, Decision, Origin, Request, State, TargetRow
 from services.access.view import Access, Condition, Step, View
+from services.common.errors import LeasegateError
+from services.common.rpc import status
 
 _APPROVAL = {
     Approval.PENDING: approval_pb2.APPROVAL_STATE_PENDING,
@@ -136,6 +139,11 @@ def credential(issued: Issued) -> lease_pb2.Credential:
     """A credential with its password, to be answered once."""
     a = issued.attempt
     return lease_pb2.Credential(attempt=a.number, username=a.login, password=issued.password, lease=lease(a))
+
+
+def error(err: LeasegateError) -> Any:
+    """An error within an answer: the google.rpc.Status with which a call of its own would fail."""
+    return status.to_any(err)
 
 
 def step(found: Step) -> watcher_service_pb2.NextStep.ValueType:

@@ -6,10 +6,11 @@ import time
 
 import grpc
 
+from leasegate.access.v1 import requester_service_pb2, watcher_service_pb2_grpc
 from leasegate.access.v1 import watcher_service_pb2 as pb
-from leasegate.access.v1 import watcher_service_pb2_grpc
 from leasegate.types.v1 import types_pb2
 from services.access.catalog import Catalog
+from services.access.ensuring import Ensuring
 from services.access.feed import POLL_AFTER_S, Feed
 from services.access.losses import Losses
 from services.access.quiesce import VALID_S, Quiescing
@@ -20,6 +21,7 @@ from services.access.view import View
 from services.common.rpc import caller
 from services.common.vault.target import Target
 
+_CLAIMING = requester_service_pb2.DESCRIPTOR.services_by_name["RequesterService"].full_name
 DROP_S = 0.1
 """For so long an end waits for its logins' drop, so that who deletes sees both at once; it is durable before."""
 
@@ -27,29 +29,48 @@ DROP_S = 0.1
 class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
     """Decodes, calls the domain once, encodes."""
 
-    def __init__(self, requests: Requests, catalog: Catalog, quiescing: Quiescing, *, feed: Feed, vaults: Vaults, losses: Losses) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        catalog: Catalog,
+        quiescing: Quiescing,
+        *,
+        ensuring: Ensuring,
+        feed: Feed,
+        vaults: Vaults,
+        losses: Losses,
+    ) -> None:
         self._requests, self._catalog, self._quiescing = requests, catalog, quiescing
-        self._feed, self._vaults, self._losses = feed, vaults, losses
+        self._ensuring, self._feed, self._vaults, self._losses = ensuring, feed, vaults, losses
 
     def EnsureRequest(self, request: pb.EnsureRequestRequest, context: grpc.ServicerContext) -> pb.EnsureRequestResponse:
         """See the .proto file."""
-        view = self._requests.ensure(decode.desired(request), owner=caller.current(), held=request.held_attempt)
-        step, after_s = view.next_step(request.held_attempt)
-        return pb.EnsureRequestResponse(request=encode.request(view), next_step=encode.step(step), retry_after=encode.duration(after_s))
+        held, claim = request.held_attempt, request.claim and caller.may_call(_CLAIMING)
+        done = self._ensuring.ensure(decode.desired(request), owner=caller.current(), held=held, claim=claim)
+        step, after_s = done.view.next_step(held)
+        return pb.EnsureRequestResponse(
+            request=encode.request(done.view),
+            next_step=encode.step(step),
+            retry_after=encode.duration(after_s),
+            credential=encode.credential(done.issued) if done.issued else None,
+            claim_error=encode.error(done.refused) if done.refused else None,
+        )
 
     def EndRequest(self, request: pb.EndRequestRequest, context: grpc.ServicerContext) -> pb.EndRequestResponse:
         """See the .proto file."""
         number = self._feed.number(request.object.uid)
-        view = self._dropped(self._requests.end(decode.ended(request.object), owner=caller.current()), beyond=number)
+        view = self._requests.end(decode.ended(request.object), owner=caller.current())
+        if view.dropping:
+            view = self._dropped(view, beyond=number)
         pending = view.revoke_pending()
         return pb.EndRequestResponse(open_attempts=view.open_count, conditions=encode.conditions([pending] if pending else []))
 
     def _dropped(self, view: View, *, beyond: int) -> View:
         """Where the end of a request stands when its logins are dropped, which takes some milliseconds if all is well; else soon after."""
         uid, end = view.request.uid, time.monotonic() + DROP_S
-        with self._feed.polls.wait() as granted:
+        with self._feed.polls.wait() as granted, self._feed.answering(uid, since=beyond) as answer:
             while granted and view.dropping and time.monotonic() < end and not self._feed.polls.draining:
-                beyond = self._feed.wait_for(uid, beyond=beyond, end=end)
+                answer.number = beyond = self._feed.wait_for(uid, beyond=beyond, end=end)
                 view = self._requests.show(uid, owner=view.request.owner)
         return view
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from cryptography import x509
 
 _PRINTABLE = re.compile(r"[!-~]+")
-_CALLER: ContextVar[str] = ContextVar("caller")
+_CALLER: ContextVar[tuple[str, Callable[[str], bool]]] = ContextVar("caller")
 
 
 def current() -> str:
@@ -20,13 +20,25 @@ def current() -> str:
     Raises:
         LookupError: No call is being handled.
     """
-    return _CALLER.get()
+    return _CALLER.get()[0]
+
+
+def may_call(service: str) -> bool:
+    """Whether the caller may call another service of this process, too; for a call that does what one of that service does.
+
+    Args:
+        service: Its full name.
+
+    Raises:
+        LookupError: No call is being handled.
+    """
+    return _CALLER.get()[1](service)
 
 
 @contextmanager
-def acting(name: str) -> Iterator[None]:
-    """Make ``name`` the caller of what happens inside."""
-    token = _CALLER.set(name)
+def acting(name: str, *, may: Callable[[str], bool] = lambda _service: False) -> Iterator[None]:
+    """Make ``name`` the caller of what happens inside; ``may`` says which services it may call."""
+    token = _CALLER.set((name, may))
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import grpc
@@ -115,7 +116,7 @@ class Chain(grpc.ServerInterceptor):
 
     def _guarded(self, method: str, context: grpc.ServicerContext, names: Sequence[str], handle: Callable[[], Any]) -> Any:
         try:
-            with deadline.within(_left_s(context)), caller.acting(self._allowed(method, names)), self._slots.one():
+            with deadline.within(_left_s(context)), self._acting(method, names), self._slots.one():
                 return handle()
         except LeasegateError:
             raise
@@ -123,6 +124,10 @@ class Chain(grpc.ServerInterceptor):
             error_id = uuid.uuid4().hex[:16]
             _log.exception("unexpected error", method=method, error_id=error_id)
             raise Internal(INTERNAL_TEXT, error_id=error_id) from err
+
+    def _acting(self, method: str, names: Sequence[str]) -> AbstractContextManager[None]:
+        name = self._allowed(method, names)
+        return caller.acting(name, may=lambda service: name in (self._rules.get(service) or ()))
 
     def _allowed(self, method: str, names: Sequence[str]) -> str:
         """The name by which the caller may call: the first in the certificate's order that the service's list has."""

@@ -45,8 +45,8 @@ _UNKNOWN_REASON: Mapping[grpc.StatusCode, type[LeasegateError]] = {
 
 
 def classes() -> Mapping[str, type[LeasegateError]]:
-    """Every concrete error class by its reason."""
-    return {cls.reason: cls for cls in _descendants(LeasegateError)}
+    """Every concrete error class by its reason; of several with the same one, the most general, which every process knows."""
+    return {cls.reason: cls for cls in reversed(list(_descendants(LeasegateError)))}
 
 
 def to_status(err: LeasegateError) -> status_pb2.Status:
@@ -82,6 +82,21 @@ def from_status(status: status_pb2.Status) -> LeasegateError:
     if isinstance(err, SpecInvalid) and bad:
         err.violations = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
     return err
+
+
+def to_any(err: LeasegateError) -> any_pb2.Any:
+    """The same within an answer, where a part of what was asked for has failed."""
+    packed = any_pb2.Any()
+    packed.Pack(to_status(err))
+    return packed
+
+
+def from_any(packed: any_pb2.Any) -> LeasegateError:
+    """Make the error that a field with a google.rpc.Status says; anything else than a status is Internal."""
+    found = status_pb2.Status()
+    if not packed.Unpack(found):
+        return errors.Internal("an answer holds an error that is no google.rpc.Status")
+    return from_status(found)
 
 
 def from_rpc_error(err: grpc.RpcError, *, peer: str | None = None) -> LeasegateError:

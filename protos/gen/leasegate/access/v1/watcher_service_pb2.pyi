@@ -4,12 +4,14 @@ isort:skip_file
 The watcher's side of the access service."""
 
 from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from leasegate.access.v1 import approval_pb2 as _approval_pb2
+from leasegate.access.v1 import lease_pb2 as _lease_pb2
 from leasegate.access.v1 import request_pb2 as _request_pb2
 from leasegate.roles.v1 import role_service_pb2 as _role_service_pb2
 from leasegate.types.v1 import types_pb2 as _types_pb2
@@ -35,7 +37,7 @@ class _NextStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NextStep.Val
     NEXT_STEP_NONE: _NextStep.ValueType  # 1
     """Nothing until something changes."""
     NEXT_STEP_CLAIM: _NextStep.ValueType  # 2
-    """Claim a credential, write the Secret with resourceVersion, acknowledge."""
+    """Claim a credential if the answer carries none, write the Secret with resourceVersion, acknowledge."""
     NEXT_STEP_ACKNOWLEDGE: _NextStep.ValueType  # 3
     """The Secret holds the pending attempt already: acknowledge it."""
     NEXT_STEP_REMOVE: _NextStep.ValueType  # 4
@@ -49,7 +51,7 @@ NEXT_STEP_UNSPECIFIED: NextStep.ValueType  # 0
 NEXT_STEP_NONE: NextStep.ValueType  # 1
 """Nothing until something changes."""
 NEXT_STEP_CLAIM: NextStep.ValueType  # 2
-"""Claim a credential, write the Secret with resourceVersion, acknowledge."""
+"""Claim a credential if the answer carries none, write the Secret with resourceVersion, acknowledge."""
 NEXT_STEP_ACKNOWLEDGE: NextStep.ValueType  # 3
 """The Secret holds the pending attempt already: acknowledge it."""
 NEXT_STEP_REMOVE: NextStep.ValueType  # 4
@@ -70,12 +72,17 @@ class EnsureRequestRequest(_message.Message):
     DECISIONS_FIELD_NUMBER: _builtins.int
     STATUS_DIGEST_FIELD_NUMBER: _builtins.int
     HELD_ATTEMPT_FIELD_NUMBER: _builtins.int
+    CLAIM_FIELD_NUMBER: _builtins.int
     requester: _builtins.str
     """Who asked, as the admission policy stamped it; empty where there is no stamp."""
     status_digest: _builtins.str
     """The digest that stands in the object's status."""
     held_attempt: _builtins.int
     """Number of the attempt that the Secret holds, with its password unharmed; 0 for none."""
+    claim: _builtins.bool
+    """Whether to claim in this call, too, if the next step is to claim: the answer then carries the credential, or why there is none. Set only where a credential
+    can be kept. Without effect for a caller that may not call RequesterService.
+    """
     @_builtins.property
     def object(self) -> _types_pb2.ObjectRef:
         """The DatabaseAccessRequest."""
@@ -107,10 +114,11 @@ class EnsureRequestRequest(_message.Message):
         decisions: _abc.Iterable[_approval_pb2.Decision] | None = ...,
         status_digest: _builtins.str = ...,
         held_attempt: _builtins.int = ...,
+        claim: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "role", b"role", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "held_attempt", b"held_attempt", "object", b"object", "requester", b"requester", "role", b"role", "status_digest", b"status_digest", "subjects", b"subjects", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "decisions", b"decisions", "held_attempt", b"held_attempt", "object", b"object", "requester", b"requester", "role", b"role", "status_digest", b"status_digest", "subjects", b"subjects", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,6 +133,8 @@ class EnsureRequestResponse(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     NEXT_STEP_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    CLAIM_ERROR_FIELD_NUMBER: _builtins.int
     next_step: Global___NextStep.ValueType
     """What to do next."""
     @_builtins.property
@@ -135,16 +145,26 @@ class EnsureRequestResponse(_message.Message):
     def retry_after(self) -> _duration_pb2.Duration:
         """Asks to be called again after this time, if set."""
 
+    @_builtins.property
+    def credential(self) -> _lease_pb2.Credential:
+        """The credential that was claimed in this call, answered once; absent if none was."""
+
+    @_builtins.property
+    def claim_error(self) -> _any_pb2.Any:
+        """Why the claim of this call failed: the google.rpc.Status that ClaimCredential would have answered. Absent if it did not fail or nothing was claimed."""
+
     def __init__(
         self,
         *,
         request: _request_pb2.AccessRequest | None = ...,
         next_step: Global___NextStep.ValueType = ...,
         retry_after: _duration_pb2.Duration | None = ...,
+        credential: _lease_pb2.Credential | None = ...,
+        claim_error: _any_pb2.Any | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "retry_after", b"retry_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim_error", b"claim_error", "credential", b"credential", "request", b"request", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_step", b"next_step", "request", b"request", "retry_after", b"retry_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_error", b"claim_error", "credential", b"credential", "next_step", b"next_step", "request", b"request", "retry_after", b"retry_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,7 +89,9 @@ class WatcherServiceServicer:
     def EnsureRequest(self, request, context):
         """Takes the desired state of a request of Kubernetes, its decisions included, and answers where it stands and what the watcher has to do next.
 
-        Idempotent by content; an older generation than the last one changes nothing. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureRequest followed at once by ClaimCredential, which is
+        not idempotent; it then waits for Vault as long as that does. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed
+        is in the answer, as what was ensured stands nevertheless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

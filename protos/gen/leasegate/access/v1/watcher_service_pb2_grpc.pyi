@@ -19,7 +19,9 @@ class WatcherServiceStub:
     EnsureRequest: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EnsureRequestRequest, _watcher_service_pb2.EnsureRequestResponse]
     """Takes the desired state of a request of Kubernetes, its decisions included, and answers where it stands and what the watcher has to do next.
 
-    Idempotent by content; an older generation than the last one changes nothing. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+    Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureRequest followed at once by ClaimCredential, which is
+    not idempotent; it then waits for Vault as long as that does. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed
+    is in the answer, as what was ensured stands nevertheless.
     """
     EndRequest: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EndRequestRequest, _watcher_service_pb2.EndRequestResponse]
     """Ends the access of a request that was deleted or vanished. Durable when it answers: logins are dropped then or later, whatever happens to the caller.
@@ -74,7 +76,9 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _watcher_service_pb2.EnsureRequestResponse:
         """Takes the desired state of a request of Kubernetes, its decisions included, and answers where it stands and what the watcher has to do next.
 
-        Idempotent by content; an older generation than the last one changes nothing. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureRequest followed at once by ClaimCredential, which is
+        not idempotent; it then waits for Vault as long as that does. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed
+        is in the answer, as what was ensured stands nevertheless.
         """
 
     @_abc_1.abstractmethod
