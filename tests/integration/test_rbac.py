@@ -198,6 +198,22 @@ class TestWatcher:
             for elsewhere in (unserved, ""):
                 assert not can(verb, "roles", group=RBAC_GROUP, namespace=elsewhere)
 
+    def test_where_there_are_no_policies_it_works_without_them(self, cluster: Running, admin: Kube, namespace: str) -> None:
+        """Before Kubernetes 1.30, as docs/rbac.md has it; the policies do not look at this user."""
+        rules = [rule for rule in admin.get("ClusterRole", "leasegate-served-namespace")["rules"] if "escalate" not in rule["verbs"]]
+        meta = {"name": f"served-{namespace}"}
+        admin.create({"apiVersion": f"{RBAC_GROUP}/v1", "kind": "ClusterRole", "metadata": meta, "rules": rules})
+        right = {"verb": "create", "resource": "rolebindings", "group": RBAC_GROUP}
+        bind(admin, namespace, role=meta["name"], subject={"kind": "User", "name": "older"}, until=right)
+        older, request = Kube(cluster, act_as="older"), admin.create(a_request(namespace))
+        assert older.create(role_body(request))
+        assert older.create(binding_body(request))
+        exec_rule = {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]}
+        refused = refusal(older, "create", a_reader(admin, namespace, exec_rule))
+        assert refused.status == 403
+        assert "attempting to grant RBAC permissions not currently held" in refused.message
+        admin.delete("ClusterRole", meta["name"])
+
     def test_the_other_processes_may_nothing(self, cluster: Running, namespace: str) -> None:
         for account in ("leasegate-engine", "leasegate-roles", "leasegate-access", "vault-token-reviewer"):
             kube = Kube(cluster, act_as=f"system:serviceaccount:leasegate-system:{account}")
