@@ -51,7 +51,7 @@ Secrets Operator in the same ratio, which neither approves nor journals (its mem
 as ours have (a lease dies with the token that asked for it): no approval can take less. raw_creds_paced_ms_p50 is raw Vault that pauses
 before each call for approve_pause_ms_p50, as long as ours do from a Secret to the next decision (their Role, RoleBinding and status are
 written meanwhile). The bars compare with raw calls back to back, whose caches are warm; this tells how much of a miss is the pause's.
-Beside raw Vault go the writes of decision and Secret to Kubernetes, their two watches, and three commits: `make profile` says how long
+Beside raw Vault go the writes of decision and Secret to Kubernetes, their two watches, and two commits: `make profile` says how long
 each takes. Claims and renewals over gRPC are limited by the processor's time of access and of the client, both Python, beside Vault's on
 the same two cores."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.clients import together
-from benchmarks.http import Json, RequestRefused, Server
+from benchmarks.http import Json, Lines, RequestRefused, Server
 from benchmarks.waiting import until
 from benchmarks.watching import Watched, watching
 
@@ -105,8 +105,11 @@ class Namespace:
     @contextmanager
     def _watched(self, path: str, name_of: Callable[[Json], str]) -> Iterator[Watched]:
         version = self.kube.call("GET", f"{path}?limit=1")["metadata"]["resourceVersion"]
-        lines = self.kube.follow(f"{path}?watch=true&resourceVersion={version}&timeoutSeconds=3000")
-        with watching(lines, name_of) as watched:
+
+        def follow(after: str) -> Lines:
+            return self.kube.follow(f"{path}?watch=true&resourceVersion={after}&timeoutSeconds=3000")
+
+        with watching(follow, name_of, version=version) as watched:
             yield watched
 
     def _list(self, path: str) -> list[Json]:

@@ -11,9 +11,48 @@ from contextlib import contextmanager
 from benchmarks.http import Json, Lines
 from benchmarks.waiting import until
 
+_ENDS = 5
+"""So many ends in a row without an event, and it counts as failed."""
+
 
 class WatchFailed(RuntimeError):
     """A watch ended before its time; its cause says why."""
+
+
+class Events:
+    """The events of a watch until it is closed here; where the server ends it, which it may at any time, from the last one seen on."""
+
+    def __init__(self, connect: Callable[[str], Lines], version: str) -> None:
+        """Begin the watch.
+
+        Args:
+            connect: Begins an answer with the events after a resourceVersion.
+            version: The first such.
+        """
+        self._connect, self._version = connect, version
+        self._lines = connect(version)
+        self._closing = threading.Lock()
+        self._closed = False
+
+    def __iter__(self) -> Iterator[Json]:
+        idle = 0
+        while idle < _ENDS:
+            idle += 1
+            for line in self._lines:
+                idle, event = 0, json.loads(line)
+                self._version = event["object"].get("metadata", {}).get("resourceVersion") or self._version
+                yield event
+            with self._closing:
+                if self._closed:
+                    return
+                self._lines = self._connect(self._version)
+        raise EOFError(f"the server ended it {_ENDS} times without an event")
+
+    def close(self) -> None:
+        """End it; whoever reads sees the end."""
+        with self._closing:
+            self._closed = True
+            self._lines.close()
 
 
 class Watched:
@@ -55,20 +94,18 @@ class Watched:
         if self._failure:
             raise WatchFailed(f"a watch failed: {self._failure!r}") from self._failure
 
-    def follow(self, lines: Lines, name_of: Callable[[Json], str]) -> None:
+    def follow(self, events: Events, name_of: Callable[[Json], str]) -> None:
         """Note events until the watch is closed; what it fails with is for those who wait.
 
         Args:
-            lines: The watch.
+            events: The watch.
             name_of: Names the request of an object that has what is waited for; empty if it has not.
         """
         try:
-            for line in lines:
-                self._note(json.loads(line), name_of, time.perf_counter())
+            for event in events:
+                self._note(event, name_of, time.perf_counter())
         except Exception as err:  # of a thread of its own: whoever waits must hear of it, whatever it is
             self._failure = err
-        else:
-            self._failure = None if lines.closed else EOFError("the server ended it")
 
     def _note(self, event: Json, name_of: Callable[[Json], str], now: float) -> None:
         item = event["object"]
@@ -82,18 +119,23 @@ class Watched:
 
 
 @contextmanager
-def watching(lines: Lines, name_of: Callable[[Json], str]) -> Iterator[Watched]:
+def watching(connect: Callable[[str], Lines], name_of: Callable[[Json], str], *, version: str) -> Iterator[Watched]:
     """Follow a watch by a thread for as long as the block lasts.
+
+    Args:
+        connect: Begins an answer with the events after a resourceVersion.
+        name_of: Names the request of an object that has what is waited for; empty if it has not.
+        version: Where to begin.
 
     Raises:
         WatchFailed: It failed, and nobody in the block has heard of it.
     """
-    watched = Watched()
-    thread = threading.Thread(target=watched.follow, args=(lines, name_of), daemon=True)
+    watched, events = Watched(), Events(connect, version)
+    thread = threading.Thread(target=watched.follow, args=(events, name_of), daemon=True)
     thread.start()
     try:
         yield watched
     finally:
-        lines.close()
+        events.close()
         thread.join()
     watched.check()

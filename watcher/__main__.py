@@ -16,6 +16,7 @@ import click
 from kubernetes.config import ConfigException
 
 from services.common import logs, metrics
+from services.common.collector import spare_what_exists
 from services.common.config import (
     FILE,
     ClientTls,
@@ -86,6 +87,7 @@ def main(*, log_level: str, health_listen: HostPort, metrics_listen: HostPort | 
         bound = stack.enter_context(metrics.served(registry, listen=metrics_listen))
         probes = stack.enter_context(health.served(health_listen, alive=watcher.alive, ready=watcher.ready))
         LOG.info("listening", health=str(probes), metrics=str(bound or ""))
+        spare_what_exists()
         watcher.start()
         stack.callback(watcher.stop)
         stop.wait()

@@ -62,7 +62,7 @@ class Feed:
         self._peers, self._handlers, self._backoff, self._clock = peers, handlers, backoff, clock
         self._known = known
         self._cursor, self._ledger = "", ""
-        self._failures = 0
+        self._failures, self._followed = 0, False
         self.answered = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -77,6 +77,7 @@ class Feed:
         try:
             self._known.read()
             answer = self._peers.access.WatchChanges(self._request(), timeout=WAIT_S + ANSWER_S)
+            self.answered.set()  # before it is taken: to compare all requests takes seconds, and nobody has to wait for that
             self._take(answer)
         except LeasegateError as err:
             self._failures += 1
@@ -93,10 +94,9 @@ class Feed:
             self._failures += 1
             LOG.exception("feed failed")
             return self._backoff.pause_s(self._failures)
-        if self._failures or not self.answered.is_set():
+        if self._failures or not self._followed:
             LOG.info("feed followed", ledger=self._ledger)
-        self._failures = 0
-        self.answered.set()
+        self._failures, self._followed = 0, True
         return answer.next_poll_after.ToTimedelta().total_seconds()
 
     def _request(self) -> watcher_service_pb2.WatchChangesRequest:

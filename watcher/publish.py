@@ -5,6 +5,7 @@ Only objects that the request controls are ever overwritten or deleted, and a Se
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import NoReturn
@@ -17,6 +18,8 @@ from watcher.kinds import ROLE, ROLE_BINDING, SECRET, Body, Key, Resource, key_o
 from watcher.namespaces import Namespaces, Service
 from watcher.outcome import Waiting, not_served, refused
 
+REMEMBERED = 4096
+"""So many Roles and RoleBindings that were made are deleted without being read; what is older costs a read each."""
 REMOVED = ((SECRET, credentials.secret_name), (ROLE, credentials.reader_name), (ROLE_BINDING, credentials.reader_name))
 
 
@@ -51,7 +54,7 @@ class Publisher:
 
     def __init__(self, api: Api, namespaces: Namespaces, beside: Executor) -> None:
         self._api, self._namespaces, self._beside = api, namespaces, beside
-        self._made: dict[int, str] = {}  # uids of our Roles and RoleBindings by place, so that they are not read to be deleted
+        self._made = OrderedDict[int, str]()  # uids of our newest Roles and RoleBindings by place, so that they are not read to be deleted
 
     def held(self, obj: Body) -> int:
         """Number of the attempt that the Secret holds unharmed; 0 for none.
@@ -159,6 +162,8 @@ class Publisher:
             self._correct(resource, obj, body)
         else:
             self._made[_place(resource, key_of(body))] = uid_of(made)
+            if len(self._made) > REMEMBERED:
+                self._made.popitem(last=False)
 
     def _correct(self, resource: Resource, obj: Body, body: Body) -> None:
         name = body["metadata"]["name"]

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.http import Json, Lines
-from benchmarks.watching import WatchFailed, watching
+from benchmarks.watching import Events, Watched, WatchFailed, watching
 from tests.certificates import LOCALHOST, Authority
 
 _HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -65,7 +66,7 @@ def ends(tmp_path: Path) -> Iterator[Ends]:
 
 
 def _fail(ends: Ends, sent: bytes, *, waited_for: str) -> None:
-    with watching(ends.lines(), _name_of) as watched:
+    with watching(lambda _version: ends.lines(), _name_of, version="1") as watched:
         ends.server.sendall(sent)
         watched.wait([waited_for], timeout_s=600)
 
@@ -81,7 +82,7 @@ def test_what_is_closed_while_it_is_read_gives_whole_lines_and_ends(ends: Ends) 
 
 
 def test_a_watch_that_is_closed_in_the_midst_of_a_line_has_not_failed(ends: Ends) -> None:
-    with watching(ends.lines(), _name_of) as watched:
+    with watching(lambda _version: ends.lines(), _name_of, version="1") as watched:
         ends.server.sendall(_chunk(_line(1)) + _chunk(_line(2))[:20])
         watched.wait(["r-1"], timeout_s=30)
     assert list(watched.came) == ["r-1"]
@@ -92,10 +93,9 @@ def test_a_watch_that_is_closed_in_the_midst_of_a_line_has_not_failed(ends: Ends
     [
         (_chunk(_line(1, "ERROR")), "too old"),
         (_chunk(b"\n"), "JSONDecodeError"),
-        (_chunk(b""), "the server ended it"),
         (b"nonsense\r\n", "IncompleteRead"),
     ],
-    ids=["error", "no JSON", "end", "no chunk"],
+    ids=["error", "no JSON", "no chunk"],
 )
 def test_whoever_waits_hears_at_once_why_a_watch_failed(ends: Ends, sent: bytes, why: str) -> None:
     with pytest.raises(WatchFailed, match=why) as raised:
@@ -106,3 +106,34 @@ def test_whoever_waits_hears_at_once_why_a_watch_failed(ends: Ends, sent: bytes,
 def test_a_failure_that_nobody_waited_for_is_raised_at_the_end(ends: Ends) -> None:
     with pytest.raises(WatchFailed, match="too old"):
         _fail(ends, _chunk(_line(1)) + _chunk(_line(2, "ERROR")), waited_for="r-1")
+
+
+class Answers:
+    """Answers of a server that ends each after these events."""
+
+    def __init__(self, *answers: list[Json]) -> None:
+        self.answers, self.asked = list(answers), list[str]()
+
+    def __call__(self, version: str) -> Any:
+        self.asked.append(version)
+        return Answer([json.dumps(event).encode() for event in (self.answers.pop(0) if self.answers else [])])
+
+
+class Answer(list[bytes]):
+    """One answer."""
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+def _event(number: int) -> Json:
+    return {"type": "ADDED", "object": {"metadata": {"name": f"r-{number}", "resourceVersion": str(number)}}}
+
+
+def test_a_watch_that_the_server_ends_goes_on_from_the_last_event() -> None:
+    answers, seen = Answers([_event(7), _event(8)], [], [_event(9)]), Watched()
+    seen.follow(Events(answers, "5"), _name_of)
+    assert list(seen.came) == ["r-7", "r-8", "r-9"]
+    assert answers.asked[:4] == ["5", "8", "8", "9"]
+    with pytest.raises(WatchFailed, match="5 times without an event"):
+        seen.check()

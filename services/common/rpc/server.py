@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from services.common import logs, metrics
+from services.common.collector import spare_what_exists
 from services.common.config import HostPort, ServerConfig, StartupRefused
 from services.common.rpc import health as health_service
 from services.common.rpc import signals, tls
@@ -109,6 +110,7 @@ def serve(
         signals.stop_requested() as stop,
         running(config, services, health=health, long_polls=long_polls, on_drain=on_drain, registry=registry) as server,
     ):
+        spare_what_exists()
         stop.wait()
         server.drain()
 
