@@ -139,6 +139,9 @@ def test_logins_that_the_ledger_does_not_explain_are_found(made: World, callee: 
     unknown = f"token-demo-psql-role-{naming.new_attempt_id()}"
     for login in (ended.username, unknown):
         made.servers.psql(f'CREATE ROLE "{login}" LOGIN')
+    eventually(
+        lambda: len(find(callee, ended.username, unknown, "postgres").orphans) == 2, timeout_s=30
+    )  # the token of the first ends last
     done = leasegate(made, callee, "orphans", "--postgres", made.servers.postgres_url, "-o", "json")
     assert done.returncode == 1
     found = {orphan["username"]: orphan for orphan in json.loads(done.stdout)["orphans"]}
