@@ -221,12 +221,12 @@ class Aborted:
 
 
 def aborted_reads(made: World) -> Aborted:
-    """Eight clients at once whose connections are cut after 1 to 80 ms, each in the middle of its read."""
+    """Eight clients at once whose connections are cut after 1 to 40 ms, each in the middle of its read."""
     with serving(made) as callee, Keeper(made, callee) as keeper:
         offer(made, callee, "aborted", ttl_s=3600, max_ttl_s=86400)
         with ThreadPoolExecutor(8) as pool:
             kept = list(pool.map(lambda _: approved(callee, "aborted"), range(ABORTED)))
-            CUT_S[made.mount] = (0.001, 0.08)
+            CUT_S[made.mount] = (0.001, 0.04)
             failed = sum(isinstance(err, VaultUnavailable) for err in pool.map(refusal, kept))
             made_logins, leases = len(made.logins()), len(made.leases(vault_role("aborted")))
             list(pool.map(lambda each: each.dar.end(), kept))
@@ -240,4 +240,4 @@ def aborted_reads(made: World) -> Aborted:
 def test_reads_that_were_aborted_leave_no_login(scenes: Scenes) -> None:
     seen: Aborted = scenes.of(aborted_reads)
     print(f"{seen.failed} of {ABORTED} reads aborted: {seen.logins} logins and {seen.leases} leases; now no login, {seen.husks} leases")
-    assert seen.failed > ABORTED / 10  # how many come too late depends on the machine
+    assert seen.failed > ABORTED / 2

@@ -1,4 +1,4 @@
-"""What many unit tests of the access service begin with."""
+"""What many unit tests begin with: a ledger of the access service, or a watcher in a world of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from services.access.ledger.database import Ledger
 from tests.clock import Clock
 from tests.unit.access_world import ledger_at
+from tests.unit.watcher_world import World
 
 
 @pytest.fixture
@@ -23,3 +24,11 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
     opened = ledger_at(tmp_path / "ledger.db", clock=clock)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A watcher with Kubernetes and services in memory; modules about access have another one."""
+    made = World()
+    yield made
+    made.watcher.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from google.protobuf import any_pb2, duration_pb2
@@ -16,13 +15,6 @@ from watcher import crash
 from watcher.kinds import ACCESS_REQUEST, SECRET
 
 ENSURE = watcher_service_pb2.EnsureRequestRequest
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    yield world
-    world.watcher.stop()
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from leasegate.access.v1 import watcher_service_pb2
@@ -16,13 +14,6 @@ from watcher.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENG
 
 CONNECTION = (VAULT, MOUNT, "k8s.-.demo.postgres-app")
 ROLE = (VAULT, MOUNT, "k8s.-.demo.psql-role")
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    yield world
-    world.watcher.stop()
 
 
 @pytest.fixture

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-
-import pytest
 
 from leasegate.access.v1 import watcher_service_pb2
 from leasegate.engine.v1 import engine_service_pb2
 from tests.unit.watcher_world import MOUNT, VAULT, World
 from watcher.kinds import ACCESS_REQUEST, APP_BINDING, FINALIZER, POSTGRES_ROLE, ROLE, ROLE_BINDING, SECRET_ENGINE
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    yield world
-    world.watcher.stop()
 
 
 def test_engine_role_and_request_converge(world: World) -> None:

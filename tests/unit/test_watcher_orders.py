@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,13 +35,6 @@ THINGS = {
     "role": (POSTGRES_ROLE, "psql-role"),
     "request": (ACCESS_REQUEST, "rqst"),
 }
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    yield world
-    world.watcher.stop()
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(PARTS)), ids="-".join)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeAlias
 
 import pytest
@@ -16,13 +16,6 @@ LISTS = ["LIST roles demo", "LIST rolebindings demo"]
 Change: TypeAlias = Callable[[Body], None]
 Again: TypeAlias = Callable[[World], None]
 NAMES = ("one", "two", "three")
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    yield world
-    world.watcher.stop()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,13 +27,6 @@ from watcher.patience import Patience
 from watcher.workqueue import WorkQueue
 
 NEVER = Backoff(base_s=1.0, cap_s=1.0, random=lambda: 1.0)
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    yield world
-    world.watcher.stop()
 
 
 def test_a_thread_that_dies_makes_the_process_count_as_dead(world: World) -> None:
