@@ -9,6 +9,7 @@ import pytest
 
 from services.common import errors
 from tests.unit.watcher_world import World
+from watcher import publish
 from watcher.api import KubeError
 from watcher.kinds import ACCESS_REQUEST, ROLE, ROLE_BINDING, Body, Key, Resource, key_of
 
@@ -211,3 +212,16 @@ def _said(obj: Body | None) -> Body:
     assert obj is not None
     labels = obj["metadata"].get("labels")
     return {"labels": labels, **{name: obj.get(name) for name in ("rules", "roleRef", "subjects")}}
+
+
+@pytest.mark.parametrize("remembered", [publish.REMEMBERED, 1])
+def test_what_was_made_goes_with_its_request_remembered_or_not(world: World, monkeypatch: pytest.MonkeyPatch, remembered: int) -> None:
+    monkeypatch.setattr(publish, "REMEMBERED", remembered)
+    world.guide()
+    world.decide()
+    world.settle()
+    made = [(ROLE, place("rqst")), (ROLE_BINDING, place("rqst"))]
+    assert all(world.kube.see(*each) for each in made)
+    world.delete(ACCESS_REQUEST, "rqst")
+    world.settle()
+    assert not any(world.kube.see(*each) for each in made)
