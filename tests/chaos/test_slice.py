@@ -50,6 +50,7 @@ def test_nothing_is_lost_when_the_service_dies_at_its_points(made: World) -> Non
     assert tally.crashes >= 5
 
 
+@pytest.mark.timeout(600)  # so that what does not come to rest is named, rather than the time
 def test_nothing_is_lost_when_processes_are_killed(tmp_path: Path) -> None:
     with LocalStack.start(tmp_path / "stack") as stack:
         told = Real(stack, seed=SEED, kills=KILLS, within_s=KILLS_S, phase_s=PHASE_S).go()

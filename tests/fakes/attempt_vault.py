@@ -22,12 +22,17 @@ How = Literal["team", "adopter", "finish"]
 
 @dataclass(slots=True)
 class FakeToken:
-    """A token, known by its accessor."""
+    """A token, known by its accessor.
+
+    Attributes:
+        half_ended: Whether its end was broken off: nobody can use it, nor end it.
+    """
 
     accessor: str
     display: str
     ends_at: float
     alive: bool = True
+    half_ended: bool = False
 
 
 @dataclass(slots=True)
@@ -127,6 +132,12 @@ class AttemptVault:
         call.done, call.error = True, error or call.error
         self.calls.remove(call)
 
+    def break_off_end(self, call: Call, error: Exception) -> None:
+        """The end of a token is broken off by a seal: its leases stay."""
+        if token := self.tokens.get(str(call.body["accessor"])):
+            token.alive, token.half_ended = False, True
+        self.break_off(call, error)
+
     def orphans(self) -> list[Call]:
         """The calls whose clients are gone."""
         return [call for call in self.calls if not call.heard]
@@ -162,6 +173,8 @@ class AttemptVault:
         token = self.tokens.get(str(call.body["accessor"]))
         if token is None:
             raise NotThere(call.path, no_mount=False)
+        if token.half_ended:
+            raise VaultRefused(f"Vault answered 400 for {call.path}: token not found", path=call.path)
         self._kill(token)
 
     def _kill(self, token: FakeToken) -> None:

@@ -72,6 +72,15 @@ def test_a_token_is_ended_a_moment_after_its_login_and_nobody_is_woken_for_it(wo
     assert world.do(made).state is State.CLOSED
 
 
+def test_a_token_whose_end_a_seal_broke_off_counts_as_ended_and_any_other_refusal_does_not(world: World) -> None:
+    made = world.begin(State.END_TOKEN)
+    world.vault.error = VaultRefused("Vault answered 400 for auth/token/revoke-accessor: bad namespace", path="x")
+    made = world.do(made)
+    assert (made.state, made.tries) == (State.END_TOKEN, 1)
+    world.vault.error = VaultRefused("Vault answered 400 for auth/token/revoke-accessor: token not found", path="x")
+    assert world.do(made).state is State.CLOSED
+
+
 def test_a_token_that_cannot_be_made_beforehand_is_not_tried_at_the_pace_of_an_end(world: World) -> None:
     made = world.begin(State.NEW)
     world.vault.error = VaultFailed("no token role", path="x")

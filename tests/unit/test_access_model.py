@@ -233,7 +233,7 @@ class AccessMachine(RuleBasedStateMachine):
         self.w.lose_watcher(number)
 
     @precondition(lambda self: any(job.call for job in self.w.jobs()))
-    @rule(number=some, kind=st.integers(0, 7))
+    @rule(number=some, kind=st.integers(0, 8))
     def fault(self, number: int, kind: int) -> None:
         waiting = [job for job in self.w.jobs() if job.call and not job.call.done and not job.lost]
         if waiting:
@@ -358,6 +358,14 @@ def _after(world: World, _job: Job, call: Call) -> None:
     call.error = call.error or VaultFailed("Vault answered 500")
 
 
+def _sealed(world: World, _job: Job, call: Call) -> None:
+    """Vault is sealed in the midst of it; of a token's end that leaves half."""
+    if call.kind == "end":
+        world.vault.break_off_end(call, VaultFailed("Vault answered 500"))
+    else:
+        world.vault.break_off(call, VaultSealed("Vault is sealed"))
+
+
 def _database_away(world: World, job: Job, call: Call) -> None:
     if call.kind == "revoke":
         world.vault.break_off(call, VaultRefused("Vault answered 400: FATAL: terminating connection (SQLSTATE 57P01)"))
@@ -374,6 +382,7 @@ FAULTS: tuple[Callable[[World, Job, Call], Any], ...] = (
     _between,
     _after,
     _database_away,
+    _sealed,
 )
 
 PROFILE = settings(
