@@ -88,6 +88,10 @@ class Recorder:
         except queue.Full:
             LOG.warning("events dropped", reason=reason)
 
+    def __len__(self) -> int:
+        """How many wait to be written."""
+        return self._backlog.qsize()
+
     def run(self, stop: threading.Event) -> None:
         """Write until ``stop``, and then what is left."""
         while not (stop.is_set() and self._backlog.empty()):

@@ -22,11 +22,12 @@ class _Figures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read the figures."""
-        waiting = GaugeMetricFamily("leasegate_watcher_queue_depth", "Keys that wait for a worker.", labels=["queue"])
+        waiting = GaugeMetricFamily("leasegate_watcher_queue_depth", "Keys, and Events, that wait for a worker.", labels=["queue"])
         delayed = GaugeMetricFamily("leasegate_watcher_queue_delayed", "Keys that wait for their time.", labels=["queue"])
         for name, queue in self._watcher.queues.items():
             waiting.add_metric([name], len(queue))
             delayed.add_metric([name], queue.delayed)
+        waiting.add_metric(["events"], len(self._watcher.events))
         objects = GaugeMetricFamily("leasegate_watcher_objects", "Objects known.", labels=["kind"])
         for kind, count in self._watcher.counts().items():
             objects.add_metric([kind], count)

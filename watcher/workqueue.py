@@ -1,8 +1,9 @@
 """Keys that wait for a worker: each once, each in one hand at a time, different ones in parallel.
 
 A key that is added while it is being worked on comes back when that is done. Three lanes: what somebody waits for goes before what is left
-to do when they have it, and that before what is merely due to be looked at again. Every sixteenth key is of the second lane, and every
-sixty-fourth of the third, if they have any, so that nothing is put off for ever.
+to do when they have it, and that before what is merely due to be looked at again. While a key of the first lane is in hand, one of the
+others is at most: a worker that finds nothing of the first lane would else take processor time from those that somebody waits for.
+Nothing is put off for ever: every sixteenth key is of the second lane, every sixty-fourth of the third, if one has waited there for long.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from watcher.backoff import Backoff
 K = TypeVar("K", bound=Hashable)
 _WAITED_FOR, _FOLLOW_UP, _LOW = range(3)
 _FOLLOW_UP_EVERY, _LOW_EVERY = 16, 64
+PUT_OFF_S = 2.0
+"""So long a key of the second or third lane may wait for those of the first."""
 
 
 class WorkQueue(Generic[K]):
@@ -32,10 +35,11 @@ class WorkQueue(Generic[K]):
     def __init__(self, backoff: Backoff, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._backoff, self._clock = backoff, clock
         self._ready = threading.Condition()
-        self._lanes: tuple[deque[K], ...] = (deque(), deque(), deque())
+        self._lanes: tuple[deque[tuple[K, float]], ...] = (deque(), deque(), deque())  # with the time since when
         self._taken = 0
         self._waiting: dict[K, int] = {}  # which lane
-        self._working: set[K] = set()
+        self._working: dict[K, int] = {}  # from which lane
+        self._in_hand = [0, 0, 0]
         self._again: dict[K, int] = {}  # added while being worked on
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
@@ -50,7 +54,7 @@ class WorkQueue(Generic[K]):
             self._enqueue(key, _LOW if low else _WAITED_FOR)
 
     def follow_up(self, key: K) -> None:
-        """Have the key worked on after all those that somebody waits for, but for every sixteenth."""
+        """Have the key worked on after all those that somebody waits for."""
         with self._ready:
             self._enqueue(key, _FOLLOW_UP)
 
@@ -96,9 +100,11 @@ class WorkQueue(Generic[K]):
     def done(self, key: K) -> None:
         """Give a key back."""
         with self._ready:
-            self._working.discard(key)
+            self._in_hand[self._working.pop(key)] -= 1
             if key in self._again:
                 self._enqueue(key, self._again.pop(key))
+            if self._waiting:
+                self._ready.notify()  # what was held back may be free to go
 
     def close(self) -> None:
         """Let every ``take`` return None."""
@@ -119,21 +125,37 @@ class WorkQueue(Generic[K]):
             self._again[key] = min(lane, self._again.get(key, lane))
         elif self._waiting.get(key, _LOW + 1) > lane:  # a key that waits in a lower lane changes over; its old place is passed over
             self._waiting[key] = lane
-            self._lanes[lane].append(key)
+            self._lanes[lane].append((key, self._clock()))
             self._ready.notify()
 
     def _next(self) -> K | None:
         self._ripen()
         self._taken += 1
-        for lane in _order(self._taken):
+        for lane in self._order():
             keys = self._lanes[lane]
-            while keys:
-                key = keys.popleft()
+            while keys and self._is_free(lane):
+                key, _ = keys.popleft()
                 if self._waiting.get(key) == lane:
                     del self._waiting[key]
-                    self._working.add(key)
+                    self._working[key] = lane
+                    self._in_hand[lane] += 1
                     return key
         return None
+
+    def _is_free(self, lane: int) -> bool:
+        return lane == _WAITED_FOR or not (self._in_hand[_WAITED_FOR] and (self._in_hand[_FOLLOW_UP] or self._in_hand[_LOW]))
+
+    def _order(self) -> tuple[int, ...]:
+        """In which order the lanes are looked into now."""
+        if self._taken % _LOW_EVERY == 0 and self._waits_long(_LOW):
+            return (_LOW, _WAITED_FOR, _FOLLOW_UP)
+        if self._taken % _FOLLOW_UP_EVERY == 0 and self._waits_long(_FOLLOW_UP):
+            return (_FOLLOW_UP, _WAITED_FOR, _LOW)
+        return (_WAITED_FOR, _FOLLOW_UP, _LOW)
+
+    def _waits_long(self, lane: int) -> bool:
+        keys = self._lanes[lane]
+        return bool(keys) and keys[0][1] + PUT_OFF_S <= self._clock()
 
     def _ripen(self) -> None:
         now = self._clock()
@@ -145,12 +167,3 @@ class WorkQueue(Generic[K]):
 
     def _next_due_s(self) -> float | None:
         return max(0.0, self._heap[0][0] - self._clock()) if self._heap else None
-
-
-def _order(turn: int) -> tuple[int, ...]:
-    """In which order the lanes are looked into."""
-    if turn % _LOW_EVERY == 0:
-        return (_LOW, _WAITED_FOR, _FOLLOW_UP)
-    if turn % _FOLLOW_UP_EVERY == 0:
-        return (_FOLLOW_UP, _WAITED_FOR, _LOW)
-    return (_WAITED_FOR, _FOLLOW_UP, _LOW)

@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from tests.clock import Clock
+from tests.eventually import eventually
 from watcher.backoff import Backoff
-from watcher.workqueue import WorkQueue
+from watcher.workqueue import PUT_OFF_S, WorkQueue
 
 
 @pytest.fixture
@@ -62,6 +63,58 @@ def test_a_key_in_the_low_lane_is_raised(queue: WorkQueue[str]) -> None:
     queue.add("b")
     queue.add("b", low=True)
     assert [queue.take_now() for _ in range(3)] == ["b", "a", None]
+
+
+def crowded(queue: WorkQueue[str], *, turns: int) -> list[str | None]:
+    """What is taken while there is always somebody who waits."""
+    taken = []
+    for number in range(turns):
+        queue.add(f"wait-{number}")
+        queue.add(f"wait-{number}-too")
+        taken.append(key := queue.take_now())
+        assert key
+        queue.done(key)
+    return taken
+
+
+def test_no_lane_is_put_off_for_ever(queue: WorkQueue[str], clock: Clock) -> None:
+    """However much somebody waits for: what has waited for long has its turns, what is to follow up sooner than what is merely due."""
+    queue.add("resync", low=True)
+    queue.follow_up("rest")
+    assert not {"rest", "resync"} & set(crowded(queue, turns=200))
+    clock.now += PUT_OFF_S
+    taken = crowded(queue, turns=200)
+    assert "rest" in taken[:32]
+    assert "resync" in taken[:130]
+
+
+def test_beside_what_somebody_waits_for_one_other_key_is_in_hand(queue: WorkQueue[str]) -> None:
+    queue.add("decision")
+    queue.follow_up("rest")
+    queue.add("resync", low=True)
+    queue.follow_up("more")
+    assert [queue.take_now() for _ in range(3)] == ["decision", "rest", None]
+    queue.done("rest")
+    assert [queue.take_now() for _ in range(2)] == ["more", None]
+    queue.done("decision")
+    assert queue.take_now() == "resync"
+
+
+def test_what_was_held_back_goes_on_when_what_it_waited_for_is_done(queue: WorkQueue[str]) -> None:
+    """A worker that found nothing free is woken by the one that makes it free."""
+    queue.add("decision")
+    assert queue.take_now() == "decision"
+    queue.follow_up("rest")
+    assert queue.take_now() == "rest"
+    queue.follow_up("more")
+    taken: list[str | None] = []
+    worker = threading.Thread(target=lambda: taken.append(queue.take()))
+    worker.start()
+    eventually(lambda: bool(queue._ready._waiters), timeout_s=30)  # type: ignore[attr-defined]
+    assert not taken
+    queue.done("decision")
+    worker.join(timeout=30)
+    assert taken == ["more"]
 
 
 def test_a_delayed_key_comes_at_its_time(queue: WorkQueue[str], clock: Clock) -> None:

@@ -74,20 +74,6 @@ def test_the_last_events_are_written_before_the_end(world: World) -> None:
     assert any("Last" in event for event in world.kube.events("demo"))
 
 
-def test_no_lane_is_put_off_for_ever() -> None:
-    """However much somebody waits for: what is to follow up has its turns, and so has what is merely due."""
-    queue: WorkQueue[str] = WorkQueue(NEVER)
-    queue.add("resync", low=True)
-    queue.follow_up("rest")
-    taken = []
-    for number in range(200):
-        queue.add(f"wait-{number}")
-        queue.add(f"wait-{number}-too")
-        taken.append(queue.take_now())
-    assert "rest" in taken[:32]
-    assert "resync" in taken[:130]
-
-
 def test_what_an_informer_of_the_past_finds_is_not_believed() -> None:
     """A namespace that was left and is looked after again must not count as served before its Secrets are read."""
     started: list[Informer] = []
