@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import queue
 import secrets
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -31,23 +31,19 @@ REASON_CHARS = 128
 
 @dataclass(frozen=True, slots=True)
 class _News:
-    """What is to be written: thousands may wait, so of the object only what an Event names of it."""
+    """What is to be written: thousands may wait, so of the object only what an Event names of it, packed."""
 
-    about: Body
+    packed: bytes
     reason: str
     message: str
     warning: bool
     transition: bool
 
     @property
-    def key(self) -> int:
-        """Stands for what is counted as the same."""
-        return hash((self.about["uid"], self.reason, self.message))
-
-    @property
-    def namespace(self) -> str:
-        """Where the Event goes."""
-        return str(self.about.get("namespace") or "default")
+    def about(self) -> Body:
+        """The object's reference."""
+        found: Body = json.loads(self.packed)
+        return found
 
 
 @dataclass(slots=True)
@@ -84,7 +80,8 @@ class Recorder:
             transition: Whether this is new, else it is a repetition, which is said at most once a minute.
         """
         try:
-            self._backlog.put_nowait(_News(_about(obj), reason[:REASON_CHARS], text(message), warning, transition))
+            packed = json.dumps(_about(obj), separators=(",", ":")).encode()
+            self._backlog.put_nowait(_News(packed, reason[:REASON_CHARS], text(message), warning, transition))
         except queue.Full:
             LOG.warning("events dropped", reason=reason)
 
@@ -116,9 +113,13 @@ class Recorder:
             LOG.exception("event not written", reason=news.reason)
 
     def _tell(self, news: _News) -> None:
-        known, now = self._written.get(news.key), self._now()
+        about, now = news.about, self._now()
+        key = hash((about["uid"], news.reason, news.message))  # stands for what is counted as the same
+        known = self._written.get(key)
         if known is None:
-            self._create(news, now=now)
+            self._written[key] = self._create(news, about, now=now)
+            while len(self._written) > REMEMBERED:
+                self._written.popitem(last=False)
             return
         known.count += 1
         if not news.transition and (now - known.said).total_seconds() < REPEAT_S:
@@ -126,27 +127,25 @@ class Recorder:
         known.said = now
         try:
             body = {"count": known.count, "lastTimestamp": timestamp(now)}
-            self._api.patch(EVENT, body, namespace=news.namespace, name=known.name)
+            self._api.patch(EVENT, body, namespace=_place(about), name=known.name)
         except KubeError as err:
             if err.status != 404:  # the server forgets Events after an hour
                 raise
-            self._create(news, now=now)
+            self._written[key] = self._create(news, about, now=now)
 
-    def _create(self, news: _News, *, now: datetime.datetime) -> None:
-        told = (news.about["uid"], news.reason, news.message, self._process, now.isoformat())
+    def _create(self, news: _News, about: Body, *, now: datetime.datetime) -> _Written:
+        told = (about["uid"], news.reason, news.message, self._process, now.isoformat())
         digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
-        name = f"{news.about['name'][:230].rstrip('.-')}.{digest}"
-        self._api.create(EVENT, _event(news, name=name, stamp=timestamp(now)), namespace=news.namespace)
-        self._written[news.key] = _Written(name=name, count=1, said=now)
-        while len(self._written) > REMEMBERED:
-            self._written.popitem(last=False)
+        name = f"{about['name'][:230].rstrip('.-')}.{digest}"
+        self._api.create(EVENT, _event(news, about, name=name, stamp=timestamp(now)), namespace=_place(about))
+        return _Written(name=name, count=1, said=now)
 
 
 def _about(obj: Body) -> Body:
     meta = obj["metadata"]
     about = {
-        "apiVersion": sys.intern(obj.get("apiVersion", "")),  # else each that waits has its own copy
-        "kind": sys.intern(obj.get("kind", "")),
+        "apiVersion": obj.get("apiVersion", ""),
+        "kind": obj.get("kind", ""),
         "name": meta["name"],
         "uid": uid_of(obj),
         "resourceVersion": version_of(obj),
@@ -154,12 +153,17 @@ def _about(obj: Body) -> Body:
     return about | ({"namespace": meta["namespace"]} if meta.get("namespace") else {})
 
 
-def _event(news: _News, *, name: str, stamp: str) -> Body:
+def _place(about: Body) -> str:
+    """Where the Event goes."""
+    return str(about.get("namespace") or "default")
+
+
+def _event(news: _News, about: Body, *, name: str, stamp: str) -> Body:
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": name, "namespace": news.namespace},
-        "involvedObject": news.about,
+        "metadata": {"name": name, "namespace": _place(about)},
+        "involvedObject": about,
         "reason": news.reason,
         "message": news.message,
         "type": "Warning" if news.warning else "Normal",

@@ -5,8 +5,9 @@ An own write changes nothing that counts here (status, our finalizer), so it doe
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from services.common.names import DEFAULT_MOUNT
@@ -35,7 +36,7 @@ from watcher.roles import Roles
 from watcher.store import Changed
 from watcher.workqueue import WorkQueue
 
-QUEUES = {SECRET_ENGINE: "engines", POSTGRES_ROLE: "roles", ACCESS_REQUEST: "requests", APP_BINDING: "appbindings"}
+QUEUES = {APP_BINDING: "appbindings", SECRET_ENGINE: "engines", POSTGRES_ROLE: "roles", ACCESS_REQUEST: "requests"}
 
 
 class Router:
@@ -58,15 +59,33 @@ class Router:
         self._open.set()
         self.all()
 
-    def all(self, *, low: bool = False) -> None:
+    def all(self) -> None:
         """Have every object looked at, and Roles and RoleBindings; what has its credential after those that wait for theirs."""
-        for resource in (APP_BINDING, SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST):
+        for resource in QUEUES:
             for obj in self._objects.store(resource):
-                if resource is not APP_BINDING:
-                    self._namespaces.want(key_of(obj).namespace)
-                self._queues[QUEUES[resource]].add(key_of(obj), low=low or _has_credential(obj))
+                self._look(resource, key_of(obj), low=_has_credential(obj))
         for namespace in self._namespaces.names():
             self._queues["readers"].add(namespace)
+
+    def round(self, steps: int) -> Iterator[None]:
+        """Have everything looked at once more, behind all that somebody waits for: a part of it after each of so many steps.
+
+        What is made meanwhile may have to wait for the next round.
+        """
+        size = -(-sum(len(self._objects.store(resource)) for resource in QUEUES) // steps)
+        known = ((resource, key) for resource in QUEUES for key in self._objects.store(resource).known())
+        for _ in range(steps):
+            yield
+            for resource, key in itertools.islice(known, size):
+                if self._objects.get(resource, key):
+                    self._look(resource, key, low=True)
+        for namespace in self._namespaces.names():
+            self._queues["readers"].add(namespace)
+
+    def _look(self, resource: Resource, key: Key, *, low: bool) -> None:
+        if resource is not APP_BINDING:
+            self._namespaces.want(key.namespace)
+        self._queues[QUEUES[resource]].add(key, low=low)
 
     def restarted(self) -> None:
         """Access begins anew: it is told of all targets, roles and requests."""

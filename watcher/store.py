@@ -51,6 +51,11 @@ class Store:
             found = [packed for key, packed in self._objects.items() if namespace is None or key.namespace == namespace]
         return map(self._packer.unpack, found)
 
+    def known(self) -> list[Key]:
+        """The keys of all objects as of now, the oldest first."""
+        with self._lock:
+            return list(self._objects)
+
     def count(self, namespace: str) -> int:
         """How many objects a namespace has."""
         return self._counts[namespace]

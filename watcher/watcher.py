@@ -42,6 +42,8 @@ from watcher.workqueue import WorkQueue
 
 LOG = logs.logger(__name__)
 STOP_S = 8.0
+RESYNC_STEP_S = 0.25
+"""So often a part of all objects is looked at again."""
 """Kubernetes gives a container 30 s to end."""
 
 
@@ -54,7 +56,7 @@ class Settings:
         addresses: Services that are reached elsewhere than at their names.
         audience: Audience of ServiceAccount tokens; empty for the API server's own.
         abandon_after_s: How long a deletion waits where Vault answers but lets nobody in.
-        resync_s: Every object is looked at again after so long, whatever happens: how often drift in Vault is checked.
+        resync_s: Every object is looked at again once in so long, whatever happens: how often drift in Vault is checked.
         workers: Threads of each kind.
         beside: Threads for work beside a worker's own.
         watch_s: Longest time of one watch.
@@ -198,9 +200,15 @@ class Watcher:
         self.queues["requests"].add(request, low=True)
 
     def _resync(self) -> None:
-        """Look at everything again and again: so whatever somebody changed in Vault is put back, and what an event did not say is seen."""
-        while not self._stop.wait(self._settings.resync_s):
-            self.router.all(low=True)
+        """Look at everything again and again: so whatever somebody changed in Vault is put back, and what an event did not say is seen.
+
+        Spread over the whole interval: all at once, 10,000 requests would keep watcher and access busy for half a minute.
+        """
+        steps = max(1, int(self._settings.resync_s / RESYNC_STEP_S))
+        while not self._stop.is_set():
+            for _ in self.router.round(steps):
+                if self._stop.wait(self._settings.resync_s / steps):
+                    return
 
     def _handlers(self, bindings: Bindings, requests: Requests, adopters: Adopters) -> Handlers:
         def adopter(wish: Wish) -> None:

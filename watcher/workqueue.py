@@ -3,7 +3,7 @@
 A key that is added while it is being worked on comes back when that is done. Three lanes: what somebody waits for goes before what is left
 to do when they have it, and that before what is merely due to be looked at again. While a key of the first lane is in hand, one of the
 others is at most: a worker that finds nothing of the first lane would else take processor time from those that somebody waits for.
-Nothing is put off for ever: every sixteenth key is of the second lane, every sixty-fourth of the third, if one has waited there for long.
+Nothing is put off for ever: once a lane has had keys for long, every sixteenth key is of the second, every sixty-fourth of the third.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ K = TypeVar("K", bound=Hashable)
 _WAITED_FOR, _FOLLOW_UP, _LOW = range(3)
 _FOLLOW_UP_EVERY, _LOW_EVERY = 16, 64
 PUT_OFF_S = 2.0
-"""So long a key of the second or third lane may wait for those of the first."""
+"""So long the second or third lane may wait for the first."""
 
 
 class WorkQueue(Generic[K]):
@@ -35,7 +35,8 @@ class WorkQueue(Generic[K]):
     def __init__(self, backoff: Backoff, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._backoff, self._clock = backoff, clock
         self._ready = threading.Condition()
-        self._lanes: tuple[deque[tuple[K, float]], ...] = (deque(), deque(), deque())  # with the time since when
+        self._lanes: tuple[deque[K], ...] = (deque(), deque(), deque())
+        self._since = [0.0, 0.0, 0.0]  # when each lane was empty last
         self._taken = 0
         self._waiting: dict[K, int] = {}  # which lane
         self._working: dict[K, int] = {}  # from which lane
@@ -125,7 +126,9 @@ class WorkQueue(Generic[K]):
             self._again[key] = min(lane, self._again.get(key, lane))
         elif self._waiting.get(key, _LOW + 1) > lane:  # a key that waits in a lower lane changes over; its old place is passed over
             self._waiting[key] = lane
-            self._lanes[lane].append((key, self._clock()))
+            if not self._lanes[lane]:
+                self._since[lane] = self._clock()
+            self._lanes[lane].append(key)
             self._ready.notify()
 
     def _next(self) -> K | None:
@@ -134,7 +137,7 @@ class WorkQueue(Generic[K]):
         for lane in self._order():
             keys = self._lanes[lane]
             while keys and self._is_free(lane):
-                key, _ = keys.popleft()
+                key = keys.popleft()
                 if self._waiting.get(key) == lane:
                     del self._waiting[key]
                     self._working[key] = lane
@@ -154,8 +157,7 @@ class WorkQueue(Generic[K]):
         return (_WAITED_FOR, _FOLLOW_UP, _LOW)
 
     def _waits_long(self, lane: int) -> bool:
-        keys = self._lanes[lane]
-        return bool(keys) and keys[0][1] + PUT_OFF_S <= self._clock()
+        return bool(self._lanes[lane]) and self._since[lane] + PUT_OFF_S <= self._clock()
 
     def _ripen(self) -> None:
         now = self._clock()

@@ -28,7 +28,7 @@ def granted(world: World) -> World:
 
 def look_again(world: World) -> None:
     """What the resync does."""
-    world.watcher.router.all(low=True)
+    list(world.watcher.router.round(1))
     world.settle()
 
 

@@ -181,6 +181,6 @@ def test_a_resync_writes_nothing(world: World) -> None:
     world.decide()
     world.settle()
     world.kube.calls.clear()
-    world.watcher.router.all(low=True)
+    list(world.watcher.router.round(1))
     world.settle()
     assert not [call for call in world.kube.calls if call.split()[0] in ("PUT", "PATCH", "DELETE")]

@@ -41,7 +41,7 @@ def place(name: str) -> str:
 
 def look_again(world: World) -> None:
     """What the resync does."""
-    world.watcher.router.all(low=True)
+    list(world.watcher.router.round(1))
     world.settle()
 
 
@@ -199,6 +199,35 @@ def test_after_a_restart_who_waits_for_a_credential_goes_before_all_who_have_one
         queue.done(key)
     assert taken[0] == Key("demo", "four")
     assert set(taken[1:]) == {Key("demo", name) for name in NAMES}
+
+
+def drain(world: World) -> list[str]:
+    """The keys that wait in the queues, by kind."""
+    found = []
+    for name, queue in world.watcher.queues.items():
+        while key := queue.take_now():
+            found.append(f"{name} {key}")
+            queue.done(key)
+    return found
+
+
+def test_a_round_looks_at_everything_once_a_part_at_each_step(granted: World) -> None:
+    taken = [drain(granted) for _ in granted.watcher.router.round(4)]
+    taken.append(drain(granted))
+    known = ["appbindings demo/postgres-app", "appbindings demo/vault", "engines demo/postgresql-engine", "roles demo/psql-role"]
+    all_of_them = [*known, *(f"requests demo/{name}" for name in NAMES), "readers demo"]
+    assert sorted(each for part in taken for each in part) == sorted(all_of_them)
+    assert [len(part) for part in taken] == [0, 2, 2, 2, 2]
+
+
+def test_a_round_passes_over_what_has_gone_meanwhile(granted: World) -> None:
+    steps = granted.watcher.router.round(2)
+    next(steps)
+    next(steps)
+    granted.delete(ACCESS_REQUEST, NAMES[-1])
+    granted.settle()
+    list(steps)
+    assert f"requests demo/{NAMES[-1]}" not in drain(granted)
 
 
 def test_what_has_ended_gets_none_back(granted: World) -> None:
