@@ -42,9 +42,9 @@ from watcher.workqueue import WorkQueue
 
 LOG = logs.logger(__name__)
 STOP_S = 8.0
+"""Kubernetes gives a container 30 s to end."""
 RESYNC_STEP_S = 0.25
 """So often a part of all objects is looked at again."""
-"""Kubernetes gives a container 30 s to end."""
 
 
 @dataclass(frozen=True, slots=True)
