@@ -25,19 +25,19 @@ $(READY): requirements.lock pyproject.toml
 dev: $(READY) ## Install everything into .venv, from the registries, by hash.
 
 stack: $(READY) ## Build the Kubernetes control plane once (minutes; cached in the user's cache folder).
-	@$(BIN)/python -m deploy.local build
+	@$(BIN)/python -m dev.stack build
 
 demo: stack ## Run the guide's story on the local stack, printing each step and what it saw.
-	@$(BIN)/python -m deploy.story
+	@$(BIN)/python -m dev.demo
 
 up: stack ## Start the local stack, keep it running and say how to reach it.
-	@$(BIN)/python -m deploy.local up
+	@$(BIN)/python -m dev.stack up
 
 down: $(READY) ## Stop exactly what `make up` started.
-	@$(BIN)/python -m deploy.local down
+	@$(BIN)/python -m dev.stack down
 
 env: $(READY) ## Print the line that puts kubectl, kubectl-vault, vault and jq on PATH: eval "$$(make -s env)"
-	@$(BIN)/python -m deploy.local env
+	@$(BIN)/python -m dev.stack env
 
 gen: $(READY) ## Generate the Python code of the contracts.
 	@bash protos/generate.sh $(CURDIR)/protos/gen $(CURDIR)/$(BIN)/python

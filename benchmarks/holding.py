@@ -12,8 +12,13 @@ from benchmarks.clients import together
 from benchmarks.figures import Figures, Sizes
 from benchmarks.place import HELD, MEMBER, Place
 from benchmarks.raw import CLIENTS
-from deploy.local.films import TARGET
-from leasegate.access.v1 import approver_service_pb2, approver_service_pb2_grpc, requester_service_pb2, requester_service_pb2_grpc
+from dev.stack.films import TARGET
+from leasegate.access.v1 import (
+    approver_service_pb2,
+    approver_service_pb2_grpc,
+    requester_service_pb2,
+    requester_service_pb2_grpc,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +35,30 @@ class Holder:
 
     def create(self, _: object = None) -> str:
         """Make a request; answers its id."""
-        request = requester_service_pb2.CreateRequestRequest(request_id=_id(), target=TARGET, role=HELD, reason="benchmark")
-        return str(self.alice.CreateRequest(request).request.id)
+        request = requester_service_pb2.CreateAccessRequestRequest(
+            request_id=_id(), vault_target=TARGET, db_role=HELD, reason="benchmark"
+        )
+        return str(self.alice.CreateAccessRequest(request).access_request.id)
 
     def approve(self, request: str) -> None:
         """Approve it."""
-        self.bob.ApproveRequest(approver_service_pb2.ApproveRequestRequest(request_id=_id(), id=request))
+        self.bob.ApproveAccessRequest(
+            approver_service_pb2.ApproveAccessRequestRequest(request_id=_id(), access_request_id=request)
+        )
 
     def claim(self, request: str) -> int:
         """Take the credential; answers its attempt's number."""
-        return int(self.alice.ClaimCredential(requester_service_pb2.ClaimCredentialRequest(id=request)).credential.attempt)
+        return int(
+            self.alice.ClaimCredential(
+                requester_service_pb2.ClaimCredentialRequest(access_request_id=request)
+            ).credential.attempt
+        )
 
     def acknowledge(self, request: str, attempt: int) -> None:
         """Keep it."""
-        self.alice.AcknowledgeCredential(requester_service_pb2.AcknowledgeCredentialRequest(id=request, attempt=attempt))
+        self.alice.AcknowledgeCredential(
+            requester_service_pb2.AcknowledgeCredentialRequest(access_request_id=request, attempt=attempt)
+        )
 
     def take(self, request: str) -> None:
         """Claim and keep."""
@@ -51,18 +66,22 @@ class Holder:
 
     def renew(self, request: str) -> None:
         """Say that the holder lives."""
-        self.alice.RenewLease(requester_service_pb2.RenewLeaseRequest(request_id=_id(), id=request))
+        self.alice.RenewLease(requester_service_pb2.RenewLeaseRequest(request_id=_id(), access_request_id=request))
 
     def release(self, request: str) -> None:
         """Give it back."""
-        self.alice.ReleaseRequest(requester_service_pb2.ReleaseRequestRequest(request_id=_id(), id=request))
+        self.alice.ReleaseAccessRequest(
+            requester_service_pb2.ReleaseAccessRequestRequest(request_id=_id(), access_request_id=request)
+        )
 
 
 @contextmanager
 def holder(place: Place) -> Iterator[Holder]:
     """Both on channels of their own."""
     with place.channel("alice") as alice, place.channel("bob") as bob:
-        yield Holder(requester_service_pb2_grpc.RequesterServiceStub(alice), approver_service_pb2_grpc.ApproverServiceStub(bob))
+        yield Holder(
+            requester_service_pb2_grpc.RequesterServiceStub(alice), approver_service_pb2_grpc.ApproverServiceStub(bob)
+        )
 
 
 def measure(place: Place, sizes: Sizes) -> Iterator[Figures]:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import psycopg
 
 _EVERY_S = 0.001
-"""Asking costs client and server about 0.1 ms of processor time together, so that a wait takes 8 % of one core from what it waits for."""
+"""Asking costs client and server about 0.1 ms of processor time together, so that a wait takes 8 % of one core from
+what it waits for.
+"""
 
 
 class Logins:
@@ -38,7 +40,9 @@ class Logins:
 
     def count(self, part: str) -> int:
         """How many logins there are whose names contain ``part``."""
-        row = self._connection.execute("select count(*) from pg_roles where strpos(rolname, %s) > 0", (part,)).fetchone()
+        row = self._connection.execute(
+            "select count(*) from pg_roles where strpos(rolname, %s) > 0", (part,)
+        ).fetchone()
         return int(row[0]) if row else 0
 
     def drop(self, names: Sequence[str]) -> None:

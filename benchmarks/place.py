@@ -21,9 +21,9 @@ from benchmarks.namespace import Namespace
 from benchmarks.raw import Raw
 from benchmarks.settled import Settled
 from benchmarks.waiting import until
-from deploy.local.films import TARGET
-from deploy.local.stack import LocalStack
 from deploy.vault.api import VaultApi
+from dev.stack.films import TARGET
+from dev.stack.stack import LocalStack
 from services.common.config import ClientTls
 from services.common.rpc.channel import connect
 
@@ -33,7 +33,8 @@ MEMBER, GUIDE, HELD = "member", "guide", "held"
 _GROUP = "benchmark_readers"
 _CREATE = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"
 SQL = {
-    # A GRANT on all tables rewrites each table's access list, which grows with every login, so that it slows as logins grow.
+    # A GRANT on all tables rewrites each table's access list, which grows with every login, so that it slows as logins
+    # grow.
     MEMBER: [_CREATE, f'GRANT {_GROUP} TO "{{{{name}}}}";'],
     GUIDE: [_CREATE, 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}";'],
 }
@@ -90,7 +91,10 @@ def place(*, ttl_s: int) -> Iterator[Place]:
     Args:
         ttl_s: First TTL of the leases.
     """
-    with tempfile.TemporaryDirectory(prefix="leasegate-bench-") as folder, LocalStack.start(Path(folder) / "stack", say=print) as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="leasegate-bench-") as folder,
+        LocalStack.start(Path(folder) / "stack", say=print) as stack,
+    ):
         made = _describe(stack, f"bench-{secrets.token_hex(3)}")
         _make(made, ttl_s=ttl_s)
         try:
@@ -123,7 +127,7 @@ def _describe(stack: LocalStack, name: str) -> Place:
 def _make(made: Place, *, ttl_s: int) -> None:
     made.logins.execute(f"CREATE ROLE {_GROUP} NOLOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {_GROUP}")
     made.stack.kubectl("create", "namespace", made.space.name)
-    made.stack.kubectl("-n", made.space.name, "apply", "-f", str(made.stack.served_namespace(made.space.name)))
+    made.stack.kubectl("-n", made.space.name, "apply", "-f", str(made.stack.enabled_namespace(made.space.name)))
     for item in _objects(made, ttl_s=ttl_s):
         made.stack.kubectl("-n", made.space.name, "apply", "-f", "-", input=json.dumps(item))
     until(lambda: _ready(made), timeout_s=60, what="engine and roles", every_s=0.2)
@@ -149,12 +153,18 @@ def _objects(made: Place, *, ttl_s: int) -> Iterator[dict[str, Any]]:
 
 def _ready(made: Place) -> bool:
     base = f"/apis/engine.kubevault.com/v1alpha1/namespaces/{made.space.name}"
-    found = [item for plural in ("secretengines", "postgresroles") for item in made.space.kube.call("GET", f"{base}/{plural}")["items"]]
+    found = [
+        item
+        for plural in ("secretengines", "postgresroles")
+        for item in made.space.kube.call("GET", f"{base}/{plural}")["items"]
+    ]
     return all((item.get("status") or {}).get("phase") == "Success" for item in found)
 
 
 def _catalogue(made: Place, definition: dict[str, Any]) -> None:
-    """A role of our mount for callers over gRPC: written in Vault as an operator would, and named in access' catalogue file."""
+    """A role of our mount for callers over gRPC: written in Vault as an operator would, and named in access' catalogue
+    file.
+    """
     role = {**definition, "db_name": f"k8s.-.{made.space.name}.postgres-app"}
     made.vault.call("POST", f"/v1/{made.mount}/roles/{HELD}", role)
     file = made.stack.directory / "services" / "catalog.yaml"

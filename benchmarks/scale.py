@@ -20,8 +20,8 @@ _BATCH = 500
 _CLIENTS = 8
 _NOMINAL = (100, 1000, 10_000)
 _RENEWED_BEFORE = 5
-"""One in so many leases is renewed before it counts as busy: the rate rises for a tenth of the TTL, over which the jitter spreads the first
-of them, and the last ones are still far off then."""
+"""One in so many leases is renewed before it counts as busy: the rate rises for a tenth of the TTL, over which the
+jitter spreads the first of them, and the last ones are still far off then."""
 _MEASURED = ("access", "watcher")
 
 
@@ -75,7 +75,9 @@ def _fill(place: Place, start: int, end: int) -> float:
             secrets.wait(names, timeout_s=300)
         done, took = first + len(names), time.monotonic() - began
         say(f"  {done} of {end} live, {(done - start) / took:.0f} a second from create to Secret")
-    place.settled.wait(timeout_s=900)  # acknowledgements, Roles and status of the last thousands come after their Secrets
+    place.settled.wait(
+        timeout_s=900
+    )  # acknowledgements, Roles and status of the last thousands come after their Secrets
     return took
 
 
@@ -122,7 +124,9 @@ def _growth(found: Figures) -> Figures:
 
     def worst(prefix: str) -> float:
         calls = ("issue", "renew", "revoke")
-        return max(found[f"at_{last}_{prefix}{call}_ms_p50"] / found[f"at_{first}_{prefix}{call}_ms_p50"] for call in calls)
+        return max(
+            found[f"at_{last}_{prefix}{call}_ms_p50"] / found[f"at_{first}_{prefix}{call}_ms_p50"] for call in calls
+        )
 
     return {"cost_10000_vs_100_leases": worst(""), "raw_cost_10000_vs_100_leases": worst("raw_")}
 

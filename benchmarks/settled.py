@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 from benchmarks.progress import say
 from benchmarks.waiting import until
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 
 _LOOKS = 3
 _EVERY_S = 0.05
@@ -28,7 +28,9 @@ class Settled:
         self._page = f"http://{stack.metrics_addresses['watcher']}/metrics"
 
     def wait(self, *, timeout_s: float = 120) -> None:
-        """Wait until the ledger has nothing to do and the watcher's queues are empty, a few looks long, as keys may be in hand."""
+        """Wait until the ledger has nothing to do and the watcher's queues are empty, a few looks long, as keys may be
+        in hand.
+        """
         looks, tell_at = 0, time.monotonic() + _TELL_EVERY_S
 
         def quiet() -> bool:
@@ -44,10 +46,17 @@ class Settled:
 
     def wait_prepared(self, *, timeout_s: float = 120) -> None:
         """Wait until the token of every request that was made is made."""
-        until(lambda: not self._count("state = 'new'"), timeout_s=timeout_s, what="the tokens of requests", every_s=_EVERY_S)
+        until(
+            lambda: not self._count("state = 'new'"),
+            timeout_s=timeout_s,
+            what="the tokens of requests",
+            every_s=_EVERY_S,
+        )
 
     def due(self) -> int:
-        """How many attempts wait for a worker now, or are at one of the steps of issuing or ending; renewals do not count."""
+        """How many attempts wait for a worker now, or are at one of the steps of issuing or ending; renewals do not
+        count.
+        """
         return self._count("state in ('new', 'reading', 'issued', 'endt', 'end', 'undoing')")
 
     def renewed(self, *, since: float) -> int:

@@ -6,6 +6,7 @@
 
 import os
 
-# gRPC's core reads this when it is imported, before which this runs. It writes lines of its own to stderr, where ours are JSON: its errors
-# are worth that, a line for each client that does not get through TLS is not. An operator who looks for the reason sets INFO.
+# gRPC's core reads this when it is imported, before which this runs. It writes lines of its own to stderr, where ours
+# are JSON: its errors are worth that, a line for each client that does not get through TLS is not. An operator who
+# looks for the reason sets INFO.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

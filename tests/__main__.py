@@ -39,7 +39,9 @@ def main() -> int:
 
 def _start(part: tuple[str, ...], out: IO[bytes] | None) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "pytest", *part]
-    return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT if out else None, start_new_session=True, cwd=HERE.parent)
+    return subprocess.Popen(
+        command, stdout=out, stderr=subprocess.STDOUT if out else None, start_new_session=True, cwd=HERE.parent
+    )
 
 
 def _pass_on_signals(running: list[subprocess.Popen[bytes]]) -> None:

@@ -37,7 +37,9 @@ class Canary:
     def leaks(self) -> list[str]:
         """Where a secret was printed, and the text before it."""
         heads = by_head(self.secrets)
-        return [f"{name}: ...{text[max(0, at - 100) : at]!r}" for name, text in self.texts for at in places(heads, text)]
+        return [
+            f"{name}: ...{text[max(0, at - 100) : at]!r}" for name, text in self.texts for at in places(heads, text)
+        ]
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.canary import CANARY
 from tests.servers import Servers, real_servers
 

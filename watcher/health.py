@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from services.common.config import HostPort, StartupRefused
+from services.common.config import HostPort, StartupRefusedError
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def served(listen: HostPort, *, alive: Callable[[], bool], ready: Callable[[], b
         ready: Whether it does its work.
 
     Raises:
-        StartupRefused: The address cannot be had.
+        StartupRefusedError: The address cannot be had.
     """
     checks = {"/healthz": alive, "/readyz": ready}
 
@@ -43,7 +43,7 @@ def served(listen: HostPort, *, alive: Callable[[], bool], ready: Callable[[], b
     try:
         server = ThreadingHTTPServer((listen.host, listen.port), Handler)
     except OSError as err:
-        raise StartupRefused(f"--health-listen {listen}: {err.strerror or err}") from err
+        raise StartupRefusedError(f"--health-listen {listen}: {err.strerror or err}") from err
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
     thread.start()

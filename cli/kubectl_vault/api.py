@@ -14,7 +14,7 @@ from kubernetes.client.rest import RESTClientObject
 
 from cli.kubectl_vault.decisions import Json
 from cli.kubectl_vault.kubeconfig import Access
-from cli.kubectl_vault.problem import Conflict, Problem
+from cli.kubectl_vault.problem import CommandError, ConflictError
 from cli.kubectl_vault.resource import GROUP, PLURAL, VERSION, Named
 
 _PAGE = 500
@@ -70,16 +70,23 @@ class Api:
             Conflict: Somebody changed it meanwhile.
             Problem: The server refused.
         """
-        patch = {"metadata": {"resourceVersion": request["metadata"]["resourceVersion"]}, "status": {"conditions": conditions}}
+        patch = {
+            "metadata": {"resourceVersion": request["metadata"]["resourceVersion"]},
+            "status": {"conditions": conditions},
+        }
         self._call("PATCH", f"{_path(named)}/status", patch, what=str(named))
 
     def _call(self, method: str, path: str, body: Json | None = None, *, what: str) -> Any:
         host = self._access.configuration.host
         try:
-            answer = self._rest.request(method, host + path, headers=self._headers(method), body=body, _request_timeout=self._timeout_s)
+            answer = self._rest.request(
+                method, host + path, headers=self._headers(method), body=body, _request_timeout=self._timeout_s
+            )
             content = answer.read()
         except (urllib3.exceptions.HTTPError, ApiException, OSError) as err:
-            raise Problem(f"can not reach the cluster at {host}: {_reason(err)}. Is it up, and is this the right --context?") from err
+            raise CommandError(
+                f"can not reach the cluster at {host}: {_reason(err)}. Is it up, and is this the right --context?"
+            ) from err
         if answer.status < 300:  # what is refused is told as a problem
             for warning in answer.headers.getlist("Warning"):
                 self._warn(_warning_text(warning))
@@ -116,20 +123,28 @@ def _decode(status: int, content: bytes, *, what: str) -> Any:
     return answer
 
 
-def _refused(status: int, answer: Json, *, what: str) -> Problem:
+def _refused(status: int, answer: Json, *, what: str) -> CommandError:
     said = " ".join(str(answer.get("message") or f"HTTP {status}").split())
     if status == 404 and not (answer.get("details") or {}).get("name"):
-        return Problem(f"the cluster knows no {what}: {said}. Are Leasegate's CustomResourceDefinitions (deploy/crds) installed there?")
+        return CommandError(
+            f"the cluster knows no {what}: {said}. Are Leasegate's CustomResourceDefinitions (deploy/crds) installed there?"
+        )
     if status == 404:
-        return Problem(f"there is no {what}")
+        return CommandError(f"there is no {what}")
     if status == 401:
-        return Problem("the cluster does not know you: log in anew, or check --context, --user and --token")
+        return CommandError("the cluster does not know you: log in anew, or check --context, --user and --token")
     if status == 409:
-        return Conflict(f"{what} was changed by somebody else at the same time: look at it and try again")
-    if by_policy := said.partition("denied request: ")[2]:  # it tells what to do; Kubernetes puts its own names before it
-        return Problem(f"{what}: {by_policy}")
-    hint = ". Approving takes the ClusterRole leasegate-approver: ask an administrator for a RoleBinding" if status == 403 else ""
-    return Problem(f"the cluster refused {what}: {said}{hint}")
+        return ConflictError(f"{what} was changed by somebody else at the same time: look at it and try again")
+    if by_policy := said.partition("denied request: ")[
+        2
+    ]:  # it tells what to do; Kubernetes puts its own names before it
+        return CommandError(f"{what}: {by_policy}")
+    hint = (
+        ". Approving takes the ClusterRole leasegate-approver: ask an administrator for a RoleBinding"
+        if status == 403
+        else ""
+    )
+    return CommandError(f"the cluster refused {what}: {said}{hint}")
 
 
 def _warning_text(header: str) -> str:

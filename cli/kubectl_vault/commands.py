@@ -12,7 +12,7 @@ import click
 from cli.kubectl_vault.deciding import Clock, decide
 from cli.kubectl_vault.decisions import Decision, Json, Verdict
 from cli.kubectl_vault.options import COMMENT_LIMIT, connection, deciding
-from cli.kubectl_vault.problem import Problem
+from cli.kubectl_vault.problem import CommandError
 from cli.kubectl_vault.resource import Named, parse_names, read_file
 from cli.kubectl_vault.table import as_table, as_text
 
@@ -29,7 +29,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except Problem as problem:
+        except CommandError as problem:
             _tell(str(problem))
             ctx.exit(1)
 
@@ -52,8 +52,8 @@ def cli(ctx: click.Context, /, **flags: Any) -> None:
 def approve(before: dict[str, Any], /, **given: Any) -> None:
     """Approve requests: credentials are issued.
 
-    What is approved is what the request's status shows now (status.digest). An approval is not undone, but denying the request takes the
-    credentials back.
+    What is approved is what the request's status shows now (status.digest). An approval is not undone, but denying the
+    request takes the credentials back.
     """
     _decide_all(Verdict.APPROVE, before, **given)
 
@@ -69,14 +69,16 @@ def deny(before: dict[str, Any], /, **given: Any) -> None:
 @cli.command()
 @click.argument("words", nargs=-1, required=True, metavar="databaseaccessrequest [NAME...]")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Requests of all namespaces.")
-@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True, help="Form.")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True, help="Form."
+)
 @connection
 @click.pass_obj
 def get(before: dict[str, Any], /, words: tuple[str, ...], all_namespaces: bool, output: str, **flags: Any) -> None:
     """Show requests: state, who asked, who decided, and when the lease ends."""
     names = parse_names(words)
     if names and all_namespaces:
-        raise Problem("a name is looked for in one namespace: leave out -A or the name")
+        raise CommandError("a name is looked for in one namespace: leave out -A or the name")
     api, namespace = _connect(before, flags)
     found = _read_named(api, names, namespace) if names else api.read_all("" if all_namespaces else namespace)
     if found or (output != "table" and not names):
@@ -93,7 +95,7 @@ def _read_named(api: Api, names: Sequence[str], namespace: str) -> list[Json]:
     for name in names:
         try:
             found.append(api.read(Named(name, namespace)))
-        except Problem as problem:
+        except CommandError as problem:
             _tell(str(problem))
     return found
 
@@ -115,7 +117,7 @@ def _decide_all(
     **flags: Any,
 ) -> None:
     if len(reason) > COMMENT_LIMIT:
-        raise Problem(f"--reason has at most {COMMENT_LIMIT} characters")
+        raise CommandError(f"--reason has at most {COMMENT_LIMIT} characters")
     meant = _meant(words, files)
     if not meant:
         click.echo(_NOTHING)
@@ -132,7 +134,7 @@ def _decide_one(api: Api, named: Named, decision: Decision, *, wait_s: float, se
     clock = Clock(lambda: datetime.now(UTC), time.monotonic, time.sleep)
     try:
         decide(api, named, decision, clock=clock, wait_s=wait_s)
-    except Problem as problem:
+    except CommandError as problem:
         _tell(str(problem) if str(named) in str(problem) else f"{named}: {problem}")
         return False
     click.echo(_SAID[decision.verdict] + (f" {named.name}" if several else ""))
@@ -141,25 +143,27 @@ def _decide_one(api: Api, named: Named, decision: Decision, *, wait_s: float, se
 
 def _meant(words: Sequence[str], files: Sequence[str]) -> list[Named]:
     if words and files:
-        raise Problem("give names or -f FILE, not both")
+        raise CommandError("give names or -f FILE, not both")
     if files:
         found = [named for file in files for named in read_file(file)]
     else:
         found = [Named(name) for name in parse_names(words)]
         if not found:
-            raise Problem(f"say which ones: {words[0]} NAME..., or -f FILE")
+            raise CommandError(f"say which ones: {words[0]} NAME..., or -f FILE")
     return list(dict.fromkeys(found))
 
 
 def _in_namespace(named: Named, namespace: str, *, given: str) -> Named:
     if given and named.namespace not in ("", given):
-        raise Problem(f'{named.name} stands in namespace "{named.namespace}" in the file, but -n names "{given}"')
+        raise CommandError(f'{named.name} stands in namespace "{named.namespace}" in the file, but -n names "{given}"')
     return Named(named.name, named.namespace or namespace)
 
 
 def _connect(before: dict[str, Any], flags: dict[str, Any]) -> tuple[Api, str]:
     """Connect as the flags say; those after the command win over those before it."""
-    from cli.kubectl_vault.api import Api  # the Kubernetes client takes a tenth of a second to import: not for --help or a misspelt word
+    from cli.kubectl_vault.api import (
+        Api,
+    )  # the Kubernetes client takes a tenth of a second to import: not for --help or a misspelt word
     from cli.kubectl_vault.kubeconfig import Flags, load
 
     asked = Flags(**(before | {name: value for name, value in flags.items() if value}))

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from cli.kubectl_vault.decisions import Decision, Json, Verdict, check, decided, not_seen_yet
-from cli.kubectl_vault.problem import Conflict
+from cli.kubectl_vault.problem import ConflictError
 from cli.kubectl_vault.resource import Named
 
 _TRIES = 10
@@ -55,7 +55,7 @@ def decide(requests: Requests, named: Named, decision: Decision, *, clock: Clock
         check(request, decision.verdict)
         try:
             return requests.write_conditions(named, request, decided(request, decision, clock.now()))
-        except Conflict:
+        except ConflictError:
             if attempt == _TRIES:
                 raise
             clock.sleep(0.02 * attempt)

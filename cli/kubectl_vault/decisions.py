@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from cli.kubectl_vault.problem import Problem
+from cli.kubectl_vault.problem import CommandError
 
 Json = dict[str, Any]
 
@@ -18,7 +18,12 @@ Json = dict[str, Any]
 class Verdict(Enum):
     """What is decided: condition type, condition reason and message as the guide prints them, and the word for people."""
 
-    APPROVE = ("Approved", "KubectlApprove", "This was approved by kubectl vault approve databaseaccessrequest", "approved")
+    APPROVE = (
+        "Approved",
+        "KubectlApprove",
+        "This was approved by kubectl vault approve databaseaccessrequest",
+        "approved",
+    )
     DENY = ("Denied", "KubectlDeny", "This was denied by kubectl vault deny databaseaccessrequest", "denied")
 
     def __init__(self, condition: str, reason: str, message: str, word: str) -> None:
@@ -52,11 +57,11 @@ def check(request: Json, verdict: Verdict) -> None:
         Problem: Says who decided when, or what is missing.
     """
     if request["metadata"].get("deletionTimestamp"):
-        raise Problem("it is being deleted")
+        raise CommandError("it is being deleted")
     if denied := find(request, "Denied"):
-        raise Problem(f"{who_and_when(denied, 'denied')}, which is final: delete it and make another one")
+        raise CommandError(f"{who_and_when(denied, 'denied')}, which is final: delete it and make another one")
     if _status(request).get("phase") == "Expired":
-        raise Problem("its access has expired: delete it and make another one")
+        raise CommandError("its access has expired: delete it and make another one")
     if verdict is Verdict.APPROVE:
         _check_approval(request)
 
@@ -64,19 +69,19 @@ def check(request: Json, verdict: Verdict) -> None:
 def _check_approval(request: Json) -> None:
     digest, approved = _status(request).get("digest"), find(request, "Approved")
     if approved and not _outdated(request, approved, digest):
-        raise Problem(f"{who_and_when(approved, 'approved')} already; to take it back, deny it")
+        raise CommandError(f"{who_and_when(approved, 'approved')} already; to take it back, deny it")
     if not_seen_yet(request):
-        raise Problem(
+        raise CommandError(
             "Leasegate has not looked at it yet: try again in a moment; if it stays so, ask the operator whether the watcher runs"
         )
     if not digest:
-        raise Problem(f"it can not be approved yet, since its role is not ready: {_why_not_ready(request)}")
+        raise CommandError(f"it can not be approved yet, since its role is not ready: {_why_not_ready(request)}")
 
 
 def _outdated(request: Json, approved: Json, digest: str | None) -> bool:
     """Whether the approval was of something else than what would be granted now, so that a new one may replace it."""
     named = approved.get("digest")
-    outdated = find(request, "ApprovalOutdated")
+    outdated = find(request, "ApprovalStale")
     return bool(digest) and (bool(named and named != digest) or bool(outdated and outdated.get("status") == "True"))
 
 

@@ -12,7 +12,7 @@ import yaml
 from kubernetes.client import Configuration
 from kubernetes.config import ConfigException, incluster_config, kube_config
 
-from cli.kubectl_vault.problem import Problem
+from cli.kubectl_vault.problem import CommandError
 
 _INCLUSTER: Any = incluster_config  # both are untyped
 _KUBE: Any = kube_config
@@ -80,14 +80,14 @@ def load(flags: Flags, environment: Mapping[str, str] = os.environ) -> Access:
 def _read(flags: Flags, environment: Mapping[str, str]) -> Any:
     """The kubeconfig, of several files merged; None where there is none."""
     if flags.kubeconfig and not Path(flags.kubeconfig).expanduser().is_file():
-        raise Problem(f"there is no kubeconfig {flags.kubeconfig}")
+        raise CommandError(f"there is no kubeconfig {flags.kubeconfig}")
     paths = flags.kubeconfig or environment.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
     try:
         merger = _KUBE.KubeConfigMerger(paths)
     except (OSError, yaml.YAMLError) as err:
-        raise Problem(f"can not read the kubeconfig {paths}: {' '.join(str(err).split())}") from err
+        raise CommandError(f"can not read the kubeconfig {paths}: {' '.join(str(err).split())}") from err
     except (ConfigException, *_MISSHAPEN) as err:
-        raise Problem(f"{paths} is no kubeconfig") from err
+        raise CommandError(f"{paths} is no kubeconfig") from err
     return merger if merger.config is not None else None
 
 
@@ -99,18 +99,22 @@ def _from_kubeconfig(merger: Any, flags: Flags, configuration: Configuration) ->
         _KUBE.KubeConfigLoader(merger.config, active_context=_CHOSEN, config_base_path=None).load_and_set(configuration)
         user = _entry(merger, "users", context["user"])["user"] if context.get("user") else {}
     except ConfigException as err:
-        raise Problem(f"the kubeconfig can not be used: {str(err).removeprefix('Invalid kube-config file. ')}") from err
+        raise CommandError(
+            f"the kubeconfig can not be used: {str(err).removeprefix('Invalid kube-config file. ')}"
+        ) from err
     except (OSError, *_MISSHAPEN) as err:
-        raise Problem(f"the kubeconfig can not be used: {' '.join(str(err).split())}") from err
+        raise CommandError(f"the kubeconfig can not be used: {' '.join(str(err).split())}") from err
     return context | {"user_entry": user}
 
 
 def _context(merger: Any, flags: Flags) -> dict[str, Any]:
     """The context that the flags make of the chosen one. With ``--token`` the kubeconfig's own login is left out."""
-    files = merger.config_files.values()  # of several the first wins, as in kubectl; the client has it the other way round
+    files = (
+        merger.config_files.values()
+    )  # of several the first wins, as in kubectl; the client has it the other way round
     name = flags.context or next((file["current-context"] for file in files if file.get("current-context")), "")
     if not name and not flags.cluster:
-        raise Problem("the kubeconfig names no current-context: give --context")
+        raise CommandError("the kubeconfig names no current-context: give --context")
     context = dict(_entry(merger, "contexts", name)["context"]) if name else {}
     if flags.token:
         context.pop("user", None)
@@ -123,7 +127,9 @@ def _entry(merger: Any, kind: str, name: str) -> dict[str, Any]:
     """One entry by name; the others are named where it is missing."""
     entries = {entry.value["name"]: entry.value for entry in merger.config.value[kind]}
     if name not in entries:
-        raise Problem(f'the kubeconfig has no {kind.removesuffix("s")} "{name}", only: {", ".join(sorted(entries)) or "none"}')
+        raise CommandError(
+            f'the kubeconfig has no {kind.removesuffix("s")} "{name}", only: {", ".join(sorted(entries)) or "none"}'
+        )
     return dict(entries[name])
 
 
@@ -131,7 +137,7 @@ def _from_pod(configuration: Configuration) -> None:
     try:
         _INCLUSTER.load_incluster_config(client_configuration=configuration)
     except ConfigException as err:
-        raise Problem("there is no cluster to talk to: set KUBECONFIG, or give --kubeconfig or --server") from err
+        raise CommandError("there is no cluster to talk to: set KUBECONFIG, or give --kubeconfig or --server") from err
 
 
 def _overlay(configuration: Configuration, flags: Flags) -> None:
@@ -154,6 +160,10 @@ def _impersonation(flags: Flags, user: Mapping[str, Any]) -> tuple[tuple[str, st
     uid = flags.as_uid or user.get("as-uid") or ""
     groups = flags.as_groups or tuple(user.get("as-groups") or ())
     if groups and not name:
-        raise Problem("--as-group needs --as")
-    headers = [("Impersonate-User", name), ("Impersonate-Uid", uid), *(("Impersonate-Group", group) for group in groups)]
+        raise CommandError("--as-group needs --as")
+    headers = [
+        ("Impersonate-User", name),
+        ("Impersonate-Uid", uid),
+        *(("Impersonate-Group", group) for group in groups),
+    ]
     return tuple((key, str(value)) for key, value in headers if value)

@@ -26,25 +26,59 @@ class _Seconds(click.ParamType):  # type: ignore[type-arg]
 
 
 _CONNECTION = (
-    click.option("--kubeconfig", default="", metavar="FILE", help="Kubeconfig to use; else that of KUBECONFIG, else ~/.kube/config."),
+    click.option(
+        "--kubeconfig",
+        default="",
+        metavar="FILE",
+        help="Kubeconfig to use; else that of KUBECONFIG, else ~/.kube/config.",
+    ),
     click.option("--context", default="", help="Context of the kubeconfig."),
     click.option("--cluster", default="", help="Cluster of the kubeconfig, in place of the context's."),
     click.option("--user", default="", help="User of the kubeconfig, in place of the context's."),
     click.option("-n", "--namespace", default="", help="Namespace of the requests; else the context's."),
     click.option("-s", "--server", default="", metavar="URL", help="Address of the API server."),
     click.option("--token", default="", help="Bearer token to log in with, in place of the kubeconfig's login."),
-    click.option("--certificate-authority", default="", metavar="FILE", help="Certificates that the API server's has to chain to."),
-    click.option("--insecure-skip-tls-verify", "insecure", is_flag=True, help="Do not check the API server's certificate."),
+    click.option(
+        "--certificate-authority",
+        default="",
+        metavar="FILE",
+        help="Certificates that the API server's has to chain to.",
+    ),
+    click.option(
+        "--insecure-skip-tls-verify", "insecure", is_flag=True, help="Do not check the API server's certificate."
+    ),
     click.option("--as", "as_user", default="", metavar="USER", help="User to act as."),
-    click.option("--as-group", "as_groups", multiple=True, metavar="GROUP", help="Group to act as; may be given several times."),
+    click.option(
+        "--as-group", "as_groups", multiple=True, metavar="GROUP", help="Group to act as; may be given several times."
+    ),
     click.option("--as-uid", default="", metavar="UID", help="UID to act as."),
-    click.option("--request-timeout", "request_timeout_s", type=_Seconds(), default=0, help="Longest time for one call; 30s if not given."),
+    click.option(
+        "--request-timeout",
+        "request_timeout_s",
+        type=_Seconds(),
+        default=0,
+        help="Longest time for one call; 30s if not given.",
+    ),
 )
 _DECIDING = (
     click.argument("words", nargs=-1, metavar="[databaseaccessrequest NAME...]"),
-    click.option("-f", "--filename", "files", multiple=True, metavar="FILE", help="File with the requests, - for standard input."),
-    click.option("--reason", default="", metavar="TEXT", help=f"Why, for the condition's message; at most {COMMENT_LIMIT} characters."),
-    click.option("--wait", "wait_s", type=_Seconds(), default="5s", show_default=True, help="Longest wait for Leasegate's first look."),
+    click.option(
+        "-f", "--filename", "files", multiple=True, metavar="FILE", help="File with the requests, - for standard input."
+    ),
+    click.option(
+        "--reason",
+        default="",
+        metavar="TEXT",
+        help=f"Why, for the condition's message; at most {COMMENT_LIMIT} characters.",
+    ),
+    click.option(
+        "--wait",
+        "wait_s",
+        type=_Seconds(),
+        default="5s",
+        show_default=True,
+        help="Longest wait for Leasegate's first look.",
+    ),
 )
 
 
@@ -54,7 +88,9 @@ def connection(command: _Command) -> _Command:
 
 
 def deciding(command: _Command) -> _Command:
-    """Give a command the options of approve and deny, as ``words``, ``files``, ``reason`` and ``wait_s``, and the connection flags."""
+    """Give a command the options of approve and deny, as ``words``, ``files``, ``reason`` and ``wait_s``, and the
+    connection flags.
+    """
     return _with(command, (*_DECIDING, *_CONNECTION))
 
 

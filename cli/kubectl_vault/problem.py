@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 
-class Problem(Exception):
+class CommandError(Exception):
     """One thing that went wrong, in a person's words. Holds no token or password."""
 
 
-class Conflict(Problem):
+class ConflictError(CommandError):
     """The object changed between reading and writing it."""

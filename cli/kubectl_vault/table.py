@@ -19,7 +19,9 @@ def as_table(requests: Sequence[Json], *, now: datetime, with_namespace: bool) -
     if not with_namespace:
         rows = [row[1:] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def _row(request: Json, now: datetime) -> tuple[str, ...]:
@@ -92,7 +94,10 @@ def as_text(requests: Sequence[Json], *, form: str, single: bool) -> str:
         form: ``json`` or ``yaml``.
         single: Whether one name was asked for, so that the object stands by itself.
     """
-    bare = [request | {"metadata": {k: v for k, v in request["metadata"].items() if k != "managedFields"}} for request in requests]
+    bare = [
+        request | {"metadata": {k: v for k, v in request["metadata"].items() if k != "managedFields"}}
+        for request in requests
+    ]
     shown: Json = {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": bare}
     if single and len(bare) == 1:
         shown = bare[0]

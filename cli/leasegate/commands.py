@@ -12,7 +12,7 @@ import click
 
 from cli.leasegate import offline, postgres, show
 from cli.leasegate.connection import connection, operator
-from cli.leasegate.problem import Problem, told
+from cli.leasegate.problem import CommandError, told
 from leasegate.access.v1 import lease_pb2, operator_service_pb2_grpc
 from leasegate.access.v1 import operator_service_pb2 as pb
 from services.common.errors import LeasegateError
@@ -21,7 +21,9 @@ REASON_CHARS = 1024  # RevokeLeaseRequest.reason in leasegate/access/v1/operator
 LOGINS_AT_ONCE = 20_000  # FindOrphansRequest.logins, likewise
 _PAGE = 500
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_output = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form.")
+_output = click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form."
+)
 
 
 class _Commands(click.Group):
@@ -30,7 +32,7 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (Problem, LeasegateError) as err:
+        except (CommandError, LeasegateError) as err:
             click.echo(f"error: {told(err) if isinstance(err, LeasegateError) else err}", err=True)
             ctx.exit(1)
 
@@ -38,11 +40,15 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="leasegate", prog_name="leasegate")
 def cli() -> None:
-    """See, renew and end leases, find logins and leases that nobody explains, and care for the ledger of the access service."""
+    """See, renew and end leases, find logins and leases that nobody explains, and care for the ledger of the access
+    service.
+    """
 
 
 @cli.command()
-@click.option("--state", type=click.Choice(show.STATES), help="Only leases in this state; all that have not ended without it.")
+@click.option(
+    "--state", type=click.Choice(show.STATES), help="Only leases in this state; all that have not ended without it."
+)
 @_output
 @connection
 def leases(state: str | None, output: str, **where: Any) -> None:
@@ -58,7 +64,9 @@ def leases(state: str | None, output: str, **where: Any) -> None:
         click.echo("No leases.", err=True)
 
 
-def _pages(stub: operator_service_pb2_grpc.OperatorServiceStub, state: lease_pb2.LeaseState.ValueType) -> Iterator[lease_pb2.Lease]:
+def _pages(
+    stub: operator_service_pb2_grpc.OperatorServiceStub, state: lease_pb2.LeaseState.ValueType
+) -> Iterator[lease_pb2.Lease]:
     token = ""
     while True:
         page = stub.ListLeases(pb.ListLeasesRequest(state=state, page_size=_PAGE, page_token=token))
@@ -84,17 +92,24 @@ def renew(handle: str, output: str, **where: Any) -> None:
 @_output
 @connection
 def revoke(handle: str, reason: str, output: str, **where: Any) -> None:
-    """End one lease for good, by its HANDLE: its login is dropped. A request that is still approved gets a new credential."""
+    """End one lease for good, by its HANDLE: its login is dropped. A request that is still approved gets a new
+    credential.
+    """
     if len(reason) > REASON_CHARS:
-        raise Problem(f"--reason has at most {REASON_CHARS} characters")
+        raise CommandError(f"--reason has at most {REASON_CHARS} characters")
     with operator(**where) as stub:
-        lease = stub.RevokeLease(pb.RevokeLeaseRequest(request_id=secrets.token_hex(16), handle=handle, reason=reason)).lease
+        lease = stub.RevokeLease(
+            pb.RevokeLeaseRequest(request_id=secrets.token_hex(16), handle=handle, reason=reason)
+        ).lease
     click.echo(show.as_json(lease) if output == "json" else f"lease {lease.handle} is {show.state(lease)}")
 
 
 @cli.command()
 @click.option(
-    "--postgres", "url", metavar="URL", help="Compare the logins of this PostgreSQL server, too; the password better in PGPASSWORD."
+    "--postgres",
+    "url",
+    metavar="URL",
+    help="Compare the logins of this PostgreSQL server, too; the password better in PGPASSWORD.",
 )
 @_output
 @connection
@@ -106,11 +121,11 @@ def orphans(ctx: click.Context, /, url: str | None, output: str, **where: Any) -
     """
     seen = postgres.logins(url) if url else []
     with operator(**where) as stub:
-        found = stub.FindOrphans(pb.FindOrphansRequest(logins=seen[:LOGINS_AT_ONCE]))
+        found = stub.FindOrphans(pb.FindOrphansRequest(database_users=seen[:LOGINS_AT_ONCE]))
         for start in range(LOGINS_AT_ONCE, len(seen), LOGINS_AT_ONCE):
-            more = stub.FindOrphans(pb.FindOrphansRequest(logins=seen[start : start + LOGINS_AT_ONCE]))
+            more = stub.FindOrphans(pb.FindOrphansRequest(database_users=seen[start : start + LOGINS_AT_ONCE]))
             found.orphans.extend(each for each in more.orphans if each.username and not each.lease_id)
-            found.logins_compared += more.logins_compared
+            found.database_users_compared += more.database_users_compared
     click.echo(show.as_json(found) if output == "json" else show.orphans(found, database=url is not None))
     ctx.exit(1 if found.orphans else 0)
 
@@ -135,7 +150,9 @@ def check(ctx: click.Context, /, file: Path, output: str) -> None:
 @ledger.command()
 @click.argument("file", type=_FILE)
 @click.option("-o", "--output", type=click.Choice(["json"]), default="json", show_default=True, help="Form.")
-@click.option("--with-ids", is_flag=True, help="Write whole lease ids and token accessors, too, with which leases can be ended.")
+@click.option(
+    "--with-ids", is_flag=True, help="Write whole lease ids and token accessors, too, with which leases can be ended."
+)
 @click.pass_context
 def export(ctx: click.Context, /, file: Path, output: str, with_ids: bool) -> None:
     """Print the ledger FILE, also beside a running service. It holds no password and no token."""
@@ -152,7 +169,7 @@ def status(ctx: click.Context, /, output: str, **where: Any) -> None:
     with operator(**where) as stub:
         found = stub.GetLedger(pb.GetLedgerRequest()).ledger
     click.echo(show.as_json(found) if output == "json" else show.ledger(found))
-    ctx.exit(1 if found.held or found.held_requests else 0)
+    ctx.exit(1 if found.issuance_paused or found.paused_requests else 0)
 
 
 @ledger.command("accept-loss")
@@ -162,17 +179,20 @@ def status(ctx: click.Context, /, output: str, **where: Any) -> None:
 def accept_loss(reason: str, yes: bool, **where: Any) -> None:
     """Accept that what the service's ledger does not know is lost: what is held goes on, with new credentials.
 
-    Logins that a lost ledger knew live on in the database until their leases end. `leasegate orphans --postgres URL` finds them.
+    Logins that a lost ledger knew live on in the database until their leases end. `leasegate orphans --postgres URL`
+    finds them.
     """
     if len(reason) > REASON_CHARS:
-        raise Problem(f"--reason has at most {REASON_CHARS} characters")
+        raise CommandError(f"--reason has at most {REASON_CHARS} characters")
     with operator(**where) as stub:
         found = stub.GetLedger(pb.GetLedgerRequest()).ledger
         click.echo(show.ledger(found))
-        if not (found.held or found.held_requests):
+        if not (found.issuance_paused or found.paused_requests):
             return
         if not yes:
-            click.confirm("Is what this ledger does not know lost for good, and no older copy to be restored?", abort=True)
+            click.confirm(
+                "Is what this ledger does not know lost for good, and no older copy to be restored?", abort=True
+            )
         stub.AcceptLedgerLoss(pb.AcceptLedgerLossRequest(ledger_id=found.id, reason=reason))
     click.echo("accepted: what was held goes on. Look for what nobody knows any more: leasegate orphans --postgres URL")
 

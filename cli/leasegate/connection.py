@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from cli.leasegate.problem import Problem
+from cli.leasegate.problem import CommandError
 from leasegate.access.v1 import operator_service_pb2_grpc
-from services.common.config import ClientTls, HostPort, HostPortType, StartupRefused
+from services.common.config import ClientTls, HostPort, HostPortType, StartupRefusedError
 from services.common.rpc.channel import connect
 
 CERTS = "LEASEGATE_CERTS"
@@ -31,10 +31,16 @@ _OPTIONS = (
         show_default=True,
         help="Address of the access service.",
     ),
-    click.option("--tls-cert", type=_FILE, help=f"Own certificate, a PEM file; else operator.crt in the folder ${CERTS}."),
+    click.option(
+        "--tls-cert", type=_FILE, help=f"Own certificate, a PEM file; else operator.crt in the folder ${CERTS}."
+    ),
     click.option("--tls-key", type=_FILE, help=f"Its private key, a PEM file; else operator.key in ${CERTS}."),
-    click.option("--tls-ca", type=_FILE, help=f"Authority of the service's certificate, a PEM file; else ca.crt in ${CERTS}."),
-    click.option("--server-name", metavar="NAME", help="Name in the service's certificate, where it is not the host of --access."),
+    click.option(
+        "--tls-ca", type=_FILE, help=f"Authority of the service's certificate, a PEM file; else ca.crt in ${CERTS}."
+    ),
+    click.option(
+        "--server-name", metavar="NAME", help="Name in the service's certificate, where it is not the host of --access."
+    ),
 )
 
 
@@ -58,8 +64,8 @@ def operator(
     files = {name: path or _in_folder(name) for name, path in given.items()}
     try:
         channel = connect(access, tls=ClientTls(**files, server_name=server_name), timeout_s=TIMEOUT_S)
-    except StartupRefused as err:
-        raise Problem(err.message) from err
+    except StartupRefusedError as err:
+        raise CommandError(err.message) from err
     with channel:
         yield operator_service_pb2_grpc.OperatorServiceStub(channel)
 
@@ -67,8 +73,10 @@ def operator(
 def _in_folder(name: str) -> Path:
     folder = os.environ.get(CERTS)
     if not folder:
-        raise Problem(f"--tls-{name} is not given: name the file, or the folder with {_FILES[name]} in {CERTS} (`make env` prints it)")
+        raise CommandError(
+            f"--tls-{name} is not given: name the file, or the folder with {_FILES[name]} in {CERTS} (`make env` prints it)"
+        )
     path = Path(folder) / _FILES[name]
     if not path.is_file():
-        raise Problem(f"{path} is not there: give --tls-{name}, or set {CERTS} to the folder that has it")
+        raise CommandError(f"{path} is not there: give --tls-{name}, or set {CERTS} to the folder that has it")
     return path

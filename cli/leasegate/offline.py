@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from cli.leasegate.problem import Problem
+from cli.leasegate.problem import CommandError
 
 _MODULE = "services.access.ledger"
 
@@ -22,5 +22,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
         Problem: The access service is not installed here.
     """
     if not all(importlib.util.find_spec(name) for name in ("sqlalchemy", "alembic")):
-        raise Problem("the access service is not installed here: run this where it is, or pip install 'leasegate[access]'")
+        raise CommandError(
+            "the access service is not installed here: run this where it is, or pip install 'leasegate[access]'"
+        )
     return subprocess.run([sys.executable, "-m", _MODULE, command, *arguments], check=False).returncode

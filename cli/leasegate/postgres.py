@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.leasegate.problem import Problem
+from cli.leasegate.problem import CommandError
 from services.common import logs
 
 CONNECT_TIMEOUT_S = 10
@@ -21,10 +21,10 @@ def logins(url: str) -> list[str]:
     try:
         import psycopg
     except ImportError as err:
-        raise Problem("--postgres needs psycopg, which is not installed: pip install 'leasegate[cli]'") from err
+        raise CommandError("--postgres needs psycopg, which is not installed: pip install 'leasegate[cli]'") from err
     try:
         with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, application_name="leasegate") as connection:
             return [str(row[0]) for row in connection.execute(_NAMED_AS_OURS)]
     except psycopg.Error as err:
         text = logs.scrub(" ".join(str(err).split()))
-        raise Problem(f"PostgreSQL: {text}: look at --postgres, and at PGPASSWORD or its password file") from err
+        raise CommandError(f"PostgreSQL: {text}: look at --postgres, and at PGPASSWORD or its password file") from err

@@ -5,10 +5,10 @@ from __future__ import annotations
 import grpc
 
 from services.common import logs
-from services.common.errors import CallerNotAllowed, LeasegateError, PeerUnavailable
+from services.common.errors import CallerNotAllowedError, LeasegateError, PeerUnavailableError
 
 
-class Problem(Exception):
+class CommandError(Exception):
     """One thing that went wrong, in a person's words. Holds no secret."""
 
 
@@ -19,9 +19,11 @@ def told(err: LeasegateError) -> str:
 
 
 def _hint(err: LeasegateError) -> str:
-    if isinstance(err, PeerUnavailable):
-        return "look whether the access service runs there (--access) and accepts this certificate (--tls-cert, --tls-ca)."
-    if isinstance(err, CallerNotAllowed):
+    if isinstance(err, PeerUnavailableError):
+        return (
+            "look whether the access service runs there (--access) and accepts this certificate (--tls-cert, --tls-ca)."
+        )
+    if isinstance(err, CallerNotAllowedError):
         return "use the operator's certificate (--tls-cert), or have the service --allow this one for leasegate.access.v1.OperatorService."
     if err.code is grpc.StatusCode.UNIMPLEMENTED:
         return "the service is older than this program."

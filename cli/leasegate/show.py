@@ -20,8 +20,8 @@ _KINDS = {
     pb.ORPHAN_KIND_LEASE_UNKNOWN: "a lease in Vault that the ledger does not know",
     pb.ORPHAN_KIND_LEASE_ENDED: "a lease in Vault that the ledger counts as ended",
     pb.ORPHAN_KIND_LEASE_MISSING: "a lease in the ledger that Vault does not know",
-    pb.ORPHAN_KIND_LOGIN_UNKNOWN: "a login in PostgreSQL of an attempt that the ledger does not know",
-    pb.ORPHAN_KIND_LOGIN_ENDED: "a login in PostgreSQL of an attempt that has ended",
+    pb.ORPHAN_KIND_DATABASE_USER_UNKNOWN: "a login in PostgreSQL of an attempt that the ledger does not know",
+    pb.ORPHAN_KIND_DATABASE_USER_ENDED: "a login in PostgreSQL of an attempt that has ended",
 }
 
 
@@ -32,17 +32,31 @@ def state(lease: lease_pb2.Lease) -> str:
 
 def leases(found: Sequence[lease_pb2.Lease], *, now: datetime) -> str:
     """A table, newest first as they come; with why they were ended, if any was."""
-    rows: list[tuple[str, ...]] = [("HANDLE", "STATE", "ROLE", "LOGIN", "ISSUED", "EXPIRES", "RENEWED", "REQUEST", "ENDED BECAUSE")]
+    rows: list[tuple[str, ...]] = [
+        ("HANDLE", "STATE", "ROLE", "LOGIN", "ISSUED", "EXPIRES", "RENEWED", "REQUEST", "ENDED BECAUSE")
+    ]
     for lease in found:
         times = (_at(lease, "issue_time"), _left(lease, now), _at(lease, "renew_time"))
-        rows.append((lease.handle, state(lease), lease.role, lease.username, *times, lease.request, lease.end_reason))
+        rows.append(
+            (
+                lease.handle,
+                state(lease),
+                lease.vault_role,
+                lease.username,
+                *times,
+                lease.access_request_id,
+                lease.end_reason,
+            )
+        )
     return table(rows if any(lease.end_reason for lease in found) else [row[:-1] for row in rows])
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as they have to be."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def as_json(found: Iterable[Message] | Message) -> str:
@@ -60,25 +74,33 @@ def orphans(found: pb.FindOrphansResponse, *, database: bool) -> str:
     lines: list[str] = []
     for orphan in found.orphans:
         lines.append(f"ORPHAN  {_KINDS.get(orphan.kind, 'something that this program is too old to name')}")
-        named = {"lease": orphan.lease_id, "login": orphan.username, "request": orphan.request}
+        named = {"lease": orphan.lease_id, "login": orphan.username, "request": orphan.access_request_id}
         lines += [f"  {name:<8}{value}" for name, value in named.items() if value]
         lines.append(f"  to do   {orphan.advice}")
-    lines += [f"NOT COMPARED  {each.mount} at {each.address}: {each.reason}" for each in found.unlooked]
-    compared = f"{found.leases_compared} leases of Vault" + (f" and {found.logins_compared} logins of PostgreSQL" if database else "")
-    lines.append(f"{len(found.orphans)} of {compared} are not explained." if found.orphans else f"Compared {compared}: all is explained.")
+    lines += [f"NOT COMPARED  {each.mount} at {each.address}: {each.reason}" for each in found.skipped_mounts]
+    compared = f"{found.leases_compared} leases of Vault" + (
+        f" and {found.database_users_compared} logins of PostgreSQL" if database else ""
+    )
+    lines.append(
+        f"{len(found.orphans)} of {compared} are not explained."
+        if found.orphans
+        else f"Compared {compared}: all is explained."
+    )
     return "\n".join(lines)
 
 
 def ledger(found: pb.Ledger) -> str:
     """The ledger's state."""
     lines = [f"ledger   {found.id}"]
-    if found.held:
+    if found.issuance_paused:
         lines.append(f"HELD     nothing is issued: a watcher knows the ledger {found.known_id} instead")
-    if found.held_requests:
-        lines.append(f"HELD     {found.held_requests} request(s), whose Secrets have attempts that the ledger does not know")
+    if found.paused_requests:
+        lines.append(
+            f"HELD     {found.paused_requests} request(s), whose Secrets have attempts that the ledger does not know"
+        )
     if found.HasField("accept_time"):
         lines.append(f"accepted a loss at {_time(found.accept_time)}")
-    return "\n".join(lines if found.held or found.held_requests else [*lines, "nothing is held"])
+    return "\n".join(lines if found.issuance_paused or found.paused_requests else [*lines, "nothing is held"])
 
 
 def _at(lease: lease_pb2.Lease, field: str) -> str:

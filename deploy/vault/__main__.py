@@ -22,7 +22,13 @@ def _mounts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
 
 def _mount_options(command: Any) -> Any:
     options = [
-        click.option("--mount", "mounts", multiple=True, callback=_mounts, help="A mount path that Leasegate may use. Repeatable."),
+        click.option(
+            "--mount",
+            "mounts",
+            multiple=True,
+            callback=_mounts,
+            help="A mount path that Leasegate may use. Repeatable.",
+        ),
         click.option(
             "--mount-prefix",
             "prefixes",
@@ -43,7 +49,12 @@ def _mount_options(command: Any) -> Any:
 def _vault_options(command: Any) -> Any:
     options = [
         click.option("--address", envvar="VAULT_ADDR", required=True, help="Vault's address. [env: VAULT_ADDR]"),
-        click.option("--ca", envvar="VAULT_CACERT", type=_EXISTING_FILE, help="PEM file to verify Vault with. [env: VAULT_CACERT]"),
+        click.option(
+            "--ca",
+            envvar="VAULT_CACERT",
+            type=_EXISTING_FILE,
+            help="PEM file to verify Vault with. [env: VAULT_CACERT]",
+        ),
         click.option(
             "--token-file",
             type=_EXISTING_FILE,
@@ -59,7 +70,8 @@ def _vault_options(command: Any) -> Any:
 def _kubernetes_options(command: Any) -> Any:
     options = [
         click.option(
-            "--kubernetes-host", help="Address of the Kubernetes API server as Vault reaches it. Without it Kubernetes auth is left alone."
+            "--kubernetes-host",
+            help="Address of the Kubernetes API server as Vault reaches it. Without it Kubernetes auth is left alone.",
         ),
         click.option(
             "--kubernetes-ca",
@@ -71,7 +83,9 @@ def _kubernetes_options(command: Any) -> Any:
             type=_EXISTING_FILE,
             help="Token of a ServiceAccount with system:auth-delegator. Without it each login reviews itself.",
         ),
-        click.option("--kubernetes-mount", default="kubernetes", show_default=True, help="Path of the Kubernetes auth method."),
+        click.option(
+            "--kubernetes-mount", default="kubernetes", show_default=True, help="Path of the Kubernetes auth method."
+        ),
         click.option(
             "--team-namespace",
             "team_namespaces",
@@ -80,10 +94,17 @@ def _kubernetes_options(command: Any) -> Any:
             show_default=True,
             help="Namespaces whose team may log in. Repeatable.",
         ),
-        click.option("--team-service-account", default="vault", show_default=True, help="Name of a team's ServiceAccount."),
-        click.option("--team-token-ttl", default=1200, show_default=True, help="Seconds for which a team's login lives."),
         click.option(
-            "--service-namespace", default="leasegate-system", show_default=True, help="Namespace of the services' own ServiceAccounts."
+            "--team-service-account", default="vault", show_default=True, help="Name of a team's ServiceAccount."
+        ),
+        click.option(
+            "--team-token-ttl", default=1200, show_default=True, help="Seconds for which a team's login lives."
+        ),
+        click.option(
+            "--service-namespace",
+            default="leasegate-system",
+            show_default=True,
+            help="Namespace of the services' own ServiceAccounts.",
         ),
         click.option("--audience", help="Audience that tokens must be made for."),
         click.option(
@@ -108,7 +129,11 @@ def main() -> None:
 
 @main.command()
 @_mount_options
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Write NAME.hcl files there instead of printing them.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write NAME.hcl files there instead of printing them.",
+)
 def policies(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool, output: Path | None) -> None:
     """Print the four policies, or write them to files; Vault is not asked."""
     for name, text in render_all(_chosen(mounts, prefixes, list_leases)).items():

@@ -19,8 +19,19 @@ _LIST = "leasegate-access-list"
 _PLACEHOLDER = "<mount>"
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 _VAULTS_OWN = {"sys", "auth", "identity", "cubbyhole", "audit"}
-# Parts of a database engine, and the last segment of sys/mounts/<mount>/tune: a mount that looks like one would open more than is meant.
-_ENGINES_OWN = {"config", "roles", "creds", "static-roles", "static-creds", "rotate-root", "rotate-role", "reset", "tune"}
+# Parts of a database engine, and the last segment of sys/mounts/<mount>/tune: a mount that looks like one would open
+# more than is meant.
+_ENGINES_OWN = {
+    "config",
+    "roles",
+    "creds",
+    "static-roles",
+    "static-creds",
+    "rotate-root",
+    "rotate-role",
+    "reset",
+    "tune",
+}
 
 
 class MountError(ValueError):

@@ -6,6 +6,6 @@ disk its ledger. Passwords and tokens are in neither ledger nor log. The protoco
 is a transition there, with the same names.
 
 From outside to inside: ``servicers`` decode and encode; ``requests``, ``issuing``, ``acknowledging`` and ``holding`` act for callers;
-``queue`` has ``ending``, ``adoption``, ``renewal`` and ``overlap`` act in their time; ``finder`` and ``pruning`` look now and then;
+``queue`` has ``ending``, ``recovery``, ``renewal`` and ``overlap`` act in their time; ``finder`` and ``pruning`` look now and then;
 ``attempts``, ``approval``, ``lifetimes``, ``naming`` are pure rules; ``ledger`` stores.
 """

@@ -46,13 +46,8 @@ class LeasegateError(Exception):
         self.metadata: Mapping[str, str] = metadata
         self.retry_after_s = self.default_retry_after_s if retry_after_s is None else retry_after_s
 
-    @property
-    def retryable(self) -> bool:
-        """Whether the same call may succeed later without anybody changing anything."""
-        return self.retry_after_s is not None
 
-
-class SpecInvalid(LeasegateError):
+class SpecInvalidError(LeasegateError):
     """A field is wrong; the caller has to correct it."""
 
     code, reason = grpc.StatusCode.INVALID_ARGUMENT, "SPEC_INVALID"
@@ -62,206 +57,204 @@ class SpecInvalid(LeasegateError):
         self.violations = violations
 
     @classmethod
-    def of(cls, *violations: FieldViolation) -> SpecInvalid:
+    def of(cls, *violations: FieldViolation) -> SpecInvalidError:
         """Make the error of one or more wrong fields."""
         return cls("; ".join(f"{v.field}: {v.description}" for v in violations), violations=violations)
 
 
-class PathNotOwned(LeasegateError):
+class PathNotOwnedError(LeasegateError):
     """The path is outside what this process may touch."""
 
     code, reason = grpc.StatusCode.INVALID_ARGUMENT, "PATH_NOT_OWNED"
 
 
-class ApprovalRequired(LeasegateError):
+class ApprovalRequiredError(LeasegateError):
     """Nobody entitled has approved what would be granted now."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_REQUIRED"
 
 
-class ApprovalDenied(LeasegateError):
+class ApprovalDeniedError(LeasegateError):
     """The request was denied, which is final."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_DENIED"
 
 
-class AccessEnded(LeasegateError):
+class AccessEndedError(LeasegateError):
     """Access was released, withdrawn, deleted, revoked or is over."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ACCESS_ENDED"
 
 
-class DigestOutdated(LeasegateError):
+class DigestStaleError(LeasegateError):
     """A decision names another digest than the one that would be granted now."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "DIGEST_OUTDATED"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "DIGEST_STALE"
 
 
-class AlreadyDecided(LeasegateError):
+class AlreadyDecidedError(LeasegateError):
     """The request was decided already."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ALREADY_DECIDED"
 
 
-class RoleNotReady(LeasegateError):
+class RoleNotReadyError(LeasegateError):
     """The role, its connection or its engine is not there (yet), or another definition was approved."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ROLE_NOT_READY"
     default_retry_after_s = 2.0
 
 
-class QuiesceRequired(LeasegateError):
+class LeasesInUseError(LeasegateError):
     """Live leases or open attempts depend on what would change."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "QUIESCE_REQUIRED"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LEASES_IN_USE"
     default_retry_after_s = 1.0
 
 
-class VaultPolicyMissing(LeasegateError):
+class VaultPolicyMissingError(LeasegateError):
     """Vault answered 403 after one new login."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_POLICY_MISSING"
     default_retry_after_s = 30.0
 
 
-class LoginMissing(LeasegateError):
+class VaultAuthMissingError(LeasegateError):
     """There is no login for this Vault; one was asked for."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LOGIN_MISSING"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_AUTH_MISSING"
     default_retry_after_s = 1.0
 
 
-class LoginRefused(LeasegateError):
+class VaultAuthRefusedError(LeasegateError):
     """Vault refused the login."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LOGIN_REFUSED"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_AUTH_REFUSED"
     default_retry_after_s = 10.0
 
 
-class CallerNotAllowed(LeasegateError):
+class CallerNotAllowedError(LeasegateError):
     """The caller may not call this."""
 
     code, reason = grpc.StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED"
 
 
-class RequestNotFound(LeasegateError):
+class AccessRequestNotFoundError(LeasegateError):
     """No such request, or not the caller's."""
 
-    code, reason = grpc.StatusCode.NOT_FOUND, "REQUEST_NOT_FOUND"
+    code, reason = grpc.StatusCode.NOT_FOUND, "ACCESS_REQUEST_NOT_FOUND"
 
 
-class RoleNotFound(LeasegateError):
+class RoleNotFoundError(LeasegateError):
     """No such role in the catalogue."""
 
     code, reason = grpc.StatusCode.NOT_FOUND, "ROLE_NOT_FOUND"
 
 
-class TargetNotFound(LeasegateError):
-    """No such target in the catalogue."""
-
-    code, reason = grpc.StatusCode.NOT_FOUND, "TARGET_NOT_FOUND"
-
-
-class LeaseNotFound(LeasegateError):
+class LeaseNotFoundError(LeasegateError):
     """No such lease."""
 
     code, reason = grpc.StatusCode.NOT_FOUND, "LEASE_NOT_FOUND"
 
 
-class MountConflict(LeasegateError):
+class MountConflictError(LeasegateError):
     """Something else is mounted at the path, or it belongs to somebody else."""
 
     code, reason = grpc.StatusCode.ALREADY_EXISTS, "MOUNT_CONFLICT"
 
 
-class RequestIdReused(LeasegateError):
+class RequestIdReusedError(LeasegateError):
     """The request_id was used for other content."""
 
     code, reason = grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"
 
 
-class Superseded(LeasegateError):
+class ConflictError(LeasegateError):
     """What the call began was superseded or ended meanwhile."""
 
-    code, reason = grpc.StatusCode.ABORTED, "SUPERSEDED"
+    code, reason = grpc.StatusCode.ABORTED, "CONFLICT"
     default_retry_after_s = 0.2
 
 
-class VaultSealed(LeasegateError):
+class VaultSealedError(LeasegateError):
     """Vault is sealed."""
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "VAULT_SEALED"
     default_retry_after_s = 5.0
 
 
-class VaultUnavailable(LeasegateError):
+class VaultUnavailableError(LeasegateError):
     """Vault does not answer: whether it did what was asked is not known."""
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "VAULT_UNAVAILABLE"
     default_retry_after_s = 2.0
 
 
-class VaultThrottled(LeasegateError):
+class VaultThrottledError(LeasegateError):
     """Vault asks to be called less often."""
 
     code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "VAULT_THROTTLED"
     default_retry_after_s = 2.0
 
 
-class VaultRefused(LeasegateError):
+class VaultRefusedError(LeasegateError):
     """Vault refused the content of the call (400)."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_REFUSED"
     default_retry_after_s = 15.0
 
 
-class VaultFailed(LeasegateError):
+class VaultFailedError(LeasegateError):
     """Vault failed on its side (500), for instance because the database cannot be reached; what it did is not known."""
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "VAULT_FAILED"
     default_retry_after_s = 5.0
 
 
-class DeadlineTooShort(LeasegateError):
+class DeadlineTooShortError(LeasegateError):
     """Too little of the caller's deadline is left."""
 
     code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT"
     default_retry_after_s = 1.0
 
 
-class DeadlineExpired(LeasegateError):
-    """The call took longer than its deadline; whether it did what was asked is not known. Made by the caller's side alone."""
+class DeadlineExpiredError(LeasegateError):
+    """The call took longer than its deadline; whether it did what was asked is not known. Made by the caller's side
+    alone.
+    """
 
     code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXPIRED"
     default_retry_after_s = 1.0
 
 
-class PeerUnavailable(LeasegateError):
-    """The service cannot be reached, or went away during the call: what it did is not known. Made by the caller's side alone."""
+class PeerUnavailableError(LeasegateError):
+    """The service cannot be reached, or went away during the call: what it did is not known. Made by the caller's side
+    alone.
+    """
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "PEER_UNAVAILABLE"
     default_retry_after_s = 1.0
 
 
-class Overloaded(LeasegateError):
+class OverloadedError(LeasegateError):
     """Too many calls are under way."""
 
     code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"
     default_retry_after_s = 1.0
 
 
-class LedgerUnavailable(LeasegateError):
+class LedgerUnavailableError(LeasegateError):
     """The ledger cannot be written."""
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "LEDGER_UNAVAILABLE"
     default_retry_after_s = 5.0
 
 
-class LedgerUnknown(LeasegateError):
+class LedgerMismatchError(LeasegateError):
     """All issuing is held because the ledger is not the one that was known."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LEDGER_UNKNOWN"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LEDGER_MISMATCH"
 
 
-class Internal(LeasegateError):
+class InternalError(LeasegateError):
     """A defect; its text stays in the log of the process that has it."""

@@ -58,8 +58,9 @@ _WORD = re.compile(r"[\w-]*")
 """Matches none of these, as each of them has a blank or a mark in it."""
 _REPEATED_CHARS, _REPEATED = 80, 512
 _harmless: set[str] = set()
-"""Texts that are so short come again and again (methods, callers, events), and searching one takes 4 to 10 microseconds. Only those are
-kept in which nothing was found: what may be a secret must not stay in memory for a log's sake."""
+"""Texts that are so short come again and again (methods, callers, events), and searching one takes 4 to 10
+microseconds. Only those are kept in which nothing was found: what may be a secret must not stay in memory for a log's
+sake."""
 
 _OWN_KEYS = frozenset({"level", "logger", "process", "timestamp"})
 """Written by this module alone, so that they are not searched for secrets, which takes most of the time of a line."""
@@ -76,7 +77,8 @@ def configure(level: str = "info", *, process: str) -> None:
         foreign_pre_chain=[*_shared(process), _trace, redact],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
     )
-    # Our own lines do not go by way of ``logging``, whose records and formatters take three quarters of the time of a line.
+    # Our own lines do not go by way of ``logging``, whose records and formatters take three quarters of the time of a
+    # line.
     handler = _Stderr()
     handler.setFormatter(formatter)
     root = logging.getLogger()
@@ -94,7 +96,9 @@ def configure(level: str = "info", *, process: str) -> None:
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of one module: ``logger(__name__)``; events are short lower-case phrases, everything else is a keyword."""
+    """The logger of one module: ``logger(__name__)``; events are short lower-case phrases, everything else is a
+    keyword.
+    """
     found: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return found
 
@@ -156,7 +160,10 @@ class _Lines:
         self.name, self.is_wanted = name, logging.getLogger(name).isEnabledFor
 
     def _write(self, line: str) -> None:
-        with self._one_at_a_time, suppress(OSError):  # a full disk under the log must end nobody's work, as with the standard library's
+        with (
+            self._one_at_a_time,
+            suppress(OSError),
+        ):  # a full disk under the log must end nobody's work, as with the standard library's
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 

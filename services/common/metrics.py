@@ -8,9 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
 
-from services.common.config import HostPort, StartupRefused
+from services.common.config import HostPort, StartupRefusedError
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -29,8 +36,12 @@ class RpcMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("method", "code")
         self._calls = Counter("leasegate_rpc", "Calls answered.", labels, registry=registry)
-        self._seconds = Histogram("leasegate_rpc_duration_seconds", "Time to answer a call.", labels, registry=registry, buckets=_BUCKETS_S)
-        self._of: dict[tuple[str, str], tuple[Counter, Histogram]] = {}  # finding them by their labels takes longer than counting
+        self._seconds = Histogram(
+            "leasegate_rpc_duration_seconds", "Time to answer a call.", labels, registry=registry, buckets=_BUCKETS_S
+        )
+        self._of: dict[
+            tuple[str, str], tuple[Counter, Histogram]
+        ] = {}  # finding them by their labels takes longer than counting
 
     def answered(self, method: str, *, code: str, seconds: float) -> None:
         """Count one call."""
@@ -46,7 +57,7 @@ def served(registry: CollectorRegistry, *, listen: HostPort | None) -> Iterator[
     """Serve the registry over HTTP inside, at the address yielded; not at all if ``listen`` is None.
 
     Raises:
-        StartupRefused: The address cannot be had.
+        StartupRefusedError: The address cannot be had.
     """
     if listen is None:
         yield None
@@ -54,7 +65,7 @@ def served(registry: CollectorRegistry, *, listen: HostPort | None) -> Iterator[
     try:
         server, thread = start_http_server(listen.port, addr=listen.host, registry=registry)
     except OSError as err:
-        raise StartupRefused(f"--metrics-listen {listen}: {err.strerror or err}") from err
+        raise StartupRefusedError(f"--metrics-listen {listen}: {err.strerror or err}") from err
     try:
         yield HostPort(listen.host, server.server_port)
     finally:

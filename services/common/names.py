@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DEFAULT_MOUNT = "database"
-ADOPTER_PREFIX = "leasegate-adopter."
+CLEANUP_ROLE_PREFIX = "leasegate-cleanup."
 
 
 def vault_name(cluster: str, namespace: str, name: str) -> str:

@@ -9,18 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.common.errors import FieldViolation, SpecInvalid, VaultRefused
-from services.common.names import ADOPTER_PREFIX
-from services.common.vault.answer import NotThere
+from services.common.errors import FieldViolation, SpecInvalidError, VaultRefusedError
+from services.common.names import CLEANUP_ROLE_PREFIX
 from services.common.vault.client import Vault
 from services.common.vault.mounts import being_removed
+from services.common.vault.response import VaultNotFoundError
 from services.engine.url import DatabaseUrl, place_of
 
 DEFAULT_PLUGIN = "postgresql-database-plugin"
 # One attempt of access has one display name, so it can never make two logins (docs/decisions.md).
 USERNAME_TEMPLATE = "{{ .DisplayName | truncate 63 }}"
-ADOPTERS = f"{ADOPTER_PREFIX}*"
-_UNSET: Mapping[str, tuple[object, ...]] = {  # by key: the values that mean Vault's default, the first of which is written
+CLEANUP_ROLES = f"{CLEANUP_ROLE_PREFIX}*"
+_UNSET: Mapping[
+    str, tuple[object, ...]
+] = {  # by key: the values that mean Vault's default, the first of which is written
     "max_open_connections": (0, None),
     "max_idle_connections": (0, None),
     "max_connection_lifetime": ("0s", "", 0, None),
@@ -89,17 +91,20 @@ class Connection:
         """Refuse a connection without a user.
 
         Raises:
-            SpecInvalid: Neither the spec nor Vault names one.
+            SpecInvalidError: Neither the spec nor Vault names one.
         """
         if not self.username and not (existing and existing.shown.get("username")):
-            raise SpecInvalid.of(
-                FieldViolation("postgres.database.username", "is missing: the AppBinding's Secret needs the keys username and password")
+            raise SpecInvalidError.of(
+                FieldViolation(
+                    "postgres.database.username",
+                    "is missing: the AppBinding's Secret needs the keys username and password",
+                )
             )
 
     def _allowed(self) -> list[str]:
         if not self.allowed_roles or "*" in self.allowed_roles:
             return ["*"]
-        return [*self.allowed_roles, *(() if ADOPTERS in self.allowed_roles else (ADOPTERS,))]
+        return [*self.allowed_roles, *(() if CLEANUP_ROLES in self.allowed_roles else (CLEANUP_ROLES,))]
 
     def _limits(self) -> dict[str, Any]:
         limits: dict[str, Any] = {}
@@ -128,7 +133,7 @@ def read(vault: Vault, mount: str, name: str) -> Existing | None:
     """
     try:
         data = vault.read(f"{mount}/config/{name}").data
-    except NotThere as err:
+    except VaultNotFoundError as err:
         if err.no_mount:
             raise being_removed(mount) from err
         return None
@@ -140,27 +145,29 @@ def write(vault: Vault, mount: str, connection: Connection, *, existing: Existin
     """Write the connection; Vault logs in to the database before it keeps it, and keeps what it had if that fails.
 
     Raises:
-        VaultRefused: The database cannot be reached or refuses the login, or Vault takes a value for wrong.
+        VaultRefusedError: The database cannot be reached or refuses the login, or Vault takes a value for wrong.
         LeasegateError: Vault cannot be reached or has failed.
     """
     path = f"{mount}/config/{connection.name}"
     try:
         vault.write(path, connection.payload(existing))
-    except NotThere as err:
+    except VaultNotFoundError as err:
         raise being_removed(mount) from err
-    except VaultRefused as err:
+    except VaultRefusedError as err:
         if "verifying connection" not in err.message and "failed to connect" not in err.message:
             raise
         user = connection.username or "the user that it has"
         hint = "See that the database is up and that Vault reaches it under this host and port, and that user name and password are right"
-        raise VaultRefused(f"Vault cannot log in to the database {connection.url} as {user}: {err.message}. {hint}.", path=path) from err
+        raise VaultRefusedError(
+            f"Vault cannot log in to the database {connection.url} as {user}: {err.message}. {hint}.", path=path
+        ) from err
 
 
 def delete(vault: Vault, mount: str, name: str) -> None:
     """Remove the connection; one that is not there counts as removed."""
     try:
         vault.delete(f"{mount}/config/{name}")
-    except NotThere:
+    except VaultNotFoundError:
         return
 
 

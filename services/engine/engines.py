@@ -12,16 +12,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from services.common.errors import DeadlineTooShort, MountConflict, VaultFailed, VaultPolicyMissing, VaultRefused
+from services.common.errors import (
+    DeadlineTooShortError,
+    MountConflictError,
+    VaultFailedError,
+    VaultPolicyMissingError,
+    VaultRefusedError,
+)
 from services.common.logs import logger
 from services.common.rpc import deadline
 from services.common.vault.address import Address
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Marker, Mount, read_mount
-from services.common.vault.owner import Owner
-from services.common.vault.quiescence import Quiescence, require
+from services.common.vault.object_ref import ObjectRef
+from services.common.vault.quiesce_report import QuiesceReport, require
 from services.common.vault.sessions import Sessions
-from services.common.vault.target import Target
+from services.common.vault.target import VaultTarget
 from services.engine import connection as connections
 from services.engine.connection import Connection, Existing
 
@@ -39,17 +45,18 @@ class Wanted:
         path: Path of the mount.
         connection: Its connection.
         adopt: Whether a mount that we did not make may be used.
-        quiescence: access' answer, where the database changes.
+        quiesce_report: access' answer, where the database changes.
         same_database_moved: Whether the owner says that a new address leads to the same database.
-        last_database: Where the connection led at the owner's last success (``DatabaseUrl.where``); empty if that is not known.
+        last_database: Where the connection led at the owner's last success (``DatabaseUrl.where``); empty if that is
+            not known.
     """
 
-    owner: Owner
-    target: Target
+    owner: ObjectRef
+    target: VaultTarget
     path: str
     connection: Connection
     adopt: bool = False
-    quiescence: Quiescence | None = None
+    quiesce_report: QuiesceReport | None = None
     same_database_moved: bool = False
     last_database: str = ""
 
@@ -82,16 +89,16 @@ class Unwanted:
         connection: Name of its connection; empty if it never had one.
         connection_shared: Whether another owner uses that connection too.
         connection_only: Whether the owner stays, as it uses another connection from now on.
-        quiescence: access' answer.
+        quiesce_report: access' answer.
     """
 
-    owner: Owner
-    target: Target
+    owner: ObjectRef
+    target: VaultTarget
     path: str
     connection: str = ""
     connection_shared: bool = False
     connection_only: bool = False
-    quiescence: Quiescence | None = None
+    quiesce_report: QuiesceReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ class Deleted:
     remaining_owners: tuple[str, ...] = ()
 
 
-class Engines:
+class SecretEngines:
     """Makes and removes engines; safe for many threads, one at a time for each mount."""
 
     def __init__(self, sessions: Sessions, *, now: Callable[[], float] = time.time) -> None:
@@ -116,15 +123,17 @@ class Engines:
         self._now = now
         self._guard = threading.Lock()
         self._locks: dict[tuple[Address, str, str], threading.Lock] = {}
-        self._written: dict[tuple[Address, str, str, str], bytes] = {}  # by connection: digest of what this process wrote last
+        self._written: dict[
+            tuple[Address, str, str, str], bytes
+        ] = {}  # by connection: digest of what this process wrote last
         self._key = secrets.token_bytes(32)
 
     def ensure(self, wanted: Wanted) -> Ensured:
         """Make mount and connection as asked for; nothing is written before everything has been found permitted.
 
         Raises:
-            MountConflict: Something else is at the path, or somebody else's.
-            QuiesceRequired: The database would change, and leases may depend on it.
+            MountConflictError: Something else is at the path, or somebody else's.
+            LeasesInUse: The database would change, and leases may depend on it.
             SpecInvalid: Neither the spec nor Vault names a user for the connection.
             LeasegateError: Login or Vault failed.
         """
@@ -143,8 +152,8 @@ class Engines:
         """Take the owner off; with the last one goes a mount that we made. What is not ours is left alone.
 
         Raises:
-            QuiesceRequired: Leases may depend on what would go.
-            VaultFailed: Vault could not unmount, for instance because it cannot revoke at the database.
+            LeasesInUse: Leases may depend on what would go.
+            VaultFailedError: Vault could not unmount, for instance because it cannot revoke at the database.
             LeasegateError: Login or Vault failed.
         """
         vault = self._sessions.ending(unwanted.target)
@@ -167,30 +176,32 @@ class Engines:
             return Deleted(unmounted=False, remaining_owners=left.owners)
 
     @contextmanager
-    def _alone(self, target: Target, mount: str) -> Iterator[None]:
+    def _alone(self, target: VaultTarget, mount: str) -> Iterator[None]:
         """Held while owners are read and written, which Vault cannot do in one step.
 
         Raises:
-            DeadlineTooShort: Others at work on the mount left no time.
+            DeadlineTooShortError: Others at work on the mount left no time.
         """
         with self._guard:
             lock = self._locks.setdefault(_place(target, mount), threading.Lock())
         if not lock.acquire(timeout=deadline.timeout_s(_LONGEST_TURN_S)):
-            raise DeadlineTooShort(f"others are still at work on the mount {mount}")
+            raise DeadlineTooShortError(f"others are still at work on the mount {mount}")
         try:
             yield
         finally:
             lock.release()
 
     def _check(self, wanted: Wanted, existing: Existing | None) -> None:
-        """Refuse what leases forbid. A database that is asked for as before is the leases' own, whatever somebody wrote in Vault."""
+        """Refuse what leases forbid. A database that is asked for as before is the leases' own, whatever somebody wrote
+        in Vault.
+        """
         wanted.connection.check_user(existing)
         if existing is None or wanted.same_database_moved or not wanted.connection.moves(existing):
             return
         if wanted.last_database == wanted.connection.url.where:
             return
         require(
-            wanted.quiescence,
+            wanted.quiesce_report,
             wanted.target,
             mount=wanted.path,
             connection=wanted.connection.name,
@@ -202,7 +213,8 @@ class Engines:
         """Write the connection unless Vault is known to have it so.
 
         Returns:
-            Whether that changed anything that can be told, and whether it put back what this process had written before.
+            Whether that changed anything that can be told, and whether it put back what this process had written
+            before.
         """
         key = (*_place(wanted.target, wanted.path), wanted.connection.name)
         digest, before = self._digest(wanted.connection), self._written.get(key)
@@ -224,12 +236,16 @@ class Engines:
 
     def _unmount(self, vault: Vault, unwanted: Unwanted) -> None:
         mount = unwanted.path
-        require(unwanted.quiescence, unwanted.target, mount=mount, now=self._now(), what=f"the mount {mount} can go")
+        require(
+            unwanted.quiesce_report, unwanted.target, mount=mount, now=self._now(), what=f"the mount {mount} can go"
+        )
         try:
             vault.delete(f"sys/mounts/{mount}")
-        except (VaultRefused, VaultFailed) as err:
+        except (VaultRefusedError, VaultFailedError) as err:
             why = "Vault has to end the leases of a mount first, which needs the database; it is tried again"
-            raise VaultFailed(f"Vault could not remove the mount {mount}: {err.message}. {why}.", path=f"sys/mounts/{mount}") from err
+            raise VaultFailedError(
+                f"Vault could not remove the mount {mount}: {err.message}. {why}.", path=f"sys/mounts/{mount}"
+            ) from err
         self._forget(unwanted.target, mount)
         _LOG.info("mount removed", mount=mount, owner=unwanted.owner.entry)
 
@@ -244,45 +260,45 @@ class Engines:
         if not name or unwanted.connection_shared:
             return
         what = f"the connection {name} can go"
-        require(unwanted.quiescence, unwanted.target, mount=mount, connection=name, now=self._now(), what=what)
+        require(unwanted.quiesce_report, unwanted.target, mount=mount, connection=name, now=self._now(), what=what)
         connections.delete(vault, mount, name)
         self._written.pop((*_place(unwanted.target, mount), name), None)
         _LOG.info("connection removed", mount=mount, connection=name, owner=unwanted.owner.entry)
 
-    def _forget(self, target: Target, mount: str) -> None:
+    def _forget(self, target: VaultTarget, mount: str) -> None:
         place = _place(target, mount)
         for key in [key for key in self._written if key[:3] == place]:
             self._written.pop(key, None)
 
 
-def _place(target: Target, mount: str) -> tuple[Address, str, str]:
+def _place(target: VaultTarget, mount: str) -> tuple[Address, str, str]:
     return Address.parse(target.address), target.vault_namespace, mount
 
 
 def _read_mount(vault: Vault, path: str) -> Mount | None:
     try:
         return read_mount(vault, path)
-    except VaultPolicyMissing as err:
+    except VaultPolicyMissingError as err:
         hint = "Either the operator does not permit this mount, or the login's role lacks the policy leasegate-engine"
-        raise VaultPolicyMissing(f"{err.message}. {hint}.", path=f"sys/mounts/{path}") from err
+        raise VaultPolicyMissingError(f"{err.message}. {hint}.", path=f"sys/mounts/{path}") from err
 
 
 def _permitted(mount: Mount | None, wanted: Wanted) -> Marker:
     """The marker that the mount is to have.
 
     Raises:
-        MountConflict: It may not be used.
+        MountConflictError: It may not be used.
     """
     owner = wanted.owner
     if mount is None:
         return Marker(cluster=owner.cluster_id, owners=(owner.entry,))
     if mount.type != DATABASE:
         what = f"an engine of type {mount.type} is mounted at {mount.path}"
-        raise MountConflict(f"{what}: choose another path", path=mount.path, type=mount.type)
+        raise MountConflictError(f"{what}: choose another path", path=mount.path, type=mount.type)
     marker = mount.marker
     if marker is None or (marker.adopted and not marker.owners):
         if not wanted.adopt:
-            raise MountConflict(
+            raise MountConflictError(
                 f"the mount {mount.path} was not made by Leasegate: choose another path, or let it be used with adopt_mount"
                 ' (annotation leasegate.dev/adopt-mount: "true")',
                 path=mount.path,
@@ -292,9 +308,11 @@ def _permitted(mount: Mount | None, wanted: Wanted) -> Marker:
         return Marker(cluster=owner.cluster_id, owners=(owner.entry,), adopted=True, before=before)
     if marker.cluster != owner.cluster_id:
         whose = f"cluster {marker.cluster}" if marker.cluster != "-" else "callers outside Kubernetes"
-        raise MountConflict(f"the mount {mount.path} belongs to {whose}: choose another path", path=mount.path, owner=marker.cluster)
+        raise MountConflictError(
+            f"the mount {mount.path} belongs to {whose}: choose another path", path=mount.path, owner=marker.cluster
+        )
     if marker.adopted and not wanted.adopt and owner.entry not in marker.owners:
-        raise MountConflict(
+        raise MountConflictError(
             f"the mount {mount.path} was not made by Leasegate, and only {', '.join(marker.owners)} may use it: set adopt_mount here too",
             path=mount.path,
             owner=", ".join(marker.owners),
@@ -308,10 +326,12 @@ def _mark(vault: Vault, wanted: Wanted, *, mount: Mount | None, marker: Marker) 
     if mount is None:
         try:
             vault.write(f"sys/mounts/{path}", {"type": DATABASE, "description": str(marker)})
-        except VaultRefused as err:
+        except VaultRefusedError as err:
             if f"in use at {path}/" in err.message:  # somebody was faster: the next try sees who
                 raise
-            raise MountConflict(f"Vault cannot mount anything at {path}: {err.message}", path=path, type=DATABASE) from err
+            raise MountConflictError(
+                f"Vault cannot mount anything at {path}: {err.message}", path=path, type=DATABASE
+            ) from err
         _LOG.info("mount enabled", mount=path, owner=wanted.owner.entry)
         return True
     if mount.description == str(marker):

@@ -7,13 +7,13 @@ import grpc
 from leasegate.engine.v1 import engine_service_pb2 as pb
 from leasegate.engine.v1 import engine_service_pb2_grpc
 from services.engine import wire
-from services.engine.engines import Engines
+from services.engine.engines import SecretEngines
 
 
 class EngineServicer(engine_service_pb2_grpc.EngineServiceServicer):
     """Answers ``leasegate.engine.v1.EngineService``; what it raises the interceptors turn into statuses."""
 
-    def __init__(self, engines: Engines) -> None:
+    def __init__(self, engines: SecretEngines) -> None:
         self._engines = engines
 
     def EnsureEngine(self, request: pb.EnsureEngineRequest, context: grpc.ServicerContext) -> pb.EnsureEngineResponse:

@@ -10,8 +10,8 @@ from typing import Any
 
 from services.roles.statements import CREATE_IF_ABSENT, FINISH, tolerant
 
-ADOPTER_TTL_S = 60
-"""An adopter's lease ends by itself soon, also when nobody is left to revoke it."""
+CLEANUP_ROLE_TTL_S = 60
+"""A cleanup role's lease ends by itself soon, also when nobody is left to revoke it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Definition:
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def adopter(*, db_name: str, revocation_statements: tuple[str, ...], finish: bool) -> Definition:
+def cleanup_role(*, db_name: str, revocation_statements: tuple[str, ...], finish: bool) -> Definition:
     """A role that makes no usable login, and whose lease's end drops the login of one attempt.
 
     Args:
@@ -74,6 +74,6 @@ def adopter(*, db_name: str, revocation_statements: tuple[str, ...], finish: boo
         db_name=db_name,
         creation_statements=(CREATE_IF_ABSENT,),
         revocation_statements=tuple(FINISH) if finish else tolerant(revocation_statements),
-        default_ttl_s=ADOPTER_TTL_S,
-        max_ttl_s=ADOPTER_TTL_S,
+        default_ttl_s=CLEANUP_ROLE_TTL_S,
+        max_ttl_s=CLEANUP_ROLE_TTL_S,
     )

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-CREATE_IF_ABSENT = (
-    "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') THEN CREATE ROLE \"{{name}}\" NOLOGIN; END IF; END $$;"
-)
-"""Two leases can share one user name, and then the second one's revocation finds nothing: with it, any statements find a role to drop."""
+CREATE_IF_ABSENT = "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') THEN CREATE ROLE \"{{name}}\" NOLOGIN; END IF; END $$;"
+"""Two leases can share one user name, and then the second one's revocation finds nothing: with it, any statements find
+a role to drop.
+"""
 
 FINISH: Sequence[str] = (
     CREATE_IF_ABSENT,
@@ -25,7 +25,9 @@ FINISH: Sequence[str] = (
 
 
 def tolerant(revocation: Sequence[str]) -> tuple[str, ...]:
-    """A team's revocation statements, made to work where the role is gone already; none stay none, for which Vault checks itself."""
+    """A team's revocation statements, made to work where the role is gone already; none stay none, for which Vault
+    checks itself.
+    """
     if not revocation or revocation[0] == CREATE_IF_ABSENT:
         return tuple(revocation)
     return (CREATE_IF_ABSENT, *revocation)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from services.access.crash import LEDGER_POINTS, POINTS
+from services.access.domain.failpoints import LEDGER_POINTS, POINTS
 
 ALL_POINTS = (*POINTS, *LEDGER_POINTS)
 ANY_LEAPS = (2.5, 2.5, 2.5, 70.0, 2400.0)

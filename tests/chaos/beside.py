@@ -13,9 +13,9 @@ from typing import Any
 import grpc
 import psycopg
 
-from deploy.local import films
-from deploy.local.errors import StackError
-from deploy.local.stack import LocalStack
+from dev.stack import films
+from dev.stack.errors import StackError
+from dev.stack.stack import LocalStack
 from leasegate.access.v1 import approver_service_pb2_grpc as approver_grpc
 from leasegate.access.v1 import operator_service_pb2_grpc as operator_grpc
 from leasegate.access.v1 import requester_service_pb2_grpc as requester_grpc
@@ -51,7 +51,9 @@ def prepare(stack: LocalStack) -> None:
         if not (answer := vault.call("POST", path, body)).ok:
             raise StackError(f"{path}: {answer.status} {answer.errors}")
     for name, definition in ((SLOW, slow), (BRIEF, brief)):
-        catalog["roles"].append({"name": name, "target": films.TARGET, "mount": MOUNT, "vault_role": name, **definition})
+        catalog["roles"].append(
+            {"name": name, "target": films.TARGET, "mount": MOUNT, "vault_role": name, **definition}
+        )
     file.write_text(json.dumps(catalog))
 
 
@@ -127,7 +129,7 @@ class Beside:
             works: Whether one can log in with a name and a password.
         """
         wrong = []
-        active = {row.request: row for row in rows if row.state == "active"}
+        active = {row.access_request_id: row for row in rows if row.state == "active"}
         for each in tuple(self._holders):
             try:
                 done = each.reconcile()
@@ -139,8 +141,8 @@ class Beside:
                 wrong.append(f"holder {each.uid} is not at rest")
             elif each.deleted or (each.ended and row is None):
                 self._holders.remove(each)
-            elif each.approved and (row is None or row.number != each.held):
-                wrong.append(f"holder {each.uid} holds {each.held}, active is {row and row.number}")
+            elif each.approved and (row is None or row.sequence != each.held):
+                wrong.append(f"holder {each.uid} holds {each.held}, active is {row and row.sequence}")
             elif each.approved and not works(each.credential.username, each.credential.password):
                 wrong.append(f"{LOST} holder {each.uid}: the credential of attempt {each.held} does not work")
         return wrong
@@ -178,7 +180,9 @@ class Beside:
         if each.held and len(self._sessions) < MOST_SESSIONS:
             with suppress(psycopg.Error):
                 user, password = each.credential.username, each.credential.password
-                session = psycopg.connect(self._stack.postgres_url, user=user, password=password, autocommit=True, connect_timeout=5)
+                session = psycopg.connect(
+                    self._stack.postgres_url, user=user, password=password, autocommit=True, connect_timeout=5
+                )
                 self._sessions.append(session)
                 session.execute("CREATE TEMP TABLE mine (a int)")
                 self.refusing += 1

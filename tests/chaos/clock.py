@@ -1,4 +1,4 @@
-"""The time that the access service is told: real time, and leaps where no read is under way that an adoption has to wait for."""
+"""The time that the access service is told: real time, and leaps where no read is under way that a recovery has to wait for."""
 
 from __future__ import annotations
 

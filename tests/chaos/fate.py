@@ -31,7 +31,7 @@ class Fate:
         self.dead = threading.Event()
 
     def pass_by(self, name: str) -> None:
-        """Pass a point; for ``services.access.crash.install``.
+        """Pass a point; for ``services.common.failpoints.install``.
 
         Raises:
             Crashed: The process dies here, or has died already.

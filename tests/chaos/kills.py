@@ -18,9 +18,9 @@ from typing import Any
 import psycopg
 
 from cli.kubectl_vault.decisions import Verdict
-from deploy.local.errors import StackError
-from deploy.local.stack import LocalStack
 from deploy.vault.api import VaultError
+from dev.stack.errors import StackError
+from dev.stack.stack import LocalStack
 from services.common.errors import LeasegateError
 from tests.chaos import beside
 from tests.chaos.agreement import LOST, Eyes, Row, open_attempts
@@ -30,7 +30,7 @@ from tests.chaos.keeper import Keeper
 from tests.chaos.objects import MOUNT, Cluster, Shown, user_of
 from tests.chaos.outages import Outages
 from tests.chaos.spots import POINTS, Spots
-from watcher.api import KubeError
+from watcher.kube.client import KubeError
 
 MOST_REQUESTS, FEWEST_SHORT = 24, 5
 SHORT = "short"
@@ -51,7 +51,7 @@ class Kills:
         made: Requests of Kubernetes.
         holders: Requests over gRPC.
         faults: What else failed.
-        husks: Leases without a login that an adoption explains.
+        husks: Leases without a login that a recovery explains.
     """
 
     met: Counter[str] = field(default_factory=Counter)
@@ -199,7 +199,8 @@ class Real:
             while time.monotonic() < end:
                 self._bulk()
 
-    # -- at rest -------------------------------------------------------------------------------------------------------------------
+    # -- at rest
+    # -------------------------------------------------------------------------------------------------------------------
 
     def _compare_at_rest(self, when: str) -> None:
         end, wrong = time.monotonic() + REST_S, ["nothing was compared"]
@@ -224,10 +225,15 @@ class Real:
                 wrong += self._not_served(each, rows, secrets)
             elif each.uid in secrets:
                 wrong.append(f"{each.name} is over or not approved, and there is a Secret")
-        wrong += [f"there is a Secret of a request that is gone: {uid}" for uid in secrets.keys() - {each.uid for each in requests}]
-        wrong += self._beside.unrest(rows, self._works) or self._eyes.adopters()
+        wrong += [
+            f"there is a Secret of a request that is gone: {uid}"
+            for uid in secrets.keys() - {each.uid for each in requests}
+        ]
+        wrong += self._beside.unrest(rows, self._works) or self._eyes.cleanup_roles()
         if not wrong:
-            self._end_husks(leases - {row.lease_id for row in rows} - {row.lease_id for row in open_attempts(self._ledger)})
+            self._end_husks(
+                leases - {row.lease_id for row in rows} - {row.lease_id for row in open_attempts(self._ledger)}
+            )
         return wrong
 
     def _works(self, user: str, password: str) -> bool:
@@ -242,13 +248,17 @@ class Real:
         self.told.broken += found.wrong
 
     def _not_served(self, each: Shown, rows: list[Row], secrets: dict[str, dict[str, object]]) -> list[str]:
-        active = next((row for row in rows if row.request == each.uid and row.state == "active"), None)
+        active = next((row for row in rows if row.access_request_id == each.uid and row.state == "active"), None)
         secret = secrets.get(each.uid)
         if active is None or secret is None:
-            return [f"{each.name} is approved, but attempt {active and active.number}, Secret {bool(secret)}: {each.conditions}"]
-        if user_of(secret) != active.login:
-            return [f"{each.name}: the Secret holds {user_of(secret)}, active is {active.login}"]
-        return [] if self._cluster.works(secret) else [f"{LOST} {each.name}: the credential in the Secret does not work"]
+            return [
+                f"{each.name} is approved, but attempt {active and active.sequence}, Secret {bool(secret)}: {each.conditions}"
+            ]
+        if user_of(secret) != active.database_user:
+            return [f"{each.name}: the Secret holds {user_of(secret)}, active is {active.database_user}"]
+        return (
+            [] if self._cluster.works(secret) else [f"{LOST} {each.name}: the credential in the Secret does not work"]
+        )
 
     def _finish(self) -> None:
         """Delete all requests: nothing is left."""
@@ -261,14 +271,26 @@ class Real:
 
 
 def _differ(rows: list[Row], logins: dict[str, bool], leases: set[str]) -> list[str]:
-    in_use = [row for row in rows if row.state in ("active", "old")]
-    owned = {row.login for row in in_use}
-    wrong = [f"{row.request}: attempt {row.number} is {row.state}: {row.error}" for row in rows if row.state not in _AT_REST]
+    in_use = [row for row in rows if row.state in ("active", "retiring")]
+    owned = {row.database_user for row in in_use}
+    wrong = [
+        f"{row.access_request_id}: attempt {row.sequence} is {row.state}: {row.error}"
+        for row in rows
+        if row.state not in _AT_REST
+    ]
     wrong += [f"{LOST} PostgreSQL has {login}, which no attempt in use owns" for login in logins.keys() - owned]
     for row in in_use:
-        wrong += [f"{LOST} attempt {row.number} of {row.request} has no login any more"] if row.login not in logins else []
-        wrong += [f"{LOST} Vault has no lease of attempt {row.number} of {row.request} any more"] if row.lease_id not in leases else []
+        wrong += (
+            [f"{LOST} attempt {row.sequence} of {row.access_request_id} has no login any more"]
+            if row.database_user not in logins
+            else []
+        )
+        wrong += (
+            [f"{LOST} Vault has no lease of attempt {row.sequence} of {row.access_request_id} any more"]
+            if row.lease_id not in leases
+            else []
+        )
     return wrong
 
 
-_AT_REST = ("active", "old", "new", "token")
+_AT_REST = ("active", "retiring", "pending", "token_ready")

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from deploy.local.errors import StackError
-from deploy.local.stack import LocalStack
 from deploy.vault.api import VaultError
+from dev.stack.errors import StackError
+from dev.stack.stack import LocalStack
 from tests.chaos.agreement import Eyes
 from tests.chaos.disk import FullDisk
 from tests.eventually import eventually

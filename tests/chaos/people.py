@@ -14,7 +14,7 @@ import psycopg
 import yaml
 
 from leasegate.access.v1 import operator_service_pb2 as operator
-from services.access.ledger.database import Clock
+from services.access.ledger.db.database import Clock
 from services.roles.statements import tolerant
 from tests.chaos.agreement import Eyes, open_attempts
 from tests.chaos.aims import Lean
@@ -49,7 +49,9 @@ IN_CATALOGUE = ("reader", "slow-reader", "brief-reader")
 def prepare(made: World) -> None:
     """Write the roles into Vault, and into the catalogue of callers outside Kubernetes."""
     for name, kind in ROLES.items():
-        made.write_role(f"k8s.-.demo.{name}", max_ttl=f"{kind.max_s}s", create=list(kind.create), revoke=list(kind.revoke))
+        made.write_role(
+            f"k8s.-.demo.{name}", max_ttl=f"{kind.max_s}s", create=list(kind.create), revoke=list(kind.revoke)
+        )
     catalog = yaml.safe_load(made.catalog_file.read_text())
     (reader,) = catalog["roles"]
     for name in ("slow", "brief"):
@@ -120,15 +122,20 @@ class People:
     def _operator_revokes(self, each: Wanted, life: Life) -> None:
         calls = life.as_(OPERATOR).operator
         for lease in calls.ListLeases(operator.ListLeasesRequest()).leases:
-            if lease.request == each.uid:
+            if lease.access_request_id == each.uid:
                 each.shaken = True
-                message = operator.RevokeLeaseRequest(request_id=f"{lease.handle}-{time.monotonic()}", handle=lease.handle, reason="chaos")
+                message = operator.RevokeLeaseRequest(
+                    request_id=f"{lease.handle}-{time.monotonic()}", handle=lease.handle, reason="chaos"
+                )
                 calls.RevokeLease(message)
                 return
 
     def _revoked_in_vault(self, each: Wanted) -> None:
         rows = open_attempts(self._world.ledger)
-        if row := next((row for row in rows if row.request == each.uid and row.number == each.held and row.lease_id), None):
+        if row := next(
+            (row for row in rows if row.access_request_id == each.uid and row.sequence == each.held and row.lease_id),
+            None,
+        ):
             each.shaken = True
             self.did["revoked behind our back"] += 1
             self._world.servers.vault("POST", f"sys/leases/revoke/{row.lease_id}", sync=True)

@@ -64,8 +64,11 @@ def one_run(made: World, *, seed: int, lives: int, stop: Callable[[], bool] = la
         return run.tally
 
 
-def all_runs(told: Sum, seed: int, *, points: int, lives: int, jobs: int, until: float, say: Callable[[str], None]) -> None:
-    """Run seed after seed until ``points`` deaths have been met, something is broken, or the time ``until`` (monotonic) has come.
+def all_runs(
+    told: Sum, seed: int, *, points: int, lives: int, jobs: int, until: float, say: Callable[[str], None]
+) -> None:
+    """Run seed after seed until ``points`` deaths have been met, something is broken, or the time ``until`` (monotonic)
+    has come.
 
     Args:
         told: Filled as it goes, so that it is there when this is interrupted.

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.stack import LocalStack
-from services.access import adoption
+from dev.stack.stack import LocalStack
+from services.access.domain.models import Attempt, AttemptState
+from services.access.leases import recover
 from services.access.ledger import attempts
-from services.access.ledger.database import Ledger, open_ledger
-from services.access.records import Attempt, State
+from services.access.ledger.db.database import Ledger, open_ledger
 from tests.chaos.agreement import LOST, Eyes
 from tests.chaos.husks import end_husks
 from tests.chaos.kills import Real
@@ -58,7 +58,7 @@ def test_nothing_is_lost_when_processes_are_killed(tmp_path: Path) -> None:
     assert told.total > 0
 
 
-def test_a_lease_that_no_adoption_explains_is_noticed(made: World) -> None:
+def test_a_lease_that_no_recovery_explains_is_noticed(made: World) -> None:
     open_ledger(made.ledger, clock=time.time).close()
     lease_id = made.servers.must("GET", f"{made.mount}/creds/{ROLE}")["lease_id"]
     eyes = Eyes.of(made)
@@ -68,18 +68,18 @@ def test_a_lease_that_no_adoption_explains_is_noticed(made: World) -> None:
         eyes.close()
         made.servers.must("POST", f"sys/leases/revoke/{lease_id}", sync=True)
     assert found.ended == 0
-    assert [ROLE in each and "no adoption explains" in each and LOST in each for each in found.wrong] == [True]
+    assert [ROLE in each and "no recovery explains" in each and LOST in each for each in found.wrong] == [True]
 
 
 def test_a_rule_left_out_is_noticed(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without adoption, what was read when the service died stays in PostgreSQL."""
+    """Without recovery, what was read when the service died stays in PostgreSQL."""
 
-    def close(undoing: adoption.Undoing, attempt: Attempt) -> None:
+    def close(undoing: recover.IssuanceRecovery, attempt: Attempt) -> None:
         ledger: Ledger = undoing._ledger
         with ledger.write() as tx:
-            attempts.close(tx, attempt.id, State.UNDOING)
+            attempts.close(tx, attempt.id, AttemptState.RECOVERING)
 
-    monkeypatch.setattr(adoption.Undoing, "step", close)
+    monkeypatch.setattr(recover.IssuanceRecovery, "step", close)
     tally = Run(made, seed=SEED, lives=4, points=("claim.read",), aim_s=30).go()
     assert any("which no active attempt owns" in each for each in tally.broken)
     for login in made.logins():

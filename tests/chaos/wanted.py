@@ -32,7 +32,8 @@ class Wanted(ABC):
         approved: Whether the service says so.
         ended: Deleted, released or denied.
         deleted: Deleted or released.
-        shaken: Its credential was ended on purpose (by an operator, in Vault, with its approval), so it may be dead until it is replaced.
+        shaken: Its credential was ended on purpose (by an operator, in Vault, with its approval), so it may be dead
+            until it is replaced.
         gone: Nothing is left to be done for it.
         lock: Of whoever works for it.
     """
@@ -124,8 +125,8 @@ _number = itertools.count()
 class Object(Wanted):
     """A DatabaseAccessRequest: what is held is its Secret.
 
-    For every third one a credential is claimed in a call of its own, as by an older watcher; for the others by the call that brings the
-    decision.
+    For every third one a credential is claimed in a call of its own, as by an older watcher; for the others by the call
+    that brings the decision.
     """
 
     def __init__(self, dar: Dar) -> None:
@@ -158,10 +159,10 @@ class Object(Wanted):
         self._dar.acknowledge(attempt)
 
     def step(self, rng: random.Random | None) -> bool:
-        answer = self._dar.ensure(held=self.held, claim=self._at_once)
-        self.approved = answer.request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+        answer = self._dar.ensure(secret_attempt=self.held, claim=self._at_once)
+        self.approved = answer.access_request.approval == approval_pb2.APPROVAL_STATE_APPROVED
         if answer.next_step == watcher.NEXT_STEP_CLAIM:
-            self.take(self._dar.claimed(answer, held=self.held), rng)
+            self.take(self._dar.claimed(answer, secret_attempt=self.held), rng)
         elif answer.next_step == watcher.NEXT_STEP_ACKNOWLEDGE:
             self.acknowledge(self.held)
         elif answer.next_step == watcher.NEXT_STEP_REMOVE and self.held:

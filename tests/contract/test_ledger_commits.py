@@ -13,8 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from services.access.ledger import meta
-from services.access.ledger.database import Ledger, open_ledger
-from services.common.errors import LedgerUnavailable
+from services.access.ledger.db.database import Ledger, open_ledger
+from services.common.errors import LedgerUnavailableError
 from tests.eventually import eventually
 
 WRITERS = 12
@@ -153,7 +153,7 @@ def test_a_commit_that_fails_fails_for_all_and_the_next_goes_on(ledger: Ledger, 
         work = [queue.first("w-first"), *queue.then(lambda number: put(ledger, number))]
         queue.go()
         errors = [each.exception(30) for each in work]
-    assert all(isinstance(err, LedgerUnavailable) and "full" in str(err) for err in errors)
+    assert all(isinstance(err, LedgerUnavailableError) and "full" in str(err) for err in errors)
     assert names(ledger) == set()
     assert heard == []
     counted.fails = False

@@ -39,4 +39,6 @@ def test_a_comment_says_it_all(rpc: str) -> None:
     errors = text.partition("Errors: ")[2]
     for name in re.findall(r"\b[A-Z]+_[A-Z_]*\b\*?", errors):
         whole = name.removesuffix("*")
-        assert whole in NAMES or (not whole[-1].isalnum() and any(known.startswith(whole) for known in NAMES)), f"{rpc}: no reason {name}"
+        assert whole in NAMES or (not whole[-1].isalnum() and any(known.startswith(whole) for known in NAMES)), (
+            f"{rpc}: no reason {name}"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.witness import Witness
 
 

@@ -22,12 +22,12 @@ from cli.kubectl_vault.deciding import Clock, decide
 from cli.kubectl_vault.decisions import Decision, Verdict
 from cli.kubectl_vault.kubeconfig import Flags, load
 from cli.kubectl_vault.resource import Named
-from deploy.local.processes import Command
-from deploy.local.stack import LocalStack
+from dev.stack.processes import Command
+from dev.stack.stack import LocalStack
 from tests.e2e.space import ENGINE, Space, space
 from tests.eventually import eventually
-from watcher.api import KubeError, connect
-from watcher.kinds import ACCESS_REQUEST, EVENT, SECRET, Body, Resource, controller_uid
+from watcher.kube.client import KubeError, connect
+from watcher.kube.resources import ACCESS_REQUEST, EVENT, SECRET, Body, Resource, controller_uid
 
 HANDS = 6
 """Threads that make, approve and delete at once."""
@@ -91,7 +91,8 @@ class Crowd:
     def _sequence(self) -> str:
         return f"made-{self.space.name}-{self.role}"
 
-    # -- what people do ------------------------------------------------------------------------------------------------------------
+    # -- what people do
+    # ------------------------------------------------------------------------------------------------------------
 
     def names(self, count: int) -> list[str]:
         """Names for so many requests that were not used before."""
@@ -107,7 +108,12 @@ class Crowd:
 
     def approve(self, name: str) -> None:
         """Approve it as ``kubectl vault`` does, as soon as it shows what would be granted."""
-        eventually(lambda: (self.get(name).get("status") or {}).get("digest"), timeout_s=LONG_S, every_s=0.05, what=f"the digest of {name}")
+        eventually(
+            lambda: (self.get(name).get("status") or {}).get("digest"),
+            timeout_s=LONG_S,
+            every_s=0.05,
+            what=f"the digest of {name}",
+        )
         self.decide(name, Verdict.APPROVE)
 
     def decide(self, name: str, verdict: Verdict) -> None:
@@ -143,10 +149,15 @@ class Crowd:
         """One more request gets its credential: the watcher has taken up all that changed before. Answers its name."""
         (name,) = self.names(1)
         self.ask(name)
-        eventually(lambda: (self.get(name).get("status") or {}).get("secret"), timeout_s=LONG_S, what=f"the credential of {name}")
+        eventually(
+            lambda: (self.get(name).get("status") or {}).get("secret"),
+            timeout_s=LONG_S,
+            what=f"the credential of {name}",
+        )
         return name
 
-    # -- what there is -------------------------------------------------------------------------------------------------------------
+    # -- what there is
+    # -------------------------------------------------------------------------------------------------------------
 
     def get(self, name: str, resource: Resource = ACCESS_REQUEST) -> Body:
         """A request, or something else of the namespace; {} if there is none."""
@@ -163,13 +174,19 @@ class Crowd:
 
     def secrets(self) -> dict[str, Body]:
         """The Secrets that requests of this crowd control or controlled, by the Secret's name."""
-        return {name: body for name, body in self._all(SECRET) if name.startswith(f"{self.role}-") and controller_uid(body)}
+        return {
+            name: body for name, body in self._all(SECRET) if name.startswith(f"{self.role}-") and controller_uid(body)
+        }
 
     def events(self, name: str) -> list[str]:
         """What the Events on a request say, each as ``Type Reason message``; it may be gone long since."""
         about = {name: body["involvedObject"] for name, body in self._all(EVENT)}
         mine = [body for key, body in self._all(EVENT) if about.get(key, {}).get("name") == name]
-        return [f"{e['type']} {e['reason']} {e['message']}" for e in mine if e["involvedObject"]["kind"] == ACCESS_REQUEST.kind]
+        return [
+            f"{e['type']} {e['reason']} {e['message']}"
+            for e in mine
+            if e["involvedObject"]["kind"] == ACCESS_REQUEST.kind
+        ]
 
     def _all(self, resource: Resource) -> list[tuple[str, Body]]:
         found: list[Body] = []
@@ -204,10 +221,12 @@ class Crowd:
             done = connection.execute(sql.encode())
             return done.fetchall() if done.description else []
 
-    # -- what has to hold ----------------------------------------------------------------------------------------------------------
+    # -- what has to hold
+    # ----------------------------------------------------------------------------------------------------------
 
     def all_well(self, names: Sequence[str], *, husks: bool = False) -> Seen:
-        """Check that each request has one Secret, one lease and one login, the same ones everywhere, and that there is no other.
+        """Check that each request has one Secret, one lease and one login, the same ones everywhere, and that there is
+        no other.
 
         Args:
             names: All requests of the crowd.
@@ -216,7 +235,10 @@ class Crowd:
         Raises:
             AssertionError: It is not so (yet).
         """
-        requests, secrets = self.requests(), {body["metadata"]["ownerReferences"][0]["name"]: body for body in self.secrets().values()}
+        requests, secrets = (
+            self.requests(),
+            {body["metadata"]["ownerReferences"][0]["name"]: body for body in self.secrets().values()},
+        )
         told = {name: ((requests[name].get("status") or {}).get("lease") or {}).get("id", "") for name in requests}
         logins = {name: base64.b64decode(secrets[name]["data"]["username"]).decode() for name in secrets}
         assert requests.keys() == set(names), requests.keys() ^ set(names)
@@ -227,7 +249,9 @@ class Crowd:
         assert husks or not beside, f"{len(beside)} leases too many"
         assert set(logins.values()) == in_postgres, set(logins.values()) ^ in_postgres
         assert len(set(told.values())) == len(in_postgres) == len(names)
-        versions = {name: "/".join((s["metadata"]["uid"], s["metadata"]["resourceVersion"])) for name, s in secrets.items()}
+        versions = {
+            name: "/".join((s["metadata"]["uid"], s["metadata"]["resourceVersion"])) for name, s in secrets.items()
+        }
         return Seen(logins, versions, told, self.made())
 
     def nothing_left(self) -> bool:
@@ -265,7 +289,9 @@ def at_once(work: Callable[[str], Any], names: Iterable[str], *, hands: int = HA
 
 @contextmanager
 def crowded(stack: LocalStack, name: str) -> Iterator[Space]:
-    """A namespace with the guide's AppBinding and SecretEngine, where a replaced login lives on for no more than a second."""
+    """A namespace with the guide's AppBinding and SecretEngine, where a replaced login lives on for no more than a
+    second.
+    """
     with access_set(stack, OVERLAP="1s"), space(stack, name) as made:
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
         made.phase(ENGINE, "Success")

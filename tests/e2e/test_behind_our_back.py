@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.crowd import LONG_S, Crowd, Seen, at_once, crowded
 from tests.e2e.space import Space
 from tests.eventually import eventually
-from watcher.api import KubeError
-from watcher.credentials import secret_name
-from watcher.kinds import ACCESS_REQUEST, SECRET
+from watcher.delivery.manifests import secret_name
+from watcher.kube.client import KubeError
+from watcher.kube.resources import ACCESS_REQUEST, SECRET
 
 MANY = 8
 
@@ -65,7 +65,7 @@ def test_deleted_secrets_are_restored_with_another_login(behind: Space) -> None:
     _replaced(crowd, before, in_place=False)
     assert set(crowd.secrets()) == secrets
     for name in names[:2]:
-        behind.told(f"databaseaccessrequest/{name}", "CredentialRestored")
+        behind.told(f"databaseaccessrequest/{name}", "SecretRecreated")
 
 
 EDITS: dict[str, dict[str, Any]] = {
@@ -77,7 +77,9 @@ EDITS: dict[str, dict[str, Any]] = {
 
 
 def test_edited_secrets_are_repaired_with_another_login(behind: Space) -> None:
-    """Whatever somebody wrote over: the password before is lost, the Secret gets another credential, and the login before ends."""
+    """Whatever somebody wrote over: the password before is lost, the Secret gets another credential, and the login
+    before ends.
+    """
     crowd = Crowd(behind, "edited")
     crowd.prepare()
     names = crowd.granted(2 * len(EDITS))
@@ -86,11 +88,13 @@ def test_edited_secrets_are_repaired_with_another_login(behind: Space) -> None:
     at_once(lambda name: crowd.patch(name, edits[name], SECRET), secrets)
     _replaced(crowd, before, in_place=True)
     for name in names[:2]:
-        behind.told(f"databaseaccessrequest/{name}", "CredentialRestored")
+        behind.told(f"databaseaccessrequest/{name}", "SecretRecreated")
 
 
 def test_a_secret_of_somebody_else_costs_no_lease(behind: Space) -> None:
-    """It stands where the request's is to be: nothing is made however often it is tried, all is said, and it goes on without it."""
+    """It stands where the request's is to be: nothing is made however often it is tried, all is said, and it goes on
+    without it.
+    """
     crowd, beside = Crowd(behind, "taken"), Crowd(behind, "beside")
     crowd.prepare()
     beside.prepare()
@@ -103,7 +107,8 @@ def test_a_secret_of_somebody_else_costs_no_lease(behind: Space) -> None:
     for secret, name in there.items():
         eventually(lambda secret=secret, name=name: _refused(crowd, name, secret), timeout_s=LONG_S)  # type: ignore[misc]
     for number in range(5):
-        at_once(lambda name, number=number: crowd.patch(name, {"metadata": {"annotations": {"again": str(number)}}}), names)  # type: ignore[misc]
+        change = {"metadata": {"annotations": {"again": str(number)}}}
+        at_once(lambda name, change=change: crowd.patch(name, change), names)  # type: ignore[misc]
         beside.pass_by()
     assert crowd.made() == 0
     assert crowd.leases() == set()
@@ -128,7 +133,9 @@ def _refused(crowd: Crowd, name: str, secret: str) -> bool:
 
 
 def test_a_secret_that_somebody_took_over_costs_no_lease(behind: Space) -> None:
-    """Without its owner it is not the request's any more: it is left alone, which is said, and replaced once it is gone."""
+    """Without its owner it is not the request's any more: it is left alone, which is said, and replaced once it is
+    gone.
+    """
     crowd, beside = Crowd(behind, "adopted"), Crowd(behind, "meanwhile")
     crowd.prepare()
     beside.prepare()
@@ -160,7 +167,9 @@ def test_leases_revoked_in_vault_are_noticed_and_replaced(behind: Space) -> None
 
 
 def test_what_vanished_unseen_ends_like_a_delete(behind: Space) -> None:
-    """Finalizers taken off by hand and objects deleted while no watcher runs, one of them made anew: only what is there keeps a login."""
+    """Finalizers taken off by hand and objects deleted while no watcher runs, one of them made anew: only what is there
+    keeps a login.
+    """
     crowd = Crowd(behind, "vanished")
     crowd.prepare()
     names = crowd.granted(MANY)
@@ -196,7 +205,9 @@ def test_what_a_restored_etcd_lacks_ends_like_a_delete(behind: Space) -> None:
         watcher.start()
         watcher.wait_ready()
     eventually(lambda: _left(crowd, set(names[6:]), before), timeout_s=LONG_S)
-    assert eventually(lambda: crowd.all_well(names[6:]), timeout_s=LONG_S).versions == {n: before.versions[n] for n in names[6:]}
+    assert eventually(lambda: crowd.all_well(names[6:]), timeout_s=LONG_S).versions == {
+        n: before.versions[n] for n in names[6:]
+    }
 
 
 def _take_out_of_etcd(crowd: Crowd, names: list[str]) -> None:
@@ -209,7 +220,9 @@ def _take_out_of_etcd(crowd: Crowd, names: list[str]) -> None:
         for name in names:
             key = f"/registry/{ACCESS_REQUEST.group}/{ACCESS_REQUEST.plural}/{crowd.space.name}/{name}".encode()
             answer = delete(b"\x0a" + bytes([len(key)]) + key, timeout=20)  # field 1 of DeleteRangeRequest
-            assert answer.endswith(b"\x10\x01"), f"{key!r} was not there"  # field 2 of the response: one key was deleted
+            assert answer.endswith(b"\x10\x01"), (
+                f"{key!r} was not there"
+            )  # field 2 of the response: one key was deleted
 
 
 def test_what_is_torn_away_under_the_watcher_ends_like_a_delete(behind: Space) -> None:

@@ -1,4 +1,4 @@
-"""What somebody changes by hand in Vault is put back at the next look, and the watcher says so: real servers, a short ``--resync``."""
+"""What somebody changes by hand in Vault is put back at the next look, and the watcher says so: real servers, a short ``--resync-interval``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.space import ENGINE, ROLE, Space, space
 from tests.eventually import eventually
 
@@ -80,7 +80,9 @@ def _put_back(guide: Space, expected: dict[str, Any]) -> None:
 
 
 def test_what_is_changed_by_hand_in_vault_is_put_back(guide: Space) -> None:
-    """Limits, allowed roles, user name template and URL of the connection; all lists, TTLs and the connection of the role."""
+    """Limits, allowed roles, user name template and URL of the connection; all lists, TTLs and the connection of the
+    role.
+    """
     before = {path: _read(guide, path) for path in (_config(guide), _role(guide))}
     url = before[_config(guide)]["connection_details"]["connection_url"]
     _write(
@@ -107,7 +109,7 @@ def test_what_is_changed_by_hand_in_vault_is_put_back(guide: Space) -> None:
     )
     _put_back(guide, before)
     for name in (ENGINE, ROLE):
-        guide.told(name, "Warning", "PutBack")
+        guide.told(name, "Warning", "DriftCorrected")
         guide.phase(name, "Success")
 
 
@@ -123,7 +125,9 @@ def test_what_is_removed_by_hand_in_vault_is_made_again(guide: Space) -> None:
 
 
 def test_a_connection_led_elsewhere_is_led_back_at_once_under_live_leases(guide: Space) -> None:
-    """The live leases are the right database's: unlike a change in the AppBinding, this one waits for none of them to end."""
+    """The live leases are the right database's: unlike a change in the AppBinding, this one waits for none of them to
+    end.
+    """
     before, secret = _read(guide, _config(guide)), guide.secret(guide.secret_name())
     other = "led_elsewhere"
     guide.stack.psql(f"create database {other}")
@@ -140,14 +144,18 @@ def test_a_connection_led_elsewhere_is_led_back_at_once_under_live_leases(guide:
 
 
 def test_a_later_engine_that_wants_the_connection_otherwise_is_refused(guide: Space) -> None:
-    """Else each would write over the other at every look; the condition names the older one, and a later one that agrees is let in."""
+    """Else each would write over the other at every look; the condition names the older one, and a later one that
+    agrees is let in.
+    """
     before, owners = _read(guide, _config(guide)), guide.described()
     later = guide.guide("postgresSecretEngine")[0]
     later["metadata"]["name"] = "later"
     later["spec"]["postgres"] |= {"maxOpenConnections": 77}
     guide.apply(later)
     guide.phase("secretengine/later", "Failed")
-    told = guide.told("secretengine/later", "Warning", "ConnectionConflict", f"{guide.name}/postgresql-engine", "maxOpenConnections")
+    told = guide.told(
+        "secretengine/later", "Warning", "ConnectionConflict", f"{guide.name}/postgresql-engine", "maxOpenConnections"
+    )
     assert "allowedRoles" in told
     assert (_read(guide, _config(guide)), guide.described()) == (before, owners)
     guide.phase(ENGINE, "Success")

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.crowd import LONG_S, Crowd, apart, at_once, crowded
 from tests.e2e.space import Space
 from tests.eventually import eventually
-from watcher.kinds import POSTGRES_ROLE, SECRET_ENGINE
+from watcher.kube.resources import POSTGRES_ROLE, SECRET_ENGINE
 
 STRICT = ['REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP ROLE "{{name}}";']
 MANY = 6
@@ -99,7 +99,9 @@ def _said(crowd: Crowd, names: list[str], *words: str) -> None:
 
     def told(name: str) -> bool:
         events = crowd.events(name)
-        assert any(event.startswith("Warning RevokePending") and all(word in event for word in words) for event in events), events
+        assert any(
+            event.startswith("Warning RevocationPending") and all(word in event for word in words) for event in events
+        ), events
         return True
 
     for name in names:
@@ -119,7 +121,9 @@ def waiting(stack: LocalStack) -> Iterator[Space]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", OUTAGES)
 def test_deleted_while_vault_is_away(waiting: Space, how: str) -> None:
-    """The requests go within seconds, their logins when Vault is back; role and engine wait for it, say why, and go by themselves."""
+    """The requests go within seconds, their logins when Vault is back; role and engine wait for it, say why, and go by
+    themselves.
+    """
     made, engine = apart(waiting, how), how
     crowd = Crowd(made, how)
     crowd.prepare()
@@ -137,7 +141,9 @@ def test_deleted_while_vault_is_away(waiting: Space, how: str) -> None:
         assert crowd.secrets() == {}
         assert crowd.logins() == logins
     eventually(crowd.nothing_left, timeout_s=LONG_S)
-    eventually(lambda: not crowd.get(engine, SECRET_ENGINE) and not crowd.get(crowd.role, POSTGRES_ROLE), timeout_s=LONG_S)
+    eventually(
+        lambda: not crowd.get(engine, SECRET_ENGINE) and not crowd.get(crowd.role, POSTGRES_ROLE), timeout_s=LONG_S
+    )
     assert made.described() is None
 
 
@@ -168,7 +174,9 @@ def test_deleted_while_the_right_to_revoke_is_missing(waiting: Space) -> None:
 
 @pytest.mark.timeout(600)
 def test_deleted_while_the_database_is_away(waiting: Space) -> None:
-    """Vault cannot drop the logins: the requests go, it is tried again and seen, and none of the logins is left at the end."""
+    """Vault cannot drop the logins: the requests go, it is tried again and seen, and none of the logins is left at the
+    end.
+    """
     crowd = Crowd(waiting, "unreached")
     crowd.prepare()
     names = crowd.granted(MANY)
@@ -177,7 +185,9 @@ def test_deleted_while_the_database_is_away(waiting: Space) -> None:
         print(f"without the database: a request was gone after {longest_s:.1f} s at most")
         assert longest_s < 30
         _said(crowd, names, "connect")
-        eventually(lambda: _failing(waiting.stack) >= MANY, timeout_s=LONG_S, what="the work that fails, in the metrics")
+        eventually(
+            lambda: _failing(waiting.stack) >= MANY, timeout_s=LONG_S, what="the work that fails, in the metrics"
+        )
         assert len(crowd.leases()) == MANY
     eventually(crowd.nothing_left, timeout_s=LONG_S)
     eventually(lambda: not _failing(waiting.stack), timeout_s=LONG_S)
@@ -214,7 +224,9 @@ def _sessions(*crowds: Crowd) -> Iterator[list[psycopg.Connection[tuple[object, 
         for crowd in crowds:
             for secret in crowd.secrets().values():
                 user, password = (base64.b64decode(secret["data"][key]).decode() for key in ("username", "password"))
-                opened.append(psycopg.connect(crowd.space.stack.postgres_url, user=user, password=password, autocommit=True))
+                opened.append(
+                    psycopg.connect(crowd.space.stack.postgres_url, user=user, password=password, autocommit=True)
+                )
                 opened[-1].execute("CREATE TEMPORARY TABLE mine (a int)")
         yield opened
     finally:
@@ -244,7 +256,9 @@ def test_a_role_that_its_engine_allows_no_more(waiting: Space) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_mount_gone_before_the_undo(waiting: Space) -> None:
-    """Unmounted by hand and deleted while nobody knows what became of its reads: it is mounted again until all is dropped."""
+    """Unmounted by hand and deleted while nobody knows what became of its reads: it is mounted again until all is
+    dropped.
+    """
     made, access = apart(waiting, "unmounted"), waiting.stack.process("access")
     crowd = Crowd(made, "unmounted")
     crowd.prepare(statements=["SELECT pg_sleep(2);"])
@@ -266,7 +280,9 @@ def test_a_mount_gone_before_the_undo(waiting: Space) -> None:
 
 
 def test_a_database_at_another_port_waits_for_the_leases(waiting: Space) -> None:
-    """Vault would revoke at the new place, succeed there, and forget: host and port change when nothing depends on them any more."""
+    """Vault would revoke at the new place, succeed there, and forget: host and port change when nothing depends on them
+    any more.
+    """
     stack = waiting.stack
     here, there = (urlsplit(str(url)) for url in (stack.postgres_url, stack.postgres_tls_url))
     app = {
@@ -275,7 +291,10 @@ def test_a_database_at_another_port_waits_for_the_leases(waiting: Space) -> None
         "metadata": {"name": "moving-app"},
         "spec": {
             "secret": {"name": "postgres-user-cred"},
-            "clientConfig": {"url": f"postgresql://127.0.0.1:{here.port}/postgres?sslmode=disable", "insecureSkipTLSVerify": True},
+            "clientConfig": {
+                "url": f"postgresql://127.0.0.1:{here.port}/postgres?sslmode=disable",
+                "insecureSkipTLSVerify": True,
+            },
         },
     }
     waiting.apply(app)
@@ -286,10 +305,11 @@ def test_a_database_at_another_port_waits_for_the_leases(waiting: Space) -> None
     names = crowd.granted(MANY)
     before = crowd.all_well(names)
     made.patch(
-        "appbinding/moving-app", {"spec": {"clientConfig": {"url": f"postgresql://127.0.0.1:{there.port}/postgres?sslmode=require"}}}
+        "appbinding/moving-app",
+        {"spec": {"clientConfig": {"url": f"postgresql://127.0.0.1:{there.port}/postgres?sslmode=require"}}},
     )
     made.phase("secretengine/moving", "Processing", timeout_s=LONG_S)
-    assert str(MANY) in made.told("secretengine/moving", "Warning", "QuiesceRequired", "use the database as it is")
+    assert str(MANY) in made.told("secretengine/moving", "Warning", "LeasesInUse", "use the database as it is")
     connection = f"{made.mount}/config/k8s.-.{made.name}.moving-app"
     assert f":{there.port}/" not in stack.bao("read", connection).stdout
     assert crowd.all_well(names).leases == before.leases

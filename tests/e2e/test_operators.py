@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.space import REQUEST, Space, space
 from tests.eventually import eventually
 
@@ -21,14 +21,18 @@ ROOT = Path(__file__).parents[2]
 def leasegate(stack: LocalStack, *args: str) -> subprocess.CompletedProcess[str]:
     """Run ``leasegate`` with nothing but what ``make env`` gives."""
     command = [sys.executable, "-m", "cli.leasegate", *args]
-    done = subprocess.run(command, env=stack.environment(), capture_output=True, text=True, check=False, timeout=60, cwd=ROOT)
+    done = subprocess.run(
+        command, env=stack.environment(), capture_output=True, text=True, check=False, timeout=60, cwd=ROOT
+    )
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
 
 def remembered(stack: LocalStack) -> str:
     """The ledger's id as the watcher keeps it."""
-    return stack.kubectl("-n", "leasegate-system", "get", "configmap/leasegate-ledger", "-o", "jsonpath={.data.ledger-id}").stdout
+    return stack.kubectl(
+        "-n", "leasegate-system", "get", "configmap/leasegate-ledger", "-o", "jsonpath={.data.ledger-id}"
+    ).stdout
 
 
 def access(stack: LocalStack) -> Path:
@@ -45,7 +49,9 @@ def guide(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Space]:
 
 
 def test_access_ends_for_good_when_its_time_is_over(guide: Space) -> None:
-    """``spec.ttl``: Secret, Role and RoleBinding go, the login is dropped, the phase and an Event say so, and it stays so."""
+    """``spec.ttl``: Secret, Role and RoleBinding go, the login is dropped, the phase and an Event say so, and it stays
+    so.
+    """
     (wish,) = guide.guide("postgresAccessRequest")
     guide.kubectl("delete", REQUEST)
     guide.apply(wish | {"spec": wish["spec"] | {"ttl": "4s"}})
@@ -61,7 +67,7 @@ def test_access_ends_for_good_when_its_time_is_over(guide: Space) -> None:
     assert "lease" not in status
     guide.told(REQUEST, "AccessEnded", "Expired")
     left = guide.kubectl("get", "roles,rolebindings", "-o", "name").split()
-    assert left == ["rolebinding.rbac.authorization.k8s.io/leasegate-served-namespace"]
+    assert left == ["rolebinding.rbac.authorization.k8s.io/leasegate-enabled-namespace"]
     guide.annotate(REQUEST, "touched=yes")  # nothing brings it back
     refused = guide.vault_command("approve", "databaseaccessrequest", "postgres-cred-rqst")
     assert guide.status(REQUEST)["phase"] == "Expired", refused.stdout + refused.stderr
@@ -114,7 +120,9 @@ def test_leases_and_orphans_as_an_operator_sees_them(guide: Space) -> None:
     before = guide.secret(guide.secret_name())
     assert leasegate(stack, "revoke", mine["handle"], "--reason", "it leaked").returncode == 0
     eventually(lambda: before["username"] not in guide.logins(), timeout_s=30)
-    eventually(lambda: guide.login_works(guide.secret(guide.secret_name())), timeout_s=30)  # still approved: it has another
+    eventually(
+        lambda: guide.login_works(guide.secret(guide.secret_name())), timeout_s=30
+    )  # still approved: it has another
 
 
 def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepted(guide: Space) -> None:
@@ -131,10 +139,10 @@ def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepte
         file.unlink()
     service.start()
     service.wait_ready()
-    told = eventually(lambda: guide.condition(REQUEST, "LedgerUnknown"), timeout_s=60)
+    told = eventually(lambda: guide.condition(REQUEST, "IssuancePaused"), timeout_s=60)
     assert isinstance(told, dict)
     assert "accept-loss" in told["message"]
-    guide.told(REQUEST, "Warning", "LedgerLost")
+    guide.told(REQUEST, "Warning", "LedgerMismatch")
     assert guide.secret(name) == data
     assert guide.login_works(data)
     assert guide.status(REQUEST)["secret"]["name"] == name
@@ -146,13 +154,17 @@ def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepte
     new = eventually(lambda: (found := guide.secret(name)) != data and found, timeout_s=60)
     assert isinstance(new, dict)
     assert guide.login_works(new)
-    eventually(lambda: not guide.condition(REQUEST, "LedgerUnknown"), timeout_s=30)
+    eventually(lambda: not guide.condition(REQUEST, "IssuancePaused"), timeout_s=30)
     eventually(lambda: remembered(stack) != known, timeout_s=40, what="the new ledger's id in Kubernetes")
     orphans = leasegate(stack, "orphans", "--postgres", stack.postgres_url, "-o", "json")
     assert orphans.returncode == 1
     lost = [orphan for orphan in json.loads(orphans.stdout)["orphans"] if orphan.get("username") == data["username"]]
-    assert [orphan["kind"] for orphan in lost] == ["ORPHAN_KIND_LOGIN_UNKNOWN"]
-    leases = [orphan["lease_id"] for orphan in json.loads(orphans.stdout)["orphans"] if orphan["kind"] == "ORPHAN_KIND_LEASE_UNKNOWN"]
+    assert [orphan["kind"] for orphan in lost] == ["ORPHAN_KIND_DATABASE_USER_UNKNOWN"]
+    leases = [
+        orphan["lease_id"]
+        for orphan in json.loads(orphans.stdout)["orphans"]
+        if orphan["kind"] == "ORPHAN_KIND_LEASE_UNKNOWN"
+    ]
     for lease_id in leases:
         stack.bao("lease", "revoke", "-sync", lease_id)
     assert leasegate(stack, "orphans", "--postgres", stack.postgres_url).returncode == 0

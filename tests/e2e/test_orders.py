@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local.stack import LocalStack
-from deploy.story.story import EXAMPLES, NotSeen, Story
+from dev.demo.story import EXAMPLES, NotSeenError, Story
+from dev.stack.stack import LocalStack
 from tests.eventually import eventually
 
 APPLY = ("served", "postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest")
@@ -40,7 +40,7 @@ def story(stack: LocalStack) -> Iterator[Story]:
 
 
 def _apply(story: Story, stack: LocalStack, name: str) -> None:
-    file = stack.served_namespace("demo") if name == "served" else f"{EXAMPLES}/{name}.yaml"
+    file = stack.enabled_namespace("demo") if name == "served" else f"{EXAMPLES}/{name}.yaml"
     story.shell.ok(f"kubectl apply -n demo -f '{file}'")
 
 
@@ -78,7 +78,7 @@ def test_any_order_of_delete_leaves_nothing(story: Story, stack: LocalStack, ord
         assert code != 0, "the mount is still there"
         try:
             return bool(story._no_login() and story._no_secret())
-        except NotSeen as err:
+        except NotSeenError as err:
             raise AssertionError(str(err)) from err
 
     eventually(nothing, timeout_s=90)

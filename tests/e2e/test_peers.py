@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.chaos.agreement import Eyes, open_attempts
 from tests.chaos.husks import end_husks
 from tests.e2e.crowd import LONG_S, Crowd, Seen, at_once, crowded, restart
 from tests.e2e.space import ENGINE, Space
 from tests.eventually import eventually
-from watcher.kinds import POSTGRES_ROLE, SECRET
+from watcher.kube.resources import POSTGRES_ROLE, SECRET
 
 SEED = 20261124
 SOON_S = 0.030
@@ -86,7 +86,12 @@ def test_killed_while_many_are_made(peers: Space, name: str) -> None:
             process.start()
             process.wait_ready()
         making.result()
-    eventually(lambda: _at_rest(crowd) and crowd.all_well(names, husks=True), timeout_s=2 * LONG_S, every_s=0.5, what=f"seed {SEED}")
+    eventually(
+        lambda: _at_rest(crowd) and crowd.all_well(names, husks=True),
+        timeout_s=2 * LONG_S,
+        every_s=0.5,
+        what=f"seed {SEED}",
+    )
     _end_husks(crowd)
     seen = crowd.all_well(names)
     print(f"seed {SEED}: {seen.made} made for {MANY}")
@@ -96,14 +101,16 @@ def test_killed_while_many_are_made(peers: Space, name: str) -> None:
 
 def _at_rest(crowd: Crowd) -> bool:
     """Check that nothing is being undone."""
-    mine = [row for row in open_attempts(_ledger(crowd)) if f"-{crowd.role}-" in row.login]
+    mine = [row for row in open_attempts(_ledger(crowd)) if f"-{crowd.role}-" in row.database_user]
     busy = [row.state for row in mine if row.state not in ("active", "new", "token")]
     assert busy == []
     return True
 
 
 def _end_husks(crowd: Crowd) -> None:
-    """End the leases that Vault keeps of reads that broke off with the SIGKILL; each is proven to have no login (tests/chaos/husks.py)."""
+    """End the leases that Vault keeps of reads that broke off with the SIGKILL; each is proven to have no login
+    (tests/chaos/husks.py).
+    """
     stack = crowd.space.stack
 
     def ask(method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -123,7 +130,8 @@ def _ledger(crowd: Crowd) -> Path:
 
 
 def _unchanged(crowd: Crowd, before: Seen, *, written: bool = False) -> Seen:
-    """What was granted is as it was, and nothing was made for it; another request, granted meanwhile, shows that the watcher went on.
+    """What was granted is as it was, and nothing was made for it; another request, granted meanwhile, shows that the
+    watcher went on.
 
     Args:
         crowd: The requests.
@@ -133,7 +141,9 @@ def _unchanged(crowd: Crowd, before: Seen, *, written: bool = False) -> Seen:
     fence = crowd.pass_by()
     after = eventually(lambda: crowd.all_well([*before.logins, fence]), timeout_s=LONG_S)
     assert after.made == before.made + 1
-    for was, now in [(before.logins, after.logins), (before.leases, after.leases)] + [(before.versions, after.versions)] * (not written):
+    for was, now in [(before.logins, after.logins), (before.leases, after.leases)] + [
+        (before.versions, after.versions)
+    ] * (not written):
         assert {name: now[name] for name in was} == was
     crowd.delete(fence)
     return eventually(lambda: crowd.all_well(list(before.logins)), timeout_s=LONG_S)

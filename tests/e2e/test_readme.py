@@ -6,8 +6,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from deploy.local.stack import LocalStack
-from deploy.story.story import REPOSITORY, Story
+from dev.demo.story import REPOSITORY, Story
+from dev.stack.stack import LocalStack
 from tests.eventually import eventually
 
 
@@ -20,10 +20,14 @@ def _block(heading: str) -> list[str]:
 
 
 def test_a_request_without_kubernetes_by_grpcurl(stack: LocalStack, tmp_path: Path) -> None:
-    """Services are listed by reflection, health is checked, and a request goes from create over approve and claim to release."""
+    """Services are listed by reflection, health is checked, and a request goes from create over approve and claim to
+    release.
+    """
     lines = _block("Without Kubernetes: grpcurl")
     script = "\n".join(["set -euo pipefail", *lines])
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=stack.environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=stack.environment(), capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     for seen in (
         "leasegate.access.v1.RequesterService",

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from deploy.local.stack import LocalStack
-from deploy.story.story import EXAMPLES, NotSeen, Story
+from dev.demo.story import EXAMPLES, NotSeenError, Story
+from dev.stack.stack import LocalStack
 from tests.eventually import eventually
 
 APPROVE = "kubectl vault approve databaseaccessrequest postgres-cred-rqst -n demo"
@@ -16,11 +16,13 @@ APPROVE = "kubectl vault approve databaseaccessrequest postgres-cred-rqst -n dem
 
 @pytest.mark.timeout(400)
 def test_a_minute_without_vault_needs_nobody(stack: LocalStack) -> None:
-    """What is applied and approved while Vault is sealed says so, and converges after the unseal without a hand on any object."""
+    """What is applied and approved while Vault is sealed says so, and converges after the unseal without a hand on any
+    object.
+    """
     story = Story(stack)
     shell = story.shell
     shell.ok("kubectl create ns demo")
-    shell.ok(f"kubectl apply -n demo -f '{stack.served_namespace('demo')}'")
+    shell.ok(f"kubectl apply -n demo -f '{stack.enabled_namespace('demo')}'")
     for file in ("postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest"):
         shell.ok(f"kubectl apply -f {EXAMPLES}/{file}.yaml")
     eventually(lambda: story.status().get("digest"), what="the digest of the request")
@@ -51,7 +53,7 @@ def test_a_minute_without_vault_needs_nobody(stack: LocalStack) -> None:
     def gone() -> bool:
         try:
             return bool(story._no_login())
-        except NotSeen as err:
+        except NotSeenError as err:
             raise AssertionError(str(err)) from err
 
     eventually(gone, timeout_s=90, what="the login's end after the unseal")

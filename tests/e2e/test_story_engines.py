@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
 from tests.eventually import eventually
 
@@ -81,14 +81,28 @@ def test_a_list_cleared_in_the_spec_is_cleared_in_vault(guide: Space) -> None:
     guide.patch(ROLE, {"spec": lists | {"maxTTL": "300", "defaultTTL": "5m"}})
     eventually(lambda: in_vault()["max_ttl"] == 300, timeout_s=30)
     found = in_vault()
-    assert [len(list(found[name])) > 0 for name in ("revocation_statements", "rollback_statements", "renew_statements")] == [True] * 3  # type: ignore[call-overload]
+    for name in ("revocation_statements", "rollback_statements", "renew_statements"):
+        assert found[name]
     guide.patch(
-        ROLE, {"spec": {"revocationStatements": [], "rollbackStatements": None, "renewStatements": [], "maxTTL": None, "defaultTTL": None}}
+        ROLE,
+        {
+            "spec": {
+                "revocationStatements": [],
+                "rollbackStatements": None,
+                "renewStatements": [],
+                "maxTTL": None,
+                "defaultTTL": None,
+            }
+        },
     )
 
     def cleared() -> bool:
         found = in_vault()
-        assert [found[name] for name in ("revocation_statements", "rollback_statements", "renew_statements")] == [[], [], []], found
+        assert [found[name] for name in ("revocation_statements", "rollback_statements", "renew_statements")] == [
+            [],
+            [],
+            [],
+        ], found
         assert (found["max_ttl"], found["default_ttl"]) == (0, 0), found
         return True
 
@@ -164,14 +178,14 @@ def test_another_type_of_engine_is_refused(stack: LocalStack) -> None:
             stack.bao("secrets", "disable", made.mount)
 
 
-def test_an_unserved_namespace_is_named_with_the_command_that_serves_it(stack: LocalStack) -> None:
+def test_an_unenabled_namespace_is_named_with_the_command_that_serves_it(stack: LocalStack) -> None:
     """Status and Event say what to type, and typing it converges without touching an object."""
     with space(stack, "unserved", serve=False) as made:
         made.apply(*made.guide())
         for name in (ENGINE, ROLE, REQUEST):
-            text = made.told(name, "Warning", "NamespaceNotServed")
+            text = made.told(name, "Warning", "NamespaceNotEnabled")
             assert "kubectl apply -n unserved -f" in text
-            assert made.condition(name, "NamespaceNotServed")["status"] == "True"
+            assert made.condition(name, "NamespaceNotEnabled")["status"] == "True"
         made.serve()
         made.phase(ROLE, "Success", timeout_s=90)
         assert made.login_works(made.secret(made.granted()))
@@ -186,7 +200,7 @@ def test_a_database_changes_only_when_no_lease_depends_on_it(guide: Space) -> No
         data = guide.secret(guide.granted())
         guide.patch("appbinding/postgres-app", {"spec": {"clientConfig": {"service": {"path": other}}}})
         guide.phase(ENGINE, "Processing")
-        assert "QuiesceRequired" in guide.told(ENGINE, "Warning", "leases or open attempts use the database as it is")
+        assert "LeasesInUse" in guide.told(ENGINE, "Warning", "leases or open attempts use the database as it is")
         assert other not in guide.stack.bao("read", url).stdout
         assert guide.login_works(data)
         guide.decide("deny")
@@ -197,7 +211,9 @@ def test_a_database_changes_only_when_no_lease_depends_on_it(guide: Space) -> No
         guide.granted()
         guide.annotate(ENGINE, "leasegate.dev/same-database-moved=true")
         guide.patch("appbinding/postgres-app", {"spec": {"clientConfig": {"service": {"path": "postgres"}}}})
-        eventually(lambda: other not in guide.stack.bao("read", url).stdout, timeout_s=30, what="the change under a lease")
+        eventually(
+            lambda: other not in guide.stack.bao("read", url).stdout, timeout_s=30, what="the change under a lease"
+        )
         guide.phase(ENGINE, "Success")
     finally:
         guide.kubectl("delete", REQUEST, "--ignore-not-found")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from deploy.local.certificates import Authority
-from deploy.local.stack import LocalStack
 from deploy.vault.setup import TEAM_ROLE
+from dev.stack.certificates import Authority
+from dev.stack.stack import LocalStack
 from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
 from tests.eventually import eventually
 
@@ -37,7 +37,9 @@ def _must(stack: LocalStack, method: str, path: str, body: dict[str, Any]) -> di
 
 
 def _secret(made: Space, kind: str, **values: str) -> None:
-    made.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vault-login"}, "type": kind, "stringData": values})
+    made.apply(
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vault-login"}, "type": kind, "stringData": values}
+    )
 
 
 def _token(made: Space, _: Path) -> dict[str, str]:
@@ -48,7 +50,9 @@ def _token(made: Space, _: Path) -> dict[str, str]:
 
 
 def _userpass(made: Space, _: Path) -> dict[str, str]:
-    _must(made.stack, "POST", "auth/team-userpass/users/team", {"password": "a-long-password", "token_policies": POLICIES})
+    _must(
+        made.stack, "POST", "auth/team-userpass/users/team", {"password": "a-long-password", "token_policies": POLICIES}
+    )
     _secret(made, "kubernetes.io/basic-auth", username="team", password="a-long-password")
     return {"path": "team-userpass"}
 
@@ -56,7 +60,12 @@ def _userpass(made: Space, _: Path) -> dict[str, str]:
 def _certificate(made: Space, folder: Path) -> dict[str, str]:
     authority = Authority(folder)
     pair = authority.client("team")
-    _must(made.stack, "POST", "auth/team-cert/certs/team", {"certificate": authority.ca.read_text(), "token_policies": POLICIES})
+    _must(
+        made.stack,
+        "POST",
+        "auth/team-cert/certs/team",
+        {"certificate": authority.ca.read_text(), "token_policies": POLICIES},
+    )
     _secret(made, "kubernetes.io/tls", **{"tls.crt": pair.cert.read_text(), "tls.key": pair.key.read_text()})
     return {"path": "team-cert", "vaultRole": "team"}
 
@@ -71,7 +80,9 @@ def _app_role(made: Space, _: Path) -> dict[str, str]:
 
 def _account_token(made: Space, _: Path) -> dict[str, str]:
     metadata = {"name": "vault-login", "annotations": {"kubernetes.io/service-account.name": "vault"}}
-    made.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/service-account-token"})
+    made.apply(
+        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/service-account-token"}
+    )
     eventually(lambda: made.secret("vault-login").get("token"), timeout_s=30, what="the token of the ServiceAccount")
     return {"path": "kubernetes", "vaultRole": "vault-policy-controller"}
 
@@ -88,7 +99,12 @@ LOGINS = {
 def _binding(made: Space) -> dict[str, Any]:
     """The served namespace's AppBinding of Vault, to be changed and applied."""
     found = made.get("appbinding/vault")
-    return {"apiVersion": found["apiVersion"], "kind": "AppBinding", "metadata": {"name": "vault"}, "spec": found["spec"]}
+    return {
+        "apiVersion": found["apiVersion"],
+        "kind": "AppBinding",
+        "metadata": {"name": "vault"},
+        "spec": found["spec"],
+    }
 
 
 def _replace(made: Space, binding: dict[str, Any]) -> None:
@@ -114,8 +130,12 @@ def test_a_secret_of_each_type_logs_in(
         binding["spec"]["secret"] = {"name": "vault-login"}
         _replace(made, binding)
         _story(made)
-        values = [value for value in made.secret("vault-login").values() if len(value) > 8 and "CERTIFICATE" not in value]
-        seen = made.kubectl("get", "appbindings,secretengines,postgresroles,databaseaccessrequests,events", "-o", "json")
+        values = [
+            value for value in made.secret("vault-login").values() if len(value) > 8 and "CERTIFICATE" not in value
+        ]
+        seen = made.kubectl(
+            "get", "appbindings,secretengines,postgresroles,databaseaccessrequests,events", "-o", "json"
+        )
         assert not [value for value in values if value in seen]
 
 
@@ -132,7 +152,7 @@ def test_a_changed_login_secret_is_used(methods: LocalStack, tmp_path: Path) -> 
         _replace(made, binding)
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
         made.phase(ENGINE, "Failed")
-        assert "not-a-token" not in made.told(ENGINE, "Warning", "LoginRefused")
+        assert "not-a-token" not in made.told(ENGINE, "Warning", "VaultAuthRefused")
         _secret(made, "kubevault.com/token", token=right)
         made.phase(ENGINE, "Success")
 
@@ -159,7 +179,11 @@ def test_an_unverified_vault_only_where_asked(stack: LocalStack) -> None:
         del binding["spec"]["clientConfig"]["caBundle"]
         _replace(made, binding)
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
-        eventually(lambda: "certificate" in json.dumps(made.status(ENGINE)), timeout_s=30, what="the refusal of the certificate")
+        eventually(
+            lambda: "certificate" in json.dumps(made.status(ENGINE)),
+            timeout_s=30,
+            what="the refusal of the certificate",
+        )
         assert made.status(ENGINE)["phase"] != "Success"
         assert made.described() is None
         made.patch("appbinding/vault", {"spec": {"clientConfig": {"insecureSkipTLSVerify": True}}})
@@ -168,7 +192,9 @@ def test_an_unverified_vault_only_where_asked(stack: LocalStack) -> None:
 
 @pytest.fixture
 def without_own_login(stack: LocalStack) -> Iterator[LocalStack]:
-    """The stack with an access service that has no login of its own, and a team's role that may issue, as in the guide of 2019."""
+    """The stack with an access service that has no login of its own, and a team's role that may issue, as in the guide
+    of 2019.
+    """
     file = stack.directory / "services" / "access-logins.yaml"
     before = file.read_text(encoding="utf-8")
     team = stack.vault_api().call("GET", f"auth/kubernetes/role/{TEAM_ROLE}").body["data"]["token_policies"]
@@ -192,8 +218,8 @@ def test_the_teams_login_issues_where_there_is_no_own_one(without_own_login: Loc
     """It works as the guide has it, status and Event say that approval can be bypassed, and a restart needs no help."""
     with space(without_own_login, "noown") as made:
         _story(made)
-        assert made.condition(REQUEST, "ApprovalCanBeBypassed")["status"] == "True"
-        made.told(REQUEST, "Warning", "NoOwnLogin")
+        assert made.condition(REQUEST, "ApprovalNotEnforced")["status"] == "True"
+        made.told(REQUEST, "Warning", "ServiceAuthNotConfigured")
         _restart(without_own_login)
         made.decide("deny")
         eventually(lambda: not made.logins(), timeout_s=60, what="the login dropped after a restart")

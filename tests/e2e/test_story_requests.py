@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
 from tests.eventually import eventually
 
@@ -23,7 +23,12 @@ def guide(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Space]:
 
 def _may_read(guide: Space, secret: str) -> bool:
     who = READER.format(guide.name)
-    return guide.stack.kubectl("auth", "can-i", "get", f"secret/{secret}", "-n", guide.name, f"--as={who}", check=False).returncode == 0
+    return (
+        guide.stack.kubectl(
+            "auth", "can-i", "get", f"secret/{secret}", "-n", guide.name, f"--as={who}", check=False
+        ).returncode
+        == 0
+    )
 
 
 def _reader(guide: Space) -> str:
@@ -34,7 +39,9 @@ def _reader(guide: Space) -> str:
 
 
 def test_a_deleted_secret_is_restored_with_a_new_login(guide: Space) -> None:
-    """A password is stored nowhere, so a new one takes its place; the old login, which may be in use, ends later, or with access."""
+    """A password is stored nowhere, so a new one takes its place; the old login, which may be in use, ends later, or
+    with access.
+    """
     name = guide.granted()
     old = guide.secret(name)
     guide.kubectl("delete", "secret", name)
@@ -68,7 +75,9 @@ def test_readers_edited_by_hand_are_set_right(guide: Space) -> None:
 
     def right() -> bool:
         rules = guide.get(f"role/{role}")["rules"]
-        assert rules == [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get"]}], rules
+        assert rules == [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get"]}], (
+            rules
+        )
         names = [subject["name"] for subject in guide.get(f"rolebinding/{role}")["subjects"]]
         assert names == ["demo-sa"], names
         return True
@@ -100,7 +109,11 @@ def test_a_denial_after_an_approval_revokes_all(guide: Space) -> None:
     guide.phase(REQUEST, "Denied")
 
     def gone() -> bool:
-        left = [kind for kind, plain in (("secret", name), ("role", role), ("rolebinding", role)) if guide.get(f"{kind}/{plain}")]
+        left = [
+            kind
+            for kind, plain in (("secret", name), ("role", role), ("rolebinding", role))
+            if guide.get(f"{kind}/{plain}")
+        ]
         assert left == []
         status = guide.status(REQUEST)
         assert "lease" not in status
@@ -137,9 +150,14 @@ def test_a_role_changed_after_the_approval_needs_another(guide: Space) -> None:
     eventually(lambda: guide.status(REQUEST).get("digest"), timeout_s=60)
     guide.granted()
     before = guide.status(REQUEST)["digest"]
-    more = [*guide.get(ROLE)["spec"]["creationStatements"], 'GRANT INSERT ON ALL TABLES IN SCHEMA public TO "{{name}}";']
+    more = [
+        *guide.get(ROLE)["spec"]["creationStatements"],
+        'GRANT INSERT ON ALL TABLES IN SCHEMA public TO "{{name}}";',
+    ]
     guide.patch(ROLE, {"spec": {"creationStatements": more}})
-    eventually(lambda: guide.status(REQUEST)["digest"] != before or guide.condition(REQUEST, "ApprovalOutdated"), timeout_s=30)
+    eventually(
+        lambda: guide.status(REQUEST)["digest"] != before or guide.condition(REQUEST, "ApprovalStale"), timeout_s=30
+    )
     assert guide.login_works(guide.secret(guide.secret_name()))
 
 
@@ -147,11 +165,11 @@ def test_a_role_that_goes_leaves_what_was_granted(guide: Space) -> None:
     """The login works on to its TTL and the request says why it is not renewed; the same role applied again mends that."""
     name = guide.granted()
     guide.kubectl("delete", ROLE)
-    eventually(lambda: guide.condition(REQUEST, "RoleGone"), timeout_s=30, what="RoleGone")
-    guide.told(REQUEST, "Warning", "RoleDeleted")
+    eventually(lambda: guide.condition(REQUEST, "RoleDeleted"), timeout_s=30, what="RoleDeleted")
+    guide.told(REQUEST, "Warning", "PostgresRoleDeleted")
     assert guide.login_works(guide.secret(name))
     guide.apply(*guide.guide("postgresRole"))
-    eventually(lambda: not guide.condition(REQUEST, "RoleGone"), timeout_s=30, what="the role known again")
+    eventually(lambda: not guide.condition(REQUEST, "RoleDeleted"), timeout_s=30, what="the role known again")
     assert guide.status(REQUEST)["secret"] == {"name": name}
 
 

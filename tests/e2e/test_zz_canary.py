@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deploy.local.stack import LocalStack
-from deploy.story.story import Story
+from dev.demo.story import Story
+from dev.stack.stack import LocalStack
 from tests.canary import by_head, places
 from tests.e2e.witness import Witness
 

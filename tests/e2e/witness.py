@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.canary import CANARY, secrets_of
 
 WATCHED = (

@@ -1,7 +1,7 @@
 """The invariants of proofs/attempt_model.py, I1 to I7, looked at in a world of the real code, and the way of a world to where it is quiet.
 
 Quiet is where nothing happens by itself. I8 and I9 are sentences of the design beside: past its end nothing is acknowledged and an active
-one is replaced at once, our end of a lease is never later than Vault's; adopter roles are made on demand and removed after.
+one is replaced at once, our end of a lease is never later than Vault's; cleanup roles are made on demand and removed after.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from services.access import lifetimes
-from services.access.ledger import schema
-from services.access.records import Attempt, Request, State
+from services.access.domain import durations
+from services.access.domain.models import AccessRequest, Attempt, AttemptState
+from services.access.ledger.db import schema
 
 if TYPE_CHECKING:
     from tests.fakes.attempt_world import World
 
-_IN_USE = (State.ACTIVE, State.OLD)
+_IN_USE = (AttemptState.ACTIVE, AttemptState.RETIRING)
 _ROUNDS = 400
 _SETTLES_WITHIN_S = 1800.0
 
@@ -28,24 +28,28 @@ def committed(world: World) -> None:
     for attempt in found.values():
         former = world.known.get(attempt.id)
         if former is None or former.state is not attempt.state:
-            _moved(world, former, attempt, asked[attempt.request])
+            _moved(world, former, attempt, asked[attempt.access_request_id])
     for uid in asked:
-        active = [a for a in found.values() if a.request == uid and a.state is State.ACTIVE]
+        active = [a for a in found.values() if a.access_request_id == uid and a.state is AttemptState.ACTIVE]
         if len(active) > 1:
             world.fail(f"I4: two attempts of {uid} are active")
     world.known, world.asked = found, asked
 
 
-def _moved(world: World, former: Attempt | None, attempt: Attempt, request: Request) -> None:
-    name = f"{attempt.request}/{attempt.number}"
-    if attempt.state is State.ISSUED and not request.approved:
+def _moved(world: World, former: Attempt | None, attempt: Attempt, request: AccessRequest) -> None:
+    name = f"{attempt.access_request_id}/{attempt.sequence}"
+    if attempt.state is AttemptState.ISSUED and not request.approved:
         world.fail(f"I3: {name} is issued without an approval")
-    if attempt.state is State.ACTIVE and attempt.over(world.now):
+    if attempt.state is AttemptState.ACTIVE and attempt.expired(world.now):
         world.fail(f"I8: {name} was acknowledged past its end")
-    if attempt.state is State.READING and not attempt.accessor:
+    if attempt.state is AttemptState.ISSUING and not attempt.accessor:
         world.fail(f"{name} reads without a committed accessor")
-    if former and former.state in (State.ACTIVE, State.SUPERSEDED) and attempt.state is State.OLD:
-        overlap = lifetimes.overlap_s(300.0, max_ttl_s=attempt.longest_s)
+    if (
+        former
+        and former.state in (AttemptState.ACTIVE, AttemptState.REPLACED)
+        and attempt.state is AttemptState.RETIRING
+    ):
+        overlap = durations.overlap_s(300.0, max_ttl_s=attempt.longest_s)
         world.kept_until[attempt.id] = min(world.now + overlap, attempt.ends_at or world.now)
 
 
@@ -53,13 +57,18 @@ def always(world: World) -> None:
     """What has to hold at every moment."""
     found, asked = _ledger(world)
     for attempt in found.values():
-        request, now = asked[attempt.request], world.now
-        if not request.approved or attempt.ends_at is None or attempt.over(now) or (request.ends_at or now + 1) <= now:
+        request, now = asked[attempt.access_request_id], world.now
+        if (
+            not request.approved
+            or attempt.ends_at is None
+            or attempt.expired(now)
+            or (request.ends_at or now + 1) <= now
+        ):
             continue
-        name, works = f"{request.uid}/{attempt.number}", world.vault.logins.get(attempt.login) is True
-        if not works and (attempt.state is State.ACTIVE or world.kept_until.get(attempt.id, 0.0) > now):
+        name, works = f"{request.uid}/{attempt.sequence}", world.vault.logins.get(attempt.database_user) is True
+        if not works and (attempt.state is AttemptState.ACTIVE or world.kept_until.get(attempt.id, 0.0) > now):
             world.fail(f"I2: {name} is acknowledged and its overlap is not over, but its login is gone")
-        if not works and world.secrets.get(request.uid) == attempt.number and not world.unsecret:
+        if not works and world.secrets.get(request.uid) == attempt.sequence and not world.unsecret:
             world.fail(f"I2+: the Secret holds {name}, whose login is gone")
         lease = world.vault.leases.get(attempt.lease_id)
         if lease and attempt.state in _IN_USE and attempt.ends_at > lease.ends_at:
@@ -90,7 +99,7 @@ def _moves(world: World) -> bool:
             world.vault.advance(call)
     for lease_id in sorted(world.vault.revoking):
         moved |= world.vault.revoke_in_background(lease_id)
-    moved |= world.hear_adopters() | world.make_adopters()
+    moved |= world.hear_cleanup_roles() | world.make_cleanup_roles()
     for replica in world.replicas:
         for key in world.due(replica):
             world.run(world.begin_work(replica, key))
@@ -107,7 +116,11 @@ def _moves(world: World) -> bool:
 def _waits(world: World) -> bool:
     """Let time pass until something is due that ends or issues; answers whether there is."""
     found, asked = _ledger(world)
-    times = [a.work_at for a in found.values() if a.work_at and a.state is not State.ACTIVE and a.state is not State.CLOSED]
+    times = [
+        a.due_at
+        for a in found.values()
+        if a.due_at and a.state is not AttemptState.ACTIVE and a.state is not AttemptState.CLOSED
+    ]
     times += [r.retry_at for r in asked.values() if r.approved and r.retry_at]
     times += [lease.ends_at for lease in world.vault.leases.values() if lease.how != "team"]
     later = [at for at in times if at > world.now]
@@ -120,35 +133,50 @@ def quiet(world: World) -> None:
     """What has to hold when nothing happens by itself."""
     found, asked = _ledger(world)
     request = asked[world.thing.uid]
-    mine = [a for a in found.values() if a.request == request.uid and a.state is State.ACTIVE and request.approved]
+    mine = [
+        a
+        for a in found.values()
+        if a.access_request_id == request.uid and a.state is AttemptState.ACTIVE and request.approved
+    ]
     active = mine[0] if mine else None
-    left = {login for login in world.vault.logins if active is None or login != active.login}
+    left = {login for login in world.vault.logins if active is None or login != active.database_user}
     if left:
         world.fail(f"I1: left in PostgreSQL: {sorted(left)}; {_states(world)}")
-    if request.approved and (active is None or world.secrets.get(request.uid) != active.number or active.login not in world.vault.logins):
-        held = world.secrets.get(request.uid)
-        world.fail(f"I5: active is {active and active.number}, the Secret holds {held}, or its login is gone; {_states(world)}")
+    if request.approved and (
+        active is None
+        or world.secrets.get(request.uid) != active.sequence
+        or active.database_user not in world.vault.logins
+    ):
+        secret_attempt = world.secrets.get(request.uid)
+        world.fail(
+            f"I5: active is {active and active.sequence}, the Secret holds {secret_attempt}, or its login is gone; {_states(world)}"
+        )
     for lease in world.vault.leases.values():
-        if (active is None or lease.login != active.login) and world.vault.refuses(lease):
+        if (active is None or lease.login != active.database_user) and world.vault.refuses(lease):
             world.fail(f"I7: a lease on {lease.login} is left that can never be revoked")
-    if world.vault.adopters:
-        world.fail(f"I9: adopter roles are left: {sorted(world.vault.adopters)}")
-    unfinished = [a for a in found.values() if a.state not in (State.ACTIVE, State.CLOSED, State.TOKEN)]
+    if world.vault.cleanup_roles:
+        world.fail(f"I9: cleanup roles are left: {sorted(world.vault.cleanup_roles)}")
+    unfinished = [
+        a for a in found.values() if a.state not in (AttemptState.ACTIVE, AttemptState.CLOSED, AttemptState.TOKEN_READY)
+    ]
     if unfinished:
         world.fail(f"I6: nothing happens any more, but {_states(world)}")
 
 
-def _ledger(world: World) -> tuple[dict[str, Attempt], dict[str, Request]]:
+def _ledger(world: World) -> tuple[dict[str, Attempt], dict[str, AccessRequest]]:
     return world.known, world.asked
 
 
-def _read(world: World) -> tuple[dict[str, Attempt], dict[str, Request]]:
+def _read(world: World) -> tuple[dict[str, Attempt], dict[str, AccessRequest]]:
     with world.engine.connect() as connection:
-        found = [Attempt(**row._mapping) for row in connection.execute(sa.select(schema.attempts).order_by(schema.attempts.c.id))]
-        asked = [Request(**row._mapping) for row in connection.execute(sa.select(schema.requests))]
+        found = [
+            Attempt(**row._mapping)
+            for row in connection.execute(sa.select(schema.attempts).order_by(schema.attempts.c.id))
+        ]
+        asked = [AccessRequest(**row._mapping) for row in connection.execute(sa.select(schema.requests))]
     return {attempt.id: attempt for attempt in found}, {request.uid: request for request in asked}
 
 
 def _states(world: World) -> str:
     found, _ = _ledger(world)
-    return ", ".join(f"{a.request}/{a.number} {a.state}" for a in found.values())
+    return ", ".join(f"{a.access_request_id}/{a.sequence} {a.state}" for a in found.values())

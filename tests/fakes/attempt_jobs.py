@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from services.access import crash
+from services.common import failpoints
 from services.common.errors import LeasegateError
-from services.common.vault.answer import Answer
+from services.common.vault.response import Answer
 from tests.fakes.attempt_vault import AttemptVault, Call
 
 _running: Job | None = None
@@ -97,7 +97,7 @@ class Job:
             self._back.release()
 
 
-class Stops(crash.CrashPoints):
+class Stops(failpoints.Failpoints):
     """Stops the running job at each crash point, but for those within a transaction."""
 
     def __init__(self, inside: Callable[[], bool]) -> None:
@@ -123,7 +123,12 @@ class Port:
         return self._send("GET", path, {}, token)
 
     def write(
-        self, path: str, body: Mapping[str, Any] | None = None, *, token: str | None = None, timeout_s: float | None = None
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        token: str | None = None,
+        timeout_s: float | None = None,
     ) -> Answer:
         """POST."""
         return self._send("POST", path, body or {}, token)

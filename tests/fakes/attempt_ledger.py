@@ -11,10 +11,11 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from services.access.ledger import catalog, database
-from services.access.ledger.database import Ledger, Tx, open_ledger
-from services.access.records import Role, TargetRow
-from services.common.errors import LedgerUnavailable
+from services.access.domain.models import DbRole, VaultTargetRow
+from services.access.ledger import catalog
+from services.access.ledger.db import database
+from services.access.ledger.db.database import Ledger, Tx, open_ledger
+from services.common.errors import LedgerUnavailableError
 from tests.fakes.attempt_jobs import Killed
 from tests.fakes.attempt_vault import MAX_TTL_S, MOUNT, ROLE, TTL_S
 
@@ -22,7 +23,9 @@ BEGIN = 1_000_000.0
 
 
 class SharedLedger(Ledger):
-    """The ledger as one replica has it. Replicas share the file, as none of the rules relies on there being one process."""
+    """The ledger as one replica has it. Replicas share the file, as none of the rules relies on there being one
+    process.
+    """
 
     full = dead = inside = False
 
@@ -32,7 +35,7 @@ class SharedLedger(Ledger):
         if self.dead:
             raise Killed
         if self.full:
-            raise LedgerUnavailable("the ledger cannot be used: database or disk is full")
+            raise LedgerUnavailableError("the ledger cannot be used: database or disk is full")
         self.inside = True
         try:
             with super().write() as tx:
@@ -60,8 +63,12 @@ def anew(made: Engine, template: Path) -> None:
 def make_template(file: Path) -> None:
     """A ledger with the one Vault and the one role."""
     ledger = open_ledger(file, clock=lambda: BEGIN)
-    target = TargetRow(0, "-", "demo", "vault", "digest", "https://vault.test:8200", "https://vault.test:8200", "", b"", False, "", "")
-    role = Role(0, "-", "c1", "demo", "psql-role", 0, MOUNT, ROLE, "db", ("DROP ROLE;",), TTL_S, MAX_TTL_S, "r1", False)
+    target = VaultTargetRow(
+        0, "-", "demo", "vault", "digest", "https://vault.test:8200", "https://vault.test:8200", "", b"", False, "", ""
+    )
+    role = DbRole(
+        0, "-", "c1", "demo", "psql-role", 0, MOUNT, ROLE, "db", ("DROP ROLE;",), TTL_S, MAX_TTL_S, "r1", False
+    )
     with ledger.write() as tx:
         catalog.put_role(tx, replace(role, target=catalog.put_target(tx, target).id))
     with ledger._engine.connect() as connection:

@@ -11,13 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from services.common.errors import VaultFailed, VaultPolicyMissing, VaultRefused
-from services.common.vault.answer import Answer, Auth, NotThere
+from services.common.errors import VaultFailedError, VaultPolicyMissingError, VaultRefusedError
+from services.common.vault.response import Answer, Auth, VaultNotFoundError
 
 MOUNT, ROLE = "team/orders", "k8s.-.demo.psql-role"
-TTL_S, MAX_TTL_S, ADOPTER_TTL_S = 3600.0, 4 * 3600.0, 60.0
-_KINDS = {"auth/token/create/": "make", "auth/token/revoke-accessor": "end", "sys/leases/revoke/": "revoke", "sys/leases/renew/": "renew"}
-How = Literal["team", "adopter", "finish"]
+TTL_S, MAX_TTL_S, CLEANUP_ROLE_TTL_S = 3600.0, 4 * 3600.0, 60.0
+_KINDS = {
+    "auth/token/create/": "make",
+    "auth/token/revoke-accessor": "end",
+    "sys/leases/revoke/": "revoke",
+    "sys/leases/renew/": "renew",
+}
+How = Literal["team", "cleanup_role", "finish"]
 
 
 @dataclass(slots=True)
@@ -78,13 +83,15 @@ class AttemptVault:
 
     Attributes:
         logins: The roles in PostgreSQL: whether each may log in.
-        adopters: The adopter roles; whether each has our own statements.
+        cleanup_roles: The cleanup roles; whether each has our own statements.
         owning: Logins that own something, so that PostgreSQL refuses to drop them by the usual statements.
         revoking: Leases that Vault revokes in the background.
         calls: What it is at.
     """
 
-    def __init__(self, clock: Callable[[], float], *, strict: bool = False, absent: bool = True, most_s: float = 90.0) -> None:
+    def __init__(
+        self, clock: Callable[[], float], *, strict: bool = False, absent: bool = True, most_s: float = 90.0
+    ) -> None:
         """Empty servers.
 
         Args:
@@ -97,7 +104,7 @@ class AttemptVault:
         self.tokens: dict[str, FakeToken] = {}
         self.leases: dict[str, FakeLease] = {}
         self.logins: dict[str, bool] = {}
-        self.adopters: dict[str, bool] = {}
+        self.cleanup_roles: dict[str, bool] = {}
         self.owning: set[str] = set()
         self.revoking: set[str] = set()
         self.calls: list[Call] = []
@@ -121,7 +128,7 @@ class AttemptVault:
         }
         try:
             steps[call.kind][call.stage](call)
-        except (VaultFailed, VaultPolicyMissing, VaultRefused, NotThere) as err:
+        except (VaultFailedError, VaultPolicyMissingError, VaultRefusedError, VaultNotFoundError) as err:
             call.error = err
         call.stage += 1
         if call.error or call.stage == len(steps[call.kind]):
@@ -153,7 +160,7 @@ class AttemptVault:
         """Try to revoke a lease that is to end; answers whether that went well."""
         try:
             self._drop(self.leases[lease_id])
-        except VaultRefused:
+        except VaultRefusedError:
             return False
         self._forget(lease_id)
         return True
@@ -172,9 +179,9 @@ class AttemptVault:
     def _end(self, call: Call) -> None:
         token = self.tokens.get(str(call.body["accessor"]))
         if token is None:
-            raise NotThere(call.path, no_mount=False)
+            raise VaultNotFoundError(call.path, no_mount=False)
         if token.half_ended:
-            raise VaultRefused(f"Vault answered 400 for {call.path}: token not found", path=call.path)
+            raise VaultRefusedError(f"Vault answered 400 for {call.path}: token not found", path=call.path)
         self._kill(token)
 
     def _kill(self, token: FakeToken) -> None:
@@ -183,26 +190,32 @@ class AttemptVault:
 
     def _admit(self, call: Call) -> None:
         if not self._token(call).alive:
-            raise VaultPolicyMissing(f"Vault answered 403 for {call.path}", path=call.path)
-        if self._role(call) not in (ROLE, *self.adopters):
-            raise VaultRefused(f"Vault answered 400 for {call.path}: unknown role: {self._role(call)}", path=call.path)
+            raise VaultPolicyMissingError(f"Vault answered 403 for {call.path}", path=call.path)
+        if self._role(call) not in (ROLE, *self.cleanup_roles):
+            raise VaultRefusedError(
+                f"Vault answered 400 for {call.path}: unknown role: {self._role(call)}", path=call.path
+            )
 
     def _create(self, call: Call) -> None:
         login = self._login(call)
         if self._role(call) != ROLE:
             self.logins.setdefault(login, False)
         elif login in self.logins:
-            raise VaultFailed(f'Vault answered 500: role "{login}" already exists (SQLSTATE 42710)', path=call.path)
+            raise VaultFailedError(
+                f'Vault answered 500: role "{login}" already exists (SQLSTATE 42710)', path=call.path
+            )
         else:
             self.logins[login] = True
 
     def _register(self, call: Call) -> None:
         role, now = self._role(call), self.clock()
-        how: How = "team" if role == ROLE else "finish" if self.adopters.get(role) else "adopter"
-        ttl_s, most_s = (TTL_S, MAX_TTL_S) if role == ROLE else (ADOPTER_TTL_S, ADOPTER_TTL_S)
+        how: How = "team" if role == ROLE else "finish" if self.cleanup_roles.get(role) else "cleanup_role"
+        ttl_s, most_s = (TTL_S, MAX_TTL_S) if role == ROLE else (CLEANUP_ROLE_TTL_S, CLEANUP_ROLE_TTL_S)
         token = self._token(call)
         accessor = token.accessor if token.alive else ""
-        lease = FakeLease(f"{call.path}/{next(self._numbers)}", self._login(call), accessor, how, now + ttl_s, now + most_s)
+        lease = FakeLease(
+            f"{call.path}/{next(self._numbers)}", self._login(call), accessor, how, now + ttl_s, now + most_s
+        )
         self.leases[lease.id] = lease
         data = {"username": lease.login, "password": f"secret of {lease.id}"}
         call.answer = Answer(data=data, lease_id=lease.id, lease_duration_s=int(ttl_s), renewable=True)
@@ -210,7 +223,7 @@ class AttemptVault:
     def _renew(self, call: Call) -> None:
         lease = self.leases.get(call.path.removeprefix("sys/leases/renew/"))
         if lease is None or lease.id in self.revoking:
-            raise VaultRefused("Vault answered 400: lease not found", path="sys/leases/renew")
+            raise VaultRefusedError("Vault answered 400: lease not found", path="sys/leases/renew")
         lease.ends_at = min(self.clock() + float(call.body["increment"]), lease.max_ends_at)
         call.answer = Answer(lease_id=lease.id, lease_duration_s=int(lease.ends_at - self.clock()), renewable=True)
 
@@ -222,7 +235,9 @@ class AttemptVault:
     def _drop(self, lease: FakeLease) -> None:
         if self.refuses(lease):
             code = "2BP01" if lease.login in self.logins else "42704"
-            raise VaultRefused(f"Vault answered 400: failed to revoke: ERROR: no (SQLSTATE {code})", path="sys/leases/revoke")
+            raise VaultRefusedError(
+                f"Vault answered 400: failed to revoke: ERROR: no (SQLSTATE {code})", path="sys/leases/revoke"
+            )
         self.logins.pop(lease.login, None)
         self.owning.discard(lease.login)
 

@@ -15,21 +15,31 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
-from services.access import crash, granting, naming
-from services.access.acknowledging import acknowledge
-from services.access.adoption import Undoing
-from services.access.ending import Work
-from services.access.ensuring import Ensuring
-from services.access.issuing import Issued, Issuing
-from services.access.ledger import adoptions, attempts, requests
-from services.access.ledger.database import Tx
-from services.access.records import AdopterState, Approval, Attempt, Decision, Request, Subject, TargetRow
-from services.access.renewal import Renewal
-from services.access.requests import Desired, Requests
-from services.access.settings import Settings
-from services.access.vaults import Vaults
-from services.access.view import Step
-from services.common.errors import VaultUnavailable
+from services.access.domain import names
+from services.access.domain.models import (
+    AccessRequest,
+    Approval,
+    Attempt,
+    CleanupRoleState,
+    Decision,
+    Subject,
+    VaultTargetRow,
+)
+from services.access.domain.request_view import NextStep
+from services.access.domain.settings import Settings
+from services.access.leases.acknowledge import acknowledge
+from services.access.leases.ensure import AccessEnsurer
+from services.access.leases.issue import Issued, LeaseIssuer
+from services.access.leases.recover import IssuanceRecovery
+from services.access.leases.renew import LeaseRenewal
+from services.access.ledger import attempts, recoveries, requests
+from services.access.ledger.db.database import Tx
+from services.access.requests import reassess
+from services.access.requests.requests import AccessRequests, DesiredAccess
+from services.access.vault.clients import VaultClients
+from services.access.worker.dispatch import AttemptDispatcher
+from services.common import failpoints
+from services.common.errors import VaultUnavailableError
 from services.common.vault.client import Vault
 from tests.fakes import attempt_checks as checks
 from tests.fakes.attempt_jobs import Job, Port, Stops
@@ -41,7 +51,7 @@ CLIENT_TIMEOUT_S = 30.0
 REPLICAS = 2
 
 
-class FakeVaults(Vaults):
+class FakeVaults(VaultClients):
     """The one Vault, always logged in."""
 
     def __init__(self, vault: AttemptVault) -> None:
@@ -49,15 +59,15 @@ class FakeVaults(Vaults):
         self._vault, self.port = vault, Port(vault)
 
     @contextmanager
-    def at(self, row: TargetRow) -> Iterator[Vault]:
+    def at(self, row: VaultTargetRow) -> Iterator[Vault]:
         """The Vault."""
         yield cast(Vault, self.port)
 
-    def max_request_duration_s(self, row: TargetRow) -> float:
+    def max_request_duration_s(self, row: VaultTargetRow) -> float:
         """Of the Vault in memory."""
         return self._vault.most_s
 
-    def own_login(self, row: TargetRow) -> bool:
+    def service_auth(self, row: VaultTargetRow) -> bool:
         """Always."""
         return True
 
@@ -70,12 +80,14 @@ class Replica:
         self.ledger = SharedLedger(world.engine, lock=io.StringIO(), clock=world.clock)
         self.ledger.listeners.append(world.committed)
         vaults, settings = FakeVaults(world.vault), Settings(max_request_duration_s=world.vault.most_s)
-        self.settings, self.requests = settings, Requests(self.ledger, vaults)
-        self.issuing = Issuing(self.ledger, vaults, settings=settings)
-        self.ensuring = Ensuring(self.requests, self.issuing)
-        renewal = Renewal(self.ledger, vaults, settings=settings, jitter=lambda: 0.5)
-        undoing = Undoing(self.ledger, vaults)
-        self.work = Work(self.ledger, vaults, issuing=self.issuing, renewal=renewal, undoing=undoing, jitter=lambda: 0.5)
+        self.settings, self.requests = settings, AccessRequests(self.ledger, vaults)
+        self.issuing = LeaseIssuer(self.ledger, vaults, settings=settings)
+        self.ensuring = AccessEnsurer(self.requests, self.issuing)
+        renewal = LeaseRenewal(self.ledger, vaults, settings=settings, jitter=lambda: 0.5)
+        undoing = IssuanceRecovery(self.ledger, vaults)
+        self.work = AttemptDispatcher(
+            self.ledger, vaults, issuing=self.issuing, renewal=renewal, undoing=undoing, jitter=lambda: 0.5
+        )
         self.jobs: dict[Job, str] = {}
         with self.ledger.write() as tx:
             attempts.abandon_readers(tx)
@@ -121,11 +133,14 @@ class Thing:
 class World:
     """All of it. ``broken`` is the first invariant that was found broken."""
 
-    def __init__(self, template: Path, *, rising: bool = True, at_once: bool = False, ttl_s: float | None = None, **vault: Any) -> None:
+    def __init__(
+        self, template: Path, *, rising: bool = True, at_once: bool = False, ttl_s: float | None = None, **vault: Any
+    ) -> None:
         """A pending request.
 
         Args:
-            template: A ledger as ``make_template`` makes it; beside it lies that of the world, of which there is one at a time.
+            template: A ledger as ``make_template`` makes it; beside it lies that of the world, of which there is one at
+                a time.
             rising: The rule of that name, which is the watcher's.
             at_once: Whether a watcher tells of an approval only when it looks, and claims in the same call.
             ttl_s: ``spec.ttl``.
@@ -137,18 +152,18 @@ class World:
         anew(self.engine, template)
         self.broken = ""
         self.known: dict[str, Attempt] = {}
-        self.asked: dict[str, Request] = {}
+        self.asked: dict[str, AccessRequest] = {}
         self.kept_until: dict[str, float] = {}
         self.secrets: dict[str, int] = {}
         self.unsecret = False
         self.watchers = [Watcher(), Watcher()]
         self.wanted: list[Any] = []
         ids = itertools.count(1)
-        self._patches = [patch.object(naming, "new_attempt_id", lambda: f"{next(ids):020d}")]
+        self._patches = [patch.object(names, "new_attempt_id", lambda: f"{next(ids):020d}")]
         for each in self._patches:
             each.start()
         self.replicas = [Replica(self) for _ in range(REPLICAS)]
-        crash.install(Stops(lambda: any(replica.ledger.inside for replica in self.replicas)))
+        failpoints.install(Stops(lambda: any(replica.ledger.inside for replica in self.replicas)))
         self.things = [Thing("uid-1")]
         self.tell()
 
@@ -160,7 +175,7 @@ class World:
         """End everything."""
         for replica in self.replicas:
             replica.kill()
-        crash.install(crash.CrashPoints())
+        failpoints.install(failpoints.Failpoints())
         for each in self._patches:
             each.stop()
         self.engine.dispose()
@@ -181,10 +196,10 @@ class World:
             else:
                 replica.requests.ensure(self.desired(), owner=OWNER)
 
-    def desired(self) -> Desired:
+    def desired(self) -> DesiredAccess:
         """The object, for the access service."""
         thing, request = self.thing, self.asked.get(self.thing.uid)
-        return Desired(
+        return DesiredAccess(
             uid=thing.uid,
             cluster="-",
             cluster_uid="c1",
@@ -219,7 +234,7 @@ class World:
     def rotate(self) -> None:
         """The active credential is to be replaced."""
         with self._room(), self.replicas[0].ledger.write() as tx:
-            requests.note(tx, self.thing.uid, due=True)
+            requests.note(tx, self.thing.uid, rotation_due=True)
 
     # Watchers
 
@@ -237,28 +252,28 @@ class World:
 
     def _look(self, watcher: Watcher, replica: Replica) -> bool:
         uid = self.thing.uid
-        held = self.secrets.get(uid, 0)
+        secret_attempt = self.secrets.get(uid, 0)
         with self._room():
             view = replica.requests.show(uid, owner=OWNER)
-        step, _ = view.next_step(held)
+        step, _ = view.next_step(secret_attempt)
         if not view.request.ended and len(view.decisions) < len(self.thing.decisions):
-            step = Step.CLAIM  # a decision that is not told yet, which may lead to that
+            step = NextStep.CLAIM  # a decision that is not told yet, which may lead to that
         watcher.uid = uid
-        if step is Step.REMOVE:
+        if step is NextStep.REMOVE:
             return self.secrets.pop(uid, None) is not None
-        if step is Step.CLAIM:
-            watcher.job = replica.begin("claim", self._claim(replica, uid, held=held))
-        if step is Step.ACKNOWLEDGE:
-            watcher.number = held
-        return step is not Step.NONE
+        if step is NextStep.CLAIM:
+            watcher.job = replica.begin("claim", self._claim(replica, uid, secret_attempt=secret_attempt))
+        if step is NextStep.ACKNOWLEDGE:
+            watcher.number = secret_attempt
+        return step is not NextStep.NONE
 
-    def _claim(self, replica: Replica, uid: str, *, held: int) -> Callable[[], Issued | None]:
+    def _claim(self, replica: Replica, uid: str, *, secret_attempt: int) -> Callable[[], Issued | None]:
         if not self.at_once:
-            return lambda: replica.issuing.claim(uid, owner=OWNER, held=held)
+            return lambda: replica.issuing.claim(uid, owner=OWNER, secret_attempt=secret_attempt)
         desired = self.desired()
 
         def claim() -> Issued | None:
-            done = replica.ensuring.ensure(desired, owner=OWNER, held=held, claim=True)
+            done = replica.ensuring.ensure(desired, owner=OWNER, secret_attempt=secret_attempt, claim=True)
             if done.refused:
                 raise done.refused
             return done.issued
@@ -277,7 +292,7 @@ class World:
     def _write_secret(self, watcher: Watcher) -> bool:
         issued, watcher.issued = watcher.issued, None
         assert issued
-        number = issued.attempt.number
+        number = issued.attempt.sequence
         if watcher.uid == self.thing.uid and (not self.rising or self.secrets.get(watcher.uid, 0) <= number):
             self.secrets[watcher.uid] = watcher.number = number
         return True
@@ -299,11 +314,13 @@ class World:
         self.secrets.pop(self.thing.uid, None)
         self.unsecret = True
 
-    # Workers and adopters
+    # Workers and cleanup roles
 
     def due(self, replica: Replica) -> list[str]:
         """Attempts and requests that a worker of a replica could take."""
-        times = {attempt.id: attempt.work_at for attempt in self.known.values()} | {uid: each.work_at for uid, each in self.asked.items()}
+        times = {attempt.id: attempt.due_at for attempt in self.known.values()} | {
+            uid: each.due_at for uid, each in self.asked.items()
+        }
         busy = set(replica.jobs.values())
         return [key for key, at in sorted(times.items()) if at is not None and at <= self.now and key not in busy]
 
@@ -312,30 +329,32 @@ class World:
 
         def expire() -> None:
             with replica.ledger.write() as tx:
-                granting.expire(tx, key)
+                reassess.expire(tx, key)
 
-        return replica.begin(f"work on {key}", expire if key.startswith("uid") else lambda: replica.work.do(key), key=key)
+        return replica.begin(
+            f"work on {key}", expire if key.startswith("uid") else lambda: replica.work.do(key), key=key
+        )
 
-    def hear_adopters(self) -> bool:
-        """The watcher hears which adopters are needed, and which no longer."""
+    def hear_cleanup_roles(self) -> bool:
+        """The watcher hears which cleanup roles are needed, and which no longer."""
         before = self.wanted
         with self.replicas[0].ledger.read() as tx:
-            self.wanted = adoptions.wanted(tx)
+            self.wanted = recoveries.wanted(tx)
         return self.wanted != before
 
-    def make_adopters(self) -> bool:
+    def make_cleanup_roles(self) -> bool:
         """It has them made or removed, and says so; maybe late."""
         wanted, self.wanted = self.wanted, []
-        for adopter in wanted:
-            if adopter.state is AdopterState.NEEDED:
-                self.vault.adopters[adopter.name] = adopter.finish
+        for cleanup_role in wanted:
+            if cleanup_role.state is CleanupRoleState.NEEDED:
+                self.vault.cleanup_roles[cleanup_role.name] = cleanup_role.force_drop
             else:
-                self.vault.adopters.pop(adopter.name, None)
+                self.vault.cleanup_roles.pop(cleanup_role.name, None)
             with self._room(), self.replicas[0].ledger.write() as tx:
-                if adopter.state is AdopterState.UNNEEDED:
-                    adoptions.forget(tx, adopter.name, adopter.target)
-                elif known := adoptions.find(tx, adopter.name, adopter.target):
-                    adoptions.report(tx, known, error="")
+                if cleanup_role.state is CleanupRoleState.UNNEEDED:
+                    recoveries.forget(tx, cleanup_role.name, cleanup_role.target)
+                elif known := recoveries.find(tx, cleanup_role.name, cleanup_role.target):
+                    recoveries.report(tx, known, error="")
         return bool(wanted)
 
     # Jobs, faults and time
@@ -375,7 +394,7 @@ class World:
         self.now += seconds
         for job in self.jobs():
             if job.call and not job.lost and not job.call.done and self.now - job.call.begun_at >= CLIENT_TIMEOUT_S:
-                job.lose(VaultUnavailable("it did not answer within 30 s"))
+                job.lose(VaultUnavailableError("it did not answer within 30 s"))
         for call in self.vault.orphans():
             while not call.done and self.now - call.begun_at >= self.vault.most_s:
                 self.vault.advance(call) if finish else self.vault.break_off(call)

@@ -1,6 +1,6 @@
 """The access service on real servers: a mount with a connection and a role, the service behind mutual TLS, its callers, the watcher's part.
 
-The watcher is played where the service needs it: it reads the change feed and makes the adopter roles, with the role service's statements.
+The watcher is played where the service needs it: it reads the change feed and makes the cleanup roles, with the role service's statements.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import yaml
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2
+from leasegate.access.v1 import access_request_pb2, approval_pb2, lease_pb2
 from leasegate.access.v1 import approver_service_pb2 as approver
 from leasegate.access.v1 import approver_service_pb2_grpc as approver_grpc
 from leasegate.access.v1 import operator_service_pb2_grpc as operator_grpc
@@ -34,17 +34,17 @@ from leasegate.access.v1 import watcher_service_pb2 as watcher
 from leasegate.access.v1 import watcher_service_pb2_grpc as watcher_grpc
 from leasegate.roles.v1 import role_service_pb2 as roles
 from leasegate.types.v1 import types_pb2
-from services.access import crash
-from services.access.catalog_file import read_catalog
-from services.access.service import access
-from services.access.settings import Settings
+from services.access.app import access
+from services.access.domain import failpoints
+from services.access.domain.settings import Settings
+from services.access.requests.catalog_file import read_catalog
 from services.common.config import ClientTls, HostPort, ServerConfig
 from services.common.errors import LeasegateError
 from services.common.rpc import status
 from services.common.rpc.channel import connect
 from services.common.rpc.server import running
-from services.common.vault.own import OwnLogins
-from services.roles.definition import adopter as adopter_definition
+from services.common.vault.service_auth import ServiceAuths
+from services.roles.definition import cleanup_role as cleanup_role_definition
 from tests.certificates import Authority
 from tests.eventually import eventually
 from tests.servers import Servers
@@ -53,7 +53,9 @@ MOUNT, DB, ROLE = "team/access", "k8s.-.demo.postgres-app", "k8s.-.demo.psql-rol
 CREATE = ["CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"]
 CLUSTER_UID = "7f1c4a90-0000-4000-8000-00000000c1d2"
 ANYWHERE = HostPort("127.0.0.1", 0)
-WATCHER, ALICE, BOB, CAROL = (f"spiffe://leasegate/{name}" for name in ("watcher", "client/alice", "client/bob", "client/carol"))
+WATCHER, ALICE, BOB, CAROL = (
+    f"spiffe://leasegate/{name}" for name in ("watcher", "client/alice", "client/bob", "client/carol")
+)
 OPERATOR = "spiffe://leasegate/operator"
 ALLOWED = {
     "leasegate.access.v1.WatcherService": {WATCHER},
@@ -112,26 +114,50 @@ class World:
         return True
 
     def connect(self, credential: lease_pb2.Credential) -> psycopg.Connection[Any]:
-        where: dict[str, Any] = {"host": self.servers.postgres_host, "port": self.servers.postgres_port, "dbname": "postgres"}
-        return psycopg.connect(**where, user=credential.username, password=credential.password, autocommit=True, connect_timeout=5)
+        where: dict[str, Any] = {
+            "host": self.servers.postgres_host,
+            "port": self.servers.postgres_port,
+            "dbname": "postgres",
+        }
+        return psycopg.connect(
+            **where, user=credential.username, password=credential.password, autocommit=True, connect_timeout=5
+        )
 
     def leases(self, role: str = ROLE) -> set[str]:
         status, body = self.servers.vault("LIST", f"sys/leases/lookup/{self.mount}/creds/{role}")
         return set(body["data"]["keys"]) if status == 200 else set()
 
     def write_role(
-        self, name: str = ROLE, *, ttl: str = "1h", max_ttl: str = "24h", create: list[str] | None = None, revoke: list[str] | None = None
+        self,
+        name: str = ROLE,
+        *,
+        ttl: str = "1h",
+        max_ttl: str = "24h",
+        create: list[str] | None = None,
+        revoke: list[str] | None = None,
     ) -> None:
         role = {"db_name": DB, "default_ttl": ttl, "max_ttl": max_ttl}
         self.servers.must(
-            "POST", f"{self.mount}/roles/{name}", **role, creation_statements=create or CREATE, revocation_statements=revoke or []
+            "POST",
+            f"{self.mount}/roles/{name}",
+            **role,
+            creation_statements=create or CREATE,
+            revocation_statements=revoke or [],
         )
 
-    def target_ref(self) -> types_pb2.TargetRef:
-        return types_pb2.TargetRef(cluster="-", namespace="demo", name="vault", digest="0123456789abcdef", address=self.servers.vault_addr)
+    def target_ref(self) -> types_pb2.VaultTargetRef:
+        return types_pb2.VaultTargetRef(
+            cluster="-", namespace="demo", name="vault", digest="0123456789abcdef", address=self.servers.vault_addr
+        )
 
     def snapshot(
-        self, *, digest: str = "d" * 64, ttl_s: int = 3600, max_ttl_s: int = 86400, name: str = "psql-role", revoke: list[str] | None = None
+        self,
+        *,
+        digest: str = "d" * 64,
+        ttl_s: int = 3600,
+        max_ttl_s: int = 86400,
+        name: str = "psql-role",
+        revoke: list[str] | None = None,
     ) -> roles.RoleSnapshot:
         return roles.RoleSnapshot(
             object=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name),
@@ -185,9 +211,17 @@ def _own_login(made: World) -> None:
     s = made.servers
     if "approle/" not in s.must("GET", "sys/auth")["data"]:
         s.must("POST", "sys/auth/approle", type="approle")
-    s.must("POST", "auth/approle/role/leasegate-access", token_policies=["leasegate-access"], token_no_default_policy=True, token_ttl="1h")
+    s.must(
+        "POST",
+        "auth/approle/role/leasegate-access",
+        token_policies=["leasegate-access"],
+        token_no_default_policy=True,
+        token_ttl="1h",
+    )
     (made.folder / "role_id").write_text(s.must("GET", "auth/approle/role/leasegate-access/role-id")["data"]["role_id"])
-    (made.folder / "secret_id").write_text(s.must("POST", "auth/approle/role/leasegate-access/secret-id")["data"]["secret_id"])
+    (made.folder / "secret_id").write_text(
+        s.must("POST", "auth/approle/role/leasegate-access/secret-id")["data"]["secret_id"]
+    )
     login = {
         "address": s.vault_addr,
         "ca_file": str(s.vault_ca),
@@ -244,11 +278,13 @@ def in_process(made: World, *, own: bool = True, **settings: Any) -> Iterator[Ca
         tls=made.authority.server().server(),
         allow={name: frozenset(callers) for name, callers in ALLOWED.items()},
     )
-    logins = OwnLogins.read(made.logins_file) if own else OwnLogins()
+    logins = ServiceAuths.read(made.logins_file) if own else ServiceAuths()
     chosen = Settings(**{"max_request_duration_s": 5.0, **settings})
     with ExitStack() as stack:
         service = stack.enter_context(
-            access(made.ledger, own=logins, configured=read_catalog(made.catalog_file), settings=chosen, clock=time.time)
+            access(
+                made.ledger, own=logins, configured=read_catalog(made.catalog_file), settings=chosen, clock=time.time
+            )
         )
         server = stack.enter_context(
             running(config, service.services, health=service.ready, long_polls=service.polls, on_drain=service.wake)
@@ -301,11 +337,15 @@ def start(made: World, *, crash_at: str = "", **options: str) -> Killed:
     command = [sys.executable, "-m", "services.access", *(f"--{name}={value}" for name, value in flags.items())]
     command += [f"--allow={name}={caller}" for name, callers in ALLOWED.items() for caller in sorted(callers)]
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stderr=out, env={**os.environ, **({crash.VARIABLE: crash_at} if crash_at else {})})
+        process = subprocess.Popen(
+            command, stderr=out, env={**os.environ, **({failpoints.VARIABLE: crash_at} if crash_at else {})}
+        )
     try:
         eventually(lambda: process.poll() is not None or address.exists(), timeout_s=30)
         assert process.poll() in ((None, 137) if crash_at else (None,)), log.read_text()
-        bound = address.read_text().strip() if address.exists() else "127.0.0.1:1"  # nobody answers there: it died before it could
+        bound = (
+            address.read_text().strip() if address.exists() else "127.0.0.1:1"
+        )  # nobody answers there: it died before it could
         return Killed(made, process, Callee(made, bound), log)
     except BaseException:
         process.kill()
@@ -314,14 +354,14 @@ def start(made: World, *, crash_at: str = "", **options: str) -> Killed:
 
 
 class Watcher:
-    """Reads the change feed and makes and removes adopter roles, as the watcher does through the role service."""
+    """Reads the change feed and makes and removes cleanup roles, as the watcher does through the role service."""
 
     def __init__(self, made: World, callee: Callee) -> None:
         self._world, self._stub = made, callee.as_(WATCHER).watcher
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.changes: list[watcher.Change] = []
-        self.adopters: set[str] = set()
+        self.cleanup_roles: set[str] = set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -335,7 +375,9 @@ class Watcher:
         cursor = ""
         while not self._stop.is_set():
             try:
-                answer = self._stub.WatchChanges(watcher.WatchChangesRequest(cursor=cursor, max_wait=Duration(seconds=1)))
+                answer = self._stub.WatchChanges(
+                    watcher.WatchChangesRequest(cursor=cursor, max_wait=Duration(seconds=1))
+                )
                 for change in answer.changes:
                     self._take(change)
             except LeasegateError:
@@ -345,20 +387,22 @@ class Watcher:
 
     def _take(self, change: watcher.Change) -> None:
         self.changes.append(change)
-        if change.HasField("adopter_needed"):
-            need = change.adopter_needed
-            definition = adopter_definition(
-                db_name=need.db_name, revocation_statements=tuple(need.revocation_statements), finish=need.finish
+        if change.HasField("cleanup_role_needed"):
+            need = change.cleanup_role_needed
+            definition = cleanup_role_definition(
+                db_name=need.db_name, revocation_statements=tuple(need.revocation_statements), finish=need.force_drop
             )
             status, body = self._world.servers.vault("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
             error = "" if status < 300 else f"Vault answered {status}: {body}"
             if not error:
-                self.adopters.add(need.name)
-            self._stub.ReportAdopter(watcher.ReportAdopterRequest(name=need.name, target=need.target, mount=need.mount, error=error))
-        elif change.HasField("adopter_unneeded"):
-            gone = change.adopter_unneeded
+                self.cleanup_roles.add(need.name)
+            self._stub.ReportCleanupRole(
+                watcher.ReportCleanupRoleRequest(name=need.name, target=need.target, mount=need.mount, error=error)
+            )
+        elif change.HasField("cleanup_role_unneeded"):
+            gone = change.cleanup_role_unneeded
             self._world.servers.must("DELETE", f"{gone.mount}/roles/{gone.name}")
-            self.adopters.discard(gone.name)
+            self.cleanup_roles.discard(gone.name)
 
 
 def decision(kind: str = "APPROVED", *, digest: str = "", approver: str = "carol") -> approval_pb2.Decision:
@@ -379,11 +423,13 @@ class Dar:
     def __init__(self, callee: Callee, *, role: str = "psql-role", ttl_s: int = 0) -> None:
         self.calls = callee.as_(WATCHER)
         name = f"cred-{secrets.token_hex(3)}"
-        ref = types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name, uid=f"uid-{name}", generation=1)
-        self.desired = watcher.EnsureRequestRequest(
+        ref = types_pb2.ObjectRef(
+            cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name, uid=f"uid-{name}", generation=1
+        )
+        self.desired = watcher.EnsureAccessRequestRequest(
             object=ref,
-            role=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=role),
-            subjects=[request_pb2.Subject(kind="ServiceAccount", name="demo-sa", namespace="demo")],
+            db_role=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=role),
+            subjects=[access_request_pb2.Subject(kind="ServiceAccount", name="demo-sa", namespace="demo")],
             ttl=Duration(seconds=ttl_s) if ttl_s else None,
             requester="system:serviceaccount:demo:someone",
         )
@@ -398,13 +444,15 @@ class Dar:
         other.desired.CopyFrom(self.desired)
         return other
 
-    def ensure(self, *, held: int = 0, claim: bool = False) -> watcher.EnsureRequestResponse:
-        self.desired.held_attempt, self.desired.claim = held, claim
-        answer = self.calls.watcher.EnsureRequest(self.desired)
-        self.desired.status_digest = answer.request.digest
+    def ensure(self, *, secret_attempt: int = 0, claim: bool = False) -> watcher.EnsureAccessRequestResponse:
+        self.desired.secret_attempt, self.desired.claim = secret_attempt, claim
+        answer = self.calls.watcher.EnsureAccessRequest(self.desired)
+        self.desired.status_digest = answer.access_request.digest
         return answer
 
-    def decide(self, kind: str = "APPROVED", *, digest: str | None = None, claim: bool = False) -> watcher.EnsureRequestResponse:
+    def decide(
+        self, kind: str = "APPROVED", *, digest: str | None = None, claim: bool = False
+    ) -> watcher.EnsureAccessRequestResponse:
         self.decided(kind, digest=digest)
         return self.ensure(claim=claim)
 
@@ -412,7 +460,7 @@ class Dar:
         """Somebody has decided, which the watcher has not forwarded yet."""
         self.desired.decisions.append(decision(kind, digest=self.desired.status_digest if digest is None else digest))
 
-    def claimed(self, answer: watcher.EnsureRequestResponse, *, held: int = 0) -> lease_pb2.Credential:
+    def claimed(self, answer: watcher.EnsureAccessRequestResponse, *, secret_attempt: int = 0) -> lease_pb2.Credential:
         """What an answer carries if it had been asked to claim, else what a call of its own claims.
 
         Raises:
@@ -420,17 +468,19 @@ class Dar:
         """
         if answer.HasField("claim_error"):
             raise status.from_any(answer.claim_error)
-        return answer.credential if answer.HasField("credential") else self.claim(held=held)
+        return answer.credential if answer.HasField("credential") else self.claim(secret_attempt=secret_attempt)
 
-    def claim(self, *, held: int = 0) -> lease_pb2.Credential:
-        return self.calls.requester.ClaimCredential(requester.ClaimCredentialRequest(id=self.uid, held_attempt=held)).credential
+    def claim(self, *, secret_attempt: int = 0) -> lease_pb2.Credential:
+        return self.calls.requester.ClaimCredential(
+            requester.ClaimCredentialRequest(access_request_id=self.uid, known_attempt=secret_attempt)
+        ).credential
 
-    def acknowledge(self, attempt: int) -> request_pb2.AccessRequest:
-        message = requester.AcknowledgeCredentialRequest(id=self.uid, attempt=attempt)
-        return self.calls.requester.AcknowledgeCredential(message).request
+    def acknowledge(self, attempt: int) -> access_request_pb2.AccessRequest:
+        message = requester.AcknowledgeCredentialRequest(access_request_id=self.uid, attempt=attempt)
+        return self.calls.requester.AcknowledgeCredential(message).access_request
 
-    def end(self) -> watcher.EndRequestResponse:
-        return self.calls.watcher.EndRequest(watcher.EndRequestRequest(object=self.desired.object))
+    def end(self) -> watcher.DeleteAccessRequestResponse:
+        return self.calls.watcher.DeleteAccessRequest(watcher.DeleteAccessRequestRequest(object=self.desired.object))
 
     def issue(self) -> lease_pb2.Credential:
         """From nothing to an acknowledged credential."""
@@ -446,20 +496,28 @@ def put_role(made: World, callee: Callee, **changes: Any) -> None:
     callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=made.snapshot(**changes)))
 
 
-def ask(callee: Callee, *, san: str = ALICE, ttl_s: int = 0, request_id: str = "") -> request_pb2.AccessRequest:
+def ask(callee: Callee, *, san: str = ALICE, ttl_s: int = 0, request_id: str = "") -> access_request_pb2.AccessRequest:
     """A request over gRPC for the catalogue's role."""
-    message = requester.CreateRequestRequest(request_id=request_id or secrets.token_hex(8), target="prod", role="reader", reason="to look")
+    message = requester.CreateAccessRequestRequest(
+        request_id=request_id or secrets.token_hex(8), vault_target="prod", db_role="reader", reason="to look"
+    )
     if ttl_s:
         message.ttl.FromSeconds(ttl_s)
-    return callee.as_(san).requester.CreateRequest(message).request
+    return callee.as_(san).requester.CreateAccessRequest(message).access_request
 
 
-def approve(callee: Callee, uid: str, *, san: str = CAROL, **changes: str) -> request_pb2.AccessRequest:
+def approve(callee: Callee, uid: str, *, san: str = CAROL, **changes: str) -> access_request_pb2.AccessRequest:
     """Approve over gRPC."""
-    message = approver.ApproveRequestRequest(**{"request_id": secrets.token_hex(8), "id": uid, **changes})
-    return callee.as_(san).approver.ApproveRequest(message).request
+    message = approver.ApproveAccessRequestRequest(**{"request_id": secrets.token_hex(8), "id": uid, **changes})
+    return callee.as_(san).approver.ApproveAccessRequest(message).access_request
 
 
-def deny(callee: Callee, uid: str, *, san: str = CAROL) -> request_pb2.AccessRequest:
+def deny(callee: Callee, uid: str, *, san: str = CAROL) -> access_request_pb2.AccessRequest:
     """Deny over gRPC."""
-    return callee.as_(san).approver.DenyRequest(approver.DenyRequestRequest(request_id=secrets.token_hex(8), id=uid)).request
+    return (
+        callee.as_(san)
+        .approver.DenyAccessRequest(
+            approver.DenyAccessRequestRequest(request_id=secrets.token_hex(8), access_request_id=uid)
+        )
+        .access_request
+    )

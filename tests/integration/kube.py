@@ -50,7 +50,7 @@ class Running(Protocol):
         """Run kubectl; answers a CompletedProcess of text."""
 
 
-class Refused(AssertionError):
+class RefusedError(AssertionError):
     """The API server said no."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -62,7 +62,13 @@ class Kube:
     """The API server, as one user sees it."""
 
     def __init__(
-        self, cluster: Running, context: str = "admin", *, act_as: str = "", groups: tuple[str, ...] = (), token: str = ""
+        self,
+        cluster: Running,
+        context: str = "admin",
+        *,
+        act_as: str = "",
+        groups: tuple[str, ...] = (),
+        token: str = "",
     ) -> None:
         library: Any = config  # untyped
         api = library.new_client_from_config(config_file=str(cluster.kubeconfig), context=context)
@@ -107,29 +113,29 @@ class Kube:
         answer = self._rest.request(method, f"{self._host}/{path}", headers=headers, body=body)
         content: Json = json.loads(answer.read())
         if answer.status >= 300:
-            raise Refused(answer.status, content.get("message", ""))
+            raise RefusedError(answer.status, content.get("message", ""))
         return content
 
     def _unless_new(self, path: str, thing: Json) -> Json | None:
         try:
             return self.call("POST", path, thing)
-        except Refused as refused:
+        except RefusedError as refused:
             if refused.status in (429, 503) or refused.message == "404 page not found":
                 return None
-            raise _Final(refused) from refused
+            raise _FinalError(refused) from refused
 
 
-class _Final(Exception):
+class _FinalError(Exception):
     """Carries a refusal past ``eventually``, which takes an AssertionError for "not yet"."""
 
 
-def refusal(kube: Kube, action: str, *args: Any, **kwargs: Any) -> Refused:
+def refusal(kube: Kube, action: str, *args: Any, **kwargs: Any) -> RefusedError:
     """Call a method that has to be refused, and answer how."""
     try:
         done = getattr(kube, action)(*args, **kwargs)
-    except Refused as refused:
+    except RefusedError as refused:
         return refused
-    except _Final as final:
+    except _FinalError as final:
         return final.args[0]  # type: ignore[no-any-return]
     raise AssertionError(f"{action} was allowed: {done.get('metadata', done)}")
 
@@ -145,10 +151,28 @@ class Can:
         self._admin, self._who = admin, {"user": user, "groups": list(groups)}
 
     def __call__(
-        self, verb: str, resource: str, *, group: str = "engine.kubevault.com", namespace: str = "", name: str = "", subresource: str = ""
+        self,
+        verb: str,
+        resource: str,
+        *,
+        group: str = "engine.kubevault.com",
+        namespace: str = "",
+        name: str = "",
+        subresource: str = "",
     ) -> bool:
-        asked = {"verb": verb, "resource": resource, "group": group, "namespace": namespace, "name": name, "subresource": subresource}
-        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": self._who | {"resourceAttributes": asked}}
+        asked = {
+            "verb": verb,
+            "resource": resource,
+            "group": group,
+            "namespace": namespace,
+            "name": name,
+            "subresource": subresource,
+        }
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": self._who | {"resourceAttributes": asked},
+        }
         return bool(self._admin.create(review)["status"]["allowed"])
 
 
@@ -164,7 +188,9 @@ def new_namespace(cluster: Running) -> str:
 
 
 def bind(kube: Kube, namespace: str, *, role: str, subject: Json, until: Json) -> None:
-    """Bind a ClusterRole to a User or Group in a namespace, and wait until the API server's authorizer knows the right ``until``."""
+    """Bind a ClusterRole to a User or Group in a namespace, and wait until the API server's authorizer knows the right
+    ``until``.
+    """
     kube.create(
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -202,7 +228,12 @@ def a_request(namespace: str, **spec: Any) -> Json:
 
 def _object(version: str, kind: str, namespace: str, spec: Json) -> Json:
     name = f"{kind.lower()}-{secrets.token_hex(4)}"
-    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": copy.deepcopy(spec)}
+    return {
+        "apiVersion": version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": copy.deepcopy(spec),
+    }
 
 
 def with_value(thing: Json, path: str, value: Any) -> Json:
@@ -221,6 +252,8 @@ def with_value(thing: Json, path: str, value: Any) -> Json:
 
 def publish(kube: Kube, request: Json, **status: Any) -> Json:
     """Write a status as the watcher would after its first look."""
-    generation = kube.get("DatabaseAccessRequest", request["metadata"]["name"], request["metadata"]["namespace"])["metadata"]["generation"]
+    generation = kube.get("DatabaseAccessRequest", request["metadata"]["name"], request["metadata"]["namespace"])[
+        "metadata"
+    ]["generation"]
     seen = {"observedGeneration": generation, "phase": "WaitingForApproval", "digest": "d1"}
     return kube.patch(request, {"status": seen | status}, status=True)

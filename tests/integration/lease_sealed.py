@@ -40,7 +40,7 @@ class Outage:
 
 def sealed(made: World) -> Outage:
     servers = made.servers
-    with serving(made, renew_rate=RATE) as callee, Keeper(made, callee) as keeper:
+    with serving(made, max_renewals_per_second=RATE) as callee, Keeper(made, callee) as keeper:
         offer(made, callee, "many", ttl_s=TTL_S, max_ttl_s=86400)
         kept = [keeper.keep(each) for each in many(callee, "many", LEASES)]
         born, before = min(seconds(each.credential.lease.issue_time) for each in kept), there(made)
@@ -49,7 +49,12 @@ def sealed(made: World) -> Outage:
         until(time.time() + SEALED_S)
         servers.bao.unseal()
         back = time.time()
-        eventually(lambda: all(seconds(each.renew_time) > back for each in live(callee)), timeout_s=60, every_s=0.5, what="renewals")
+        eventually(
+            lambda: all(seconds(each.renew_time) > back for each in live(callee)),
+            timeout_s=60,
+            every_s=0.5,
+            what="renewals",
+        )
         times = list(renewals(servers, since=back))
         return Outage(before, there(made), sum(each.claims for each in kept), peak(times), len(times))
 

@@ -29,7 +29,18 @@ from leasegate.access.v1 import watcher_service_pb2 as watcher
 from leasegate.types.v1 import types_pb2
 from services.common.errors import LeasegateError
 from tests.eventually import eventually
-from tests.integration.access_world import ALICE, OPERATOR, WATCHER, Callee, Dar, Watcher, World, approve, in_process, world
+from tests.integration.access_world import (
+    ALICE,
+    OPERATOR,
+    WATCHER,
+    Callee,
+    Dar,
+    Watcher,
+    World,
+    approve,
+    in_process,
+    world,
+)
 from tests.servers import Servers, real_servers
 
 _OPENING = threading.Lock()
@@ -49,7 +60,14 @@ def vault_role(name: str) -> str:
 
 
 def offer(
-    made: World, callee: Callee, name: str, *, ttl_s: int, max_ttl_s: int, told_ttl_s: int | None = None, told_max_s: int | None = None
+    made: World,
+    callee: Callee,
+    name: str,
+    *,
+    ttl_s: int,
+    max_ttl_s: int,
+    told_ttl_s: int | None = None,
+    told_max_s: int | None = None,
 ) -> None:
     """A role in Vault, and in the catalogue as it is, or with the TTLs that the catalogue is told."""
     made.write_role(vault_role(name), ttl=f"{ttl_s}s", max_ttl=f"{max_ttl_s}s")
@@ -69,7 +87,8 @@ def seconds(at: Timestamp) -> float:
     return at.seconds + at.nanos / 1e9
 
 
-# -- requests of Kubernetes ----------------------------------------------------------------------------------------------------------------
+# -- requests of Kubernetes
+# ----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -77,23 +96,23 @@ class Kept:
     """One request with what its Secret holds."""
 
     dar: Dar
-    held: int = 0
+    secret_attempt: int = 0
     credential: lease_pb2.Credential = field(default_factory=lease_pb2.Credential)
     claims: int = 0
 
     def claim(self) -> None:
         """Claim, write the Secret, acknowledge."""
-        got = self.dar.claim(held=self.held)
-        self.held, self.credential, self.claims = got.attempt, got, self.claims + 1
+        got = self.dar.claim(secret_attempt=self.secret_attempt)
+        self.secret_attempt, self.credential, self.claims = got.attempt, got, self.claims + 1
         self.dar.acknowledge(got.attempt)
 
     def reconcile(self) -> bool:
         """What the watcher does with a request, once; answers whether nothing is left to do."""
-        answer = self.dar.ensure(held=self.held)
+        answer = self.dar.ensure(secret_attempt=self.secret_attempt)
         if answer.next_step == watcher.NEXT_STEP_CLAIM:
             self.claim()
         elif answer.next_step == watcher.NEXT_STEP_ACKNOWLEDGE:
-            self.dar.acknowledge(self.held)
+            self.dar.acknowledge(self.secret_attempt)
         else:
             return not answer.HasField("retry_after")
         return False
@@ -138,8 +157,8 @@ class Keeper(Watcher):
 
     def _take(self, change: watcher.Change) -> None:
         super()._take(change)
-        if change.HasField("request") and change.request.uid in self._kept:
-            self._open.add(change.request.uid)
+        if change.HasField("access_request") and change.access_request.uid in self._kept:
+            self._open.add(change.access_request.uid)
 
     def _settle(self) -> None:
         for uid, settled in self._pool.map(self._reconciled, sorted(self._open)):
@@ -207,11 +226,12 @@ class Client:
                 self._made.connect(credential).close()
                 self.count += 1
             except psycopg.OperationalError as err:
-                now = f"{time.time() - read_at:.2f} s after it was read; the Secret holds attempt {each.held} now"
+                now = f"{time.time() - read_at:.2f} s after it was read; the Secret holds attempt {each.secret_attempt} now"
                 self.failed.append(f"attempt {credential.attempt} of {each.dar.uid} at {read_at:.2f}, {now}: {err}")
 
 
-# -- holders over gRPC ---------------------------------------------------------------------------------------------------------------------
+# -- holders over gRPC
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 class Holder:
@@ -219,25 +239,33 @@ class Holder:
 
     def __init__(self, callee: Callee, role: str) -> None:
         self._calls = callee.as_(ALICE).requester
-        message = requester.CreateRequestRequest(request_id=secrets.token_hex(8), target="prod", role=role)
-        self.id = self._calls.CreateRequest(message).request.id
+        message = requester.CreateAccessRequestRequest(
+            request_id=secrets.token_hex(8), vault_target="prod", db_role=role
+        )
+        self.id = self._calls.CreateAccessRequest(message).access_request.id
         approve(callee, self.id)
         self.credential = lease_pb2.Credential()
 
     def claim(self) -> lease_pb2.Credential:
         """Take a credential, or another one, into use."""
-        message = requester.ClaimCredentialRequest(id=self.id, held_attempt=self.credential.attempt)
+        message = requester.ClaimCredentialRequest(access_request_id=self.id, known_attempt=self.credential.attempt)
         self.credential = self._calls.ClaimCredential(message).credential
-        self._calls.AcknowledgeCredential(requester.AcknowledgeCredentialRequest(id=self.id, attempt=self.credential.attempt))
+        self._calls.AcknowledgeCredential(
+            requester.AcknowledgeCredentialRequest(access_request_id=self.id, attempt=self.credential.attempt)
+        )
         return self.credential
 
     def renew(self) -> requester.RenewLeaseResponse:
         """The heartbeat."""
-        return self._calls.RenewLease(requester.RenewLeaseRequest(request_id=secrets.token_hex(8), id=self.id))
+        return self._calls.RenewLease(
+            requester.RenewLeaseRequest(request_id=secrets.token_hex(8), access_request_id=self.id)
+        )
 
     def release(self) -> None:
         """Give access back."""
-        self._calls.ReleaseRequest(requester.ReleaseRequestRequest(request_id=secrets.token_hex(8), id=self.id))
+        self._calls.ReleaseAccessRequest(
+            requester.ReleaseAccessRequestRequest(request_id=secrets.token_hex(8), access_request_id=self.id)
+        )
 
 
 def offer_to_holders(made: World, callee: Callee, name: str, *, ttl_s: int, max_ttl_s: int) -> None:
@@ -246,14 +274,14 @@ def offer_to_holders(made: World, callee: Callee, name: str, *, ttl_s: int, max_
     snapshot = made.snapshot(ttl_s=ttl_s, max_ttl_s=max_ttl_s)
     snapshot.object.CopyFrom(types_pb2.ObjectRef(name=name))
     snapshot.vault_role = name
-    snapshot.target.CopyFrom(types_pb2.TargetRef(name="prod", digest="a" * 16, address=made.servers.vault_addr))
+    snapshot.target.CopyFrom(types_pb2.VaultTargetRef(name="prod", digest="a" * 16, address=made.servers.vault_addr))
     callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
 
 
 def lease_shown(callee: Callee, handle: str) -> lease_pb2.Lease:
     """A lease as the operator sees it, ended or not."""
     calls = callee.as_(OPERATOR).operator
-    states = (lease_pb2.LEASE_STATE_UNSPECIFIED, lease_pb2.LEASE_STATE_ENDED)
+    states = (lease_pb2.LEASE_STATE_UNSPECIFIED, lease_pb2.LEASE_STATE_CLOSED)
     pages = [calls.ListLeases(operator.ListLeasesRequest(state=state, page_size=500)).leases for state in states]
     found = [lease for lease in itertools.chain(*pages) if lease.handle == handle]
     assert found, f"the operator sees no lease {handle}"
@@ -261,7 +289,9 @@ def lease_shown(callee: Callee, handle: str) -> lease_pb2.Lease:
 
 
 def audited(servers: Servers, what: str) -> Iterator[tuple[float, str, dict[str, Any]]]:
-    """The entries of Vault's audit log in which ``what`` stands: time, ``request`` or ``response``, and the entry's request."""
+    """The entries of Vault's audit log in which ``what`` stands: time, ``request`` or ``response``, and the entry's
+    request.
+    """
     log = Path(servers.must("GET", "sys/audit")["data"]["canary/"]["options"]["file_path"])
     for line in log.read_text().splitlines():
         if what in line:
@@ -271,7 +301,9 @@ def audited(servers: Servers, what: str) -> Iterator[tuple[float, str, dict[str,
 
 
 def tokens_of(made: World, uid: str) -> list[str]:
-    """Accessors of the tokens of a request's attempts that live. There may be more than one: a claim may be sooner than its preparation."""
+    """Accessors of the tokens of a request's attempts that live. There may be more than one: a claim may be sooner than
+    its preparation.
+    """
     found = []
     for accessor in made.servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
         status, body = made.servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
@@ -280,7 +312,8 @@ def tokens_of(made: World, uid: str) -> list[str]:
     return found
 
 
-# -- scenes --------------------------------------------------------------------------------------------------------------------------------
+# -- scenes
+# --------------------------------------------------------------------------------------------------------------------------------
 
 Scene = Callable[[World], object]
 
@@ -303,11 +336,14 @@ def playing(folder: Path, *scenes: Scene, apart: Sequence[Scene] = ()) -> Iterat
     Args:
         folder: For their files.
         scenes: Those that share a pair of servers.
-        apart: Those that seal or change theirs, and so have a pair each. All servers start before any gRPC, which minds a fork.
+        apart: Those that seal or change theirs, and so have a pair each. All servers start before any gRPC, which minds
+            a fork.
     """
     with ExitStack() as stack:
         together = stack.enter_context(real_servers())
-        places = [(scene, together) for scene in scenes] + [(scene, stack.enter_context(real_servers())) for scene in apart]
+        places = [(scene, together) for scene in scenes] + [
+            (scene, stack.enter_context(real_servers())) for scene in apart
+        ]
         worlds = {scene: stack.enter_context(_world(scene, servers, folder)) for scene, servers in places}
         with ThreadPoolExecutor(len(worlds)) as pool:
             yield Scenes({scene: pool.submit(scene, made) for scene, made in worlds.items()})

@@ -11,10 +11,10 @@ RBAC = Path(__file__).parents[2] / "deploy/rbac"
 RBAC_GROUP = "rbac.authorization.k8s.io"
 
 
-def served_namespace(cluster: Running) -> str:
+def enabled_namespace(cluster: Running) -> str:
     """Make a namespace that the watcher serves."""
     name = new_namespace(cluster)
-    cluster.kubectl("apply", "-n", name, "-f", str(RBAC / "served-namespace.yaml"))
+    cluster.kubectl("apply", "-n", name, "-f", str(RBAC / "enabled-namespace.yaml"))
     return name
 
 

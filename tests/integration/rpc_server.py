@@ -27,10 +27,14 @@ class Scripted(engine_service_pb2_grpc.EngineServiceServicer):
     def __init__(self, behave: Behaviour) -> None:
         self._behave = behave
 
-    def EnsureEngine(self, request: engine_service_pb2.EnsureEngineRequest, context: Any) -> engine_service_pb2.EnsureEngineResponse:
+    def EnsureEngine(
+        self, request: engine_service_pb2.EnsureEngineRequest, context: Any
+    ) -> engine_service_pb2.EnsureEngineResponse:
         return engine_service_pb2.EnsureEngineResponse(path=self._behave(request.path) or "")
 
-    def DeleteEngine(self, request: engine_service_pb2.DeleteEngineRequest, context: Any) -> engine_service_pb2.DeleteEngineResponse:
+    def DeleteEngine(
+        self, request: engine_service_pb2.DeleteEngineRequest, context: Any
+    ) -> engine_service_pb2.DeleteEngineResponse:
         return engine_service_pb2.DeleteEngineResponse(unmounted=True)
 
 
@@ -41,7 +45,9 @@ def scripted(behave: Behaviour = lambda path: path) -> Service:
 def config(pair: Pair | None, **changes: Any) -> ServerConfig:
     """Free ports on loopback, the watcher allowed."""
     caller = WATCHER if pair else "plaintext"
-    base = ServerConfig(process="engine", listen=ANY, health_listen=ANY, drain_delay_s=0, allow={SERVICE: frozenset({caller})})
+    base = ServerConfig(
+        process="engine", listen=ANY, health_listen=ANY, drain_delay_s=0, allow={SERVICE: frozenset({caller})}
+    )
     return replace(base, tls=pair.server() if pair else None, **changes)
 
 

@@ -1,7 +1,7 @@
 """SIGKILL at every named point of the access service, on real servers: afterwards PostgreSQL has the logins that a request owns, no other.
 
-The process ends itself at the point (``services.access.crash``) as a kill would end it: no handler runs, no buffer is flushed. Then it is
-started again, and the watcher goes on from what it holds. The wait of an adoption is cut to a second, as no read here takes longer.
+The process ends itself at the point (``services.access.failpoints``) as a kill would end it: no handler runs, no buffer is flushed. Then it is
+started again, and the watcher goes on from what it holds. The wait of a recovery is cut to a second, as no read here takes longer.
 """
 
 from __future__ import annotations
@@ -14,23 +14,26 @@ from dataclasses import dataclass, field
 import pytest
 import yaml
 
-from leasegate.access.v1 import lease_pb2, request_pb2
+from leasegate.access.v1 import access_request_pb2, lease_pb2
 from leasegate.access.v1 import watcher_service_pb2 as watcher
-from services.access import crash
+from services.access.domain import failpoints
 from services.common.errors import LeasegateError
 from tests.eventually import eventually
 from tests.integration.access_world import CREATE, ROLE, Dar, Killed, Watcher, World, put_role, start, world
 from tests.servers import real_servers
 
-CLAIMING = ("ensure.committed:2", *(point for point in crash.POINTS if point.startswith("claim.")))
+CLAIMING = ("ensure.committed:2", *(point for point in failpoints.POINTS if point.startswith("claim.")))
 """Where a kill differs if the decision and the claim are one call, whose first commit is the second of its request."""
-UNDO = tuple(point for point in crash.POINTS if point.startswith("undo."))
-TWICE = (*UNDO, *(f"{point}:2" for point in UNDO if point not in ("undo.begun", "undo.accessor", "undo.first", "undo.closed")))
+UNDO = tuple(point for point in failpoints.POINTS if point.startswith("undo."))
+TWICE = (
+    *UNDO,
+    *(f"{point}:2" for point in UNDO if point not in ("undo.begun", "undo.accessor", "undo.first", "undo.closed")),
+)
 ENDT = ("endt.revoked",)
 GIVING_BACK = ("claim.refused", "claim.revoked")
 SLOW = ("renew.asked", "renew.committed", "rotate.due")
 ELSEWHERE = {*UNDO, *ENDT, *GIVING_BACK, *SLOW}
-REST = tuple(point for point in crash.POINTS if point not in ELSEWHERE)
+REST = tuple(point for point in failpoints.POINTS if point not in ELSEWHERE)
 SLOW_ROLE, SHORT_ROLE = "k8s.-.demo.slow-role", "k8s.-.demo.short-role"
 
 
@@ -58,7 +61,7 @@ def nothing_left(made: World) -> Iterator[None]:
 class Secret:
     """What the watcher keeps: the credential of one attempt, if any."""
 
-    held: int = 0
+    secret_attempt: int = 0
     credential: lease_pb2.Credential = field(default_factory=lease_pb2.Credential)
 
 
@@ -67,15 +70,15 @@ def reconcile(dar: Dar, secret: Secret, *, at_once: bool = True) -> bool:
 
     With ``at_once`` it claims in the same call, as it does, else in a call of its own, as an older one does.
     """
-    answer = dar.ensure(held=secret.held, claim=at_once)
+    answer = dar.ensure(secret_attempt=secret.secret_attempt, claim=at_once)
     if answer.next_step == watcher.NEXT_STEP_CLAIM:
-        credential = dar.claimed(answer, held=secret.held)
-        secret.held, secret.credential = credential.attempt, credential
+        credential = dar.claimed(answer, secret_attempt=secret.secret_attempt)
+        secret.secret_attempt, secret.credential = credential.attempt, credential
         dar.acknowledge(credential.attempt)
     elif answer.next_step == watcher.NEXT_STEP_ACKNOWLEDGE:
-        dar.acknowledge(secret.held)
-    elif answer.next_step == watcher.NEXT_STEP_REMOVE and secret.held:
-        secret.held = 0
+        dar.acknowledge(secret.secret_attempt)
+    elif answer.next_step == watcher.NEXT_STEP_REMOVE and secret.secret_attempt:
+        secret.secret_attempt = 0
     else:
         return not answer.HasField("retry_after")
     return False
@@ -108,25 +111,29 @@ def dies(service: Killed) -> None:
 
 def owned_only(made: World, secret: Secret) -> None:
     """PostgreSQL has the login of the active attempt and no other; so has Vault's list of leases."""
-    held = [secret.credential] if secret.held else []
-    want = {credential.username for credential in held}
+    secret_attempt = [secret.credential] if secret.secret_attempt else []
+    want = {credential.username for credential in secret_attempt}
     eventually(lambda: made.logins() == want, timeout_s=60, what=f"{want} and no other login")
-    leases_of_nobody_else(made, held)
+    leases_of_nobody_else(made, secret_attempt)
 
 
-def leases_of_nobody_else(made: World, held: list[lease_pb2.Credential]) -> None:
-    """Vault has a lease for each credential; any other has nothing behind it, which its end proves: no login goes with it.
+def leases_of_nobody_else(made: World, secret_attempt: list[lease_pb2.Credential]) -> None:
+    """Vault has a lease for each credential; any other has nothing behind it, which its end proves: no login goes with
+    it.
 
-    A reader that dies at the wrong moment makes Vault keep a lease that its token does not know (decision 25), so that neither the token's
-    end nor any name leads to it. Its login is adopted and dropped; the lease itself stays until its TTL.
+    A reader that dies at the wrong moment makes Vault keep a lease that its token does not know (decision 25), so that
+    neither the token's end nor any name leads to it. Its login is adopted and dropped; the lease itself stays until its
+    TTL.
     """
-    found = {f"{made.mount}/creds/{role}/{lease}" for role in (ROLE, SLOW_ROLE, SHORT_ROLE) for lease in made.leases(role)}
-    mine = {credential.lease.lease_id for credential in held}
+    found = {
+        f"{made.mount}/creds/{role}/{lease}" for role in (ROLE, SLOW_ROLE, SHORT_ROLE) for lease in made.leases(role)
+    }
+    mine = {credential.lease.lease_id for credential in secret_attempt}
     assert mine <= found
     for lease in found - mine:
         made.servers.must("POST", "sys/leases/revoke", lease_id=lease, sync=True)
-    eventually(lambda: made.logins() == {credential.username for credential in held}, timeout_s=60)
-    assert all(made.can_log_in(credential) for credential in held)
+    eventually(lambda: made.logins() == {credential.username for credential in secret_attempt}, timeout_s=60)
+    assert all(made.can_log_in(credential) for credential in secret_attempt)
 
 
 def recovers(made: World, dar: Dar, secret: Secret, *, ended: bool, **options: str) -> None:
@@ -139,10 +146,10 @@ def recovers(made: World, dar: Dar, secret: Secret, *, ended: bool, **options: s
         converge(mine, secret)
         owned_only(made, secret)
         mine.end()
-        secret.held = 0
+        secret.secret_attempt = 0
         owned_only(made, secret)
         eventually(lambda: not mine.end().open_attempts)
-        eventually(lambda: not reader.adopters, what="adopters that are removed")
+        eventually(lambda: not reader.cleanup_roles, what="cleanup roles that are removed")
 
 
 def life(dar: Dar, secret: Secret, *, at_once: bool) -> Iterator[None]:
@@ -154,7 +161,7 @@ def life(dar: Dar, secret: Secret, *, at_once: bool) -> Iterator[None]:
     for _ in range(2):
         while not reconcile(dar, secret, at_once=at_once):
             yield
-        secret.held = 0  # somebody deletes the Secret
+        secret.secret_attempt = 0  # somebody deletes the Secret
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=20)
 
@@ -178,7 +185,7 @@ def test_killed_on_the_way(made: World, point: str, at_once: bool) -> None:
         put_role(made, service.callee)
         dar = Dar(service.callee)
         lives_until(service, dar, secret, at_once=at_once)
-    secret.held = 0  # the harder case: what was answered did not come to be kept
+    secret.secret_attempt = 0  # the harder case: what was answered did not come to be kept
     recovers(made, dar, secret, ended=point.startswith("end."))
 
 
@@ -196,7 +203,9 @@ def test_killed_while_a_token_is_ended(made: World, point: str) -> None:
 
 @pytest.mark.parametrize("point", TWICE)
 def test_killed_while_a_login_is_adopted(made: World, point: str) -> None:
-    """The first kill leaves a login of whose lease the ledger knows nothing; the second one hits its undo, in either of its adoptions."""
+    """The first kill leaves a login of whose lease the ledger knows nothing; the second one hits its undo, in either of
+    its recoveries.
+    """
     secret = Secret()
     with running(made, crash_at="claim.read") as service:
         put_role(made, service.callee)
@@ -218,7 +227,7 @@ def test_killed_while_a_reader_gives_back(made: World, point: str) -> None:
         dar.decide()
         claiming = threading.Thread(target=lambda: _quietly(dar.claim))
         claiming.start()
-        eventually(lambda: dar.ensure().request.access == request_pb2.ACCESS_STATE_ISSUING)
+        eventually(lambda: dar.ensure().access_request.access == access_request_pb2.ACCESS_STATE_ISSUING)
         dar.decide("DENIED")
         dies(service)
         claiming.join(timeout=10)
@@ -227,7 +236,9 @@ def test_killed_while_a_reader_gives_back(made: World, point: str) -> None:
 
 @pytest.mark.parametrize("after_s", [0.05, 0.4])
 def test_killed_while_vault_makes_the_login(made: World, after_s: float) -> None:
-    """Vault goes on without its client, or breaks off and leaves a login for which it has no lease (proofs/stray_logins.py)."""
+    """Vault goes on without its client, or breaks off and leaves a login for which it has no lease
+    (proofs/stray_logins.py).
+    """
     made.write_role(SLOW_ROLE, create=[*CREATE, "SELECT pg_sleep(0.5);"])
     with running(made) as service:
         put_role(made, service.callee, name="slow-role")
@@ -236,7 +247,7 @@ def test_killed_while_vault_makes_the_login(made: World, after_s: float) -> None
         dar.decide()
         claiming = threading.Thread(target=lambda: _quietly(dar.claim))
         claiming.start()
-        eventually(lambda: dar.ensure().request.access == request_pb2.ACCESS_STATE_ISSUING, every_s=0.01)
+        eventually(lambda: dar.ensure().access_request.access == access_request_pb2.ACCESS_STATE_ISSUING, every_s=0.01)
         threading.Event().wait(after_s)  # into the read
         service.kill()
         claiming.join(timeout=10)
@@ -291,12 +302,12 @@ def test_killed_while_many_are_made(made: World) -> None:
             dar.end()
         eventually(lambda: not made.logins(), timeout_s=30)
         eventually(lambda: not any(dar.end().open_attempts for dar, _ in again), timeout_s=30)
-        eventually(lambda: not reader.adopters)
+        eventually(lambda: not reader.cleanup_roles)
 
 
 def _claim_each(requests: list[tuple[Dar, Secret]]) -> None:
     with suppress(LeasegateError):
         for dar, secret in requests:
             credential = dar.claimed(dar.ensure(claim=True))
-            secret.held, secret.credential = credential.attempt, credential
+            secret.secret_attempt, secret.credential = credential.attempt, credential
             dar.acknowledge(credential.attempt)

@@ -13,7 +13,18 @@ from leasegate.access.v1 import watcher_service_pb2 as watcher
 from leasegate.types.v1 import types_pb2
 from services.common import errors
 from tests.eventually import eventually
-from tests.integration.access_world import CLUSTER_UID, WATCHER, Callee, Dar, Watcher, World, in_process, put_role, start, world
+from tests.integration.access_world import (
+    CLUSTER_UID,
+    WATCHER,
+    Callee,
+    Dar,
+    Watcher,
+    World,
+    in_process,
+    put_role,
+    start,
+    world,
+)
 from tests.servers import real_servers
 
 
@@ -58,10 +69,10 @@ def test_sealed_in_the_middle(made: World, callee: Callee) -> None:
         ended = first.end()  # answers at once
         assert ended.open_attempts == 1
         second.decide()
-        with pytest.raises((errors.VaultSealed, errors.VaultUnavailable)):
+        with pytest.raises((errors.VaultSealedError, errors.VaultUnavailableError)):
             second.claim()
         eventually(lambda: "sealed" in first.end().conditions[0].message)
-        assert second.ensure().request.conditions[0].reason == "FailedToGetCredential"
+        assert second.ensure().access_request.conditions[0].reason == "FailedToGetCredential"
     finally:
         made.servers.bao.unseal()
     gone(made, credential)
@@ -94,7 +105,7 @@ def test_the_database_is_down(made: World, callee: Callee) -> None:
     made.servers.postgres.process.terminate()
     try:
         first.end()
-        with pytest.raises(errors.VaultFailed):
+        with pytest.raises(errors.VaultFailedError):
             second.claim()
         eventually(lambda: "connect" in first.end().conditions[0].message)
         # That is no refusal to drop: our own statements are not needed for it.
@@ -117,7 +128,7 @@ def test_vault_is_killed_while_it_is_asked(made: World, callee: Callee) -> None:
     other = Dar(callee)
     other.ensure()
     other.decide()
-    with pytest.raises(errors.VaultUnavailable):
+    with pytest.raises(errors.VaultUnavailableError):
         other.claim()
     made.servers.bao.start()
     gone(made, credential)
@@ -134,7 +145,7 @@ def test_with_a_teams_login_a_restart_asks_for_another(made: World) -> None:
         dar = Dar(callee)
         dar.ensure()
         answer = dar.decide()
-        assert "ApprovalCanBeBypassed" in {each.type for each in answer.request.conditions}
+        assert "ApprovalNotEnforced" in {each.type for each in answer.access_request.conditions}
         credential = dar.claim()
         dar.acknowledge(credential.attempt)
     with in_process(made, own=False) as callee:
@@ -150,19 +161,19 @@ def test_with_a_teams_login_a_restart_asks_for_another(made: World) -> None:
         put_role(made, callee)
 
 
-def give_login(made: World, callee: Callee) -> types_pb2.TargetRef:
+def give_login(made: World, callee: Callee) -> types_pb2.VaultTargetRef:
     target = types_pb2.VaultTarget(
         source=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name="vault"),
         address=made.servers.vault_addr,
         ca_bundle=made.servers.vault_ca.read_bytes(),
-        token=types_pb2.TokenLogin(token=made.servers.login("leasegate-access")),
+        token=types_pb2.TokenAuth(token=made.servers.login("leasegate-access")),
     )
-    answer = callee.as_(WATCHER).watcher.EnsureTarget(watcher.EnsureTargetRequest(target=target))
-    assert not answer.own_login
+    answer = callee.as_(WATCHER).watcher.EnsureVaultTarget(watcher.EnsureVaultTargetRequest(target=target))
+    assert not answer.service_auth
     return answer.target
 
 
-def put_snapshot(made: World, callee: Callee, ref: types_pb2.TargetRef) -> None:
+def put_snapshot(made: World, callee: Callee, ref: types_pb2.VaultTargetRef) -> None:
     snapshot = made.snapshot()
     snapshot.target.CopyFrom(ref)
     callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
@@ -170,7 +181,7 @@ def put_snapshot(made: World, callee: Callee, ref: types_pb2.TargetRef) -> None:
 
 def _wants_login(calls: object) -> bool:
     answer = calls.WatchChanges(watcher.WatchChangesRequest(max_wait=Duration(seconds=1)))  # type: ignore[attr-defined]
-    return any(change.HasField("login_needed") for change in answer.changes)
+    return any(change.HasField("vault_auth_needed") for change in answer.changes)
 
 
 def test_a_login_that_is_refused_is_said(made: World) -> None:
@@ -179,10 +190,10 @@ def test_a_login_that_is_refused_is_said(made: World) -> None:
             source=types_pb2.ObjectRef(cluster="-", namespace="demo", name="wrong"),
             address=made.servers.vault_addr,
             ca_bundle=made.servers.vault_ca.read_bytes(),
-            token=types_pb2.TokenLogin(token="s.nosuchtoken"),
+            token=types_pb2.TokenAuth(token="s.nosuchtoken"),
         )
-        with pytest.raises(errors.LoginRefused) as caught:
-            callee.as_(WATCHER).watcher.EnsureTarget(watcher.EnsureTargetRequest(target=target))
+        with pytest.raises(errors.VaultAuthRefusedError) as caught:
+            callee.as_(WATCHER).watcher.EnsureVaultTarget(watcher.EnsureVaultTargetRequest(target=target))
         assert "nosuchtoken" not in str(caught.value)
 
 

@@ -28,26 +28,33 @@ def rows(made: World) -> dict[str, int]:
         return {table: ledger.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}  # noqa: S608 - names of ours
 
 
-def held(callee: Callee, request_id: str) -> str:
+def secret_attempt(callee: Callee, request_id: str) -> str:
     """A request with a credential in use."""
     uid = ask(callee, request_id=request_id).id
     approve(callee, uid)
     calls = callee.as_(ALICE).requester
-    credential = calls.ClaimCredential(requester.ClaimCredentialRequest(id=uid)).credential
-    calls.AcknowledgeCredential(requester.AcknowledgeCredentialRequest(id=uid, attempt=credential.attempt))
+    credential = calls.ClaimCredential(requester.ClaimCredentialRequest(access_request_id=uid)).credential
+    calls.AcknowledgeCredential(
+        requester.AcknowledgeCredentialRequest(access_request_id=uid, attempt=credential.attempt)
+    )
     return uid
 
 
 def test_what_ended_goes_and_what_is_in_use_stays(made: World) -> None:
-    with in_process(made, keep_ended_s=0.0, prune_every_s=0.2) as callee:
+    with in_process(made, retention_s=0.0, prune_every_s=0.2) as callee:
         calls = callee.as_(ALICE).requester
-        ended, stays = held(callee, "ends"), held(callee, "stays")
-        calls.ReleaseRequest(requester.ReleaseRequestRequest(request_id="release", id=ended))
+        ended, stays = secret_attempt(callee, "ends"), secret_attempt(callee, "stays")
+        calls.ReleaseAccessRequest(requester.ReleaseAccessRequestRequest(request_id="release", access_request_id=ended))
         eventually(lambda: rows(made)["requests"] == 1, timeout_s=60)
         assert rows(made) == {"requests": 1, "attempts": 1, "decisions": 1, "answers": 0}
-        with pytest.raises(errors.RequestNotFound):
-            calls.GetRequest(requester.GetRequestRequest(id=ended))
-        assert calls.GetRequest(requester.GetRequestRequest(id=stays)).request.active_attempt == 1
+        with pytest.raises(errors.AccessRequestNotFoundError):
+            calls.GetAccessRequest(requester.GetAccessRequestRequest(access_request_id=ended))
+        assert (
+            calls.GetAccessRequest(
+                requester.GetAccessRequestRequest(access_request_id=stays)
+            ).access_request.active_attempt
+            == 1
+        )
         assert ask(callee, request_id="ends").id != ended
-        calls.ReleaseRequest(requester.ReleaseRequestRequest(request_id="release", id=stays))
+        calls.ReleaseAccessRequest(requester.ReleaseAccessRequestRequest(request_id="release", access_request_id=stays))
         eventually(lambda: not made.logins(), timeout_s=60)

@@ -14,17 +14,17 @@ import pytest
 import yaml
 
 from tests.eventually import eventually
-from tests.integration.kube import WATCHER, Json, Kube, Refused, Running, a_request, bind, refusal, with_value
-from tests.integration.rbac_world import RBAC, RBAC_GROUP, served_namespace, watcher_by_token
-from watcher.credentials import binding_body, role_body
+from tests.integration.kube import WATCHER, Json, Kube, RefusedError, Running, a_request, bind, refusal, with_value
+from tests.integration.rbac_world import RBAC, RBAC_GROUP, enabled_namespace, watcher_by_token
+from watcher.delivery.manifests import binding_body, role_body
 
 OWNED = "writes only what a DatabaseAccessRequest alone owns and controls"
 NAMED = "writes only DatabaseAccessRequest-NAMESPACE-OWNER-credential-reader"
 ONE = "grants get on one Secret and nothing else"
 OWN_SECRET = "grants only the Secret of the Role's owner"
 OWN_ROLE = "binds only the Role of the RoleBinding's own name"
-SERVED = "the ClusterRole leasegate-served-namespace is for Leasegate's watcher alone"
-SERVED_ROLE = "leasegate-served-namespace"
+SERVED = "the ClusterRole leasegate-enabled-namespace is for Leasegate's watcher alone"
+SERVED_ROLE = "leasegate-enabled-namespace"
 BODIES = {"Role": role_body, "RoleBinding": binding_body}
 THE_WATCHER = {"kind": "ServiceAccount", "name": "leasegate-watcher", "namespace": "leasegate-system"}
 MALLORY = {"kind": "User", "apiGroup": RBAC_GROUP, "name": "mallory"}
@@ -38,7 +38,7 @@ def admin(cluster: Running) -> Kube:
 
 @pytest.fixture(scope="module")
 def namespace(cluster: Running) -> str:
-    return served_namespace(cluster)
+    return enabled_namespace(cluster)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,13 @@ def mighty(cluster: Running) -> Kube:
 @pytest.fixture(scope="module")
 def team(cluster: Running, admin: Kube, namespace: str) -> Kube:
     """Somebody with the stock ClusterRole admin in the namespace."""
-    bind(admin, namespace, role="admin", subject={"kind": "User", "name": "gina"}, until={"verb": "create", "resource": "postgresroles"})
+    bind(
+        admin,
+        namespace,
+        role="admin",
+        subject={"kind": "User", "name": "gina"},
+        until={"verb": "create", "resource": "postgresroles"},
+    )
     return Kube(cluster, act_as="gina")
 
 
@@ -87,7 +93,7 @@ def named(body: Json, name: str) -> Json:
     return changed(body, {"metadata.name": name} | ({"roleRef.name": name} if "roleRef" in body else {}))
 
 
-def is_invalid(refused: Refused, message: str) -> None:
+def is_invalid(refused: RefusedError, message: str) -> None:
     assert message in refused.message
     assert refused.status == 422, "the watcher takes Forbidden for a namespace that is not served"
 
@@ -106,7 +112,9 @@ def is_invalid(refused: Refused, message: str) -> None:
     ],
     ids=["short", "dots", "longest whole", "shortest cut", "longest", "cut before a dot", "cut in dashes", "all dots"],
 )
-def test_the_watcher_makes_a_requests_readers_and_restores_them(admin: Kube, watcher: Kube, namespace: str, name: str) -> None:
+def test_the_watcher_makes_a_requests_readers_and_restores_them(
+    admin: Kube, watcher: Kube, namespace: str, name: str
+) -> None:
     request = asked(admin, namespace, name, dry_run=False)
     role, binding = role_body(request), binding_body(request)
     assert watcher.create(role)["rules"] == role["rules"]
@@ -153,9 +161,18 @@ ROLES: dict[str, tuple[Json, str]] = {
     # Else right for the policy about rules:
     "no owner": ({"metadata.ownerReferences": [], "rules.0.resourceNames": ["-abc123"]}, OWNED),
     "no owner at all": ({"metadata.ownerReferences": ..., "rules.0.resourceNames": ["-abc123"]}, OWNED),
-    "another request as owner": ({"metadata.ownerReferences.0.name": "other", "rules.0.resourceNames": ["other-abc123"]}, NAMED),
+    "another request as owner": (
+        {"metadata.ownerReferences.0.name": "other", "rules.0.resourceNames": ["other-abc123"]},
+        NAMED,
+    ),
 }
-OWNER = {"apiVersion": "engine.kubevault.com/v1alpha1", "kind": "DatabaseAccessRequest", "name": "kept", "uid": "a2b8", "controller": True}
+OWNER = {
+    "apiVersion": "engine.kubevault.com/v1alpha1",
+    "kind": "DatabaseAccessRequest",
+    "name": "kept",
+    "uid": "a2b8",
+    "controller": True,
+}
 BESIDE = {"apiVersion": "v1", "kind": "ConfigMap", "name": "kept", "uid": "a2b9"}
 OWNERS: dict[str, Json] = {
     "two owners": {"metadata.ownerReferences": [OWNER, BESIDE]},
@@ -184,14 +201,16 @@ def written(
     """An action, and what the watcher may do it with."""
     if request.param == "replace":
         return "replace", kept
-    elsewhere = served_namespace(cluster)
+    elsewhere = enabled_namespace(cluster)
     watcher_by_token(cluster, elsewhere)
     request_there = asked(admin, elsewhere, "kept")
     return "create", {kind: body(request_there) for kind, body in BODIES.items()}
 
 
 @pytest.mark.parametrize(("kind", "changes", "message"), CASES)
-def test_anything_else_is_refused(watcher: Kube, written: tuple[str, dict[str, Json]], kind: str, changes: Json, message: str) -> None:
+def test_anything_else_is_refused(
+    watcher: Kube, written: tuple[str, dict[str, Json]], kind: str, changes: Json, message: str
+) -> None:
     action, bodies = written
     is_invalid(refusal(watcher, action, changed(bodies[kind], changes), dry_run=True), message)
 
@@ -226,7 +245,9 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", BODIES)
-@pytest.mark.parametrize(("owner", "name"), [pytest.param(owner, name, id=name) for owner in NAMES for name in NAMES[owner]])
+@pytest.mark.parametrize(
+    ("owner", "name"), [pytest.param(owner, name, id=name) for owner in NAMES for name in NAMES[owner]]
+)
 def test_another_name_is_refused(admin: Kube, watcher: Kube, namespace: str, kind: str, owner: str, name: str) -> None:
     body, cut = BODIES[kind](asked(admin, namespace, owner)), f"DatabaseAccessRequest-{namespace}-{'d' * 188}"
     other = named(body, name.format(ns=namespace, cut=cut, shorter=cut[:-1]))
@@ -255,13 +276,17 @@ def test_the_watcher_changes_nobody_elses(admin: Kube, watcher: Kube, namespace:
     ],
     ids=lambda changes: changes.get("roleRef.name", "a ClusterRole of its name"),
 )
-def test_the_watcher_binds_nothing_else(admin: Kube, watcher: Kube, mighty: Kube, namespace: str, changes: Json) -> None:
+def test_the_watcher_binds_nothing_else(
+    admin: Kube, watcher: Kube, mighty: Kube, namespace: str, changes: Json
+) -> None:
     body = changed(binding_body(asked(admin, namespace)), changes)
     kube = mighty if "roleRef.kind" in changes else watcher
     is_invalid(refusal(kube, "create", body, dry_run=True), OWN_ROLE)
 
 
-@pytest.fixture(scope="module", params=["cluster admin", "namespace's admin", "account of the watcher's name elsewhere"])
+@pytest.fixture(
+    scope="module", params=["cluster admin", "namespace's admin", "account of the watcher's name elsewhere"]
+)
 def other(request: pytest.FixtureRequest, cluster: Running, admin: Kube, team: Kube) -> Kube:
     namesake = Kube(cluster, act_as="system:serviceaccount:default:leasegate-watcher", groups=("system:masters",))
     return {"cluster admin": admin, "namespace's admin": team}.get(str(request.param), namesake)
@@ -275,7 +300,13 @@ class TestOthers:
         assert other.create(role, dry_run=True)
         for of in ("view", "admin"):
             ref = {"apiGroup": RBAC_GROUP, "kind": "ClusterRole", "name": of}
-            binding = {"apiVersion": rbac, "kind": "RoleBinding", "metadata": meta, "roleRef": ref, "subjects": [MALLORY]}
+            binding = {
+                "apiVersion": rbac,
+                "kind": "RoleBinding",
+                "metadata": meta,
+                "roleRef": ref,
+                "subjects": [MALLORY],
+            }
             assert other.create(binding, dry_run=True)
 
     def test_they_change_what_the_watcher_made(self, other: Kube, kept: dict[str, Json]) -> None:
@@ -297,8 +328,8 @@ KINDS = ["RoleBinding", "ClusterRoleBinding"]
 
 
 def serving(namespace: str, kind: str = "RoleBinding", **members: Any) -> Json:
-    """served-namespace.yaml under another name, or the same cluster-wide."""
-    body: Json = yaml.safe_load((RBAC / "served-namespace.yaml").read_text()) | {"kind": kind} | members
+    """enabled-namespace.yaml under another name, or the same cluster-wide."""
+    body: Json = yaml.safe_load((RBAC / "enabled-namespace.yaml").read_text()) | {"kind": kind} | members
     return body | {"metadata": {"name": "another-of-it"} | ({"namespace": namespace} if kind == "RoleBinding" else {})}
 
 
@@ -318,7 +349,9 @@ class TestServed:
         assert admin.create(serving(namespace, kind), dry_run=True)
         assert admin.create(serving(namespace, kind, subjects=[]), dry_run=True)
 
-    @pytest.mark.parametrize(("of", "name"), [("ClusterRole", "view"), ("ClusterRole", "leasegate-approver"), ("Role", SERVED_ROLE)])
+    @pytest.mark.parametrize(
+        ("of", "name"), [("ClusterRole", "view"), ("ClusterRole", "leasegate-approver"), ("Role", SERVED_ROLE)]
+    )
     def test_other_bindings_are_not_looked_at(self, admin: Kube, namespace: str, of: str, name: str) -> None:
         body = serving(namespace, subjects=[MALLORY], roleRef={"apiGroup": RBAC_GROUP, "kind": of, "name": name})
         assert admin.create(body, dry_run=True)
@@ -349,6 +382,10 @@ def test_what_names_an_owner_that_is_not_there_is_removed(
     admin: Kube, namespace: str, orphans: dict[str, Json], kept: dict[str, Json]
 ) -> None:
     names = [(kind, made["metadata"]["name"]) for kind, made in orphans.items()]
-    eventually(lambda: all(refusal(admin, "get", *each, namespace).status == 404 for each in names), timeout_s=90, what="both gone")
+    eventually(
+        lambda: all(refusal(admin, "get", *each, namespace).status == 404 for each in names),
+        timeout_s=90,
+        what="both gone",
+    )
     for kind, body in kept.items():
         assert admin.get(kind, body["metadata"]["name"], namespace), "that one's owner is there"

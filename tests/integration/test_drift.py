@@ -9,7 +9,7 @@ import pytest
 
 from leasegate.engine.v1 import engine_service_pb2_grpc
 from leasegate.roles.v1 import role_service_pb2_grpc
-from services.common.errors import QuiesceRequired
+from services.common.errors import LeasesInUseError
 from tests.integration.vault_services import (
     MOUNT,
     connection,
@@ -54,15 +54,18 @@ def url_now(servers: Servers) -> str:
 
 
 def test_the_answer_says_where_the_connection_leads_without_user_and_password(servers: Servers, engine: Any) -> None:
-    assert engine.EnsureEngine(ensure_engine(servers)).database == f"{servers.postgres_host}:{servers.postgres_port}/postgres"
+    assert (
+        engine.EnsureEngine(ensure_engine(servers)).database
+        == f"{servers.postgres_host}:{servers.postgres_port}/postgres"
+    )
 
 
 def test_a_connection_led_elsewhere_is_led_back_at_once_if_it_was_ours(servers: Servers, engine: Any) -> None:
     url, request = lead_elsewhere(servers), ensure_engine(servers)
-    with pytest.raises(QuiesceRequired):  # whoever does not know where it led may be moving it
+    with pytest.raises(LeasesInUseError):  # whoever does not know where it led may be moving it
         engine.EnsureEngine(request)
     request.last_database = f"{servers.postgres_host}:{servers.postgres_port}/somewhere"
-    with pytest.raises(QuiesceRequired):
+    with pytest.raises(LeasesInUseError):
         engine.EnsureEngine(request)
     request.last_database = f"{servers.postgres_host}:{servers.postgres_port}/postgres"
     answer = engine.EnsureEngine(request)
@@ -113,10 +116,10 @@ def test_what_its_owner_changes_is_not_told_as_put_back(servers: Servers, engine
 def test_only_the_connection_goes_where_its_owner_stays(servers: Servers, engine: Any) -> None:
     request = delete_engine(servers)
     request.connection_only = True
-    request.ClearField("quiescence")
-    with pytest.raises(QuiesceRequired):
+    request.ClearField("quiesce_report")
+    with pytest.raises(LeasesInUseError):
         engine.DeleteEngine(request)
-    request.quiescence.CopyFrom(quiet(servers, connection=NAME))
+    request.quiesce_report.CopyFrom(quiet(servers, connection=NAME))
     answer = engine.DeleteEngine(request)
     assert (answer.unmounted, list(answer.remaining_owners)) == (False, ["demo/postgresql-engine"])
     assert servers.vault("GET", CONFIG)[0] == 404
@@ -130,7 +133,7 @@ def test_a_role_led_to_another_connection_is_led_back_at_once_if_it_was_ours(ser
     request = ensure_role(servers)
     roles.EnsureRole(request)
     servers.must("POST", ROLE, db_name="by-hand", creation_statements=["SELECT 1;"])
-    with pytest.raises(QuiesceRequired):  # whoever does not know which one it had may be changing it
+    with pytest.raises(LeasesInUseError):  # whoever does not know which one it had may be changing it
         roles.EnsureRole(request)
     request.last_db_name = NAME
     assert roles.EnsureRole(request).changed
@@ -139,13 +142,15 @@ def test_a_role_led_to_another_connection_is_led_back_at_once_if_it_was_ours(ser
     assert not roles.EnsureRole(request).changed
 
 
-def test_a_role_that_its_owner_leads_elsewhere_waits_for_its_own_leases_whatever_vault_shows(servers: Servers, roles: Any) -> None:
+def test_a_role_that_its_owner_leads_elsewhere_waits_for_its_own_leases_whatever_vault_shows(
+    servers: Servers, roles: Any
+) -> None:
     request = ensure_role(servers)
     roles.EnsureRole(request)
     servers.must("POST", ROLE, db_name="by-hand")
     request.definition.db_name, request.last_db_name = "new", NAME
-    request.quiescence.CopyFrom(quiet(servers, connection="by-hand"))
-    with pytest.raises(QuiesceRequired):
+    request.quiesce_report.CopyFrom(quiet(servers, connection="by-hand"))
+    with pytest.raises(LeasesInUseError):
         roles.EnsureRole(request)
-    request.quiescence.CopyFrom(quiet(servers, connection=NAME))
+    request.quiesce_report.CopyFrom(quiet(servers, connection=NAME))
     assert roles.EnsureRole(request).changed

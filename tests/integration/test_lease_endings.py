@@ -17,13 +17,25 @@ from typing import Any
 import pytest
 
 from leasegate.access.v1 import watcher_service_pb2 as watcher
-from services.access import adoption, breaker
+from services.access.leases import recover
 from services.access.ledger import attempts
-from services.common.errors import LeasegateError, VaultFailed, VaultUnavailable
+from services.access.vault import circuit_breaker
+from services.common.errors import LeasegateError, VaultFailedError, VaultUnavailableError
 from services.common.vault.transport import Transport
 from tests.eventually import eventually
 from tests.integration.access_world import CREATE, DB, WATCHER, Callee, World, add_mount, put_role
-from tests.integration.lease_world import Keeper, Kept, Scenes, approved, audited, offer, playing, serving, tokens_of, vault_role
+from tests.integration.lease_world import (
+    Keeper,
+    Kept,
+    Scenes,
+    approved,
+    audited,
+    offer,
+    playing,
+    serving,
+    tokens_of,
+    vault_role,
+)
 
 STRICT = ['REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP ROLE "{{name}}";']
 ABORTED = 200
@@ -33,26 +45,32 @@ CUT_S: dict[str, tuple[float, float]] = {}
 
 @pytest.fixture(scope="module", autouse=True)
 def _cutting() -> Iterator[None]:
-    """Reads of credentials are cut in the middle where ``CUT_S`` says so; the breaker would end that, and long pauses are for real life."""
+    """Reads of credentials are cut in the middle where ``CUT_S`` says so; the breaker would end that, and long pauses
+    are for real life.
+    """
     whole = Transport._exchange
 
-    def cut(self: Transport, method: str, url: str, payload: bytes | None, headers: dict[str, str], budget_s: float) -> Any:
+    def cut(
+        self: Transport, method: str, url: str, payload: bytes | None, headers: dict[str, str], budget_s: float
+    ) -> Any:
         mount, creds, role = url.removeprefix("/v1/").partition("/creds/")
-        within = CUT_S.get(mount) if creds and method == "GET" and "adopter" not in role else None
+        within = CUT_S.get(mount) if creds and method == "GET" and "cleanup_role" not in role else None
         return whole(self, method, url, payload, headers, random.uniform(*within) if within else budget_s)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Transport, "_exchange", cut)
-        patch.setattr(breaker, "FAILURES", 10**6)
+        patch.setattr(circuit_breaker, "FAILURES", 10**6)
         patch.setattr(attempts, "READER_GRACE_S", 1.0)
-        patch.setattr(adoption, "_ASK_AGAIN_S", 3.0)
+        patch.setattr(recover, "_ASK_AGAIN_S", 3.0)
         yield
 
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenes]:
     folder = tmp_path_factory.mktemp("endings")
-    with playing(folder, denied_in_a_read, absent, narrowed, without_role, without_mount, apart=(aborted_reads,)) as found:
+    with playing(
+        folder, denied_in_a_read, absent, narrowed, without_role, without_mount, apart=(aborted_reads,)
+    ) as found:
         yield found
 
 
@@ -62,7 +80,7 @@ def doubtful(made: World, callee: Callee, role: str, *, revoke: list[str] | None
     put_role(made, callee, name=role, revoke=revoke)
     kept = approved(callee, role)
     CUT_S[made.mount] = (0.1, 0.3)
-    with pytest.raises(VaultUnavailable):
+    with pytest.raises(VaultUnavailableError):
         kept.claim()
     del CUT_S[made.mount]
     return kept
@@ -70,20 +88,24 @@ def doubtful(made: World, callee: Callee, role: str, *, revoke: list[str] | None
 
 def told(kept: Kept) -> str:
     """What the owner is told of logins that are not gone."""
-    return " ".join(each.message for each in kept.dar.end().conditions if each.type == "RevokePending")
+    return " ".join(each.message for each in kept.dar.end().conditions if each.type == "RevocationPending")
 
 
 def nothing_left(made: World, *kept: Kept) -> None:
     """Neither an open attempt nor a login.
 
-    Vault may keep a lease of a read that was cut, without a login and without a token, until its TTL (docs/decisions.md, 23).
+    Vault may keep a lease of a read that was cut, without a login and without a token, until its TTL
+    (docs/decisions.md, 23).
     """
-    roles = {each.dar.desired.role.name for each in kept}
-    eventually(lambda: not any(each.dar.end().open_attempts for each in kept), timeout_s=120, what="the end of every attempt")
+    roles = {each.dar.desired.db_role.name for each in kept}
+    eventually(
+        lambda: not any(each.dar.end().open_attempts for each in kept), timeout_s=120, what="the end of every attempt"
+    )
     assert not {login for login in made.logins() if login.startswith(tuple(f"token-demo-{role}-" for role in roles))}
 
 
-# -- the facts -----------------------------------------------------------------------------------------------------------------------------
+# -- the facts
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 def denied_in_a_read(made: World) -> None:
@@ -101,8 +123,17 @@ def denied_in_a_read(made: World) -> None:
         assert isinstance(seen[0], LeasegateError)
         nothing_left(made, kept)
         assert not made.leases(vault_role("slow"))  # its reader lived, and gave it back
-        revoked = min(at for token in tokens for at, _, asked in audited(made.servers, token) if asked["path"].endswith("revoke-accessor"))
-        answered = min(at for at, kind, _ in audited(made.servers, f"{made.mount}/creds/{vault_role('slow')}") if kind == "response")
+        revoked = min(
+            at
+            for token in tokens
+            for at, _, asked in audited(made.servers, token)
+            if asked["path"].endswith("revoke-accessor")
+        )
+        answered = min(
+            at
+            for at, kind, _ in audited(made.servers, f"{made.mount}/creds/{vault_role('slow')}")
+            if kind == "response"
+        )
         assert revoked < answered
 
 
@@ -115,7 +146,9 @@ def refusal(kept: Kept) -> BaseException:
 
 
 def running_creates(made: World) -> list[tuple[Any, ...]]:
-    return made.servers.psql("SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(4.3)%'")
+    return made.servers.psql(
+        "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(4.3)%'"
+    )
 
 
 def test_a_token_revoked_during_its_read_leaves_no_login(scenes: Scenes) -> None:
@@ -128,11 +161,11 @@ def absent(made: World) -> None:
     with serving(made) as callee, Keeper(made, callee) as keeper:
         put_role(made, callee, name="absent", revoke=STRICT)
         kept = approved(callee, "absent")
-        with pytest.raises(VaultFailed):
+        with pytest.raises(VaultFailedError):
             kept.claim()
         assert kept.dar.end().open_attempts == 1
         nothing_left(made, kept)
-        eventually(lambda: not keeper.adopters, what="adopters that are removed")
+        eventually(lambda: not keeper.cleanup_roles, what="cleanup roles that are removed")
         made_one = doubtful(made, callee, "strict", revoke=STRICT)  # with and without a login of it
         nothing_left(made, made_one)
 
@@ -149,13 +182,15 @@ class Held:
 
 
 def narrowed(made: World) -> Held:
-    """The connection allows the team's role alone, by hand; then as the engine writes it, with the adopters."""
+    """The connection allows the team's role alone, by hand; then as the engine writes it, with the cleanup roles."""
     with serving(made) as callee, Keeper(made, callee):
         kept = doubtful(made, callee, "narrow")
         allow(made, vault_role("narrow"))
         kept.dar.end()
-        message = eventually(lambda: found if "allowed" in (found := told(kept)) else "", timeout_s=60, what="why it waits")
-        allow(made, vault_role("narrow"), "leasegate-adopter.*")
+        message = eventually(
+            lambda: found if "allowed" in (found := told(kept)) else "", timeout_s=60, what="why it waits"
+        )
+        allow(made, vault_role("narrow"), "leasegate-cleanup.*")
         nothing_left(made, kept)
         return Held(message)
 
@@ -175,8 +210,8 @@ def allow(made: World, *roles: str) -> None:
 
 
 def test_roles_narrowed_by_allowed_roles_before_the_undo(scenes: Scenes) -> None:
-    held: Held = scenes.of(narrowed)
-    assert "adopter" in held.message
+    secret_attempt: Held = scenes.of(narrowed)
+    assert "cleanup_role" in secret_attempt.message
 
 
 def without_role(made: World) -> None:
@@ -184,7 +219,9 @@ def without_role(made: World) -> None:
     with serving(made) as callee, Keeper(made, callee):
         kept = doubtful(made, callee, "going", revoke=STRICT)
         made.servers.must("DELETE", f"{made.mount}/roles/{vault_role('going')}")
-        callee.as_(WATCHER).watcher.DeleteRoleSnapshot(watcher.DeleteRoleSnapshotRequest(object=kept.dar.desired.role))
+        callee.as_(WATCHER).watcher.DeleteRoleSnapshot(
+            watcher.DeleteRoleSnapshotRequest(object=kept.dar.desired.db_role)
+        )
         kept.dar.end()
         nothing_left(made, kept)
 
@@ -199,15 +236,17 @@ def without_mount(made: World) -> Held:
         kept = doubtful(made, callee, "unmounted")
         made.servers.must("DELETE", f"sys/mounts/{made.mount}")
         kept.dar.end()
-        message = eventually(lambda: found if "adopter role: " in (found := told(kept)) else "", timeout_s=60, what="why it waits")
+        message = eventually(
+            lambda: found if "cleanup role: " in (found := told(kept)) else "", timeout_s=60, what="why it waits"
+        )
         add_mount(made)
         nothing_left(made, kept)
         return Held(message)
 
 
 def test_a_mount_that_is_gone_before_the_undo(scenes: Scenes) -> None:
-    held: Held = scenes.of(without_mount)
-    assert "404" in held.message
+    secret_attempt: Held = scenes.of(without_mount)
+    assert "404" in secret_attempt.message
 
 
 @dataclass
@@ -227,11 +266,11 @@ def aborted_reads(made: World) -> Aborted:
         with ThreadPoolExecutor(8) as pool:
             kept = list(pool.map(lambda _: approved(callee, "aborted"), range(ABORTED)))
             CUT_S[made.mount] = (0.001, 0.04)
-            failed = sum(isinstance(err, VaultUnavailable) for err in pool.map(refusal, kept))
+            failed = sum(isinstance(err, VaultUnavailableError) for err in pool.map(refusal, kept))
             made_logins, leases = len(made.logins()), len(made.leases(vault_role("aborted")))
             list(pool.map(lambda each: each.dar.end(), kept))
         nothing_left(made, *kept)
-        eventually(lambda: not keeper.adopters, what="adopters that are removed")
+        eventually(lambda: not keeper.cleanup_roles, what="cleanup roles that are removed")
         husks = len(made.leases(vault_role("aborted")))
         made.servers.must("POST", f"sys/leases/revoke-prefix/{made.mount}/creds", sync=True)  # Vault ends each at once
         return Aborted(failed, made_logins, leases, husks)
@@ -239,5 +278,7 @@ def aborted_reads(made: World) -> Aborted:
 
 def test_reads_that_were_aborted_leave_no_login(scenes: Scenes) -> None:
     seen: Aborted = scenes.of(aborted_reads)
-    print(f"{seen.failed} of {ABORTED} reads aborted: {seen.logins} logins and {seen.leases} leases; now no login, {seen.husks} leases")
+    print(
+        f"{seen.failed} of {ABORTED} reads aborted: {seen.logins} logins and {seen.leases} leases; now no login, {seen.husks} leases"
+    )
     assert seen.failed > ABORTED / 2

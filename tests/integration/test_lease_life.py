@@ -14,7 +14,7 @@ import pytest
 
 from leasegate.access.v1 import lease_pb2
 from leasegate.access.v1 import watcher_service_pb2 as watcher
-from services.common.errors import LeasegateError, Superseded
+from services.common.errors import ConflictError, LeasegateError
 from tests.eventually import eventually
 from tests.integration.access_world import Callee, World, start
 from tests.integration.lease_sealed import LEASES, RATE, Outage, sealed
@@ -50,7 +50,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenes]:
         yield found
 
 
-# -- rotation ------------------------------------------------------------------------------------------------------------------------------
+# -- rotation
+# ------------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -70,7 +71,9 @@ def rotations(made: World) -> Seen:
             offer(made, service.callee, "rotates", ttl_s=24, max_ttl_s=32)
             kept = [keeper.keep(each) for each in many(service.callee, "rotates", 36)]
             with Client(made, kept) as one, Client(made, kept[::-1]) as other:
-                eventually(lambda: rotated(kept) >= ROTATIONS, timeout_s=200, every_s=0.5, what=f"{ROTATIONS} rotations")
+                eventually(
+                    lambda: rotated(kept) >= ROTATIONS, timeout_s=200, every_s=0.5, what=f"{ROTATIONS} rotations"
+                )
             seen = Seen(rotated(kept), one.count + other.count, one.failed + other.failed)
             end_all(made, "rotates", keeper.forget())
         return seen
@@ -90,11 +93,14 @@ def test_a_client_that_logs_in_steadily_through_100_rotations_sees_no_failed_log
     assert seen.logins > seen.rotations
 
 
-# -- what Vault cuts short -----------------------------------------------------------------------------------------------------------------
+# -- what Vault cuts short
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def truncated(made: World) -> Seen:
-    """Vault grants less than the catalogue says: by the role's max TTL, by its TTL, by the mount's where the role has none."""
+    """Vault grants less than the catalogue says: by the role's max TTL, by its TTL, by the mount's where the role has
+    none.
+    """
     made.servers.must("POST", f"sys/mounts/{made.mount}/tune", max_lease_ttl="36s")
     with serving(made, overlap_s=3) as callee, Keeper(made, callee) as keeper:
         offer(made, callee, "cut-max", ttl_s=20, max_ttl_s=36, told_max_s=86400)
@@ -105,7 +111,7 @@ def truncated(made: World) -> Seen:
             eventually(lambda: all(each.claims >= 2 for each in kept), timeout_s=120, what="a rotation of each")
         seen = Seen(rotated(kept), client.count, client.failed)
         for role in ("cut-max", "cut-ttl", "no-max"):
-            end_all(made, role, [each for each in keeper.forget() if each.dar.desired.role.name == role])
+            end_all(made, role, [each for each in keeper.forget() if each.dar.desired.db_role.name == role])
     return seen
 
 
@@ -126,7 +132,9 @@ def short_tokens(made: World) -> Seen:
         first = [each.credential for each in kept]
         with Client(made, kept) as client:
             eventually(lambda: all(each.claims >= 3 for each in kept), timeout_s=120, what="two rotations each")
-            eventually(lambda: not {each.username for each in first} & made.logins(), timeout_s=60, what="the end of the first")
+            eventually(
+                lambda: not {each.username for each in first} & made.logins(), timeout_s=60, what="the end of the first"
+            )
         for lease in (each.lease for each in first):
             assert seconds(lease.expire_time) - seconds(lease.issue_time) <= 25
         return Seen(rotated(kept), client.count, client.failed)
@@ -143,7 +151,8 @@ def test_a_lease_that_is_longer_than_its_token_is_replaced_before_the_token_ends
     assert seen.rotations <= 40  # a life that is cut short is no reason to replace a credential again and again
 
 
-# -- generations of the service's own login ------------------------------------------------------------------------------------------------
+# -- generations of the service's own login
+# ------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -157,7 +166,9 @@ class Generations:
 
 
 def generations(made: World) -> Generations:
-    """The service's own login lives for 5 s at most: it logs in anew again and again, and once because somebody revoked its login."""
+    """The service's own login lives for 5 s at most: it logs in anew again and again, and once because somebody revoked
+    its login.
+    """
     own_login_of(made, seconds_=5)
     with serving(made) as callee, Keeper(made, callee):
         offer(made, callee, "stays", ttl_s=3600, max_ttl_s=86400)
@@ -170,11 +181,17 @@ def generations(made: World) -> Generations:
             made.servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)
         kept.append(claimed(callee, "stays"))
         eventually(lambda: not seen & set(live_logins(made)), timeout_s=30, what="the end of every earlier login")
-        eventually(lambda: all(each.dar.ensure(held=each.held).request.lease.HasField("renew_time") for each in kept[2:4]), timeout_s=30)
+        eventually(
+            lambda: all(
+                each.dar.ensure(secret_attempt=each.secret_attempt).access_request.lease.HasField("renew_time")
+                for each in kept[2:4]
+            ),
+            timeout_s=30,
+        )
         working = sum(made.can_log_in(each.credential) for each in kept)
         leases = len(made.leases(vault_role("stays"))) + len(made.leases(vault_role("renews")))
         for role in ("stays", "renews"):
-            end_all(made, role, [each for each in kept if each.dar.desired.role.name == role])
+            end_all(made, role, [each for each in kept if each.dar.desired.db_role.name == role])
         return Generations(len(seen), len(kept), working, leases)
 
 
@@ -182,7 +199,14 @@ def own_login_of(made: World, *, seconds_: int) -> None:
     """Another AppRole for this world alone, whose tokens live that long."""
     s, role = made.servers, "auth/approle/role/short-lived"
     ttl = f"{seconds_}s"
-    s.must("POST", role, token_policies=["leasegate-access"], token_no_default_policy=True, token_ttl=ttl, token_max_ttl=ttl)
+    s.must(
+        "POST",
+        role,
+        token_policies=["leasegate-access"],
+        token_no_default_policy=True,
+        token_ttl=ttl,
+        token_max_ttl=ttl,
+    )
     (made.folder / "role_id").write_text(s.must("GET", f"{role}/role-id")["data"]["role_id"])
     (made.folder / "secret_id").write_text(s.must("POST", f"{role}/secret-id")["data"]["secret_id"])
 
@@ -229,7 +253,8 @@ def test_when_the_service_logs_in_again_nothing_issued_before_dies(scenes: Scene
     assert seen.working == seen.issued == seen.leases
 
 
-# -- revoked by somebody else --------------------------------------------------------------------------------------------------------------
+# -- revoked by somebody else
+# --------------------------------------------------------------------------------------------------------------
 
 
 def revoked_by_others(made: World) -> dict[str, tuple[lease_pb2.Lease, lease_pb2.Lease]]:
@@ -256,17 +281,22 @@ def revoked_by_others(made: World) -> dict[str, tuple[lease_pb2.Lease, lease_pb2
         eventually(lambda: not gone & made.logins(), timeout_s=30, what="no login that was replaced")
         everything = keeper.forget()
         for role in ("taken", "all-taken"):
-            end_all(made, role, [each for each in everything if each.dar.desired.role.name == role])
+            end_all(made, role, [each for each in everything if each.dar.desired.db_role.name == role])
     return found
 
 
 @pytest.mark.parametrize("way", ["id", "token", "prefix"])
-def test_a_lease_that_somebody_else_revoked_is_replaced_at_its_next_renewal_at_the_latest(scenes: Scenes, way: str) -> None:
+def test_a_lease_that_somebody_else_revoked_is_replaced_at_its_next_renewal_at_the_latest(
+    scenes: Scenes, way: str
+) -> None:
     last, successor = scenes.of(revoked_by_others)[way]
-    assert seconds(successor.issue_time) < seconds(last.expire_time)  # the renewal was due after three fifths of its TTL
+    assert seconds(successor.issue_time) < seconds(
+        last.expire_time
+    )  # the renewal was due after three fifths of its TTL
 
 
-# -- holders -------------------------------------------------------------------------------------------------------------------------------
+# -- holders
+# -------------------------------------------------------------------------------------------------------------------------------
 
 
 def holders(made: World) -> dict[str, lease_pb2.Lease]:
@@ -276,23 +306,28 @@ def holders(made: World) -> dict[str, lease_pb2.Lease]:
         steady, silent, robbed = (Holder(callee, "held") for _ in range(3))
         first, lost, taken = steady.claim(), silent.claim(), robbed.claim()
         made.servers.must("POST", "sys/leases/revoke", lease_id=taken.lease.lease_id, sync=True)
-        with pytest.raises(Superseded, match="claim anew"):
+        with pytest.raises(ConflictError, match="claim anew"):
             robbed.renew()
         assert made.can_log_in(robbed.claim())
         robbed.release()
-        eventually(lambda: steady.renew().claim_anew, timeout_s=60, every_s=3, what="claim anew")
+        eventually(lambda: steady.renew().should_claim, timeout_s=60, every_s=3, what="claim anew")
         assert time.time() < seconds(lease_shown(callee, first.lease.handle).max_expire_time)
         assert made.can_log_in(first)
         second = steady.claim()
         eventually(lambda: first.username not in made.logins(), timeout_s=30)
         assert made.can_log_in(second)
-        eventually(lambda: lost.username not in made.logins(), timeout_s=30, what="the end of the silent holder's login")
-        with pytest.raises(Superseded):
+        eventually(
+            lambda: lost.username not in made.logins(), timeout_s=30, what="the end of the silent holder's login"
+        )
+        with pytest.raises(ConflictError):
             silent.renew()
         steady.release()
         of = {"replaced": first, "silent": lost, "released": second}
         eventually(
-            lambda: all(lease_shown(callee, each.lease.handle).state == lease_pb2.LEASE_STATE_ENDED for each in of.values()), timeout_s=30
+            lambda: all(
+                lease_shown(callee, each.lease.handle).state == lease_pb2.LEASE_STATE_CLOSED for each in of.values()
+            ),
+            timeout_s=30,
         )
         assert not made.leases("held")
         return {name: lease_shown(callee, each.lease.handle) for name, each in of.items()}
@@ -301,7 +336,7 @@ def holders(made: World) -> dict[str, lease_pb2.Lease]:
 def test_a_holder_renews_claims_anew_and_releases_and_one_that_falls_silent_loses_its_login(scenes: Scenes) -> None:
     ended: dict[str, lease_pb2.Lease] = scenes.of(holders)
     silent = ended["silent"]
-    assert seconds(silent.end_time) >= seconds(silent.expire_time)  # not before its TTL
+    assert seconds(silent.close_time) >= seconds(silent.expire_time)  # not before its TTL
     assert {name: lease.end_reason for name, lease in ended.items()} == {
         "replaced": "another credential replaced it",
         "silent": "its holder did not renew it",
@@ -309,7 +344,8 @@ def test_a_holder_renews_claims_anew_and_releases_and_one_that_falls_silent_lose
     }
 
 
-# -- restarts ------------------------------------------------------------------------------------------------------------------------------
+# -- restarts
+# ------------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -336,10 +372,15 @@ def restarts(made: World) -> Restarts:
             service.kill() if killed else service.close()
             service.callee.close()
             service = start(made)
-            again = [Kept(each.dar.again(service.callee), each.held, each.credential) for each in kept]
-            steps |= {each.dar.ensure(held=each.held).next_step for each in again}
-            eventually(lambda: all(renewed_since(each, restarted_at) for each in again), timeout_s=60, every_s=1, what="renewals")  # noqa: B023
-        steps |= {each.dar.ensure(held=each.held).next_step for each in again}
+            again = [Kept(each.dar.again(service.callee), each.secret_attempt, each.credential) for each in kept]
+            steps |= {each.dar.ensure(secret_attempt=each.secret_attempt).next_step for each in again}
+            eventually(
+                lambda now=again, since=restarted_at: all(renewed_since(each, since) for each in now),  # type: ignore[misc]
+                timeout_s=60,
+                every_s=1,
+                what="renewals",
+            )
+        steps |= {each.dar.ensure(secret_attempt=each.secret_attempt).next_step for each in again}
         working = sum(made.can_log_in(each.credential) for each in kept)
         seen = Restarts(before, there(made), creds_read(made) - reads, steps, working)
         end_all(made, "lasting", again)
@@ -353,7 +394,7 @@ def there(made: World) -> tuple[set[str], set[str]]:
 
 
 def renewed_since(kept: Kept, at: float) -> bool:
-    return seconds(kept.dar.ensure(held=kept.held).request.lease.renew_time) > at
+    return seconds(kept.dar.ensure(secret_attempt=kept.secret_attempt).access_request.lease.renew_time) > at
 
 
 def creds_read(made: World) -> int:
@@ -369,7 +410,8 @@ def test_a_restart_issues_nothing_anew(scenes: Scenes) -> None:
     assert (seen.steps, seen.reads_between, seen.working) == ({watcher.NEXT_STEP_NONE}, 0, 20)
 
 
-# -- Vault sealed --------------------------------------------------------------------------------------------------------------------------
+# -- Vault sealed
+# --------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_third_of_a_ttl_without_vault_ends_no_lease_and_on_return_the_renew_rate_holds(scenes: Scenes) -> None:

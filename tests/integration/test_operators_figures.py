@@ -64,7 +64,11 @@ def scrape(port: int) -> dict[str, float]:
 
 
 def test_all_figures_are_scraped(made: World) -> None:
-    with listing_granted(made.servers), scraped(made, **{"compare-every": "300ms"}) as (service, port), Watcher(made, service.callee):
+    with (
+        listing_granted(made.servers),
+        scraped(made, **{"compare-every": "300ms"}) as (service, port),
+        Watcher(made, service.callee),
+    ):
         put_role(made, service.callee)
         empty = scrape(port)
         assert "nearest_expiry_seconds" not in empty
@@ -159,25 +163,29 @@ def add_vault(made: World, port: int) -> None:
 
 
 def ask_there(callee: Callee) -> str:
-    message = requester.CreateRequestRequest(request_id=f"r{time.monotonic_ns()}", target="hole", role="hole-reader", reason="x")
-    return str(callee.as_(ALICE).requester.CreateRequest(message).request.id)
+    message = requester.CreateAccessRequestRequest(
+        request_id=f"r{time.monotonic_ns()}", vault_target="hole", db_role="hole-reader", reason="x"
+    )
+    return str(callee.as_(ALICE).requester.CreateAccessRequest(message).access_request.id)
 
 
 def test_a_vault_that_swallows_everything_hangs_nobody(servers: Servers, tmp_path: Path) -> None:
     with world(servers, tmp_path) as made, black_hole() as port:
         add_vault(made, port)
         with in_process(made, workers=4) as callee:
-            there = [ask_there(callee) for _ in range(6)]  # each has a token made beforehand, by a worker that waits in vain
+            there = [
+                ask_there(callee) for _ in range(6)
+            ]  # each has a token made beforehand, by a worker that waits in vain
             claims = callee.as_(ALICE).requester
 
             def fails_at_once() -> bool:
                 try:
-                    claims.ClaimCredential(requester.ClaimCredentialRequest(id=there[0]))
-                except errors.VaultUnavailable as err:
+                    claims.ClaimCredential(requester.ClaimCredentialRequest(access_request_id=there[0]))
+                except errors.VaultUnavailableError as err:
                     return (
                         err.retry_after_s is not None and "not asked again" in err.message
                     )  # the one that probes is told what the probe met
-                except errors.DeadlineExpired:
+                except errors.DeadlineExpiredError:
                     return False  # it waited for the Vault itself
                 raise AssertionError("a Vault that swallows everything issued a credential")
 
@@ -186,6 +194,6 @@ def test_a_vault_that_swallows_everything_hangs_nobody(servers: Servers, tmp_pat
             eventually(fails_at_once, timeout_s=60, every_s=0.5)
             mine = ask(callee).id  # at the Vault that answers
             approve(callee, mine)
-            credential = claims.ClaimCredential(requester.ClaimCredentialRequest(id=mine)).credential
-            claims.ReleaseRequest(requester.ReleaseRequestRequest(request_id="x", id=mine))
+            credential = claims.ClaimCredential(requester.ClaimCredentialRequest(access_request_id=mine)).credential
+            claims.ReleaseAccessRequest(requester.ReleaseAccessRequestRequest(request_id="x", access_request_id=mine))
             eventually(lambda: credential.username not in made.logins(), timeout_s=20)  # no worker hangs

@@ -46,8 +46,8 @@ def accept(callee: Callee) -> pb.Ledger:
 
 def held_for(dar: Dar, *, held: int) -> dict[str, str]:
     """Reason and message of the condition that says what is held; empty if nothing is."""
-    answer = dar.ensure(held=held)
-    found = {c.type: c for c in answer.request.conditions}.get("LedgerUnknown")
+    answer = dar.ensure(secret_attempt=held)
+    found = {c.type: c for c in answer.access_request.conditions}.get("IssuancePaused")
     return {"reason": found.reason, "message": found.message} if found else {}
 
 
@@ -64,9 +64,9 @@ def lose(made: World) -> None:
 def test_a_first_start_and_the_known_ledger_hold_nothing(made: World) -> None:
     with in_process(made) as callee:
         first = poll(callee, known="")
-        assert not first.ledger_held
-        assert not poll(callee, known=first.ledger_id).ledger_held
-        assert not ledger_of(callee).held
+        assert not first.issuance_paused
+        assert not poll(callee, known=first.ledger_id).issuance_paused
+        assert not ledger_of(callee).issuance_paused
 
 
 def test_a_lost_ledger_issues_nothing_until_the_loss_is_accepted(made: World) -> None:
@@ -78,48 +78,48 @@ def test_a_lost_ledger_issues_nothing_until_the_loss_is_accepted(made: World) ->
     lose(made)
     with in_process(made) as callee:
         put_role(made, callee)
-        assert poll(callee, known=known).ledger_held
+        assert poll(callee, known=known).issuance_paused
         again, other = dar.again(callee), Dar(callee)
-        step = again.ensure(held=credential.attempt)
+        step = again.ensure(secret_attempt=credential.attempt)
         assert step.next_step == NONE  # neither replaced nor removed: what the Secret holds works on
-        assert held_for(again, held=credential.attempt)["reason"] == "LedgerLost"
+        assert held_for(again, held=credential.attempt)["reason"] == "LedgerMismatch"
         assert "accept-loss" in held_for(again, held=credential.attempt)["message"]
         other.ensure()
         assert other.decide().next_step == NONE
-        with pytest.raises(errors.LedgerUnknown, match="accept-loss"):
+        with pytest.raises(errors.LedgerMismatchError, match="accept-loss"):
             other.claim()
         assert made.can_log_in(credential)
     with in_process(made) as callee:  # it outlives a restart, whoever comes first
         other = other.again(callee)
-        with pytest.raises(errors.LedgerUnknown):
+        with pytest.raises(errors.LedgerMismatchError):
             other.claim()
         poll(callee, known=known)
         again = dar.again(callee)
         assert held_for(again, held=credential.attempt)
         assert ledger_of(callee).known_id == known
-        assert not accept(callee).held
-        assert not poll(callee, known=known).ledger_held
-        assert again.ensure(held=credential.attempt).next_step == CLAIM
-        new = again.claim(held=credential.attempt)
+        assert not accept(callee).issuance_paused
+        assert not poll(callee, known=known).issuance_paused
+        assert again.ensure(secret_attempt=credential.attempt).next_step == CLAIM
+        new = again.claim(secret_attempt=credential.attempt)
         assert new.attempt == credential.attempt + 1
         again.acknowledge(new.attempt)
-        orphans = operator(callee).FindOrphans(pb.FindOrphansRequest(logins=sorted(made.logins()))).orphans
+        orphans = operator(callee).FindOrphans(pb.FindOrphansRequest(database_users=sorted(made.logins()))).orphans
         assert [orphan.username for orphan in orphans] == [credential.username]  # the one that nobody remembers
         again.end()
         other.ensure()
         other.end()
         gone(made, new)
     with in_process(made) as callee:  # and so does the acceptance
-        assert not poll(callee, known=known).ledger_held
+        assert not poll(callee, known=known).issuance_paused
 
 
 def test_the_loss_of_one_ledger_is_not_that_of_another(made: World) -> None:
     with in_process(made) as callee:
         poll(callee, known="a" * 32)
         accept(callee)
-        assert not poll(callee, known="a" * 32).ledger_held
-        assert poll(callee, known="b" * 32).ledger_held
-        assert ledger_of(callee).held
+        assert not poll(callee, known="a" * 32).issuance_paused
+        assert poll(callee, known="b" * 32).issuance_paused
+        assert ledger_of(callee).issuance_paused
 
 
 def test_an_old_copy_of_the_ledger_holds_what_it_does_not_know_and_nothing_else(made: World) -> None:
@@ -138,19 +138,19 @@ def test_an_old_copy_of_the_ledger_holds_what_it_does_not_know_and_nothing_else(
     shutil.copy(copy, made.ledger)
     with in_process(made) as callee:
         put_role(made, callee)
-        assert not poll(callee, known=known).ledger_held  # the id is the known one
+        assert not poll(callee, known=known).issuance_paused  # the id is the known one
         before, after = before.again(callee), after.again(callee)
-        assert before.ensure(held=old.attempt).request.lease.handle
+        assert before.ensure(secret_attempt=old.attempt).access_request.lease.handle
         assert not held_for(before, held=old.attempt)
         assert held_for(after, held=new.attempt)["reason"] == "AttemptUnknown"
-        assert after.ensure(held=new.attempt).next_step == NONE
-        with pytest.raises(errors.LedgerUnknown, match="does not know attempt"):
-            after.claim(held=new.attempt)
+        assert after.ensure(secret_attempt=new.attempt).next_step == NONE
+        with pytest.raises(errors.LedgerMismatchError, match="does not know attempt"):
+            after.claim(secret_attempt=new.attempt)
         assert made.can_log_in(new)
-        assert ledger_of(callee).held_requests == 1
-        assert not accept(callee).held_requests
-        assert after.ensure(held=new.attempt).next_step == CLAIM
-        assert after.claim(held=new.attempt).attempt == new.attempt + 1
+        assert ledger_of(callee).paused_requests == 1
+        assert not accept(callee).paused_requests
+        assert after.ensure(secret_attempt=new.attempt).next_step == CLAIM
+        assert after.claim(secret_attempt=new.attempt).attempt == new.attempt + 1
         for dar in (before, after):
             dar.end()
         gone(made, old)
@@ -163,8 +163,8 @@ def test_a_secret_whose_number_somebody_raised_is_replaced_once_it_is_deleted(ma
         credential = dar.issue()
         assert held_for(dar, held=41)["reason"] == "AttemptUnknown"
         assert "delete the Secret" in held_for(dar, held=41)["message"]
-        assert dar.ensure(held=0).next_step == CLAIM
-        assert not ledger_of(callee).held_requests
+        assert dar.ensure(secret_attempt=0).next_step == CLAIM
+        assert not ledger_of(callee).paused_requests
         second = dar.claim()
         dar.acknowledge(second.attempt)
         dar.end()
@@ -173,7 +173,7 @@ def test_a_secret_whose_number_somebody_raised_is_replaced_once_it_is_deleted(ma
 
 def test_only_the_ledger_in_use_is_accepted_and_only_operators_accept(made: World) -> None:
     with in_process(made) as callee:
-        with pytest.raises(errors.SpecInvalid, match="not the ledger in use"):
+        with pytest.raises(errors.SpecInvalidError, match="not the ledger in use"):
             operator(callee).AcceptLedgerLoss(pb.AcceptLedgerLossRequest(ledger_id="another", reason="x"))
-        with pytest.raises(errors.CallerNotAllowed):
+        with pytest.raises(errors.CallerNotAllowedError):
             callee.as_(WATCHER).operator.AcceptLedgerLoss(pb.AcceptLedgerLossRequest(ledger_id=ledger_of(callee).id))

@@ -16,15 +16,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.engine import Connection
 
-from services.access.ledger import checks, migrate, schema
-from services.access.ledger.database import open_ledger
-from services.access.records import AdopterState, Approval, Lane, Origin, State
-from services.common.config import StartupRefused
+from services.access.domain.models import Approval, AttemptState, CleanupRoleState, Origin, Priority
+from services.access.ledger.db import migrate, schema
+from services.access.ledger.db.database import open_ledger
+from services.access.ledger.inspect import checks
+from services.common.config import StartupRefusedError
 
 Rows = dict[str, list[dict[str, Any]]]
-# What stands for a value in a column of a kind that is stored as a word or number; a new kind of column needs a line here.
-_WORDS = {"origin": Origin.GRPC, "approval": Approval.PENDING, "kind": Approval.APPROVED, "lane": Lane.ISSUE}
-_STATES = {"attempts": State.NEW, "adopters": AdopterState.READY}
+# What stands for a value in a column of a kind that is stored as a word or number; a new kind of column needs a line
+# here.
+_WORDS = {"origin": Origin.GRPC, "approval": Approval.PENDING, "kind": Approval.APPROVED, "priority": Priority.ISSUE}
+_STATES = {"attempts": AttemptState.PENDING, "cleanup_roles": CleanupRoleState.READY}
 
 
 def sample(table: sa.Table, column: sa.Column[Any]) -> Any:
@@ -35,7 +37,7 @@ def sample(table: sa.Table, column: sa.Column[Any]) -> Any:
         return str(_STATES[table.name])
     if column.name in _WORDS:
         value = _WORDS[column.name]
-        return int(value) if isinstance(value, Lane) else str(value)
+        return int(value) if isinstance(value, Priority) else str(value)
     if isinstance(column.type, sa.Boolean | sa.Integer):
         return 1
     if isinstance(column.type, sa.Float):
@@ -62,7 +64,8 @@ def fill(connection: Connection) -> Rows:
 def rows(connection: Connection) -> Rows:
     """Everything, as SQLite has it."""
     names = [name for name in sa.inspect(connection).get_table_names() if name != "alembic_version"]
-    found = {name: [dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {name}").mappings()] for name in names}  # noqa: S608
+    everything = {name: sa.text(f"SELECT * FROM {name}") for name in names}  # noqa: S608 - names of the schema
+    found = {name: [dict(row) for row in connection.execute(query).mappings()] for name, query in everything.items()}
     connection.rollback()
     return found
 
@@ -80,7 +83,10 @@ def opened_by_the_program(path: Path) -> Rows:
     """Bring it up, as a start does; it has to be what the program expects."""
     ledger = open_ledger(path, clock=time.time)
     with ledger.read() as tx:
-        assert compare_metadata(MigrationContext.configure(tx.connection, opts={"compare_type": True}), schema.metadata) == []
+        assert (
+            compare_metadata(MigrationContext.configure(tx.connection, opts={"compare_type": True}), schema.metadata)
+            == []
+        )
         for table in schema.metadata.sorted_tables:
             tx.execute(sa.select(table)).all()  # every value can be read
         assert tx.connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
@@ -94,7 +100,10 @@ def kept(before: Rows, after: Rows) -> bool:
         now = after.get(table, [])
         assert len(now) >= len(found), table
         for row in found:
-            assert any(all(other[name] == value for name, value in row.items() if name in other) for other in now), (table, row)
+            assert any(all(other[name] == value for name, value in row.items() if name in other) for other in now), (
+                table,
+                row,
+            )
     return True
 
 
@@ -126,7 +135,7 @@ import os
 from alembic import op
 revision, down_revision = "later2", "later1"
 def upgrade():
-    op.execute("UPDATE requests SET invented = 'y'")
+    op.execute("UPDATE access_requests SET invented = 'y'")
     op.execute("DELETE FROM attempts")
     {how}
 '''
@@ -166,13 +175,18 @@ def test_a_later_version_may_rebuild_tables_that_others_refer_to(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    "how", ["raise RuntimeError('half-way')", "op.execute('SELECT * FROM nowhere')", "op.execute('DELETE FROM requests')"]
+    "how",
+    [
+        "raise RuntimeError('half-way')",
+        "op.execute('SELECT * FROM nowhere')",
+        "op.execute('DELETE FROM access_requests')",
+    ],
 )
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, later: Path, how: str) -> None:
     path, head = tmp_path / "ledger.db", migrate.revisions()[0]
     before = at_revision(path, head)
     (later / "later2.py").write_text(FAILING.format(how=how))
-    with pytest.raises((RuntimeError, StartupRefused)):
+    with pytest.raises((RuntimeError, StartupRefusedError)):
         open_ledger(path, clock=time.time)
     assert version(path) == head
     assert present(path) == before

@@ -9,10 +9,21 @@ import pytest
 
 from leasegate.access.v1 import lease_pb2
 from leasegate.access.v1 import operator_service_pb2 as pb
-from services.access import naming
+from services.access.domain.names import new_attempt_id
 from services.common import errors
 from tests.eventually import eventually
-from tests.integration.access_world import ALICE, OPERATOR, ROLE, WATCHER, Callee, Dar, World, in_process, put_role, world
+from tests.integration.access_world import (
+    ALICE,
+    OPERATOR,
+    ROLE,
+    WATCHER,
+    Callee,
+    Dar,
+    World,
+    in_process,
+    put_role,
+    world,
+)
 from tests.integration.operators import leasegate, listing_granted
 from tests.servers import Servers, real_servers
 
@@ -55,7 +66,7 @@ def credential(made: World, callee: Callee) -> Iterator[lease_pb2.Credential]:
 
 
 def find(callee: Callee, *logins: str) -> pb.FindOrphansResponse:
-    return callee.as_(OPERATOR).operator.FindOrphans(pb.FindOrphansRequest(logins=logins))
+    return callee.as_(OPERATOR).operator.FindOrphans(pb.FindOrphansRequest(database_users=logins))
 
 
 def by_hand(made: World) -> tuple[str, str]:
@@ -110,10 +121,12 @@ def test_all_is_explained(made: World, callee: Callee, credential: lease_pb2.Cre
     done = leasegate(made, callee, "orphans", "--postgres", made.servers.postgres_url)
     assert done.returncode == 0, done.stdout
     assert done.stdout == "Compared 1 leases of Vault and 1 logins of PostgreSQL: all is explained.\n"
-    assert find(callee, credential.username, "postgres").logins_compared == 1
+    assert find(callee, credential.username, "postgres").database_users_compared == 1
 
 
-def test_a_lease_that_the_ledger_does_not_know_is_found(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
+def test_a_lease_that_the_ledger_does_not_know_is_found(
+    made: World, callee: Callee, credential: lease_pb2.Credential
+) -> None:
     lease_id, _ = by_hand(made)
     done = leasegate(made, callee, "orphans")
     assert done.returncode == 1
@@ -136,7 +149,7 @@ def test_logins_that_the_ledger_does_not_explain_are_found(made: World, callee: 
     ended = dar.issue()
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=30)
-    unknown = f"token-demo-psql-role-{naming.new_attempt_id()}"
+    unknown = f"token-demo-psql-role-{new_attempt_id()}"
     for login in (ended.username, unknown):
         made.servers.psql(f'CREATE ROLE "{login}" LOGIN')
     eventually(
@@ -146,8 +159,8 @@ def test_logins_that_the_ledger_does_not_explain_are_found(made: World, callee: 
     assert done.returncode == 1
     found = {orphan["username"]: orphan for orphan in json.loads(done.stdout)["orphans"]}
     assert {login: orphan["kind"] for login, orphan in found.items()} == {
-        ended.username: "ORPHAN_KIND_LOGIN_ENDED",
-        unknown: "ORPHAN_KIND_LOGIN_UNKNOWN",
+        ended.username: "ORPHAN_KIND_DATABASE_USER_ENDED",
+        unknown: "ORPHAN_KIND_DATABASE_USER_UNKNOWN",
     }
     assert found[ended.username]["request"] == dar.uid
     for orphan in found.values():  # what to do does it
@@ -167,15 +180,15 @@ def test_without_the_right_to_list_it_says_so(made: World, callee: Callee, crede
 
 
 def test_too_many_logins_at_once_are_refused(callee: Callee) -> None:
-    with pytest.raises(errors.SpecInvalid, match="at most"):
+    with pytest.raises(errors.SpecInvalidError, match="at most"):
         find(callee, *["x"] * 20_001)
 
 
 @pytest.mark.parametrize("san", [WATCHER, ALICE])
 def test_operators_only(callee: Callee, san: str) -> None:
-    with pytest.raises(errors.CallerNotAllowed):
+    with pytest.raises(errors.CallerNotAllowedError):
         callee.as_(san).operator.FindOrphans(pb.FindOrphansRequest())
-    with pytest.raises(errors.CallerNotAllowed):
+    with pytest.raises(errors.CallerNotAllowedError):
         callee.as_(san).operator.RenewLease(pb.OperatorServiceRenewLeaseRequest(handle="x"))
 
 

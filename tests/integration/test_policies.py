@@ -58,14 +58,20 @@ def _mount(servers: Servers, path: str) -> None:
 
 def _connection(servers: Servers) -> dict[str, Any]:
     url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{servers.postgres_host}:{servers.postgres_port}/postgres?sslmode=disable"
-    plain = {"plugin_name": "postgresql-database-plugin", "allowed_roles": ["*"], "username": "postgres", "password": "root"}
+    plain = {
+        "plugin_name": "postgresql-database-plugin",
+        "allowed_roles": ["*"],
+        "username": "postgres",
+        "password": "root",
+    }
     return plain | {"connection_url": url, "verify_connection": False}
 
 
 ROLE: dict[str, Any] = {"db_name": "db", "creation_statements": [CREATE], "default_ttl": "1h", "max_ttl": "24h"}
 
 
-# -- what each process does --------------------------------------------------------------------------------------------------------------
+# -- what each process does
+# --------------------------------------------------------------------------------------------------------------
 
 
 def _engine_calls(servers: Servers) -> Iterator[Call]:
@@ -119,7 +125,8 @@ def _issuer_calls(_: Servers) -> Iterator[Call]:
 DOES = {ENGINE: _engine_calls, ROLES: _roles_calls, ACCESS: _access_calls, ISSUER: _issuer_calls}
 
 
-# -- what it must not ----------------------------------------------------------------------------------------------------------------------
+# -- what it must not
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _mounts_forbidden() -> Iterator[Call]:
@@ -145,7 +152,9 @@ def _roles_forbidden(*paths: str) -> Iterator[Call]:
         yield Call("GET", f"{path}/roles/app")
         yield Call("POST", f"{path}/roles/app", ROLE)
         yield Call("DELETE", f"{path}/roles/nothing")
-        yield Call("POST", f"{path}/static-roles/app", {"db_name": "db", "username": "postgres", "rotation_period": "1h"})
+        yield Call(
+            "POST", f"{path}/static-roles/app", {"db_name": "db", "username": "postgres", "rotation_period": "1h"}
+        )
 
 
 def _creds_forbidden(*paths: str) -> Iterator[Call]:
@@ -253,7 +262,8 @@ def _attempts_forbidden(servers: Servers) -> Iterator[Call]:
 MUST_NOT = {ENGINE: _engine_must_not, ROLES: _roles_must_not, ACCESS: _access_must_not, ISSUER: _issuer_must_not}
 
 
-# -- asking --------------------------------------------------------------------------------------------------------------------------------
+# -- asking
+# --------------------------------------------------------------------------------------------------------------------------------
 
 
 def _absent(mount: str, below: str = "") -> Callable[[Servers], None]:
@@ -326,7 +336,8 @@ def test_an_attempt_token_is_an_orphan_that_can_only_read_one_credential(world: 
     assert world.vault("POST", "auth/token/renew-self", attempt["client_token"], increment="1h")[0] == 403
 
 
-# -- no line too many ----------------------------------------------------------------------------------------------------------------------
+# -- no line too many
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _without(text: str) -> Iterator[tuple[str, str]]:
@@ -359,10 +370,14 @@ CUTS = [(policy, what, left) for policy in NAMES for what, left in _without(rend
 
 
 @pytest.mark.parametrize(
-    ("policy", "left"), [(policy, left) for policy, _, left in CUTS], ids=[f"{policy}-{what}" for policy, what, _ in CUTS]
+    ("policy", "left"),
+    [(policy, left) for policy, _, left in CUTS],
+    ids=[f"{policy}-{what}" for policy, what, _ in CUTS],
 )
 def test_nothing_can_be_left_out(world: Servers, policy: str, left: str) -> None:
-    """Without any one line, rule, capability or limit the policy is invalid, or forbids what is done, or permits what must not be."""
+    """Without any one line, rule, capability or limit the policy is invalid, or forbids what is done, or permits what
+    must not be.
+    """
     status, _ = world.vault("POST", f"sys/policies/acl/{policy}", policy=left)
     if status == 400:
         return
@@ -375,6 +390,8 @@ def test_every_line_is_tried() -> None:
     """The list above has every line that is no comment, and every capability and parameter."""
     for policy in NAMES:
         text, tried = render(policy, MOUNTS), [what for name, what, _ in CUTS if name == policy]
-        assert sum(what.startswith("line ") for what in tried) == sum(bool(line) and not line.startswith("#") for line in text.splitlines())
+        assert sum(what.startswith("line ") for what in tried) == sum(
+            bool(line) and not line.startswith("#") for line in text.splitlines()
+        )
         capabilities = sum(len(re.findall(r'"\w+"', line)) for line in text.splitlines() if "capabilities" in line)
         assert sum(what.startswith("capability ") for what in tried) == capabilities

@@ -10,8 +10,8 @@ import yaml
 
 from tests.eventually import eventually
 from tests.integration.kube import WATCHER, Can, Json, Kube, Running, a_request, bind, new_namespace, refusal
-from tests.integration.rbac_world import RBAC, RBAC_GROUP, served_namespace, watcher_by_token
-from watcher.credentials import binding_body, role_body, secret_name
+from tests.integration.rbac_world import RBAC, RBAC_GROUP, enabled_namespace, watcher_by_token
+from watcher.delivery.manifests import binding_body, role_body, secret_name
 
 RULES = f"apis/{RBAC_GROUP}/v1/"
 CREDENTIALS = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["request-abc123"], "verbs": ["get"]}
@@ -19,7 +19,7 @@ CREDENTIALS = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["r
 
 @pytest.fixture(scope="module")
 def namespace(cluster: Running) -> str:
-    return served_namespace(cluster)
+    return enabled_namespace(cluster)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,12 @@ def watcher(cluster: Running, namespace: str) -> Kube:
 
 
 def a_secret(namespace: str, name: str = "request-abc123", **more: Any) -> Json:
-    return {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"name": name, "namespace": namespace} | more}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "metadata": {"name": name, "namespace": namespace} | more,
+    }
 
 
 def a_reader(admin: Kube, namespace: str, rule: Json | None = None) -> Json:
@@ -50,26 +55,40 @@ def a_reader(admin: Kube, namespace: str, rule: Json | None = None) -> Json:
 def a_binding(admin: Kube, namespace: str, cluster_role: str = "") -> Json:
     """The RoleBinding of a new request as the watcher makes it, perhaps of a ClusterRole."""
     binding = binding_body(admin.create(a_request(namespace)))
-    return binding | ({"roleRef": binding["roleRef"] | {"kind": "ClusterRole", "name": cluster_role}} if cluster_role else {})
+    return binding | (
+        {"roleRef": binding["roleRef"] | {"kind": "ClusterRole", "name": cluster_role}} if cluster_role else {}
+    )
 
 
 class TestWatcher:
     def test_it_sees_the_four_kinds_everywhere(self, watcher: Kube) -> None:
         for kind in ("secretengines", "postgresroles", "databaseaccessrequests"):
             assert watcher.call("GET", f"apis/engine.kubevault.com/v1alpha1/{kind}?limit=1")["kind"].endswith("List")
-        assert watcher.call("GET", "apis/appcatalog.appscode.com/v1alpha1/appbindings?limit=1")["kind"] == "AppBindingList"
+        assert (
+            watcher.call("GET", "apis/appcatalog.appscode.com/v1alpha1/appbindings?limit=1")["kind"] == "AppBindingList"
+        )
 
     def test_it_follows_what_it_sees(self, admin: Kube, namespace: str) -> None:
         can = Can(admin, user=WATCHER)
         engine, catalog = "engine.kubevault.com", "appcatalog.appscode.com"
-        kinds = {"secretengines": engine, "postgresroles": engine, "databaseaccessrequests": engine, "appbindings": catalog, "secrets": ""}
+        kinds = {
+            "secretengines": engine,
+            "postgresroles": engine,
+            "databaseaccessrequests": engine,
+            "appbindings": catalog,
+            "secrets": "",
+        }
         for resource, group in kinds.items():
             for verb in ("get", "list", "watch"):
                 assert can(verb, resource, group=group, namespace=namespace), f"{verb} {resource}"
 
-    def test_it_writes_status_and_finalizers_of_an_unserved_namespace_too(self, admin: Kube, watcher: Kube, unserved: str) -> None:
+    def test_it_writes_status_and_finalizers_of_an_unenabled_namespace_too(
+        self, admin: Kube, watcher: Kube, unserved: str
+    ) -> None:
         request = admin.create(a_request(unserved))
-        assert watcher.patch(request, {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}})["metadata"]["finalizers"]
+        assert watcher.patch(request, {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}})["metadata"][
+            "finalizers"
+        ]
         current = watcher.patch(request, {"status": {"phase": "WaitingForApproval"}}, status=True)
         current["status"]["observedGeneration"] = 1
         assert watcher.replace(current, status=True)["status"]["observedGeneration"] == 1
@@ -82,34 +101,51 @@ class TestWatcher:
         change = {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}, "status": {"phase": "WaitingForApproval"}}
         assert "finalizers" not in watcher.patch(request, change, status=True)["metadata"]
 
-    def test_it_issues_in_a_served_namespace(self, admin: Kube, watcher: Kube, namespace: str) -> None:
+    def test_it_issues_in_a_enabled_namespace(self, admin: Kube, watcher: Kube, namespace: str) -> None:
         subjects = [{"kind": "ServiceAccount", "name": "demo-sa", "namespace": namespace}]
         request = admin.create(a_request(namespace, subjects=subjects))
         role, binding, name = role_body(request), binding_body(request), secret_name(request)
         owners = role["metadata"]["ownerReferences"]
-        secret = watcher.create(a_secret(namespace, name, ownerReferences=owners) | {"stringData": {"username": "u", "password": "p"}})
+        secret = watcher.create(
+            a_secret(namespace, name, ownerReferences=owners) | {"stringData": {"username": "u", "password": "p"}}
+        )
         watcher.replace(secret)
         watcher.create(role)
         watcher.create(binding)
         subject = Can(admin, user=f"system:serviceaccount:{namespace}:demo-sa")
-        eventually(lambda: subject("get", "secrets", group="", namespace=namespace, name=name), what="the subject's right")
+        eventually(
+            lambda: subject("get", "secrets", group="", namespace=namespace, name=name), what="the subject's right"
+        )
         assert not subject("get", "secrets", group="", namespace=namespace, name="postgres-user-cred")
         for thing in (role, binding):
             watcher.replace(thing)
-        for kind, each in (("RoleBinding", role["metadata"]["name"]), ("Role", role["metadata"]["name"]), ("Secret", name)):
+        for kind, each in (
+            ("RoleBinding", role["metadata"]["name"]),
+            ("Role", role["metadata"]["name"]),
+            ("Secret", name),
+        ):
             watcher.get(kind, each, namespace)
             assert watcher.call("GET", _collection(kind, namespace))["items"]
             watcher.delete(kind, each, namespace)
 
-    def test_it_mints_tokens_for_the_teams_service_account_in_a_served_namespace(self, admin: Kube, watcher: Kube, namespace: str) -> None:
-        admin.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "vault", "namespace": namespace}})
+    def test_it_mints_tokens_for_the_teams_service_account_in_a_enabled_namespace(
+        self, admin: Kube, watcher: Kube, namespace: str
+    ) -> None:
+        admin.create(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "vault", "namespace": namespace}}
+        )
         asked = {"spec": {"audiences": ["vault"], "expirationSeconds": 600}}
         made = watcher.call("POST", f"api/v1/namespaces/{namespace}/serviceaccounts/vault/token", asked)
         assert made["status"]["token"]
 
     def test_it_writes_events_and_repeats_them(self, watcher: Kube, unserved: str) -> None:
         involved = {"kind": "SecretEngine", "name": "x", "namespace": unserved}
-        event = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": "x.1", "namespace": unserved}, "involvedObject": involved}
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": "x.1", "namespace": unserved},
+            "involvedObject": involved,
+        }
         assert watcher.patch(watcher.create(event), {"count": 2})["count"] == 2
 
     def test_it_knows_which_cluster_this_is(self, watcher: Kube) -> None:
@@ -137,11 +173,16 @@ class TestWatcher:
     def test_it_reads_nothing_else(self, watcher: Kube, namespace: str, unserved: str, path: str) -> None:
         assert refusal(watcher, "call", "GET", path.format(namespace=namespace, unserved=unserved)).status == 403
 
-    def test_it_writes_nothing_in_an_unserved_namespace(self, admin: Kube, watcher: Kube, unserved: str) -> None:
+    def test_it_writes_nothing_in_an_unenabled_namespace(self, admin: Kube, watcher: Kube, unserved: str) -> None:
         for thing in (a_secret(unserved), a_reader(admin, unserved), a_binding(admin, unserved)):
             assert refusal(watcher, "create", thing).status == 403
         asked = {"spec": {"audiences": ["vault"]}}
-        assert refusal(watcher, "call", "POST", f"api/v1/namespaces/{unserved}/serviceaccounts/default/token", asked).status == 403
+        assert (
+            refusal(
+                watcher, "call", "POST", f"api/v1/namespaces/{unserved}/serviceaccounts/default/token", asked
+            ).status
+            == 403
+        )
 
     def test_it_makes_and_deletes_no_object_of_the_four_kinds(self, admin: Kube, watcher: Kube, namespace: str) -> None:
         assert refusal(watcher, "create", a_request(namespace)).status == 403
@@ -156,16 +197,26 @@ class TestWatcher:
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]},
             {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
             {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]},
-            {"apiGroups": ["engine.kubevault.com"], "resources": ["databaseaccessrequests/approval"], "verbs": ["update"]},
+            {
+                "apiGroups": ["engine.kubevault.com"],
+                "resources": ["databaseaccessrequests/approval"],
+                "verbs": ["update"],
+            },
             {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["escalate"]},
             # What it has itself:
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
             {"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]},
-            {"apiGroups": ["engine.kubevault.com"], "resources": ["databaseaccessrequests/status"], "verbs": ["update"]},
+            {
+                "apiGroups": ["engine.kubevault.com"],
+                "resources": ["databaseaccessrequests/status"],
+                "verbs": ["update"],
+            },
         ],
         ids=lambda rule: f"{rule['resources'][0]}-{rule['verbs'][0]}",
     )
-    def test_it_grants_nothing_but_the_reading_of_one_secret(self, admin: Kube, watcher: Kube, namespace: str, rule: Json) -> None:
+    def test_it_grants_nothing_but_the_reading_of_one_secret(
+        self, admin: Kube, watcher: Kube, namespace: str, rule: Json
+    ) -> None:
         refused = refusal(watcher, "create", a_reader(admin, namespace, rule))
         assert refused.status == 422
         assert "Leasegate's watcher grants get on one Secret and nothing else" in refused.message
@@ -177,20 +228,29 @@ class TestWatcher:
         assert "attempting to grant RBAC permissions not currently held" in refused.message
 
     @pytest.mark.parametrize("role", ["leasegate-watcher", "system:discovery"])
-    def test_it_binds_no_cluster_role_of_rights_that_it_has(self, admin: Kube, watcher: Kube, namespace: str, role: str) -> None:
+    def test_it_binds_no_cluster_role_of_rights_that_it_has(
+        self, admin: Kube, watcher: Kube, namespace: str, role: str
+    ) -> None:
         refused = refusal(watcher, "create", a_binding(admin, namespace, role))
         assert refused.status == 422
         assert "Leasegate's watcher binds only the Role of the RoleBinding's own name" in refused.message
 
     def test_it_grants_nothing_cluster_wide(self, admin: Kube, watcher: Kube) -> None:
-        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "greedy"}, "rules": [CREDENTIALS]}
+        role = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": "greedy"},
+            "rules": [CREDENTIALS],
+        }
         assert refusal(watcher, "create", role).status == 403
         can = Can(admin, user=WATCHER)
         for resource in ("clusterroles", "clusterrolebindings"):
             for verb in ("create", "update", "patch", "escalate", "bind"):
                 assert not can(verb, resource, group=RBAC_GROUP), f"{verb} {resource}"
 
-    def test_escalate_and_bind_are_on_the_roles_of_served_namespaces_alone(self, admin: Kube, namespace: str, unserved: str) -> None:
+    def test_escalate_and_bind_are_on_the_roles_of_enabled_namespaces_alone(
+        self, admin: Kube, namespace: str, unserved: str
+    ) -> None:
         can = Can(admin, user=WATCHER)
         for verb in ("escalate", "bind"):
             assert can(verb, "roles", group=RBAC_GROUP, namespace=namespace)
@@ -198,9 +258,15 @@ class TestWatcher:
             for elsewhere in (unserved, ""):
                 assert not can(verb, "roles", group=RBAC_GROUP, namespace=elsewhere)
 
-    def test_where_there_are_no_policies_it_works_without_them(self, cluster: Running, admin: Kube, namespace: str) -> None:
+    def test_where_there_are_no_policies_it_works_without_them(
+        self, cluster: Running, admin: Kube, namespace: str
+    ) -> None:
         """Before Kubernetes 1.30, as docs/rbac.md has it; the policies do not look at this user."""
-        rules = [rule for rule in admin.get("ClusterRole", "leasegate-served-namespace")["rules"] if "escalate" not in rule["verbs"]]
+        rules = [
+            rule
+            for rule in admin.get("ClusterRole", "leasegate-enabled-namespace")["rules"]
+            if "escalate" not in rule["verbs"]
+        ]
         meta = {"name": f"served-{namespace}"}
         admin.create({"apiVersion": f"{RBAC_GROUP}/v1", "kind": "ClusterRole", "metadata": meta, "rules": rules})
         right = {"verb": "create", "resource": "rolebindings", "group": RBAC_GROUP}
@@ -217,7 +283,10 @@ class TestWatcher:
     def test_the_other_processes_may_nothing(self, cluster: Running, namespace: str) -> None:
         for account in ("leasegate-engine", "leasegate-roles", "leasegate-access", "vault-token-reviewer"):
             kube = Kube(cluster, act_as=f"system:serviceaccount:leasegate-system:{account}")
-            for path in (f"api/v1/namespaces/{namespace}/secrets", "apis/engine.kubevault.com/v1alpha1/databaseaccessrequests"):
+            for path in (
+                f"api/v1/namespaces/{namespace}/secrets",
+                "apis/engine.kubevault.com/v1alpha1/databaseaccessrequests",
+            ):
                 assert refusal(kube, "call", "GET", path).status == 403
 
     def test_vaults_token_reviewer_reviews_tokens(self, cluster: Running) -> None:
@@ -250,7 +319,9 @@ class TestPeople:
     def test_who_may_ask(self, who: tuple[str, Can], unserved: str) -> None:
         role, can = who
         for verb in ("create", "update", "patch", "delete", "deletecollection"):
-            assert can(verb, "databaseaccessrequests", namespace=unserved) == (role in ("edit", "admin", "leasegate-requester"))
+            assert can(verb, "databaseaccessrequests", namespace=unserved) == (
+                role in ("edit", "admin", "leasegate-requester")
+            )
         for resource in ("databaseaccessrequests", "postgresroles"):
             for verb in ("get", "list", "watch"):
                 looks = role != "leasegate-team" or resource == "postgresroles"
@@ -311,23 +382,35 @@ def test_no_role_has_a_wildcard_and_one_rule_has_a_right_to_grant() -> None:
     for name, rule in rules:
         assert "*" not in json.dumps(rule), name
     granting = [(name, rule) for name, rule in rules if {"escalate", "bind", "impersonate"} & set(rule["verbs"])]
-    assert granting == [("leasegate-served-namespace", {"apiGroups": [RBAC_GROUP], "resources": ["roles"], "verbs": ["escalate", "bind"]})]
+    assert granting == [
+        (
+            "leasegate-enabled-namespace",
+            {"apiGroups": [RBAC_GROUP], "resources": ["roles"], "verbs": ["escalate", "bind"]},
+        )
+    ]
 
 
 def test_the_manifest_for_a_namespace_is_a_rolebinding_without_a_namespace() -> None:
-    (document,) = [doc for file, doc in _documents() if file == "served-namespace.yaml"]
+    (document,) = [doc for file, doc in _documents() if file == "enabled-namespace.yaml"]
     assert (document["kind"], "namespace" in document["metadata"]) == ("RoleBinding", False)
 
 
 def test_no_other_manifest_depends_on_the_namespace_that_kubectl_is_in() -> None:
     for file, document in _documents():
-        if file != "served-namespace.yaml" and document["kind"] in ("ServiceAccount", "Role", "RoleBinding"):
+        if file != "enabled-namespace.yaml" and document["kind"] in ("ServiceAccount", "Role", "RoleBinding"):
             assert document["metadata"]["namespace"] == "leasegate-system", file
 
 
 def test_the_watcher_has_secrets_in_no_cluster_role_that_is_bound_cluster_wide(admin: Kube) -> None:
     bound = admin.call("GET", RULES + "clusterrolebindings")["items"]
-    mine = [b["roleRef"]["name"] for b in bound for s in b.get("subjects", []) if s["name"] in ("leasegate-watcher", WATCHER)]
+    mine = [
+        b["roleRef"]["name"]
+        for b in bound
+        for s in b.get("subjects", [])
+        if s["name"] in ("leasegate-watcher", WATCHER)
+    ]
     assert mine == ["leasegate-watcher"]
     rules = admin.get("ClusterRole", "leasegate-watcher")["rules"]
-    assert not [rule for rule in rules if {"secrets", "serviceaccounts/token", "roles", "rolebindings"} & set(rule["resources"])]
+    assert not [
+        rule for rule in rules if {"secrets", "serviceaccounts/token", "roles", "rolebindings"} & set(rule["resources"])
+    ]

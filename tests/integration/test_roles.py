@@ -7,11 +7,18 @@ import subprocess
 
 import pytest
 
-from deploy.local.bao import bao_binary
+from dev.stack.bao import bao_binary
 from leasegate.engine.v1 import engine_service_pb2_grpc
 from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.roles.v1 import role_service_pb2_grpc
-from services.common.errors import LoginMissing, MountConflict, QuiesceRequired, RoleNotReady, VaultPolicyMissing, VaultSealed
+from services.common.errors import (
+    LeasesInUseError,
+    MountConflictError,
+    RoleNotReadyError,
+    VaultAuthMissingError,
+    VaultPolicyMissingError,
+    VaultSealedError,
+)
 from services.roles.statements import CREATE_IF_ABSENT
 from tests.integration.vault_services import (
     CREATE,
@@ -39,7 +46,14 @@ def shown(servers: Servers, path: str = ROLE) -> dict[str, object]:
 
 
 def bao(servers: Servers, *arguments: str) -> str:
-    done = subprocess.run([bao_binary(), *arguments], env=servers.bao.environment(), capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [bao_binary(), *arguments],
+        env=servers.bao.environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
     return done.stdout
 
 
@@ -110,7 +124,10 @@ def test_a_role_changed_behind_our_back_is_put_right(servers: Servers, roles: St
 @pytest.mark.usefixtures("engine")
 def test_strict_revocation_statements_work_twice_on_one_name(servers: Servers, roles: Stub) -> None:
     request = ensure_role(servers)
-    request.definition.revocation_statements[:] = ['REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP ROLE "{{name}}";']
+    request.definition.revocation_statements[:] = [
+        'REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";',
+        'DROP ROLE "{{name}}";',
+    ]
     roles.EnsureRole(request)
     lease = issue(servers, "k8s.-.demo.psql-role")
     servers.psql(f'DROP OWNED BY "{lease["username"]}"; DROP ROLE "{lease["username"]}"')
@@ -119,15 +136,15 @@ def test_strict_revocation_statements_work_twice_on_one_name(servers: Servers, r
 
 
 def test_a_role_needs_an_engine_of_its_cluster(servers: Servers, roles: Stub) -> None:
-    with pytest.raises(RoleNotReady, match="nothing is mounted") as missing:
+    with pytest.raises(RoleNotReadyError, match="nothing is mounted") as missing:
         roles.EnsureRole(ensure_role(servers))
-    assert missing.value.retryable
+    assert missing.value.retry_after_s is not None
     servers.must("POST", f"sys/mounts/{MOUNT}", type="database", description="somebody's own")
-    with pytest.raises(RoleNotReady, match="no SecretEngine"):
+    with pytest.raises(RoleNotReadyError, match="no SecretEngine"):
         roles.EnsureRole(ensure_role(servers))
     assert servers.vault("GET", ROLE)[0] == 404
     servers.must("POST", "sys/mounts/team-a", type="kv")
-    with pytest.raises(MountConflict, match="type kv"):
+    with pytest.raises(MountConflictError, match="type kv"):
         roles.EnsureRole(ensure_role(servers, "team-a"))
 
 
@@ -138,7 +155,7 @@ def test_another_clusters_mount_is_neither_written_nor_deleted_from(servers: Ser
     theirs = ensure_role(servers, uid="22222222-bbbb")
     theirs.definition.creation_statements[:] = ['CREATE ROLE "{{name}}" SUPERUSER']
 
-    with pytest.raises(MountConflict) as conflict:
+    with pytest.raises(MountConflictError) as conflict:
         roles.EnsureRole(theirs)
     assert conflict.value.metadata["owner"] == "11111111-aaaa"
     roles.DeleteRole(pb.DeleteRoleRequest(owner=theirs.owner, target=target(servers), mount=MOUNT))
@@ -151,14 +168,18 @@ def test_db_name_changes_only_when_no_lease_depends_on_it(servers: Servers, role
     request = ensure_role(servers)
     roles.EnsureRole(request)
     request.definition.db_name = "k8s.-.demo.other-app"
-    for quiescence in (None, quiet(servers, MOUNT, "k8s.-.demo.other-app"), quiet(servers, MOUNT, "k8s.-.demo.postgres-app", remaining=2)):
-        request.ClearField("quiescence")
-        if quiescence:
-            request.quiescence.CopyFrom(quiescence)
-        with pytest.raises(QuiesceRequired, match="db_name"):
+    for quiesce_report in (
+        None,
+        quiet(servers, MOUNT, "k8s.-.demo.other-app"),
+        quiet(servers, MOUNT, "k8s.-.demo.postgres-app", remaining=2),
+    ):
+        request.ClearField("quiesce_report")
+        if quiesce_report:
+            request.quiesce_report.CopyFrom(quiesce_report)
+        with pytest.raises(LeasesInUseError, match="db_name"):
             roles.EnsureRole(request)
         assert shown(servers)["db_name"] == "k8s.-.demo.postgres-app"
-    request.quiescence.CopyFrom(quiet(servers, MOUNT, "k8s.-.demo.postgres-app"))
+    request.quiesce_report.CopyFrom(quiet(servers, MOUNT, "k8s.-.demo.postgres-app"))
 
     assert roles.EnsureRole(request).changed
 
@@ -183,7 +204,7 @@ def test_a_forbidden_delete_is_no_success(servers: Servers, roles: Stub) -> None
     servers.must("POST", "sys/policies/acl/looks-only", policy="\n".join(rules))
     request = pb.DeleteRoleRequest(owner=owner("psql-role"), mount=MOUNT)
     request.target.CopyFrom(target(servers, token=servers.login("looks-only")))
-    with role_service() as fresh, pytest.raises(VaultPolicyMissing):
+    with role_service() as fresh, pytest.raises(VaultPolicyMissingError):
         fresh.DeleteRole(request)
     assert servers.vault("GET", ROLE)[0] == 200
 
@@ -191,7 +212,7 @@ def test_a_forbidden_delete_is_no_success(servers: Servers, roles: Stub) -> None
 @pytest.mark.usefixtures("engine")
 def test_deleting_without_a_login_uses_the_one_in_memory(servers: Servers, roles: Stub) -> None:
     request = pb.DeleteRoleRequest(owner=owner("psql-role"), target=target(servers, login=False), mount=MOUNT)
-    with pytest.raises(LoginMissing):
+    with pytest.raises(VaultAuthMissingError):
         roles.DeleteRole(request)
     roles.EnsureRole(ensure_role(servers))
     roles.DeleteRole(request)
@@ -204,7 +225,7 @@ def test_a_sealed_vault(servers: Servers, roles: Stub) -> None:
     roles.EnsureRole(request)
     servers.bao.seal()
     try:
-        with pytest.raises(VaultSealed):
+        with pytest.raises(VaultSealedError):
             roles.EnsureRole(request)
     finally:
         servers.bao.unseal()

@@ -1,4 +1,4 @@
-"""Adopters on a real bao and PostgreSQL: they end a login that no lease knows, or that PostgreSQL refused to drop."""
+"""CleanupRoles on a real bao and PostgreSQL: they end a login that no lease knows, or that PostgreSQL refused to drop."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.roles.v1 import role_service_pb2_grpc
 from services.roles.statements import FINISH
 from tests.integration.vault_services import (
-    ADOPTER,
+    CLEANUP_ROLE,
     CREATE,
     MOUNT,
-    adopter,
+    cleanup_role,
     engine_service,
     ensure_engine,
     ensure_role,
@@ -37,32 +37,34 @@ def shown(servers: Servers, path: str) -> dict[str, object]:
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("revocation", [(), ('DROP OWNED BY "{{name}}";', 'DROP ROLE "{{name}}";')])
-def test_an_adopter_drops_a_login_and_makes_no_usable_one(servers: Servers, roles: Stub, revocation: tuple[str, ...]) -> None:
+def test_a_cleanup_role_drops_a_login_and_makes_no_usable_one(
+    servers: Servers, roles: Stub, revocation: tuple[str, ...]
+) -> None:
     roles.EnsureRole(ensure_role(servers))
-    roles.EnsureAdopter(adopter(servers, revocation=revocation))
-    roles.EnsureAdopter(adopter(servers, revocation=revocation))
+    roles.EnsureCleanupRole(cleanup_role(servers, revocation=revocation))
+    roles.EnsureCleanupRole(cleanup_role(servers, revocation=revocation))
     lease = issue(servers, "k8s.-.demo.psql-role")
     assert exists(servers, lease["username"])
 
-    adopted = issue(servers, ADOPTER)
+    adopted = issue(servers, CLEANUP_ROLE)
     assert adopted["username"] == lease["username"]
     assert revoke(servers, adopted) < 300
     assert not exists(servers, lease["username"])
 
-    absent = issue(servers, ADOPTER, "demo-psql-role-never")
+    absent = issue(servers, CLEANUP_ROLE, "demo-psql-role-never")
     with pytest.raises(psycopg.OperationalError):
         log_in(servers, absent)
     assert servers.psql(f"SELECT rolcanlogin FROM pg_roles WHERE rolname = '{absent['username']}'") == [(False,)]  # noqa: S608
     assert revoke(servers, absent) < 300
     assert not exists(servers, absent["username"])
     assert revoke(servers, lease) < 300
-    roles.DeleteAdopter(pb.DeleteAdopterRequest(target=target(servers), mount=MOUNT, name=ADOPTER))
-    roles.DeleteAdopter(pb.DeleteAdopterRequest(target=target(servers), mount=MOUNT, name=ADOPTER))
+    roles.DeleteCleanupRole(pb.DeleteCleanupRoleRequest(target=target(servers), mount=MOUNT, name=CLEANUP_ROLE))
+    roles.DeleteCleanupRole(pb.DeleteCleanupRoleRequest(target=target(servers), mount=MOUNT, name=CLEANUP_ROLE))
     assert servers.must("LIST", f"{MOUNT}/roles")["data"]["keys"] == ["k8s.-.demo.psql-role"]
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_finishing_adopter_ends_what_postgresql_refused_to_drop(servers: Servers, roles: Stub) -> None:
+def test_a_finishing_cleanup_role_ends_what_postgresql_refused_to_drop(servers: Servers, roles: Stub) -> None:
     roles.EnsureRole(ensure_role(servers))
     lease = issue(servers, "k8s.-.demo.psql-role")
     session = log_in(servers, lease)
@@ -70,9 +72,9 @@ def test_a_finishing_adopter_ends_what_postgresql_refused_to_drop(servers: Serve
     assert revoke(servers, lease) == 400
     log_in(servers, lease).close()
 
-    roles.EnsureAdopter(adopter(servers, finish=True))
-    assert shown(servers, f"{MOUNT}/roles/{ADOPTER}")["revocation_statements"] == list(FINISH)
-    finishing = issue(servers, ADOPTER)
+    roles.EnsureCleanupRole(cleanup_role(servers, finish=True))
+    assert shown(servers, f"{MOUNT}/roles/{CLEANUP_ROLE}")["revocation_statements"] == list(FINISH)
+    finishing = issue(servers, CLEANUP_ROLE)
 
     assert revoke(servers, finishing) < 300
     assert not exists(servers, lease["username"])
@@ -80,13 +82,15 @@ def test_a_finishing_adopter_ends_what_postgresql_refused_to_drop(servers: Serve
         session.execute("SELECT 1")
     session.close()
     assert revoke(servers, lease) < 300
-    again = issue(servers, ADOPTER)
+    again = issue(servers, CLEANUP_ROLE)
     assert revoke(servers, again) < 300
     assert not exists(servers, again["username"])
 
 
-def test_a_finishing_adopter_works_for_a_user_who_is_no_superuser(servers: Servers, roles: Stub) -> None:
-    servers.psql("CREATE ROLE limited CREATEROLE LOGIN PASSWORD 'limited'; GRANT pg_signal_backend TO limited; CREATE SCHEMA shared")
+def test_a_finishing_cleanup_role_works_for_a_user_who_is_no_superuser(servers: Servers, roles: Stub) -> None:
+    servers.psql(
+        "CREATE ROLE limited CREATEROLE LOGIN PASSWORD 'limited'; GRANT pg_signal_backend TO limited; CREATE SCHEMA shared"
+    )
     servers.psql("GRANT ALL ON SCHEMA shared TO PUBLIC")
     with engine_service() as engine:
         request = ensure_engine(servers)
@@ -99,9 +103,9 @@ def test_a_finishing_adopter_works_for_a_user_who_is_no_superuser(servers: Serve
         with log_in(servers, lease) as session:
             session.execute("CREATE TABLE shared.kept (a int); INSERT INTO shared.kept VALUES (1)")
         assert revoke(servers, lease) == 400
-        roles.EnsureAdopter(adopter(servers, finish=True))
+        roles.EnsureCleanupRole(cleanup_role(servers, finish=True))
 
-        assert revoke(servers, issue(servers, ADOPTER)) < 300
+        assert revoke(servers, issue(servers, CLEANUP_ROLE)) < 300
 
     assert not exists(servers, lease["username"])
     assert servers.psql("SELECT tableowner FROM pg_tables WHERE tablename = 'kept'") == [("limited",)]
@@ -110,11 +114,13 @@ def test_a_finishing_adopter_works_for_a_user_who_is_no_superuser(servers: Serve
 
 
 @pytest.mark.usefixtures("engine")
-def test_an_adopter_is_short_lived_and_passes_limited_allowed_roles(servers: Servers, roles: Stub, engine: EngineStub) -> None:
+def test_a_cleanup_role_is_short_lived_and_passes_limited_allowed_roles(
+    servers: Servers, roles: Stub, engine: EngineStub
+) -> None:
     request = ensure_engine(servers)
     request.postgres.allowed_roles[:] = ["k8s.-.demo.psql-role"]
     engine.EnsureEngine(request)
-    roles.EnsureAdopter(adopter(servers))
+    roles.EnsureCleanupRole(cleanup_role(servers))
 
-    assert shown(servers, f"{MOUNT}/roles/{ADOPTER}")["max_ttl"] == 60
-    assert revoke(servers, issue(servers, ADOPTER)) < 300
+    assert shown(servers, f"{MOUNT}/roles/{CLEANUP_ROLE}")["max_ttl"] == 60
+    assert revoke(servers, issue(servers, CLEANUP_ROLE)) < 300

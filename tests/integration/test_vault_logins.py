@@ -14,11 +14,24 @@ from typing import Any
 
 import pytest
 
-from deploy.local.certificates import Authority
-from services.common.errors import LoginMissing, LoginRefused, PathNotOwned, VaultPolicyMissing
+from dev.stack.certificates import Authority
+from services.common.errors import (
+    PathNotOwnedError,
+    VaultAuthMissingError,
+    VaultAuthRefusedError,
+    VaultPolicyMissingError,
+)
 from services.common.vault.scope import Scope
 from services.common.vault.sessions import Sessions
-from services.common.vault.target import AppRoleLogin, CertificateLogin, KubernetesLogin, Login, Target, TokenLogin, UserpassLogin
+from services.common.vault.target import (
+    AppRoleAuth,
+    AuthMethod,
+    CertificateAuth,
+    KubernetesAuth,
+    TokenAuth,
+    UserpassAuth,
+    VaultTarget,
+)
 from services.engine.scope import SCOPE as ENGINE
 from services.roles.scope import SCOPE as ROLES
 from tests.eventually import eventually
@@ -65,7 +78,9 @@ def test_a_client_certificate(servers: Servers, sessions: Sessions, tmp_path: Pa
     authority = Authority(tmp_path)
     pair = authority.client("team")
     servers.must("POST", "auth/cert/certs/team", certificate=authority.ca.read_text(), token_policies=POLICIES)
-    login = CertificateLogin(mount="cert", name="team", certificate=pair.cert.read_bytes(), private_key=pair.key.read_bytes())
+    login = CertificateAuth(
+        mount="cert", name="team", certificate=pair.cert.read_bytes(), private_key=pair.key.read_bytes()
+    )
 
     assert works(sessions.team(target(servers, login)))
 
@@ -75,7 +90,7 @@ def test_a_client_certificate(servers: Servers, sessions: Sessions, tmp_path: Pa
         replace(login, certificate=b"nonsense"),
         replace(login, certificate=other.cert.read_bytes(), private_key=other.key.read_bytes()),
     ):
-        with pytest.raises(LoginRefused) as refused:
+        with pytest.raises(VaultAuthRefusedError) as refused:
             sessions.team(replace(target(servers, wrong), name="wrong"))
         assert "PRIVATE" not in refused.value.message
 
@@ -87,18 +102,29 @@ def test_a_service_accounts_token(servers: Servers, sessions: Sessions) -> None:
         good = request.body["spec"]["token"] == jwt
         user = {"username": "system:serviceaccount:demo:vault", "uid": "u1", "groups": ["system:serviceaccounts"]}
         status = {"authenticated": good, "user": user if good else {}}
-        return Reply(201, body=json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}).encode())
+        return Reply(
+            201,
+            body=json.dumps(
+                {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}
+            ).encode(),
+        )
 
     with stub(review) as apiserver:
         ca = servers.vault_ca.read_text()  # any will do, as the stub has no TLS
-        servers.must("POST", "auth/kubernetes/config", kubernetes_host=apiserver.address, kubernetes_ca_cert=ca, token_reviewer_jwt="e.y.R")
+        servers.must(
+            "POST",
+            "auth/kubernetes/config",
+            kubernetes_host=apiserver.address,
+            kubernetes_ca_cert=ca,
+            token_reviewer_jwt="e.y.R",
+        )
         bound: dict[str, Any] = {"bound_service_account_names": ["vault"], "bound_service_account_namespaces": ["*"]}
         servers.must("POST", "auth/kubernetes/role/vault-policy-controller", token_policies=POLICIES, **bound)
-        login = KubernetesLogin(mount="kubernetes", role="vault-policy-controller", jwt=jwt)
+        login = KubernetesAuth(mount="kubernetes", role="vault-policy-controller", jwt=jwt)
 
         assert works(sessions.team(target(servers, login)))
 
-        with pytest.raises(LoginRefused) as refused:
+        with pytest.raises(VaultAuthRefusedError) as refused:
             sessions.team(replace(target(servers, replace(login, jwt=wrong)), name="wrong"))
     assert wrong not in refused.value.message
     assert "demo/wrong" in refused.value.message
@@ -109,14 +135,27 @@ def _unsigned(account: str) -> str:
     who = {"namespace": "demo", "serviceaccount": {"name": account, "uid": "u1"}}
     parts = (
         {"alg": "RS256"},
-        {"iat": 1, "nbf": 1, "exp": 4_000_000_000, "sub": f"system:serviceaccount:demo:{account}", "kubernetes.io": who},
+        {
+            "iat": 1,
+            "nbf": 1,
+            "exp": 4_000_000_000,
+            "sub": f"system:serviceaccount:demo:{account}",
+            "kubernetes.io": who,
+        },
     )
-    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + ".c2ln"
+    return (
+        ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + ".c2ln"
+    )
 
 
 def test_a_vault_namespace(servers: Servers, sessions: Sessions) -> None:
     servers.must("POST", "sys/namespaces/org")
-    root = Target(name="vault", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), login=TokenLogin(servers.root_token))
+    root = VaultTarget(
+        name="vault",
+        address=servers.vault_addr,
+        ca_bundle=servers.vault_ca.read_bytes(),
+        login=TokenAuth(servers.root_token),
+    )
     wide = Scope("GET,POST sys/mounts/<mount>")
     with closing(Sessions(wide)) as made:
         made.team(replace(root, vault_namespace="org")).write("sys/mounts/inside", {"type": "kv"})
@@ -128,16 +167,18 @@ def test_a_vault_namespace(servers: Servers, sessions: Sessions) -> None:
 @pytest.mark.parametrize(
     "login",
     [
-        TokenLogin("s.thisisnotatokenofvault"),
-        UserpassLogin("userpass", "team", "wrong-password"),
-        UserpassLogin("no-such-mount", "team", "wrong-password"),
-        AppRoleLogin("approle", "no-such-id", "wrong-password"),
-        KubernetesLogin("kubernetes", "no-such-role", "wrong-password"),
+        TokenAuth("s.thisisnotatokenofvault"),
+        UserpassAuth("userpass", "team", "wrong-password"),
+        UserpassAuth("no-such-mount", "team", "wrong-password"),
+        AppRoleAuth("approle", "no-such-id", "wrong-password"),
+        KubernetesAuth("kubernetes", "no-such-role", "wrong-password"),
     ],
 )
-def test_a_refused_login_names_the_target_and_no_secret(servers: Servers, sessions: Sessions, login: Login) -> None:
+def test_a_refused_login_names_the_target_and_no_secret(
+    servers: Servers, sessions: Sessions, login: AuthMethod
+) -> None:
     wanted = target(servers, login)
-    with pytest.raises(LoginRefused) as refused:
+    with pytest.raises(VaultAuthRefusedError) as refused:
         sessions.team(wanted)
     assert "demo/vault" in refused.value.message
     assert refused.value.metadata["target"] == "demo/vault"
@@ -145,7 +186,7 @@ def test_a_refused_login_names_the_target_and_no_secret(servers: Servers, sessio
         assert "wrong-password" not in text
         assert "notatoken" not in text
     assert not sessions.logged_in(wanted)
-    with pytest.raises(LoginMissing):
+    with pytest.raises(VaultAuthMissingError):
         sessions.team(replace(wanted, login=None))
 
 
@@ -155,7 +196,7 @@ def test_a_refused_login_names_the_target_and_no_secret(servers: Servers, sessio
 def test_a_child_with_one_policy_is_used_and_ends_with_us_but_a_teams_token_lives_on(servers: Servers) -> None:
     token = servers.login(*POLICIES)
     with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
-        assert works(sessions.team(target(servers, TokenLogin(token))))
+        assert works(sessions.team(target(servers, TokenAuth(token))))
         assert len(children(servers)) == 1
     assert children(servers) == set()
     assert servers.vault("POST", "auth/token/renew-self", token)[0] == 200
@@ -164,7 +205,7 @@ def test_a_child_with_one_policy_is_used_and_ends_with_us_but_a_teams_token_live
 def test_a_token_that_has_just_the_one_policy_is_used_as_it_is(servers: Servers) -> None:
     token = servers.login("leasegate-roles")
     with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
-        assert works(sessions.team(target(servers, TokenLogin(token))))
+        assert works(sessions.team(target(servers, TokenAuth(token))))
         assert sessions.narrowed(target(servers, None))
     servers.must("POST", "auth/token/renew-self", token)
     servers.must("POST", "auth/token/revoke-self", token)
@@ -175,29 +216,42 @@ def test_each_service_is_refused_outside_its_family_in_code_and_by_the_server(se
         (
             ENGINE,
             "leasegate-engine",
-            ("team-a/roles/x", "team-a/creds/x", "team-a/static-creds/x", "sys/policies/acl/x", "auth/token/lookup-self"),
+            (
+                "team-a/roles/x",
+                "team-a/creds/x",
+                "team-a/static-creds/x",
+                "sys/policies/acl/x",
+                "auth/token/lookup-self",
+            ),
         ),
-        (ROLES, "leasegate-roles", ("team-a/config/x", "team-a/creds/x", "team-a/static-creds/x", "sys/policies/acl/x", "sys/auth/x")),
+        (
+            ROLES,
+            "leasegate-roles",
+            ("team-a/config/x", "team-a/creds/x", "team-a/static-creds/x", "sys/policies/acl/x", "sys/auth/x"),
+        ),
     ):
-        login = TokenLogin(servers.login(*POLICIES, "leasegate-access", "leasegate-issuer"))
+        login = TokenAuth(servers.login(*POLICIES, "leasegate-access", "leasegate-issuer"))
         everything = Scope("GET <mount>/*/*", "GET sys/policies/acl/*", "GET sys/auth/*", "GET auth/token/lookup-self")
-        with closing(Sessions(scope, narrow_to=policy)) as fenced, closing(Sessions(everything, narrow_to=policy)) as open_scope:
+        with (
+            closing(Sessions(scope, narrow_to=policy)) as fenced,
+            closing(Sessions(everything, narrow_to=policy)) as open_scope,
+        ):
             for path in foreign:
-                with pytest.raises(PathNotOwned):
+                with pytest.raises(PathNotOwnedError):
                     fenced.team(target(servers, login)).read(path)
-                with pytest.raises(VaultPolicyMissing):
+                with pytest.raises(VaultPolicyMissingError):
                     open_scope.team(target(servers, login)).read(path)
 
 
 def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
     scope = Scope("POST,DELETE sys/mounts/<mount>", "POST sys/mounts/<mount>/tune")
     with closing(Sessions(scope, narrow_to="leasegate-roles")) as sessions:
-        vault = sessions.team(target(servers, TokenLogin(servers.login(*POLICIES))))
-        with pytest.raises(VaultPolicyMissing):
+        vault = sessions.team(target(servers, TokenAuth(servers.login(*POLICIES))))
+        with pytest.raises(VaultPolicyMissingError):
             vault.delete("sys/mounts/team-a")
-        with pytest.raises(VaultPolicyMissing):
+        with pytest.raises(VaultPolicyMissingError):
             vault.write("sys/mounts/team-b", {"type": "database"})
-        with pytest.raises(VaultPolicyMissing):
+        with pytest.raises(VaultPolicyMissingError):
             vault.write("sys/mounts/team-a/tune", {"description": "x"})
 
 
@@ -219,11 +273,20 @@ def test_a_login_is_renewed_before_it_ends(servers: Servers, sessions: Sessions,
     assert logins(servers) == [parent]
 
 
-def test_near_its_longest_life_a_login_is_made_anew_and_the_old_one_ended(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+def test_near_its_longest_life_a_login_is_made_anew_and_the_old_one_ended(
+    servers: Servers, sessions: Sessions, clock: Clock
+) -> None:
     vault = sessions.team(target(servers, user(servers, token_ttl="100s", token_max_ttl="110s")))
     (first,) = children(servers)
     clock.ahead_s = 60
-    servers.must("POST", "auth/userpass/users/team", token_policies=POLICIES, token_ttl="20s", token_max_ttl="20s", password="p w%")
+    servers.must(
+        "POST",
+        "auth/userpass/users/team",
+        token_policies=POLICIES,
+        token_ttl="20s",
+        token_max_ttl="20s",
+        password="p w%",
+    )
     # renewing now brings 20 s at most, so it logs in anew
     eventually(lambda: children(servers) and first not in children(servers), what="another login")
     assert works(vault)
@@ -257,21 +320,23 @@ def test_a_403_of_the_policies_makes_no_new_logins(servers: Servers, sessions: S
     vault = sessions.team(target(servers, user(servers)))
     before = logins(servers)
     for _ in range(3):
-        with pytest.raises(VaultPolicyMissing):
+        with pytest.raises(VaultPolicyMissingError):
             vault.read("not-permitted/roles/x")
     assert logins(servers) == before
     clock.ahead_s = 10  # the login is no longer young: one is tried
     for _ in range(3):
-        with pytest.raises(VaultPolicyMissing):
+        with pytest.raises(VaultPolicyMissingError):
             vault.read("not-permitted/roles/x")
     assert len(logins(servers)) == 1
 
 
-def test_a_403_of_the_policies_stays_one_when_the_login_cannot_be_repeated(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+def test_a_403_of_the_policies_stays_one_when_the_login_cannot_be_repeated(
+    servers: Servers, sessions: Sessions, clock: Clock
+) -> None:
     login = app_role(servers, secret_id_num_uses=1)
     vault = sessions.team(target(servers, login))
     clock.ahead_s = 10
-    with pytest.raises(VaultPolicyMissing):
+    with pytest.raises(VaultPolicyMissingError):
         vault.read("not-permitted/roles/x")
     assert works(vault)
 
@@ -291,8 +356,8 @@ def test_a_new_secret_is_a_new_login_and_the_old_handle_works_on(servers: Server
 def test_a_refused_new_secret_leaves_the_login_in_use(servers: Servers, sessions: Sessions) -> None:
     good = target(servers, user(servers))
     vault = sessions.team(good)
-    with pytest.raises(LoginRefused):
-        sessions.team(replace(good, login=UserpassLogin("userpass", "team", "wrong")))
+    with pytest.raises(VaultAuthRefusedError):
+        sessions.team(replace(good, login=UserpassAuth("userpass", "team", "wrong")))
     assert works(vault)
     assert works(sessions.team(replace(good, login=None)))
 
@@ -314,5 +379,5 @@ def test_another_targets_login_is_never_used(servers: Servers, sessions: Session
         replace(target(servers, None), address="https://localhost:1"),
         replace(target(servers, None), auth_mount="another-mount"),
     ):
-        with pytest.raises(LoginMissing):
+        with pytest.raises(VaultAuthMissingError):
             sessions.team(other)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import LoginMissing, LoginRefused, VaultPolicyMissing
-from services.common.vault.own import OwnLogins
+from services.common.errors import VaultAuthMissingError, VaultAuthRefusedError, VaultPolicyMissingError
+from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
-from services.common.vault.target import TokenLogin
+from services.common.vault.target import TokenAuth
 from tests.integration.vault_users import (
     SCOPE,
     Clock,
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("login_methods")
 
 
 @pytest.fixture
-def own(servers: Servers, tmp_path: Path) -> OwnLogins:
+def own(servers: Servers, tmp_path: Path) -> ServiceAuths:
     login = app_role(servers)
     (tmp_path / "role-id").write_text(f"{login.role_id}\n")
     (tmp_path / "secret-id").write_text(f"{login.secret_id}\n")
@@ -36,10 +36,10 @@ def own(servers: Servers, tmp_path: Path) -> OwnLogins:
         f"- address: {servers.vault_addr.replace('https', 'HTTPS')}/\n  ca_file: {servers.vault_ca}\n  max_request_duration: 5s\n"
         f"  approle: {{role_id_file: {tmp_path}/role-id, secret_id_file: {tmp_path}/secret-id}}\n"
     )
-    return OwnLogins.read(tmp_path / "own.yaml")
+    return ServiceAuths.read(tmp_path / "own.yaml")
 
 
-def test_own_logins_are_by_address(servers: Servers, own: OwnLogins) -> None:
+def test_own_logins_are_by_address(servers: Servers, own: ServiceAuths) -> None:
     with closing(Sessions(SCOPE, own=own)) as sessions:
         vault = sessions.own(servers.vault_addr)
         assert vault is not None
@@ -51,7 +51,7 @@ def test_own_logins_are_by_address(servers: Servers, own: OwnLogins) -> None:
     assert entry.max_request_duration_s == 5
 
 
-def test_a_rotated_file_needs_no_restart(servers: Servers, own: OwnLogins, clock: Clock, tmp_path: Path) -> None:
+def test_a_rotated_file_needs_no_restart(servers: Servers, own: ServiceAuths, clock: Clock, tmp_path: Path) -> None:
     with closing(Sessions(SCOPE, own=own, clock=clock)) as sessions:
         vault = sessions.own(servers.vault_addr)
         assert vault is not None
@@ -68,28 +68,28 @@ def test_a_rotated_file_needs_no_restart(servers: Servers, own: OwnLogins, clock
         assert works(vault)
 
 
-def test_a_missing_file_is_a_refused_login_that_names_it(servers: Servers, own: OwnLogins, tmp_path: Path) -> None:
+def test_a_missing_file_is_a_refused_login_that_names_it(servers: Servers, own: ServiceAuths, tmp_path: Path) -> None:
     (tmp_path / "secret-id").unlink()
     with closing(Sessions(SCOPE, own=own)) as sessions:
         vault = sessions.own(servers.vault_addr)
         assert vault is not None
-        with pytest.raises(LoginRefused, match="secret-id"):
+        with pytest.raises(VaultAuthRefusedError, match="secret-id"):
             works(vault)
         assert sessions.serving()
 
 
-def test_ending_takes_memory_then_the_given_then_its_own(servers: Servers, own: OwnLogins, clock: Clock) -> None:
+def test_ending_takes_memory_then_the_given_then_its_own(servers: Servers, own: ServiceAuths, clock: Clock) -> None:
     login = user(servers)
     gone = replace(target(servers, None), auth_mount="")  # as an object's status remembers it
     with closing(Sessions(SCOPE, clock=clock)) as sessions:
-        with pytest.raises(LoginMissing):
+        with pytest.raises(VaultAuthMissingError):
             sessions.ending(gone)
         sessions.team(target(servers, login))
         assert works(sessions.ending(gone))
         assert len(logins(servers)) == 1
         _forget_user(servers)
         clock.ahead_s = 10
-        with pytest.raises(LoginRefused):
+        with pytest.raises(VaultAuthRefusedError):
             works(sessions.ending(gone))
         assert works(sessions.ending(target(servers, user(servers, password="new one"))))
     with closing(Sessions(SCOPE, own=own, clock=clock)) as sessions:
@@ -105,17 +105,17 @@ def _forget_user(servers: Servers) -> None:
     revoke_logins(servers)
 
 
-def test_ending_goes_on_to_a_login_that_may(servers: Servers, own: OwnLogins) -> None:
+def test_ending_goes_on_to_a_login_that_may(servers: Servers, own: ServiceAuths) -> None:
     rules = 'path "sys/mounts/other" { capabilities = ["read"] }'
     servers.must("POST", "sys/policies/acl/little", policy=rules)
     with closing(Sessions(SCOPE, own=own)) as sessions:
-        wanted = target(servers, TokenLogin(servers.login("little")))
-        with pytest.raises(VaultPolicyMissing):
+        wanted = target(servers, TokenAuth(servers.login("little")))
+        with pytest.raises(VaultPolicyMissingError):
             works(sessions.team(wanted))
         assert works(sessions.ending(wanted))
 
 
-def test_health_says_whether_vault_answers(servers: Servers, own: OwnLogins) -> None:
+def test_health_says_whether_vault_answers(servers: Servers, own: ServiceAuths) -> None:
     with closing(Sessions(SCOPE, own=own)) as sessions:
         assert sessions.serving()
         assert sessions.reachable(servers.vault_addr)

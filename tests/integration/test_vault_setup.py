@@ -9,14 +9,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from deploy.local.stack import LocalStack
 from deploy.vault.__main__ import main
 from deploy.vault.policies import NAMES
+from dev.stack.stack import LocalStack
 from tests.servers import Servers, real_servers
 
-THINGS = [*(f"sys/policies/acl/{name}" for name in NAMES), "auth/token/roles/leasegate", "sys/auth/kubernetes", "auth/kubernetes/config"]
+THINGS = [
+    *(f"sys/policies/acl/{name}" for name in NAMES),
+    "auth/token/roles/leasegate",
+    "sys/auth/kubernetes",
+    "auth/kubernetes/config",
+]
 THINGS += [
-    f"auth/kubernetes/role/{name}" for name in ("vault-policy-controller", "leasegate-engine", "leasegate-roles", "leasegate-access")
+    f"auth/kubernetes/role/{name}"
+    for name in ("vault-policy-controller", "leasegate-engine", "leasegate-roles", "leasegate-access")
 ]
 MOUNTS = ("--mount", "my-postgres-se", "--mount-prefix", "team/")
 
@@ -73,7 +79,10 @@ def test_check_tells_what_drifted_and_setup_repairs_it(bare: Servers) -> None:
     bare.must("POST", "sys/policies/acl/leasegate-roles", policy='path "*" { capabilities = ["read"] }')
     checked = _run(bare, "check", *_kubernetes(bare))
     drifted = {path for path, outcome in _outcomes(checked).items() if outcome != "unchanged"}
-    assert (checked.exit_code, drifted) == (1, {"auth/kubernetes/role/leasegate-access", "sys/policies/acl/leasegate-roles"})
+    assert (checked.exit_code, drifted) == (
+        1,
+        {"auth/kubernetes/role/leasegate-access", "sys/policies/acl/leasegate-roles"},
+    )
     assert _run(bare, "setup", *_kubernetes(bare)).exit_code == 0
     assert _run(bare, "check", *_kubernetes(bare)).exit_code == 0
 
@@ -81,7 +90,9 @@ def test_check_tells_what_drifted_and_setup_repairs_it(bare: Servers) -> None:
 def test_another_mount_changes_the_policies_alone(bare: Servers) -> None:
     _run(bare, "setup", *_kubernetes(bare))
     wider = _outcomes(_run(bare, "setup", "--mount", "more", *_kubernetes(bare)))
-    assert {path for path, outcome in wider.items() if outcome == "changed"} == {f"sys/policies/acl/{name}" for name in NAMES}
+    assert {path for path, outcome in wider.items() if outcome == "changed"} == {
+        f"sys/policies/acl/{name}" for name in NAMES
+    }
 
 
 def test_kubernetes_is_left_alone_where_no_host_is_given(bare: Servers) -> None:
@@ -122,13 +133,18 @@ def test_the_policies_can_be_written_to_files(bare: Servers, tmp_path: Path) -> 
     _run(bare, "policies", "--output", str(tmp_path))
     _run(bare, "setup")
     for name in NAMES:
-        assert (tmp_path / f"{name}.hcl").read_text().strip() == bare.must("GET", f"sys/policies/acl/{name}")["data"]["policy"].strip()
+        assert (tmp_path / f"{name}.hcl").read_text().strip() == bare.must("GET", f"sys/policies/acl/{name}")["data"][
+            "policy"
+        ].strip()
 
 
-# -- with a real cluster -------------------------------------------------------------------------------------------------------------------
+# -- with a real cluster
+# -------------------------------------------------------------------------------------------------------------------
 
 
-def _login(cluster: LocalStack, *, account: str, namespace: str, role: str, audience: str | None = "vault") -> tuple[int, list[str]]:
+def _login(
+    cluster: LocalStack, *, account: str, namespace: str, role: str, audience: str | None = "vault"
+) -> tuple[int, list[str]]:
     """Log in to the cluster's Vault by a ServiceAccount's token; answers HTTP status and policies."""
     cluster.kubectl("create", "namespace", namespace, check=False)
     cluster.kubectl("create", "serviceaccount", account, f"--namespace={namespace}", check=False)

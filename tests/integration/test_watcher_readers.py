@@ -9,33 +9,44 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from leasegate.access.v1 import watcher_service_pb2
 from tests.eventually import eventually
 from tests.integration.watcher_stack import Running, manifest, running_watcher
-from watcher.api import HttpApi
-from watcher.kinds import Body
+from watcher.kube.client import HttpKubeClient
+from watcher.kube.resources import Body
 
 NAMES = [f"reader-{number}" for number in range(5)]
 SPACE = "readers"
 REQUEST = "databaseaccessrequest"
-ENSURE = watcher_service_pb2.EnsureRequestRequest
+ENSURE = watcher_service_pb2.EnsureAccessRequestRequest
 
 
 @pytest.fixture(scope="module")
 def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A watcher of a cluster of its own, with five requests that have their credentials."""
-    with LocalStack.start(tmp_path_factory.mktemp("cluster"), services=False) as cluster, running_watcher(cluster) as running:
+    with (
+        LocalStack.start(tmp_path_factory.mktemp("cluster"), services=False) as cluster,
+        running_watcher(cluster) as running,
+    ):
         running.kubectl("create", "namespace", SPACE)
         running.apply(SPACE, "vault", "served", "postgres-app", "postgresSecretEngine", "postgresRole")
         request = yaml.safe_load(manifest("postgresAccessRequest", SPACE))
         bodies = [request | {"metadata": {"name": name, "namespace": SPACE}} for name in NAMES]
         running.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(bodies))
-        eventually(lambda: all(running.get(SPACE, REQUEST, name).get("status", {}).get("digest") for name in NAMES), what="all digests")
+        eventually(
+            lambda: all(running.get(SPACE, REQUEST, name).get("status", {}).get("digest") for name in NAMES),
+            what="all digests",
+        )
         for name in NAMES:
             running.decide(SPACE, name=name)
-        eventually(lambda: all(readers(running, kind).keys() >= set(NAMES) for kind in ("role", "rolebinding")), what="all readers")
-        eventually(lambda: all(running.get(SPACE, REQUEST, name)["status"].get("lease") for name in NAMES), what="all leases")
+        eventually(
+            lambda: all(readers(running, kind).keys() >= set(NAMES) for kind in ("role", "rolebinding")),
+            what="all readers",
+        )
+        eventually(
+            lambda: all(running.get(SPACE, REQUEST, name)["status"].get("lease") for name in NAMES), what="all leases"
+        )
         yield running
 
 
@@ -43,21 +54,23 @@ def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the watcher asks of Roles and RoleBindings, as "METHOD kind": with no name it is a list."""
     made: list[str] = []
-    call = HttpApi._call
+    call = HttpKubeClient._call
 
-    def noted(self: HttpApi, method: str, path: str, **options: Any) -> Body:
+    def noted(self: HttpKubeClient, method: str, path: str, **options: Any) -> Body:
         group, _, rest = path.partition(f"/namespaces/{SPACE}/")
         if "rbac" in group:
             made.append(f"{'LIST' if method == 'GET' and '/' not in rest else method} {rest.split('/')[0]}")
         return call(self, method, path, **options)
 
-    monkeypatch.setattr(HttpApi, "_call", noted)
+    monkeypatch.setattr(HttpKubeClient, "_call", noted)
     return made
 
 
 def readers(running: Running, kind: str) -> dict[str, Any]:
     """What a Role or RoleBinding of each request says."""
-    items = json.loads(running.kubectl("get", kind, "-n", SPACE, "-l", "app.kubernetes.io/managed-by=leasegate", "-o", "json"))["items"]
+    items = json.loads(
+        running.kubectl("get", kind, "-n", SPACE, "-l", "app.kubernetes.io/managed-by=leasegate", "-o", "json")
+    )["items"]
     said = {item["metadata"]["ownerReferences"][0]["name"]: item for item in items}
     return {name: {key: item.get(key) for key in ("rules", "roleRef", "subjects")} for name, item in said.items()}
 

@@ -5,7 +5,7 @@ path "sys/mounts/<mount>" {
   capabilities = ["read"]
 }
 
-# Roles, adopters among them.
+# Roles, cleanup roles among them.
 path "<mount>/roles/*" {
   capabilities = ["create", "read", "update", "delete"]
 }

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from services.access.ledger.database import Tx
-from services.access.ledger.prepared import Query, Statement, given
-from services.access.ledger.schema import answers
-from services.common.errors import RequestIdReused
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.prepared import Query, Statement, given
+from services.access.ledger.db.schema import answers
+from services.common.errors import RequestIdReusedError
 
 
 class _Earlier(NamedTuple):
@@ -19,7 +19,10 @@ class _Earlier(NamedTuple):
 
 _a = answers.c
 _EARLIER = Query(
-    sa.select(_a.content, _a.subject).where(*(column == given(column) for column in (_a.caller, _a.method, _a.request_id))), _Earlier
+    sa.select(_a.content, _a.subject).where(
+        *(column == given(column) for column in (_a.caller, _a.method, _a.request_id))
+    ),
+    _Earlier,
 )
 _KEEP = Statement(answers.insert().values({column.name: given(column) for column in answers.columns}))
 
@@ -35,13 +38,13 @@ def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) 
         content: Digest of everything else in the call.
 
     Raises:
-        RequestIdReused: It was used for other content.
+        RequestIdReusedError: It was used for other content.
     """
     row = _EARLIER.first(tx, caller_=caller, method_=method, request_id_=request_id)
     if row is None:
         return None
     if row.content != content:
-        raise RequestIdReused("this request_id was used for other content", request_id=request_id)
+        raise RequestIdReusedError("this request_id was used for other content", request_id=request_id)
     return str(row.subject)
 
 

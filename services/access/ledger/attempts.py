@@ -8,39 +8,50 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.access import attempts as rules
-from services.access import naming
-from services.access.ledger.database import Tx
-from services.access.ledger.prepared import Query, Statement, given
-from services.access.ledger.schema import attempts, row_of
-from services.access.records import Attempt, Lane, Request, Role, State
+from services.access.domain import attempt_states as rules
+from services.access.domain import names
+from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Priority
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.prepared import Query, Statement, given
+from services.access.ledger.db.schema import attempts, row_of
 
 READING_ABANDONED_S = 150.0
 """A read that has been under way for so long has lost its reader; longer than any call to Vault may take."""
 
 READER_GRACE_S = 3.0
-"""How long a reader whose attempt was ended may take to revoke by itself what it gets, and a read whose reader is gone may go on.
+"""How long a reader whose attempt was ended may take to revoke by itself what it gets, and a read whose reader is gone
+may go on.
 
-After that the attempt is undone by adoption, which begins with the end of its token. A lease that Vault registers before dies with the
-token; one that it registers for a token that was ended during the read would stay in its list until its TTL, without a login.
+After that the attempt is undone by recovery, which begins with the end of its token. A lease that Vault registers
+before dies with the token; one that it registers for a token that was ended during the read would stay in its list
+until its TTL, without a login.
 """
 
 TOKEN_AFTER_S = 0.25
-"""How long after its login an attempt's token is ended: nobody waits for that, and whoever waits for the login's end goes on meanwhile."""
+"""How long after its login an attempt's token is ended: nobody waits for that, and whoever waits for the login's end
+goes on meanwhile.
+"""
 
 _BATCH = 500
 """Values of one statement; SQLite takes 32,766 and no more."""
 
 _table = attempts.c
-OPEN = tuple(state for state in State if state is not State.CLOSED)
+OPEN = tuple(state for state in AttemptState if state is not AttemptState.CLOSED)
 """Asked for by name, not by "is not closed", of which the index knows nothing."""
 
 _GET = Query(sa.select(attempts).where(_table.id == given(_table.id)), Attempt)
 _OPEN_OF = Query(
-    sa.select(attempts).where(_table.request == given(_table.request), _table.state != State.CLOSED).order_by(_table.number), Attempt
+    sa.select(attempts)
+    .where(_table.access_request_id == given(_table.access_request_id), _table.state != AttemptState.CLOSED)
+    .order_by(_table.sequence),
+    Attempt,
 )
 _BEGIN = Statement(attempts.insert().values({column.name: given(column) for column in attempts.columns}))
-_WITH_LOGIN = tuple(state for state in OPEN if state not in (State.NEW, State.TOKEN, State.END_TOKEN))
+_WITH_LOGIN = tuple(
+    state
+    for state in OPEN
+    if state not in (AttemptState.PENDING, AttemptState.TOKEN_READY, AttemptState.REVOKING_TOKEN)
+)
 
 
 def get(tx: Tx, attempt_id: str) -> Attempt:
@@ -53,27 +64,31 @@ def get(tx: Tx, attempt_id: str) -> Attempt:
 
 def open_of(tx: Tx, uid: str) -> list[Attempt]:
     """The attempts of a request that are not closed, oldest first."""
-    return _OPEN_OF.all(tx, request_=uid)
+    return _OPEN_OF.all(tx, access_request_id_=uid)
 
 
 def open_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Attempt]]:
     """The same of several requests."""
     found: dict[str, list[Attempt]] = {uid: [] for uid in uids}
-    query = sa.select(attempts).where(_table.request.in_(uids), _table.state != State.CLOSED).order_by(_table.number)
+    query = (
+        sa.select(attempts)
+        .where(_table.access_request_id.in_(uids), _table.state != AttemptState.CLOSED)
+        .order_by(_table.sequence)
+    )
     for row in tx.execute(query):
-        found[row.request].append(Attempt(**row._mapping))
+        found[row.access_request_id].append(Attempt(**row._mapping))
     return found
 
 
-def begin(tx: Tx, *, request: Request, role: Role, number: int, work_at: float | None) -> Attempt:
-    """Begin an attempt, `new`. With ``work_at`` a worker makes its token, else whoever claims does."""
-    attempt_id = naming.new_attempt_id()
-    display = naming.display_name(attempt_id, namespace=request.namespace, role=role.name)
+def begin(tx: Tx, *, request: AccessRequest, role: DbRole, number: int, due_at: float | None) -> Attempt:
+    """Begin an attempt, `new`. With ``due_at`` a worker makes its token, else whoever claims does."""
+    attempt_id = names.new_attempt_id()
+    display = names.display_name(attempt_id, namespace=request.namespace, role=role.name)
     made = Attempt(
         id=attempt_id,
-        request=request.uid,
-        number=number,
-        state=State.NEW,
+        access_request_id=request.uid,
+        sequence=number,
+        state=AttemptState.PENDING,
         grant=request.digest,
         role_digest=role.digest,
         target=role.target,
@@ -83,12 +98,12 @@ def begin(tx: Tx, *, request: Request, role: Role, number: int, work_at: float |
         revocation_statements=role.revocation_statements,
         default_ttl_s=role.default_ttl_s,
         max_ttl_s=role.max_ttl_s,
-        login=naming.login_name(display),
+        database_user=names.database_user_name(display),
         begun_at=tx.now,
-        work_at=work_at,
+        due_at=due_at,
     )
     _BEGIN.run(tx, **{f"{name}_": value for name, value in row_of(attempts, made).items()})
-    tx.wake(work_at)
+    tx.wake(due_at)
     return made
 
 
@@ -97,17 +112,19 @@ def commit_accessor(tx: Tx, attempt_id: str, *, accessor: str, token_ends_at: fl
     return _move(
         tx,
         attempt_id,
-        State.NEW,
-        State.TOKEN,
-        to=State.TOKEN,
+        AttemptState.PENDING,
+        AttemptState.TOKEN_READY,
+        to=AttemptState.TOKEN_READY,
         accessor=accessor,
         token_ends_at=token_ends_at,
         begun_at=tx.now,
-        work_at=None,
+        due_at=None,
     )
 
 
-def commit_reading(tx: Tx, attempt_id: str, *, accessor: str, replacing: bool = False, token_ends_at: float | None = None) -> bool:
+def commit_reading(
+    tx: Tx, attempt_id: str, *, accessor: str, replacing: bool = False, token_ends_at: float | None = None
+) -> bool:
     """The read begins, with the token of this accessor: `reading`.
 
     Args:
@@ -118,91 +135,157 @@ def commit_reading(tx: Tx, attempt_id: str, *, accessor: str, replacing: bool = 
         token_ends_at: With ``replacing``, the end of that token.
     """
     committed: dict[str, Any] = {"accessor": accessor, "token_ends_at": token_ends_at} if replacing else {}
-    states = (State.NEW, State.TOKEN) if replacing else (State.TOKEN,)
-    work_at = tx.now + READING_ABANDONED_S
+    states = (AttemptState.PENDING, AttemptState.TOKEN_READY) if replacing else (AttemptState.TOKEN_READY,)
+    due_at = tx.now + READING_ABANDONED_S
     return _move(
-        tx, attempt_id, *states, to=State.READING, holding=None if replacing else accessor, lane=Lane.REVOKE, work_at=work_at, **committed
+        tx,
+        attempt_id,
+        *states,
+        to=AttemptState.ISSUING,
+        holding=None if replacing else accessor,
+        priority=Priority.REVOKE,
+        due_at=due_at,
+        **committed,
     )
 
 
 def commit_lease(
-    tx: Tx, attempt_id: str, *, lease_id: str, ttl_s: float, renewable: bool, ends_at: float, max_ends_at: float | None, issued_at: float
+    tx: Tx,
+    attempt_id: str,
+    *,
+    lease_id: str,
+    ttl_s: float,
+    renewable: bool,
+    ends_at: float,
+    max_ends_at: float | None,
+    issued_at: float,
 ) -> bool:
     """The credential's lease is known: `issued`. Refused if the attempt was ended or is being undone meanwhile."""
     tx.wake(ends_at)
     lease: dict[str, Any] = {"lease_id": lease_id, "lease_ttl_s": ttl_s, "renewable": renewable}
     times: dict[str, Any] = {"ends_at": ends_at, "max_ends_at": max_ends_at, "issued_at": issued_at}
-    return _move(tx, attempt_id, State.READING, to=State.ISSUED, lane=Lane.REVOKE, work_at=ends_at, **lease, **times)
+    return _move(
+        tx,
+        attempt_id,
+        AttemptState.ISSUING,
+        to=AttemptState.ISSUED,
+        priority=Priority.REVOKE,
+        due_at=ends_at,
+        **lease,
+        **times,
+    )
 
 
-def activate(tx: Tx, attempt: Attempt, *, work_at: float) -> bool:
+def activate(tx: Tx, attempt: Attempt, *, due_at: float) -> bool:
     """Acknowledged: `active`."""
-    tx.wake(work_at)
-    return _move(tx, attempt.id, State.ISSUED, to=State.ACTIVE, acked_at=tx.now, lane=Lane.RENEW, work_at=work_at)
+    tx.wake(due_at)
+    return _move(
+        tx,
+        attempt.id,
+        AttemptState.ISSUED,
+        to=AttemptState.ACTIVE,
+        acknowledged_at=tx.now,
+        priority=Priority.RENEW,
+        due_at=due_at,
+    )
 
 
-def retire(tx: Tx, attempt: Attempt, *, overlap_ends_at: float, work_at: float) -> bool:
-    """A later one was acknowledged: `old`, until the overlap is over. ``work_at`` is then, or when its lease has to be prolonged before."""
-    tx.wake(work_at)
-    change: dict[str, Any] = {"lane": _lane_of_old(work_at, overlap_ends_at), "renew_tries": 0}
-    change |= {"overlap_ends_at": overlap_ends_at, "work_at": work_at}
-    return _move(tx, attempt.id, State.ACTIVE, State.SUPERSEDED, to=State.OLD, **change)
+def retire(tx: Tx, attempt: Attempt, *, overlap_ends_at: float, due_at: float) -> bool:
+    """A later one was acknowledged: `old`, until the overlap is over. ``due_at`` is then, or when its lease has to be
+    prolonged before.
+    """
+    tx.wake(due_at)
+    change: dict[str, Any] = {"priority": _lane_of_old(due_at, overlap_ends_at), "renewal_failures": 0}
+    change |= {"overlap_ends_at": overlap_ends_at, "due_at": due_at}
+    return _move(tx, attempt.id, AttemptState.ACTIVE, AttemptState.REPLACED, to=AttemptState.RETIRING, **change)
 
 
 def supersede(tx: Tx, attempt: Attempt) -> bool:
     """Answered but never acknowledged, and another is begun: `superseded`, until its end or a later one's acknowledge."""
     tx.wake(attempt.ends_at)
-    return _move(tx, attempt.id, State.ISSUED, to=State.SUPERSEDED, lane=Lane.REVOKE, work_at=attempt.ends_at)
+    return _move(
+        tx, attempt.id, AttemptState.ISSUED, to=AttemptState.REPLACED, priority=Priority.REVOKE, due_at=attempt.ends_at
+    )
 
 
-def end(tx: Tx, attempt: Attempt, *, to: State, why: str, error: str = "") -> bool:
-    """Have it ended: `end`, or `endt` if no read was begun. At once, or after the reader's grace where there may be one.
+def end(tx: Tx, attempt: Attempt, *, to: AttemptState, end_reason: str, error: str = "") -> bool:
+    """Have it ended: `end`, or `endt` if no read was begun. At once, or after the reader's grace where there may be
+    one.
 
     Args:
         tx: Transaction.
         attempt: As it was read in this transaction.
         to: One of the two.
-        why: What people are told of it, also when it is closed.
+        end_reason: What people are told of it, also when it is closed.
         error: What failed, if something did.
     """
-    due = tx.now + (READER_GRACE_S if attempt.state is State.READING and to is State.END else 0.0)
+    due = tx.now + (READER_GRACE_S if attempt.state is AttemptState.ISSUING and to is AttemptState.REVOKING else 0.0)
     tx.wake(due)
-    return _move(tx, attempt.id, attempt.state, to=to, lane=Lane.REVOKE, work_at=due, tries=0, error=error, why=why)
+    return _move(
+        tx,
+        attempt.id,
+        attempt.state,
+        to=to,
+        priority=Priority.REVOKE,
+        due_at=due,
+        failures=0,
+        error=error,
+        end_reason=end_reason,
+    )
 
 
-def end_all(tx: Tx, uid: str, mapping: Mapping[State, State], *, why: str) -> None:
+def end_all(tx: Tx, uid: str, mapping: Mapping[AttemptState, AttemptState], *, end_reason: str) -> None:
     """Have a request's attempts ended as ``mapping`` says."""
     for attempt in open_of(tx, uid):
         if attempt.state in mapping:
-            end(tx, attempt, to=mapping[attempt.state], why=why)
+            end(tx, attempt, to=mapping[attempt.state], end_reason=end_reason)
 
 
-def begin_undo(tx: Tx, attempt: Attempt, *, finish: bool) -> bool:
+def begin_undo(tx: Tx, attempt: Attempt, *, force_drop: bool) -> bool:
     """From here on lease commit and acknowledge refuse the attempt, however alive its reader may be: `undoing`."""
-    return _move(tx, attempt.id, State.READING, State.END, to=State.UNDOING, finish=attempt.finish or finish)
+    return _move(
+        tx,
+        attempt.id,
+        AttemptState.ISSUING,
+        AttemptState.REVOKING,
+        to=AttemptState.RECOVERING,
+        force_drop=attempt.force_drop or force_drop,
+    )
 
 
 def dropped(tx: Tx, attempt: Attempt) -> bool:
     """Vault has dropped its login, by lease id: its token is all that is left, `endt`, or nothing, `closed`.
 
-    The token is ended a moment later, and nobody is woken for it: the worker that dropped the login looks next at what is due.
+    The token is ended a moment later, and nobody is woken for it: the worker that dropped the login looks next at what
+    is due.
     """
     if not attempt.accessor:
-        return close(tx, attempt.id, State.END)
-    tx.changed.add(attempt.request)
+        return close(tx, attempt.id, AttemptState.REVOKING)
+    tx.changed.add(attempt.access_request_id)
     due = tx.now + TOKEN_AFTER_S
-    return _move(tx, attempt.id, State.END, to=State.END_TOKEN, lane=Lane.REVOKE, work_at=due, tries=0, error="")
+    return _move(
+        tx,
+        attempt.id,
+        AttemptState.REVOKING,
+        to=AttemptState.REVOKING_TOKEN,
+        priority=Priority.REVOKE,
+        due_at=due,
+        failures=0,
+        error="",
+    )
 
 
-def close(tx: Tx, attempt_id: str, *states: State) -> bool:
+def close(tx: Tx, attempt_id: str, *states: AttemptState) -> bool:
     """No login of it is left: `closed`."""
-    done = _move(tx, attempt_id, *states, to=State.CLOSED, closed_at=tx.now, work_at=None, accessor="", error="")
-    if done and states != (State.END_TOKEN,):  # of a token's end nobody has to hear
-        tx.changed.add(tx.execute(sa.select(_table.request).where(_table.id == attempt_id)).scalar_one())
+    done = _move(tx, attempt_id, *states, to=AttemptState.CLOSED, closed_at=tx.now, due_at=None, accessor="", error="")
+    if done and states != (AttemptState.REVOKING_TOKEN,):  # of a token's end nobody has to hear
+        tx.changed.add(tx.execute(sa.select(_table.access_request_id).where(_table.id == attempt_id)).scalar_one())
     return done
 
 
-def put_off(tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: bool = True, finish: bool = False) -> bool:
+def put_off(
+    tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: bool = True, force_drop: bool = False
+) -> bool:
     """Try again later, if it is still in the state in which it was read; answers whether it is.
 
     Args:
@@ -211,67 +294,88 @@ def put_off(tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: 
         until: When.
         error: What to tell its owner, bounded.
         failed: Whether this counts as a failure in a row.
-        finish: Whether our own statements have to drop the login.
+        force_drop: Whether our own statements have to drop the login.
     """
-    change: dict[str, Any] = {"work_at": until, "error": error}
+    change: dict[str, Any] = {"due_at": until, "error": error}
     if failed:
-        change["tries"] = _table.tries + 1
-    if finish:
-        change["finish"] = True
+        change["failures"] = _table.failures + 1
+    if force_drop:
+        change["force_drop"] = True
     tx.wake(until)
     return _update(tx, attempt.id, (attempt.state,), change)
 
 
 def prolong(tx: Tx, renewed: Attempt) -> bool:
     """Vault prolonged the lease of an active attempt: keep its times, and when to look at it again."""
-    tx.wake(renewed.work_at)
-    names = ("lease_ttl_s", "ends_at", "max_ends_at", "renewed_at", "work_at")
+    tx.wake(renewed.due_at)
+    names = ("lease_ttl_s", "ends_at", "max_ends_at", "renewed_at", "due_at")
     change = {name: getattr(renewed, name) for name in names}
-    return _update(tx, renewed.id, (State.ACTIVE,), {"renew_tries": 0, "lane": Lane.RENEW, **change})
+    return _update(
+        tx, renewed.id, (AttemptState.ACTIVE,), {"renewal_failures": 0, "priority": Priority.RENEW, **change}
+    )
 
 
 def keep_old(tx: Tx, attempt: Attempt) -> bool:
-    """Store how a replaced attempt's lease goes on, and when a worker has to look at it again: ``attempt`` is as it is to be."""
-    tx.wake(attempt.work_at)
-    names = ("lease_ttl_s", "ends_at", "renewed_at", "renew_tries", "work_at")
+    """Store how a replaced attempt's lease goes on, and when a worker has to look at it again: ``attempt`` is as it is
+    to be.
+    """
+    tx.wake(attempt.due_at)
+    names = ("lease_ttl_s", "ends_at", "renewed_at", "renewal_failures", "due_at")
     change = {name: getattr(attempt, name) for name in names}
-    return _update(tx, attempt.id, (State.OLD,), {"lane": _lane_of_old(attempt.work_at, attempt.overlap_ends_at), **change})
+    return _update(
+        tx,
+        attempt.id,
+        (AttemptState.RETIRING,),
+        {"priority": _lane_of_old(attempt.due_at, attempt.overlap_ends_at), **change},
+    )
 
 
-def _lane_of_old(work_at: float | None, overlap_ends_at: float | None) -> Lane:
-    return Lane.RENEW if work_at is not None and overlap_ends_at is not None and work_at < overlap_ends_at else Lane.REVOKE
+def _lane_of_old(due_at: float | None, overlap_ends_at: float | None) -> Priority:
+    return (
+        Priority.RENEW
+        if due_at is not None and overlap_ends_at is not None and due_at < overlap_ends_at
+        else Priority.REVOKE
+    )
 
 
-def schedule(tx: Tx, attempt_id: str, *, work_at: float | None, lane: Lane = Lane.RENEW, renew_failed: bool = False) -> None:
+def schedule(
+    tx: Tx, attempt_id: str, *, due_at: float | None, priority: Priority = Priority.RENEW, renew_failed: bool = False
+) -> None:
     """Say when a worker has to look at an active attempt again."""
-    change: dict[str, Any] = {"work_at": work_at, "lane": lane}
+    change: dict[str, Any] = {"due_at": due_at, "priority": priority}
     if renew_failed:
-        change["renew_tries"] = _table.renew_tries + 1
-    _update(tx, attempt_id, (State.ACTIVE,), change)
-    tx.wake(work_at)
+        change["renewal_failures"] = _table.renewal_failures + 1
+    _update(tx, attempt_id, (AttemptState.ACTIVE,), change)
+    tx.wake(due_at)
 
 
 def look_again(tx: Tx, uids: Sequence[str]) -> None:
     """Have the active attempts of these requests looked at now, as their role changed."""
     for start in range(0, len(uids), _BATCH):
-        of_these = (_table.request.in_(uids[start : start + _BATCH]), _table.state == State.ACTIVE)
-        tx.execute(attempts.update().where(*of_these).values(work_at=tx.now, lane=Lane.RENEW))
+        of_these = (_table.access_request_id.in_(uids[start : start + _BATCH]), _table.state == AttemptState.ACTIVE)
+        tx.execute(attempts.update().where(*of_these).values(due_at=tx.now, priority=Priority.RENEW))
     tx.wake(tx.now)
 
 
 def hurry(tx: Tx, target: int) -> None:
     """Have everything that failed at this Vault tried now, as there is a fresh login."""
-    waiting = (State.NEW, State.END_TOKEN, State.END, State.UNDOING)
-    where = (_table.target == target, _table.state.in_(waiting), _table.tries > 0, _table.work_at > tx.now)
-    tx.execute(attempts.update().where(*where).values(work_at=tx.now))
+    waiting = (AttemptState.PENDING, AttemptState.REVOKING_TOKEN, AttemptState.REVOKING, AttemptState.RECOVERING)
+    where = (_table.target == target, _table.state.in_(waiting), _table.failures > 0, _table.due_at > tx.now)
+    tx.execute(attempts.update().where(*where).values(due_at=tx.now))
     tx.wake(tx.now)
 
 
 def abandon_readers(tx: Tx) -> int:
     """At the start of the process: whoever was reading is dead. Answers how many there were."""
     over = tx.now + READER_GRACE_S  # Vault may still be at what they asked for
-    done = tx.execute(attempts.update().where(_table.state == State.READING).values(work_at=over, lane=Lane.REVOKE))
-    tx.execute(attempts.update().where(_table.state == State.END, _table.tries > 0, _table.work_at > tx.now).values(work_at=tx.now))
+    done = tx.execute(
+        attempts.update().where(_table.state == AttemptState.ISSUING).values(due_at=over, priority=Priority.REVOKE)
+    )
+    tx.execute(
+        attempts.update()
+        .where(_table.state == AttemptState.REVOKING, _table.failures > 0, _table.due_at > tx.now)
+        .values(due_at=tx.now)
+    )
     return done.rowcount
 
 
@@ -280,21 +384,30 @@ def ids_with_login(tx: Tx) -> list[str]:
     return list(tx.execute(sa.select(_table.id).where(_table.state.in_(_WITH_LOGIN))).scalars())
 
 
-def page(tx: Tx, *states: State, after: tuple[float, str] | None, limit: int) -> list[Attempt]:
+def page(tx: Tx, *states: AttemptState, after: tuple[float, str] | None, limit: int) -> list[Attempt]:
     """Attempts in these states that have a lease, newest first, after the one with this time of issue and id."""
     query = sa.select(attempts).where(_table.state.in_(states), _table.issued_at.is_not(None))
     if after:
-        query = query.where(sa.tuple_(_table.issued_at, _table.id) < sa.tuple_(sa.literal(after[0]), sa.literal(after[1])))
-    return [Attempt(**row._mapping) for row in tx.execute(query.order_by(_table.issued_at.desc(), _table.id.desc()).limit(limit))]
+        query = query.where(
+            sa.tuple_(_table.issued_at, _table.id) < sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
+        )
+    return [
+        Attempt(**row._mapping)
+        for row in tx.execute(query.order_by(_table.issued_at.desc(), _table.id.desc()).limit(limit))
+    ]
 
 
-def count_by_state(tx: Tx) -> dict[State, int]:
+def count_by_state(tx: Tx) -> dict[AttemptState, int]:
     """How many there are in each state but `closed`."""
-    found = tx.execute(sa.select(_table.state, sa.func.count().label("number")).where(_table.state.in_(OPEN)).group_by(_table.state))
+    found = tx.execute(
+        sa.select(_table.state, sa.func.count().label("number")).where(_table.state.in_(OPEN)).group_by(_table.state)
+    )
     return {row.state: row.number for row in found}
 
 
-def _move(tx: Tx, attempt_id: str, *states: State, to: State, holding: str | None = None, **columns: Any) -> bool:
+def _move(
+    tx: Tx, attempt_id: str, *states: AttemptState, to: AttemptState, holding: str | None = None, **columns: Any
+) -> bool:
     """The one place where a state changes: only from the states given, each of which the rules let go to ``to``.
 
     With ``holding`` only if the ledger holds this accessor.
@@ -305,15 +418,25 @@ def _move(tx: Tx, attempt_id: str, *states: State, to: State, holding: str | Non
     return _update(tx, attempt_id, states, {"state": to, **columns}, holding=holding)
 
 
-def _update(tx: Tx, attempt_id: str, states: Sequence[State], columns: dict[str, Any], *, holding: str | None = None) -> bool:
+def _update(
+    tx: Tx, attempt_id: str, states: Sequence[AttemptState], columns: dict[str, Any], *, holding: str | None = None
+) -> bool:
     if any(isinstance(value, sa.ClauseElement) for value in columns.values()):
-        return tx.execute(attempts.update().where(_table.id == attempt_id, _table.state.in_(states)).values(**columns)).rowcount == 1
+        return (
+            tx.execute(
+                attempts.update().where(_table.id == attempt_id, _table.state.in_(states)).values(**columns)
+            ).rowcount
+            == 1
+        )
     values = {f"{name}_": value for name, value in columns.items()}
-    return _changing(tuple(states), holding is not None, *columns).run(tx, id_=attempt_id, held_accessor=holding, **values) == 1
+    return (
+        _changing(tuple(states), holding is not None, *columns).run(tx, id_=attempt_id, held_accessor=holding, **values)
+        == 1
+    )
 
 
 @cache
-def _changing(states: tuple[State, ...], held: bool, *names: str) -> Statement:
+def _changing(states: tuple[AttemptState, ...], held: bool, *names: str) -> Statement:
     """The statement that changes these columns of one attempt in one of these states, if need be only of one accessor."""
     where = [_table.id == given(_table.id), sa.or_(*(_table.state == state for state in states))]
     if held:

@@ -6,17 +6,22 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from services.access.ledger.database import Tx
-from services.access.ledger.prepared import Query, given
-from services.access.ledger.schema import roles, row_of, targets
-from services.access.records import Request, Role, TargetRow
+from services.access.domain.models import AccessRequest, DbRole, VaultTargetRow
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.prepared import Query, given
+from services.access.ledger.db.schema import roles, row_of, targets
 
 _r = roles.c
-_TARGET = Query(sa.select(targets).where(targets.c.id == given(targets.c.id)), TargetRow)
-_ROLE = Query(sa.select(roles).where(*(column == given(column) for column in (_r.cluster, _r.cluster_uid, _r.namespace, _r.name))), Role)
+_TARGET = Query(sa.select(targets).where(targets.c.id == given(targets.c.id)), VaultTargetRow)
+_ROLE = Query(
+    sa.select(roles).where(
+        *(column == given(column) for column in (_r.cluster, _r.cluster_uid, _r.namespace, _r.name))
+    ),
+    DbRole,
+)
 
 
-def put_target(tx: Tx, target: TargetRow) -> TargetRow:
+def put_target(tx: Tx, target: VaultTargetRow) -> VaultTargetRow:
     """Take a Vault into the ledger, or what is new about a known one; ``target.id`` is ignored."""
     columns = row_of(targets, target, without=("id",))
     known = find_target(tx, target.cluster, target.namespace, target.name, target.key_digest)
@@ -28,15 +33,15 @@ def put_target(tx: Tx, target: TargetRow) -> TargetRow:
     return replace(target, id=known.id)
 
 
-def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) -> TargetRow | None:
+def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) -> VaultTargetRow | None:
     """A Vault by its key."""
     t = targets.c
     where = (t.cluster == cluster, t.namespace == namespace, t.name == name, t.key_digest == digest)
     row = tx.execute(sa.select(targets).where(*where)).one_or_none()
-    return TargetRow(**row._mapping) if row else None
+    return VaultTargetRow(**row._mapping) if row else None
 
 
-def target(tx: Tx, number: int) -> TargetRow:
+def target(tx: Tx, number: int) -> VaultTargetRow:
     """A Vault by its number, which must be there."""
     found = _TARGET.first(tx, id_=number)
     if found is None:
@@ -44,7 +49,7 @@ def target(tx: Tx, number: int) -> TargetRow:
     return found
 
 
-def put_role(tx: Tx, role: Role) -> Role:
+def put_role(tx: Tx, role: DbRole) -> DbRole:
     """Take a role into the catalogue, or its new definition; ``role.id`` is ignored."""
     columns = row_of(roles, role, without=("id",))
     known = find_role(tx, role.cluster, role.cluster_uid, role.namespace, role.name)
@@ -55,30 +60,38 @@ def put_role(tx: Tx, role: Role) -> Role:
     return replace(role, id=known.id)
 
 
-def drop_role(tx: Tx, role: Role) -> None:
+def drop_role(tx: Tx, role: DbRole) -> None:
     """Take a role out of the catalogue; its digest is kept."""
     tx.execute(roles.update().where(roles.c.id == role.id).values(gone=True))
 
 
-def find_role(tx: Tx, cluster: str, cluster_uid: str, namespace: str, name: str) -> Role | None:
+def find_role(tx: Tx, cluster: str, cluster_uid: str, namespace: str, name: str) -> DbRole | None:
     """A role, taken out or not."""
     return _ROLE.first(tx, cluster_=cluster, cluster_uid_=cluster_uid, namespace_=namespace, name_=name)
 
 
-def role_of(tx: Tx, request: Request) -> Role | None:
+def role_of(tx: Tx, request: AccessRequest) -> DbRole | None:
     """The role that a request names, taken out or not."""
     return find_role(tx, request.cluster, request.cluster_uid, request.role_namespace, request.role_name)
 
 
-def configured(tx: Tx) -> list[Role]:
+def configured(tx: Tx) -> list[DbRole]:
     """The roles that the operator's catalogue file said at the last start and that are not gone."""
     where = (roles.c.configured.is_(True), roles.c.gone.is_(False))
-    return [Role(**row._mapping) for row in tx.execute(sa.select(roles).where(*where))]
+    return [DbRole(**row._mapping) for row in tx.execute(sa.select(roles).where(*where))]
 
 
-def same_place(tx: Tx, *, cluster: str, namespace: str, name: str, server: str, vault_namespace: str) -> TargetRow | None:
+def same_place(
+    tx: Tx, *, cluster: str, namespace: str, name: str, server: str, vault_namespace: str
+) -> VaultTargetRow | None:
     """The newest Vault of this name at this server, whatever its auth mount; for callers that do not know it."""
     t = targets.c
-    where = (t.cluster == cluster, t.namespace == namespace, t.name == name, t.server == server, t.vault_namespace == vault_namespace)
+    where = (
+        t.cluster == cluster,
+        t.namespace == namespace,
+        t.name == name,
+        t.server == server,
+        t.vault_namespace == vault_namespace,
+    )
     row = tx.execute(sa.select(targets).where(*where).order_by(t.id.desc()).limit(1)).one_or_none()
-    return TargetRow(**row._mapping) if row else None
+    return VaultTargetRow(**row._mapping) if row else None

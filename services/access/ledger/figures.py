@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from services.access.domain.models import AttemptState, Priority
 from services.access.ledger import meta
 from services.access.ledger.attempts import OPEN
-from services.access.ledger.database import Tx
-from services.access.ledger.schema import adoptions, attempts
-from services.access.records import Lane, State
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.schema import attempts, recoveries
 
 _a = attempts.c
 _UNDONE = "undone_and_pruned"
-_COUNT_UNDONE = sa.select(sa.func.count(sa.distinct(adoptions.c.attempt))).where(adoptions.c.second, adoptions.c.done_at.is_not(None))
+_COUNT_UNDONE = sa.select(sa.func.count(sa.distinct(recoveries.c.attempt))).where(
+    recoveries.c.second, recoveries.c.done_at.is_not(None)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +33,44 @@ class Due:
     oldest_s: float
 
 
-def due(tx: Tx) -> dict[Lane, Due]:
+def due(tx: Tx) -> dict[Priority, Due]:
     """What is due, by lane."""
-    found = sa.select(_a.lane, sa.func.count().label("number"), sa.func.min(_a.work_at).label("oldest"))
-    return {row.lane: Due(row.number, tx.now - row.oldest) for row in tx.execute(found.where(_a.work_at <= tx.now).group_by(_a.lane))}
+    found = sa.select(_a.priority, sa.func.count().label("number"), sa.func.min(_a.due_at).label("oldest"))
+    return {
+        row.priority: Due(row.number, tx.now - row.oldest)
+        for row in tx.execute(found.where(_a.due_at <= tx.now).group_by(_a.priority))
+    }
 
 
-def failing(tx: Tx) -> dict[Lane, int]:
+def failing(tx: Tx) -> dict[Priority, int]:
     """Work whose last try failed, due or put off, by lane."""
-    failed = sa.or_(_a.tries > 0, _a.renew_tries > 0)
-    query = sa.select(_a.lane, sa.func.count().label("number")).where(_a.state.in_(OPEN), failed).group_by(_a.lane)
-    return {row.lane: row.number for row in tx.execute(query)}
+    failed = sa.or_(_a.failures > 0, _a.renewal_failures > 0)
+    query = (
+        sa.select(_a.priority, sa.func.count().label("number")).where(_a.state.in_(OPEN), failed).group_by(_a.priority)
+    )
+    return {row.priority: row.number for row in tx.execute(query)}
 
 
 def nearest_end_s(tx: Tx) -> float | None:
-    """Seconds until the first credential in use ends unless it is renewed; negative if it has ended, None if none is in use."""
-    found: float | None = tx.execute(sa.select(sa.func.min(_a.ends_at)).where(_a.state == State.ACTIVE)).scalar()
+    """Seconds until the first credential in use ends unless it is renewed; negative if it has ended, None if none is in
+    use.
+    """
+    found: float | None = tx.execute(sa.select(sa.func.min(_a.ends_at)).where(_a.state == AttemptState.ACTIVE)).scalar()
     return None if found is None else found - tx.now
 
 
-def leases_by_state(tx: Tx) -> dict[State, int]:
+def leases_by_state(tx: Tx) -> dict[AttemptState, int]:
     """Attempts that have a lease and have not ended, by state."""
     query = sa.select(_a.state, sa.func.count().label("number")).where(_a.state.in_(OPEN), _a.lease_id != "")
     return {row.state: row.number for row in tx.execute(query.group_by(_a.state))}
 
 
 def undone(tx: Tx) -> int:
-    """How many attempts were undone by adoption since the ledger began, those that are not in it any more included."""
+    """How many attempts were undone by recovery since the ledger began, those that are not in it any more included."""
     return int(meta.get(tx, _UNDONE) or 0) + int(tx.execute(_COUNT_UNDONE).scalar_one())
 
 
 def remember_undone(tx: Tx, attempt_ids: Collection[str]) -> None:
     """Keep counting those of these attempts that were undone, as they are about to be taken out of the ledger."""
-    if leaving := int(tx.execute(_COUNT_UNDONE.where(adoptions.c.attempt.in_(attempt_ids))).scalar_one()):
+    if leaving := int(tx.execute(_COUNT_UNDONE.where(recoveries.c.attempt.in_(attempt_ids))).scalar_one()):
         meta.put(tx, _UNDONE, str(int(meta.get(tx, _UNDONE) or 0) + leaving))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from services.access.ledger.database import Tx
-from services.access.ledger.schema import meta
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.schema import meta
 
 _table = meta.c
 

@@ -10,13 +10,15 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
+from services.access.domain.models import AttemptState
 from services.access.ledger import figures
-from services.access.ledger.database import Tx
-from services.access.ledger.schema import adoptions, answers, attempts, decisions, requests, roles
-from services.access.records import State
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.schema import answers, attempts, decisions, recoveries, requests, roles
 
 _HEARTBEAT, HEARTBEATS_KEPT_S = "RenewLease", 3600.0
-"""Holders renew by a new request_id every time, so that these would be most of the ledger; nobody repeats one of them so late."""
+"""Holders renew by a new request_id every time, so that these would be most of the ledger; nobody repeats one of them
+so late.
+"""
 
 
 def calls(tx: Tx, *, before: float, limit: int) -> int:
@@ -29,13 +31,15 @@ def calls(tx: Tx, *, before: float, limit: int) -> int:
 
 
 def closed_attempts(tx: Tx, *, before: float, limit: int) -> int:
-    """Attempts of which no login is left, with their adoptions. Those that were undone stay counted."""
+    """Attempts of which no login is left, with their recoveries. Those that were undone stay counted."""
     a = attempts.c
-    some = sa.select(a.id).where(a.closed_at < before, a.state == State.CLOSED).order_by(a.closed_at).limit(limit)
+    some = (
+        sa.select(a.id).where(a.closed_at < before, a.state == AttemptState.CLOSED).order_by(a.closed_at).limit(limit)
+    )
     ids = list(tx.execute(some).scalars())
     if ids:
         figures.remember_undone(tx, ids)
-        tx.execute(adoptions.delete().where(adoptions.c.attempt.in_(ids)))
+        tx.execute(recoveries.delete().where(recoveries.c.attempt.in_(ids)))
         tx.execute(attempts.delete().where(a.id.in_(ids)))
     return len(ids)
 
@@ -46,14 +50,16 @@ def gone_requests(tx: Tx, *, before: float, limit: int) -> int:
     One of Kubernetes that has ended stays for as long as its object does: without it, the object would be granted anew.
     """
     r = requests.c
-    unused = ~sa.exists().where(attempts.c.request == r.uid)
-    uids = list(tx.execute(sa.select(r.uid).where(r.gone_at < before, unused).order_by(r.gone_at).limit(limit)).scalars())
+    unused = ~sa.exists().where(attempts.c.access_request_id == r.uid)
+    uids = list(
+        tx.execute(sa.select(r.uid).where(r.deleted_at < before, unused).order_by(r.deleted_at).limit(limit)).scalars()
+    )
     return _take_out(tx, uids)
 
 
 def _take_out(tx: Tx, uids: Collection[str]) -> int:
     if uids:
-        tx.execute(decisions.delete().where(decisions.c.request.in_(uids)))
+        tx.execute(decisions.delete().where(decisions.c.access_request_id.in_(uids)))
         tx.execute(requests.delete().where(requests.c.uid.in_(uids)))
     return len(uids)
 
@@ -61,7 +67,12 @@ def _take_out(tx: Tx, uids: Collection[str]) -> int:
 def gone_roles(tx: Tx, *, before: float, limit: int) -> int:
     """Roles that were taken out of the catalogue, once no request names them; ``before`` does not matter to them."""
     r, asked = roles.c, requests.c
-    names = ((asked.cluster, r.cluster), (asked.cluster_uid, r.cluster_uid), (asked.role_namespace, r.namespace), (asked.role_name, r.name))
+    names = (
+        (asked.cluster, r.cluster),
+        (asked.cluster_uid, r.cluster_uid),
+        (asked.role_namespace, r.namespace),
+        (asked.role_name, r.name),
+    )
     named = sa.exists().where(*(mine == theirs for mine, theirs in names))
     some = sa.select(r.id).where(r.gone.is_(True), ~named).limit(limit)
     return tx.execute(roles.delete().where(r.id.in_(some))).rowcount

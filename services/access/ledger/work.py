@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from services.access.ledger.database import Tx
-from services.access.ledger.prepared import Query, given
-from services.access.ledger.schema import attempts, requests, targets
-from services.access.records import Lane
+from services.access.domain.models import Priority
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.prepared import Query, given
+from services.access.ledger.db.schema import attempts, requests, targets
 
 
 class _Due(NamedTuple):
@@ -32,23 +32,28 @@ _a = attempts.c
 _COUNT = sa.bindparam("count", type_=sa.Integer)
 _HEAD = Query(
     sa.select(_a.id, _a.ends_at, _a.lease_ttl_s)
-    .where(_a.lane == given(_a.lane), _a.work_at <= given(_a.work_at))
-    .order_by(_a.work_at)
+    .where(_a.priority == given(_a.priority), _a.due_at <= given(_a.due_at))
+    .order_by(_a.due_at)
     .limit(_COUNT),
     _Due,
 )
 _RENEWALS = Query(
     sa.select(_a.id, _a.ends_at, _a.lease_ttl_s)
-    .where(_a.lane == Lane.RENEW, _a.work_at <= given(_a.work_at))
+    .where(_a.priority == Priority.RENEW, _a.due_at <= given(_a.due_at))
     .order_by(_a.ends_at)
     .limit(_COUNT),
     _Due,
 )
 _OVER = Query(
-    sa.select(requests.c.uid).where(requests.c.work_at <= given(requests.c.work_at)).order_by(requests.c.work_at).limit(_COUNT),
+    sa.select(requests.c.uid)
+    .where(requests.c.due_at <= given(requests.c.due_at))
+    .order_by(requests.c.due_at)
+    .limit(_COUNT),
     lambda uid: str(uid),
 )
-_NEXT = [Query(sa.select(sa.func.min(c.work_at).label("at")).where(c.work_at > given(c.work_at)), _At) for c in (_a, requests.c)]
+_NEXT = [
+    Query(sa.select(sa.func.min(c.due_at).label("at")).where(c.due_at > given(c.due_at)), _At) for c in (_a, requests.c)
+]
 
 
 class Job(NamedTuple):
@@ -59,10 +64,11 @@ class Job(NamedTuple):
     renewal: bool = False
 
 
-class Line:
+class RenewalQueue:
     """The renewals that are due, that whose lease ends first before the others, however long each has been due.
 
-    Read from the ledger in one go and good for a moment: to sort thousands for each of them would cost more than the renewals do.
+    Read from the ledger in one go and good for a moment: to sort thousands for each of them would cost more than the
+    renewals do.
     """
 
     def __init__(self) -> None:
@@ -93,8 +99,8 @@ def due(
     *,
     busy: Collection[str],
     renews: bool,
-    held: bool = False,
-    line: Line | None = None,
+    throttled: bool = False,
+    line: RenewalQueue | None = None,
     without: Collection[tuple[str, str]] = (),
 ) -> Job | None:
     """The most urgent piece of work that is due and that nobody is at.
@@ -105,21 +111,21 @@ def due(
         tx: Transaction.
         busy: Attempts and requests that somebody is at.
         renews: Whether renewals are taken, too.
-        held: Whether the renew rate holds renewals back now, all but those that would soon be too late.
+        throttled: Whether the rate limit holds renewals back now, all but those that would soon be too late.
         line: The renewals, kept from one call to the next.
         without: Vaults, by server and namespace, whose work is passed over.
     """
-    line = line or Line()
+    line = line or RenewalQueue()
     renewal = line.first(tx, busy=busy, without=without) if renews else None
-    if renewal and _left(renewal, tx.now) < (TOO_LATE if held else URGENT):
+    if renewal and _left(renewal, tx.now) < (TOO_LATE if throttled else URGENT):
         return line.take()
-    if revoke := _head(tx, Lane.REVOKE, busy, without):
+    if revoke := _head(tx, Priority.REVOKE, busy, without):
         return Job(revoke.id, "")
-    if uid := next((uid for uid in _OVER.all(tx, work_at_=tx.now, count=len(busy) + 1) if uid not in busy), None):
+    if uid := next((uid for uid in _OVER.all(tx, due_at_=tx.now, count=len(busy) + 1) if uid not in busy), None):
         return Job("", uid)
-    if issue := _head(tx, Lane.ISSUE, busy, without):
+    if issue := _head(tx, Priority.ISSUE, busy, without):
         return Job(issue.id, "")
-    return line.take() if renewal and not held else None
+    return line.take() if renewal and not throttled else None
 
 
 def _left(lease: _Due, now: float) -> float:
@@ -129,8 +135,10 @@ def _left(lease: _Due, now: float) -> float:
 
 def _renewals(tx: Tx, without: Collection[tuple[str, str]], *, count: int) -> list[_Due]:
     if not without:
-        return _RENEWALS.all(tx, work_at_=tx.now, count=count)
-    query = sa.select(_a.id, _a.ends_at, _a.lease_ttl_s).where(_a.lane == Lane.RENEW, _a.work_at <= tx.now, *_elsewhere(without))
+        return _RENEWALS.all(tx, due_at_=tx.now, count=count)
+    query = sa.select(_a.id, _a.ends_at, _a.lease_ttl_s).where(
+        _a.priority == Priority.RENEW, _a.due_at <= tx.now, *_elsewhere(without)
+    )
     return [_Due(row.id, row.ends_at, row.lease_ttl_s) for row in tx.execute(query.order_by(_a.ends_at).limit(count))]
 
 
@@ -142,16 +150,20 @@ def _elsewhere(without: Collection[tuple[str, str]]) -> list[sa.ColumnElement[bo
     return [_a.target.not_in(sa.select(targets.c.id).where(there))]
 
 
-def _head(tx: Tx, lane: Lane, busy: Collection[str], without: Collection[tuple[str, str]]) -> _Due | None:
+def _head(tx: Tx, priority: Priority, busy: Collection[str], without: Collection[tuple[str, str]]) -> _Due | None:
     """What is due the longest in one lane, found by the index however long the queue is."""
     if without:
-        query = sa.select(_a.id, _a.ends_at, _a.lease_ttl_s).where(_a.lane == lane, _a.work_at <= tx.now, *_elsewhere(without))
-        found = tx.execute(query.order_by(_a.work_at).limit(len(busy) + 1))
+        query = sa.select(_a.id, _a.ends_at, _a.lease_ttl_s).where(
+            _a.priority == priority, _a.due_at <= tx.now, *_elsewhere(without)
+        )
+        found = tx.execute(query.order_by(_a.due_at).limit(len(busy) + 1))
         return next((_Due(row.id, row.ends_at, row.lease_ttl_s) for row in found if row.id not in busy), None)
-    return next((row for row in _HEAD.all(tx, lane_=lane, work_at_=tx.now, count=len(busy) + 1) if row.id not in busy), None)
+    return next(
+        (row for row in _HEAD.all(tx, lane_=priority, due_at_=tx.now, count=len(busy) + 1) if row.id not in busy), None
+    )
 
 
 def next_at(tx: Tx) -> float | None:
     """When the next piece of work is due that is not yet."""
-    found = [query.first(tx, work_at_=tx.now) for query in _NEXT]
+    found = [query.first(tx, due_at_=tx.now) for query in _NEXT]
     return min((each.at for each in found if each and each.at is not None), default=None)

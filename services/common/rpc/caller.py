@@ -24,7 +24,8 @@ def current() -> str:
 
 
 def may_call(service: str) -> bool:
-    """Whether the caller may call another service of this process, too; for a call that does what one of that service does.
+    """Whether the caller may call another service of this process, too; for a call that does what one of that service
+    does.
 
     Args:
         service: Its full name.
@@ -47,18 +48,28 @@ def acting(name: str, *, may: Callable[[str], bool] = lambda _service: False) ->
 
 @functools.lru_cache(maxsize=1024)
 def names(certificate: bytes) -> tuple[str, ...]:
-    """The subject alternative names of a client's certificate: URIs, DNS names, IP addresses, in this order; never the common name.
+    """The subject alternative names of a client's certificate: URIs, DNS names, IP addresses, in this order; never the
+    common name.
 
-    Read from the certificate itself: gRPC's own list cuts each name at a zero byte, so that a certificate for the watcher's name, a zero
-    and more would pass for the watcher. Names with unprintable characters are left out, and DNS names that look like URIs.
+    Read from the certificate itself: gRPC's own list cuts each name at a zero byte, so that a certificate for the
+    watcher's name, a zero and more would pass for the watcher. Names with unprintable characters are left out, and DNS
+    names that look like URIs.
 
     Args:
         certificate: PEM, already verified by TLS.
     """
     try:
-        found = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = (
+            x509.load_pem_x509_certificate(certificate)
+            .extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            .value
+        )
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         return ()
     dns = [name for name in found.get_values_for_type(x509.DNSName) if ":" not in name]
     ips = [str(address) for address in found.get_values_for_type(x509.IPAddress)]
-    return tuple(name for name in [*found.get_values_for_type(x509.UniformResourceIdentifier), *dns, *ips] if _PRINTABLE.fullmatch(name))
+    return tuple(
+        name
+        for name in [*found.get_values_for_type(x509.UniformResourceIdentifier), *dns, *ips]
+        if _PRINTABLE.fullmatch(name)
+    )

@@ -14,7 +14,7 @@ from typing import Any, Self
 import grpc
 
 from services.common import logs
-from services.common.config import ClientTls, HostPort, StartupRefused
+from services.common.config import ClientTls, HostPort, StartupRefusedError
 from services.common.rpc import request_ids, status
 from services.common.rpc.tls import Files, channel_credentials
 
@@ -40,10 +40,11 @@ def connect(address: HostPort | str, *, tls: ClientTls | None, timeout_s: float 
         timeout_s: Of calls that give none of their own.
 
     Returns:
-        A channel for stubs; their calls raise LeasegateError. Close it at the end. Streams (reflection, health) pass through it untouched.
+        A channel for stubs; their calls raise LeasegateError. Close it at the end. Streams (reflection, health) pass
+        through it untouched.
 
     Raises:
-        StartupRefused: A file of ``tls`` is no good.
+        StartupRefusedError: A file of ``tls`` is no good.
     """
     return _Channel(str(address), tls=tls, timeout_s=timeout_s)
 
@@ -69,7 +70,7 @@ class _Channel(grpc.Channel):
     def _redial(self) -> grpc.Channel | None:
         try:
             return self._dial()
-        except StartupRefused as err:
+        except StartupRefusedError as err:
             _log.warning("changed certificate files are not used", problem=err.message)
             return None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from services.common.errors import Overloaded
+from services.common.errors import OverloadedError
 
 
 class Slot:
@@ -43,7 +43,7 @@ class Slots:
             Overloaded: None is free.
         """
         if not self._free.acquire(blocking=False):
-            raise Overloaded("too many calls are under way")
+            raise OverloadedError("too many calls are under way")
         return Slot(self._free)
 
     @contextmanager
@@ -65,8 +65,8 @@ class Slots:
 class LongPolls:
     """The budget of calls that wait for something to happen.
 
-    Give the same object to ``serve`` and to the code that waits. The waiting itself is the owner's: it should end when ``draining`` is set,
-    of which ``serve`` tells by its ``on_drain``.
+    Give the same object to ``serve`` and to the code that waits. The waiting itself is the owner's: it should end when
+    ``draining`` is set, of which ``serve`` tells by its ``on_drain``.
     """
 
     def __init__(self, count: int) -> None:

@@ -13,7 +13,9 @@ T = TypeVar("T")
 
 
 class ContextPool(ThreadPoolExecutor):
-    """A thread pool in which each piece of work runs in a copy of its submitter's context, so that nothing leaks into the next one."""
+    """A thread pool in which each piece of work runs in a copy of its submitter's context, so that nothing leaks into
+    the next one.
+    """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run ``fn`` in a thread of the pool, in a copy of the present context."""

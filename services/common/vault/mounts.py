@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from services.common.errors import VaultFailed, VaultRefused
-from services.common.vault.answer import NotThere
+from services.common.errors import VaultFailedError, VaultRefusedError
 from services.common.vault.client import Vault
+from services.common.vault.response import VaultNotFoundError
 
 DATABASE = "database"
 _MARKER = re.compile(r"(?:(?P<before>.*) )?leasegate (?P<json>\{.*\})", re.DOTALL)
@@ -56,9 +56,15 @@ class Marker:
             owners, cluster = fields["owners"], fields["cluster"]
         except (ValueError, KeyError, TypeError):
             return None
-        if not isinstance(cluster, str) or not isinstance(owners, list) or not all(isinstance(owner, str) for owner in owners):
+        if (
+            not isinstance(cluster, str)
+            or not isinstance(owners, list)
+            or not all(isinstance(owner, str) for owner in owners)
+        ):
             return None
-        return cls(cluster=cluster, owners=tuple(owners), adopted=fields.get("adopted") is True, before=found["before"] or "")
+        return cls(
+            cluster=cluster, owners=tuple(owners), adopted=fields.get("adopted") is True, before=found["before"] or ""
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +89,24 @@ def read_mount(vault: Vault, path: str) -> Mount | None:
     """
     try:
         data = vault.read(f"sys/mounts/{path}").data
-    except NotThere:
+    except VaultNotFoundError:
         return None
-    except VaultRefused as err:
+    except VaultRefusedError as err:
         if _NO_MOUNT in err.message:
             return None
         raise
     return Mount(path=path, type=str(data.get("type", "")), description=str(data.get("description") or ""))
 
 
-def being_removed(path: str) -> VaultFailed:
-    """The error for a mount that is there and yet answers nothing: an unmount of it has begun and could not be finished.
+def being_removed(path: str) -> VaultFailedError:
+    """The error for a mount that is there and yet answers nothing: an unmount of it has begun and could not be
+    finished.
 
     That happens where leases cannot be revoked, and only another unmount brings it on.
     """
-    return VaultFailed(f"the mount {path} is being removed, and Vault waits for its leases to be revoked", path=path)
+    return VaultFailedError(
+        f"the mount {path} is being removed, and Vault waits for its leases to be revoked", path=path
+    )
 
 
 def _json(fields: dict[str, object]) -> str:

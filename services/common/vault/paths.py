@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from services.common.errors import FieldViolation, SpecInvalid
+from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.names import DEFAULT_MOUNT
 
 _SEGMENT = r"(?!\.\.?(?:/|\Z))[A-Za-z0-9_.@~=+-]{1,253}"
@@ -19,7 +19,9 @@ _MOUNT_SEGMENT = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9_.-]{1,128}")
 _MOUNT_CHARS = 256
 # First segments that Vault keeps for itself, and names below a database mount, which a mount's path must not look like.
 _VAULTS_OWN = frozenset({"sys", "auth", "identity", "cubbyhole", "audit"})
-_ENGINES_OWN = frozenset({"config", "roles", "creds", "static-roles", "static-creds", "rotate-root", "rotate-role", "reset", "tune"})
+_ENGINES_OWN = frozenset(
+    {"config", "roles", "creds", "static-roles", "static-creds", "rotate-root", "rotate-role", "reset", "tune"}
+)
 
 
 def is_name(text: str) -> bool:
@@ -45,11 +47,11 @@ def mount_path(text: str, *, field: str) -> str:
         field: Name of the field, for errors.
 
     Raises:
-        SpecInvalid: It is no path that a mount of ours may have.
+        SpecInvalidError: It is no path that a mount of ours may have.
     """
     path = text.strip("/") or DEFAULT_MOUNT
     if problem := _mount_problem(path):
-        raise SpecInvalid.of(FieldViolation(field, problem))
+        raise SpecInvalidError.of(FieldViolation(field, problem))
     return path
 
 

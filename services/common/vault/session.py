@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from services.common.errors import LeasegateError, LoginRefused
+from services.common.errors import LeasegateError, VaultAuthRefusedError
 from services.common.logs import logger
 from services.common.rpc import deadline
-from services.common.vault import logins
-from services.common.vault.answer import Auth, NotThere
-from services.common.vault.target import Login
+from services.common.vault import auth
+from services.common.vault.response import Auth, VaultNotFoundError
+from services.common.vault.target import AuthMethod
 from services.common.vault.transport import Transport
 
 _LOG = logger(__name__)
 _REVOKE_TIMEOUT_S = 2.0
 _KEEP_ALIVE_TIMEOUT_S = 10.0
-# A login that is younger than this was not ended by its age: a 403 then speaks of policies, and a new login would be refused the same.
+# A login that is younger than this was not ended by its age: a 403 then speaks of policies, and a new login would be
+# refused the same.
 _YOUNG_S = 5.0
 
 
@@ -29,13 +30,13 @@ class Credentials:
     Attributes:
         name: Name of the target, for messages.
         identity: Equal for two that need not be told apart.
-        connect: Where to and by what, asked at each login, so that files may change; raises LoginRefused.
+        connect: Where to and by what, asked at each login, so that files may change; raises VaultAuthRefusedError.
         revocable: Whether the token of the login may be revoked (a team's own may not).
     """
 
     name: str
     identity: str = field(repr=False)
-    connect: Callable[[], tuple[Transport, Login]]
+    connect: Callable[[], tuple[Transport, AuthMethod]]
     revocable: bool = True
 
 
@@ -63,14 +64,18 @@ class Grant:
     @property
     def ttl_s(self) -> int:
         """Seconds that it had when it was made or renewed; 0 for ever."""
-        ttls = [auth.lease_duration_s for auth in (self.login, self.narrow) if auth and auth.lease_duration_s]
+        ttls = [each.lease_duration_s for each in (self.login, self.narrow) if each and each.lease_duration_s]
         return min(ttls, default=0)
 
 
 class Session:
-    """A login that is made when first needed, renewed by ``keep_alive``, and made anew where it has ended. Safe for many threads."""
+    """A login that is made when first needed, renewed by ``keep_alive``, and made anew where it has ended. Safe for
+    many threads.
+    """
 
-    def __init__(self, credentials: Credentials, *, narrow_to: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, credentials: Credentials, *, narrow_to: str | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Describe the login; nothing is sent.
 
         Args:
@@ -91,7 +96,7 @@ class Session:
         """Where the session's Vault is; needs no login.
 
         Raises:
-            LoginRefused: A file of the service's own login cannot be read.
+            VaultAuthRefusedError: A file of the service's own login cannot be read.
         """
         grant = self._grant
         return grant.transport if grant else self._credentials.connect()[0]
@@ -116,7 +121,7 @@ class Session:
         """The token to use now; logs in if there is none that lives.
 
         Raises:
-            LoginRefused: Vault refused the login.
+            VaultAuthRefusedError: Vault refused the login.
             LeasegateError: Vault cannot be reached or has failed.
         """
         grant = self._grant
@@ -132,7 +137,7 @@ class Session:
         """Log in by other credentials and use those from now on; if they are refused all stays as it was.
 
         Raises:
-            LoginRefused: Vault refused the login.
+            VaultAuthRefusedError: Vault refused the login.
             LeasegateError: Vault cannot be reached or has failed.
         """
         with self._lock:
@@ -146,7 +151,7 @@ class Session:
             Whether there is another token to try; False says that the 403 was about policies.
 
         Raises:
-            LoginRefused: The token has ended, and Vault refuses a new login.
+            VaultAuthRefusedError: The token has ended, and Vault refuses a new login.
             LeasegateError: Vault cannot be reached or has failed.
         """
         with self._lock:
@@ -156,7 +161,7 @@ class Session:
                 return False
             try:
                 self._replace(self._credentials)
-            except LoginRefused:
+            except VaultAuthRefusedError:
                 if self._lives(instead_of):
                     return False
                 self._grant = None
@@ -164,7 +169,9 @@ class Session:
             return True
 
     def keep_alive(self) -> None:
-        """Renew the token if half of its life has passed; where it cannot be prolonged any more, log in anew. Failures are tried again."""
+        """Renew the token if half of its life has passed; where it cannot be prolonged any more, log in anew. Failures
+        are tried again.
+        """
         if self._clock() < self._renew_at:
             return
         with self._lock:
@@ -172,7 +179,7 @@ class Session:
                 try:
                     with deadline.within(_KEEP_ALIVE_TIMEOUT_S):
                         self._prolong(grant)
-                except (LeasegateError, NotThere) as err:
+                except (LeasegateError, VaultNotFoundError) as err:
                     self._renew_at = self._clock() + max(grant.ttl_s / 10, 1.0)
                     _LOG.debug("login not renewed", target=self._credentials.name, error=str(err))
 
@@ -187,10 +194,12 @@ class Session:
         return bool(self._ends_at) and self._clock() >= self._ends_at
 
     def _replace(self, credentials: Credentials) -> None:
-        """With the lock held: log in, and revoke what was used until now (who still uses it gets a 403 and takes the new one)."""
+        """With the lock held: log in, and revoke what was used until now (who still uses it gets a 403 and takes the
+        new one).
+        """
         transport, how = credentials.connect()
-        login = logins.log_in(transport, how, name=credentials.name)
-        narrow = logins.narrow(transport, login, policy=self._narrow_to) if self._narrow_to else None
+        login = auth.log_in(transport, how, name=credentials.name)
+        narrow = auth.narrow(transport, login, policy=self._narrow_to) if self._narrow_to else None
         old, old_credentials = self._grant, self._credentials
         self._credentials = credentials
         self._keep(Grant(transport=transport, login=login, narrow=narrow, made_at=self._clock()))
@@ -211,26 +220,26 @@ class Session:
             self._keep(renewed)
 
     def _renewed(self, grant: Grant) -> Grant:
-        login = logins.renew(grant.transport, grant.login)
+        login = auth.renew(grant.transport, grant.login)
         narrow = grant.narrow
         if narrow:
-            narrow = login if narrow is grant.login else logins.renew(grant.transport, narrow)
+            narrow = login if narrow is grant.login else auth.renew(grant.transport, narrow)
         return Grant(transport=grant.transport, login=login, narrow=narrow, made_at=grant.made_at)
 
     def _lives(self, grant: Grant) -> bool:
         try:
-            logins.renew(grant.transport, grant.narrow or grant.login)
-        except (LeasegateError, NotThere):
+            auth.renew(grant.transport, grant.narrow or grant.login)
+        except (LeasegateError, VaultNotFoundError):
             return False
         return True
 
     def _revoke(self, grant: Grant, *, revocable: bool | None = None) -> None:
         if revocable is None:
             revocable = self._credentials.revocable
-        auth = grant.login if revocable else grant.narrow
-        if auth is None or (not revocable and auth is grant.login):
+        granted = grant.login if revocable else grant.narrow
+        if granted is None or (not revocable and granted is grant.login):
             return
         try:
-            logins.revoke(grant.transport, auth, timeout_s=_REVOKE_TIMEOUT_S)
-        except (LeasegateError, NotThere) as err:
+            auth.revoke(grant.transport, granted, timeout_s=_REVOKE_TIMEOUT_S)
+        except (LeasegateError, VaultNotFoundError) as err:
             _LOG.debug("login not revoked", address=grant.transport.base_uri, error=str(err))

@@ -13,17 +13,17 @@ from collections.abc import Callable
 from dataclasses import astuple, replace
 from weakref import WeakValueDictionary
 
-from services.common.errors import LeasegateError, LoginMissing, LoginRefused
+from services.common.errors import LeasegateError, VaultAuthMissingError, VaultAuthRefusedError
 from services.common.logs import logger
 from services.common.vault import health
 from services.common.vault.address import Address
 from services.common.vault.client import Client, Vault
-from services.common.vault.fallback import FirstThatMay
-from services.common.vault.own import OwnLogin, OwnLogins
+from services.common.vault.first_permitted import FirstPermitted
 from services.common.vault.scope import Scope
+from services.common.vault.service_auth import ServiceAuth, ServiceAuths
 from services.common.vault.session import Credentials, Session
-from services.common.vault.target import CertificateLogin, Login, Target, TokenLogin
-from services.common.vault.transport import Endpoint, LoginCertificateError, Transport
+from services.common.vault.target import AuthMethod, CertificateAuth, TokenAuth, VaultTarget
+from services.common.vault.transport import AuthCertificateError, Endpoint, Transport
 
 _LOG = logger(__name__)
 _KEEP_ALIVE_EVERY_S = 1.0
@@ -38,7 +38,7 @@ class Sessions:
         self,
         scope: Scope,
         *,
-        own: OwnLogins | None = None,
+        own: ServiceAuths | None = None,
         narrow_to: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,28 +51,28 @@ class Sessions:
             clock: Monotonic seconds.
         """
         self._scope = scope
-        self._own_logins = own or OwnLogins()
+        self._own_logins = own or ServiceAuths()
         self._narrow_to = narrow_to
         self._clock = clock
         self._lock = threading.Lock()
-        self._teams: OrderedDict[tuple[str, str, str, str], tuple[Target, Session]] = OrderedDict()
+        self._teams: OrderedDict[tuple[str, str, str, str], tuple[VaultTarget, Session]] = OrderedDict()
         self._own: dict[tuple[Address, str], Session] = {}
         self._transports: WeakValueDictionary[tuple[Endpoint, str], Transport] = WeakValueDictionary()
         self._answered: Transport | None = None
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
 
-    def team(self, target: Target) -> Vault:
+    def team(self, target: VaultTarget) -> Vault:
         """The team's login at a target: the one given if there is one, else the one in memory.
 
         Raises:
-            LoginMissing: There is neither.
-            LoginRefused: Vault refused the login.
+            VaultAuthMissingError: There is neither.
+            VaultAuthRefusedError: Vault refused the login.
             LeasegateError: Vault cannot be reached or has failed.
         """
         if target.login is None:
             if (session := self._in_memory(target)) is None:
-                raise LoginMissing(f"there is no login for {target.display} yet", target=target.display)
+                raise VaultAuthMissingError(f"there is no login for {target.display} yet", target=target.display)
             return self._client(session, target)
         credentials = self._team_credentials(target, target.login)
         session = self._team_session(target, credentials)
@@ -87,13 +87,16 @@ class Sessions:
     def own(self, address: str, vault_namespace: str = "") -> Vault | None:
         """The service's own login at an address; None where the operator configured none. It is made at its first call."""
         entry = self._own_logins.find(address, vault_namespace)
-        return None if entry is None else Client(self._own_session(entry), scope=self._scope, address=str(entry.address))
+        return (
+            None if entry is None else Client(self._own_session(entry), scope=self._scope, address=str(entry.address))
+        )
 
-    def ending(self, target: Target) -> Vault:
-        """A login to end things with: the one in memory, else the one given, else the service's own; each call takes the first that may.
+    def ending(self, target: VaultTarget) -> Vault:
+        """A login to end things with: the one in memory, else the one given, else the service's own; each call takes
+        the first that may.
 
         Raises:
-            LoginMissing: There is none of them.
+            VaultAuthMissingError: There is none of them.
         """
         candidates: list[Callable[[], Vault]] = []
         if session := self._in_memory(target):
@@ -103,33 +106,39 @@ class Sessions:
         if (own := self.own(target.address, target.vault_namespace)) is not None:
             candidates.append(lambda: own)
         if not candidates:
-            raise LoginMissing(f"there is no login for {target.display}, neither the team's nor the service's own", target=target.display)
-        return FirstThatMay(target.address, candidates)
+            raise VaultAuthMissingError(
+                f"there is no login for {target.display}, neither the team's nor the service's own",
+                target=target.display,
+            )
+        return FirstPermitted(target.address, candidates)
 
-    def logged_in(self, target: Target) -> bool:
+    def logged_in(self, target: VaultTarget) -> bool:
         """Whether a team's login for the target is in memory and has not ended."""
         session = self._in_memory(target)
         return session is not None and session.logged_in
 
-    def narrowed(self, target: Target) -> bool:
+    def narrowed(self, target: VaultTarget) -> bool:
         """Whether the team's login in memory has no more than the service's one policy; True where there is no login."""
         session = self._in_memory(target)
         return session is None or session.narrowed
 
-    def answers(self, target: Target) -> bool:
+    def answers(self, target: VaultTarget) -> bool:
         """Whether the Vault of a target that comes with a login answers and is unsealed, asked as that target says."""
         try:
             return target.login is not None and health.reachable(self._transport_of(target, target.login))
-        except LoginRefused:
+        except VaultAuthRefusedError:
             return False
 
     def reachable(self, address: str, vault_namespace: str = "") -> bool:
-        """Whether the Vault at an address that the operator configured, or where a team is logged in, answers and is unsealed."""
+        """Whether the Vault at an address that the operator configured, or where a team is logged in, answers and is
+        unsealed.
+        """
         wanted = Address.parse(address)
         return any(health.reachable(each) for each in self._known_transports() if each.endpoint.address == wanted)
 
     def serving(self) -> bool:
-        """Whether any known Vault answers and is unsealed, first of all the one that did the last time; True while none is known.
+        """Whether any known Vault answers and is unsealed, first of all the one that did the last time; True while none
+        is known.
 
         (The check has some seconds: a few teams' Vaults that are gone must not take them all.)
         """
@@ -147,17 +156,17 @@ class Sessions:
         for transport in list(self._transports.values()):
             transport.close()
 
-    def _client(self, session: Session, target: Target) -> Client:
+    def _client(self, session: Session, target: VaultTarget) -> Client:
         return Client(session, scope=self._scope, address=target.address)
 
-    def _in_memory(self, target: Target) -> Session | None:
+    def _in_memory(self, target: VaultTarget) -> Session | None:
         with self._lock:
             found = self._teams.get(target.key)
             if found is None and not target.mount:  # who has no login to give does not know its mount either
                 found = next((each for each in reversed(self._teams.values()) if each[0].place == target.place), None)
             return found[1] if found else None
 
-    def _team_session(self, target: Target, credentials: Credentials) -> Session:
+    def _team_session(self, target: VaultTarget, credentials: Credentials) -> Session:
         evicted: Session | None = None
         with self._lock:
             found = self._teams.get(target.key)
@@ -171,7 +180,7 @@ class Sessions:
             evicted.close()
         return session
 
-    def _own_session(self, entry: OwnLogin) -> Session:
+    def _own_session(self, entry: ServiceAuth) -> Session:
         key = (entry.address, entry.vault_namespace)
         with self._lock:
             if key not in self._own:
@@ -182,26 +191,28 @@ class Sessions:
         self._start_keeper()
         return self._own[key]
 
-    def _drop(self, target: Target, session: Session) -> None:
+    def _drop(self, target: VaultTarget, session: Session) -> None:
         with self._lock:
             if self._teams.get(target.key, (None, None))[1] is session:
                 del self._teams[target.key]
 
-    def _team_credentials(self, target: Target, login: Login) -> Credentials:
+    def _team_credentials(self, target: VaultTarget, login: AuthMethod) -> Credentials:
         return Credentials(
             name=target.display,
             identity=_identity(_endpoint(target, login), login),
             connect=lambda: (self._transport_of(target, login), login),
-            revocable=not isinstance(login, TokenLogin),
+            revocable=not isinstance(login, TokenAuth),
         )
 
-    def _connect_own(self, entry: OwnLogin) -> tuple[Transport, Login]:
+    def _connect_own(self, entry: ServiceAuth) -> tuple[Transport, AuthMethod]:
         login = entry.login()
         certificate, private_key = _certificate(login)
-        endpoint = Endpoint(address=entry.address, ca_bundle=entry.ca_bundle(), certificate=certificate, private_key=private_key)
+        endpoint = Endpoint(
+            address=entry.address, ca_bundle=entry.ca_bundle(), certificate=certificate, private_key=private_key
+        )
         return self._transport(endpoint, entry.vault_namespace, name=str(entry.address)), login
 
-    def _transport_of(self, target: Target, login: Login) -> Transport:
+    def _transport_of(self, target: VaultTarget, login: AuthMethod) -> Transport:
         return self._transport(_endpoint(target, login), target.vault_namespace, name=target.display)
 
     def _transport(self, endpoint: Endpoint, vault_namespace: str, *, name: str) -> Transport:
@@ -210,8 +221,8 @@ class Sessions:
             if found is None:
                 try:
                     found = Transport(endpoint, vault_namespace=vault_namespace)
-                except LoginCertificateError as err:
-                    raise LoginRefused(f"the login of {name}: {err}", target=name) from err
+                except AuthCertificateError as err:
+                    raise VaultAuthRefusedError(f"the login of {name}: {err}", target=name) from err
                 self._transports[endpoint, vault_namespace] = found
             return found
 
@@ -222,7 +233,7 @@ class Sessions:
         for session in self._all():
             try:
                 found.append(session.transport)
-            except LoginRefused as err:  # a file of the service's own login is missing
+            except VaultAuthRefusedError as err:  # a file of the service's own login is missing
                 _LOG.warning("own login cannot be read", error=str(err))
         return list(dict.fromkeys(found))
 
@@ -244,7 +255,7 @@ class Sessions:
                 session.keep_alive()
 
 
-def _endpoint(target: Target, login: Login) -> Endpoint:
+def _endpoint(target: VaultTarget, login: AuthMethod) -> Endpoint:
     certificate, private_key = _certificate(login)
     return Endpoint(
         address=Address.parse(target.address),
@@ -256,15 +267,15 @@ def _endpoint(target: Target, login: Login) -> Endpoint:
     )
 
 
-def _certificate(login: Login) -> tuple[bytes, bytes]:
-    return (login.certificate, login.private_key) if isinstance(login, CertificateLogin) else (b"", b"")
+def _certificate(login: AuthMethod) -> tuple[bytes, bytes]:
+    return (login.certificate, login.private_key) if isinstance(login, CertificateAuth) else (b"", b"")
 
 
-def _identity(endpoint: Endpoint, login: Login) -> str:
+def _identity(endpoint: Endpoint, login: AuthMethod) -> str:
     """Differs whenever another login is needed; no secret can be read back from it."""
     parts = (endpoint.ca_bundle, endpoint.insecure, endpoint.server_name, type(login).__name__, astuple(login))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _without_login(target: Target) -> Target:
+def _without_login(target: VaultTarget) -> VaultTarget:
     return replace(target, login=None, auth_mount=target.mount)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from leasegate.types.v1 import types_pb2
-from services.common.errors import FieldViolation, SpecInvalid
+from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.vault.address import Address, AddressError
 from services.common.vault.paths import is_name, is_path, is_printable
 
 
 @dataclass(frozen=True, slots=True)
-class KubernetesLogin:
+class KubernetesAuth:
     """A ServiceAccount's token for Vault's Kubernetes auth method."""
 
     default_mount: ClassVar[str] = "kubernetes"
@@ -27,7 +27,7 @@ class KubernetesLogin:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLogin:
+class TokenAuth:
     """A Vault token of the team's own, never revoked by us."""
 
     token: str = field(repr=False)
@@ -39,7 +39,7 @@ class TokenLogin:
 
 
 @dataclass(frozen=True, slots=True)
-class UserpassLogin:
+class UserpassAuth:
     """User name and password for Vault's userpass auth method."""
 
     default_mount: ClassVar[str] = "userpass"
@@ -49,7 +49,7 @@ class UserpassLogin:
 
 
 @dataclass(frozen=True, slots=True)
-class CertificateLogin:
+class CertificateAuth:
     """A client certificate, PEM; ``name`` is the certificate role, empty lets Vault choose."""
 
     default_mount: ClassVar[str] = "cert"
@@ -60,7 +60,7 @@ class CertificateLogin:
 
 
 @dataclass(frozen=True, slots=True)
-class AppRoleLogin:
+class AppRoleAuth:
     """Role id and secret id for Vault's AppRole auth method."""
 
     default_mount: ClassVar[str] = "approle"
@@ -69,11 +69,11 @@ class AppRoleLogin:
     secret_id: str = field(repr=False)
 
 
-Login: TypeAlias = KubernetesLogin | TokenLogin | UserpassLogin | CertificateLogin | AppRoleLogin
+AuthMethod: TypeAlias = KubernetesAuth | TokenAuth | UserpassAuth | CertificateAuth | AppRoleAuth
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class VaultTarget:
     """A Vault as an AppBinding or a service's config names it.
 
     Attributes:
@@ -99,7 +99,7 @@ class Target:
     ca_bundle: bytes = field(default=b"", repr=False)
     insecure_skip_tls_verify: bool = False
     server_name: str = ""
-    login: Login | None = field(default=None, repr=False)
+    login: AuthMethod | None = field(default=None, repr=False)
     auth_mount: str = ""
 
     @property
@@ -128,9 +128,9 @@ class Target:
         """The key but for the auth mount, which a caller without a login may not know."""
         return (self.cluster, self.namespace, self.name, Address.parse(self.address), self.vault_namespace.strip("/"))
 
-    def ref(self) -> types_pb2.TargetRef:
+    def ref(self) -> types_pb2.VaultTargetRef:
         """The target without its login, to be kept by callers."""
-        return types_pb2.TargetRef(
+        return types_pb2.VaultTargetRef(
             cluster=self.cluster,
             namespace=self.namespace,
             name=self.name,
@@ -140,7 +140,7 @@ class Target:
         )
 
     @classmethod
-    def from_proto(cls, message: types_pb2.VaultTarget, *, path: str = "target") -> Target:
+    def from_proto(cls, message: types_pb2.VaultTarget, *, path: str = "target") -> VaultTarget:
         """Decode and check a target.
 
         Args:
@@ -148,11 +148,11 @@ class Target:
             path: Name of the field, for errors.
 
         Raises:
-            SpecInvalid: A field is wrong; no value of a secret field is quoted.
+            SpecInvalidError: A field is wrong; no value of a secret field is quoted.
         """
         wrong = [FieldViolation(f"{path}.{name}", text) for name, text in _violations(message)]
         if wrong:
-            raise SpecInvalid.of(*wrong)
+            raise SpecInvalidError.of(*wrong)
         login = _login(message)
         return cls(
             name=message.source.name,
@@ -169,23 +169,23 @@ class Target:
         )
 
 
-def _login(message: types_pb2.VaultTarget) -> Login | None:
-    kind = message.WhichOneof("login")
+def _login(message: types_pb2.VaultTarget) -> AuthMethod | None:
+    kind = message.WhichOneof("auth")
     if kind == "kubernetes":
         k = message.kubernetes
-        return KubernetesLogin(mount=_mount(k.mount, KubernetesLogin.default_mount), role=k.role, jwt=k.jwt)
+        return KubernetesAuth(mount=_mount(k.mount, KubernetesAuth.default_mount), role=k.auth_role, jwt=k.jwt)
     if kind == "token":
-        return TokenLogin(token=message.token.token)
+        return TokenAuth(token=message.token.token)
     if kind == "userpass":
         u = message.userpass
-        return UserpassLogin(mount=_mount(u.mount, UserpassLogin.default_mount), username=u.username, password=u.password)
+        return UserpassAuth(mount=_mount(u.mount, UserpassAuth.default_mount), username=u.username, password=u.password)
     if kind == "certificate":
         c = message.certificate
-        mount = _mount(c.mount, CertificateLogin.default_mount)
-        return CertificateLogin(mount=mount, name=c.name, certificate=c.certificate, private_key=c.private_key)
+        mount = _mount(c.mount, CertificateAuth.default_mount)
+        return CertificateAuth(mount=mount, name=c.name, certificate=c.certificate, private_key=c.private_key)
     if kind == "app_role":
         a = message.app_role
-        return AppRoleLogin(mount=_mount(a.mount, AppRoleLogin.default_mount), role_id=a.role_id, secret_id=a.secret_id)
+        return AppRoleAuth(mount=_mount(a.mount, AppRoleAuth.default_mount), role_id=a.role_id, secret_id=a.secret_id)
     return None
 
 
@@ -193,12 +193,18 @@ def _mount(given: str, default: str) -> str:
     return given.strip("/") or default
 
 
-_SECRET_FIELD = {"kubernetes": "jwt", "token": "token", "userpass": "password", "certificate": "private_key", "app_role": "secret_id"}
-_NAME_FIELD = {"kubernetes": "role", "userpass": "username", "app_role": "role_id"}
+_SECRET_FIELD = {
+    "kubernetes": "jwt",
+    "token": "token",
+    "userpass": "password",
+    "certificate": "private_key",
+    "app_role": "secret_id",
+}
+_NAME_FIELD = {"kubernetes": "auth_role", "userpass": "username", "app_role": "role_id"}
 
 
 def _has_secret(message: types_pb2.VaultTarget) -> bool:
-    kind = message.WhichOneof("login")
+    kind = message.WhichOneof("auth")
     return kind is not None and bool(getattr(getattr(message, kind), _SECRET_FIELD[kind]))
 
 
@@ -228,7 +234,7 @@ def _is_bundle(pem: bytes) -> bool:
 
 
 def _login_violations(message: types_pb2.VaultTarget) -> list[tuple[str, str]]:
-    kind = message.WhichOneof("login")
+    kind = message.WhichOneof("auth")
     if kind is None or not _has_secret(message):
         return []
     login = getattr(message, kind)
@@ -237,12 +243,17 @@ def _login_violations(message: types_pb2.VaultTarget) -> list[tuple[str, str]]:
         wrong.append((f"{kind}.mount", "is no path of an auth mount, such as kubernetes"))
     name = _NAME_FIELD.get(kind)
     given = getattr(login, name) if name else ""
-    if name and not (is_name(given) if kind == "userpass" else is_printable(given)):  # only userpass has the name in the path
+    if name and not (
+        is_name(given) if kind == "userpass" else is_printable(given)
+    ):  # only userpass has the name in the path
         wrong.append((f"{kind}.{name}", "has characters that Vault takes in no name" if given else "is missing"))
     secret = getattr(login, _SECRET_FIELD[kind])
     if isinstance(secret, str) and kind != "userpass" and not is_printable(secret):
         wrong.append(
-            (f"{kind}.{_SECRET_FIELD[kind]}", "has blanks or characters that are not printable ASCII: look for a line end in the Secret")
+            (
+                f"{kind}.{_SECRET_FIELD[kind]}",
+                "has blanks or characters that are not printable ASCII: look for a line end in the Secret",
+            )
         )
     if kind == "certificate" and not login.certificate:
         wrong.append(("certificate.certificate", "is missing"))

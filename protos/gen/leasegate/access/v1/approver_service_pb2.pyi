@@ -7,7 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from leasegate.access.v1 import request_pb2 as _request_pb2
+from leasegate.access.v1 import access_request_pb2 as _access_request_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,7 +20,7 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class ListPendingRequestsRequest(_message.Message):
+class ListPendingAccessRequestsRequest(_message.Message):
     """Lists what waits."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -43,49 +43,49 @@ class ListPendingRequestsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListPendingRequestsRequest: _TypeAlias = ListPendingRequestsRequest  # noqa: Y015
+Global___ListPendingAccessRequestsRequest: _TypeAlias = ListPendingAccessRequestsRequest  # noqa: Y015
 
 @_typing.final
-class ListPendingRequestsResponse(_message.Message):
+class ListPendingAccessRequestsResponse(_message.Message):
     """A page of requests that wait."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUESTS_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUESTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty on the last."""
     @_builtins.property
-    def requests(self) -> _containers.RepeatedCompositeFieldContainer[_request_pb2.AccessRequest]:
+    def access_requests(self) -> _containers.RepeatedCompositeFieldContainer[_access_request_pb2.AccessRequest]:
         """The requests."""
 
     def __init__(
         self,
         *,
-        requests: _abc.Iterable[_request_pb2.AccessRequest] | None = ...,
+        access_requests: _abc.Iterable[_access_request_pb2.AccessRequest] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_requests", b"access_requests", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListPendingRequestsResponse: _TypeAlias = ListPendingRequestsResponse  # noqa: Y015
+Global___ListPendingAccessRequestsResponse: _TypeAlias = ListPendingAccessRequestsResponse  # noqa: Y015
 
 @_typing.final
-class ApproveRequestRequest(_message.Message):
+class ApproveAccessRequestRequest(_message.Message):
     """Approves."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    ID_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_ID_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 128 characters."""
-    id: _builtins.str
+    access_request_id: _builtins.str
     """Id of the request."""
     digest: _builtins.str
     """The digest that the approver saw; empty for the one that is granted now."""
@@ -95,54 +95,54 @@ class ApproveRequestRequest(_message.Message):
         self,
         *,
         request_id: _builtins.str = ...,
-        id: _builtins.str = ...,
+        access_request_id: _builtins.str = ...,
         digest: _builtins.str = ...,
         message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "id", b"id", "message", b"message", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id", "digest", b"digest", "message", b"message", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ApproveRequestRequest: _TypeAlias = ApproveRequestRequest  # noqa: Y015
+Global___ApproveAccessRequestRequest: _TypeAlias = ApproveAccessRequestRequest  # noqa: Y015
 
 @_typing.final
-class ApproveRequestResponse(_message.Message):
+class ApproveAccessRequestResponse(_message.Message):
     """The request, approved."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def request(self) -> _request_pb2.AccessRequest:
+    def access_request(self) -> _access_request_pb2.AccessRequest:
         """The request."""
 
     def __init__(
         self,
         *,
-        request: _request_pb2.AccessRequest | None = ...,
+        access_request: _access_request_pb2.AccessRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ApproveRequestResponse: _TypeAlias = ApproveRequestResponse  # noqa: Y015
+Global___ApproveAccessRequestResponse: _TypeAlias = ApproveAccessRequestResponse  # noqa: Y015
 
 @_typing.final
-class DenyRequestRequest(_message.Message):
+class DenyAccessRequestRequest(_message.Message):
     """Denies."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    ID_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 128 characters."""
-    id: _builtins.str
+    access_request_id: _builtins.str
     """Id of the request."""
     message: _builtins.str
     """The approver's words, at most 1024 characters."""
@@ -150,37 +150,37 @@ class DenyRequestRequest(_message.Message):
         self,
         *,
         request_id: _builtins.str = ...,
-        id: _builtins.str = ...,
+        access_request_id: _builtins.str = ...,
         message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "message", b"message", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id", "message", b"message", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DenyRequestRequest: _TypeAlias = DenyRequestRequest  # noqa: Y015
+Global___DenyAccessRequestRequest: _TypeAlias = DenyAccessRequestRequest  # noqa: Y015
 
 @_typing.final
-class DenyRequestResponse(_message.Message):
+class DenyAccessRequestResponse(_message.Message):
     """The request, denied."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def request(self) -> _request_pb2.AccessRequest:
+    def access_request(self) -> _access_request_pb2.AccessRequest:
         """The request."""
 
     def __init__(
         self,
         *,
-        request: _request_pb2.AccessRequest | None = ...,
+        access_request: _access_request_pb2.AccessRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DenyRequestResponse: _TypeAlias = DenyRequestResponse  # noqa: Y015
+Global___DenyAccessRequestResponse: _TypeAlias = DenyAccessRequestResponse  # noqa: Y015

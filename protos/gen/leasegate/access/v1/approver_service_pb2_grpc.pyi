@@ -16,58 +16,58 @@ class ApproverServiceStub:
     """For those who decide on requests that were made over gRPC. Requests of Kubernetes are decided there and only shown here."""
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
-    ListPendingRequests: _grpc.UnaryUnaryMultiCallable[_approver_service_pb2.ListPendingRequestsRequest, _approver_service_pb2.ListPendingRequestsResponse]
+    ListPendingAccessRequests: _grpc.UnaryUnaryMultiCallable[_approver_service_pb2.ListPendingAccessRequestsRequest, _approver_service_pb2.ListPendingAccessRequestsResponse]
     """Lists requests that wait for a decision, oldest first.
 
     Idempotent. Called by approvers. Errors: SPEC_INVALID (page token).
     """
-    ApproveRequest: _grpc.UnaryUnaryMultiCallable[_approver_service_pb2.ApproveRequestRequest, _approver_service_pb2.ApproveRequestResponse]
+    ApproveAccessRequest: _grpc.UnaryUnaryMultiCallable[_approver_service_pb2.ApproveAccessRequestRequest, _approver_service_pb2.ApproveAccessRequestResponse]
     """Approves a request.
 
-    The same request_id answers the same. Called by approvers, not by the requester. Errors: REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (own request, or one of
-    Kubernetes), ALREADY_DECIDED, DIGEST_OUTDATED, ROLE_NOT_READY, ACCESS_ENDED.
+    The same request_id answers the same. Called by approvers, not by the requester. Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (own request, or one of
+    Kubernetes), ALREADY_DECIDED, DIGEST_STALE, ROLE_NOT_READY, ACCESS_ENDED.
     """
-    DenyRequest: _grpc.UnaryUnaryMultiCallable[_approver_service_pb2.DenyRequestRequest, _approver_service_pb2.DenyRequestResponse]
+    DenyAccessRequest: _grpc.UnaryUnaryMultiCallable[_approver_service_pb2.DenyAccessRequestRequest, _approver_service_pb2.DenyAccessRequestResponse]
     """Denies a request for good; what was issued for it is revoked.
 
-    The same request_id answers the same. Called by approvers. Errors: REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (one of Kubernetes), ALREADY_DECIDED (denied).
+    The same request_id answers the same. Called by approvers. Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (one of Kubernetes), ALREADY_DECIDED (denied).
     """
 
 class ApproverServiceServicer(metaclass=_abc_1.ABCMeta):
     """For those who decide on requests that were made over gRPC. Requests of Kubernetes are decided there and only shown here."""
 
     @_abc_1.abstractmethod
-    def ListPendingRequests(
+    def ListPendingAccessRequests(
         self,
-        request: _approver_service_pb2.ListPendingRequestsRequest,
+        request: _approver_service_pb2.ListPendingAccessRequestsRequest,
         context: _grpc.ServicerContext,
-    ) -> _approver_service_pb2.ListPendingRequestsResponse:
+    ) -> _approver_service_pb2.ListPendingAccessRequestsResponse:
         """Lists requests that wait for a decision, oldest first.
 
         Idempotent. Called by approvers. Errors: SPEC_INVALID (page token).
         """
 
     @_abc_1.abstractmethod
-    def ApproveRequest(
+    def ApproveAccessRequest(
         self,
-        request: _approver_service_pb2.ApproveRequestRequest,
+        request: _approver_service_pb2.ApproveAccessRequestRequest,
         context: _grpc.ServicerContext,
-    ) -> _approver_service_pb2.ApproveRequestResponse:
+    ) -> _approver_service_pb2.ApproveAccessRequestResponse:
         """Approves a request.
 
-        The same request_id answers the same. Called by approvers, not by the requester. Errors: REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (own request, or one of
-        Kubernetes), ALREADY_DECIDED, DIGEST_OUTDATED, ROLE_NOT_READY, ACCESS_ENDED.
+        The same request_id answers the same. Called by approvers, not by the requester. Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (own request, or one of
+        Kubernetes), ALREADY_DECIDED, DIGEST_STALE, ROLE_NOT_READY, ACCESS_ENDED.
         """
 
     @_abc_1.abstractmethod
-    def DenyRequest(
+    def DenyAccessRequest(
         self,
-        request: _approver_service_pb2.DenyRequestRequest,
+        request: _approver_service_pb2.DenyAccessRequestRequest,
         context: _grpc.ServicerContext,
-    ) -> _approver_service_pb2.DenyRequestResponse:
+    ) -> _approver_service_pb2.DenyAccessRequestResponse:
         """Denies a request for good; what was issued for it is revoked.
 
-        The same request_id answers the same. Called by approvers. Errors: REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (one of Kubernetes), ALREADY_DECIDED (denied).
+        The same request_id answers the same. Called by approvers. Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (one of Kubernetes), ALREADY_DECIDED (denied).
         """
 
 def add_ApproverServiceServicer_to_server(servicer: ApproverServiceServicer, server: _grpc.Server) -> None: ...

@@ -30,11 +30,11 @@ class _LeaseStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeaseState
     """The credential was answered but nobody has acknowledged it yet; it is not renewed."""
     LEASE_STATE_ACTIVE: _LeaseState.ValueType  # 2
     """Acknowledged: in use."""
-    LEASE_STATE_SUPERSEDED: _LeaseState.ValueType  # 3
+    LEASE_STATE_RETIRING: _LeaseState.ValueType  # 3
     """A newer credential is in use; this one ends when the overlap is over."""
-    LEASE_STATE_ENDING: _LeaseState.ValueType  # 4
+    LEASE_STATE_REVOKING: _LeaseState.ValueType  # 4
     """Being ended; its login may still work."""
-    LEASE_STATE_ENDED: _LeaseState.ValueType  # 5
+    LEASE_STATE_CLOSED: _LeaseState.ValueType  # 5
     """Ended: its login is gone."""
 
 class LeaseState(_LeaseState, metaclass=_LeaseStateEnumTypeWrapper):
@@ -46,11 +46,11 @@ LEASE_STATE_ISSUED: LeaseState.ValueType  # 1
 """The credential was answered but nobody has acknowledged it yet; it is not renewed."""
 LEASE_STATE_ACTIVE: LeaseState.ValueType  # 2
 """Acknowledged: in use."""
-LEASE_STATE_SUPERSEDED: LeaseState.ValueType  # 3
+LEASE_STATE_RETIRING: LeaseState.ValueType  # 3
 """A newer credential is in use; this one ends when the overlap is over."""
-LEASE_STATE_ENDING: LeaseState.ValueType  # 4
+LEASE_STATE_REVOKING: LeaseState.ValueType  # 4
 """Being ended; its login may still work."""
-LEASE_STATE_ENDED: LeaseState.ValueType  # 5
+LEASE_STATE_CLOSED: LeaseState.ValueType  # 5
 """Ended: its login is gone."""
 Global___LeaseState: _TypeAlias = LeaseState  # noqa: Y015
 
@@ -62,8 +62,8 @@ class Lease(_message.Message):
 
     HANDLE_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
-    REQUEST_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VAULT_ROLE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     RENEWABLE_FIELD_NUMBER: _builtins.int
@@ -73,14 +73,14 @@ class Lease(_message.Message):
     MAX_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     END_REASON_FIELD_NUMBER: _builtins.int
-    END_TIME_FIELD_NUMBER: _builtins.int
+    CLOSE_TIME_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
     """Short name of the lease for logs and people, 12 hexadecimal digits; stands for the lease id where that would be too telling."""
     lease_id: _builtins.str
     """Vault's lease id, "<mount>/creds/<role>/<random>". Shown to the request's owner and to operators."""
-    request: _builtins.str
+    access_request_id: _builtins.str
     """Id of the request that the lease belongs to."""
-    role: _builtins.str
+    vault_role: _builtins.str
     """Name of the role in Vault."""
     state: Global___LeaseState.ValueType
     """Where the lease stands."""
@@ -109,7 +109,7 @@ class Lease(_message.Message):
         """When it ends however often it is renewed."""
 
     @_builtins.property
-    def end_time(self) -> _timestamp_pb2.Timestamp:
+    def close_time(self) -> _timestamp_pb2.Timestamp:
         """When it was known that its login is gone; absent before."""
 
     def __init__(
@@ -117,8 +117,8 @@ class Lease(_message.Message):
         *,
         handle: _builtins.str = ...,
         lease_id: _builtins.str = ...,
-        request: _builtins.str = ...,
-        role: _builtins.str = ...,
+        access_request_id: _builtins.str = ...,
+        vault_role: _builtins.str = ...,
         state: Global___LeaseState.ValueType = ...,
         attempt: _builtins.int = ...,
         renewable: _builtins.bool = ...,
@@ -128,11 +128,11 @@ class Lease(_message.Message):
         max_expire_time: _timestamp_pb2.Timestamp | None = ...,
         username: _builtins.str = ...,
         end_reason: _builtins.str = ...,
-        end_time: _timestamp_pb2.Timestamp | None = ...,
+        close_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "expire_time", b"expire_time", "issue_time", b"issue_time", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "expire_time", b"expire_time", "issue_time", b"issue_time", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "end_reason", b"end_reason", "end_time", b"end_time", "expire_time", b"expire_time", "handle", b"handle", "issue_time", b"issue_time", "lease_id", b"lease_id", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time", "renewable", b"renewable", "request", b"request", "role", b"role", "state", b"state", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id", "attempt", b"attempt", "close_time", b"close_time", "end_reason", b"end_reason", "expire_time", b"expire_time", "handle", b"handle", "issue_time", b"issue_time", "lease_id", b"lease_id", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time", "renewable", b"renewable", "state", b"state", "username", b"username", "vault_role", b"vault_role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

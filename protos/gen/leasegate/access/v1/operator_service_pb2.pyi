@@ -35,9 +35,9 @@ class _OrphanKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrphanKind
     """Vault has a lease that the ledger counts as ended."""
     ORPHAN_KIND_LEASE_MISSING: _OrphanKind.ValueType  # 3
     """The ledger has a lease that Vault does not know: its login is gone or will never be dropped by Vault."""
-    ORPHAN_KIND_LOGIN_UNKNOWN: _OrphanKind.ValueType  # 4
+    ORPHAN_KIND_DATABASE_USER_UNKNOWN: _OrphanKind.ValueType  # 4
     """PostgreSQL has a login, named as Leasegate names them, of an attempt that the ledger does not know."""
-    ORPHAN_KIND_LOGIN_ENDED: _OrphanKind.ValueType  # 5
+    ORPHAN_KIND_DATABASE_USER_ENDED: _OrphanKind.ValueType  # 5
     """PostgreSQL has a login of an attempt that the ledger counts as ended."""
 
 class OrphanKind(_OrphanKind, metaclass=_OrphanKindEnumTypeWrapper):
@@ -51,9 +51,9 @@ ORPHAN_KIND_LEASE_ENDED: OrphanKind.ValueType  # 2
 """Vault has a lease that the ledger counts as ended."""
 ORPHAN_KIND_LEASE_MISSING: OrphanKind.ValueType  # 3
 """The ledger has a lease that Vault does not know: its login is gone or will never be dropped by Vault."""
-ORPHAN_KIND_LOGIN_UNKNOWN: OrphanKind.ValueType  # 4
+ORPHAN_KIND_DATABASE_USER_UNKNOWN: OrphanKind.ValueType  # 4
 """PostgreSQL has a login, named as Leasegate names them, of an attempt that the ledger does not know."""
-ORPHAN_KIND_LOGIN_ENDED: OrphanKind.ValueType  # 5
+ORPHAN_KIND_DATABASE_USER_ENDED: OrphanKind.ValueType  # 5
 """PostgreSQL has a login of an attempt that the ledger counts as ended."""
 Global___OrphanKind: _TypeAlias = OrphanKind  # noqa: Y015
 
@@ -221,19 +221,19 @@ class FindOrphansRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    LOGINS_FIELD_NUMBER: _builtins.int
+    DATABASE_USERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def logins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def database_users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of logins that the caller has seen in PostgreSQL, at most 20000; those that are not named as Leasegate names its logins are passed over."""
 
     def __init__(
         self,
         *,
-        logins: _abc.Iterable[_builtins.str] | None = ...,
+        database_users: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logins", b"logins"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_users", b"database_users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,32 +246,32 @@ class FindOrphansResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ORPHANS_FIELD_NUMBER: _builtins.int
-    UNLOOKED_FIELD_NUMBER: _builtins.int
+    SKIPPED_MOUNTS_FIELD_NUMBER: _builtins.int
     LEASES_COMPARED_FIELD_NUMBER: _builtins.int
-    LOGINS_COMPARED_FIELD_NUMBER: _builtins.int
+    DATABASE_USERS_COMPARED_FIELD_NUMBER: _builtins.int
     leases_compared: _builtins.int
     """How many leases of Vault were compared."""
-    logins_compared: _builtins.int
+    database_users_compared: _builtins.int
     """How many logins were compared."""
     @_builtins.property
     def orphans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]:
         """What is not explained, the leases first; empty when all is."""
 
     @_builtins.property
-    def unlooked(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unlooked]:
+    def skipped_mounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedMount]:
         """What could not be looked at, or not be decided now."""
 
     def __init__(
         self,
         *,
         orphans: _abc.Iterable[Global___Orphan] | None = ...,
-        unlooked: _abc.Iterable[Global___Unlooked] | None = ...,
+        skipped_mounts: _abc.Iterable[Global___SkippedMount] | None = ...,
         leases_compared: _builtins.int = ...,
-        logins_compared: _builtins.int = ...,
+        database_users_compared: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases_compared", b"leases_compared", "logins_compared", b"logins_compared", "orphans", b"orphans", "unlooked", b"unlooked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_users_compared", b"database_users_compared", "leases_compared", b"leases_compared", "orphans", b"orphans", "skipped_mounts", b"skipped_mounts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,22 +285,22 @@ class Orphan(_message.Message):
 
     KIND_FIELD_NUMBER: _builtins.int
     MOUNT_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
+    VAULT_ROLE_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
-    REQUEST_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_ID_FIELD_NUMBER: _builtins.int
     ADVICE_FIELD_NUMBER: _builtins.int
     kind: Global___OrphanKind.ValueType
     """What is wrong."""
     mount: _builtins.str
     """Path of the mount; empty for a login of an unknown attempt."""
-    role: _builtins.str
+    vault_role: _builtins.str
     """Name of the role in Vault; empty for a login of an unknown attempt."""
     lease_id: _builtins.str
     """Vault's lease id; empty for a login."""
     username: _builtins.str
     """Name of the login in PostgreSQL; empty where it is not known."""
-    request: _builtins.str
+    access_request_id: _builtins.str
     """Id of the request; empty where it is not known."""
     advice: _builtins.str
     """What to do about it, one or two sentences."""
@@ -309,22 +309,22 @@ class Orphan(_message.Message):
         *,
         kind: Global___OrphanKind.ValueType = ...,
         mount: _builtins.str = ...,
-        role: _builtins.str = ...,
+        vault_role: _builtins.str = ...,
         lease_id: _builtins.str = ...,
         username: _builtins.str = ...,
-        request: _builtins.str = ...,
+        access_request_id: _builtins.str = ...,
         advice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "kind", b"kind", "lease_id", b"lease_id", "mount", b"mount", "request", b"request", "role", b"role", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id", "advice", b"advice", "kind", b"kind", "lease_id", b"lease_id", "mount", b"mount", "username", b"username", "vault_role", b"vault_role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Orphan: _TypeAlias = Orphan  # noqa: Y015
 
 @_typing.final
-class Unlooked(_message.Message):
+class SkippedMount(_message.Message):
     """A place that was not compared."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -351,7 +351,7 @@ class Unlooked(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Unlooked: _TypeAlias = Unlooked  # noqa: Y015
+Global___SkippedMount: _TypeAlias = SkippedMount  # noqa: Y015
 
 @_typing.final
 class GetLedgerRequest(_message.Message):
@@ -401,17 +401,17 @@ class Ledger(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
-    HELD_FIELD_NUMBER: _builtins.int
+    ISSUANCE_PAUSED_FIELD_NUMBER: _builtins.int
     KNOWN_ID_FIELD_NUMBER: _builtins.int
-    HELD_REQUESTS_FIELD_NUMBER: _builtins.int
+    PAUSED_REQUESTS_FIELD_NUMBER: _builtins.int
     ACCEPT_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
-    held: _builtins.bool
+    issuance_paused: _builtins.bool
     """Whether all issuing is held, as a watcher knows another ledger than this one."""
     known_id: _builtins.str
     """The id that such a watcher knows; empty where nothing is held."""
-    held_requests: _builtins.int
+    paused_requests: _builtins.int
     """Requests that are held because their Secret, or their holder, has an attempt that the ledger does not know."""
     @_builtins.property
     def accept_time(self) -> _timestamp_pb2.Timestamp:
@@ -421,14 +421,14 @@ class Ledger(_message.Message):
         self,
         *,
         id: _builtins.str = ...,
-        held: _builtins.bool = ...,
+        issuance_paused: _builtins.bool = ...,
         known_id: _builtins.str = ...,
-        held_requests: _builtins.int = ...,
+        paused_requests: _builtins.int = ...,
         accept_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "held", b"held", "held_requests", b"held_requests", "id", b"id", "known_id", b"known_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "id", b"id", "issuance_paused", b"issuance_paused", "known_id", b"known_id", "paused_requests", b"paused_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,8 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from leasegate.access.v1 import access_request_pb2 as _access_request_pb2
 from leasegate.access.v1 import lease_pb2 as _lease_pb2
-from leasegate.access.v1 import request_pb2 as _request_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,21 +22,21 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
-class CreateRequestRequest(_message.Message):
+class CreateAccessRequestRequest(_message.Message):
     """Asks for access."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    TARGET_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
+    VAULT_TARGET_FIELD_NUMBER: _builtins.int
+    DB_ROLE_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 128 characters; a repeated call with it makes no second request."""
-    target: _builtins.str
+    vault_target: _builtins.str
     """Name of the target in the catalogue."""
-    role: _builtins.str
+    db_role: _builtins.str
     """Name of the role in the catalogue."""
     reason: _builtins.str
     """Why access is needed, for the approver; at most 1024 characters."""
@@ -48,91 +48,91 @@ class CreateRequestRequest(_message.Message):
         self,
         *,
         request_id: _builtins.str = ...,
-        target: _builtins.str = ...,
-        role: _builtins.str = ...,
+        vault_target: _builtins.str = ...,
+        db_role: _builtins.str = ...,
         ttl: _duration_pb2.Duration | None = ...,
         reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "request_id", b"request_id", "role", b"role", "target", b"target", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["db_role", b"db_role", "reason", b"reason", "request_id", b"request_id", "ttl", b"ttl", "vault_target", b"vault_target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CreateRequestRequest: _TypeAlias = CreateRequestRequest  # noqa: Y015
+Global___CreateAccessRequestRequest: _TypeAlias = CreateAccessRequestRequest  # noqa: Y015
 
 @_typing.final
-class CreateRequestResponse(_message.Message):
+class CreateAccessRequestResponse(_message.Message):
     """The request as it was taken."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def request(self) -> _request_pb2.AccessRequest:
+    def access_request(self) -> _access_request_pb2.AccessRequest:
         """The request."""
 
     def __init__(
         self,
         *,
-        request: _request_pb2.AccessRequest | None = ...,
+        access_request: _access_request_pb2.AccessRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CreateRequestResponse: _TypeAlias = CreateRequestResponse  # noqa: Y015
+Global___CreateAccessRequestResponse: _TypeAlias = CreateAccessRequestResponse  # noqa: Y015
 
 @_typing.final
-class GetRequestRequest(_message.Message):
+class GetAccessRequestRequest(_message.Message):
     """Reads a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ID_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
+    ACCESS_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    access_request_id: _builtins.str
     """Id of the request."""
     def __init__(
         self,
         *,
-        id: _builtins.str = ...,
+        access_request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetRequestRequest: _TypeAlias = GetRequestRequest  # noqa: Y015
+Global___GetAccessRequestRequest: _TypeAlias = GetAccessRequestRequest  # noqa: Y015
 
 @_typing.final
-class GetRequestResponse(_message.Message):
+class GetAccessRequestResponse(_message.Message):
     """The request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def request(self) -> _request_pb2.AccessRequest:
+    def access_request(self) -> _access_request_pb2.AccessRequest:
         """The request."""
 
     def __init__(
         self,
         *,
-        request: _request_pb2.AccessRequest | None = ...,
+        access_request: _access_request_pb2.AccessRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetRequestResponse: _TypeAlias = GetRequestResponse  # noqa: Y015
+Global___GetAccessRequestResponse: _TypeAlias = GetAccessRequestResponse  # noqa: Y015
 
 @_typing.final
-class ListRequestsRequest(_message.Message):
+class ListAccessRequestsRequest(_message.Message):
     """Lists requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -155,46 +155,46 @@ class ListRequestsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListRequestsRequest: _TypeAlias = ListRequestsRequest  # noqa: Y015
+Global___ListAccessRequestsRequest: _TypeAlias = ListAccessRequestsRequest  # noqa: Y015
 
 @_typing.final
-class ListRequestsResponse(_message.Message):
+class ListAccessRequestsResponse(_message.Message):
     """A page of requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUESTS_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUESTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty on the last."""
     @_builtins.property
-    def requests(self) -> _containers.RepeatedCompositeFieldContainer[_request_pb2.AccessRequest]:
+    def access_requests(self) -> _containers.RepeatedCompositeFieldContainer[_access_request_pb2.AccessRequest]:
         """The requests."""
 
     def __init__(
         self,
         *,
-        requests: _abc.Iterable[_request_pb2.AccessRequest] | None = ...,
+        access_requests: _abc.Iterable[_access_request_pb2.AccessRequest] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_requests", b"access_requests", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListRequestsResponse: _TypeAlias = ListRequestsResponse  # noqa: Y015
+Global___ListAccessRequestsResponse: _TypeAlias = ListAccessRequestsResponse  # noqa: Y015
 
 @_typing.final
-class WaitRequestRequest(_message.Message):
+class WaitAccessRequestRequest(_message.Message):
     """Waits for a request to change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ID_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     MAX_WAIT_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
+    access_request_id: _builtins.str
     """Id of the request."""
     revision: _builtins.str
     """The revision that the caller knows, from an earlier answer; empty to be answered at once."""
@@ -205,31 +205,31 @@ class WaitRequestRequest(_message.Message):
     def __init__(
         self,
         *,
-        id: _builtins.str = ...,
+        access_request_id: _builtins.str = ...,
         revision: _builtins.str = ...,
         max_wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_wait", b"max_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "max_wait", b"max_wait", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id", "max_wait", b"max_wait", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WaitRequestRequest: _TypeAlias = WaitRequestRequest  # noqa: Y015
+Global___WaitAccessRequestRequest: _TypeAlias = WaitAccessRequestRequest  # noqa: Y015
 
 @_typing.final
-class WaitRequestResponse(_message.Message):
+class WaitAccessRequestResponse(_message.Message):
     """The request as it stands when the wait is over, changed or not."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     NEXT_POLL_AFTER_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
     """Names this state in the next call."""
     @_builtins.property
-    def request(self) -> _request_pb2.AccessRequest:
+    def access_request(self) -> _access_request_pb2.AccessRequest:
         """The request."""
 
     @_builtins.property
@@ -239,17 +239,17 @@ class WaitRequestResponse(_message.Message):
     def __init__(
         self,
         *,
-        request: _request_pb2.AccessRequest | None = ...,
+        access_request: _access_request_pb2.AccessRequest | None = ...,
         revision: _builtins.str = ...,
         next_poll_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["next_poll_after", b"next_poll_after", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "next_poll_after", b"next_poll_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_poll_after", b"next_poll_after", "request", b"request", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "next_poll_after", b"next_poll_after", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WaitRequestResponse: _TypeAlias = WaitRequestResponse  # noqa: Y015
+Global___WaitAccessRequestResponse: _TypeAlias = WaitAccessRequestResponse  # noqa: Y015
 
 @_typing.final
 class ClaimCredentialRequest(_message.Message):
@@ -257,21 +257,21 @@ class ClaimCredentialRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ID_FIELD_NUMBER: _builtins.int
-    HELD_ATTEMPT_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
+    ACCESS_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KNOWN_ATTEMPT_FIELD_NUMBER: _builtins.int
+    access_request_id: _builtins.str
     """Id of the request."""
-    held_attempt: _builtins.int
+    known_attempt: _builtins.int
     """Number of the attempt whose credential the caller holds; 0 for none."""
     def __init__(
         self,
         *,
-        id: _builtins.str = ...,
-        held_attempt: _builtins.int = ...,
+        access_request_id: _builtins.str = ...,
+        known_attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_attempt", b"held_attempt", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id", "known_attempt", b"known_attempt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,21 +307,21 @@ class AcknowledgeCredentialRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ID_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
+    access_request_id: _builtins.str
     """Id of the request."""
     attempt: _builtins.int
     """Number of the attempt."""
     def __init__(
         self,
         *,
-        id: _builtins.str = ...,
+        access_request_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id", "attempt", b"attempt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -333,19 +333,19 @@ class AcknowledgeCredentialResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def request(self) -> _request_pb2.AccessRequest:
+    def access_request(self) -> _access_request_pb2.AccessRequest:
         """The request."""
 
     def __init__(
         self,
         *,
-        request: _request_pb2.AccessRequest | None = ...,
+        access_request: _access_request_pb2.AccessRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -358,20 +358,20 @@ class RenewLeaseRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    ID_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 128 characters."""
-    id: _builtins.str
+    access_request_id: _builtins.str
     """Id of the request."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
-        id: _builtins.str = ...,
+        access_request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -384,8 +384,8 @@ class RenewLeaseResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_FIELD_NUMBER: _builtins.int
-    CLAIM_ANEW_FIELD_NUMBER: _builtins.int
-    claim_anew: _builtins.bool
+    SHOULD_CLAIM_FIELD_NUMBER: _builtins.int
+    should_claim: _builtins.bool
     """Whether the lease nears its longest life, so that the holder should claim anew."""
     @_builtins.property
     def lease(self) -> _lease_pb2.Lease:
@@ -395,62 +395,62 @@ class RenewLeaseResponse(_message.Message):
         self,
         *,
         lease: _lease_pb2.Lease | None = ...,
-        claim_anew: _builtins.bool = ...,
+        should_claim: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_anew", b"claim_anew", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "should_claim", b"should_claim"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RenewLeaseResponse: _TypeAlias = RenewLeaseResponse  # noqa: Y015
 
 @_typing.final
-class ReleaseRequestRequest(_message.Message):
+class ReleaseAccessRequestRequest(_message.Message):
     """Gives access back."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
-    ID_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller, 1 to 128 characters."""
-    id: _builtins.str
+    access_request_id: _builtins.str
     """Id of the request."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
-        id: _builtins.str = ...,
+        access_request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReleaseRequestRequest: _TypeAlias = ReleaseRequestRequest  # noqa: Y015
+Global___ReleaseAccessRequestRequest: _TypeAlias = ReleaseAccessRequestRequest  # noqa: Y015
 
 @_typing.final
-class ReleaseRequestResponse(_message.Message):
+class ReleaseAccessRequestResponse(_message.Message):
     """The request, its access ending or ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def request(self) -> _request_pb2.AccessRequest:
+    def access_request(self) -> _access_request_pb2.AccessRequest:
         """The request."""
 
     def __init__(
         self,
         *,
-        request: _request_pb2.AccessRequest | None = ...,
+        access_request: _access_request_pb2.AccessRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReleaseRequestResponse: _TypeAlias = ReleaseRequestResponse  # noqa: Y015
+Global___ReleaseAccessRequestResponse: _TypeAlias = ReleaseAccessRequestResponse  # noqa: Y015

@@ -18,47 +18,47 @@ class RequesterServiceStub:
     """
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
-    CreateRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.CreateRequestRequest, _requester_service_pb2.CreateRequestResponse]
+    CreateAccessRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.CreateAccessRequestRequest, _requester_service_pb2.CreateAccessRequestResponse]
     """Asks for access to a role of the catalogue. Nothing is issued until somebody entitled approves.
 
     The same request_id with the same content answers the same request. Called by requesters. Errors: SPEC_INVALID, ROLE_NOT_FOUND, REQUEST_ID_REUSED.
     """
-    GetRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.GetRequestRequest, _requester_service_pb2.GetRequestResponse]
+    GetAccessRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.GetAccessRequestRequest, _requester_service_pb2.GetAccessRequestResponse]
     """Reads a request.
 
-    Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND.
+    Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND.
     """
-    ListRequests: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.ListRequestsRequest, _requester_service_pb2.ListRequestsResponse]
+    ListAccessRequests: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.ListAccessRequestsRequest, _requester_service_pb2.ListAccessRequestsResponse]
     """Lists the caller's requests, newest first.
 
     Idempotent. Called by requesters. Errors: SPEC_INVALID (page token).
     """
-    WaitRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.WaitRequestRequest, _requester_service_pb2.WaitRequestResponse]
+    WaitAccessRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.WaitAccessRequestRequest, _requester_service_pb2.WaitAccessRequestResponse]
     """Waits until the request has left the state that the caller knows, at most 30 s; answers at once when too many wait.
 
-    Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND.
+    Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND.
     """
     ClaimCredential: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.ClaimCredentialRequest, _requester_service_pb2.ClaimCredentialResponse]
     """Issues a credential for an approved request and answers its password, once. The caller keeps it and then acknowledges it.
 
     Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and ends the one that nobody acknowledged. A caller that names the
     active attempt as held gets an error, as it needs none. Called by its requester.
-    Errors: REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, ROLE_NOT_READY, SUPERSEDED, LEDGER_*, LOGIN_*, VAULT_*.
+    Errors: ACCESS_REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, ROLE_NOT_READY, SUPERSEDED, LEDGER_*, VAULT_AUTH_*, VAULT_*.
     """
     AcknowledgeCredential: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.AcknowledgeCredentialRequest, _requester_service_pb2.AcknowledgeCredentialResponse]
     """Says that the credential of an attempt is kept. From then on it is renewed and earlier ones are ended after the overlap.
 
-    Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND, SUPERSEDED (claim anew).
+    Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, SUPERSEDED (claim anew).
     """
     RenewLease: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.RenewLeaseRequest, _requester_service_pb2.RenewLeaseResponse]
     """Says that the holder still needs the active credential, and prolongs its lease, never past the end of the access.
 
-    The same request_id answers the same. Called by its requester. Errors: REQUEST_NOT_FOUND, ACCESS_ENDED, SUPERSEDED, LOGIN_*, VAULT_*.
+    The same request_id answers the same. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, ACCESS_ENDED, SUPERSEDED, VAULT_AUTH_*, VAULT_*.
     """
-    ReleaseRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.ReleaseRequestRequest, _requester_service_pb2.ReleaseRequestResponse]
+    ReleaseAccessRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.ReleaseAccessRequestRequest, _requester_service_pb2.ReleaseAccessRequestResponse]
     """Gives access back, or withdraws the request while it is pending. The login is dropped.
 
-    Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND.
+    Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND.
     """
 
 class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -67,47 +67,47 @@ class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
     """
 
     @_abc_1.abstractmethod
-    def CreateRequest(
+    def CreateAccessRequest(
         self,
-        request: _requester_service_pb2.CreateRequestRequest,
+        request: _requester_service_pb2.CreateAccessRequestRequest,
         context: _grpc.ServicerContext,
-    ) -> _requester_service_pb2.CreateRequestResponse:
+    ) -> _requester_service_pb2.CreateAccessRequestResponse:
         """Asks for access to a role of the catalogue. Nothing is issued until somebody entitled approves.
 
         The same request_id with the same content answers the same request. Called by requesters. Errors: SPEC_INVALID, ROLE_NOT_FOUND, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
-    def GetRequest(
+    def GetAccessRequest(
         self,
-        request: _requester_service_pb2.GetRequestRequest,
+        request: _requester_service_pb2.GetAccessRequestRequest,
         context: _grpc.ServicerContext,
-    ) -> _requester_service_pb2.GetRequestResponse:
+    ) -> _requester_service_pb2.GetAccessRequestResponse:
         """Reads a request.
 
-        Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND.
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
-    def ListRequests(
+    def ListAccessRequests(
         self,
-        request: _requester_service_pb2.ListRequestsRequest,
+        request: _requester_service_pb2.ListAccessRequestsRequest,
         context: _grpc.ServicerContext,
-    ) -> _requester_service_pb2.ListRequestsResponse:
+    ) -> _requester_service_pb2.ListAccessRequestsResponse:
         """Lists the caller's requests, newest first.
 
         Idempotent. Called by requesters. Errors: SPEC_INVALID (page token).
         """
 
     @_abc_1.abstractmethod
-    def WaitRequest(
+    def WaitAccessRequest(
         self,
-        request: _requester_service_pb2.WaitRequestRequest,
+        request: _requester_service_pb2.WaitAccessRequestRequest,
         context: _grpc.ServicerContext,
-    ) -> _requester_service_pb2.WaitRequestResponse:
+    ) -> _requester_service_pb2.WaitAccessRequestResponse:
         """Waits until the request has left the state that the caller knows, at most 30 s; answers at once when too many wait.
 
-        Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND.
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -120,7 +120,7 @@ class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and ends the one that nobody acknowledged. A caller that names the
         active attempt as held gets an error, as it needs none. Called by its requester.
-        Errors: REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, ROLE_NOT_READY, SUPERSEDED, LEDGER_*, LOGIN_*, VAULT_*.
+        Errors: ACCESS_REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, ROLE_NOT_READY, SUPERSEDED, LEDGER_*, VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
@@ -131,7 +131,7 @@ class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _requester_service_pb2.AcknowledgeCredentialResponse:
         """Says that the credential of an attempt is kept. From then on it is renewed and earlier ones are ended after the overlap.
 
-        Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND, SUPERSEDED (claim anew).
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, SUPERSEDED (claim anew).
         """
 
     @_abc_1.abstractmethod
@@ -142,18 +142,18 @@ class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _requester_service_pb2.RenewLeaseResponse:
         """Says that the holder still needs the active credential, and prolongs its lease, never past the end of the access.
 
-        The same request_id answers the same. Called by its requester. Errors: REQUEST_NOT_FOUND, ACCESS_ENDED, SUPERSEDED, LOGIN_*, VAULT_*.
+        The same request_id answers the same. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, ACCESS_ENDED, SUPERSEDED, VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
-    def ReleaseRequest(
+    def ReleaseAccessRequest(
         self,
-        request: _requester_service_pb2.ReleaseRequestRequest,
+        request: _requester_service_pb2.ReleaseAccessRequestRequest,
         context: _grpc.ServicerContext,
-    ) -> _requester_service_pb2.ReleaseRequestResponse:
+    ) -> _requester_service_pb2.ReleaseAccessRequestResponse:
         """Gives access back, or withdraws the request while it is pending. The login is dropped.
 
-        Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND.
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND.
         """
 
 def add_RequesterServiceServicer_to_server(servicer: RequesterServiceServicer, server: _grpc.Server) -> None: ...

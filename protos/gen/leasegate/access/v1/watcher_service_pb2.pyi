@@ -10,9 +10,9 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from leasegate.access.v1 import access_request_pb2 as _access_request_pb2
 from leasegate.access.v1 import approval_pb2 as _approval_pb2
 from leasegate.access.v1 import lease_pb2 as _lease_pb2
-from leasegate.access.v1 import request_pb2 as _request_pb2
 from leasegate.roles.v1 import role_service_pb2 as _role_service_pb2
 from leasegate.types.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -59,25 +59,25 @@ NEXT_STEP_REMOVE: NextStep.ValueType  # 4
 Global___NextStep: _TypeAlias = NextStep  # noqa: Y015
 
 @_typing.final
-class EnsureRequestRequest(_message.Message):
+class EnsureAccessRequestRequest(_message.Message):
     """The desired state of a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     OBJECT_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
+    DB_ROLE_FIELD_NUMBER: _builtins.int
     SUBJECTS_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     REQUESTER_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
     STATUS_DIGEST_FIELD_NUMBER: _builtins.int
-    HELD_ATTEMPT_FIELD_NUMBER: _builtins.int
+    SECRET_ATTEMPT_FIELD_NUMBER: _builtins.int
     CLAIM_FIELD_NUMBER: _builtins.int
     requester: _builtins.str
     """Who asked, as the admission policy stamped it; empty where there is no stamp."""
     status_digest: _builtins.str
     """The digest that stands in the object's status."""
-    held_attempt: _builtins.int
+    secret_attempt: _builtins.int
     """Number of the attempt that the Secret holds, with its password unharmed; 0 for none."""
     claim: _builtins.bool
     """Whether to claim in this call, too, if the next step is to claim: the answer then carries the credential, or why there is none. Set only where a credential
@@ -88,11 +88,11 @@ class EnsureRequestRequest(_message.Message):
         """The DatabaseAccessRequest."""
 
     @_builtins.property
-    def role(self) -> _types_pb2.ObjectRef:
+    def db_role(self) -> _types_pb2.ObjectRef:
         """The PostgresRole."""
 
     @_builtins.property
-    def subjects(self) -> _containers.RepeatedCompositeFieldContainer[_request_pb2.Subject]:
+    def subjects(self) -> _containers.RepeatedCompositeFieldContainer[_access_request_pb2.Subject]:
         """Who may read the Secret; at least one."""
 
     @_builtins.property
@@ -107,30 +107,30 @@ class EnsureRequestRequest(_message.Message):
         self,
         *,
         object: _types_pb2.ObjectRef | None = ...,
-        role: _types_pb2.ObjectRef | None = ...,
-        subjects: _abc.Iterable[_request_pb2.Subject] | None = ...,
+        db_role: _types_pb2.ObjectRef | None = ...,
+        subjects: _abc.Iterable[_access_request_pb2.Subject] | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
         requester: _builtins.str = ...,
         decisions: _abc.Iterable[_approval_pb2.Decision] | None = ...,
         status_digest: _builtins.str = ...,
-        held_attempt: _builtins.int = ...,
+        secret_attempt: _builtins.int = ...,
         claim: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "role", b"role", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["db_role", b"db_role", "object", b"object", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "decisions", b"decisions", "held_attempt", b"held_attempt", "object", b"object", "requester", b"requester", "role", b"role", "status_digest", b"status_digest", "subjects", b"subjects", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "db_role", b"db_role", "decisions", b"decisions", "object", b"object", "requester", b"requester", "secret_attempt", b"secret_attempt", "status_digest", b"status_digest", "subjects", b"subjects", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EnsureRequestRequest: _TypeAlias = EnsureRequestRequest  # noqa: Y015
+Global___EnsureAccessRequestRequest: _TypeAlias = EnsureAccessRequestRequest  # noqa: Y015
 
 @_typing.final
-class EnsureRequestResponse(_message.Message):
+class EnsureAccessRequestResponse(_message.Message):
     """Where the request stands."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_FIELD_NUMBER: _builtins.int
     NEXT_STEP_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
@@ -138,7 +138,7 @@ class EnsureRequestResponse(_message.Message):
     next_step: Global___NextStep.ValueType
     """What to do next."""
     @_builtins.property
-    def request(self) -> _request_pb2.AccessRequest:
+    def access_request(self) -> _access_request_pb2.AccessRequest:
         """The request."""
 
     @_builtins.property
@@ -156,22 +156,22 @@ class EnsureRequestResponse(_message.Message):
     def __init__(
         self,
         *,
-        request: _request_pb2.AccessRequest | None = ...,
+        access_request: _access_request_pb2.AccessRequest | None = ...,
         next_step: Global___NextStep.ValueType = ...,
         retry_after: _duration_pb2.Duration | None = ...,
         credential: _lease_pb2.Credential | None = ...,
         claim_error: _any_pb2.Any | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["claim_error", b"claim_error", "credential", b"credential", "request", b"request", "retry_after", b"retry_after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "claim_error", b"claim_error", "credential", b"credential", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_error", b"claim_error", "credential", b"credential", "next_step", b"next_step", "request", b"request", "retry_after", b"retry_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "claim_error", b"claim_error", "credential", b"credential", "next_step", b"next_step", "retry_after", b"retry_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EnsureRequestResponse: _TypeAlias = EnsureRequestResponse  # noqa: Y015
+Global___EnsureAccessRequestResponse: _TypeAlias = EnsureAccessRequestResponse  # noqa: Y015
 
 @_typing.final
-class EndRequestRequest(_message.Message):
+class DeleteAccessRequestRequest(_message.Message):
     """Ends a request."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -192,10 +192,10 @@ class EndRequestRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EndRequestRequest: _TypeAlias = EndRequestRequest  # noqa: Y015
+Global___DeleteAccessRequestRequest: _TypeAlias = DeleteAccessRequestRequest  # noqa: Y015
 
 @_typing.final
-class EndRequestResponse(_message.Message):
+class DeleteAccessRequestResponse(_message.Message):
     """Where its end stands."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -220,10 +220,10 @@ class EndRequestResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EndRequestResponse: _TypeAlias = EndRequestResponse  # noqa: Y015
+Global___DeleteAccessRequestResponse: _TypeAlias = DeleteAccessRequestResponse  # noqa: Y015
 
 @_typing.final
-class EnsureTargetRequest(_message.Message):
+class EnsureVaultTargetRequest(_message.Message):
     """Names a Vault and a login."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -244,35 +244,35 @@ class EnsureTargetRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EnsureTargetRequest: _TypeAlias = EnsureTargetRequest  # noqa: Y015
+Global___EnsureVaultTargetRequest: _TypeAlias = EnsureVaultTargetRequest  # noqa: Y015
 
 @_typing.final
-class EnsureTargetResponse(_message.Message):
+class EnsureVaultTargetResponse(_message.Message):
     """How access will log in."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TARGET_FIELD_NUMBER: _builtins.int
-    OWN_LOGIN_FIELD_NUMBER: _builtins.int
-    own_login: _builtins.bool
+    SERVICE_AUTH_FIELD_NUMBER: _builtins.int
+    service_auth: _builtins.bool
     """Whether access logs in with an identity of its own; else with the given one, and approval can be bypassed by whoever has that."""
     @_builtins.property
-    def target(self) -> _types_pb2.TargetRef:
+    def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault, without its login."""
 
     def __init__(
         self,
         *,
-        target: _types_pb2.TargetRef | None = ...,
-        own_login: _builtins.bool = ...,
+        target: _types_pb2.VaultTargetRef | None = ...,
+        service_auth: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["own_login", b"own_login", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["service_auth", b"service_auth", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EnsureTargetResponse: _TypeAlias = EnsureTargetResponse  # noqa: Y015
+Global___EnsureVaultTargetResponse: _TypeAlias = EnsureVaultTargetResponse  # noqa: Y015
 
 @_typing.final
 class PutRoleSnapshotRequest(_message.Message):
@@ -373,13 +373,13 @@ class QuiesceRequest(_message.Message):
     end_leases: _builtins.bool
     """Whether live leases are to be ended, too; else they run on and are only counted."""
     @_builtins.property
-    def target(self) -> _types_pb2.TargetRef:
+    def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault."""
 
     def __init__(
         self,
         *,
-        target: _types_pb2.TargetRef | None = ...,
+        target: _types_pb2.VaultTargetRef | None = ...,
         mount: _builtins.str = ...,
         connection: _builtins.str = ...,
         end_leases: _builtins.bool = ...,
@@ -398,10 +398,10 @@ class QuiesceResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    QUIESCENCE_FIELD_NUMBER: _builtins.int
+    QUIESCE_REPORT_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def quiescence(self) -> _types_pb2.Quiescence:
+    def quiesce_report(self) -> _types_pb2.QuiesceReport:
         """To be passed on to engine or roles."""
 
     @_builtins.property
@@ -411,12 +411,12 @@ class QuiesceResponse(_message.Message):
     def __init__(
         self,
         *,
-        quiescence: _types_pb2.Quiescence | None = ...,
+        quiesce_report: _types_pb2.QuiesceReport | None = ...,
         conditions: _abc.Iterable[_types_pb2.Condition] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["quiescence", b"quiescence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quiesce_report", b"quiesce_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "quiescence", b"quiescence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "quiesce_report", b"quiesce_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -436,13 +436,13 @@ class ResumeRequest(_message.Message):
     connection: _builtins.str
     """Name of the connection; empty for the whole mount."""
     @_builtins.property
-    def target(self) -> _types_pb2.TargetRef:
+    def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault."""
 
     def __init__(
         self,
         *,
-        target: _types_pb2.TargetRef | None = ...,
+        target: _types_pb2.VaultTargetRef | None = ...,
         mount: _builtins.str = ...,
         connection: _builtins.str = ...,
     ) -> None: ...
@@ -514,14 +514,14 @@ class WatchChangesResponse(_message.Message):
     RESTARTED_FIELD_NUMBER: _builtins.int
     LEDGER_ID_FIELD_NUMBER: _builtins.int
     NEXT_POLL_AFTER_FIELD_NUMBER: _builtins.int
-    LEDGER_HELD_FIELD_NUMBER: _builtins.int
+    ISSUANCE_PAUSED_FIELD_NUMBER: _builtins.int
     next_cursor: _builtins.str
     """For the next call."""
     restarted: _builtins.bool
     """Whether the feed begins anew: the watcher says all live targets, roles and requests again."""
     ledger_id: _builtins.str
     """Id of the ledger. Another one than before means that the ledger was lost or replaced."""
-    ledger_held: _builtins.bool
+    issuance_paused: _builtins.bool
     """Whether known_ledger_id is another ledger, whose loss no operator has accepted: the watcher keeps knowing that one."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
@@ -539,11 +539,11 @@ class WatchChangesResponse(_message.Message):
         restarted: _builtins.bool = ...,
         ledger_id: _builtins.str = ...,
         next_poll_after: _duration_pb2.Duration | None = ...,
-        ledger_held: _builtins.bool = ...,
+        issuance_paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next_poll_after", b"next_poll_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "ledger_held", b"ledger_held", "ledger_id", b"ledger_id", "next_cursor", b"next_cursor", "next_poll_after", b"next_poll_after", "restarted", b"restarted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "issuance_paused", b"issuance_paused", "ledger_id", b"ledger_id", "next_cursor", b"next_cursor", "next_poll_after", b"next_poll_after", "restarted", b"restarted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,46 +555,46 @@ class Change(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_FIELD_NUMBER: _builtins.int
-    ADOPTER_NEEDED_FIELD_NUMBER: _builtins.int
-    ADOPTER_UNNEEDED_FIELD_NUMBER: _builtins.int
-    LOGIN_NEEDED_FIELD_NUMBER: _builtins.int
+    ACCESS_REQUEST_FIELD_NUMBER: _builtins.int
+    CLEANUP_ROLE_NEEDED_FIELD_NUMBER: _builtins.int
+    CLEANUP_ROLE_UNNEEDED_FIELD_NUMBER: _builtins.int
+    VAULT_AUTH_NEEDED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def request(self) -> _types_pb2.ObjectRef:
+    def access_request(self) -> _types_pb2.ObjectRef:
         """A request: ensure it again."""
 
     @_builtins.property
-    def adopter_needed(self) -> Global___AdopterNeeded:
-        """An adopter is needed: call roles.EnsureAdopter, then ReportAdopter."""
+    def cleanup_role_needed(self) -> Global___CleanupRoleNeeded:
+        """An adopter is needed: call roles.EnsureCleanupRole, then ReportCleanupRole."""
 
     @_builtins.property
-    def adopter_unneeded(self) -> Global___AdopterUnneeded:
-        """An adopter is needed no longer: call roles.DeleteAdopter."""
+    def cleanup_role_unneeded(self) -> Global___CleanupRoleUnneeded:
+        """An adopter is needed no longer: call roles.DeleteCleanupRole."""
 
     @_builtins.property
-    def login_needed(self) -> _types_pb2.TargetRef:
-        """A login is missing: call EnsureTarget with a fresh one."""
+    def vault_auth_needed(self) -> _types_pb2.VaultTargetRef:
+        """A login is missing: call EnsureVaultTarget with a fresh one."""
 
     def __init__(
         self,
         *,
-        request: _types_pb2.ObjectRef | None = ...,
-        adopter_needed: Global___AdopterNeeded | None = ...,
-        adopter_unneeded: Global___AdopterUnneeded | None = ...,
-        login_needed: _types_pb2.TargetRef | None = ...,
+        access_request: _types_pb2.ObjectRef | None = ...,
+        cleanup_role_needed: Global___CleanupRoleNeeded | None = ...,
+        cleanup_role_unneeded: Global___CleanupRoleUnneeded | None = ...,
+        vault_auth_needed: _types_pb2.VaultTargetRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adopter_needed", b"adopter_needed", "adopter_unneeded", b"adopter_unneeded", "kind", b"kind", "login_needed", b"login_needed", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "cleanup_role_needed", b"cleanup_role_needed", "cleanup_role_unneeded", b"cleanup_role_unneeded", "kind", b"kind", "vault_auth_needed", b"vault_auth_needed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopter_needed", b"adopter_needed", "adopter_unneeded", b"adopter_unneeded", "kind", b"kind", "login_needed", b"login_needed", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request", b"access_request", "cleanup_role_needed", b"cleanup_role_needed", "cleanup_role_unneeded", b"cleanup_role_unneeded", "kind", b"kind", "vault_auth_needed", b"vault_auth_needed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["request", "adopter_needed", "adopter_unneeded", "login_needed"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["access_request", "cleanup_role_needed", "cleanup_role_unneeded", "vault_auth_needed"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Change: _TypeAlias = Change  # noqa: Y015
 
 @_typing.final
-class AdopterNeeded(_message.Message):
+class CleanupRoleNeeded(_message.Message):
     """Describes an adopter that is needed."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -604,17 +604,17 @@ class AdopterNeeded(_message.Message):
     MOUNT_FIELD_NUMBER: _builtins.int
     DB_NAME_FIELD_NUMBER: _builtins.int
     REVOCATION_STATEMENTS_FIELD_NUMBER: _builtins.int
-    FINISH_FIELD_NUMBER: _builtins.int
+    FORCE_DROP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name in Vault."""
     mount: _builtins.str
     """Path of the mount."""
     db_name: _builtins.str
     """Name of the connection."""
-    finish: _builtins.bool
+    force_drop: _builtins.bool
     """Whether a refused drop is to be finished."""
     @_builtins.property
-    def target(self) -> _types_pb2.TargetRef:
+    def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault."""
 
     @_builtins.property
@@ -625,22 +625,22 @@ class AdopterNeeded(_message.Message):
         self,
         *,
         name: _builtins.str = ...,
-        target: _types_pb2.TargetRef | None = ...,
+        target: _types_pb2.VaultTargetRef | None = ...,
         mount: _builtins.str = ...,
         db_name: _builtins.str = ...,
         revocation_statements: _abc.Iterable[_builtins.str] | None = ...,
-        finish: _builtins.bool = ...,
+        force_drop: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["db_name", b"db_name", "finish", b"finish", "mount", b"mount", "name", b"name", "revocation_statements", b"revocation_statements", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["db_name", b"db_name", "force_drop", b"force_drop", "mount", b"mount", "name", b"name", "revocation_statements", b"revocation_statements", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___AdopterNeeded: _TypeAlias = AdopterNeeded  # noqa: Y015
+Global___CleanupRoleNeeded: _TypeAlias = CleanupRoleNeeded  # noqa: Y015
 
 @_typing.final
-class AdopterUnneeded(_message.Message):
+class CleanupRoleUnneeded(_message.Message):
     """Names an adopter that is needed no longer."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -653,14 +653,14 @@ class AdopterUnneeded(_message.Message):
     mount: _builtins.str
     """Path of the mount."""
     @_builtins.property
-    def target(self) -> _types_pb2.TargetRef:
+    def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        target: _types_pb2.TargetRef | None = ...,
+        target: _types_pb2.VaultTargetRef | None = ...,
         mount: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -669,10 +669,10 @@ class AdopterUnneeded(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___AdopterUnneeded: _TypeAlias = AdopterUnneeded  # noqa: Y015
+Global___CleanupRoleUnneeded: _TypeAlias = CleanupRoleUnneeded  # noqa: Y015
 
 @_typing.final
-class ReportAdopterRequest(_message.Message):
+class ReportCleanupRoleRequest(_message.Message):
     """Says that an adopter is there, or why it is not."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -688,14 +688,14 @@ class ReportAdopterRequest(_message.Message):
     error: _builtins.str
     """Why it could not be made; empty when it is there."""
     @_builtins.property
-    def target(self) -> _types_pb2.TargetRef:
+    def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        target: _types_pb2.TargetRef | None = ...,
+        target: _types_pb2.VaultTargetRef | None = ...,
         mount: _builtins.str = ...,
         error: _builtins.str = ...,
     ) -> None: ...
@@ -705,10 +705,10 @@ class ReportAdopterRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReportAdopterRequest: _TypeAlias = ReportAdopterRequest  # noqa: Y015
+Global___ReportCleanupRoleRequest: _TypeAlias = ReportCleanupRoleRequest  # noqa: Y015
 
 @_typing.final
-class ReportAdopterResponse(_message.Message):
+class ReportCleanupRoleResponse(_message.Message):
     """The report is taken."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -722,4 +722,4 @@ class ReportAdopterResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReportAdopterResponse: _TypeAlias = ReportAdopterResponse  # noqa: Y015
+Global___ReportCleanupRoleResponse: _TypeAlias = ReportCleanupRoleResponse  # noqa: Y015

@@ -35,20 +35,20 @@ class WatcherServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.EnsureRequest = channel.unary_unary(
-                '/leasegate.access.v1.WatcherService/EnsureRequest',
-                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestResponse.FromString,
+        self.EnsureAccessRequest = channel.unary_unary(
+                '/leasegate.access.v1.WatcherService/EnsureAccessRequest',
+                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestResponse.FromString,
                 _registered_method=True)
-        self.EndRequest = channel.unary_unary(
-                '/leasegate.access.v1.WatcherService/EndRequest',
-                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestResponse.FromString,
+        self.DeleteAccessRequest = channel.unary_unary(
+                '/leasegate.access.v1.WatcherService/DeleteAccessRequest',
+                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestResponse.FromString,
                 _registered_method=True)
-        self.EnsureTarget = channel.unary_unary(
-                '/leasegate.access.v1.WatcherService/EnsureTarget',
-                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetResponse.FromString,
+        self.EnsureVaultTarget = channel.unary_unary(
+                '/leasegate.access.v1.WatcherService/EnsureVaultTarget',
+                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetResponse.FromString,
                 _registered_method=True)
         self.PutRoleSnapshot = channel.unary_unary(
                 '/leasegate.access.v1.WatcherService/PutRoleSnapshot',
@@ -75,10 +75,10 @@ class WatcherServiceStub:
                 request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.WatchChangesRequest.SerializeToString,
                 response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.WatchChangesResponse.FromString,
                 _registered_method=True)
-        self.ReportAdopter = channel.unary_unary(
-                '/leasegate.access.v1.WatcherService/ReportAdopter',
-                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterResponse.FromString,
+        self.ReportCleanupRole = channel.unary_unary(
+                '/leasegate.access.v1.WatcherService/ReportCleanupRole',
+                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleResponse.FromString,
                 _registered_method=True)
 
 
@@ -86,10 +86,10 @@ class WatcherServiceServicer:
     """For the watcher, which forwards what Kubernetes says and writes back what it is answered. It decides nothing.
     """
 
-    def EnsureRequest(self, request, context):
+    def EnsureAccessRequest(self, request, context):
         """Takes the desired state of a request of Kubernetes, its decisions included, and answers where it stands and what the watcher has to do next.
 
-        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureRequest followed at once by ClaimCredential, which is
+        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureAccessRequest followed at once by ClaimCredential, which is
         not idempotent; it then waits for Vault as long as that does. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed
         is in the answer, as what was ensured stands nevertheless.
         """
@@ -97,7 +97,7 @@ class WatcherServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def EndRequest(self, request, context):
+    def DeleteAccessRequest(self, request, context):
         """Ends the access of a request that was deleted or vanished. Durable when it answers: logins are dropped then or later, whatever happens to the caller.
         It waits up to 0.1 s for the drop, so that one answer often says it all.
 
@@ -107,7 +107,7 @@ class WatcherServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def EnsureTarget(self, request, context):
+    def EnsureVaultTarget(self, request, context):
         """Says which Vault an AppBinding means and how to log in there. Needed where access has no login of its own.
 
         Idempotent. Called by the watcher. Errors: SPEC_INVALID.
@@ -161,7 +161,7 @@ class WatcherServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ReportAdopter(self, request, context):
+    def ReportCleanupRole(self, request, context):
         """Says that an adopter, which access asked for on its change feed, is there.
 
         Idempotent. Called by the watcher. Errors: LEDGER_*.
@@ -173,20 +173,20 @@ class WatcherServiceServicer:
 
 def add_WatcherServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'EnsureRequest': grpc.unary_unary_rpc_method_handler(
-                    servicer.EnsureRequest,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestResponse.SerializeToString,
+            'EnsureAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsureAccessRequest,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestResponse.SerializeToString,
             ),
-            'EndRequest': grpc.unary_unary_rpc_method_handler(
-                    servicer.EndRequest,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestResponse.SerializeToString,
+            'DeleteAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAccessRequest,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestResponse.SerializeToString,
             ),
-            'EnsureTarget': grpc.unary_unary_rpc_method_handler(
-                    servicer.EnsureTarget,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetResponse.SerializeToString,
+            'EnsureVaultTarget': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsureVaultTarget,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetResponse.SerializeToString,
             ),
             'PutRoleSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.PutRoleSnapshot,
@@ -213,10 +213,10 @@ def add_WatcherServiceServicer_to_server(servicer, server):
                     request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.WatchChangesRequest.FromString,
                     response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.WatchChangesResponse.SerializeToString,
             ),
-            'ReportAdopter': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReportAdopter,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterResponse.SerializeToString,
+            'ReportCleanupRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportCleanupRole,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -231,7 +231,7 @@ class WatcherService:
     """
 
     @staticmethod
-    def EnsureRequest(request,
+    def EnsureAccessRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -244,9 +244,9 @@ class WatcherService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.WatcherService/EnsureRequest',
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestResponse.FromString,
+            '/leasegate.access.v1.WatcherService/EnsureAccessRequest',
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -258,7 +258,7 @@ class WatcherService:
             _registered_method=True)
 
     @staticmethod
-    def EndRequest(request,
+    def DeleteAccessRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -271,9 +271,9 @@ class WatcherService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.WatcherService/EndRequest',
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestResponse.FromString,
+            '/leasegate.access.v1.WatcherService/DeleteAccessRequest',
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -285,7 +285,7 @@ class WatcherService:
             _registered_method=True)
 
     @staticmethod
-    def EnsureTarget(request,
+    def EnsureVaultTarget(request,
             target,
             options=(),
             channel_credentials=None,
@@ -298,9 +298,9 @@ class WatcherService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.WatcherService/EnsureTarget',
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetResponse.FromString,
+            '/leasegate.access.v1.WatcherService/EnsureVaultTarget',
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -447,7 +447,7 @@ class WatcherService:
             _registered_method=True)
 
     @staticmethod
-    def ReportAdopter(request,
+    def ReportCleanupRole(request,
             target,
             options=(),
             channel_credentials=None,
@@ -460,9 +460,9 @@ class WatcherService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.WatcherService/ReportAdopter',
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterResponse.FromString,
+            '/leasegate.access.v1.WatcherService/ReportCleanupRole',
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,20 +16,20 @@ class WatcherServiceStub:
     """For the watcher, which forwards what Kubernetes says and writes back what it is answered. It decides nothing."""
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
-    EnsureRequest: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EnsureRequestRequest, _watcher_service_pb2.EnsureRequestResponse]
+    EnsureAccessRequest: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EnsureAccessRequestRequest, _watcher_service_pb2.EnsureAccessRequestResponse]
     """Takes the desired state of a request of Kubernetes, its decisions included, and answers where it stands and what the watcher has to do next.
 
-    Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureRequest followed at once by ClaimCredential, which is
+    Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureAccessRequest followed at once by ClaimCredential, which is
     not idempotent; it then waits for Vault as long as that does. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed
     is in the answer, as what was ensured stands nevertheless.
     """
-    EndRequest: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EndRequestRequest, _watcher_service_pb2.EndRequestResponse]
+    DeleteAccessRequest: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.DeleteAccessRequestRequest, _watcher_service_pb2.DeleteAccessRequestResponse]
     """Ends the access of a request that was deleted or vanished. Durable when it answers: logins are dropped then or later, whatever happens to the caller.
     It waits up to 0.1 s for the drop, so that one answer often says it all.
 
     Idempotent; an unknown request counts as ended. Called by the watcher. Errors: LEDGER_*.
     """
-    EnsureTarget: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EnsureTargetRequest, _watcher_service_pb2.EnsureTargetResponse]
+    EnsureVaultTarget: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EnsureVaultTargetRequest, _watcher_service_pb2.EnsureVaultTargetResponse]
     """Says which Vault an AppBinding means and how to log in there. Needed where access has no login of its own.
 
     Idempotent. Called by the watcher. Errors: SPEC_INVALID.
@@ -59,7 +59,7 @@ class WatcherServiceStub:
 
     Idempotent: a cursor may be used again. Called by the watcher. Errors: LEDGER_*.
     """
-    ReportAdopter: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.ReportAdopterRequest, _watcher_service_pb2.ReportAdopterResponse]
+    ReportCleanupRole: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.ReportCleanupRoleRequest, _watcher_service_pb2.ReportCleanupRoleResponse]
     """Says that an adopter, which access asked for on its change feed, is there.
 
     Idempotent. Called by the watcher. Errors: LEDGER_*.
@@ -69,24 +69,24 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
     """For the watcher, which forwards what Kubernetes says and writes back what it is answered. It decides nothing."""
 
     @_abc_1.abstractmethod
-    def EnsureRequest(
+    def EnsureAccessRequest(
         self,
-        request: _watcher_service_pb2.EnsureRequestRequest,
+        request: _watcher_service_pb2.EnsureAccessRequestRequest,
         context: _grpc.ServicerContext,
-    ) -> _watcher_service_pb2.EnsureRequestResponse:
+    ) -> _watcher_service_pb2.EnsureAccessRequestResponse:
         """Takes the desired state of a request of Kubernetes, its decisions included, and answers where it stands and what the watcher has to do next.
 
-        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureRequest followed at once by ClaimCredential, which is
+        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureAccessRequest followed at once by ClaimCredential, which is
         not idempotent; it then waits for Vault as long as that does. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed
         is in the answer, as what was ensured stands nevertheless.
         """
 
     @_abc_1.abstractmethod
-    def EndRequest(
+    def DeleteAccessRequest(
         self,
-        request: _watcher_service_pb2.EndRequestRequest,
+        request: _watcher_service_pb2.DeleteAccessRequestRequest,
         context: _grpc.ServicerContext,
-    ) -> _watcher_service_pb2.EndRequestResponse:
+    ) -> _watcher_service_pb2.DeleteAccessRequestResponse:
         """Ends the access of a request that was deleted or vanished. Durable when it answers: logins are dropped then or later, whatever happens to the caller.
         It waits up to 0.1 s for the drop, so that one answer often says it all.
 
@@ -94,11 +94,11 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def EnsureTarget(
+    def EnsureVaultTarget(
         self,
-        request: _watcher_service_pb2.EnsureTargetRequest,
+        request: _watcher_service_pb2.EnsureVaultTargetRequest,
         context: _grpc.ServicerContext,
-    ) -> _watcher_service_pb2.EnsureTargetResponse:
+    ) -> _watcher_service_pb2.EnsureVaultTargetResponse:
         """Says which Vault an AppBinding means and how to log in there. Needed where access has no login of its own.
 
         Idempotent. Called by the watcher. Errors: SPEC_INVALID.
@@ -160,11 +160,11 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def ReportAdopter(
+    def ReportCleanupRole(
         self,
-        request: _watcher_service_pb2.ReportAdopterRequest,
+        request: _watcher_service_pb2.ReportCleanupRoleRequest,
         context: _grpc.ServicerContext,
-    ) -> _watcher_service_pb2.ReportAdopterResponse:
+    ) -> _watcher_service_pb2.ReportCleanupRoleResponse:
         """Says that an adopter, which access asked for on its change feed, is there.
 
         Idempotent. Called by the watcher. Errors: LEDGER_*.

@@ -67,7 +67,7 @@ class PostgresConnection(_message.Message):
     max_idle_connections: _builtins.int
     """Most idle connections; absent or 0 for Vault's default, negative for none."""
     @_builtins.property
-    def database(self) -> _types_pb2.DatabaseTarget:
+    def database(self) -> _types_pb2.Database:
         """The database."""
 
     @_builtins.property
@@ -82,7 +82,7 @@ class PostgresConnection(_message.Message):
         self,
         *,
         name: _builtins.str = ...,
-        database: _types_pb2.DatabaseTarget | None = ...,
+        database: _types_pb2.Database | None = ...,
         plugin_name: _builtins.str = ...,
         allowed_roles: _abc.Iterable[_builtins.str] | None = ...,
         max_open_connections: _builtins.int | None = ...,
@@ -115,7 +115,7 @@ class EnsureEngineRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     ADOPT_MOUNT_FIELD_NUMBER: _builtins.int
     POSTGRES_FIELD_NUMBER: _builtins.int
-    QUIESCENCE_FIELD_NUMBER: _builtins.int
+    QUIESCE_REPORT_FIELD_NUMBER: _builtins.int
     SAME_DATABASE_MOVED_FIELD_NUMBER: _builtins.int
     LAST_DATABASE_FIELD_NUMBER: _builtins.int
     path: _builtins.str
@@ -141,7 +141,7 @@ class EnsureEngineRequest(_message.Message):
         """The connection."""
 
     @_builtins.property
-    def quiescence(self) -> _types_pb2.Quiescence:
+    def quiesce_report(self) -> _types_pb2.QuiesceReport:
         """The answer of access.Quiesce; needed only where the database of an existing connection changes."""
 
     def __init__(
@@ -152,13 +152,13 @@ class EnsureEngineRequest(_message.Message):
         path: _builtins.str = ...,
         adopt_mount: _builtins.bool = ...,
         postgres: Global___PostgresConnection | None = ...,
-        quiescence: _types_pb2.Quiescence | None = ...,
+        quiesce_report: _types_pb2.QuiesceReport | None = ...,
         same_database_moved: _builtins.bool = ...,
         last_database: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "postgres", b"postgres", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_mount", b"adopt_mount", "last_database", b"last_database", "owner", b"owner", "path", b"path", "postgres", b"postgres", "quiescence", b"quiescence", "same_database_moved", b"same_database_moved", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_mount", b"adopt_mount", "last_database", b"last_database", "owner", b"owner", "path", b"path", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "same_database_moved", b"same_database_moved", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,7 +177,7 @@ class EnsureEngineResponse(_message.Message):
     CHANGED_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
     DATABASE_FIELD_NUMBER: _builtins.int
-    PUT_BACK_FIELD_NUMBER: _builtins.int
+    DRIFT_CORRECTED_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The mount path."""
     connection: _builtins.str
@@ -188,10 +188,10 @@ class EnsureEngineResponse(_message.Message):
     """Whether the call changed anything in Vault."""
     database: _builtins.str
     """The database that the connection leads to, "host:port/name", without user and password; to be kept for the next call."""
-    put_back: _builtins.bool
+    drift_corrected: _builtins.bool
     """Whether the connection, or the whole mount, was changed or removed in Vault since this service last wrote just the same, and is put back."""
     @_builtins.property
-    def target(self) -> _types_pb2.TargetRef:
+    def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault, without its login, to be kept for DeleteEngine."""
 
     @_builtins.property
@@ -201,18 +201,18 @@ class EnsureEngineResponse(_message.Message):
     def __init__(
         self,
         *,
-        target: _types_pb2.TargetRef | None = ...,
+        target: _types_pb2.VaultTargetRef | None = ...,
         path: _builtins.str = ...,
         connection: _builtins.str = ...,
         ownership: Global___MountOwnership.ValueType = ...,
         changed: _builtins.bool = ...,
         notices: _abc.Iterable[_types_pb2.Notice] | None = ...,
         database: _builtins.str = ...,
-        put_back: _builtins.bool = ...,
+        drift_corrected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "connection", b"connection", "database", b"database", "notices", b"notices", "ownership", b"ownership", "path", b"path", "put_back", b"put_back", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "connection", b"connection", "database", b"database", "drift_corrected", b"drift_corrected", "notices", b"notices", "ownership", b"ownership", "path", b"path", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,7 +228,7 @@ class DeleteEngineRequest(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     CONNECTION_FIELD_NUMBER: _builtins.int
-    QUIESCENCE_FIELD_NUMBER: _builtins.int
+    QUIESCE_REPORT_FIELD_NUMBER: _builtins.int
     CONNECTION_SHARED_FIELD_NUMBER: _builtins.int
     CONNECTION_ONLY_FIELD_NUMBER: _builtins.int
     path: _builtins.str
@@ -248,7 +248,7 @@ class DeleteEngineRequest(_message.Message):
         """The Vault; the login may be absent, then the service uses one in memory or its own."""
 
     @_builtins.property
-    def quiescence(self) -> _types_pb2.Quiescence:
+    def quiesce_report(self) -> _types_pb2.QuiesceReport:
         """The answer of access.Quiesce for the mount or the connection."""
 
     def __init__(
@@ -258,13 +258,13 @@ class DeleteEngineRequest(_message.Message):
         target: _types_pb2.VaultTarget | None = ...,
         path: _builtins.str = ...,
         connection: _builtins.str = ...,
-        quiescence: _types_pb2.Quiescence | None = ...,
+        quiesce_report: _types_pb2.QuiesceReport | None = ...,
         connection_shared: _builtins.bool = ...,
         connection_only: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "connection_only", b"connection_only", "connection_shared", b"connection_shared", "owner", b"owner", "path", b"path", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "connection_only", b"connection_only", "connection_shared", b"connection_shared", "owner", b"owner", "path", b"path", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,7 +55,7 @@ class EngineServiceServicer:
         """Makes the mount and its connection as described.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, QUIESCE_REQUIRED (host, port or database of the connection would change), LOGIN_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -65,7 +65,7 @@ class EngineServiceServicer:
         """Takes the owner off the mount; the last owner's call removes the mount itself if Leasegate made it.
 
         Idempotent: what is gone already counts as done. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, QUIESCE_REQUIRED (leases are left), LOGIN_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, LEASES_IN_USE (leases are left), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

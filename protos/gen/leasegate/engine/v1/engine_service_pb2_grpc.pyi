@@ -20,13 +20,13 @@ class EngineServiceStub:
     """Makes the mount and its connection as described.
 
     Idempotent by content. Called by the watcher and by operators.
-    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, QUIESCE_REQUIRED (host, port or database of the connection would change), LOGIN_*, VAULT_*.
+    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
     """
     DeleteEngine: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.DeleteEngineRequest, _engine_service_pb2.DeleteEngineResponse]
     """Takes the owner off the mount; the last owner's call removes the mount itself if Leasegate made it.
 
     Idempotent: what is gone already counts as done. Called by the watcher and by operators.
-    Errors: SPEC_INVALID, PATH_NOT_OWNED, QUIESCE_REQUIRED (leases are left), LOGIN_*, VAULT_*.
+    Errors: SPEC_INVALID, PATH_NOT_OWNED, LEASES_IN_USE (leases are left), VAULT_AUTH_*, VAULT_*.
     """
 
 class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -41,7 +41,7 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes the mount and its connection as described.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, QUIESCE_REQUIRED (host, port or database of the connection would change), LOGIN_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
@@ -53,7 +53,7 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes the owner off the mount; the last owner's call removes the mount itself if Leasegate made it.
 
         Idempotent: what is gone already counts as done. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, QUIESCE_REQUIRED (leases are left), LOGIN_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, LEASES_IN_USE (leases are left), VAULT_AUTH_*, VAULT_*.
         """
 
 def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: _grpc.Server) -> None: ...

@@ -31,64 +31,62 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PATH_NOT_OWNED: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT. The path is outside what this service may touch: choose a mount that the operator allowed. Metadata: "path"."""
     ERROR_REASON_APPROVAL_REQUIRED: _ErrorReason.ValueType  # 3
-    """FAILED_PRECONDITION. Nobody entitled has approved what would be granted now: approve it. Metadata: "request"."""
+    """FAILED_PRECONDITION. Nobody entitled has approved what would be granted now: approve it. Metadata: "access_request"."""
     ERROR_REASON_APPROVAL_DENIED: _ErrorReason.ValueType  # 4
-    """FAILED_PRECONDITION. The request was denied, which is final: make another one. Metadata: "request"."""
+    """FAILED_PRECONDITION. The request was denied, which is final: make another one. Metadata: "access_request"."""
     ERROR_REASON_ACCESS_ENDED: _ErrorReason.ValueType  # 5
-    """FAILED_PRECONDITION. Access has ended (released, withdrawn, expired, deleted or revoked): make another request. Metadata: "request"."""
-    ERROR_REASON_DIGEST_OUTDATED: _ErrorReason.ValueType  # 6
+    """FAILED_PRECONDITION. Access has ended (released, withdrawn, expired, deleted or revoked): make another request. Metadata: "access_request"."""
+    ERROR_REASON_DIGEST_STALE: _ErrorReason.ValueType  # 6
     """FAILED_PRECONDITION. A decision names another digest than the one that would be granted now: look again and decide on that. Metadata: "digest"."""
     ERROR_REASON_ALREADY_DECIDED: _ErrorReason.ValueType  # 7
     """FAILED_PRECONDITION. The request was decided already. Metadata: "approver", "time"."""
     ERROR_REASON_ROLE_NOT_READY: _ErrorReason.ValueType  # 8
     """FAILED_PRECONDITION with RetryInfo. The role, its connection or its engine is not there (yet), or another role's definition was approved. Metadata: "role"."""
-    ERROR_REASON_QUIESCE_REQUIRED: _ErrorReason.ValueType  # 9
+    ERROR_REASON_LEASES_IN_USE: _ErrorReason.ValueType  # 9
     """FAILED_PRECONDITION with RetryInfo. Live leases or open attempts depend on what would change: ask access.Quiesce first and pass its answer on. Metadata: "mount", "remaining"."""
     ERROR_REASON_VAULT_POLICY_MISSING: _ErrorReason.ValueType  # 10
     """FAILED_PRECONDITION with RetryInfo. Vault answered 403 after one new login: the policy lacks something. Metadata: "path"."""
-    ERROR_REASON_LOGIN_MISSING: _ErrorReason.ValueType  # 11
+    ERROR_REASON_VAULT_AUTH_MISSING: _ErrorReason.ValueType  # 11
     """FAILED_PRECONDITION with RetryInfo. There is no login for this Vault: the service asked for one on its change feed. Metadata: "target"."""
-    ERROR_REASON_LOGIN_REFUSED: _ErrorReason.ValueType  # 12
+    ERROR_REASON_VAULT_AUTH_REFUSED: _ErrorReason.ValueType  # 12
     """FAILED_PRECONDITION with RetryInfo. Vault refused the login: correct the AppBinding, its ServiceAccount or Secret, or Vault's auth role. Metadata: "target"."""
     ERROR_REASON_CALLER_NOT_ALLOWED: _ErrorReason.ValueType  # 13
     """PERMISSION_DENIED. The caller's certificate names nobody who may call this. Metadata: "service"."""
-    ERROR_REASON_REQUEST_NOT_FOUND: _ErrorReason.ValueType  # 14
-    """NOT_FOUND. No such request, or not the caller's. Metadata: "request"."""
+    ERROR_REASON_ACCESS_REQUEST_NOT_FOUND: _ErrorReason.ValueType  # 14
+    """NOT_FOUND. No such request, or not the caller's. Metadata: "access_request"."""
     ERROR_REASON_ROLE_NOT_FOUND: _ErrorReason.ValueType  # 15
     """NOT_FOUND. No such role in the catalogue. Metadata: "role"."""
-    ERROR_REASON_TARGET_NOT_FOUND: _ErrorReason.ValueType  # 16
-    """NOT_FOUND. No such target in the catalogue. Metadata: "target"."""
-    ERROR_REASON_LEASE_NOT_FOUND: _ErrorReason.ValueType  # 17
+    ERROR_REASON_LEASE_NOT_FOUND: _ErrorReason.ValueType  # 16
     """NOT_FOUND. No such lease. Metadata: "lease"."""
-    ERROR_REASON_MOUNT_CONFLICT: _ErrorReason.ValueType  # 18
+    ERROR_REASON_MOUNT_CONFLICT: _ErrorReason.ValueType  # 17
     """ALREADY_EXISTS. Something else is mounted at the path, or it belongs to somebody else: choose another path. Metadata: "path", "type" or "owner"."""
-    ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 19
+    ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 18
     """ALREADY_EXISTS. The request_id was used for other content: choose another one. Metadata: "request_id"."""
-    ERROR_REASON_SUPERSEDED: _ErrorReason.ValueType  # 20
+    ERROR_REASON_CONFLICT: _ErrorReason.ValueType  # 19
     """ABORTED with RetryInfo. What the call began was superseded or ended meanwhile: call again. Metadata: none."""
-    ERROR_REASON_VAULT_SEALED: _ErrorReason.ValueType  # 21
+    ERROR_REASON_VAULT_SEALED: _ErrorReason.ValueType  # 20
     """UNAVAILABLE with RetryInfo. Vault is sealed. Metadata: "address"."""
-    ERROR_REASON_VAULT_UNAVAILABLE: _ErrorReason.ValueType  # 22
+    ERROR_REASON_VAULT_UNAVAILABLE: _ErrorReason.ValueType  # 21
     """UNAVAILABLE with RetryInfo. Vault does not answer. Metadata: "address"."""
-    ERROR_REASON_VAULT_THROTTLED: _ErrorReason.ValueType  # 23
+    ERROR_REASON_VAULT_THROTTLED: _ErrorReason.ValueType  # 22
     """RESOURCE_EXHAUSTED with RetryInfo. Vault asks to be called less often. Metadata: "address"."""
-    ERROR_REASON_VAULT_REFUSED: _ErrorReason.ValueType  # 24
+    ERROR_REASON_VAULT_REFUSED: _ErrorReason.ValueType  # 23
     """FAILED_PRECONDITION with RetryInfo. Vault refused the content of the call (400), such as a connection that cannot be verified. Metadata: "path"."""
-    ERROR_REASON_VAULT_FAILED: _ErrorReason.ValueType  # 25
+    ERROR_REASON_VAULT_FAILED: _ErrorReason.ValueType  # 24
     """UNAVAILABLE with RetryInfo. Vault failed on its side (5xx), such as a database that cannot be reached. Metadata: "path"."""
-    ERROR_REASON_DEADLINE_TOO_SHORT: _ErrorReason.ValueType  # 26
+    ERROR_REASON_DEADLINE_TOO_SHORT: _ErrorReason.ValueType  # 25
     """DEADLINE_EXCEEDED with RetryInfo. Too little of the caller's deadline is left to begin. Metadata: none."""
-    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 27
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 26
     """RESOURCE_EXHAUSTED with RetryInfo. Too many calls are under way. Metadata: none."""
-    ERROR_REASON_LEDGER_UNAVAILABLE: _ErrorReason.ValueType  # 28
+    ERROR_REASON_LEDGER_UNAVAILABLE: _ErrorReason.ValueType  # 27
     """UNAVAILABLE with RetryInfo. The ledger cannot be written (disk full, locked). Metadata: none."""
-    ERROR_REASON_LEDGER_UNKNOWN: _ErrorReason.ValueType  # 29
+    ERROR_REASON_LEDGER_MISMATCH: _ErrorReason.ValueType  # 28
     """FAILED_PRECONDITION. All issuing is held because the ledger is not the one that was known: `leasegate ledger accept-loss`. Metadata: "ledger"."""
-    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 30
+    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 29
     """INTERNAL. A defect; the text stays in the service's log under the error id. Metadata: "error_id"."""
-    ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 31
+    ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 30
     """UNAVAILABLE with RetryInfo. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer", "code"."""
-    ERROR_REASON_DEADLINE_EXPIRED: _ErrorReason.ValueType  # 32
+    ERROR_REASON_DEADLINE_EXPIRED: _ErrorReason.ValueType  # 31
     """DEADLINE_EXCEEDED with RetryInfo. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: "code"."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -101,63 +99,61 @@ ERROR_REASON_SPEC_INVALID: ErrorReason.ValueType  # 1
 ERROR_REASON_PATH_NOT_OWNED: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT. The path is outside what this service may touch: choose a mount that the operator allowed. Metadata: "path"."""
 ERROR_REASON_APPROVAL_REQUIRED: ErrorReason.ValueType  # 3
-"""FAILED_PRECONDITION. Nobody entitled has approved what would be granted now: approve it. Metadata: "request"."""
+"""FAILED_PRECONDITION. Nobody entitled has approved what would be granted now: approve it. Metadata: "access_request"."""
 ERROR_REASON_APPROVAL_DENIED: ErrorReason.ValueType  # 4
-"""FAILED_PRECONDITION. The request was denied, which is final: make another one. Metadata: "request"."""
+"""FAILED_PRECONDITION. The request was denied, which is final: make another one. Metadata: "access_request"."""
 ERROR_REASON_ACCESS_ENDED: ErrorReason.ValueType  # 5
-"""FAILED_PRECONDITION. Access has ended (released, withdrawn, expired, deleted or revoked): make another request. Metadata: "request"."""
-ERROR_REASON_DIGEST_OUTDATED: ErrorReason.ValueType  # 6
+"""FAILED_PRECONDITION. Access has ended (released, withdrawn, expired, deleted or revoked): make another request. Metadata: "access_request"."""
+ERROR_REASON_DIGEST_STALE: ErrorReason.ValueType  # 6
 """FAILED_PRECONDITION. A decision names another digest than the one that would be granted now: look again and decide on that. Metadata: "digest"."""
 ERROR_REASON_ALREADY_DECIDED: ErrorReason.ValueType  # 7
 """FAILED_PRECONDITION. The request was decided already. Metadata: "approver", "time"."""
 ERROR_REASON_ROLE_NOT_READY: ErrorReason.ValueType  # 8
 """FAILED_PRECONDITION with RetryInfo. The role, its connection or its engine is not there (yet), or another role's definition was approved. Metadata: "role"."""
-ERROR_REASON_QUIESCE_REQUIRED: ErrorReason.ValueType  # 9
+ERROR_REASON_LEASES_IN_USE: ErrorReason.ValueType  # 9
 """FAILED_PRECONDITION with RetryInfo. Live leases or open attempts depend on what would change: ask access.Quiesce first and pass its answer on. Metadata: "mount", "remaining"."""
 ERROR_REASON_VAULT_POLICY_MISSING: ErrorReason.ValueType  # 10
 """FAILED_PRECONDITION with RetryInfo. Vault answered 403 after one new login: the policy lacks something. Metadata: "path"."""
-ERROR_REASON_LOGIN_MISSING: ErrorReason.ValueType  # 11
+ERROR_REASON_VAULT_AUTH_MISSING: ErrorReason.ValueType  # 11
 """FAILED_PRECONDITION with RetryInfo. There is no login for this Vault: the service asked for one on its change feed. Metadata: "target"."""
-ERROR_REASON_LOGIN_REFUSED: ErrorReason.ValueType  # 12
+ERROR_REASON_VAULT_AUTH_REFUSED: ErrorReason.ValueType  # 12
 """FAILED_PRECONDITION with RetryInfo. Vault refused the login: correct the AppBinding, its ServiceAccount or Secret, or Vault's auth role. Metadata: "target"."""
 ERROR_REASON_CALLER_NOT_ALLOWED: ErrorReason.ValueType  # 13
 """PERMISSION_DENIED. The caller's certificate names nobody who may call this. Metadata: "service"."""
-ERROR_REASON_REQUEST_NOT_FOUND: ErrorReason.ValueType  # 14
-"""NOT_FOUND. No such request, or not the caller's. Metadata: "request"."""
+ERROR_REASON_ACCESS_REQUEST_NOT_FOUND: ErrorReason.ValueType  # 14
+"""NOT_FOUND. No such request, or not the caller's. Metadata: "access_request"."""
 ERROR_REASON_ROLE_NOT_FOUND: ErrorReason.ValueType  # 15
 """NOT_FOUND. No such role in the catalogue. Metadata: "role"."""
-ERROR_REASON_TARGET_NOT_FOUND: ErrorReason.ValueType  # 16
-"""NOT_FOUND. No such target in the catalogue. Metadata: "target"."""
-ERROR_REASON_LEASE_NOT_FOUND: ErrorReason.ValueType  # 17
+ERROR_REASON_LEASE_NOT_FOUND: ErrorReason.ValueType  # 16
 """NOT_FOUND. No such lease. Metadata: "lease"."""
-ERROR_REASON_MOUNT_CONFLICT: ErrorReason.ValueType  # 18
+ERROR_REASON_MOUNT_CONFLICT: ErrorReason.ValueType  # 17
 """ALREADY_EXISTS. Something else is mounted at the path, or it belongs to somebody else: choose another path. Metadata: "path", "type" or "owner"."""
-ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 19
+ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 18
 """ALREADY_EXISTS. The request_id was used for other content: choose another one. Metadata: "request_id"."""
-ERROR_REASON_SUPERSEDED: ErrorReason.ValueType  # 20
+ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 19
 """ABORTED with RetryInfo. What the call began was superseded or ended meanwhile: call again. Metadata: none."""
-ERROR_REASON_VAULT_SEALED: ErrorReason.ValueType  # 21
+ERROR_REASON_VAULT_SEALED: ErrorReason.ValueType  # 20
 """UNAVAILABLE with RetryInfo. Vault is sealed. Metadata: "address"."""
-ERROR_REASON_VAULT_UNAVAILABLE: ErrorReason.ValueType  # 22
+ERROR_REASON_VAULT_UNAVAILABLE: ErrorReason.ValueType  # 21
 """UNAVAILABLE with RetryInfo. Vault does not answer. Metadata: "address"."""
-ERROR_REASON_VAULT_THROTTLED: ErrorReason.ValueType  # 23
+ERROR_REASON_VAULT_THROTTLED: ErrorReason.ValueType  # 22
 """RESOURCE_EXHAUSTED with RetryInfo. Vault asks to be called less often. Metadata: "address"."""
-ERROR_REASON_VAULT_REFUSED: ErrorReason.ValueType  # 24
+ERROR_REASON_VAULT_REFUSED: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION with RetryInfo. Vault refused the content of the call (400), such as a connection that cannot be verified. Metadata: "path"."""
-ERROR_REASON_VAULT_FAILED: ErrorReason.ValueType  # 25
+ERROR_REASON_VAULT_FAILED: ErrorReason.ValueType  # 24
 """UNAVAILABLE with RetryInfo. Vault failed on its side (5xx), such as a database that cannot be reached. Metadata: "path"."""
-ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 26
+ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 25
 """DEADLINE_EXCEEDED with RetryInfo. Too little of the caller's deadline is left to begin. Metadata: none."""
-ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 27
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 26
 """RESOURCE_EXHAUSTED with RetryInfo. Too many calls are under way. Metadata: none."""
-ERROR_REASON_LEDGER_UNAVAILABLE: ErrorReason.ValueType  # 28
+ERROR_REASON_LEDGER_UNAVAILABLE: ErrorReason.ValueType  # 27
 """UNAVAILABLE with RetryInfo. The ledger cannot be written (disk full, locked). Metadata: none."""
-ERROR_REASON_LEDGER_UNKNOWN: ErrorReason.ValueType  # 29
+ERROR_REASON_LEDGER_MISMATCH: ErrorReason.ValueType  # 28
 """FAILED_PRECONDITION. All issuing is held because the ledger is not the one that was known: `leasegate ledger accept-loss`. Metadata: "ledger"."""
-ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 30
+ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 29
 """INTERNAL. A defect; the text stays in the service's log under the error id. Metadata: "error_id"."""
-ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 31
+ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 30
 """UNAVAILABLE with RetryInfo. Made by the caller's side: the service cannot be reached or went away during the call. Retry. Metadata: "peer", "code"."""
-ERROR_REASON_DEADLINE_EXPIRED: ErrorReason.ValueType  # 32
+ERROR_REASON_DEADLINE_EXPIRED: ErrorReason.ValueType  # 31
 """DEADLINE_EXCEEDED with RetryInfo. Made by the caller's side: no answer within the deadline; whether it did what was asked is not known. Metadata: "code"."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

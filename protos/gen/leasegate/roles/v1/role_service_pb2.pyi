@@ -101,7 +101,7 @@ class RoleSnapshot(_message.Message):
         """The PostgresRole; for roles of access' own config only the name is set."""
 
     @_builtins.property
-    def target(self) -> _types_pb2.TargetRef:
+    def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault."""
 
     @_builtins.property
@@ -112,7 +112,7 @@ class RoleSnapshot(_message.Message):
         self,
         *,
         object: _types_pb2.ObjectRef | None = ...,
-        target: _types_pb2.TargetRef | None = ...,
+        target: _types_pb2.VaultTargetRef | None = ...,
         mount: _builtins.str = ...,
         vault_role: _builtins.str = ...,
         definition: Global___RoleDefinition | None = ...,
@@ -136,7 +136,7 @@ class EnsureRoleRequest(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     MOUNT_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
-    QUIESCENCE_FIELD_NUMBER: _builtins.int
+    QUIESCE_REPORT_FIELD_NUMBER: _builtins.int
     LAST_DB_NAME_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount; empty for "database"."""
@@ -157,7 +157,7 @@ class EnsureRoleRequest(_message.Message):
         """The definition."""
 
     @_builtins.property
-    def quiescence(self) -> _types_pb2.Quiescence:
+    def quiesce_report(self) -> _types_pb2.QuiesceReport:
         """The answer of access.Quiesce; needed only where db_name changes."""
 
     def __init__(
@@ -167,12 +167,12 @@ class EnsureRoleRequest(_message.Message):
         target: _types_pb2.VaultTarget | None = ...,
         mount: _builtins.str = ...,
         definition: Global___RoleDefinition | None = ...,
-        quiescence: _types_pb2.Quiescence | None = ...,
+        quiesce_report: _types_pb2.QuiesceReport | None = ...,
         last_db_name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "owner", b"owner", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "owner", b"owner", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "last_db_name", b"last_db_name", "mount", b"mount", "owner", b"owner", "quiescence", b"quiescence", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "last_db_name", b"last_db_name", "mount", b"mount", "owner", b"owner", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,7 +264,7 @@ class DeleteRoleResponse(_message.Message):
 Global___DeleteRoleResponse: _TypeAlias = DeleteRoleResponse  # noqa: Y015
 
 @_typing.final
-class EnsureAdopterRequest(_message.Message):
+class EnsureCleanupRoleRequest(_message.Message):
     """Asks for an adopter."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -274,14 +274,14 @@ class EnsureAdopterRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DB_NAME_FIELD_NUMBER: _builtins.int
     REVOCATION_STATEMENTS_FIELD_NUMBER: _builtins.int
-    FINISH_FIELD_NUMBER: _builtins.int
+    FORCE_DROP_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount."""
     name: _builtins.str
-    """Name in Vault, "leasegate-adopter.{12 hexadecimal digits}", as access chose it."""
+    """Name in Vault, "leasegate-cleanup.{12 hexadecimal digits}", as access chose it."""
     db_name: _builtins.str
     """Name of the connection."""
-    finish: _builtins.bool
+    force_drop: _builtins.bool
     """Whether a drop that PostgreSQL refused is to be finished: Leasegate's own statements end sessions and reassign what the login owns."""
     @_builtins.property
     def target(self) -> _types_pb2.VaultTarget:
@@ -299,18 +299,18 @@ class EnsureAdopterRequest(_message.Message):
         name: _builtins.str = ...,
         db_name: _builtins.str = ...,
         revocation_statements: _abc.Iterable[_builtins.str] | None = ...,
-        finish: _builtins.bool = ...,
+        force_drop: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["db_name", b"db_name", "finish", b"finish", "mount", b"mount", "name", b"name", "revocation_statements", b"revocation_statements", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["db_name", b"db_name", "force_drop", b"force_drop", "mount", b"mount", "name", b"name", "revocation_statements", b"revocation_statements", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EnsureAdopterRequest: _TypeAlias = EnsureAdopterRequest  # noqa: Y015
+Global___EnsureCleanupRoleRequest: _TypeAlias = EnsureCleanupRoleRequest  # noqa: Y015
 
 @_typing.final
-class EnsureAdopterResponse(_message.Message):
+class EnsureCleanupRoleResponse(_message.Message):
     """The adopter is there."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -324,10 +324,10 @@ class EnsureAdopterResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EnsureAdopterResponse: _TypeAlias = EnsureAdopterResponse  # noqa: Y015
+Global___EnsureCleanupRoleResponse: _TypeAlias = EnsureCleanupRoleResponse  # noqa: Y015
 
 @_typing.final
-class DeleteAdopterRequest(_message.Message):
+class DeleteCleanupRoleRequest(_message.Message):
     """Asks that an adopter goes."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -356,10 +356,10 @@ class DeleteAdopterRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeleteAdopterRequest: _TypeAlias = DeleteAdopterRequest  # noqa: Y015
+Global___DeleteCleanupRoleRequest: _TypeAlias = DeleteCleanupRoleRequest  # noqa: Y015
 
 @_typing.final
-class DeleteAdopterResponse(_message.Message):
+class DeleteCleanupRoleResponse(_message.Message):
     """The adopter is gone."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -373,4 +373,4 @@ class DeleteAdopterResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeleteAdopterResponse: _TypeAlias = DeleteAdopterResponse  # noqa: Y015
+Global___DeleteCleanupRoleResponse: _TypeAlias = DeleteCleanupRoleResponse  # noqa: Y015

@@ -45,15 +45,15 @@ class RoleServiceStub:
                 request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteRoleRequest.SerializeToString,
                 response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteRoleResponse.FromString,
                 _registered_method=True)
-        self.EnsureAdopter = channel.unary_unary(
-                '/leasegate.roles.v1.RoleService/EnsureAdopter',
-                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterRequest.SerializeToString,
-                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterResponse.FromString,
+        self.EnsureCleanupRole = channel.unary_unary(
+                '/leasegate.roles.v1.RoleService/EnsureCleanupRole',
+                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleRequest.SerializeToString,
+                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleResponse.FromString,
                 _registered_method=True)
-        self.DeleteAdopter = channel.unary_unary(
-                '/leasegate.roles.v1.RoleService/DeleteAdopter',
-                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterRequest.SerializeToString,
-                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterResponse.FromString,
+        self.DeleteCleanupRole = channel.unary_unary(
+                '/leasegate.roles.v1.RoleService/DeleteCleanupRole',
+                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleRequest.SerializeToString,
+                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleResponse.FromString,
                 _registered_method=True)
 
 
@@ -65,8 +65,8 @@ class RoleServiceServicer:
         """Writes the role as described, lists that are empty included.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), ROLE_NOT_READY (no such mount), QUIESCE_REQUIRED (db_name would
-        change), LOGIN_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), ROLE_NOT_READY (no such mount), LEASES_IN_USE (db_name would
+        change), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,26 +75,26 @@ class RoleServiceServicer:
     def DeleteRole(self, request, context):
         """Removes the role. Its leases live on to their end.
 
-        Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def EnsureAdopter(self, request, context):
+    def EnsureCleanupRole(self, request, context):
         """Writes an adopter: a role that makes no usable login, and whose lease's end drops the login of one attempt.
 
         Idempotent by content. Called by the watcher, when access says on its change feed that it needs one. Errors: SPEC_INVALID, PATH_NOT_OWNED,
-        MOUNT_CONFLICT (no database engine is mounted there), ROLE_NOT_READY (no such mount), LOGIN_*, VAULT_*.
+        MOUNT_CONFLICT (no database engine is mounted there), ROLE_NOT_READY (no such mount), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def DeleteAdopter(self, request, context):
+    def DeleteCleanupRole(self, request, context):
         """Removes an adopter.
 
-        Idempotent. Called by the watcher, when access needs it no longer. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent. Called by the watcher, when access needs it no longer. Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,15 +113,15 @@ def add_RoleServiceServicer_to_server(servicer, server):
                     request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteRoleRequest.FromString,
                     response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteRoleResponse.SerializeToString,
             ),
-            'EnsureAdopter': grpc.unary_unary_rpc_method_handler(
-                    servicer.EnsureAdopter,
-                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterRequest.FromString,
-                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterResponse.SerializeToString,
+            'EnsureCleanupRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsureCleanupRole,
+                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleRequest.FromString,
+                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleResponse.SerializeToString,
             ),
-            'DeleteAdopter': grpc.unary_unary_rpc_method_handler(
-                    servicer.DeleteAdopter,
-                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterRequest.FromString,
-                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterResponse.SerializeToString,
+            'DeleteCleanupRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCleanupRole,
+                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleRequest.FromString,
+                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -190,7 +190,7 @@ class RoleService:
             _registered_method=True)
 
     @staticmethod
-    def EnsureAdopter(request,
+    def EnsureCleanupRole(request,
             target,
             options=(),
             channel_credentials=None,
@@ -203,9 +203,9 @@ class RoleService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.roles.v1.RoleService/EnsureAdopter',
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterRequest.SerializeToString,
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterResponse.FromString,
+            '/leasegate.roles.v1.RoleService/EnsureCleanupRole',
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleRequest.SerializeToString,
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -217,7 +217,7 @@ class RoleService:
             _registered_method=True)
 
     @staticmethod
-    def DeleteAdopter(request,
+    def DeleteCleanupRole(request,
             target,
             options=(),
             channel_credentials=None,
@@ -230,9 +230,9 @@ class RoleService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.roles.v1.RoleService/DeleteAdopter',
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterRequest.SerializeToString,
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterResponse.FromString,
+            '/leasegate.roles.v1.RoleService/DeleteCleanupRole',
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleRequest.SerializeToString,
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

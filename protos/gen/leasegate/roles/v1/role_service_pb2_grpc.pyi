@@ -20,24 +20,24 @@ class RoleServiceStub:
     """Writes the role as described, lists that are empty included.
 
     Idempotent by content. Called by the watcher and by operators.
-    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), ROLE_NOT_READY (no such mount), QUIESCE_REQUIRED (db_name would
-    change), LOGIN_*, VAULT_*.
+    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), ROLE_NOT_READY (no such mount), LEASES_IN_USE (db_name would
+    change), VAULT_AUTH_*, VAULT_*.
     """
     DeleteRole: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.DeleteRoleRequest, _role_service_pb2.DeleteRoleResponse]
     """Removes the role. Its leases live on to their end.
 
-    Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+    Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
     """
-    EnsureAdopter: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.EnsureAdopterRequest, _role_service_pb2.EnsureAdopterResponse]
+    EnsureCleanupRole: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.EnsureCleanupRoleRequest, _role_service_pb2.EnsureCleanupRoleResponse]
     """Writes an adopter: a role that makes no usable login, and whose lease's end drops the login of one attempt.
 
     Idempotent by content. Called by the watcher, when access says on its change feed that it needs one. Errors: SPEC_INVALID, PATH_NOT_OWNED,
-    MOUNT_CONFLICT (no database engine is mounted there), ROLE_NOT_READY (no such mount), LOGIN_*, VAULT_*.
+    MOUNT_CONFLICT (no database engine is mounted there), ROLE_NOT_READY (no such mount), VAULT_AUTH_*, VAULT_*.
     """
-    DeleteAdopter: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.DeleteAdopterRequest, _role_service_pb2.DeleteAdopterResponse]
+    DeleteCleanupRole: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.DeleteCleanupRoleRequest, _role_service_pb2.DeleteCleanupRoleResponse]
     """Removes an adopter.
 
-    Idempotent. Called by the watcher, when access needs it no longer. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+    Idempotent. Called by the watcher, when access needs it no longer. Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
     """
 
 class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -52,8 +52,8 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
         """Writes the role as described, lists that are empty included.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), ROLE_NOT_READY (no such mount), QUIESCE_REQUIRED (db_name would
-        change), LOGIN_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), ROLE_NOT_READY (no such mount), LEASES_IN_USE (db_name would
+        change), VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
@@ -64,30 +64,30 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _role_service_pb2.DeleteRoleResponse:
         """Removes the role. Its leases live on to their end.
 
-        Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
-    def EnsureAdopter(
+    def EnsureCleanupRole(
         self,
-        request: _role_service_pb2.EnsureAdopterRequest,
+        request: _role_service_pb2.EnsureCleanupRoleRequest,
         context: _grpc.ServicerContext,
-    ) -> _role_service_pb2.EnsureAdopterResponse:
+    ) -> _role_service_pb2.EnsureCleanupRoleResponse:
         """Writes an adopter: a role that makes no usable login, and whose lease's end drops the login of one attempt.
 
         Idempotent by content. Called by the watcher, when access says on its change feed that it needs one. Errors: SPEC_INVALID, PATH_NOT_OWNED,
-        MOUNT_CONFLICT (no database engine is mounted there), ROLE_NOT_READY (no such mount), LOGIN_*, VAULT_*.
+        MOUNT_CONFLICT (no database engine is mounted there), ROLE_NOT_READY (no such mount), VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
-    def DeleteAdopter(
+    def DeleteCleanupRole(
         self,
-        request: _role_service_pb2.DeleteAdopterRequest,
+        request: _role_service_pb2.DeleteCleanupRoleRequest,
         context: _grpc.ServicerContext,
-    ) -> _role_service_pb2.DeleteAdopterResponse:
+    ) -> _role_service_pb2.DeleteCleanupRoleResponse:
         """Removes an adopter.
 
-        Idempotent. Called by the watcher, when access needs it no longer. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent. Called by the watcher, when access needs it no longer. Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
         """
 
 def add_RoleServiceServicer_to_server(servicer: RoleServiceServicer, server: _grpc.Server) -> None: ...

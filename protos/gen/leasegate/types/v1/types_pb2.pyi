@@ -95,23 +95,23 @@ class VaultTarget(_message.Message):
         """The AppBinding that the target was built from; for targets of a service's own config only the name is set."""
 
     @_builtins.property
-    def kubernetes(self) -> Global___KubernetesLogin:
+    def kubernetes(self) -> Global___KubernetesAuth:
         """A ServiceAccount's token, for Vault's Kubernetes auth method."""
 
     @_builtins.property
-    def token(self) -> Global___TokenLogin:
+    def token(self) -> Global___TokenAuth:
         """A Vault token."""
 
     @_builtins.property
-    def userpass(self) -> Global___UserpassLogin:
+    def userpass(self) -> Global___UserpassAuth:
         """User name and password."""
 
     @_builtins.property
-    def certificate(self) -> Global___CertificateLogin:
+    def certificate(self) -> Global___CertificateAuth:
         """A client certificate."""
 
     @_builtins.property
-    def app_role(self) -> Global___AppRoleLogin:
+    def app_role(self) -> Global___AppRoleAuth:
         """An AppRole."""
 
     def __init__(
@@ -123,34 +123,34 @@ class VaultTarget(_message.Message):
         ca_bundle: _builtins.bytes = ...,
         insecure_skip_tls_verify: _builtins.bool = ...,
         server_name: _builtins.str = ...,
-        kubernetes: Global___KubernetesLogin | None = ...,
-        token: Global___TokenLogin | None = ...,
-        userpass: Global___UserpassLogin | None = ...,
-        certificate: Global___CertificateLogin | None = ...,
-        app_role: Global___AppRoleLogin | None = ...,
+        kubernetes: Global___KubernetesAuth | None = ...,
+        token: Global___TokenAuth | None = ...,
+        userpass: Global___UserpassAuth | None = ...,
+        certificate: Global___CertificateAuth | None = ...,
+        app_role: Global___AppRoleAuth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["app_role", b"app_role", "certificate", b"certificate", "kubernetes", b"kubernetes", "login", b"login", "source", b"source", "token", b"token", "userpass", b"userpass"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["app_role", b"app_role", "auth", b"auth", "certificate", b"certificate", "kubernetes", b"kubernetes", "source", b"source", "token", b"token", "userpass", b"userpass"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app_role", b"app_role", "ca_bundle", b"ca_bundle", "certificate", b"certificate", "insecure_skip_tls_verify", b"insecure_skip_tls_verify", "kubernetes", b"kubernetes", "login", b"login", "server_name", b"server_name", "source", b"source", "token", b"token", "userpass", b"userpass", "vault_namespace", b"vault_namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app_role", b"app_role", "auth", b"auth", "ca_bundle", b"ca_bundle", "certificate", b"certificate", "insecure_skip_tls_verify", b"insecure_skip_tls_verify", "kubernetes", b"kubernetes", "server_name", b"server_name", "source", b"source", "token", b"token", "userpass", b"userpass", "vault_namespace", b"vault_namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_login: _TypeAlias = _typing.Literal["kubernetes", "token", "userpass", "certificate", "app_role"]  # noqa: Y015
-    _WhichOneofArgType_login: _TypeAlias = _typing.Literal["login", b"login"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_login) -> _WhichOneofReturnType_login | None: ...
+    _WhichOneofReturnType_auth: _TypeAlias = _typing.Literal["kubernetes", "token", "userpass", "certificate", "app_role"]  # noqa: Y015
+    _WhichOneofArgType_auth: _TypeAlias = _typing.Literal["auth", b"auth"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_auth) -> _WhichOneofReturnType_auth | None: ...
 
 Global___VaultTarget: _TypeAlias = VaultTarget  # noqa: Y015
 
 @_typing.final
-class KubernetesLogin(_message.Message):
+class KubernetesAuth(_message.Message):
     """Logs in by Vault's Kubernetes auth method (https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MOUNT_FIELD_NUMBER: _builtins.int
-    ROLE_FIELD_NUMBER: _builtins.int
+    AUTH_ROLE_FIELD_NUMBER: _builtins.int
     JWT_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the auth mount, without "auth/"; empty for "kubernetes"."""
-    role: _builtins.str
+    auth_role: _builtins.str
     """Name of the auth role."""
     jwt: _builtins.str
     """The ServiceAccount's token."""
@@ -158,19 +158,19 @@ class KubernetesLogin(_message.Message):
         self,
         *,
         mount: _builtins.str = ...,
-        role: _builtins.str = ...,
+        auth_role: _builtins.str = ...,
         jwt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jwt", b"jwt", "mount", b"mount", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_role", b"auth_role", "jwt", b"jwt", "mount", b"mount"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___KubernetesLogin: _TypeAlias = KubernetesLogin  # noqa: Y015
+Global___KubernetesAuth: _TypeAlias = KubernetesAuth  # noqa: Y015
 
 @_typing.final
-class TokenLogin(_message.Message):
+class TokenAuth(_message.Message):
     """Uses a Vault token as it is."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -189,10 +189,10 @@ class TokenLogin(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TokenLogin: _TypeAlias = TokenLogin  # noqa: Y015
+Global___TokenAuth: _TypeAlias = TokenAuth  # noqa: Y015
 
 @_typing.final
-class UserpassLogin(_message.Message):
+class UserpassAuth(_message.Message):
     """Logs in by Vault's userpass auth method."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -219,10 +219,10 @@ class UserpassLogin(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UserpassLogin: _TypeAlias = UserpassLogin  # noqa: Y015
+Global___UserpassAuth: _TypeAlias = UserpassAuth  # noqa: Y015
 
 @_typing.final
-class CertificateLogin(_message.Message):
+class CertificateAuth(_message.Message):
     """Logs in by Vault's TLS certificate auth method."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -253,10 +253,10 @@ class CertificateLogin(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CertificateLogin: _TypeAlias = CertificateLogin  # noqa: Y015
+Global___CertificateAuth: _TypeAlias = CertificateAuth  # noqa: Y015
 
 @_typing.final
-class AppRoleLogin(_message.Message):
+class AppRoleAuth(_message.Message):
     """Logs in by Vault's AppRole auth method."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -283,10 +283,10 @@ class AppRoleLogin(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___AppRoleLogin: _TypeAlias = AppRoleLogin  # noqa: Y015
+Global___AppRoleAuth: _TypeAlias = AppRoleAuth  # noqa: Y015
 
 @_typing.final
-class TargetRef(_message.Message):
+class VaultTargetRef(_message.Message):
     """Names a VaultTarget that a service knows already. Holds no secret, so that it may stand in an object's status."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -325,10 +325,10 @@ class TargetRef(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TargetRef: _TypeAlias = TargetRef  # noqa: Y015
+Global___VaultTargetRef: _TypeAlias = VaultTargetRef  # noqa: Y015
 
 @_typing.final
-class DatabaseTarget(_message.Message):
+class Database(_message.Message):
     """Says where a PostgreSQL database is and who manages its logins."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -363,7 +363,7 @@ class DatabaseTarget(_message.Message):
     _WhichOneofArgType_address: _TypeAlias = _typing.Literal["address", b"address"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_address) -> _WhichOneofReturnType_address | None: ...
 
-Global___DatabaseTarget: _TypeAlias = DatabaseTarget  # noqa: Y015
+Global___Database: _TypeAlias = Database  # noqa: Y015
 
 @_typing.final
 class ServiceAddress(_message.Message):
@@ -464,7 +464,7 @@ class Condition(_message.Message):
 Global___Condition: _TypeAlias = Condition  # noqa: Y015
 
 @_typing.final
-class Quiescence(_message.Message):
+class QuiesceReport(_message.Message):
     """Proof that access was asked before a mount or connection changes or goes. access.Quiesce answers it, the caller passes it on unchanged."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -482,7 +482,7 @@ class Quiescence(_message.Message):
     remaining: _builtins.int
     """How many leases and attempts of that place are not ended yet. Only 0 permits the change."""
     @_builtins.property
-    def target(self) -> Global___TargetRef:
+    def target(self) -> Global___VaultTargetRef:
         """The Vault."""
 
     @_builtins.property
@@ -496,7 +496,7 @@ class Quiescence(_message.Message):
     def __init__(
         self,
         *,
-        target: Global___TargetRef | None = ...,
+        target: Global___VaultTargetRef | None = ...,
         mount: _builtins.str = ...,
         connection: _builtins.str = ...,
         remaining: _builtins.int = ...,
@@ -509,4 +509,4 @@ class Quiescence(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Quiescence: _TypeAlias = Quiescence  # noqa: Y015
+Global___QuiesceReport: _TypeAlias = QuiesceReport  # noqa: Y015

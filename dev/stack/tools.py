@@ -1,0 +1,43 @@
+"""A folder of the commands that the guide uses, for PATH: kubectl, kubectl-vault, vault, psql, jq and, where there is one, grpcurl."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from dev.stack.bao import bao_binary
+from dev.stack.kubectl import kubectl_binary
+from dev.stack.postgres import postgres_programs
+
+_ROOT = Path(__file__).parents[2]
+
+
+def write_tools(folder: Path) -> None:
+    """Write the folder; what is there already is replaced."""
+    folder.mkdir(exist_ok=True)
+    programs = postgres_programs()
+    commands: dict[str, list[str]] = {
+        "kubectl": [str(kubectl_binary())],
+        "kubectl-vault": [sys.executable, "-m", "cli.kubectl_vault"],
+        "leasegate": [sys.executable, "-m", "cli.leasegate"],
+        "vault": [str(bao_binary())],
+        "bao": [str(bao_binary())],
+        "psql": [str(programs / "psql")],
+    }
+    if shutil.which("jq") is None:
+        commands["jq"] = [sys.executable, "-m", "dev.stack.jq"]
+    beside = shutil.which("grpcurl", path=str(Path(sys.executable).parent))
+    if beside:
+        commands["grpcurl"] = [beside]
+    for name, command in commands.items():
+        _write(folder / name, command)
+
+
+def _write(path: Path, command: list[str]) -> None:
+    python_path = os.pathsep.join(map(str, (_ROOT, _ROOT / "protos" / "gen")))
+    head = f"export PYTHONPATH={shlex.quote(python_path)}\n" if command[0] == sys.executable else ""
+    path.write_text(f'#!/bin/sh\n{head}exec {shlex.join(command)} "$@"\n')
+    path.chmod(0o755)

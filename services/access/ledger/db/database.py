@@ -1,0 +1,296 @@
+"""Opening the ledger's file, keeping everybody else off it, and transactions.
+
+A file that cannot be trusted is refused with a sentence that says why, never replaced: a lost ledger must not look like a first start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from services.access.ledger.db import schema
+from services.access.ledger.db.commits import Commits, NotCommittedError
+from services.access.ledger.db.migrate import NewerVersionError, upgrade
+from services.common import failpoints
+from services.common.config import StartupRefusedError
+from services.common.errors import LedgerUnavailableError
+from services.common.logs import bounded
+
+Clock = Callable[[], float]
+"""Answers seconds since 1970."""
+
+SOON_S = 5.0
+"""Workers look for what became due at least this often."""
+
+_BUSY_MS = 5000
+_KEPT_CONNECTIONS, _MOST_CONNECTIONS = 24, 128
+_CACHE_KIB = 512  # of each connection; the system caches the file anyway
+_WRITES = "leasegate_writes"
+
+
+@dataclass(slots=True)
+class Tx:
+    """One transaction.
+
+    Attributes:
+        connection: For the modules of this package alone.
+        driver: The driver's own connection under it, likewise.
+        now: Time of the transaction.
+        changed: Requests whose owners should look again; published after the commit.
+        work: Whether there may be work that is due soon; the workers are woken after the commit.
+        cleanup_roles: CleanupRoles (name and target) that are now needed or no longer needed; published after the commit.
+    """
+
+    connection: Connection
+    now: float
+    changed: set[str] = field(default_factory=set)
+    work: bool = False
+    cleanup_roles: set[tuple[str, int]] = field(default_factory=set)
+    driver: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Ask for the driver's connection once."""
+        self.driver = self.connection.connection.dbapi_connection
+
+    def wake(self, at: float | None) -> None:
+        """Have the workers look, if something is due so soon that they might sleep over it."""
+        self.work |= at is not None and at - self.now < SOON_S
+
+    def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
+        """Run one statement."""
+        return self.connection.execute(statement, parameters)
+
+
+Listener = Callable[[Tx], None]
+
+
+class Ledger:
+    """The open ledger; safe for many threads, owned by one process."""
+
+    def __init__(self, engine: Engine, *, lock: IO[str], clock: Clock) -> None:
+        """For ``open_ledger`` alone."""
+        self._engine, self._lock_file, self.clock = engine, lock, clock
+        self._commits = Commits(lambda: engine.connect().execution_options(**{_WRITES: True}))
+        self._readers: list[
+            Connection
+        ] = []  # those that nobody uses; the last one used is the next one, as its pages are the newest
+        self.listeners: list[Listener] = []
+        self._closed = False
+        self.id = self._identify()
+
+    def _identify(self) -> str:
+        with self.write() as tx:
+            found = tx.execute(sa.select(schema.meta.c.value).where(schema.meta.c.name == "ledger_id")).scalar()
+            if found is None:
+                found = uuid.uuid4().hex
+                tx.execute(schema.meta.insert().values(name="ledger_id", value=found))
+            return str(found)
+
+    @contextmanager
+    def write(self) -> Iterator[Tx]:
+        """One transaction that writes, committed durably at the end of the block, rolled back if it raises.
+
+        Writers take turns, and share a commit where they queue. Listeners hear of the commit afterwards, in this
+        thread.
+
+        Raises:
+            LedgerUnavailableError: Nothing was committed: the disk is full, or the file is locked or broken.
+        """
+        with _translated():
+            self._check_open()
+            failpoints.point("ledger.begin")
+            with self._commits.part() as connection:
+                tx = Tx(connection, self.clock())
+                yield tx
+                failpoints.point("ledger.commit")
+        failpoints.point("ledger.committed")
+        for listener in self.listeners:
+            listener(tx)
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """One transaction that reads, of one moment; does not wait for writers.
+
+        Raises:
+            LedgerUnavailableError: The file cannot be read.
+        """
+        self._check_open()
+        with _translated(), self._reader() as connection:
+            tx = Tx(connection, self.clock())
+            tx.driver.execute("BEGIN")
+            try:
+                yield tx
+            finally:
+                connection.rollback() if connection.in_transaction() else tx.driver.rollback()  # there is nothing to commit
+
+    @contextmanager
+    def _reader(self) -> Iterator[Connection]:
+        """A connection that is kept for the next reader; one that broke is closed."""
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            connection = self._engine.connect()
+        try:
+            yield connection
+        except (sa.exc.DBAPIError, sqlite3.Error):
+            connection.invalidate()
+            raise
+        finally:
+            if connection.invalidated or connection.in_transaction() or len(self._readers) >= _KEPT_CONNECTIONS:
+                connection.close()
+            else:
+                self._readers.append(connection)
+
+    def _check_open(self) -> None:
+        """Keep a thread that outlives the service from opening the file anew, which is the next process' by then."""
+        if self._closed:
+            raise LedgerUnavailableError("the ledger is closed")
+
+    def close(self) -> None:
+        """Close the file and let the next process have it."""
+        self._closed = True
+        self._commits.close()
+        while self._readers:
+            self._readers.pop().close()
+        self._engine.dispose()
+        self._lock_file.close()
+
+
+def open_ledger(path: Path, *, clock: Clock) -> Ledger:
+    """Open the ledger, made and migrated if need be, and own it until it is closed or the process ends.
+
+    Raises:
+        StartupRefusedError: Another process owns it, it is broken, of a newer version, or its folder cannot be written.
+    """
+    path = path.resolve()  # it is one file, and has one lock, by whatever name
+    lock = _own(path)
+    try:
+        _recognise(path)
+        path.touch(mode=0o600)  # it names leases and their accessors; SQLite's other files take its mode
+        engine = _engine(path)
+        with engine.connect() as connection:
+            _check(connection, path)
+            upgrade(connection)
+        return Ledger(engine, lock=lock, clock=clock)
+    except NewerVersionError as err:
+        raise _closing(
+            lock, StartupRefusedError(f"{path}: {err}; start the version that wrote it, or a later one")
+        ) from err
+    except (sqlite3.Error, sa.exc.DBAPIError, LedgerUnavailableError) as err:
+        raise _closing(
+            lock, StartupRefusedError(f"{path}: the ledger cannot be opened: {_said(err)}{_what_to_do(err)}")
+        ) from err
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _closing(lock: IO[str], err: StartupRefusedError) -> StartupRefusedError:
+    lock.close()
+    return err
+
+
+def _own(path: Path) -> IO[str]:
+    """Lock ``FILE.lock``; the kernel lets go when the process ends, however it does."""
+    try:
+        held = path.with_name(path.name + ".lock").open("a+")
+    except OSError as err:
+        raise StartupRefusedError(f"{path}: its folder cannot be written: {err.strerror}") from err
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as err:
+        held.seek(0)
+        owner = held.read(20).strip()
+        held.close()
+        raise StartupRefusedError(
+            f"{path}: another access service (pid {owner or 'unknown'}) owns this ledger; only one may"
+        ) from err
+    held.truncate(0)
+    held.write(f"{os.getpid()}\n")
+    held.flush()
+    return held
+
+
+def _engine(path: Path) -> Engine:
+    engine = sa.create_engine(
+        sa.URL.create("sqlite", database=str(path)),
+        connect_args={"check_same_thread": False, "timeout": _BUSY_MS / 1000},
+        poolclass=sa.QueuePool,
+        pool_reset_on_return=None,  # every transaction here ends with its block
+        pool_size=_KEPT_CONNECTIONS,
+        max_overflow=_MOST_CONNECTIONS - _KEPT_CONNECTIONS,
+    )
+    sa.event.listen(engine, "connect", _configure)
+    sa.event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _configure(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins no transactions of its own
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={_BUSY_MS}",
+        f"cache_size=-{_CACHE_KIB}",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    driver: Any = connection.connection.dbapi_connection
+    if not driver.in_transaction:  # a reader's is begun already, at a tenth of what it takes this way
+        driver.execute("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
+
+
+def _recognise(path: Path) -> None:
+    """Refuse a database of somebody else's, before anything is written to it."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and "alembic_version" not in tables:
+        raise StartupRefusedError(f"{path} is an SQLite database, but no ledger of Leasegate's; it is left as it is")
+
+
+def _what_to_do(err: Exception) -> str:
+    text = _said(err)
+    if "malformed" in text or "not a database" in text:
+        return "; it is corrupt: keep it, and restore a copy that `leasegate ledger check` finds whole"
+    return "; make room on its disk" if "full" in text or "I/O" in text else ""
+
+
+def _check(connection: Connection, path: Path) -> None:
+    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    connection.rollback()
+    if found != "ok":
+        raise StartupRefusedError(
+            f"{path}: the ledger is corrupt ({bounded(str(found), 100)}): keep it, and restore a copy that is whole"
+        )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.IntegrityError, sa.exc.ProgrammingError):
+        raise  # a defect of ours
+    except NotCommittedError as err:
+        raise LedgerUnavailableError(f"the ledger cannot be used: {_said(err.__cause__ or err)}") from err
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error) as err:
+        raise LedgerUnavailableError(f"the ledger cannot be used: {_said(err)}") from err
+
+
+def _said(err: BaseException) -> str:
+    return bounded(str(getattr(err, "orig", None) or err), 200)

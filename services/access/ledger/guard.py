@@ -1,0 +1,173 @@
+"""Whether the ledger is the one that was known, and what to hold while it is not (design, section 5, "Ledger").
+
+A lost ledger looks like a first start, and an old copy of one like the present. Neither may lead to new credentials beside those that
+nobody remembers: a watcher that knows another ledger's id holds all issuing, a Secret with an attempt that the ledger does not know holds
+its own request. Both hold until an operator accepts the loss; renewing and ending go on.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from services.access.domain.models import AccessRequest
+from services.access.ledger import meta, requests
+from services.access.ledger.db.database import Ledger, Tx
+from services.common.errors import FieldViolation, LedgerMismatchError, SpecInvalidError
+from services.common.logs import bounded, logger
+
+_LOG = logger(__name__)
+_HELD, _ACCEPTED, _ACCEPTED_AT = "held_for:", "accepted:", "loss_accepted_at"
+_ID_CHARS = 64
+WHAT_TO_DO = "restore the ledger, or have an operator run `leasegate ledger accept-loss`"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """Which ledger is in use, and what is held.
+
+    Attributes:
+        id: Its id.
+        known_id: The other ledger that a watcher knows; empty if none, and then only single requests are held.
+        paused_requests: Requests with an attempt that the ledger does not know.
+        accepted_at: When a loss was accepted last, seconds since 1970; None if never.
+    """
+
+    id: str
+    known_id: str
+    paused_requests: int
+    accepted_at: float | None
+
+
+class LedgerGuard:
+    """What was said about the ledger's past. Safe for threads; survives a restart where it has to."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._lock = threading.Lock()
+        self._unknown: dict[
+            str, int
+        ] = {}  # by request: the attempt that is held and not known; said again after a restart
+        with ledger.read() as tx:
+            self._others = meta.names(tx, _HELD)
+
+    @property
+    def ledger_id(self) -> str:
+        """Id of the ledger in use."""
+        return self._ledger.id
+
+    @property
+    def known_id(self) -> str:
+        """Another ledger's id that a watcher knows, for which all issuing is held; empty if none."""
+        with self._lock:
+            return min(self._others, default="")
+
+    @property
+    def paused_requests(self) -> int:
+        """How many requests have an attempt that the ledger does not know."""
+        with self._lock:
+            return len(self._unknown)
+
+    def said(self, known_id: str) -> bool:
+        """Take in which ledger a watcher knows; answers whether that is another one whose loss nobody has accepted."""
+        known_id = bounded(known_id, _ID_CHARS)
+        if known_id in ("", self._ledger.id):
+            return False
+        with self._lock:
+            if known_id in self._others:
+                return True
+        with self._ledger.read() as tx:
+            if meta.get(tx, _ACCEPTED + known_id) is not None:
+                return False
+        with self._ledger.write() as tx:
+            if meta.get(tx, _ACCEPTED + known_id) is not None:  # meanwhile
+                return False
+            meta.put(tx, _HELD + known_id, str(tx.now))
+            self._tell_all(tx)
+        with self._lock:
+            self._others |= {known_id}
+        _LOG.error(
+            "the ledger is not the one that is known: nothing is issued",
+            known=known_id,
+            found=self._ledger.id,
+            do=WHAT_TO_DO,
+        )
+        return True
+
+    def noted(self, request: AccessRequest, *, secret_attempt: int) -> bool:
+        """Whether a request is held because its Secret has an attempt that the ledger does not know; remembered for
+        ``accept``.
+        """
+        unknown = not request.ended and secret_attempt > request.last_sequence
+        with self._lock:
+            if unknown:
+                self._unknown[request.uid] = secret_attempt
+            else:
+                self._unknown.pop(request.uid, None)
+        return unknown
+
+    def check(self, request: AccessRequest, *, secret_attempt: int) -> None:
+        """Refuse to issue where something is held.
+
+        Raises:
+            LedgerMismatchError: It is.
+        """
+        if known := self.known_id:
+            text = f"the ledger is not the one that is known ({known}): {WHAT_TO_DO}"
+            raise LedgerMismatchError(text, ledger=self._ledger.id)
+        if secret_attempt > request.last_sequence:
+            raise LedgerMismatchError(
+                f"the ledger does not know attempt {secret_attempt} of this request: {WHAT_TO_DO}",
+                ledger=self._ledger.id,
+            )
+
+    def accept(self, ledger_id: str, *, caller: str, reason: str) -> LedgerState:
+        """Take what is not known as lost: numbers go on above what is held, and new credentials are issued.
+
+        Args:
+            ledger_id: The ledger in use, which the operator has to have seen.
+            caller: Who accepts, for the log.
+            reason: Why, for the log.
+
+        Raises:
+            SpecInvalidError: Another ledger is in use.
+        """
+        if ledger_id != self._ledger.id:
+            raise SpecInvalidError.of(
+                FieldViolation("ledger_id", f"is not the ledger in use, which is {self._ledger.id}")
+            )
+        with self._lock:
+            others, unknown = set(self._others), dict(self._unknown)
+        with self._ledger.write() as tx:
+            for other in others:
+                meta.put(tx, _ACCEPTED + other, str(tx.now))
+                meta.drop(tx, _HELD + other)
+            for uid, secret_attempt in unknown.items():
+                requests.raise_number(tx, uid, secret_attempt)
+            meta.put(tx, _ACCEPTED_AT, str(tx.now))
+            self._tell_all(tx)
+        with self._lock:
+            self._others -= others
+            self._unknown = {
+                uid: secret_attempt
+                for uid, secret_attempt in self._unknown.items()
+                if unknown.get(uid) != secret_attempt
+            }
+        end_reason = bounded(reason, 1024)
+        _LOG.warning(
+            "the loss of a ledger was accepted",
+            caller=caller,
+            others=sorted(others),
+            requests=len(unknown),
+            end_reason=end_reason,
+        )
+        return self.state()
+
+    def state(self) -> LedgerState:
+        """What is held."""
+        with self._ledger.read() as tx:
+            accepted = meta.get(tx, _ACCEPTED_AT)
+        return LedgerState(self._ledger.id, self.known_id, self.paused_requests, float(accepted) if accepted else None)
+
+    def _tell_all(self, tx: Tx) -> None:
+        tx.changed.update(requests.open_uids(tx))

@@ -1,0 +1,88 @@
+"""What the finder needs of the ledger: all that is open, and single ended attempts by lease or login."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import sqlalchemy as sa
+
+from services.access.domain.models import AttemptState, VaultTargetRow
+from services.access.domain.orphans import LeaseEntry, Place
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.schema import attempts, recoveries, roles, targets
+
+_a, _t = attempts.c, targets.c
+_COLUMNS = (
+    _t.server,
+    _t.vault_namespace,
+    _a.mount,
+    _a.vault_role,
+    _a.lease_id,
+    _a.database_user,
+    _a.access_request_id,
+    _a.state,
+    _a.ends_at,
+)
+_OF = sa.select(_a.id, *_COLUMNS).join(targets, _t.id == _a.target)
+_BATCH = 500
+
+
+def places(tx: Tx) -> dict[Place, tuple[dict[int, VaultTargetRow], frozenset[str]]]:
+    """Every mount that the ledger names, with its targets by number and the roles that are known there."""
+    targets_by_id = {row.id: VaultTargetRow(**row._mapping) for row in tx.execute(sa.select(targets))}
+    named = sa.union(
+        sa.select(_a.target, _a.mount, _a.vault_role), sa.select(roles.c.target, roles.c.mount, roles.c.vault_role)
+    )
+    found: dict[Place, tuple[dict[int, VaultTargetRow], frozenset[str]]] = {}
+    for row in tx.execute(named):
+        target = targets_by_id[row.target]
+        place = Place(target.server, target.vault_namespace, row.mount)
+        there, known = found.get(place, ({}, frozenset()))
+        found[place] = (there | {target.id: target}, known | {row.vault_role})
+    return found
+
+
+def entries(tx: Tx) -> list[LeaseEntry]:
+    """What is open: attempts, and the leases of their cleanup_roles."""
+    found = [_entry(row) for row in tx.execute(_OF.where(_a.state != AttemptState.CLOSED))]
+    d = recoveries.c
+    adopted = sa.select(*_COLUMNS, d.cleanup_role, d.lease_id.label("cleanup_roles_lease")).join(
+        targets, _t.id == _a.target
+    )
+    for row in tx.execute(
+        adopted.join(recoveries, d.attempt == _a.id).where(_a.state != AttemptState.CLOSED, d.done_at.is_(None))
+    ):
+        found.append(_entry(row, role=row.cleanup_role, lease_id=row.cleanup_roles_lease))
+    return found
+
+
+def ended(tx: Tx, lease_ids: Collection[str]) -> dict[str, LeaseEntry]:
+    """Those of these leases that the ledger counts as ended."""
+    found: dict[str, LeaseEntry] = {}
+    for some in _batches(lease_ids):
+        for row in tx.execute(_OF.where(_a.state == AttemptState.CLOSED, _a.lease_id.in_(some))):
+            found[row.lease_id] = _entry(row)
+    return found
+
+
+def by_id(tx: Tx, attempt_ids: Collection[str]) -> dict[str, LeaseEntry]:
+    """These attempts, ended or not, as far as there are such."""
+    return {row.id: _entry(row) for some in _batches(attempt_ids) for row in tx.execute(_OF.where(_a.id.in_(some)))}
+
+
+def _batches(found: Collection[str]) -> Iterator[list[str]]:
+    ordered = sorted(found)
+    for start in range(0, len(ordered), _BATCH):
+        yield ordered[start : start + _BATCH]
+
+
+def _entry(row: sa.Row[tuple[object, ...]], *, role: str | None = None, lease_id: str | None = None) -> LeaseEntry:
+    return LeaseEntry(
+        place=Place(row.server, row.vault_namespace, row.mount),
+        role=row.vault_role if role is None else role,
+        lease_id=row.lease_id if lease_id is None else lease_id,
+        database_user=row.database_user,
+        access_request_id=row.access_request_id,
+        state=row.state,
+        ends_at=row.ends_at,
+    )

@@ -1,0 +1,81 @@
+"""Places where nothing is issued: a mount, or one connection of it; known by the server's address, whatever names it has."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from services.access.domain.models import Attempt, AttemptState, DbRole, IssuancePause
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.prepared import Query, given
+from services.access.ledger.db.schema import attempts, pauses, roles, row_of, targets
+
+_q = pauses.c
+_COVERING = Query(
+    sa.select(_q.mount)
+    .join_from(pauses, targets, sa.and_(_q.server == targets.c.server, _q.vault_namespace == targets.c.vault_namespace))
+    .where(
+        targets.c.id == given(targets.c.id),
+        _q.mount == given(_q.mount),
+        sa.or_(_q.connection == "", _q.connection == given(_q.connection)),
+    )
+    .limit(1),
+    dict[str, str],
+)
+
+
+def add(tx: Tx, place: IssuancePause) -> bool:
+    """Issue nothing there from now on; answers whether that is new."""
+    known = tx.execute(sa.select(pauses.c.mount).where(*_is(place))).first()
+    if known is None:
+        tx.execute(pauses.insert().values(**_columns(place)))
+    return known is None
+
+
+def remove(tx: Tx, place: IssuancePause) -> None:
+    """Issue there again."""
+    tx.execute(pauses.delete().where(*_is(place)))
+
+
+def covers(tx: Tx, role: DbRole) -> bool:
+    """Whether nothing may be issued for this role now."""
+    return _COVERING.first(tx, id_=role.target, mount_=role.mount, connection_=role.db_name) is not None
+
+
+def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
+    """The attempts of that place that are not closed."""
+    same = [
+        targets.c.server == place.server,
+        targets.c.vault_namespace == place.vault_namespace,
+        attempts.c.mount == place.mount,
+    ]
+    if place.connection:
+        same.append(attempts.c.db_name == place.connection)
+    query = (
+        sa.select(attempts)
+        .join(targets, targets.c.id == attempts.c.target)
+        .where(*same, attempts.c.state != AttemptState.CLOSED)
+    )
+    return [Attempt(**row._mapping) for row in tx.execute(query)]
+
+
+def roles_at(tx: Tx, place: IssuancePause) -> list[DbRole]:
+    """The roles of that place."""
+    same = [
+        targets.c.server == place.server,
+        targets.c.vault_namespace == place.vault_namespace,
+        roles.c.mount == place.mount,
+    ]
+    if place.connection:
+        same.append(roles.c.db_name == place.connection)
+    return [
+        DbRole(**row._mapping)
+        for row in tx.execute(sa.select(roles).join(targets, targets.c.id == roles.c.target).where(*same))
+    ]
+
+
+def _is(place: IssuancePause) -> list[sa.ColumnElement[bool]]:
+    return [pauses.c[name] == value for name, value in _columns(place).items()]
+
+
+def _columns(place: IssuancePause) -> dict[str, str]:
+    return row_of(pauses, place)

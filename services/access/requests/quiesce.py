@@ -1,0 +1,96 @@
+"""Quiesce: before a mount or connection changes or goes, nothing more is issued there, and what remains is counted (design, section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.access.domain.attempt_states import ENDING
+from services.access.domain.models import Attempt, AttemptState, IssuancePause
+from services.access.domain.request_view import Condition
+from services.access.ledger import attempts, pauses
+from services.access.ledger.db.database import Ledger, Tx
+from services.access.requests import reassess
+from services.access.requests.catalog import TargetName
+
+VALID_S = 30.0
+"""How long a count may be relied on: nothing is issued there meanwhile, so it only falls."""
+
+_UNREAD = (AttemptState.PENDING, AttemptState.TOKEN_READY)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What is left at a place.
+
+    Attributes:
+        remaining: Attempts that may have a login.
+        counted_at: When.
+        conditions: Why something is left.
+    """
+
+    remaining: int
+    counted_at: float
+    conditions: tuple[Condition, ...]
+
+
+class IssuancePauses:
+    """Stops and resumes issuing at a place."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def quiesce(self, at: TargetName, *, mount: str, connection: str, end_leases: bool) -> Count:
+        """Issue nothing there until ``resume``, and count what is left.
+
+        Args:
+            at: The Vault.
+            mount: Path of the mount.
+            connection: Name of the connection; empty for the whole mount.
+            end_leases: Whether what is in use is to be ended, too.
+        """
+        place = _place(at, mount, connection)
+        with self._ledger.write() as tx:
+            if pauses.add(tx, place):
+                reassess.place_changed(tx, pauses.roles_at(tx, place))
+            for attempt in pauses.open_attempts(tx, place):
+                if attempt.state in ENDING and (end_leases or attempt.state in _UNREAD):
+                    attempts.end(
+                        tx,
+                        attempt,
+                        to=ENDING[attempt.state],
+                        end_reason="its engine or connection is about to change or to go",
+                    )
+                    tx.changed.add(attempt.access_request_id)
+            return _count(tx, place)
+
+    def resume(self, at: TargetName, *, mount: str, connection: str) -> None:
+        """Issue there again."""
+        place = _place(at, mount, connection)
+        with self._ledger.write() as tx:
+            pauses.remove(tx, place)
+            reassess.place_changed(tx, pauses.roles_at(tx, place))
+
+
+def _place(at: TargetName, mount: str, connection: str) -> IssuancePause:
+    return IssuancePause(
+        server=at.server, vault_namespace=at.vault_namespace.strip("/"), mount=mount, connection=connection
+    )
+
+
+def _count(tx: Tx, place: IssuancePause) -> Count:
+    left = [attempt for attempt in pauses.open_attempts(tx, place) if attempt.may_have_database_user]
+    return Count(len(left), tx.now, _reasons(left))
+
+
+def _reasons(left: list[Attempt]) -> tuple[Condition, ...]:
+    if not left:
+        return ()
+    in_use = sum(
+        attempt.state in (AttemptState.ISSUED, AttemptState.ACTIVE, AttemptState.RETIRING, AttemptState.REPLACED)
+        for attempt in left
+    )
+    error = next((attempt.error for attempt in left if attempt.error), "")
+    text = f"{in_use} credential(s) in use, {len(left) - in_use} login(s) not known to be gone" + (
+        f": {error}" if error else ""
+    )
+    return (Condition("Quiescing", True, "LeasesLeft", text),)

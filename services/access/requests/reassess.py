@@ -1,0 +1,111 @@
+"""What decisions, roles and ends make of a request and, in the same transaction, of its attempts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from services.access.domain import approval, names
+from services.access.domain.attempt_states import ENDING, LAPSING
+from services.access.domain.models import FINAL, AccessRequest, Approval, AttemptState, DbRole, Origin
+from services.access.ledger import attempts, catalog, pauses, requests
+from services.access.ledger.db.database import Tx
+
+_UNREAD = {AttemptState.PENDING: AttemptState.REVOKING_TOKEN, AttemptState.TOKEN_READY: AttemptState.REVOKING_TOKEN}
+_OVER = {
+    Approval.WITHDRAWN: "its request was deleted or given back",
+    Approval.EXPIRED: "the time of its access was over",
+}
+
+
+def digest_of(request: AccessRequest, role: DbRole | None) -> str:
+    """The digest of what would be granted now; where the role is not known, the last that was."""
+    if role is None or role.gone:
+        return request.digest
+    return names.grant_digest(role_digest=role.digest, subjects=request.subjects, ttl_s=request.ttl_s, uid=request.uid)
+
+
+def reassess(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessRequest:
+    """Bring a request in line with its decisions and its role; the same again changes nothing.
+
+    A denial ends everything. An approval that counts no longer sends the request back to pending: what was not
+    acknowledged yet is ended, what is in use runs on without being renewed.
+    """
+    if request.ended:
+        return request
+    digest = digest_of(request, role)
+    made = requests.decisions_of(tx, request.uid)
+    verdict = approval.verdict(made, digest=digest, approvals=role.approvals if role else 1)
+    before = request
+    if (verdict.approval, verdict.outdated, digest) != (request.approval, request.outdated, request.digest):
+        changes: dict[str, Any] = {
+            "approval": verdict.approval,
+            "outdated": verdict.outdated,
+            "digest": digest,
+            "retry_at": None,
+        }
+        request = requests.update(tx, request, **changes, **_gone(tx, request, verdict.approval))
+    if request.approval is Approval.DENIED:
+        attempts.end_all(tx, request.uid, ENDING, end_reason="its request was denied")
+    elif before.approved and not request.approved:
+        attempts.end_all(tx, request.uid, LAPSING, end_reason="its approval counts no longer")
+    elif before.digest != digest:
+        attempts.end_all(tx, request.uid, _UNREAD, end_reason="something else is granted now")
+    return prepare(tx, request, role)
+
+
+def prepare(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessRequest:
+    """Have a token made while the request is pending, so that its credential takes one call once it is approved."""
+    if request.approval is not Approval.PENDING or role is None or role.gone or pauses.covers(tx, role):
+        return request
+    if any(attempt.may_have_database_user or attempt.state in _UNREAD for attempt in attempts.open_of(tx, request.uid)):
+        return request
+    number = request.last_sequence + 1
+    attempts.begin(tx, request=request, role=role, number=number, due_at=tx.now)
+    requests.note(tx, request.uid, last_sequence=number)
+    return replace(request, last_sequence=number)
+
+
+def finish(tx: Tx, request: AccessRequest, outcome: Approval) -> AccessRequest:
+    """End the access of a request for good."""
+    if request.ended:
+        return request
+    attempts.end_all(tx, request.uid, ENDING, end_reason=_OVER[outcome])
+    return requests.update(
+        tx, request, approval=outcome, rotation_due=False, due_at=None, **_gone(tx, request, outcome)
+    )
+
+
+def _gone(tx: Tx, request: AccessRequest, outcome: Approval) -> dict[str, float]:
+    """Nobody can ask again for a request over gRPC that has ended; one of Kubernetes is asked for as long as its object
+    is there.
+    """
+    return {"deleted_at": tx.now} if outcome in FINAL and request.origin is Origin.GRPC else {}
+
+
+def expire(tx: Tx, uid: str) -> None:
+    """End the access of a request whose time is over; for a worker. One that has ended already is not looked at again."""
+    request = requests.find(tx, uid)
+    if request is None or request.ends_at is None or request.ended:
+        requests.note(tx, uid, due_at=None)
+    elif request.ends_at <= tx.now:
+        finish(tx, request, Approval.EXPIRED)
+
+
+def role_changed(tx: Tx, role: DbRole) -> None:
+    """A role came, changed or went: all its requests are looked at again."""
+    touched = requests.of_role(tx, role)
+    for request in touched:
+        reassess(tx, request, role)
+        if request.retry_at is not None:
+            requests.note(tx, request.uid, retry_at=None)
+        tx.changed.add(request.uid)
+    attempts.look_again(tx, [request.uid for request in touched])
+
+
+def place_changed(tx: Tx, roles: list[DbRole]) -> None:
+    """Something may be issued again for these roles, or may not any more."""
+    for role in roles:
+        for request in requests.of_role(tx, role):
+            prepare(tx, request, catalog.role_of(tx, request))
+            tx.changed.add(request.uid)

@@ -1,0 +1,55 @@
+"""The calls to Vault about one lease, and what their refusals mean."""
+
+from __future__ import annotations
+
+import re
+
+from services.common.errors import LeasegateError, VaultRefusedError
+from services.common.vault.client import Vault
+from services.common.vault.response import Answer, VaultNotFoundError
+
+# Classes of SQLSTATE that say nothing about the statement: connection, resources, operator's intervention, system,
+# rollback (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+_PASSING = frozenset({"08", "40", "53", "57", "58"})
+_SQLSTATE = re.compile(r"SQLSTATE ([0-9A-Z]{2})[0-9A-Z]{3}")
+
+
+def revoke(vault: Vault, lease_id: str) -> None:
+    """Drop the login of a lease now: it is gone from PostgreSQL when this returns. A lease that Vault does not know, it
+    has ended.
+
+    Raises:
+        LeasegateError: Vault or PostgreSQL refused or failed; the login may be there.
+    """
+    try:
+        vault.write(f"sys/leases/revoke/{lease_id}", {"sync": True})
+    except VaultNotFoundError as err:
+        raise VaultRefusedError("Vault knows no such way to revoke", path="sys/leases/revoke") from err
+
+
+def renew(vault: Vault, lease_id: str, *, increment_s: float) -> Answer:
+    """Prolong a lease.
+
+    Raises:
+        LeasegateError: Vault or PostgreSQL refused or failed.
+    """
+    try:
+        return vault.write(f"sys/leases/renew/{lease_id}", {"increment": max(1, int(increment_s))})
+    except VaultNotFoundError as err:
+        raise VaultRefusedError("Vault knows no such way to renew", path="sys/leases/renew") from err
+
+
+def is_gone(err: LeasegateError) -> bool:
+    """Whether a renewal failed because Vault has no such lease: it was revoked, or its token was."""
+    return isinstance(err, VaultRefusedError) and "lease not found" in err.message
+
+
+def drop_refused(err: LeasegateError) -> bool:
+    """Whether PostgreSQL answered and refused to drop the login, as it does while the login owns something.
+
+    Vault answers 400 for that as for a database that cannot be reached; the SQLSTATE tells them apart.
+    """
+    if not isinstance(err, VaultRefusedError):
+        return False
+    found = _SQLSTATE.search(err.message)
+    return found is not None and found[1] not in _PASSING

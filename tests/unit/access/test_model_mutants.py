@@ -1,0 +1,161 @@
+"""Each rule of the protocol taken out of the real code: the order of events in which the model then loses a login has to show it.
+
+``LEASEGATE_MODEL_MUTANTS=N`` has the state machine find each by itself, too, within N examples.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+from unittest.mock import ANY, patch
+
+import pytest
+from hypothesis import Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from services.access.domain import attempt_states as rules
+from services.access.domain.models import Attempt, AttemptState
+from services.access.leases import acknowledge, issue
+from services.access.leases.recover import IssuanceRecovery
+from services.access.ledger import attempts, recoveries
+from services.access.vault import tokens
+from services.access.worker.dispatch import AttemptDispatcher
+from services.common.errors import LeasegateError
+from tests.unit.access.test_model import PROFILE, SEED, AccessMachine
+from tests.unit.access.test_model_orders import ORDERS, Play, played
+
+Mutation = Callable[[], AbstractContextManager[Any]]
+_move = attempts._move
+
+
+def text(owner: Any, name: str, old: str, new: str) -> Mutation:
+    """A change of one function's text, which has to be there."""
+
+    def change() -> AbstractContextManager[Any]:
+        function = getattr(owner, name)
+        source = textwrap.dedent(inspect.getsource(function))
+        assert old in source, f"{name} has changed: {old!r} is not there"
+        made: dict[str, Any] = {}
+        code = compile("from __future__ import annotations\n" + source.replace(old, new), name, "exec")
+        exec(code, vars(sys.modules[function.__module__]), made)  # noqa: S102
+        return patch.object(owner, name, made[name])
+
+    return change
+
+
+def value(owner: Any, name: str, new: Any) -> Mutation:
+    """Something else in its place."""
+    return lambda: patch.object(owner, name, new)
+
+
+def unconditional(to: AttemptState, *, keeps: bool = False) -> Mutation:
+    """A transition that goes from whatever state the attempt is in; with ``keeps`` it is only believed to have
+    happened.
+    """
+    wanted = to
+
+    def move(
+        tx: Any, attempt_id: str, *states: AttemptState, to: AttemptState, holding: str | None = None, **columns: Any
+    ) -> bool:
+        done = _move(tx, attempt_id, *states, to=to, holding=holding, **columns)
+        if done or to is not wanted:
+            return done
+        return keeps or attempts._update(tx, attempt_id, tuple(AttemptState), {"state": to, **columns})
+
+    return value(attempts, "_move", move)
+
+
+def any_accessor(
+    tx: Any, attempt_id: str, *states: AttemptState, to: AttemptState, holding: str | None = None, **columns: Any
+) -> bool:
+    """A transition whatever accessor the ledger holds."""
+    return _move(tx, attempt_id, *states, to=to, **columns)
+
+
+def unadopted(self: Any, attempt: Attempt) -> None:
+    """In place of asking for the cleanup role: the accessor is revoked, and that is that."""
+    with self._ledger.write() as tx:
+        attempts.close(tx, attempt.id, AttemptState.RECOVERING)
+
+
+def adopted_once(self: Any, made: Any, target: Any) -> None:
+    """In place of waiting for the second recovery."""
+    with self._vaults.at(target) as vault:
+        self._close(vault, made)
+
+
+def undone_as_it_is(self: Any, attempt: Attempt, *, finish: bool, error: str = "") -> None:
+    """In place of the commit with which an undo begins."""
+    self._undoing.step(attempt)
+
+
+MUTATIONS: dict[str, tuple[Mutation, ...]] = {
+    "current": (text(issue.LeaseIssuer, "_commit", "request.approved and ", ""), unconditional(AttemptState.ISSUED)),
+    "adopt": (value(IssuanceRecovery, "_cleanup_role", unadopted),),
+    "second": (value(IssuanceRecovery, "_first_done", adopted_once),),
+    "open": (unconditional(AttemptState.ISSUING, keeps=True),),
+    "same-token": (
+        value(attempts, "_move", any_accessor),
+        text(tokens.PreparedTokens, "find", " or token.accessor != attempt.accessor", ""),
+    ),
+    "undo-first": (
+        value(AttemptDispatcher, "_begin_undo", undone_as_it_is),
+        text(recoveries, "commit", "state is not AttemptState.RECOVERING", "state is State.CLOSED"),
+        unconditional(AttemptState.CLOSED),
+    ),
+    "adopting": (
+        value(recoveries, "newest", lambda *_: ANY),
+        text(recoveries, "commit", "state is not AttemptState.RECOVERING or ", ""),
+        unconditional(AttemptState.CLOSED),
+    ),
+    "cleanup role-token": (text(IssuanceRecovery, "_adopt", "*(each.accessor for each in made.earlier)", "*()"),),
+    "after-ack": (value(rules, "superseded", lambda _: AttemptState.REVOKING),),
+    "due": (text(rules, "due", "or last(attempts, AttemptState.REPLACED) is not None", ""),),
+    "lost": (text(rules, "due", "or secret_attempt != active.sequence", ""),),
+    "alive": (
+        text(rules, "due", "or active.expired(now)", ""),
+        text(rules, "takes", "and not attempt.expired(now)", ""),
+    ),
+    "overlap": (text(acknowledge, "_retire", "over = tx.now + ", "over = tx.now + 0 * "),),
+    "nothing-made": (value(issue, "_NOTHING_MADE", (LeasegateError,)),),
+    "rising": (),
+    "absent": (),
+}
+"""The rules by their names in the model; two of the code: the overlap, and which failures of a read say that nothing
+was made; and two that live elsewhere, in the watcher and in roles, here in the world."""
+
+
+@contextmanager
+def without(rule: str) -> Iterator[None]:
+    """The code without a rule."""
+    with ExitStack() as stack:
+        for mutation in MUTATIONS[rule]:
+            stack.enter_context(mutation())
+        yield
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["claimed-at-once", "claimed-apart"])
+@pytest.mark.parametrize(
+    ("rule", "order", "breaks"), ORDERS, ids=[f"{rule}-{order.__name__}" for rule, order, _ in ORDERS]
+)
+def test_without_a_rule_a_login_is_lost(rule: str, order: Callable[[Play], None], breaks: str, at_once: bool) -> None:
+    with without(rule):
+        assert played(order, rule=rule, at_once=at_once).startswith(f"{breaks}:")
+
+
+if os.environ.get("LEASEGATE_MODEL_MUTANTS"):
+
+    @pytest.mark.timeout(1200)
+    @pytest.mark.parametrize("rule", MUTATIONS)
+    def test_the_machine_finds_that_a_rule_is_missing(rule: str) -> None:
+        class Machine(AccessMachine):
+            rising, absent = rule != "rising", rule != "absent"
+
+        profile = settings(PROFILE, max_examples=int(os.environ["LEASEGATE_MODEL_MUTANTS"]), phases=(Phase.generate,))
+        with without(rule), pytest.raises(AssertionError, match=r"I\d\+?: "):
+            run_state_machine_as_test(seed(SEED)(Machine), settings=profile)

@@ -1,0 +1,73 @@
+"""The finder asks by whatever login there is, and says which mounts it could not look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from services.access.domain.models import VaultTargetRow
+from services.access.ledger import catalog
+from services.access.ledger.db.database import Ledger
+from services.access.vault.circuit_breaker import CircuitBreakers
+from services.access.worker.metrics import AccessMetrics
+from services.access.worker.orphan_scan import OrphanScanner
+from services.common.errors import VaultAuthMissingError
+from services.common.vault.response import Answer
+from tests.clock import Clock
+from tests.unit.access.access_builders import a_role
+from tests.unit.access.access_world import ledger_at
+
+SERVER = "https://v:1"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """Two teams name the same mount of one Vault."""
+    opened = ledger_at(tmp_path / "ledger.db", clock=Clock())
+    with opened.write() as tx:
+        for team in ("one", "two"):
+            row = VaultTargetRow(0, "-", team, "vault", team, SERVER, SERVER, "", b"", False, "", "kubernetes")
+            catalog.put_role(tx, a_role(namespace=team, target=catalog.put_target(tx, row).id))
+    yield opened
+    opened.close()
+
+
+def finder(ledger: Ledger, *, logged_in: set[str]) -> OrphanScanner:
+    """Only these teams' logins are there; Vault has a lease that nobody knows."""
+    keys = {"sys/leases/lookup/my-postgres-se/creds": ["k8s.-.demo.psql-role/"]}
+    vault = SimpleNamespace(list=lambda path: Answer(data={"keys": keys.get(path, ["strange"])}))
+
+    @contextmanager
+    def at(row: VaultTargetRow) -> Iterator[Any]:
+        if row.namespace not in logged_in:
+            raise VaultAuthMissingError(f"there is no login for {row.namespace}/vault yet", target=row.name)
+        yield vault
+
+    vaults: Any = SimpleNamespace(at=at)
+    return OrphanScanner(ledger, vaults)
+
+
+@pytest.mark.parametrize("team", ["one", "two"])
+def test_one_login_is_enough_for_a_mount(ledger: Ledger, team: str) -> None:
+    found = finder(ledger, logged_in={team}).find()
+    assert [orphan.lease_id for orphan in found.orphans] == ["my-postgres-se/creds/k8s.-.demo.psql-role/strange"]
+    assert found.skipped_mounts == ()
+
+
+def test_a_mount_without_any_login_is_said_and_counted(ledger: Ledger) -> None:
+    """Else a figure of no findings would be taken for the word that all is explained."""
+    made = finder(ledger, logged_in=set())
+    (skipped_mounts,) = made.find().skipped_mounts
+    assert "there is no login" in skipped_mounts.reason
+    registry = CollectorRegistry()
+    losses: Any = SimpleNamespace(known_id="", paused_requests=0)
+    AccessMetrics(ledger, registry, finder=made, breakers=CircuitBreakers(), losses=losses)
+    page = generate_latest(registry).decode()
+    assert "leasegate_access_unexplained_leases 0.0" in page
+    assert "leasegate_access_uncompared_mounts 1.0" in page

@@ -1,0 +1,41 @@
+"""The three services, as stubs: the only way in which the watcher reaches them.
+
+Every call raises LeasegateError (services.common.rpc.channel).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+
+from leasegate.access.v1 import requester_service_pb2_grpc, watcher_service_pb2_grpc
+from leasegate.engine.v1 import engine_service_pb2_grpc
+from leasegate.roles.v1 import role_service_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStubs:
+    """A stub for each service that the watcher calls.
+
+    Attributes:
+        engine: Mounts and connections.
+        roles: Roles and cleanup roles.
+        access: Requests, catalogue and change feed.
+        holder: Claim and acknowledge.
+    """
+
+    engine: engine_service_pb2_grpc.EngineServiceStub
+    roles: role_service_pb2_grpc.RoleServiceStub
+    access: watcher_service_pb2_grpc.WatcherServiceStub
+    holder: requester_service_pb2_grpc.RequesterServiceStub
+
+
+def service_stubs(*, engine: grpc.Channel, roles: grpc.Channel, access: grpc.Channel) -> ServiceStubs:
+    """Make the stubs on their channels."""
+    return ServiceStubs(
+        engine=engine_service_pb2_grpc.EngineServiceStub(engine),
+        roles=role_service_pb2_grpc.RoleServiceStub(roles),
+        access=watcher_service_pb2_grpc.WatcherServiceStub(access),
+        holder=requester_service_pb2_grpc.RequesterServiceStub(access),
+    )

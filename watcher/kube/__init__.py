@@ -1,0 +1,1 @@
+"""Kubernetes as any controller needs it: client, cache, informers, work queues, Events, conditions. Knows no kind of Leasegate's."""

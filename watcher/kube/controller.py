@@ -1,0 +1,97 @@
+"""Workers over a queue: one kind's objects, each in one hand at a time, and no object's failure ever stops another's.
+
+What a reconcile answers decides when the key comes back (``watcher.kube.result``); what it raises brings it back after a growing pause.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from services.common import logs
+from services.common.errors import LeasegateError
+from services.common.rpc import request_ids
+from watcher.kube.client import KubeError
+from watcher.kube.result import Again, Outcome, Then
+from watcher.kube.workqueue import WorkQueue
+
+LOG = logs.logger(__name__)
+K = TypeVar("K", bound=Hashable)
+
+
+class Controller(Generic[K]):
+    """Takes keys from a queue and has them reconciled.
+
+    Args:
+        name: For logs and thread names.
+        queue: The keys.
+        reconcile: Brings one object in order.
+        workers: Threads.
+    """
+
+    def __init__(self, name: str, queue: WorkQueue[K], reconcile: Callable[[K], Outcome], *, workers: int) -> None:
+        self.name, self.queue, self._reconcile, self._workers = name, queue, reconcile, workers
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the workers."""
+        for number in range(self._workers):
+            thread = threading.Thread(target=self._work, name=f"{self.name}-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self, timeout_s: float) -> None:
+        """Let the workers finish what is in hand, at most so long for all of them together."""
+        end = time.monotonic() + timeout_s
+        self.queue.close()
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def alive(self) -> bool:
+        """Whether all workers run."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def work(self, key: K) -> None:
+        """Reconcile one key and put it back as its outcome says."""
+        try:
+            with request_ids.following(None):
+                outcome = self._reconcile(key)
+        except KubeError as err:
+            if err.status not in (404, 409):
+                LOG.warning(
+                    "kubernetes failed",
+                    kind=self.name,
+                    object=str(key),
+                    status=err.status,
+                    reason=err.reason,
+                    error=err.message,
+                )
+            self.queue.retry(key)
+        except LeasegateError as err:
+            LOG.warning("service failed", kind=self.name, object=str(key), reason=err.reason, error=err.message)
+            self.queue.retry(key)
+        except Exception:
+            LOG.exception("reconcile failed", kind=self.name, object=str(key))
+            self.queue.retry(key)
+        else:
+            self._put_back(key, outcome)
+
+    def _put_back(self, key: K, outcome: Outcome) -> None:
+        if isinstance(outcome, Then):
+            self.queue.forget(key)
+            self.queue.follow_up(key)
+        elif not isinstance(outcome, Again):
+            self.queue.forget(key)
+        elif outcome.after_s is None:
+            self.queue.retry(key)
+        else:
+            self.queue.add_after(key, outcome.after_s)
+
+    def _work(self) -> None:
+        while (key := self.queue.take()) is not None:
+            try:
+                self.work(key)
+            finally:
+                self.queue.done(key)
