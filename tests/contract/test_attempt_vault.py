@@ -1,4 +1,4 @@
-"""What ``tests.fakes.attempt_vault`` says of Vault and PostgreSQL, asked of it and of the real ones alike."""
+"""What ``tests.model.world.vault`` says of Vault and PostgreSQL, asked of it and of the real ones alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.common.vault.response import Answer, VaultNotFoundError
 from services.common.vault.transport import Endpoint, Transport
 from services.roles.statements import CREATE_IF_ABSENT
 from tests.eventually import eventually
-from tests.fakes.attempt_vault import MOUNT, ROLE, AttemptVault
+from tests.model.world.vault import MOUNT, ROLE, AttemptVault
 from tests.servers import Servers, real_servers
 
 CREATE = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"

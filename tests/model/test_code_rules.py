@@ -1,4 +1,4 @@
-"""The pure rules of ``services.access.domain.attempt_states`` against the functions of proofs/attempt_model.py, on every state of up to four attempts.
+"""The pure rules of ``services.access.domain.attempt_states`` against the functions of tests/model/protocol, on every state of up to four attempts.
 
 The functions of the model are written down here word for word but for its switches: ``pending``, ``due``, ``takes``, ``claimed`` and
 ``ENDING``, and the transitions that its exploration makes in all of its scenarios. Where the code differs on purpose, the test says why.

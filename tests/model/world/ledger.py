@@ -16,8 +16,8 @@ from services.access.ledger import catalog
 from services.access.ledger.db import database
 from services.access.ledger.db.database import Ledger, Tx, open_ledger
 from services.common.errors import LedgerUnavailableError
-from tests.fakes.attempt_jobs import Killed
-from tests.fakes.attempt_vault import MAX_TTL_S, MOUNT, ROLE, TTL_S
+from tests.model.world.jobs import Killed
+from tests.model.world.vault import MAX_TTL_S, MOUNT, ROLE, TTL_S
 
 BEGIN = 1_000_000.0
 
@@ -52,7 +52,7 @@ def engine(file: Path) -> Engine:
     return made
 
 
-def anew(made: Engine, template: Path) -> None:
+def reset(made: Engine, template: Path) -> None:
     """Begin with the template again."""
     made.dispose()
     for suffix in ("", "-wal", "-shm"):

@@ -1,4 +1,4 @@
-"""The invariants of proofs/attempt_model.py, I1 to I7, looked at in a world of the real code, and the way of a world to where it is quiet.
+"""The invariants of tests/model/protocol, I1 to I7, looked at in a world of the real code, and the way of a world to where it is quiet.
 
 Quiet is where nothing happens by itself. I8 and I9 are sentences of the design beside: past its end nothing is acknowledged and an active
 one is replaced at once, our end of a lease is never later than Vault's; cleanup roles are made on demand and removed after.
@@ -15,7 +15,7 @@ from services.access.domain.models import AccessRequest, Attempt, AttemptState
 from services.access.ledger.db import schema
 
 if TYPE_CHECKING:
-    from tests.fakes.attempt_world import World
+    from tests.model.world.world import World
 
 _IN_USE = (AttemptState.ACTIVE, AttemptState.RETIRING)
 _ROUNDS = 400

@@ -1,4 +1,4 @@
-"""Vault and PostgreSQL as one attempt sees them, in memory: what proofs/attempt_model.py says of them, answering real calls.
+"""Vault and PostgreSQL as one attempt sees them, in memory: what tests/model/protocol says of them, answering real calls.
 
 Calls go step by step, so that a test decides what happens between: a read of ``creds`` goes on without its client, breaks off before or
 after CREATE ROLE (which leaves a login without a lease), or registers its lease under a token that was revoked meanwhile. Nothing waits.

@@ -12,7 +12,7 @@ from typing import Any
 from services.common import failpoints
 from services.common.errors import LeasegateError
 from services.common.vault.response import Answer
-from tests.fakes.attempt_vault import AttemptVault, Call
+from tests.model.world.vault import AttemptVault, Call
 
 _running: Job | None = None
 

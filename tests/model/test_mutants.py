@@ -26,8 +26,8 @@ from services.access.ledger import attempts, recoveries
 from services.access.vault import tokens
 from services.access.worker.dispatch import AttemptDispatcher
 from services.common.errors import LeasegateError
-from tests.unit.access.test_model import PROFILE, SEED, AccessMachine
-from tests.unit.access.test_model_orders import ORDERS, Play, played
+from tests.model.test_machine import PROFILE, SEED, AccessMachine
+from tests.model.test_orders import ORDERS, Play, played
 
 Mutation = Callable[[], AbstractContextManager[Any]]
 _move = attempts._move

@@ -1,7 +1,7 @@
-"""Request, attempt and lease of the real access service in any order of events: a state machine on the events of attempt_model.py.
+"""Request, attempt and lease of the real access service in any order of events: a state machine on the events of tests/model/protocol.
 
 Two replicas over one real ledger, two watchers, Vault's calls step by step, kills between any two steps, faults of Vault and of the disk.
-At each step and once everything is quiet the invariants of ``tests.fakes.attempt_checks`` have to hold.
+At each step and once everything is quiet the invariants of ``tests.model.world.invariants`` have to hold.
 ``LEASEGATE_MODEL_EXAMPLES`` asks for a longer run, ``LEASEGATE_MODEL_SEED`` for another one than the one that ``make test`` repeats.
 """
 
@@ -31,11 +31,11 @@ from services.common.errors import (
     VaultUnavailableError,
 )
 from services.common.vault.transport import VaultUnreachedError
-from tests.fakes import attempt_checks as checks
-from tests.fakes.attempt_jobs import Job
-from tests.fakes.attempt_ledger import make_template
-from tests.fakes.attempt_vault import Call
-from tests.fakes.attempt_world import Replica, World
+from tests.model.world import invariants
+from tests.model.world.jobs import Job
+from tests.model.world.ledger import make_template
+from tests.model.world.vault import Call
+from tests.model.world.world import Replica, World
 
 EXAMPLES = int(os.environ.get("LEASEGATE_MODEL_EXAMPLES", "80"))
 STEPS = int(os.environ.get("LEASEGATE_MODEL_STEPS", "40"))
@@ -274,7 +274,7 @@ class AccessMachine(RuleBasedStateMachine):
     @rule(number=some)
     def quiet(self, number: int) -> None:
         if number % 4 == 0:
-            checks.settle(self.w)
+            invariants.settle(self.w)
         self.secret_attempt()
 
     def teardown(self) -> None:
@@ -282,7 +282,7 @@ class AccessMachine(RuleBasedStateMachine):
             return
         try:
             if not self.w.broken:
-                checks.settle(self.w)
+                invariants.settle(self.w)
             self.secret_attempt()
         finally:
             self.w.close()

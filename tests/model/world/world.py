@@ -1,6 +1,6 @@
-"""Replicas of the access service over one real ledger, two watchers and their Secrets: the processes of proofs/attempt_model.py.
+"""Replicas of the access service over one real ledger, two watchers and their Secrets: the processes of tests/model/protocol.
 
-Everything of ``services.access`` is the real thing; Vault and PostgreSQL are ``tests.fakes.attempt_vault``. What happens, and in which
+Everything of ``services.access`` is the real thing; Vault and PostgreSQL are ``tests.model.world.vault``. What happens, and in which
 order, is for the test to say. An invariant that is broken is noted in ``broken`` at once, wherever it is found.
 """
 
@@ -41,10 +41,10 @@ from services.access.worker.dispatch import AttemptDispatcher
 from services.common import failpoints
 from services.common.errors import VaultUnavailableError
 from services.common.vault.client import Vault
-from tests.fakes import attempt_checks as checks
-from tests.fakes.attempt_jobs import Job, Port, Stops
-from tests.fakes.attempt_ledger import BEGIN, SharedLedger, anew, engine
-from tests.fakes.attempt_vault import AttemptVault
+from tests.model.world import invariants
+from tests.model.world.jobs import Job, Port, Stops
+from tests.model.world.ledger import BEGIN, SharedLedger, engine, reset
+from tests.model.world.vault import AttemptVault
 
 OWNER = "spiffe://leasegate/watcher"
 CLIENT_TIMEOUT_S = 30.0
@@ -149,7 +149,7 @@ class World:
         self.now, self.rising, self.at_once, self.ttl_s = BEGIN, rising, at_once, ttl_s
         self.vault = AttemptVault(self.clock, **vault)
         self.engine = engine(template.with_name("ledger.db"))
-        anew(self.engine, template)
+        reset(self.engine, template)
         self.broken = ""
         self.known: dict[str, Attempt] = {}
         self.asked: dict[str, AccessRequest] = {}
@@ -414,11 +414,11 @@ class World:
 
     def committed(self, _tx: Tx) -> None:
         """A replica has committed."""
-        checks.committed(self)
+        invariants.committed(self)
 
     def look(self) -> None:
         """Look at what holds at every moment."""
-        checks.always(self)
+        invariants.always(self)
 
     def fail(self, what: str) -> None:
         """Note what is broken, the first only."""

@@ -1,6 +1,6 @@
-"""Orders of events in which a login is lost if a rule of the protocol is missing, as ``attempt_model.py --without RULE`` prints them.
+"""Orders of events in which a login is lost if a rule of the protocol is missing, as ``tests/model/protocol --without RULE`` prints them.
 
-They are played here on the real code as it is, where all holds; ``test_access_model_mutants`` plays them without the rules.
+They are played here on the real code as it is, where all holds; ``test_mutants`` plays them without the rules.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import pytest
 from services.access.domain.models import Approval, AttemptState
 from services.access.domain.request_view import NextStep
 from services.common.errors import VaultFailedError, VaultRefusedError
-from tests.fakes import attempt_checks as checks
-from tests.fakes.attempt_jobs import Job
-from tests.fakes.attempt_world import OWNER, World
-from tests.unit.access.test_model import template
+from tests.model.test_machine import template
+from tests.model.world import invariants
+from tests.model.world.jobs import Job
+from tests.model.world.world import OWNER, World
 
 
 class Play:
@@ -374,7 +374,7 @@ def played(order: Callable[[Play], None], *, at_once: bool, rule: str = "", ttl_
     try:
         order(Play(world))
         if not world.broken:
-            checks.settle(world)
+            invariants.settle(world)
         return world.broken
     finally:
         world.close()
