@@ -103,7 +103,7 @@ class Services:
         for name in SERVERS:
             authority.server(name, hosts=("localhost", "127.0.0.1", f"leasegate-{name}.leasegate-system.svc"))
             self._write(f"{name}.token", tokens[name])
-            self._write(f"{name}-logins.yaml", json.dumps([self._login(name)], indent=1))  # JSON is YAML, too
+            self._write(f"{name}-vaults.yaml", json.dumps([self._login(name)], indent=1))  # JSON is YAML, too
         for name in CLIENTS:
             self.client(name)
         self._write("watcher.kubeconfig", json.dumps(watcher_kubeconfig, indent=1))
@@ -167,7 +167,7 @@ class Services:
             "ALLOW": " ".join(
                 f"{service}={CLIENTS[client]}" for service, clients in _ALLOWED[name].items() for client in clients
             ),
-            "VAULT_LOGINS": str(folder / f"{name}-logins.yaml"),
+            "VAULT_CONFIG": str(folder / f"{name}-vaults.yaml"),
             "DRAIN_DELAY": "0",  # there is no load balancer that would have to notice
         }
         if name == "access":

@@ -287,7 +287,7 @@ class LocalStack:
         return self._services.metrics_addresses
 
     def set_options(self, name: str, **options: str) -> None:
-        """Give engine, roles, access or the watcher these options, such as ``resync="2"``, from its next start on; none
+        """Give engine, roles, access or the watcher these options, such as ``resync_interval="2"``, from its next start on; none
         takes them back.
         """
         self._services.set_options(name, **options)

@@ -18,7 +18,7 @@ INTERVAL_S = 2
 def often(stack: LocalStack) -> Iterator[LocalStack]:
     """The stack, whose watcher looks at everything each other second."""
     watcher = stack.process("watcher")
-    stack.set_options("watcher", resync=str(INTERVAL_S))
+    stack.set_options("watcher", resync_interval=str(INTERVAL_S))
     _restart(watcher)
     yield stack
     stack.set_options("watcher")

@@ -195,7 +195,7 @@ def without_own_login(stack: LocalStack) -> Iterator[LocalStack]:
     """The stack with an access service that has no login of its own, and a team's role that may issue, as in the guide
     of 2019.
     """
-    file = stack.directory / "services" / "access-logins.yaml"
+    file = stack.directory / "services" / "access-vaults.yaml"
     before = file.read_text(encoding="utf-8")
     team = stack.vault_api().call("GET", f"auth/kubernetes/role/{TEAM_ROLE}").body["data"]["token_policies"]
     file.write_text("[]\n", encoding="utf-8")

@@ -324,7 +324,7 @@ def start(made: World, *, crash_at: str = "", **options: str) -> Killed:
     flags = {
         "ledger": made.ledger,
         "catalog": made.catalog_file,
-        "vault-logins": made.logins_file,
+        "vault-config": made.logins_file,
         "listen": "127.0.0.1:0",
         "health-listen": "127.0.0.1:0",
         "address-file": address,
@@ -508,7 +508,9 @@ def ask(callee: Callee, *, san: str = ALICE, ttl_s: int = 0, request_id: str = "
 
 def approve(callee: Callee, uid: str, *, san: str = CAROL, **changes: str) -> access_request_pb2.AccessRequest:
     """Approve over gRPC."""
-    message = approver.ApproveAccessRequestRequest(**{"request_id": secrets.token_hex(8), "id": uid, **changes})
+    message = approver.ApproveAccessRequestRequest(
+        **{"request_id": secrets.token_hex(8), "access_request_id": uid, **changes}
+    )
     return callee.as_(san).approver.ApproveAccessRequest(message).access_request
 
 

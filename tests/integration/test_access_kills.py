@@ -97,7 +97,7 @@ def converge(dar: Dar, secret: Secret) -> None:
 
 @contextmanager
 def running(made: World, crash_at: str = "", **options: str) -> Iterator[Killed]:
-    service = start(made, crash_at=crash_at, overlap="1s", **options)
+    service = start(made, crash_at=crash_at, **{"rotation-overlap": "1s"}, **options)
     try:
         yield service
     finally:

@@ -65,7 +65,7 @@ class Seen:
 
 def rotations(made: World) -> Seen:
     """Longest life 32 s, overlap 8 s: each credential is replaced after 16 s and lives on beside its successor for 8 s."""
-    service = start(made, overlap="8s")
+    service = start(made, **{"rotation-overlap": "8s"})
     try:
         with Keeper(made, service.callee) as keeper:
             offer(made, service.callee, "rotates", ttl_s=24, max_ttl_s=32)

@@ -66,7 +66,7 @@ def scrape(port: int) -> dict[str, float]:
 def test_all_figures_are_scraped(made: World) -> None:
     with (
         listing_granted(made.servers),
-        scraped(made, **{"compare-every": "300ms"}) as (service, port),
+        scraped(made, **{"orphan-scan-interval": "300ms"}) as (service, port),
         Watcher(made, service.callee),
     ):
         put_role(made, service.callee)

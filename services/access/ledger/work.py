@@ -159,7 +159,8 @@ def _head(tx: Tx, priority: Priority, busy: Collection[str], without: Collection
         found = tx.execute(query.order_by(_a.due_at).limit(len(busy) + 1))
         return next((_Due(row.id, row.ends_at, row.lease_ttl_s) for row in found if row.id not in busy), None)
     return next(
-        (row for row in _HEAD.all(tx, lane_=priority, due_at_=tx.now, count=len(busy) + 1) if row.id not in busy), None
+        (row for row in _HEAD.all(tx, priority_=priority, due_at_=tx.now, count=len(busy) + 1) if row.id not in busy),
+        None,
     )
 
 
