@@ -38,7 +38,7 @@ from watcher.kube.resources import NAMESPACE
 from watcher.metrics import register
 from watcher.reconcilers.failpoints import POINTS
 from watcher.reconcilers.failpoints import VARIABLE as POINT_VARIABLE
-from watcher.specs.resources import Cluster
+from watcher.specs.cluster import Cluster
 
 LOG = logs.logger(__name__)
 _CLUSTER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?|-?")

@@ -37,7 +37,7 @@ from watcher.reconcilers.secret_engine import SecretEngineReconciler
 from watcher.reconcilers.status import StatusReporter
 from watcher.reconcilers.vault_targets import VaultTargets
 from watcher.specs.appbinding import ServiceAddresses
-from watcher.specs.resources import Cluster
+from watcher.specs.cluster import Cluster
 from watcher.triggers import Triggers
 
 LOG = logs.logger(__name__)

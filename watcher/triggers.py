@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from services.common.names import DEFAULT_MOUNT
 from watcher.delivery.namespaces import Namespaces
 from watcher.kube.cache import Changed
 from watcher.kube.objects import Objects
@@ -26,7 +25,6 @@ from watcher.kube.resources import (
     has_finalizer,
     is_deleting,
     key_of,
-    text_at,
     uid_of,
 )
 from watcher.kube.workqueue import WorkQueue
@@ -34,7 +32,8 @@ from watcher.reconcilers.access_request import AccessRequestReconciler
 from watcher.reconcilers.appbinding import AppBindingReconciler
 from watcher.reconcilers.postgres_role import PostgresRoleReconciler
 from watcher.reconcilers.secret_engine import key_and_status
-from watcher.specs.resources import conditions_of, is_decision, status_of
+from watcher.specs.references import db_role_of, mount_of
+from watcher.specs.status import decision_conditions, status_of
 
 QUEUES = {APP_BINDING: "appbindings", SECRET_ENGINE: "engines", POSTGRES_ROLE: "roles", ACCESS_REQUEST: "requests"}
 
@@ -177,7 +176,7 @@ class Triggers:
 
     def catalogue_changed(self, role: Key) -> None:
         """A role is another one now: its requests may show another digest."""
-        self._add("requests", (key_of(obj) for obj in self._objects.store(ACCESS_REQUEST) if _role_of(obj) == role))
+        self._add("requests", (key_of(obj) for obj in self._objects.store(ACCESS_REQUEST) if db_role_of(obj) == role))
 
     def _binding_changed(self, old: Body | None, new: Body | None) -> None:
         if old is not None and new is not None and not _worth_a_look(old, new):
@@ -197,17 +196,17 @@ class Triggers:
             self._bindings_of(old, new)
             self._mates(old, new)
         if old is None or new is None or key_and_status(old) != key_and_status(new) or _deleting(old) != _deleting(new):
-            mounts = {_mount_of(o) for o in (old, new) if o}
+            mounts = {mount_of(o) for o in (old, new) if o}
             self._add(
-                "roles", (key_of(role) for role in self._objects.store(POSTGRES_ROLE) if _mount_of(role) in mounts)
+                "roles", (key_of(role) for role in self._objects.store(POSTGRES_ROLE) if mount_of(role) in mounts)
             )
 
     def _mates(self, *objs: Body | None) -> None:
         """Look again at other SecretEngines of a mount, which may have been refused for the sake of this one."""
-        keys, mounts = {key_of(o) for o in objs if o}, {_mount_of(o) for o in objs if o}
+        keys, mounts = {key_of(o) for o in objs if o}, {mount_of(o) for o in objs if o}
         engines = self._objects.store(SECRET_ENGINE)
         self._add(
-            "engines", (key_of(mate) for mate in engines if _mount_of(mate) in mounts and key_of(mate) not in keys)
+            "engines", (key_of(mate) for mate in engines if mount_of(mate) in mounts and key_of(mate) not in keys)
         )
 
     def _role_changed(self, old: Body | None, new: Body | None) -> None:
@@ -220,7 +219,12 @@ class Triggers:
         self._looked_after(old, new)
         if new is None and old is not None:
             self._requests.vanished(old)
-        if old is None or new is None or _worth_a_look(old, new) or _decisions(old) != _decisions(new):
+        if (
+            old is None
+            or new is None
+            or _worth_a_look(old, new)
+            or decision_conditions(old) != decision_conditions(new)
+        ):
             self._queues["requests"].add(key_of(new or old or {}))
 
     def _looked_after(self, old: Body | None, new: Body | None) -> None:
@@ -276,17 +280,3 @@ def _has_credential(obj: Body) -> bool:
 
 def _deleting(obj: Body) -> object:
     return obj["metadata"].get("deletionTimestamp")
-
-
-def _decisions(obj: Body) -> list[Body]:
-    return [condition for condition in conditions_of(obj) if is_decision(condition)]
-
-
-def _role_of(obj: Body) -> Key:
-    return Key(
-        text_at(obj, "spec", "roleRef", "namespace") or key_of(obj).namespace, text_at(obj, "spec", "roleRef", "name")
-    )
-
-
-def _mount_of(obj: Body) -> str:
-    return text_at(obj, "spec", "path") or DEFAULT_MOUNT

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 DEFAULT_MOUNT = "database"
+DEFAULT_PLUGIN = "postgresql-database-plugin"
+"""What an empty plugin name means (leasegate.engine.v1.PostgresConnection)."""
 CLEANUP_ROLE_PREFIX = "leasegate-cleanup."
 
 

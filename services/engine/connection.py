@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.common.errors import FieldViolation, SpecInvalidError, VaultRefusedError
-from services.common.names import CLEANUP_ROLE_PREFIX
+from services.common.names import CLEANUP_ROLE_PREFIX, DEFAULT_PLUGIN
 from services.common.vault.client import Vault
 from services.common.vault.mounts import being_removed
 from services.common.vault.response import VaultNotFoundError
 from services.engine.url import DatabaseUrl, place_of
 
-DEFAULT_PLUGIN = "postgresql-database-plugin"
 # One attempt of access has one display name, so it can never make two logins (docs/decisions.md).
 USERNAME_TEMPLATE = "{{ .DisplayName | truncate 63 }}"
 CLEANUP_ROLES = f"{CLEANUP_ROLE_PREFIX}*"

@@ -10,11 +10,12 @@ from google.protobuf.duration_pb2 import Duration
 from leasegate.engine.v1 import engine_service_pb2 as pb
 from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
+from services.common.names import DEFAULT_PLUGIN
 from services.common.vault.object_ref import ObjectRef, is_vault_object
 from services.common.vault.paths import mount_path
 from services.common.vault.quiesce_report import QuiesceReport
 from services.common.vault.target import VaultTarget
-from services.engine.connection import DEFAULT_PLUGIN, Connection
+from services.engine.connection import Connection
 from services.engine.engines import Deleted, Ensured, Unwanted, Wanted
 from services.engine.url import DatabaseUrl, ServiceAddress
 

@@ -32,7 +32,7 @@ from watcher.app import Settings, Watcher
 from watcher.clients.stubs import service_stubs
 from watcher.kube.client import connect
 from watcher.kube.resources import NAMESPACE
-from watcher.specs.resources import Cluster
+from watcher.specs.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs/examples/guides/secret-engines/postgres"

@@ -29,7 +29,7 @@ from watcher.kube.resources import (
     key_of,
     uid_of,
 )
-from watcher.specs.resources import binding_subjects
+from watcher.specs.access_request import binding_subjects
 
 NAME_CHARS = 253
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -13,7 +13,7 @@ from typing import Any
 
 from services.common import logs
 from watcher.kube.resources import Body
-from watcher.specs.resources import DECISIONS
+from watcher.specs.status import DECISIONS
 
 MESSAGE_CHARS = 1000
 

@@ -25,7 +25,8 @@ from watcher.reconcilers.access_request_status import AccessRequestReporter
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.request_status import RequestStatus, request_status
 from watcher.reconcilers.status import reason_of
-from watcher.specs.resources import Cluster, access_request
+from watcher.specs.access_request import ensure_access_request
+from watcher.specs.cluster import Cluster
 
 LET_GO_AFTER_S = 3.0
 """A deletion holds the object no longer than 5 s, whatever Vault does: this, and what a busy machine needs beside it.
@@ -142,7 +143,7 @@ class AccessRequestReconciler:
         try:
             if (fresh := self._fresh.pop(uid_of(obj), None)) and self._settle(obj, fresh):
                 return DONE
-            wish = access_request(obj, self._cluster, secret_attempt=self._publisher.secret_attempt(obj))
+            wish = ensure_access_request(obj, self._cluster, secret_attempt=self._publisher.secret_attempt(obj))
             wish.claim = bool(wish.decisions) and self._is_writable(obj)
             if wish.claim and not wish.secret_attempt:
                 failpoints.point("claim.asked")

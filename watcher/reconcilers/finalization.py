@@ -20,7 +20,7 @@ from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.status import StatusReporter, reason_of
 from watcher.reconcilers.vault_targets import same_vault, status_target
 from watcher.specs.appbinding import auth_mount
-from watcher.specs.resources import status_of
+from watcher.specs.status import status_of
 
 MADE_NOTHING = (
     errors.SpecInvalidError,

@@ -19,8 +19,10 @@ from watcher.reconcilers.finalization import Finalizer, intended, settled, targe
 from watcher.reconcilers.secret_engine import ready_connection
 from watcher.reconcilers.status import StatusReporter, reason_of
 from watcher.reconcilers.vault_targets import VaultTargets, same_vault, status_target
+from watcher.specs.cluster import Cluster
+from watcher.specs.db_role import DbRoleSpec, db_role_spec
 from watcher.specs.field_paths import message_of
-from watcher.specs.resources import Cluster, RoleSpec, role_spec, status_of
+from watcher.specs.status import status_of
 
 KINDS = {"/roles/": "FailedToCreateDatabaseRole", "sys/mounts": "FailedToCreateDatabaseRole"}
 
@@ -85,7 +87,7 @@ class PostgresRoleReconciler:
         self._catalogue.clear()
 
     def _ensure(self, obj: Body) -> None:
-        spec = role_spec(obj, self._cluster)
+        spec = db_role_spec(obj, self._cluster)
         target = self._logins.vault(spec.vault)
         self._wait_for_connection(spec, target)
         self._bindings.hold(spec.vault)
@@ -105,7 +107,7 @@ class PostgresRoleReconciler:
         if answer.changed and status_of(obj).get("digest") == answer.snapshot.digest:  # the same as was written before
             self._reporter.put_back(obj, f"role {answer.snapshot.vault_role}")
 
-    def _wait_for_connection(self, spec: RoleSpec, target: types_pb2.VaultTarget) -> None:
+    def _wait_for_connection(self, spec: DbRoleSpec, target: types_pb2.VaultTarget) -> None:
         connection = spec.definition.db_name if spec.database else None
         engines = self._objects.store(SECRET_ENGINE)
         if any(ready_connection(engine, target=target, mount=spec.mount, connection=connection) for engine in engines):
@@ -116,7 +118,7 @@ class PostgresRoleReconciler:
             reason="EngineNotReady",
         )
 
-    def _call(self, obj: Body, spec: RoleSpec, target: types_pb2.VaultTarget) -> role_service_pb2.EnsureRoleResponse:
+    def _call(self, obj: Body, spec: DbRoleSpec, target: types_pb2.VaultTarget) -> role_service_pb2.EnsureRoleResponse:
         request = role_service_pb2.EnsureRoleRequest(
             owner=self._cluster.ref(obj),
             target=target,
@@ -130,7 +132,7 @@ class PostgresRoleReconciler:
             request.quiesce_report.CopyFrom(self._quiesce(obj, target, spec))
             return self._peers.roles.EnsureRole(request)
 
-    def _quiesce(self, obj: Body, target: types_pb2.VaultTarget, spec: RoleSpec) -> types_pb2.QuiesceReport:
+    def _quiesce(self, obj: Body, target: types_pb2.VaultTarget, spec: DbRoleSpec) -> types_pb2.QuiesceReport:
         """Stop attempts on the connection that the role leaves; the whole mount if that is not known."""
         connection = str(status_of(obj).get("connection", ""))
         ref = target_ref(target)
@@ -160,7 +162,7 @@ class PostgresRoleReconciler:
         if known != snapshot.digest:
             self._on_catalogue(key_of(obj))
 
-    def _leave_former_place(self, obj: Body, spec: RoleSpec, target: types_pb2.VaultTarget) -> None:
+    def _leave_former_place(self, obj: Body, spec: DbRoleSpec, target: types_pb2.VaultTarget) -> None:
         status = status_of(obj)
         former = status.get("target")
         if former and not (same_vault(target, former) and status.get("path") == spec.mount):

@@ -25,8 +25,10 @@ from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.finalization import Finalizer, intended, settled, target_ref
 from watcher.reconcilers.status import StatusReporter, reason_of
 from watcher.reconcilers.vault_targets import VaultTargets, same_vault, status_target
+from watcher.specs.cluster import Cluster
+from watcher.specs.engine import EngineSpec, connection_settings, engine_spec
 from watcher.specs.field_paths import message_of
-from watcher.specs.resources import Cluster, EngineSpec, connection_wish, engine_spec, status_of
+from watcher.specs.status import status_of
 
 KINDS = {"/config/": "FailedToCreateSecretEngineConfig", "sys/mounts": "FailedToEnableSecretEngine"}
 PUT_BACK_AFTER_S = 5.0
@@ -311,7 +313,7 @@ def differences(spec: EngineSpec, other: Body, cluster: Cluster) -> list[str]:
         return []
     if theirs.connection.name != spec.connection.name:
         return []
-    return [name for name, value in connection_wish(spec).items() if connection_wish(theirs)[name] != value]
+    return [name for name, value in connection_settings(spec).items() if connection_settings(theirs)[name] != value]
 
 
 def _age(engine: Body) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from watcher.kube.resources import APP_BINDING, SECRET, SERVICE_ACCOUNT, Body, K
 from watcher.kube.result import PendingError
 from watcher.specs import appbinding
 from watcher.specs.appbinding import SecretContent, ServiceAccountAuth, ServiceAddresses
-from watcher.specs.resources import Cluster
+from watcher.specs.cluster import Cluster
 
 TOKEN_S = 600
 """Lifetime of a token: the least that the API server permits."""

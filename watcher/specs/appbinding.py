@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
 from watcher.kube.resources import Body, key_of
+from watcher.specs.cluster import Cluster
 from watcher.specs.fields import Fields
-from watcher.specs.resources import Cluster
 
 ServiceAddresses: TypeAlias = Mapping[tuple[str, str], tuple[str, int]]
 """Where a Service (namespace or ``*``, name) is reached from outside its cluster: host and port."""

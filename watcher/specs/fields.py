@@ -10,6 +10,8 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
+from google.protobuf import duration_pb2
+
 from services.common.durations import parse_seconds
 from services.common.errors import FieldViolation, SpecInvalidError
 
@@ -103,6 +105,15 @@ class Fields:
         except ValueError as err:
             self.wrong(name, str(err))
             return None
+
+    def duration(self, name: str) -> duration_pb2.Duration | None:
+        """A span of time as the services take it; None where there is none or it is 0."""
+        seconds = self.seconds(name)
+        if seconds is None:
+            return None
+        found = duration_pb2.Duration()
+        found.FromNanoseconds(round(seconds * 1e9))
+        return found
 
     def base64(self, name: str) -> bytes:
         """Bytes as base64; empty where there are none."""

@@ -15,7 +15,7 @@ from watcher.kube.resources import Body
 from watcher.reconcilers.finalization import target_digest
 from watcher.specs import appbinding
 from watcher.specs.appbinding import SecretAuth, SecretContent, ServiceAccountAuth
-from watcher.specs.resources import Cluster
+from watcher.specs.cluster import Cluster
 
 CLUSTER = Cluster("", "uid")
 NOWHERE: Mapping[tuple[str, str], tuple[str, int]] = {}

@@ -21,7 +21,7 @@ from watcher.kube.resources import (
     Resource,
     key_of,
 )
-from watcher.specs.resources import Cluster
+from watcher.specs.cluster import Cluster
 
 CLUSTER = Cluster("", "kube-system-uid")
 MOUNT = "my-postgres-se"

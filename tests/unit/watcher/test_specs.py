@@ -10,8 +10,11 @@ import pytest
 from leasegate.access.v1 import approval_pb2
 from services.common.errors import SpecInvalidError
 from watcher.kube.resources import Body
+from watcher.specs.access_request import binding_subjects, decisions, ensure_access_request
+from watcher.specs.cluster import Cluster
+from watcher.specs.db_role import db_role_spec
+from watcher.specs.engine import engine_spec
 from watcher.specs.fields import Fields
-from watcher.specs.resources import Cluster, access_request, binding_subjects, decisions, engine_spec, role_spec
 
 CLUSTER = Cluster("prod", "uid-of-kube-system")
 META = {"namespace": "demo", "name": "thing", "uid": "uid-1", "generation": 4}
@@ -79,9 +82,9 @@ def read(base: Body, obj: Body) -> None:
     if base is ENGINE:
         engine_spec(obj, CLUSTER)
     elif base is ROLE:
-        role_spec(obj, CLUSTER)
+        db_role_spec(obj, CLUSTER)
     else:
-        access_request(obj, CLUSTER, secret_attempt=0)
+        ensure_access_request(obj, CLUSTER, secret_attempt=0)
 
 
 def test_an_engine_is_read_whole() -> None:
@@ -118,7 +121,7 @@ def test_a_cluster_without_a_name_is_a_dash_in_vault() -> None:
 
 
 def test_a_role_is_read_whole() -> None:
-    spec = role_spec(ROLE, CLUSTER)
+    spec = db_role_spec(ROLE, CLUSTER)
     definition = spec.definition
     assert (spec.vault, spec.mount, spec.database) == (("demo", "vault"), "my-postgres-se", ("demo", "postgres-app"))
     assert definition.db_name == "k8s.prod.demo.postgres-app"
@@ -134,27 +137,27 @@ def test_a_role_is_read_whole() -> None:
     ("given", "seconds"), [("1h", 3600), ("90m", 5400), ("1h30m", 5400), ("3600", 3600), (3600, 3600), ("300", 300)]
 )
 def test_spans_as_people_write_them(given: object, seconds: int) -> None:
-    assert role_spec(changed(ROLE, "spec.defaultTTL", given), CLUSTER).definition.default_ttl.seconds == seconds
+    assert db_role_spec(changed(ROLE, "spec.defaultTTL", given), CLUSTER).definition.default_ttl.seconds == seconds
 
 
 @pytest.mark.parametrize("given", ["", 0, "0", None])
 def test_no_ttl_is_absent(given: object) -> None:
-    assert not role_spec(changed(ROLE, "spec.defaultTTL", given), CLUSTER).definition.HasField("default_ttl")
+    assert not db_role_spec(changed(ROLE, "spec.defaultTTL", given), CLUSTER).definition.HasField("default_ttl")
 
 
 def test_a_list_that_is_taken_out_is_empty() -> None:
-    assert not role_spec(changed(ROLE, "spec.revocationStatements", GONE), CLUSTER).definition.revocation_statements
+    assert not db_role_spec(changed(ROLE, "spec.revocationStatements", GONE), CLUSTER).definition.revocation_statements
 
 
 def test_a_connection_may_be_named_directly_and_database_ref_wins() -> None:
     named = changed(changed(ROLE, "spec.databaseRef", GONE), "spec.databaseName", "by-hand")
-    assert (role_spec(named, CLUSTER).database, role_spec(named, CLUSTER).definition.db_name) == (None, "by-hand")
+    assert (db_role_spec(named, CLUSTER).database, db_role_spec(named, CLUSTER).definition.db_name) == (None, "by-hand")
     both = changed(ROLE, "spec.databaseName", "by-hand")
-    assert role_spec(both, CLUSTER).definition.db_name == "k8s.prod.demo.postgres-app"
+    assert db_role_spec(both, CLUSTER).definition.db_name == "k8s.prod.demo.postgres-app"
 
 
 def test_a_request_is_read_whole() -> None:
-    request = access_request(REQUEST, CLUSTER, secret_attempt=3)
+    request = ensure_access_request(REQUEST, CLUSTER, secret_attempt=3)
     ref = request.object
     assert (ref.cluster, ref.cluster_uid, ref.namespace, ref.name, ref.uid, ref.generation) == (
         "prod", "uid-of-kube-system", "demo", "thing", "uid-1", 4,
@@ -178,13 +181,15 @@ def test_a_request_is_read_whole() -> None:
 
 def test_a_role_in_the_requests_own_namespace_needs_no_naming() -> None:
     assert (
-        access_request(changed(REQUEST, "spec.roleRef.namespace", GONE), CLUSTER, secret_attempt=0).db_role.namespace
+        ensure_access_request(
+            changed(REQUEST, "spec.roleRef.namespace", GONE), CLUSTER, secret_attempt=0
+        ).db_role.namespace
         == "demo"
     )
 
 
 def test_a_request_without_a_stamp_has_no_requester() -> None:
-    assert access_request(changed(REQUEST, "metadata", META), CLUSTER, secret_attempt=0).requester == ""
+    assert ensure_access_request(changed(REQUEST, "metadata", META), CLUSTER, secret_attempt=0).requester == ""
 
 
 def test_subjects_go_into_the_binding_as_they_are() -> None:
@@ -261,7 +266,7 @@ def test_a_wrong_field_is_named(base: Body, path: str, value: Any, field: str) -
 def test_all_wrong_fields_are_named_at_once() -> None:
     obj = changed(changed(ROLE, "spec.defaultTTL", "soon"), "spec.creationStatements", [])
     with pytest.raises(SpecInvalidError, match=r"spec\.creationStatements.*spec\.defaultTTL"):
-        role_spec(obj, CLUSTER)
+        db_role_spec(obj, CLUSTER)
 
 
 # -- decisions
