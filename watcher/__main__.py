@@ -15,7 +15,7 @@ from typing import Any
 import click
 from kubernetes.config import ConfigException
 
-from services.common import failpoints, logs, metrics
+from services.common import failpoints, http_health, logs, metrics
 from services.common.config import (
     FILE,
     ClientTls,
@@ -30,7 +30,6 @@ from services.common.config import (
 )
 from services.common.gc_freeze import freeze_startup_objects
 from services.common.rpc.channel import connect as connect_service
-from watcher import health
 from watcher.app import Settings, Watcher
 from watcher.clients.stubs import service_stubs
 from watcher.kube.client import HttpKubeClient, KubeError, connect
@@ -107,7 +106,7 @@ def main(*, log_level: str, health_listen: HostPort, metrics_listen: HostPort | 
         registry = metrics.new_registry()
         register(registry, watcher)
         bound = stack.enter_context(metrics.served(registry, listen=metrics_listen))
-        probes = stack.enter_context(health.served(health_listen, alive=watcher.alive, ready=watcher.ready))
+        probes = stack.enter_context(http_health.served(health_listen, alive=watcher.alive, ready=watcher.ready))
         LOG.info("listening", health=str(probes), metrics=str(bound or ""))
         freeze_startup_objects()
         watcher.start()

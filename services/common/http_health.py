@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/readyz`` over HTTP, for probes: plain text, no detail that a stranger could use."""
+"""Serves ``/healthz`` and ``/readyz`` over HTTP for probes: plain text, without detail that helps an attacker."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from services.common.config import HostPort, StartupRefusedError
 
 @contextmanager
 def served(listen: HostPort, *, alive: Callable[[], bool], ready: Callable[[], bool]) -> Iterator[HostPort]:
-    """Answer probes inside, at the address yielded.
+    """Answer probes at the address that it yields, until the context ends.
 
     Args:
-        listen: Where to listen; port 0 takes a free one.
-        alive: Whether the process works at all; else it is to be restarted.
-        ready: Whether it does its work.
+        listen: Address to listen on; port 0 takes a free one.
+        alive: Whether the process works at all; if not, Kubernetes restarts it.
+        ready: Whether the process does its work.
 
     Raises:
-        StartupRefusedError: The address cannot be had.
+        StartupRefusedError: The address is not available.
     """
     checks = {"/healthz": alive, "/readyz": ready}
 
@@ -38,7 +38,7 @@ def served(listen: HostPort, *, alive: Callable[[], bool], ready: Callable[[], b
             self.wfile.write(text.encode())
 
         def log_message(self, format: str, *args: object) -> None:
-            """Probes are no news."""
+            """Probes are not logged."""
 
     try:
         server = ThreadingHTTPServer((listen.host, listen.port), Handler)
