@@ -25,7 +25,7 @@ from watcher.kube.controller import Controller
 from watcher.kube.informer import Informer, InformerTiming
 from watcher.kube.objects import Objects
 from watcher.kube.recorder import EventRecorder
-from watcher.kube.resources import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE, Key, Resource, is_deleting
+from watcher.kube.resources import Key, Resource, is_deleting
 from watcher.kube.workqueue import WorkQueue
 from watcher.reconcilers.access_request import AccessRequestReconciler
 from watcher.reconcilers.access_request_status import AccessRequestReporter
@@ -38,6 +38,7 @@ from watcher.reconcilers.status import StatusReporter
 from watcher.reconcilers.vault_targets import VaultTargets
 from watcher.specs.appbinding import ServiceAddresses
 from watcher.specs.cluster import Cluster
+from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
 from watcher.triggers import Triggers
 
 LOG = logs.logger(__name__)
@@ -111,7 +112,7 @@ class Watcher:
         }
         self.router = Triggers(self.queues)
         self._stores = {resource: Cache(on_change=self.router.changed(resource)) for resource in _KINDS}
-        self._objects = Objects(api, self._stores)
+        self._objects = Objects(api, self._stores, finalizer=FINALIZER)
         self.events = EventRecorder(api, now=_now)
         self.namespaces = Namespaces(
             api,

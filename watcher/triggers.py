@@ -13,25 +13,13 @@ from typing import Any
 from watcher.delivery.namespaces import Namespaces
 from watcher.kube.cache import Changed
 from watcher.kube.objects import Objects
-from watcher.kube.resources import (
-    ACCESS_REQUEST,
-    APP_BINDING,
-    FINALIZER,
-    POSTGRES_ROLE,
-    SECRET_ENGINE,
-    Body,
-    Key,
-    Resource,
-    has_finalizer,
-    is_deleting,
-    key_of,
-    uid_of,
-)
+from watcher.kube.resources import Body, Key, Resource, has_finalizer, is_deleting, key_of, uid_of
 from watcher.kube.workqueue import WorkQueue
 from watcher.reconcilers.access_request import AccessRequestReconciler
 from watcher.reconcilers.appbinding import AppBindingReconciler
 from watcher.reconcilers.postgres_role import PostgresRoleReconciler
 from watcher.reconcilers.secret_engine import key_and_status
+from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
 from watcher.specs.references import db_role_of, mount_of
 from watcher.specs.status import decision_conditions, status_of
 
@@ -79,7 +67,7 @@ class Triggers:
         theirs.
         """
         for resource in QUEUES:
-            for obj in self._objects.store(resource):
+            for obj in self._objects.cache(resource):
                 self._look(resource, key_of(obj), low=_has_credential(obj))
         for namespace in self._namespaces.names():
             self._queues["readers"].add(namespace)
@@ -90,8 +78,8 @@ class Triggers:
 
         What is made meanwhile may have to wait for the next round.
         """
-        size = -(-sum(len(self._objects.store(resource)) for resource in QUEUES) // steps)
-        known = ((resource, key) for resource in QUEUES for key in self._objects.store(resource).known())
+        size = -(-sum(len(self._objects.cache(resource)) for resource in QUEUES) // steps)
+        known = ((resource, key) for resource in QUEUES for key in self._objects.cache(resource).known())
         for _ in range(steps):
             yield
             for resource, key in itertools.islice(known, size):
@@ -170,13 +158,13 @@ class Triggers:
     def service_changed(self, namespace: str) -> None:
         """A namespace is served now, or no more: everything in it is looked at."""
         for resource in (SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST, APP_BINDING):
-            self._add(QUEUES[resource], (key_of(obj) for obj in self._objects.store(resource).all(namespace)))
-        for binding in self._objects.store(APP_BINDING).all(namespace):
+            self._add(QUEUES[resource], (key_of(obj) for obj in self._objects.cache(resource).all(namespace)))
+        for binding in self._objects.cache(APP_BINDING).all(namespace):
             self._users(key_of(binding))
 
     def catalogue_changed(self, role: Key) -> None:
         """A role is another one now: its requests may show another digest."""
-        self._add("requests", (key_of(obj) for obj in self._objects.store(ACCESS_REQUEST) if db_role_of(obj) == role))
+        self._add("requests", (key_of(obj) for obj in self._objects.cache(ACCESS_REQUEST) if db_role_of(obj) == role))
 
     def _binding_changed(self, old: Body | None, new: Body | None) -> None:
         if old is not None and new is not None and not _worth_a_look(old, new):
@@ -198,13 +186,13 @@ class Triggers:
         if old is None or new is None or key_and_status(old) != key_and_status(new) or _deleting(old) != _deleting(new):
             mounts = {mount_of(o) for o in (old, new) if o}
             self._add(
-                "roles", (key_of(role) for role in self._objects.store(POSTGRES_ROLE) if mount_of(role) in mounts)
+                "roles", (key_of(role) for role in self._objects.cache(POSTGRES_ROLE) if mount_of(role) in mounts)
             )
 
     def _mates(self, *objs: Body | None) -> None:
         """Look again at other SecretEngines of a mount, which may have been refused for the sake of this one."""
         keys, mounts = {key_of(o) for o in objs if o}, {mount_of(o) for o in objs if o}
-        engines = self._objects.store(SECRET_ENGINE)
+        engines = self._objects.cache(SECRET_ENGINE)
         self._add(
             "engines", (key_of(mate) for mate in engines if mount_of(mate) in mounts and key_of(mate) not in keys)
         )
@@ -235,7 +223,7 @@ class Triggers:
 
     def _in_use(self, namespace: str) -> bool:
         return any(
-            self._objects.store(resource).count(namespace)
+            self._objects.cache(resource).count(namespace)
             for resource in (SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST, APP_BINDING)
         )
 
@@ -243,7 +231,7 @@ class Triggers:
         self._add("appbindings", {key for obj in objs if obj is not None for key in self._bindings.used_by(obj)})
 
     def _secret_of_binding_changed(self, secret: Key) -> None:
-        for binding in self._objects.store(APP_BINDING).all(secret.namespace):
+        for binding in self._objects.cache(APP_BINDING).all(secret.namespace):
             if secret.name in self._bindings.secrets_of(binding):
                 self._queues["appbindings"].add(key_of(binding))
                 self._users(key_of(binding))
@@ -271,7 +259,7 @@ def _worth_a_look(old: Body, new: Body) -> bool:
     if old.get("spec") != new.get("spec"):
         return True
     others = [[name for name in meta.get("finalizers") or [] if name != FINALIZER] for meta in (a, b)]
-    return others[0] != others[1] or (has_finalizer(old) and not has_finalizer(new))
+    return others[0] != others[1] or (has_finalizer(old, FINALIZER) and not has_finalizer(new, FINALIZER))
 
 
 def _has_credential(obj: Body) -> bool:

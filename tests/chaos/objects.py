@@ -24,7 +24,8 @@ from dev.demo.story import EXAMPLES, REPOSITORY
 from dev.stack.stack import LocalStack
 from tests.eventually import eventually
 from watcher.kube.client import HttpKubeClient, KubeError, connect
-from watcher.kube.resources import ACCESS_REQUEST, SECRET, Body
+from watcher.kube.resources import SECRET, Body
+from watcher.specs.kinds import ACCESS_REQUEST
 
 NAMESPACE = "demo"
 MOUNT = "my-postgres-se"

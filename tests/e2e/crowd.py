@@ -27,7 +27,8 @@ from dev.stack.stack import LocalStack
 from tests.e2e.space import ENGINE, Space, space
 from tests.eventually import eventually
 from watcher.kube.client import KubeError, connect
-from watcher.kube.resources import ACCESS_REQUEST, EVENT, SECRET, Body, Resource, controller_uid
+from watcher.kube.resources import EVENT, SECRET, Body, Resource, controller_uid
+from watcher.specs.kinds import ACCESS_REQUEST
 
 HANDS = 6
 """Threads that make, approve and delete at once."""

@@ -16,7 +16,8 @@ from tests.e2e.space import Space
 from tests.eventually import eventually
 from watcher.delivery.manifests import secret_name
 from watcher.kube.client import KubeError
-from watcher.kube.resources import ACCESS_REQUEST, SECRET
+from watcher.kube.resources import SECRET
+from watcher.specs.kinds import ACCESS_REQUEST
 
 MANY = 8
 

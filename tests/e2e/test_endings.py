@@ -22,7 +22,7 @@ from dev.stack.stack import LocalStack
 from tests.e2e.crowd import LONG_S, Crowd, apart, at_once, crowded
 from tests.e2e.space import Space
 from tests.eventually import eventually
-from watcher.kube.resources import POSTGRES_ROLE, SECRET_ENGINE
+from watcher.specs.kinds import POSTGRES_ROLE, SECRET_ENGINE
 
 STRICT = ['REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP ROLE "{{name}}";']
 MANY = 6

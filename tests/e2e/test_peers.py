@@ -20,7 +20,8 @@ from tests.chaos.husks import end_husks
 from tests.e2e.crowd import LONG_S, Crowd, Seen, at_once, crowded, restart
 from tests.e2e.space import ENGINE, Space
 from tests.eventually import eventually
-from watcher.kube.resources import POSTGRES_ROLE, SECRET
+from watcher.kube.resources import SECRET
+from watcher.specs.kinds import POSTGRES_ROLE
 
 SEED = 20261124
 SOON_S = 0.030

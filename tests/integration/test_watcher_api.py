@@ -14,18 +14,16 @@ from tests.eventually import eventually
 from tests.fakes.kube import FakeKube
 from watcher.kube.client import KubeClient, KubeError, connect
 from watcher.kube.resources import (
-    ACCESS_REQUEST,
     EVENT,
-    FINALIZER,
     NAMESPACE,
     SECRET,
-    SECRET_ENGINE,
     SERVICE_ACCOUNT,
     Body,
     is_deleting,
     uid_of,
     version_of,
 )
+from watcher.specs.kinds import ACCESS_REQUEST, FINALIZER, SECRET_ENGINE
 
 _NUMBER = itertools.count()
 

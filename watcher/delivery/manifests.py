@@ -16,9 +16,6 @@ import secrets
 
 from leasegate.access.v1 import lease_pb2
 from watcher.kube.resources import (
-    ACCESS_REQUEST,
-    ATTEMPT,
-    CONTENT,
     ROLE,
     ROLE_BINDING,
     SECRET,
@@ -30,6 +27,7 @@ from watcher.kube.resources import (
     uid_of,
 )
 from watcher.specs.access_request import binding_subjects
+from watcher.specs.kinds import ACCESS_REQUEST, ATTEMPT, CONTENT
 
 NAME_CHARS = 253
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"

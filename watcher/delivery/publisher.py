@@ -16,7 +16,7 @@ from watcher.delivery import manifests
 from watcher.delivery.namespaces import Enablement, Namespaces
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.resources import ROLE, ROLE_BINDING, SECRET, Body, Key, Resource, key_of, uid_of, version_of
-from watcher.kube.result import PendingError, namespace_not_enabled, refused
+from watcher.kube.result import PendingError, namespace_not_enabled, pending_refusal
 
 REMEMBERED = 4096
 """So many Roles and RoleBindings that were made are deleted without being read; what is older costs a read each."""
@@ -79,7 +79,7 @@ class SecretPublisher:
             secret = self._secret(obj)
             return int(secret.get("secret_attempt", 0)) if secret and manifests.is_ours(secret, obj) else 0
         if service is Enablement.UNKNOWN and claimed:
-            raise PendingError("The Secrets of the namespace are being read", reason="Starting", after_s=0.2)
+            raise PendingError("The Secrets of the namespace are being read", reason="Starting", requeue_after_s=0.2)
         return claimed
 
     def check_writable(self, obj: Body) -> None:
@@ -91,7 +91,7 @@ class SecretPublisher:
         """
         self.check_served(obj)
         if self._namespaces.service(key_of(obj).namespace) is Enablement.UNKNOWN:
-            raise PendingError("The Secrets of the namespace are being read", reason="Starting", after_s=0.2)
+            raise PendingError("The Secrets of the namespace are being read", reason="Starting", requeue_after_s=0.2)
         secret = self._secret(obj)
         if secret and not manifests.is_ours(secret, obj):
             raise ForeignObjectError(SECRET, manifests.secret_name(obj))
@@ -242,16 +242,9 @@ class SecretPublisher:
 
 def raise_not_written(err: KubeError, resource: Resource, namespace: str) -> NoReturn:
     """Raise what an error of Kubernetes means where one of the three was to be written."""
-    if waiting := refused(err, namespace):
+    if waiting := pending_refusal(err, namespace):
         raise waiting from err
     raise NotWrittenError(resource, f"{resource.kind} could not be written: {err.message}") from err
-
-
-def raise_refused(err: KubeError, namespace: str) -> NoReturn:
-    """Raise what an error of Kubernetes means in a namespace."""
-    if waiting := refused(err, namespace):
-        raise waiting from err
-    raise err
 
 
 def _place(resource: Resource, key: Key) -> int:

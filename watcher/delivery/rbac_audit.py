@@ -19,7 +19,6 @@ from watcher.delivery.publisher import SecretPublisher
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.objects import Objects
 from watcher.kube.resources import (
-    ACCESS_REQUEST,
     ROLE,
     ROLE_BINDING,
     Body,
@@ -30,7 +29,8 @@ from watcher.kube.resources import (
     key_of,
     uid_of,
 )
-from watcher.kube.result import DONE, Outcome
+from watcher.kube.result import DONE, Result
+from watcher.specs.kinds import ACCESS_REQUEST
 
 LOG = logs.logger(__name__)
 PAGE = 250
@@ -65,7 +65,7 @@ class RbacAudit:
             set()
         )  # namespaces whose Roles and RoleBindings may not be listed, of which that was said
 
-    def reconcile(self, namespace: str) -> Outcome:
+    def reconcile(self, namespace: str) -> Result:
         """Go through a namespace; one that is not served (yet) is gone through when it is.
 
         Raises:
@@ -74,7 +74,7 @@ class RbacAudit:
         if self._namespaces.service(namespace) is not Enablement.SERVED:
             return DONE
         found = self._listed(namespace)
-        for obj in self._objects.store(ACCESS_REQUEST).all(namespace):
+        for obj in self._objects.cache(ACCESS_REQUEST).all(namespace):
             if self._has_credential(obj) and not _is_right(obj, found):
                 self._due.add(uid_of(obj))
                 self._on_due(key_of(obj))

@@ -1,26 +1,25 @@
-"""The status of an object, merged with what others wrote there. Pure.
+"""Merges a controller's conditions and fields into a status that others write, too. Pure.
 
-Conditions of types that are not ours, an approver's Approved and Denied above all, keep their place and every byte. Ours change
-``lastUpdateTime`` only when they say something new, and ``lastTransitionTime`` only when their status flips.
+Conditions of other writers keep their place and every byte. The controller's own change ``lastUpdateTime`` only when
+reason, message or status changes, and ``lastTransitionTime`` only when the status flips.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from services.common import logs
 from watcher.kube.resources import Body
-from watcher.specs.status import DECISIONS
 
 MESSAGE_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition that is to be there.
+    """One condition that a controller sets.
 
     Attributes:
         type: CamelCase type.
@@ -46,62 +45,65 @@ def merged(
     status: Body,
     *,
     fields: Mapping[str, Any],
-    facts: Sequence[Condition],
+    conditions: Sequence[Condition],
+    foreign: Collection[str] = (),
     complete: bool,
     now: datetime.datetime,
     generation: int,
 ) -> Body:
-    """The status as it is to be.
+    """The status with fields and conditions set.
 
     Args:
-        status: As it is.
+        status: The present status.
         fields: Members to set; None removes one.
-        facts: Conditions to set.
-        complete: Whether these are all of our conditions, so that others of ours go. Ours are those with an
-            observedGeneration, but for decisions.
+        conditions: Conditions to set.
+        foreign: Types of conditions that other writers own, which are never touched.
+        complete: Whether ``conditions`` are all of the controller's, so that its others are removed. The controller's
+            are those with an observedGeneration whose type is not foreign.
         now: The time.
-        generation: Number of the spec that the facts speak of.
+        generation: Number of the spec that the conditions are about.
     """
-    found = {name: value for name, value in status.items() if name not in fields}
+    found = {name: value for name, value in status.items() if name not in fields and name != "conditions"}
     found |= {name: value for name, value in fields.items() if value is not None}
-    conditions = _conditions(
-        status.get("conditions") or [], facts, complete=complete, now=timestamp(now), generation=generation
-    )
-    found.pop("conditions", None)
-    return found | ({"conditions": conditions} if conditions else {})
+    wanted = {condition.type: condition for condition in conditions if condition.type not in foreign}
+    stamp, kept = timestamp(now), list[Body]()
+    for present in status.get("conditions") or []:
+        kind = present.get("type", "")
+        if kind in wanted:
+            kept.append(_condition(wanted.pop(kind), present, now=stamp, generation=generation))
+        elif kind in foreign or not complete or "observedGeneration" not in present:
+            kept.append(present)
+    kept += [_condition(condition, {}, now=stamp, generation=generation) for condition in wanted.values()]
+    return found | ({"conditions": kept} if kept else {})
 
 
-def news(status: Body, facts: Sequence[Condition]) -> list[Condition]:
-    """Those facts that the status does not say yet in these words."""
-    said = {c.get("type"): (c.get("status"), c.get("reason"), c.get("message")) for c in status.get("conditions") or []}
-    return [fact for fact in facts if said.get(fact.type) != (str(fact.status), fact.reason, text(fact.message))]
+def changed_conditions(status: Body, conditions: Sequence[Condition]) -> list[Condition]:
+    """Those conditions that the status does not have yet with the same status, reason and message."""
+    present = {
+        each.get("type"): (each.get("status"), each.get("reason"), each.get("message"))
+        for each in status.get("conditions") or []
+    }
+    return [
+        each for each in conditions if present.get(each.type) != (str(each.status), each.reason, text(each.message))
+    ]
 
 
 def text(message: str) -> str:
-    """A message as it may stand in a status or Event: of bounded length, without what looks like a secret."""
+    """A message for a status or Event: of bounded length, without anything that looks like a secret."""
     return logs.bounded(logs.scrub(message), MESSAGE_CHARS)
 
 
-def _conditions(
-    conditions: Sequence[Body], facts: Sequence[Condition], *, complete: bool, now: str, generation: int
-) -> list[Body]:
-    wanted = {fact.type: fact for fact in facts if fact.type not in DECISIONS}
-    found = []
-    for condition in conditions:
-        kind = condition.get("type", "")
-        if kind in wanted:
-            found.append(_condition(wanted.pop(kind), condition, now=now, generation=generation))
-        elif kind in DECISIONS or not complete or "observedGeneration" not in condition:
-            found.append(condition)
-    return found + [_condition(fact, {}, now=now, generation=generation) for fact in wanted.values()]
-
-
-def _condition(fact: Condition, old: Body, *, now: str, generation: int) -> Body:
-    said = {"type": fact.type, "status": str(fact.status), "reason": fact.reason, "message": text(fact.message)}
-    same = all(old.get(name) == value for name, value in said.items())
-    flipped = old.get("status") != said["status"]
+def _condition(condition: Condition, old: Body, *, now: str, generation: int) -> Body:
+    new = {
+        "type": condition.type,
+        "status": str(condition.status),
+        "reason": condition.reason,
+        "message": text(condition.message),
+    }
+    same = all(old.get(name) == value for name, value in new.items())
+    flipped = old.get("status") != new["status"]
     return {
-        **said,
+        **new,
         "lastUpdateTime": old["lastUpdateTime"] if same and old.get("lastUpdateTime") else now,
         "lastTransitionTime": now if flipped or not old.get("lastTransitionTime") else old["lastTransitionTime"],
         "observedGeneration": generation,

@@ -14,7 +14,7 @@ from services.common import logs
 from services.common.errors import LeasegateError
 from services.common.rpc import request_ids
 from watcher.kube.client import KubeError
-from watcher.kube.result import Again, Outcome, Then
+from watcher.kube.result import Result
 from watcher.kube.workqueue import WorkQueue
 
 LOG = logs.logger(__name__)
@@ -31,7 +31,7 @@ class Controller(Generic[K]):
         workers: Threads.
     """
 
-    def __init__(self, name: str, queue: WorkQueue[K], reconcile: Callable[[K], Outcome], *, workers: int) -> None:
+    def __init__(self, name: str, queue: WorkQueue[K], reconcile: Callable[[K], Result], *, workers: int) -> None:
         self.name, self.queue, self._reconcile, self._workers = name, queue, reconcile, workers
         self._threads: list[threading.Thread] = []
 
@@ -57,7 +57,7 @@ class Controller(Generic[K]):
         """Reconcile one key and put it back as its outcome says."""
         try:
             with request_ids.following(None):
-                outcome = self._reconcile(key)
+                result = self._reconcile(key)
         except KubeError as err:
             if err.status not in (404, 409):
                 LOG.warning(
@@ -76,18 +76,16 @@ class Controller(Generic[K]):
             LOG.exception("reconcile failed", kind=self.name, object=str(key))
             self.queue.retry(key)
         else:
-            self._put_back(key, outcome)
+            self._requeue(key, result)
 
-    def _put_back(self, key: K, outcome: Outcome) -> None:
-        if isinstance(outcome, Then):
+    def _requeue(self, key: K, result: Result) -> None:
+        if result.requeue_after_s is not None:
             self.queue.forget(key)
-            self.queue.follow_up(key)
-        elif not isinstance(outcome, Again):
-            self.queue.forget(key)
-        elif outcome.after_s is None:
+            self.queue.add_after(key, result.requeue_after_s)
+        elif result.requeue:
             self.queue.retry(key)
         else:
-            self.queue.add_after(key, outcome.after_s)
+            self.queue.forget(key)
 
     def _work(self) -> None:
         while (key := self.queue.take()) is not None:

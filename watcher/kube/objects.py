@@ -1,6 +1,7 @@
-"""The four kinds as the watcher knows them, and its three ways of writing to them: finalizer on, finalizer off, status.
+"""Reads objects from the caches and writes their finalizer and status.
 
-Each write names the resourceVersion that it was computed from; who wrote in between wins, and the write is computed anew from that.
+Each write names the resourceVersion that it was computed from. When another writer was faster, the write is computed
+again from the newer object.
 """
 
 from __future__ import annotations
@@ -9,77 +10,84 @@ from collections.abc import Callable, Mapping
 
 from watcher.kube.cache import Cache
 from watcher.kube.client import KubeClient, KubeError
-from watcher.kube.resources import FINALIZER, Body, Key, Resource, has_finalizer, key_of, uid_of, version_of
+from watcher.kube.resources import Body, Key, Resource, has_finalizer, key_of, uid_of, version_of
 
 TRIES = 6
+"""So often a write is computed again after a conflict."""
 
 
 class Objects:
-    """The objects and how they are written. Safe for threads, as one worker at a time has an object.
+    """The objects of several kinds. Safe for threads, as long as one worker at a time has an object.
 
     Args:
         api: Kubernetes.
-        stores: What is known of each kind.
+        caches: The cache of each kind.
+        finalizer: Name of the finalizer that ``add_finalizer`` and ``remove_finalizer`` write.
     """
 
-    def __init__(self, api: KubeClient, stores: Mapping[Resource, Cache]) -> None:
-        self._api, self._stores = api, stores
+    def __init__(self, api: KubeClient, caches: Mapping[Resource, Cache], *, finalizer: str) -> None:
+        self._api, self._caches, self._finalizer = api, caches, finalizer
 
-    def store(self, resource: Resource) -> Cache:
-        """What is known of a kind."""
-        return self._stores[resource]
+    def cache(self, resource: Resource) -> Cache:
+        """The cache of a kind."""
+        return self._caches[resource]
 
     def get(self, resource: Resource, key: Key) -> Body | None:
-        """The newest object known."""
-        return self._stores[resource].get(key)
+        """The newest object that the cache has."""
+        return self._caches[resource].get(key)
 
-    def read(self, resource: Resource, key: Key) -> Body | None:
+    def read_object(self, resource: Resource, key: Key) -> Body | None:
         """Read an object from the API server; None where there is none.
 
         Raises:
             KubeError: It could not be read.
         """
         try:
-            return self._stores[resource].put(self._api.get(resource, namespace=key.namespace, name=key.name))
+            return self._caches[resource].put(self._api.get(resource, namespace=key.namespace, name=key.name))
         except KubeError as err:
             if err.status == 404:
                 return None
             raise
 
-    def hold(self, resource: Resource, obj: Body) -> Body:
-        """Put our finalizer on; answers the object with it.
+    def add_finalizer(self, resource: Resource, obj: Body) -> Body:
+        """Add the finalizer; returns the object with it.
 
         Raises:
-            KubeError: 404 if it is gone meanwhile.
+            KubeError: 404 if the object was deleted meanwhile.
         """
-        return (
-            self._write(
-                resource, obj, lambda now: None if has_finalizer(now) else self._finalizers(resource, now, on=True)
-            )
-            or obj
-        )
 
-    def let_go(self, resource: Resource, obj: Body) -> None:
-        """Take our finalizer off; an object that is gone or was made anew is no error."""
+        def write(now: Body) -> Body | None:
+            if has_finalizer(now, self._finalizer):
+                return None
+            return self._patch_finalizers(resource, now, present=True)
+
+        return self._write(resource, obj, write) or obj
+
+    def remove_finalizer(self, resource: Resource, obj: Body) -> None:
+        """Remove the finalizer; an object that was deleted, or created again, is no error."""
+
+        def write(now: Body) -> Body | None:
+            if not has_finalizer(now, self._finalizer):
+                return None
+            return self._patch_finalizers(resource, now, present=False)
+
         try:
-            self._write(
-                resource, obj, lambda now: self._finalizers(resource, now, on=False) if has_finalizer(now) else None
-            )
+            self._write(resource, obj, write)
         except KubeError as err:
             if err.status != 404:
                 raise
 
     def write_status(self, resource: Resource, obj: Body, change: Callable[[Body], Body]) -> Body:
-        """Write the status that ``change`` makes of the object's, if it differs; answers the object as it is then.
+        """Write the status that ``change`` makes of the present one, if it differs; returns the object with it.
 
         Raises:
-            KubeError: 404 if it is gone meanwhile.
+            KubeError: 404 if the object was deleted meanwhile.
         """
-        return self._write(resource, obj, lambda now: self._status(resource, now, change)) or obj
+        return self._write(resource, obj, lambda now: self._replace_status(resource, now, change)) or obj
 
     def _write(self, resource: Resource, obj: Body, write: Callable[[Body], Body | None]) -> Body | None:
-        store, key = self._stores[resource], key_of(obj)
-        newest = store.get(key)
+        cache, key = self._caches[resource], key_of(obj)
+        newest = cache.get(key)
         now = newest if newest is not None and uid_of(newest) == uid_of(obj) else obj
         for left in range(TRIES, 0, -1):
             try:
@@ -87,25 +95,26 @@ class Objects:
             except KubeError as err:
                 if err.status != 409 or left == 1:
                     raise
-                now = self._again(resource, obj)
+                now = self._reread(resource, obj)
             else:
-                return store.put(written) if written is not None else now
+                return cache.put(written) if written is not None else now
         return None
 
-    def _again(self, resource: Resource, obj: Body) -> Body:
+    def _reread(self, resource: Resource, obj: Body) -> Body:
         key = key_of(obj)
         found = self._api.get(resource, namespace=key.namespace, name=key.name)
         if uid_of(found) != uid_of(obj):
-            raise KubeError(f"{resource.kind} {key} was made anew", status=404, reason="NotFound")
-        return self._stores[resource].put(found)
+            raise KubeError(f"{resource.kind} {key} was created again", status=404, reason="NotFound")
+        return self._caches[resource].put(found)
 
-    def _finalizers(self, resource: Resource, obj: Body, *, on: bool) -> Body:
-        others = [name for name in obj["metadata"].get("finalizers") or [] if name != FINALIZER]
-        meta = {"resourceVersion": version_of(obj), "finalizers": [*others, FINALIZER] if on else others}
+    def _patch_finalizers(self, resource: Resource, obj: Body, *, present: bool) -> Body:
+        others = [name for name in obj["metadata"].get("finalizers") or [] if name != self._finalizer]
+        finalizers = [*others, self._finalizer] if present else others
+        meta = {"resourceVersion": version_of(obj), "finalizers": finalizers}
         key = key_of(obj)
         return self._api.patch(resource, {"metadata": meta}, namespace=key.namespace, name=key.name)
 
-    def _status(self, resource: Resource, obj: Body, change: Callable[[Body], Body]) -> Body | None:
+    def _replace_status(self, resource: Resource, obj: Body, change: Callable[[Body], Body]) -> Body | None:
         old = obj.get("status") or {}
         new = change(old)
         if new == old:

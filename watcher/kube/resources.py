@@ -1,4 +1,4 @@
-"""The kinds of object that the watcher reads or writes, and where the API server keeps them. Pure names; anything here may import it."""
+"""Names of Kubernetes objects: kinds, keys and URL paths, and accessors for the metadata of an object. Pure."""
 
 from __future__ import annotations
 
@@ -10,16 +10,9 @@ from urllib.parse import quote
 Body: TypeAlias = dict[str, Any]
 """An object as the API server writes it in JSON."""
 
-FINALIZER = "leasegate.dev/finalizer"
-REQUESTED_BY = "leasegate.dev/requested-by"
-ADOPT_MOUNT = "leasegate.dev/adopt-mount"
-SAME_DATABASE = "leasegate.dev/same-database-moved"
-ATTEMPT = "leasegate.dev/attempt"
-CONTENT = "leasegate.dev/content"
-
 
 class Key(NamedTuple):
-    """Names an object of a known kind."""
+    """Namespace and name of an object whose kind is known from the context."""
 
     namespace: str
     name: str
@@ -30,7 +23,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One kind.
+    """One kind, and where the API server serves it.
 
     Attributes:
         kind: CamelCase name.
@@ -57,10 +50,6 @@ class Resource:
         return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-APP_BINDING = Resource("AppBinding", "appbindings", "appcatalog.appscode.com", "v1alpha1")
-SECRET_ENGINE = Resource("SecretEngine", "secretengines", "engine.kubevault.com", "v1alpha1")
-POSTGRES_ROLE = Resource("PostgresRole", "postgresroles", "engine.kubevault.com", "v1alpha1")
-ACCESS_REQUEST = Resource("DatabaseAccessRequest", "databaseaccessrequests", "engine.kubevault.com", "v1alpha1")
 SECRET = Resource("Secret", "secrets")
 CONFIG_MAP = Resource("ConfigMap", "configmaps")
 SERVICE_ACCOUNT = Resource("ServiceAccount", "serviceaccounts")
@@ -77,12 +66,12 @@ def key_of(obj: Mapping[str, Any]) -> Key:
 
 
 def uid_of(obj: Mapping[str, Any]) -> str:
-    """The uid, which a new object of the same name does not share."""
+    """The uid; an object that is created again under the same name has another one."""
     return str(obj["metadata"].get("uid", ""))
 
 
 def generation_of(obj: Mapping[str, Any]) -> int:
-    """Number of the spec; status writes do not raise it."""
+    """Number of the spec's version; a write of the status does not raise it."""
     return int(obj["metadata"].get("generation", 0))
 
 
@@ -97,25 +86,23 @@ def annotation(obj: Mapping[str, Any], name: str) -> str:
 
 
 def is_deleting(obj: Mapping[str, Any]) -> bool:
-    """Whether somebody deleted the object, so that only finalizers keep it."""
+    """Whether the object is being deleted, so that only its finalizers keep it."""
     return bool(obj["metadata"].get("deletionTimestamp"))
 
 
-def has_finalizer(obj: Mapping[str, Any]) -> bool:
-    """Whether our finalizer is on it."""
-    return FINALIZER in (obj["metadata"].get("finalizers") or [])
+def has_finalizer(obj: Mapping[str, Any], finalizer: str) -> bool:
+    """Whether the object has this finalizer."""
+    return finalizer in (obj["metadata"].get("finalizers") or [])
 
 
 def text_at(obj: object, *names: str) -> str:
-    """The text at a path of members; empty where there is none or something else stands: whatever is in an object, this
-    does not fail.
-    """
+    """The text at a path of members; empty where there is none, or a value of another type."""
     for name in names:
         obj = obj.get(name) if isinstance(obj, Mapping) else None
     return obj if isinstance(obj, str) else ""
 
 
 def controller_uid(obj: Mapping[str, Any]) -> str:
-    """Uid of the object that controls this one; empty where none does."""
+    """Uid of the owner that controls this object; empty without one."""
     owners = obj["metadata"].get("ownerReferences") or []
     return next((str(owner.get("uid", "")) for owner in owners if owner.get("controller")), "")

@@ -19,14 +19,15 @@ from watcher.clients.stubs import ServiceStubs
 from watcher.delivery.publisher import NotWrittenError, SecretPublisher
 from watcher.delivery.rbac_audit import RbacAudit
 from watcher.kube.objects import Objects
-from watcher.kube.resources import ACCESS_REQUEST, Body, Key, has_finalizer, is_deleting, key_of, uid_of
-from watcher.kube.result import DONE, THEN, Again, Outcome, PendingError, after
+from watcher.kube.resources import Body, Key, has_finalizer, is_deleting, key_of, uid_of
+from watcher.kube.result import DONE, PendingError, Result, result_of
 from watcher.reconcilers.access_request_status import AccessRequestReporter
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.request_status import RequestStatus, request_status
 from watcher.reconcilers.status import reason_of
 from watcher.specs.access_request import ensure_access_request
 from watcher.specs.cluster import Cluster
+from watcher.specs.kinds import ACCESS_REQUEST, FINALIZER
 
 LET_GO_AFTER_S = 3.0
 """A deletion holds the object no longer than 5 s, whatever Vault does: this, and what a busy machine needs beside it.
@@ -84,7 +85,7 @@ class AccessRequestReconciler:
         self._fresh: dict[str, _Fresh] = {}  # by uid: what was written into its Secret and is not acknowledged yet
         self._lock = threading.Lock()
 
-    def reconcile(self, key: Key) -> Outcome:
+    def reconcile(self, key: Key) -> Result:
         """Bring one DatabaseAccessRequest in order."""
         self._end_vanished(key)
         obj = self._objects.get(ACCESS_REQUEST, key)
@@ -92,7 +93,7 @@ class AccessRequestReconciler:
             return DONE
         if is_deleting(obj):
             return self._end(obj)
-        secret_attempt = self._objects.hold(ACCESS_REQUEST, obj)
+        secret_attempt = self._objects.add_finalizer(ACCESS_REQUEST, obj)
         failpoints.point("finalizer.on")
         return self._ensure(secret_attempt)
 
@@ -138,7 +139,7 @@ class AccessRequestReconciler:
         known = self._objects.get(ACCESS_REQUEST, Key(ref.namespace, ref.name))
         return known is None or uid_of(known) != ref.uid
 
-    def _ensure(self, obj: Body) -> Outcome:
+    def _ensure(self, obj: Body) -> Result:
         now: RequestStatus | None = None
         try:
             if (fresh := self._fresh.pop(uid_of(obj), None)) and self._settle(obj, fresh):
@@ -152,16 +153,18 @@ class AccessRequestReconciler:
             self._follow(obj, answer, now, secret_attempt=wish.secret_attempt)
         except PendingError as waiting:
             self._reporter.waiting(obj, waiting, now)
-            return Again(waiting.after_s)
+            return waiting.result
         except NotWrittenError as err:
             self._reporter.failed(obj, now, reason=NOT_WRITTEN[err.resource.kind], message=err.message)
-            return Again()
+            return Result(requeue=True)
         except LeasegateError as err:
             return self._failed(obj, err, now)
         self._patience.forget(uid_of(obj))
         if answer.next_step == watcher_service_pb2.NEXT_STEP_CLAIM:
-            return THEN
-        return Again(answer.retry_after.ToTimedelta().total_seconds()) if answer.HasField("retry_after") else DONE
+            return Result(requeue_after_s=0)  # behind the keys that wait for their credential
+        if answer.HasField("retry_after"):
+            return Result(requeue_after_s=answer.retry_after.ToTimedelta().total_seconds())
+        return DONE
 
     def _is_writable(self, obj: Body) -> bool:
         """Whether a credential, once claimed, can be kept; why not is said when there is one to be claimed."""
@@ -248,17 +251,17 @@ class AccessRequestReconciler:
         if secret_attempt and now.lease:
             _finish(self._readers.restore(obj, new=False))
 
-    def _failed(self, obj: Body, err: LeasegateError, now: RequestStatus | None) -> Outcome:
+    def _failed(self, obj: Body, err: LeasegateError, now: RequestStatus | None) -> Result:
         if now is not None and isinstance(err, OVERTAKEN):
-            return Again()
+            return Result(requeue=True)
         if not self._patience.hides(uid_of(obj), err):
             self._reporter.failed(
                 obj, now, reason="FailedToGetCredential" if now else reason_of(err), message=err.message
             )
-        return after(err)
+        return result_of(err)
 
-    def _end(self, obj: Body) -> Outcome:
-        if not has_finalizer(obj):
+    def _end(self, obj: Body) -> Result:
+        if not has_finalizer(obj, FINALIZER):
             return DONE
         uid = uid_of(obj)
         removed = (
@@ -276,7 +279,7 @@ class AccessRequestReconciler:
                     reason=reason_of(err),
                     message=f"{err.message} The object goes as soon as its end is noted.",
                 )
-            return Again(err.retry_after_s)
+            return Result(requeue=True, requeue_after_s=err.retry_after_s)
         finally:
             if removed:
                 removed.result()
@@ -285,14 +288,14 @@ class AccessRequestReconciler:
         failpoints.point("removed")
         waited_s = self._patience.lasted_s(uid, "end")
         if answer.open_attempts and waited_s < LET_GO_AFTER_S:
-            return Again(
-                min(max(0.25, waited_s), LET_GO_AFTER_S - waited_s)
+            return Result(
+                requeue_after_s=min(max(0.25, waited_s), LET_GO_AFTER_S - waited_s)
             )  # its feed says sooner when all of it is gone
         if answer.open_attempts:
             why = "; ".join(condition.message for condition in answer.conditions)
             self._reporter.revoke_pending(obj, open_attempts=answer.open_attempts, why=why)
         self._released.add(uid)
-        self._objects.let_go(ACCESS_REQUEST, obj)
+        self._objects.remove_finalizer(ACCESS_REQUEST, obj)
         failpoints.point("finalizer.off")
         self._cleared.discard(uid)
         self._patience.forget(uid)
@@ -307,7 +310,7 @@ class AccessRequestReconciler:
             refs = list(self._gone.get(key, {}).values())
         if not refs:
             return
-        newest = self._objects.read(ACCESS_REQUEST, key)
+        newest = self._objects.read_object(ACCESS_REQUEST, key)
         for ref in refs:
             if newest is None or uid_of(newest) != ref.uid:
                 self._peers.access.DeleteAccessRequest(watcher_service_pb2.DeleteAccessRequestRequest(object=ref))

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from watcher.delivery.manifests import secret_name
-from watcher.kube.conditions import Condition, merged, news
+from watcher.kube.conditions import Condition, changed_conditions, merged
 from watcher.kube.objects import Objects
 from watcher.kube.recorder import EventRecorder
-from watcher.kube.resources import ACCESS_REQUEST, Body, generation_of
+from watcher.kube.resources import Body, generation_of
 from watcher.kube.result import PendingError
 from watcher.reconcilers.request_status import RequestStatus
 from watcher.reconcilers.status import not_served_fact
+from watcher.specs.kinds import ACCESS_REQUEST
+from watcher.specs.status import DECISIONS
 
 ISSUED = Condition(
     "Available",
@@ -121,8 +123,16 @@ class AccessRequestReporter:
         now, generation, fresh, wanted = self._now(), generation_of(obj), list[Condition](), list(facts)
 
         def change(status: Body) -> Body:
-            fresh[:] = news(status, wanted)
-            return merged(status, fields=fields, facts=wanted, complete=complete, now=now, generation=generation)
+            fresh[:] = changed_conditions(status, wanted)
+            return merged(
+                status,
+                fields=fields,
+                conditions=wanted,
+                foreign=DECISIONS,
+                complete=complete,
+                now=now,
+                generation=generation,
+            )
 
         self._objects.write_status(ACCESS_REQUEST, obj, change)
         self._tell(obj, wanted, fresh)

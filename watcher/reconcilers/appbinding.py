@@ -17,22 +17,12 @@ from watcher.clients.stubs import ServiceStubs
 from watcher.kube.client import KubeError
 from watcher.kube.objects import Objects
 from watcher.kube.recorder import EventRecorder
-from watcher.kube.resources import (
-    APP_BINDING,
-    POSTGRES_ROLE,
-    SECRET_ENGINE,
-    Body,
-    Key,
-    Resource,
-    has_finalizer,
-    is_deleting,
-    key_of,
-    text_at,
-)
-from watcher.kube.result import DONE, Again, Outcome, PendingError, after
+from watcher.kube.resources import Body, Key, Resource, has_finalizer, is_deleting, key_of, text_at
+from watcher.kube.result import DONE, PendingError, Result, result_of
 from watcher.reconcilers.status import reason_of
 from watcher.reconcilers.vault_targets import VaultTargets
 from watcher.specs import appbinding
+from watcher.specs.kinds import APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
 
 LOG = logs.logger(__name__)
 
@@ -53,14 +43,14 @@ class AppBindingReconciler:
         self._stale: set[Key] = set()
         self._lock = threading.Lock()
 
-    def reconcile(self, key: Key) -> Outcome:
+    def reconcile(self, key: Key) -> Result:
         """Finalizer on while in use and off when not; access told if it is a Vault's."""
         binding = self._objects.get(APP_BINDING, key)
         if binding is None:
             self._told.pop(key, None)
             return DONE
         if key not in self._in_use():
-            self._objects.let_go(APP_BINDING, binding)
+            self._objects.remove_finalizer(APP_BINDING, binding)
             return DONE
         self.hold(key)
         return self._tell_anew(binding) if key in self._vaults() else DONE
@@ -76,11 +66,11 @@ class AppBindingReconciler:
             binding = self._objects.get(APP_BINDING, key)
             if binding is None:
                 raise PendingError(f"AppBinding {key} is not there: apply it", reason="AppBindingNotFound")
-            if has_finalizer(binding):
+            if has_finalizer(binding, FINALIZER):
                 continue
             if is_deleting(binding):
                 raise PendingError(f"AppBinding {key} is being deleted: apply it anew", reason="AppBindingNotFound")
-            self._objects.hold(APP_BINDING, binding)
+            self._objects.add_finalizer(APP_BINDING, binding)
 
     def tell(self, key: Key, target: types_pb2.VaultTarget) -> None:
         """Tell access of a Vault, unless it was told the same before.
@@ -105,7 +95,7 @@ class AppBindingReconciler:
     def users(self, key: Key) -> Iterator[tuple[Resource, Key]]:
         """The SecretEngines and PostgresRoles that use an AppBinding."""
         for resource in (SECRET_ENGINE, POSTGRES_ROLE):
-            for obj in self._objects.store(resource):
+            for obj in self._objects.cache(resource):
                 if key in _uses(obj):
                     yield resource, key_of(obj)
 
@@ -120,7 +110,7 @@ class AppBindingReconciler:
         except SpecInvalidError:
             return []
 
-    def _tell_anew(self, binding: Body) -> Outcome:
+    def _tell_anew(self, binding: Body) -> Result:
         key = key_of(binding)
         with self._lock:
             fresh = key in self._stale
@@ -131,12 +121,12 @@ class AppBindingReconciler:
             self.tell(key, self._logins.vault(key, fresh=fresh))
         except PendingError as waiting:
             self._again_stale(key, fresh=fresh)
-            return Again(waiting.after_s)
+            return waiting.result
         except LeasegateError as err:
             self._again_stale(key, fresh=fresh)
             if isinstance(err, SpecInvalidError):
                 self._events.record(binding, reason=reason_of(err), message=err.message, warning=True, transition=False)
-            return after(err)
+            return result_of(err)
         except KubeError:
             self._again_stale(key, fresh=fresh)
             raise
@@ -150,12 +140,12 @@ class AppBindingReconciler:
         return {
             key
             for resource in (SECRET_ENGINE, POSTGRES_ROLE)
-            for obj in self._objects.store(resource)
+            for obj in self._objects.cache(resource)
             for key in _uses(obj)
         }
 
     def _vaults(self) -> set[Key]:
-        return {_vault(obj) for resource in (SECRET_ENGINE, POSTGRES_ROLE) for obj in self._objects.store(resource)}
+        return {_vault(obj) for resource in (SECRET_ENGINE, POSTGRES_ROLE) for obj in self._objects.cache(resource)}
 
 
 def _vault(obj: Body) -> Key:

@@ -16,7 +16,7 @@ from services.common import logs
 from services.common.errors import LeasegateError
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.resources import Body
-from watcher.kube.result import DONE, Again, Outcome
+from watcher.kube.result import DONE, Result
 from watcher.reconcilers.vault_targets import VaultTargets
 
 LOG = logs.logger(__name__)
@@ -44,7 +44,7 @@ class CleanupRoleReconciler:
             self._wishes[wish.name] = wish
         return wish.name
 
-    def reconcile(self, name: str) -> Outcome:
+    def reconcile(self, name: str) -> Result:
         """Make or remove one cleanup role."""
         wish = self._wishes.get(name)
         if wish is None:
@@ -65,7 +65,7 @@ class CleanupRoleReconciler:
                 reason=err.reason,
                 error=err.message,
             )
-            return Again(err.retry_after_s)
+            return Result(requeue=True, requeue_after_s=err.retry_after_s)
         with self._lock:
             if self._wishes.get(name) is wish:
                 del self._wishes[name]

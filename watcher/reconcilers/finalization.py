@@ -15,11 +15,12 @@ from services.common import errors
 from services.common.errors import LeasegateError
 from watcher.kube.objects import Objects
 from watcher.kube.resources import Body, Resource, has_finalizer, key_of, uid_of
-from watcher.kube.result import DONE, Again, Outcome, PendingError, after
+from watcher.kube.result import DONE, PendingError, Result, result_of
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.status import StatusReporter, reason_of
 from watcher.reconcilers.vault_targets import same_vault, status_target
 from watcher.specs.appbinding import auth_mount
+from watcher.specs.kinds import FINALIZER
 from watcher.specs.status import status_of
 
 MADE_NOTHING = (
@@ -130,27 +131,27 @@ class Finalizer:
             kinds,
         )
 
-    def end(self, obj: Body, release: Callable[[Body], None]) -> Outcome:
+    def end(self, obj: Body, release: Callable[[Body], None]) -> Result:
         """Release what is there and let the object go; what keeps it is in its status and Events.
 
         Args:
             obj: The object.
             release: Takes down what the status names; called with the newest object.
         """
-        if not has_finalizer(obj):
+        if not has_finalizer(obj, FINALIZER):
             return DONE
         if not status_of(obj).get("target"):
-            newest = self._objects.read(
+            newest = self._objects.read_object(
                 self._resource, key_of(obj)
             )  # what an unfinished try made is written there, if not yet known here
             if newest is None or uid_of(newest) != uid_of(obj):
                 return DONE
             obj = newest
         if status_of(obj).get("target"):
-            outcome = self._try(obj, lambda: release(obj))
-            if outcome is not None:
-                return outcome
-        self._objects.let_go(self._resource, obj)
+            result = self._try(obj, lambda: release(obj))
+            if result is not None:
+                return result
+        self._objects.remove_finalizer(self._resource, obj)
         self._patience.forget(uid_of(obj))
         return DONE
 
@@ -170,12 +171,12 @@ class Finalizer:
             self._abandon(obj, err, what="leaves its former place")
         self._patience.forget(uid_of(obj), "no login")
 
-    def _try(self, obj: Body, release: Callable[[], None]) -> Outcome | None:
+    def _try(self, obj: Body, release: Callable[[], None]) -> Result | None:
         try:
             release()
         except PendingError as waiting:
             self._reporter.waiting(obj, waiting)
-            return Again(waiting.after_s)
+            return waiting.result
         except LeasegateError as err:
             if self._patience.is_over(uid_of(obj), err, made_nothing=not _answered(obj)):
                 self._abandon(obj, err, what="goes")
@@ -183,8 +184,8 @@ class Finalizer:
             if not self._patience.hides(uid_of(obj), err):
                 text = f"{err.message} It is tried again; the object goes as soon as that is done."
                 self._reporter.failed(obj, reason=reason_of(err, kinds=self._kinds), message=text)
-            outcome = after(err)
-            return Again() if outcome == DONE else outcome  # a deletion is never refused for good
+            result = result_of(err)
+            return Result(requeue=True) if result == DONE else result  # a deletion is tried until it succeeds
         return None
 
     def _abandon(self, obj: Body, err: LeasegateError, *, what: str) -> None:

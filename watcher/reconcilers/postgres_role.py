@@ -11,8 +11,8 @@ from leasegate.types.v1 import types_pb2
 from services.common.errors import LeasegateError, LeasesInUseError, VaultAuthRefusedError
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.objects import Objects
-from watcher.kube.resources import POSTGRES_ROLE, SECRET_ENGINE, Body, Key, is_deleting, key_of, uid_of
-from watcher.kube.result import DONE, Again, Outcome, PendingError, after
+from watcher.kube.resources import Body, Key, is_deleting, key_of, uid_of
+from watcher.kube.result import DONE, PendingError, Result, result_of
 from watcher.reconcilers.appbinding import AppBindingReconciler
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.finalization import Finalizer, intended, settled, target_ref
@@ -22,6 +22,7 @@ from watcher.reconcilers.vault_targets import VaultTargets, same_vault, status_t
 from watcher.specs.cluster import Cluster
 from watcher.specs.db_role import DbRoleSpec, db_role_spec
 from watcher.specs.field_paths import message_of
+from watcher.specs.kinds import POSTGRES_ROLE, SECRET_ENGINE
 from watcher.specs.status import status_of
 
 KINDS = {"/roles/": "FailedToCreateDatabaseRole", "sys/mounts": "FailedToCreateDatabaseRole"}
@@ -61,7 +62,7 @@ class PostgresRoleReconciler:
             Key, watcher_service_pb2.ResumeRequest
         ] = {}  # what lifts the quiesce that was asked for a role
 
-    def reconcile(self, key: Key) -> Outcome:
+    def reconcile(self, key: Key) -> Result:
         """Bring one PostgresRole in order."""
         obj = self._objects.get(POSTGRES_ROLE, key)
         if obj is None:
@@ -69,16 +70,16 @@ class PostgresRoleReconciler:
             return DONE
         if is_deleting(obj):
             return self._ending.end(obj, lambda newest: self._release(newest, status_of(newest)))
-        obj = self._objects.hold(POSTGRES_ROLE, obj)
+        obj = self._objects.add_finalizer(POSTGRES_ROLE, obj)
         try:
             self._ensure(obj)
         except PendingError as waiting:
             self._reporter.waiting(obj, waiting)
-            return Again(waiting.after_s)
+            return waiting.result
         except LeasegateError as err:
             if not self._patience.hides(uid_of(obj), err):
                 self._reporter.failed(obj, reason=reason_of(err, kinds=KINDS), message=message_of(err))
-            return after(err)
+            return result_of(err)
         self._patience.forget(uid_of(obj))
         return DONE
 
@@ -109,7 +110,7 @@ class PostgresRoleReconciler:
 
     def _wait_for_connection(self, spec: DbRoleSpec, target: types_pb2.VaultTarget) -> None:
         connection = spec.definition.db_name if spec.database else None
-        engines = self._objects.store(SECRET_ENGINE)
+        engines = self._objects.cache(SECRET_ENGINE)
         if any(ready_connection(engine, target=target, mount=spec.mount, connection=connection) for engine in engines):
             return
         to = f" to AppBinding {spec.database}" if spec.database else ""
@@ -143,7 +144,7 @@ class PostgresRoleReconciler:
         answer = self._peers.access.Quiesce(request)
         if left := answer.quiesce_report.remaining:
             text = f"{left} leases or open attempts use the database that the role leaves: the change is made when they have ended"
-            raise PendingError(text, reason="LeasesInUse", after_s=2.0)
+            raise PendingError(text, reason="LeasesInUse", requeue_after_s=2.0)
         return answer.quiesce_report
 
     def _resume(self, key: Key) -> None:

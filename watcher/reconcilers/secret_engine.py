@@ -18,8 +18,8 @@ from services.common.errors import (
 )
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.objects import Objects
-from watcher.kube.resources import SECRET_ENGINE, Body, Key, is_deleting, key_of, uid_of
-from watcher.kube.result import DONE, Again, ConnectionConflictError, Outcome, PendingError, after
+from watcher.kube.resources import Body, Key, is_deleting, key_of, uid_of
+from watcher.kube.result import DONE, PendingError, Result, result_of
 from watcher.reconcilers.appbinding import AppBindingReconciler
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.finalization import Finalizer, intended, settled, target_ref
@@ -28,12 +28,17 @@ from watcher.reconcilers.vault_targets import VaultTargets, same_vault, status_t
 from watcher.specs.cluster import Cluster
 from watcher.specs.engine import EngineSpec, connection_settings, engine_spec
 from watcher.specs.field_paths import message_of
+from watcher.specs.kinds import SECRET_ENGINE
 from watcher.specs.status import status_of
 
 KINDS = {"/config/": "FailedToCreateSecretEngineConfig", "sys/mounts": "FailedToEnableSecretEngine"}
 PUT_BACK_AFTER_S = 5.0
 """How long a deletion waits for logins before it looks whether what they are dropped by is there at all."""
 _OWNERSHIP = {engine_service_pb2.MOUNT_OWNERSHIP_OWNED: "Owned", engine_service_pb2.MOUNT_OWNERSHIP_ADOPTED: "Adopted"}
+
+
+class ConnectionConflictError(Exception):
+    """An older SecretEngine defines the same connection otherwise."""
 
 
 class SecretEngineReconciler:
@@ -66,7 +71,7 @@ class SecretEngineReconciler:
         self._running: set[str] = set()  # uids whose mount is known not to be quiesced
         self._lock = threading.Lock()
 
-    def reconcile(self, key: Key) -> Outcome:
+    def reconcile(self, key: Key) -> Result:
         """Bring one SecretEngine in order."""
         obj = self._objects.get(SECRET_ENGINE, key)
         if obj is None:
@@ -77,15 +82,15 @@ class SecretEngineReconciler:
             return DONE
         if is_deleting(obj):
             return self._ending.end(obj, lambda newest: self._release(newest, status_of(newest)))
-        obj = self._objects.hold(SECRET_ENGINE, obj)
+        obj = self._objects.add_finalizer(SECRET_ENGINE, obj)
         try:
             self._ensure(obj)
         except PendingError as waiting:
             self._reporter.waiting(obj, waiting)
-            return Again(waiting.after_s)
+            return waiting.result
         except ConnectionConflictError as conflict:
             self._reporter.failed(obj, reason="ConnectionConflict", message=str(conflict))
-            return Again()
+            return Result(requeue=True)
         except LeasegateError as err:
             return self._failed(obj, err)
         self._patience.forget(uid_of(obj))
@@ -169,7 +174,7 @@ class SecretEngineReconciler:
             raise PendingError(
                 text,
                 reason="RevokingLeases" if end_leases else "LeasesInUse",
-                after_s=min(2.0, max(0.05, lasted_s / 4)),
+                requeue_after_s=min(2.0, max(0.05, lasted_s / 4)),
             )
         self._patience.forget(uid_of(obj), "quiesce")
         return answer.quiesce_report
@@ -287,15 +292,15 @@ class SecretEngineReconciler:
         )
         return request, others
 
-    def _failed(self, obj: Body, err: LeasegateError) -> Outcome:
+    def _failed(self, obj: Body, err: LeasegateError) -> Result:
         if not self._patience.hides(uid_of(obj), err):
             self._reporter.failed(obj, reason=reason_of(err, kinds=KINDS), message=message_of(err))
-        return after(err)
+        return result_of(err)
 
 
 def others_at(objects: Objects, obj: Body, *, target: types_pb2.VaultTarget, path: str) -> Iterator[Body]:
     """The other SecretEngines that have made, or begun to make, something on a mount and stay."""
-    for other in objects.store(SECRET_ENGINE):
+    for other in objects.cache(SECRET_ENGINE):
         there = status_of(other)
         if uid_of(other) == uid_of(obj) or is_deleting(other) or not there.get("target"):
             continue

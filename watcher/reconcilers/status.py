@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from services.common.errors import LeasegateError
-from watcher.kube.conditions import Condition, merged, news
+from watcher.kube.conditions import Condition, changed_conditions, merged
 from watcher.kube.objects import Objects
 from watcher.kube.recorder import EventRecorder
 from watcher.kube.resources import Body, Resource, generation_of, key_of
 from watcher.kube.result import PendingError, namespace_not_enabled
+from watcher.specs.status import DECISIONS
 
 QUIET = ("EngineNotReady", "Starting")
 """What every first apply passes through is no warning."""
@@ -116,8 +117,16 @@ class StatusReporter:
         now, generation, fresh = self._now(), generation_of(obj), list[Condition]()
 
         def change(status: Body) -> Body:
-            fresh[:] = news(status, facts)
-            return merged(status, fields=fields, facts=facts, complete=complete, now=now, generation=generation)
+            fresh[:] = changed_conditions(status, facts)
+            return merged(
+                status,
+                fields=fields,
+                conditions=facts,
+                foreign=DECISIONS,
+                complete=complete,
+                now=now,
+                generation=generation,
+            )
 
         written = self._objects.write_status(self._resource, obj, change)
         for fact in facts:

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 from leasegate.types.v1 import types_pb2
 from services.common.errors import SpecInvalidError
-from watcher.delivery.publisher import raise_refused
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.objects import Objects
-from watcher.kube.resources import APP_BINDING, SECRET, SERVICE_ACCOUNT, Body, Key, key_of
-from watcher.kube.result import PendingError
+from watcher.kube.resources import SECRET, SERVICE_ACCOUNT, Body, Key, key_of
+from watcher.kube.result import PendingError, raise_refused
 from watcher.specs import appbinding
 from watcher.specs.appbinding import SecretContent, ServiceAccountAuth, ServiceAddresses
 from watcher.specs.cluster import Cluster
+from watcher.specs.kinds import APP_BINDING
 
 TOKEN_S = 600
 """Lifetime of a token: the least that the API server permits."""

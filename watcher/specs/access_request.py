@@ -7,9 +7,10 @@ import datetime
 from google.protobuf import timestamp_pb2
 
 from leasegate.access.v1 import access_request_pb2, approval_pb2, watcher_service_pb2
-from watcher.kube.resources import REQUESTED_BY, Body, annotation, key_of
+from watcher.kube.resources import Body, annotation, key_of
 from watcher.specs.cluster import Cluster
 from watcher.specs.fields import Fields
+from watcher.specs.kinds import REQUESTED_BY
 from watcher.specs.references import db_role_ref
 from watcher.specs.status import decision_conditions, status_of
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from leasegate.engine.v1 import engine_service_pb2
 from services.common.names import DEFAULT_PLUGIN
-from watcher.kube.resources import ADOPT_MOUNT, SAME_DATABASE, Body, Key, annotation, key_of
+from watcher.kube.resources import Body, Key, annotation, key_of
 from watcher.specs.cluster import Cluster
 from watcher.specs.fields import Fields
+from watcher.specs.kinds import ADOPT_MOUNT, SAME_DATABASE
 from watcher.specs.references import app_binding_ref, mount_path, vault_ref
 
 

@@ -11,7 +11,8 @@ from leasegate.access.v1 import watcher_service_pb2
 from services.common import errors, failpoints
 from services.common.rpc import status
 from tests.unit.watcher.watcher_world import VAULT, World
-from watcher.kube.resources import ACCESS_REQUEST, SECRET
+from watcher.kube.resources import SECRET
+from watcher.specs.kinds import ACCESS_REQUEST
 
 ENSURE = watcher_service_pb2.EnsureAccessRequestRequest
 

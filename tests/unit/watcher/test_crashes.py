@@ -18,19 +18,8 @@ from services.common import errors
 from tests.unit.watcher.watcher_world import CLUSTER, MOUNT, VAULT, World
 from watcher.delivery.manifests import secret_body
 from watcher.kube.client import KubeError
-from watcher.kube.resources import (
-    ACCESS_REQUEST,
-    APP_BINDING,
-    NAMESPACE,
-    POSTGRES_ROLE,
-    ROLE,
-    ROLE_BINDING,
-    SECRET,
-    SECRET_ENGINE,
-    SERVICE_ACCOUNT,
-    Body,
-    Resource,
-)
+from watcher.kube.resources import NAMESPACE, ROLE, ROLE_BINDING, SECRET, SERVICE_ACCOUNT, Body, Resource
+from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
 
 CLAIM = requester_service_pb2.ClaimCredentialRequest
 

@@ -10,7 +10,8 @@ from leasegate.roles.v1 import role_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import errors
 from tests.unit.watcher.watcher_world import MOUNT, VAULT, World
-from watcher.kube.resources import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE, Body, Resource
+from watcher.kube.resources import Body, Resource
+from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
 
 CONNECTION = (VAULT, MOUNT, "k8s.-.demo.postgres-app")
 ROLE = (VAULT, MOUNT, "k8s.-.demo.psql-role")

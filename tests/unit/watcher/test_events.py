@@ -11,7 +11,8 @@ import pytest
 from tests.fakes.kube import FakeKube
 from watcher.kube.client import KubeError
 from watcher.kube.recorder import BACKLOG, EventRecorder
-from watcher.kube.resources import EVENT, SECRET_ENGINE, Body, Resource
+from watcher.kube.resources import EVENT, Body, Resource
+from watcher.specs.kinds import SECRET_ENGINE
 
 
 class Clock:

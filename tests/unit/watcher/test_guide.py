@@ -7,15 +7,8 @@ import base64
 from leasegate.access.v1 import watcher_service_pb2
 from leasegate.engine.v1 import engine_service_pb2
 from tests.unit.watcher.watcher_world import MOUNT, VAULT, World
-from watcher.kube.resources import (
-    ACCESS_REQUEST,
-    APP_BINDING,
-    FINALIZER,
-    POSTGRES_ROLE,
-    ROLE,
-    ROLE_BINDING,
-    SECRET_ENGINE,
-)
+from watcher.kube.resources import ROLE, ROLE_BINDING
+from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
 
 
 def test_engine_role_and_request_converge(world: World) -> None:

@@ -11,7 +11,8 @@ from watcher.kube.backoff import Backoff
 from watcher.kube.cache import Cache
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.informer import Informer, InformerTiming
-from watcher.kube.resources import SECRET, SECRET_ENGINE, Body, Key
+from watcher.kube.resources import SECRET, Body, Key
+from watcher.specs.kinds import SECRET_ENGINE
 
 
 def thing(name: str, version: int, **more: Any) -> Body:

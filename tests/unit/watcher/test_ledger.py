@@ -9,7 +9,8 @@ from leasegate.types.v1 import types_pb2
 from tests.unit.watcher.watcher_world import World
 from watcher.clients.ledger_id import ENTRY, NAME, NAMESPACE
 from watcher.kube.client import KubeError
-from watcher.kube.resources import ACCESS_REQUEST, CONFIG_MAP, Resource
+from watcher.kube.resources import CONFIG_MAP, Resource
+from watcher.specs.kinds import ACCESS_REQUEST
 
 WHERE = f"{NAMESPACE}/{NAME}"
 

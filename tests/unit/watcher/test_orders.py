@@ -19,15 +19,8 @@ from leasegate.roles.v1 import role_service_pb2
 from services.common import errors
 from services.common.errors import FieldViolation, LeasegateError, SpecInvalidError
 from tests.unit.watcher.watcher_world import MOUNT, World
-from watcher.kube.resources import (
-    ACCESS_REQUEST,
-    APP_BINDING,
-    POSTGRES_ROLE,
-    SECRET,
-    SECRET_ENGINE,
-    SERVICE_ACCOUNT,
-    Resource,
-)
+from watcher.kube.resources import SECRET, SERVICE_ACCOUNT, Resource
+from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
 
 PARTS: dict[str, Callable[[World], None]] = {
     "vault": World.vault,

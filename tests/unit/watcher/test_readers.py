@@ -11,7 +11,8 @@ from services.common import errors
 from tests.unit.watcher.watcher_world import World
 from watcher.delivery import publisher
 from watcher.kube.client import KubeError
-from watcher.kube.resources import ACCESS_REQUEST, ROLE, ROLE_BINDING, Body, Key, Resource, key_of
+from watcher.kube.resources import ROLE, ROLE_BINDING, Body, Key, Resource, key_of
+from watcher.specs.kinds import ACCESS_REQUEST
 
 LISTS = ["LIST roles demo", "LIST rolebindings demo"]
 Change: TypeAlias = Callable[[Body], None]

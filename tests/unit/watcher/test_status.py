@@ -7,8 +7,9 @@ import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.kube.conditions import Condition, merged, news
+from watcher.kube.conditions import Condition, changed_conditions, merged
 from watcher.kube.resources import Body
+from watcher.specs.status import DECISIONS
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 LATER = NOW + datetime.timedelta(minutes=1)
@@ -25,7 +26,7 @@ READY = Condition("Available", status=True, reason="Provisioned", message="ready
 def write(
     status: Body, *facts: Condition, complete: bool = True, now: datetime.datetime = NOW, **fields: object
 ) -> Body:
-    return merged(status, fields=fields, facts=facts, complete=complete, now=now, generation=3)
+    return merged(status, fields=fields, conditions=facts, foreign=DECISIONS, complete=complete, now=now, generation=3)
 
 
 def test_a_fact_becomes_a_condition_with_the_guides_fields_and_the_standard_ones() -> None:
@@ -102,9 +103,9 @@ def test_fields_are_set_and_removed_and_others_stay() -> None:
 
 def test_news_is_what_the_status_does_not_say_in_these_words() -> None:
     status = write({}, READY)
-    assert news(status, [READY]) == []
+    assert changed_conditions(status, [READY]) == []
     other = Condition("Available", status=True, reason="Provisioned", message="otherwise")
-    assert news(status, [other]) == [other]
+    assert changed_conditions(status, [other]) == [other]
 
 
 def test_what_looks_like_a_secret_is_not_written() -> None:

@@ -9,7 +9,8 @@ import pytest
 from leasegate.engine.v1 import engine_service_pb2
 from services.common import errors
 from tests.unit.watcher.watcher_world import MOUNT, VAULT, World
-from watcher.kube.resources import SECRET, SECRET_ENGINE
+from watcher.kube.resources import SECRET
+from watcher.specs.kinds import SECRET_ENGINE
 
 NAME = "postgresql-engine"
 

@@ -20,11 +20,12 @@ from watcher.kube.client import KubeError
 from watcher.kube.controller import Controller
 from watcher.kube.informer import Informer, InformerTiming
 from watcher.kube.recorder import EventRecorder
-from watcher.kube.resources import APP_BINDING, EVENT, SERVICE_ACCOUNT, Key
-from watcher.kube.result import DONE, Outcome
+from watcher.kube.resources import EVENT, SERVICE_ACCOUNT, Key
+from watcher.kube.result import DONE, Result
 from watcher.kube.workqueue import WorkQueue
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.vault_targets import VaultTargets
+from watcher.specs.kinds import APP_BINDING
 
 NEVER = Backoff(base_s=1.0, cap_s=1.0, random=lambda: 1.0)
 
@@ -48,7 +49,7 @@ def test_a_thread_that_ends_is_not_dead(world: World) -> None:
 def test_workers_that_hang_hold_the_end_up_together_not_one_by_one() -> None:
     hang = threading.Event()
 
-    def reconcile(_key: str) -> Outcome:
+    def reconcile(_key: str) -> Result:
         hang.wait(60)
         return DONE
 

@@ -10,18 +10,9 @@ from tests.fakes.peers import PlayedAccess, PlayedEngine, PlayedRoles
 from watcher.app import Settings, Watcher
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.informer import Informer
-from watcher.kube.resources import (
-    ACCESS_REQUEST,
-    APP_BINDING,
-    POSTGRES_ROLE,
-    SECRET,
-    SECRET_ENGINE,
-    SERVICE_ACCOUNT,
-    Body,
-    Resource,
-    key_of,
-)
+from watcher.kube.resources import SECRET, SERVICE_ACCOUNT, Body, Resource, key_of
 from watcher.specs.cluster import Cluster
+from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
 
 CLUSTER = Cluster("", "kube-system-uid")
 MOUNT = "my-postgres-se"
