@@ -15,7 +15,7 @@ import click
 from dev.stack.claim import take_down
 from dev.stack.errors import StackError
 from dev.stack.existing import Existing
-from dev.stack.kube_build import kube_binary
+from dev.stack.go_programs import grpcurl_binary, kube_binary
 from dev.stack.services import CLIENTS, SERVERS
 from dev.stack.stack import LocalStack
 from dev.stack.teardown import running
@@ -53,10 +53,9 @@ def main(ctx: click.Context, directory: Path) -> None:
 
 @main.command()
 def build() -> None:
-    """Build etcd, kube-apiserver and kube-controller-manager: once, 5 to 10 minutes; then they are in your cache
-    folder.
-    """
+    """Build etcd, kube-apiserver, kube-controller-manager and grpcurl into your cache folder: once, 5 to 10 minutes."""
     click.echo(kube_binary(_say))
+    click.echo(grpcurl_binary(_say))
 
 
 @main.command()

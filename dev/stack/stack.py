@@ -24,8 +24,8 @@ from dev.stack.cluster import Cluster, ControlPlane
 from dev.stack.errors import StackError
 from dev.stack.existing import Existing, ExistingCluster
 from dev.stack.films import set_up_films
+from dev.stack.go_programs import kube_binary
 from dev.stack.install import NAMESPACE, enabled_namespace, install
-from dev.stack.kube_build import kube_binary
 from dev.stack.kube_programs import KubePrograms, find_programs
 from dev.stack.kubectl import Kubectl
 from dev.stack.ports import Ports
@@ -350,7 +350,7 @@ class LocalStack:
         )
 
     def _start(self, *, services: bool, say: Callable[[str], None]) -> None:
-        write_tools(self.directory / "bin")
+        write_tools(self.directory / "bin", say=say)
         parts = [self._start_cluster]
         parts += [self._start_bao] if self._bao else []
         parts += [self._start_postgres] if self._postgres else []

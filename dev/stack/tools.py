@@ -1,4 +1,4 @@
-"""A folder of the commands that the guide uses, for PATH: kubectl, kubectl-vault, vault, psql, jq and, where there is one, grpcurl."""
+"""Writes a folder for PATH with the commands that the guide uses: kubectl, kubectl-vault, vault, psql, jq, grpcurl."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ import sys
 from pathlib import Path
 
 from dev.stack.bao import bao_binary
+from dev.stack.go_build import Say
+from dev.stack.go_programs import grpcurl_binary
 from dev.stack.kubectl import kubectl_binary
 from dev.stack.postgres import postgres_programs
 
 _ROOT = Path(__file__).parents[2]
 
 
-def write_tools(folder: Path) -> None:
-    """Write the folder; what is there already is replaced."""
+def write_tools(folder: Path, *, say: Say) -> None:
+    """Write the folder; existing commands in it are replaced.
+
+    Args:
+        folder: The folder.
+        say: Receives the progress where grpcurl is still to be built.
+    """
     folder.mkdir(exist_ok=True)
     programs = postgres_programs()
     commands: dict[str, list[str]] = {
@@ -26,12 +33,10 @@ def write_tools(folder: Path) -> None:
         "vault": [str(bao_binary())],
         "bao": [str(bao_binary())],
         "psql": [str(programs / "psql")],
+        "grpcurl": [str(grpcurl_binary(say))],
     }
     if shutil.which("jq") is None:
         commands["jq"] = [sys.executable, "-m", "dev.stack.jq"]
-    beside = shutil.which("grpcurl", path=str(Path(sys.executable).parent))
-    if beside:
-        commands["grpcurl"] = [beside]
     for name, command in commands.items():
         _write(folder / name, command)
 

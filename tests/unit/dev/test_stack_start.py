@@ -11,9 +11,9 @@ import pytest
 from dev.stack import kube_programs
 from dev.stack.errors import StackError
 from dev.stack.existing import Existing
+from dev.stack.go_build import Progress
 from dev.stack.install import LAST_POLICY, enabled_namespace, manifests
 from dev.stack.kube.gomod import go_mod
-from dev.stack.kube_build import Progress
 from dev.stack.kube_programs import KubePrograms, find_programs
 from dev.stack.stack import LocalStack
 
@@ -89,7 +89,7 @@ def test_the_go_module_takes_published_twins() -> None:
 def test_progress_says_how_much_is_done_and_left(total: int | None, done: int, told: str) -> None:
     progress = Progress("Compiling", "packages", total=total, say=lambda _: None)
     for _ in range(done):
-        progress.step()
+        progress.count_step()
     assert progress.text(60) == told
 
 
@@ -98,8 +98,8 @@ def test_progress_in_a_log_is_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> No
     said: list[str] = []
     progress = Progress("Compiling", "packages", total=1000, say=said.append)
     for _ in range(1000):
-        progress.step()
-    progress.end()
+        progress.count_step()
+    progress.close()
     assert said == []
 
 
