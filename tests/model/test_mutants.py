@@ -60,9 +60,14 @@ def unconditional(to: AttemptState, *, keeps: bool = False) -> Mutation:
     wanted = to
 
     def move(
-        tx: Any, attempt_id: str, *states: AttemptState, to: AttemptState, holding: str | None = None, **columns: Any
+        tx: Any,
+        attempt_id: str,
+        *states: AttemptState,
+        to: AttemptState,
+        expected_accessor: str | None = None,
+        **columns: Any,
     ) -> bool:
-        done = _move(tx, attempt_id, *states, to=to, holding=holding, **columns)
+        done = _move(tx, attempt_id, *states, to=to, expected_accessor=expected_accessor, **columns)
         if done or to is not wanted:
             return done
         return keeps or attempts._update(tx, attempt_id, tuple(AttemptState), {"state": to, **columns})
@@ -71,7 +76,12 @@ def unconditional(to: AttemptState, *, keeps: bool = False) -> Mutation:
 
 
 def any_accessor(
-    tx: Any, attempt_id: str, *states: AttemptState, to: AttemptState, holding: str | None = None, **columns: Any
+    tx: Any,
+    attempt_id: str,
+    *states: AttemptState,
+    to: AttemptState,
+    expected_accessor: str | None = None,
+    **columns: Any,
 ) -> bool:
     """A transition whatever accessor the ledger holds."""
     return _move(tx, attempt_id, *states, to=to, **columns)

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import sqlalchemy as sa
 
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.prepared import Query, Statement, given
 from services.access.ledger.db.schema import answers
 from services.common.errors import RequestIdReusedError
 
-
-class _Earlier(NamedTuple):
-    content: str
-    subject: str
-
-
 _a = answers.c
-_EARLIER = Query(
-    sa.select(_a.content, _a.subject).where(
-        *(column == given(column) for column in (_a.caller, _a.method, _a.request_id))
-    ),
-    _Earlier,
+_EARLIER = sa.select(_a.content, _a.subject).where(
+    *(column == sa.bindparam(column.name) for column in (_a.caller, _a.method, _a.request_id))
 )
-_KEEP = Statement(answers.insert().values({column.name: given(column) for column in answers.columns}))
 
 
 def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) -> str | None:
@@ -40,7 +27,7 @@ def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) 
     Raises:
         RequestIdReusedError: It was used for other content.
     """
-    row = _EARLIER.first(tx, caller_=caller, method_=method, request_id_=request_id)
+    row = tx.execute(_EARLIER, {"caller": caller, "method": method, "request_id": request_id}).first()
     if row is None:
         return None
     if row.content != content:
@@ -50,5 +37,5 @@ def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) 
 
 def keep(tx: Tx, *, caller: str, method: str, request_id: str, content: str, subject: str) -> None:
     """Remember that a call was carried out; ``subject`` is the id of the request or lease that it was about."""
-    call = {"caller_": caller, "method_": method, "request_id_": request_id, "content_": content}
-    _KEEP.run(tx, **call, subject_=subject, answered_at_=tx.now)
+    call = {"caller": caller, "method": method, "request_id": request_id, "content": content}
+    tx.execute(answers.insert(), {**call, "subject": subject, "answered_at": tx.now})

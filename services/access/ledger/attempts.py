@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +11,6 @@ from services.access.domain import attempt_states as rules
 from services.access.domain import names
 from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Priority
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.prepared import Query, Statement, given
 from services.access.ledger.db.schema import attempts, row_of
 
 READING_ABANDONED_S = 150.0
@@ -39,14 +37,18 @@ _table = attempts.c
 OPEN = tuple(state for state in AttemptState if state is not AttemptState.CLOSED)
 """Asked for by name, not by "is not closed", of which the index knows nothing."""
 
-_GET = Query(sa.select(attempts).where(_table.id == given(_table.id)), Attempt)
-_OPEN_OF = Query(
-    sa.select(attempts)
-    .where(_table.access_request_id == given(_table.access_request_id), _table.state != AttemptState.CLOSED)
-    .order_by(_table.sequence),
-    Attempt,
+_OPEN = sa.select(attempts).where(_table.state != AttemptState.CLOSED).order_by(_table.sequence)
+
+# The statements of the hot path are built once, so that SQLAlchemy finds their compiled form by their kept cache key.
+_GET = sa.select(attempts).where(_table.id == sa.bindparam("attempt_id"))
+_OPEN_OF = _OPEN.where(_table.access_request_id == sa.bindparam("uid"))
+_REQUEST_OF = sa.select(_table.access_request_id).where(_table.id == sa.bindparam("attempt_id"))
+_CHANGE = attempts.update().where(
+    _table.id == sa.bindparam("attempt_id"), _table.state.in_(sa.bindparam("states", expanding=True))
 )
-_BEGIN = Statement(attempts.insert().values({column.name: given(column) for column in attempts.columns}))
+_CHANGE_IF_ACCESSOR = _CHANGE.where(_table.accessor == sa.bindparam("expected_accessor"))
+_CHANGE_AFTER_FAILURE = _CHANGE.values(failures=_table.failures + 1)
+_CHANGE_AFTER_RENEWAL_FAILURE = _CHANGE.values(renewal_failures=_table.renewal_failures + 1)
 _WITH_LOGIN = tuple(
     state
     for state in OPEN
@@ -56,7 +58,7 @@ _WITH_LOGIN = tuple(
 
 def get(tx: Tx, attempt_id: str) -> Attempt:
     """One attempt, which must be there."""
-    found = _GET.first(tx, id_=attempt_id)
+    found = tx.fetch_first(Attempt, _GET, {"attempt_id": attempt_id})
     if found is None:
         raise LookupError(f"the ledger has no attempt {attempt_id}")
     return found
@@ -64,19 +66,14 @@ def get(tx: Tx, attempt_id: str) -> Attempt:
 
 def open_of(tx: Tx, uid: str) -> list[Attempt]:
     """The attempts of a request that are not closed, oldest first."""
-    return _OPEN_OF.all(tx, access_request_id_=uid)
+    return tx.fetch(Attempt, _OPEN_OF, {"uid": uid})
 
 
 def open_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Attempt]]:
     """The same of several requests."""
     found: dict[str, list[Attempt]] = {uid: [] for uid in uids}
-    query = (
-        sa.select(attempts)
-        .where(_table.access_request_id.in_(uids), _table.state != AttemptState.CLOSED)
-        .order_by(_table.sequence)
-    )
-    for row in tx.execute(query):
-        found[row.access_request_id].append(Attempt(**row._mapping))
+    for attempt in tx.fetch(Attempt, _OPEN.where(_table.access_request_id.in_(uids))):
+        found[attempt.access_request_id].append(attempt)
     return found
 
 
@@ -102,7 +99,7 @@ def begin(tx: Tx, *, request: AccessRequest, role: DbRole, number: int, due_at: 
         begun_at=tx.now,
         due_at=due_at,
     )
-    _BEGIN.run(tx, **{f"{name}_": value for name, value in row_of(attempts, made).items()})
+    tx.execute(attempts.insert(), row_of(attempts, made))
     tx.wake(due_at)
     return made
 
@@ -142,7 +139,7 @@ def commit_reading(
         attempt_id,
         *states,
         to=AttemptState.ISSUING,
-        holding=None if replacing else accessor,
+        expected_accessor=None if replacing else accessor,
         priority=Priority.REVOKE,
         due_at=due_at,
         **committed,
@@ -279,7 +276,7 @@ def close(tx: Tx, attempt_id: str, *states: AttemptState) -> bool:
     """No login of it is left: `closed`."""
     done = _move(tx, attempt_id, *states, to=AttemptState.CLOSED, closed_at=tx.now, due_at=None, accessor="", error="")
     if done and states != (AttemptState.REVOKING_TOKEN,):  # of a token's end nobody has to hear
-        tx.changed.add(tx.execute(sa.select(_table.access_request_id).where(_table.id == attempt_id)).scalar_one())
+        tx.changed.add(tx.execute(_REQUEST_OF, {"attempt_id": attempt_id}).scalar_one())
     return done
 
 
@@ -297,12 +294,10 @@ def put_off(
         force_drop: Whether our own statements have to drop the login.
     """
     change: dict[str, Any] = {"due_at": until, "error": error}
-    if failed:
-        change["failures"] = _table.failures + 1
     if force_drop:
         change["force_drop"] = True
     tx.wake(until)
-    return _update(tx, attempt.id, (attempt.state,), change)
+    return _update(tx, attempt.id, (attempt.state,), change, statement=_CHANGE_AFTER_FAILURE if failed else _CHANGE)
 
 
 def prolong(tx: Tx, renewed: Attempt) -> bool:
@@ -343,9 +338,8 @@ def schedule(
 ) -> None:
     """Say when a worker has to look at an active attempt again."""
     change: dict[str, Any] = {"due_at": due_at, "priority": priority}
-    if renew_failed:
-        change["renewal_failures"] = _table.renewal_failures + 1
-    _update(tx, attempt_id, (AttemptState.ACTIVE,), change)
+    statement = _CHANGE_AFTER_RENEWAL_FAILURE if renew_failed else _CHANGE
+    _update(tx, attempt_id, (AttemptState.ACTIVE,), change, statement=statement)
     tx.wake(due_at)
 
 
@@ -391,10 +385,7 @@ def page(tx: Tx, *states: AttemptState, after: tuple[float, str] | None, limit: 
         query = query.where(
             sa.tuple_(_table.issued_at, _table.id) < sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
         )
-    return [
-        Attempt(**row._mapping)
-        for row in tx.execute(query.order_by(_table.issued_at.desc(), _table.id.desc()).limit(limit))
-    ]
+    return tx.fetch(Attempt, query.order_by(_table.issued_at.desc(), _table.id.desc()).limit(limit))
 
 
 def count_by_state(tx: Tx) -> dict[AttemptState, int]:
@@ -406,39 +397,29 @@ def count_by_state(tx: Tx) -> dict[AttemptState, int]:
 
 
 def _move(
-    tx: Tx, attempt_id: str, *states: AttemptState, to: AttemptState, holding: str | None = None, **columns: Any
+    tx: Tx,
+    attempt_id: str,
+    *states: AttemptState,
+    to: AttemptState,
+    expected_accessor: str | None = None,
+    **columns: Any,
 ) -> bool:
-    """The one place where a state changes: only from the states given, each of which the rules let go to ``to``.
+    """Change the state, the one place that does: only from the states given, each of which the rules let go to ``to``.
 
-    With ``holding`` only if the ledger holds this accessor.
+    With ``expected_accessor`` only if the ledger has this accessor.
     """
     forbidden = [state for state in states if to not in rules.ALLOWED[state]]
     if forbidden:
         raise ValueError(f"no rule leads from {', '.join(forbidden)} to {to}")
-    return _update(tx, attempt_id, states, {"state": to, **columns}, holding=holding)
+    change = {"state": to, **columns}
+    if expected_accessor is None:
+        return _update(tx, attempt_id, states, change)
+    change["expected_accessor"] = expected_accessor
+    return _update(tx, attempt_id, states, change, statement=_CHANGE_IF_ACCESSOR)
 
 
 def _update(
-    tx: Tx, attempt_id: str, states: Sequence[AttemptState], columns: dict[str, Any], *, holding: str | None = None
+    tx: Tx, attempt_id: str, states: Sequence[AttemptState], change: dict[str, Any], *, statement: sa.Update = _CHANGE
 ) -> bool:
-    if any(isinstance(value, sa.ClauseElement) for value in columns.values()):
-        return (
-            tx.execute(
-                attempts.update().where(_table.id == attempt_id, _table.state.in_(states)).values(**columns)
-            ).rowcount
-            == 1
-        )
-    values = {f"{name}_": value for name, value in columns.items()}
-    return (
-        _changing(tuple(states), holding is not None, *columns).run(tx, id_=attempt_id, held_accessor=holding, **values)
-        == 1
-    )
-
-
-@cache
-def _changing(states: tuple[AttemptState, ...], held: bool, *names: str) -> Statement:
-    """The statement that changes these columns of one attempt in one of these states, if need be only of one accessor."""
-    where = [_table.id == given(_table.id), sa.or_(*(_table.state == state for state in states))]
-    if held:
-        where.append(_table.accessor == sa.bindparam("held_accessor", type_=sa.String))
-    return Statement(attempts.update().where(*where).values({name: given(_table[name]) for name in names}))
+    """Change columns of an attempt that is in one of these states; answers whether it was."""
+    return tx.execute(statement, {"attempt_id": attempt_id, "states": states, **change}).rowcount == 1

@@ -8,16 +8,12 @@ import sqlalchemy as sa
 
 from services.access.domain.models import AccessRequest, DbRole, VaultTargetRow
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.prepared import Query, given
 from services.access.ledger.db.schema import roles, row_of, targets
 
 _r = roles.c
-_TARGET = Query(sa.select(targets).where(targets.c.id == given(targets.c.id)), VaultTargetRow)
-_ROLE = Query(
-    sa.select(roles).where(
-        *(column == given(column) for column in (_r.cluster, _r.cluster_uid, _r.namespace, _r.name))
-    ),
-    DbRole,
+_TARGET = sa.select(targets).where(targets.c.id == sa.bindparam("target_id"))
+_ROLE = sa.select(roles).where(
+    *(column == sa.bindparam(column.name) for column in (_r.cluster, _r.cluster_uid, _r.namespace, _r.name))
 )
 
 
@@ -37,13 +33,12 @@ def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) ->
     """A Vault by its key."""
     t = targets.c
     where = (t.cluster == cluster, t.namespace == namespace, t.name == name, t.key_digest == digest)
-    row = tx.execute(sa.select(targets).where(*where)).one_or_none()
-    return VaultTargetRow(**row._mapping) if row else None
+    return tx.fetch_first(VaultTargetRow, sa.select(targets).where(*where))
 
 
 def target(tx: Tx, number: int) -> VaultTargetRow:
     """A Vault by its number, which must be there."""
-    found = _TARGET.first(tx, id_=number)
+    found = tx.fetch_first(VaultTargetRow, _TARGET, {"target_id": number})
     if found is None:
         raise LookupError(f"the ledger has no target {number}")
     return found
@@ -67,7 +62,8 @@ def drop_role(tx: Tx, role: DbRole) -> None:
 
 def find_role(tx: Tx, cluster: str, cluster_uid: str, namespace: str, name: str) -> DbRole | None:
     """A role, taken out or not."""
-    return _ROLE.first(tx, cluster_=cluster, cluster_uid_=cluster_uid, namespace_=namespace, name_=name)
+    key = {"cluster": cluster, "cluster_uid": cluster_uid, "namespace": namespace, "name": name}
+    return tx.fetch_first(DbRole, _ROLE, key)
 
 
 def role_of(tx: Tx, request: AccessRequest) -> DbRole | None:
@@ -78,7 +74,7 @@ def role_of(tx: Tx, request: AccessRequest) -> DbRole | None:
 def configured(tx: Tx) -> list[DbRole]:
     """The roles that the operator's catalogue file said at the last start and that are not gone."""
     where = (roles.c.configured.is_(True), roles.c.gone.is_(False))
-    return [DbRole(**row._mapping) for row in tx.execute(sa.select(roles).where(*where))]
+    return tx.fetch(DbRole, sa.select(roles).where(*where))
 
 
 def same_place(
@@ -93,5 +89,4 @@ def same_place(
         t.server == server,
         t.vault_namespace == vault_namespace,
     )
-    row = tx.execute(sa.select(targets).where(*where).order_by(t.id.desc()).limit(1)).one_or_none()
-    return VaultTargetRow(**row._mapping) if row else None
+    return tx.fetch_first(VaultTargetRow, sa.select(targets).where(*where).order_by(t.id.desc()).limit(1))

@@ -29,7 +29,7 @@ _BATCH = 500
 
 def places(tx: Tx) -> dict[Place, tuple[dict[int, VaultTargetRow], frozenset[str]]]:
     """Every mount that the ledger names, with its targets by number and the roles that are known there."""
-    targets_by_id = {row.id: VaultTargetRow(**row._mapping) for row in tx.execute(sa.select(targets))}
+    targets_by_id = {each.id: each for each in tx.fetch(VaultTargetRow, sa.select(targets))}
     named = sa.union(
         sa.select(_a.target, _a.mount, _a.vault_role), sa.select(roles.c.target, roles.c.mount, roles.c.vault_role)
     )

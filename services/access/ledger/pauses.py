@@ -6,20 +6,18 @@ import sqlalchemy as sa
 
 from services.access.domain.models import Attempt, AttemptState, DbRole, IssuancePause
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.prepared import Query, given
 from services.access.ledger.db.schema import attempts, pauses, roles, row_of, targets
 
 _q = pauses.c
-_COVERING = Query(
+_COVERING = (
     sa.select(_q.mount)
     .join_from(pauses, targets, sa.and_(_q.server == targets.c.server, _q.vault_namespace == targets.c.vault_namespace))
     .where(
-        targets.c.id == given(targets.c.id),
-        _q.mount == given(_q.mount),
-        sa.or_(_q.connection == "", _q.connection == given(_q.connection)),
+        targets.c.id == sa.bindparam("target_id"),
+        _q.mount == sa.bindparam("mount"),
+        sa.or_(_q.connection == "", _q.connection == sa.bindparam("connection")),
     )
-    .limit(1),
-    dict[str, str],
+    .limit(1)
 )
 
 
@@ -38,7 +36,8 @@ def remove(tx: Tx, place: IssuancePause) -> None:
 
 def covers(tx: Tx, role: DbRole) -> bool:
     """Whether nothing may be issued for this role now."""
-    return _COVERING.first(tx, id_=role.target, mount_=role.mount, connection_=role.db_name) is not None
+    at = {"target_id": role.target, "mount": role.mount, "connection": role.db_name}
+    return tx.execute(_COVERING, at).first() is not None
 
 
 def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
@@ -55,7 +54,7 @@ def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
         .join(targets, targets.c.id == attempts.c.target)
         .where(*same, attempts.c.state != AttemptState.CLOSED)
     )
-    return [Attempt(**row._mapping) for row in tx.execute(query)]
+    return tx.fetch(Attempt, query)
 
 
 def roles_at(tx: Tx, place: IssuancePause) -> list[DbRole]:
@@ -67,10 +66,7 @@ def roles_at(tx: Tx, place: IssuancePause) -> list[DbRole]:
     ]
     if place.connection:
         same.append(roles.c.db_name == place.connection)
-    return [
-        DbRole(**row._mapping)
-        for row in tx.execute(sa.select(roles).join(targets, targets.c.id == roles.c.target).where(*same))
-    ]
+    return tx.fetch(DbRole, sa.select(roles).join(targets, targets.c.id == roles.c.target).where(*same))
 
 
 def _is(place: IssuancePause) -> list[sa.ColumnElement[bool]]:

@@ -17,7 +17,7 @@ _table = recoveries.c
 def of_attempt(tx: Tx, attempt_id: str) -> list[Recovery]:
     """The recoveries of an attempt, oldest first."""
     query = sa.select(recoveries).where(_table.attempt == attempt_id).order_by(_table.sequence)
-    return [Recovery(**row._mapping) for row in tx.execute(query)]
+    return tx.fetch(Recovery, query)
 
 
 def commit(tx: Tx, attempt_id: str, *, cleanup_role: str, accessor: str, after: int | None) -> Recovery | None:
@@ -114,19 +114,14 @@ def cleanup_role_of(attempt: Attempt, *, force_drop: bool) -> str:
 
 def find(tx: Tx, name: str, target: int) -> CleanupRole | None:
     """A cleanup role."""
-    row = tx.execute(
-        sa.select(cleanup_roles).where(cleanup_roles.c.name == name, cleanup_roles.c.target == target)
-    ).one_or_none()
-    return CleanupRole(**row._mapping) if row else None
+    query = sa.select(cleanup_roles).where(cleanup_roles.c.name == name, cleanup_roles.c.target == target)
+    return tx.fetch_first(CleanupRole, query)
 
 
 def wanted(tx: Tx) -> list[CleanupRole]:
     """What the watcher has to hear of: cleanup_roles that are needed and not there, and ones that are needed no longer."""
     states = (CleanupRoleState.NEEDED, CleanupRoleState.UNNEEDED)
-    return [
-        CleanupRole(**row._mapping)
-        for row in tx.execute(sa.select(cleanup_roles).where(cleanup_roles.c.state.in_(states)))
-    ]
+    return tx.fetch(CleanupRole, sa.select(cleanup_roles).where(cleanup_roles.c.state.in_(states)))
 
 
 def report(tx: Tx, cleanup_role: CleanupRole, *, error: str) -> None:
@@ -185,11 +180,8 @@ def _used(tx: Tx, cleanup_role: CleanupRole) -> bool:
         attempts.c.target == cleanup_role.target,
         attempts.c.mount == cleanup_role.mount,
     )
-    using = tx.execute(sa.select(attempts).where(*where, attempts.c.db_name == cleanup_role.db_name))
-    return any(
-        cleanup_role_of(a, force_drop=a.force_drop) == cleanup_role.name
-        for a in (Attempt(**row._mapping) for row in using)
-    )
+    using = tx.fetch(Attempt, sa.select(attempts).where(*where, attempts.c.db_name == cleanup_role.db_name))
+    return any(cleanup_role_of(each, force_drop=each.force_drop) == cleanup_role.name for each in using)
 
 
 def _set(tx: Tx, cleanup_role: CleanupRole, **columns: object) -> None:

@@ -4,50 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
 from services.access.domain.models import AccessRequest, Approval, DbRole, Decision
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.prepared import Query, Statement, given
 from services.access.ledger.db.schema import decisions, requests, roles, row_of
 from services.common.errors import VaultAuthMissingError, VaultAuthRefusedError
 
 _table, _r = requests.c, roles.c
 _DECISION = tuple(f.name for f in fields(Decision))
-_INSERT = Statement(requests.insert().values({column.name: given(column) for column in requests.columns}))
-_FIND = Query(sa.select(requests).where(_table.uid == given(_table.uid)), AccessRequest)
-_DECISIONS = Query(
+_FIND = sa.select(requests).where(_table.uid == sa.bindparam("of_uid"))
+_CHANGE = requests.update().where(_table.uid == sa.bindparam("of_uid"))
+_DECISIONS = (
     sa.select(*(decisions.c[name] for name in _DECISION))
-    .where(decisions.c.access_request_id == given(decisions.c.access_request_id))
-    .order_by(decisions.c.id),
-    Decision,
-)
-_DECIDE = Statement(
-    decisions.insert().values({name: given(decisions.c[name]) for name in ("access_request_id", *_DECISION)})
+    .where(decisions.c.access_request_id == sa.bindparam("of_uid"))
+    .order_by(decisions.c.id)
 )
 
 
 def find(tx: Tx, uid: str) -> AccessRequest | None:
     """One request."""
-    return _FIND.first(tx, uid_=uid)
+    return tx.fetch_first(AccessRequest, _FIND, {"of_uid": uid})
 
 
 def find_many(tx: Tx, uids: Sequence[str]) -> list[AccessRequest]:
     """Several requests, in the order of their uids as given; those that are not there are left out."""
     if not uids:
         return []
-    found = {
-        row.uid: AccessRequest(**row._mapping) for row in tx.execute(sa.select(requests).where(_table.uid.in_(uids)))
-    }
+    found = {each.uid: each for each in tx.fetch(AccessRequest, sa.select(requests).where(_table.uid.in_(uids)))}
     return [found[uid] for uid in uids if uid in found]
 
 
 def insert(tx: Tx, request: AccessRequest) -> None:
     """A new request."""
-    _INSERT.run(tx, **{f"{name}_": value for name, value in row_of(requests, request).items()})
+    tx.execute(requests.insert(), row_of(requests, request))
     tx.changed.add(request.uid)
 
 
@@ -60,15 +52,7 @@ def update(tx: Tx, request: AccessRequest, **changes: Any) -> AccessRequest:
 
 def note(tx: Tx, uid: str, **changes: Any) -> None:
     """Change columns that nobody has to be told of."""
-    _changing(*changes).run(tx, uid_=uid, **{f"{name}_": value for name, value in changes.items()})
-
-
-@cache
-def _changing(*names: str) -> Statement:
-    """The statement that changes these columns of one request."""
-    return Statement(
-        requests.update().where(_table.uid == given(_table.uid)).values({name: given(_table[name]) for name in names})
-    )
+    tx.execute(_CHANGE, {"of_uid": uid, **changes})
 
 
 def open_uids(tx: Tx) -> list[str]:
@@ -93,7 +77,7 @@ def limit_access(tx: Tx, access_s: float) -> int:
 
 def decisions_of(tx: Tx, uid: str) -> list[Decision]:
     """The decisions on a request, oldest first."""
-    return _DECISIONS.all(tx, access_request_id_=uid)
+    return tx.fetch(Decision, _DECISIONS, {"of_uid": uid})
 
 
 def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
@@ -112,7 +96,7 @@ def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
 def decide(tx: Tx, uid: str, made: Sequence[Decision]) -> None:
     """Add decisions; none is ever changed or removed."""
     for each in made:
-        _DECIDE.run(tx, access_request_id_=uid, **{f"{name}_": getattr(each, name) for name in _DECISION})
+        tx.execute(decisions.insert(), {"access_request_id": uid, **{name: getattr(each, name) for name in _DECISION}})
 
 
 def of_role(tx: Tx, role: DbRole) -> list[AccessRequest]:
@@ -124,10 +108,7 @@ def of_role(tx: Tx, role: DbRole) -> list[AccessRequest]:
         _table.role_namespace == role.namespace,
         _table.role_name == role.name,
     )
-    return [
-        AccessRequest(**row._mapping)
-        for row in tx.execute(sa.select(requests).where(*same, _table.approval.in_(open_ones)))
-    ]
+    return tx.fetch(AccessRequest, sa.select(requests).where(*same, _table.approval.in_(open_ones)))
 
 
 def hurry(tx: Tx, target: int) -> None:
@@ -154,7 +135,7 @@ def page(
         at = sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
         query = query.where(key < at if newest_first else key > at)
     order = (_table.created_at.desc(), _table.uid.desc()) if newest_first else (_table.created_at, _table.uid)
-    return [AccessRequest(**row._mapping) for row in tx.execute(query.order_by(*order).limit(limit))]
+    return tx.fetch(AccessRequest, query.order_by(*order).limit(limit))
 
 
 def owned_by(owner: str) -> sa.ColumnElement[bool]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from services.access.domain.models import Priority
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.prepared import Query, given
 from services.access.ledger.db.schema import attempts, requests, targets
 
 
@@ -19,41 +18,21 @@ class _Due(NamedTuple):
     lease_ttl_s: float
 
 
-class _At(NamedTuple):
-    at: float | None
-
-
 URGENT, TOO_LATE = 1 / 4, 1 / 20
 """A renewal with less than this share of its TTL left goes before all else; does not wait for the renew rate."""
 
 _LINE_GOOD_S, _LINE_MOST = 0.5, 200
 
 _a = attempts.c
-_COUNT = sa.bindparam("count", type_=sa.Integer)
-_HEAD = Query(
+_NOW, _COUNT = sa.bindparam("now", type_=sa.Float), sa.bindparam("count", type_=sa.Integer)
+_DUE = (
     sa.select(_a.id, _a.ends_at, _a.lease_ttl_s)
-    .where(_a.priority == given(_a.priority), _a.due_at <= given(_a.due_at))
-    .order_by(_a.due_at)
-    .limit(_COUNT),
-    _Due,
+    .where(_a.priority == sa.bindparam("priority"), _a.due_at <= _NOW)
+    .limit(_COUNT)
 )
-_RENEWALS = Query(
-    sa.select(_a.id, _a.ends_at, _a.lease_ttl_s)
-    .where(_a.priority == Priority.RENEW, _a.due_at <= given(_a.due_at))
-    .order_by(_a.ends_at)
-    .limit(_COUNT),
-    _Due,
-)
-_OVER = Query(
-    sa.select(requests.c.uid)
-    .where(requests.c.due_at <= given(requests.c.due_at))
-    .order_by(requests.c.due_at)
-    .limit(_COUNT),
-    lambda uid: str(uid),
-)
-_NEXT = [
-    Query(sa.select(sa.func.min(c.due_at).label("at")).where(c.due_at > given(c.due_at)), _At) for c in (_a, requests.c)
-]
+_DUE_LONGEST, _ENDING_FIRST = _DUE.order_by(_a.due_at), _DUE.order_by(_a.ends_at)
+_EXPIRED = sa.select(requests.c.uid).where(requests.c.due_at <= _NOW).order_by(requests.c.due_at).limit(_COUNT)
+_NEXT = [sa.select(sa.func.min(c.due_at)).where(c.due_at > _NOW) for c in (_a, requests.c)]
 
 
 class Job(NamedTuple):
@@ -121,7 +100,8 @@ def due(
         return line.take()
     if revoke := _head(tx, Priority.REVOKE, busy, without):
         return Job(revoke.id, "")
-    if uid := next((uid for uid in _OVER.all(tx, due_at_=tx.now, count=len(busy) + 1) if uid not in busy), None):
+    expired = tx.execute(_EXPIRED, {"now": tx.now, "count": len(busy) + 1}).scalars()
+    if uid := next((uid for uid in expired if uid not in busy), None):
         return Job("", uid)
     if issue := _head(tx, Priority.ISSUE, busy, without):
         return Job(issue.id, "")
@@ -134,37 +114,25 @@ def _left(lease: _Due, now: float) -> float:
 
 
 def _renewals(tx: Tx, without: Collection[tuple[str, str]], *, count: int) -> list[_Due]:
-    if not without:
-        return _RENEWALS.all(tx, due_at_=tx.now, count=count)
-    query = sa.select(_a.id, _a.ends_at, _a.lease_ttl_s).where(
-        _a.priority == Priority.RENEW, _a.due_at <= tx.now, *_elsewhere(without)
-    )
-    return [_Due(row.id, row.ends_at, row.lease_ttl_s) for row in tx.execute(query.order_by(_a.ends_at).limit(count))]
-
-
-def _elsewhere(without: Collection[tuple[str, str]]) -> list[sa.ColumnElement[bool]]:
-    """Not at these Vaults."""
-    if not without:
-        return []
-    there = sa.tuple_(targets.c.server, targets.c.vault_namespace).in_(list(without))
-    return [_a.target.not_in(sa.select(targets.c.id).where(there))]
+    return _due_at(tx, _ENDING_FIRST, Priority.RENEW, without, count=count)
 
 
 def _head(tx: Tx, priority: Priority, busy: Collection[str], without: Collection[tuple[str, str]]) -> _Due | None:
-    """What is due the longest in one lane, found by the index however long the queue is."""
+    """What is due the longest of one priority, found by the index however long the queue is."""
+    found = _due_at(tx, _DUE_LONGEST, priority, without, count=len(busy) + 1)
+    return next((each for each in found if each.id not in busy), None)
+
+
+def _due_at(
+    tx: Tx, query: sa.Select[Any], priority: Priority, without: Collection[tuple[str, str]], *, count: int
+) -> list[_Due]:
     if without:
-        query = sa.select(_a.id, _a.ends_at, _a.lease_ttl_s).where(
-            _a.priority == priority, _a.due_at <= tx.now, *_elsewhere(without)
-        )
-        found = tx.execute(query.order_by(_a.due_at).limit(len(busy) + 1))
-        return next((_Due(row.id, row.ends_at, row.lease_ttl_s) for row in found if row.id not in busy), None)
-    return next(
-        (row for row in _HEAD.all(tx, priority_=priority, due_at_=tx.now, count=len(busy) + 1) if row.id not in busy),
-        None,
-    )
+        passed_over = sa.tuple_(targets.c.server, targets.c.vault_namespace).in_(list(without))
+        query = query.where(_a.target.not_in(sa.select(targets.c.id).where(passed_over)))
+    return tx.fetch(_Due, query, {"priority": priority, "now": tx.now, "count": count})
 
 
 def next_at(tx: Tx) -> float | None:
     """When the next piece of work is due that is not yet."""
-    found = [query.first(tx, due_at_=tx.now) for query in _NEXT]
-    return min((each.at for each in found if each and each.at is not None), default=None)
+    found = [tx.execute(query, {"now": tx.now}).scalar() for query in _NEXT]
+    return min((at for at in found if at is not None), default=None)

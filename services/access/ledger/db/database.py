@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -30,6 +30,8 @@ from services.common.logs import bounded
 Clock = Callable[[], float]
 """Answers seconds since 1970."""
 
+R = TypeVar("R")
+
 SOON_S = 5.0
 """Workers look for what became due at least this often."""
 
@@ -45,7 +47,6 @@ class Tx:
 
     Attributes:
         connection: For the modules of this package alone.
-        driver: The driver's own connection under it, likewise.
         now: Time of the transaction.
         changed: Requests whose owners should look again; published after the commit.
         work: Whether there may be work that is due soon; the workers are woken after the commit.
@@ -57,11 +58,6 @@ class Tx:
     changed: set[str] = field(default_factory=set)
     work: bool = False
     cleanup_roles: set[tuple[str, int]] = field(default_factory=set)
-    driver: Any = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Ask for the driver's connection once."""
-        self.driver = self.connection.connection.dbapi_connection
 
     def wake(self, at: float | None) -> None:
         """Have the workers look, if something is due so soon that they might sleep over it."""
@@ -70,6 +66,15 @@ class Tx:
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
         """Run one statement."""
         return self.connection.execute(statement, parameters)
+
+    def fetch(self, record: Callable[..., R], query: sa.Select[Any], parameters: Any = None) -> list[R]:
+        """Run a query, and make a record of each row: its fields are named as the columns."""
+        return [record(**row) for row in self.execute(query, parameters).mappings()]
+
+    def fetch_first(self, record: Callable[..., R], query: sa.Select[Any], parameters: Any = None) -> R | None:
+        """The record of the first row; None if there is none."""
+        row = self.execute(query, parameters).mappings().first()
+        return None if row is None else record(**row)
 
 
 Listener = Callable[[Tx], None]
@@ -82,9 +87,6 @@ class Ledger:
         """For ``open_ledger`` alone."""
         self._engine, self._lock_file, self.clock = engine, lock, clock
         self._commits = Commits(lambda: engine.connect().execution_options(**{_WRITES: True}))
-        self._readers: list[
-            Connection
-        ] = []  # those that nobody uses; the last one used is the next one, as its pages are the newest
         self.listeners: list[Listener] = []
         self._closed = False
         self.id = self._identify()
@@ -126,31 +128,12 @@ class Ledger:
             LedgerUnavailableError: The file cannot be read.
         """
         self._check_open()
-        with _translated(), self._reader() as connection:
-            tx = Tx(connection, self.clock())
-            tx.driver.execute("BEGIN")
+        with _translated(), self._engine.connect() as connection:
             try:
-                yield tx
-            finally:
-                connection.rollback() if connection.in_transaction() else tx.driver.rollback()  # there is nothing to commit
-
-    @contextmanager
-    def _reader(self) -> Iterator[Connection]:
-        """A connection that is kept for the next reader; one that broke is closed."""
-        try:
-            connection = self._readers.pop()
-        except IndexError:
-            connection = self._engine.connect()
-        try:
-            yield connection
-        except (sa.exc.DBAPIError, sqlite3.Error):
-            connection.invalidate()
-            raise
-        finally:
-            if connection.invalidated or connection.in_transaction() or len(self._readers) >= _KEPT_CONNECTIONS:
-                connection.close()
-            else:
-                self._readers.append(connection)
+                yield Tx(connection, self.clock())
+            except sa.exc.DBAPIError:
+                connection.invalidate()  # the next reader opens the file again
+                raise
 
     def _check_open(self) -> None:
         """Keep a thread that outlives the service from opening the file anew, which is the next process' by then."""
@@ -161,8 +144,6 @@ class Ledger:
         """Close the file and let the next process have it."""
         self._closed = True
         self._commits.close()
-        while self._readers:
-            self._readers.pop().close()
         self._engine.dispose()
         self._lock_file.close()
 
@@ -227,7 +208,7 @@ def _engine(path: Path) -> Engine:
         sa.URL.create("sqlite", database=str(path)),
         connect_args={"check_same_thread": False, "timeout": _BUSY_MS / 1000},
         poolclass=sa.QueuePool,
-        pool_reset_on_return=None,  # every transaction here ends with its block
+        pool_use_lifo=True,  # the connection that was used last has the newest pages in its cache
         pool_size=_KEPT_CONNECTIONS,
         max_overflow=_MOST_CONNECTIONS - _KEPT_CONNECTIONS,
     )
@@ -249,9 +230,7 @@ def _configure(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    driver: Any = connection.connection.dbapi_connection
-    if not driver.in_transaction:  # a reader's is begun already, at a tenth of what it takes this way
-        driver.execute("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
 
 
 def _recognise(path: Path) -> None:
