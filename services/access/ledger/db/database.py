@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -20,7 +21,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from services.access.ledger.db import schema
-from services.access.ledger.db.commits import Commits, NotCommittedError
 from services.access.ledger.db.migrate import NewerVersionError, upgrade
 from services.common import failpoints
 from services.common.config import StartupRefusedError
@@ -86,7 +86,7 @@ class Ledger:
     def __init__(self, engine: Engine, *, lock: IO[str], clock: Clock) -> None:
         """For ``open_ledger`` alone."""
         self._engine, self._lock_file, self.clock = engine, lock, clock
-        self._commits = Commits(lambda: engine.connect().execution_options(**{_WRITES: True}))
+        self._writer, self._write_lock = engine.execution_options(**{_WRITES: True}), threading.Lock()
         self.listeners: list[Listener] = []
         self._closed = False
         self.id = self._identify()
@@ -101,28 +101,28 @@ class Ledger:
 
     @contextmanager
     def write(self) -> Iterator[Tx]:
-        """One transaction that writes, committed durably at the end of the block, rolled back if it raises.
+        """Write in one transaction, committed durably at the end of the block, rolled back if it raises.
 
-        Writers take turns, and share a commit where they queue. Listeners hear of the commit afterwards, in this
-        thread.
+        Writers take turns. Listeners are called after the commit, in this thread.
 
         Raises:
             LedgerUnavailableError: Nothing was committed: the disk is full, or the file is locked or broken.
         """
         with _translated():
-            self._check_open()
             failpoints.point("ledger.begin")
-            with self._commits.part() as connection:
-                tx = Tx(connection, self.clock())
-                yield tx
-                failpoints.point("ledger.commit")
+            with self._write_lock:
+                self._check_open()
+                with self._writer.begin() as connection:
+                    tx = Tx(connection, self.clock())
+                    yield tx
+                    failpoints.point("ledger.commit")
         failpoints.point("ledger.committed")
         for listener in self.listeners:
             listener(tx)
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
-        """One transaction that reads, of one moment; does not wait for writers.
+        """Read in one transaction, of one moment; does not wait for writers.
 
         Raises:
             LedgerUnavailableError: The file cannot be read.
@@ -136,14 +136,14 @@ class Ledger:
                 raise
 
     def _check_open(self) -> None:
-        """Keep a thread that outlives the service from opening the file anew, which is the next process' by then."""
+        """Keep a thread that outlives the service from opening the file again, which the next process owns by then."""
         if self._closed:
             raise LedgerUnavailableError("the ledger is closed")
 
     def close(self) -> None:
         """Close the file and let the next process have it."""
-        self._closed = True
-        self._commits.close()
+        with self._write_lock:
+            self._closed = True
         self._engine.dispose()
         self._lock_file.close()
 
@@ -265,8 +265,6 @@ def _translated() -> Iterator[None]:
         yield
     except (sa.exc.IntegrityError, sa.exc.ProgrammingError):
         raise  # a defect of ours
-    except NotCommittedError as err:
-        raise LedgerUnavailableError(f"the ledger cannot be used: {_said(err.__cause__ or err)}") from err
     except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error) as err:
         raise LedgerUnavailableError(f"the ledger cannot be used: {_said(err)}") from err
 
