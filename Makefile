@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/protos/gen
 export NO_PROXY := 127.0.0.1,localhost
 export no_proxy := 127.0.0.1,localhost
 
-.PHONY: help dev stack demo up down env gen check gen-check lint types contracts test unit contract integration e2e chaos bench profile format lock clean
+.PHONY: help dev stack demo up down env gen check gen-check lint types contracts prose test unit contract integration e2e chaos bench profile format lock clean
 
 help: ## Say what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ types: $(READY)
 contracts: $(READY)
 	@cd protos && ../$(BIN)/buf lint . && ../$(BIN)/buf format --diff --exit-code .
 	@bash protos/breaking.sh $(CURDIR)/$(BIN)/buf
+
+prose: $(READY) ## Check docs, protos, CRDs and command line texts against the house words (builds Vale once, a minute).
+	@$(BIN)/python -m dev.prose
 
 test: stack ## Run all tests, on real servers. TESTS=path limits them.
 	@$(BIN)/python -m $(if $(TESTS),pytest $(TESTS),tests)
