@@ -171,7 +171,7 @@ def check(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool,
 
 _BYPASS = (
     "warning: with --teams-issue approval can be bypassed: whoever can become a team's ServiceAccount can take credentials unapproved. "
-    "Give access a login of its own instead (docs/threat-model.md)."
+    "Give access a login of its own instead (docs/security/threat-model.md)."
 )
 
 

@@ -359,7 +359,7 @@ class TestServed:
 
 @pytest.fixture
 def serves(cluster: Running, admin: Kube) -> Iterator[str]:
-    """The ClusterRole that docs/rbac.md names for those who are to serve their own namespaces."""
+    """The ClusterRole that docs/security/rbac.md names for those who are to serve their own namespaces."""
     name, role = "leasegate-serves", SERVED_ROLE
     cluster.kubectl("create", "clusterrole", name, "--verb=bind", "--resource=clusterroles", f"--resource-name={role}")
     yield name

@@ -261,7 +261,7 @@ class TestWatcher:
     def test_where_there_are_no_policies_it_works_without_them(
         self, cluster: Running, admin: Kube, namespace: str
     ) -> None:
-        """Before Kubernetes 1.30, as docs/rbac.md has it; the policies do not look at this user."""
+        """Before Kubernetes 1.30, as docs/security/rbac.md has it; the policies do not look at this user."""
         rules = [
             rule
             for rule in admin.get("ClusterRole", "leasegate-enabled-namespace")["rules"]
