@@ -1,4 +1,4 @@
-"""Many approved at once, until the last Secret, beside raw Vault with eight clients; and the leases that Vault has afterwards."""
+"""Measures many approvals at once until the last Secret, beside raw Vault with eight clients, and the leases made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a deleted request to a dropped login and to an object that is gone, one at a time, in turns with raw revokes."""
+"""Measures a deletion until the database user is dropped and the object is gone, in turns with raw revokes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BETWEEN_S = 0.02
 
 
 def deletions(place: Place, names: list[str]) -> tuple[list[float], list[float]]:
-    """Delete requests one at a time; answers the seconds until each login was dropped, and until each object was gone."""
+    """Delete requests one at a time; answers the seconds until each user was dropped and each object was gone."""
     dropped, gone, usernames = [], [], place.usernames()
     with place.space.requests_watched() as requests:
         for name in names:

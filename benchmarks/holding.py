@@ -1,4 +1,4 @@
-"""Credentials for callers outside Kubernetes: created, approved, claimed and renewed over gRPC, eight clients at once."""
+"""Measures callers outside Kubernetes: create, approve, claim and renew over gRPC, eight clients at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain HTTPS on kept-alive connections, one for each thread: what is measured against must cost as little as Python allows."""
+"""Plain HTTPS on kept-alive connections, one a thread: the baseline costs as little as Python allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One namespace with the guide's objects in it, used by the Kubernetes API alone: requests made, approved, deleted, Secrets watched."""
+"""One namespace with the guide's objects, used by the Kubernetes API alone: create, approve, delete, watch Secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where it is measured: a local stack of real servers, one namespace with the guide's objects, and raw Vault beside it."""
+"""Where it is measured: a local stack, one namespace with the guide's objects, and raw Vault beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``python -m benchmarks.profile``: where each millisecond from a decision to its Secret goes, by process and call."""
+"""The command ``python -m benchmarks.profile``: where each millisecond from a decision to its Secret goes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _single(where: Place, count: int) -> Iterator[str]:
     spans = [span for name in _TRACED for span in read(where.stack, name)]
     shares = [timeline.attribute(spans, *window) for window in _middle(times, offset)]
     total = sum(timeline.mean(shares).values())
-    yield f"One at a time: mean of the middle half of {count} approvals, from the sending of the decision to the Secret: {ms(total):.1f} ms"
+    yield f"One at a time: the middle half of {count} approvals, decision sent to Secret seen: {ms(total):.1f} ms"
     yield from (
         f"  {ms(s):7.2f} ms {100 * s / total:5.1f} %  {name}"
         for name, s in timeline.mean(shares).items()
@@ -57,7 +57,7 @@ def _single(where: Place, count: int) -> Iterator[str]:
 
 def _at_once(where: Place, count: int) -> Iterator[str]:
     took, cpu = burst(where, "burst", count)
-    yield f"{count} at once: {took:.1f} s to the last Secret; processor time of each process until then, per credential:"
+    yield f"{count} at once: {took:.1f} s to the last Secret; processor time per credential until then:"
     yield from (
         f"  {ms(s) / count:7.2f} ms          {name}" for name, s in sorted(cpu.items(), key=lambda item: -item[1])
     )

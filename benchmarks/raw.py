@@ -49,7 +49,7 @@ class Raw:
         self.vault.send("POST", "/v1/sys/leases/renew", json.dumps({"lease_id": lease}).encode())
 
     def singles(self, role: str, count: int, *, pause_s: float = 0.0) -> tuple[list[float], list[str]]:
-        """Take credentials one after the other, with a pause before each; answers the seconds of each and their leases."""
+        """Take credentials one after the other, with a pause before each; answers their seconds and their leases."""
         times, leases = [], []
         for _ in range(count):
             time.sleep(pause_s)

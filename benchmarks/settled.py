@@ -1,4 +1,4 @@
-"""When everything that was begun is done, as ledger and watcher say, so that no measure has to guess how long that takes."""
+"""Waits until all that was begun is done, as ledger and watcher say, so that no measure guesses how long that takes."""
 
 from __future__ import annotations
 

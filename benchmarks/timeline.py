@@ -1,4 +1,4 @@
-"""Where a span of time went, by process and call: each moment counts for the innermost call that was under way. Pure."""
+"""Where a span of time went, by process and call: each moment counts for the innermost call under way. Pure."""
 
 from __future__ import annotations
 

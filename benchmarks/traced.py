@@ -1,7 +1,7 @@
 """Runs one of the processes with a note of when its calls begin and end: ``python -m benchmarks.traced MODULE FILE``.
 
-It wraps functions from outside, so that nothing in the product knows of it. Each note is a line of JSON: name, begin and end in seconds
-since 1970, which all processes of one machine share.
+It wraps functions from outside, so that nothing in the product knows of it. Each note is a line of JSON: name, begin
+and end in seconds since 1970, which all processes of one machine share.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Servers that tests share. Each is started once, when the first test asks for it; none is skipped when it is missing."""
+"""Servers that tests share. Each one starts when the first test asks for it; no test is skipped for lack of it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Real servers for the integration tests: OpenBao (raft, TLS) and PostgreSQL 18, with Leasegate's policies and token role, in two seconds.
+"""Real servers for the integration tests: OpenBao (raft, TLS) and PostgreSQL 18, with Leasegate's policies, in seconds.
 
-No Kubernetes; for that there is dev.stack.stack. The servers end with the context manager.
+There is no Kubernetes here; dev.stack.stack has it. The servers end with the context manager.
 """
 
 from __future__ import annotations

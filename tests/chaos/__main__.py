@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: the whole of it, with its counts, and the seed of any failure. The last line says it all."""
+"""``python -m tests.chaos``: all of it, with its counts and the seed of any failure. The last line is the result."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _run_real(told: Kills, seed: int, *, kills: int, within_s: float) -> None:
 
 def _tell_quick(told: Sum, lives: int) -> None:
     click.echo(
-        f"quick path: {told.crashes} deaths of the access service at its points, in {told.runs} runs on a real Vault and PostgreSQL"
+        f"quick path: {told.crashes} deaths of access at failpoints, {told.runs} runs on a real Vault and PostgreSQL"
     )
     click.echo(f"  besides, {told.moments} deaths at any other moment")
     _table("died at", {name: told.points[name] for name in ALL_POINTS})

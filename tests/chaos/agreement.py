@@ -91,7 +91,8 @@ class Eyes:
 
     def idle(self) -> bool:
         """Whether PostgreSQL does nothing for Vault at this moment."""
-        busy = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle' AND pid <> pg_backend_pid()"
+        others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        busy = f"SELECT 1 FROM pg_stat_activity WHERE {others} AND state <> 'idle'"  # noqa: S608
         return not self.psql(busy)
 
     def cut_postgres(self) -> None:
@@ -165,7 +166,7 @@ def alive_meanwhile(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row]) -
         row = in_use.get((each.uid, each.held))
         if row and not logins.get(row.database_user):
             broken.append(
-                f"{LOST} {each.uid}: the Secret holds attempt {each.held} ({row.state}), whose login {row.database_user} is gone"
+                f"{LOST} {each.uid}: the Secret holds attempt {each.held} ({row.state}), whose user is dropped"
             )
     return broken
 

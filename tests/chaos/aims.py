@@ -1,4 +1,4 @@
-"""What a life of the quick path is aimed at: the point at which it is to end, and how its play leans so that this point comes about."""
+"""What a life of the quick path is aimed at: the failpoint where it ends, and how its play leans towards it."""
 
 from __future__ import annotations
 

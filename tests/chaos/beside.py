@@ -1,4 +1,4 @@
-"""Holders over gRPC beside the local stack's requests of Kubernetes: they ask, claim, renew, release; some are denied while they claim."""
+"""gRPC callers beside the stack's Kubernetes requests: they ask, claim, renew, release; some are denied meanwhile."""
 
 from __future__ import annotations
 

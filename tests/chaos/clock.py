@@ -1,4 +1,4 @@
-"""The time that the access service is told: real time, and leaps where no read is under way that a recovery has to wait for."""
+"""The clock of the access service: real time, and leaps where no read of credentials is under way."""
 
 from __future__ import annotations
 

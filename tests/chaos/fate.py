@@ -1,4 +1,4 @@
-"""When the process "dies" in the quick path: a BaseException at a chosen point, after which no thread of it reaches anything any more."""
+"""How the process "dies" in the quick path: a BaseException at a point, after which none of its threads acts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who holds a credential without Kubernetes: asks, claims, renews and releases over gRPC, in the quick path and beside the local stack."""
+"""A caller without Kubernetes: asks, claims, renews and releases over gRPC, in the quick path and beside the stack."""
 
 from __future__ import annotations
 

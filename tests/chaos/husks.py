@@ -1,12 +1,12 @@
-"""Leases in Vault without a login, that no attempt of the ledger owns any more. Each has to be proven harmless, else it is a lost lease.
+"""Leases in Vault without a database user, which no attempt of the ledger owns. Each is proven harmless, or it is lost.
 
-Vault registers a lease under a token that was revoked while it read, and keeps that lease to its TTL (proofs/attempt_model.py has it so,
-too). The login, if any, was adopted and dropped. Such a lease is allowed here only if
+Vault registers a lease under a token that was revoked while it read, and keeps that lease to its TTL (tests/model has
+this fault, too). Recovery drops the database user, if there is one. Such a lease is allowed only if
 
-- it is explained by one read whose outcome the ledger never learned, of an attempt that was closed by a recovery (or of a cleanup role of it):
-  of the same role, under way when the lease was made, and each read explains one lease at most; or it is the attempt's own lease, whose
-  team's statements failed for good, so that the login was dropped by ours; and
-- Vault ends it when it is told to, at once, and that changes nothing in PostgreSQL.
+- one read whose outcome the ledger never learned explains it, of an attempt that a recovery closed (or of a cleanup
+  role of it): of the same db_role, under way when the lease was made, and each read explains one lease at most; or it
+  is the attempt's own lease, whose team's statements failed for good, so that the cleanup role dropped the user; and
+- Vault revokes it at once when asked, and that changes nothing in PostgreSQL.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from pathlib import Path
 from tests.chaos.agreement import LOST, Eyes, open_attempts
 
 SLACK_S = 5.0
-"""Between our clock and Vault's, and for what goes on at Vault after its caller gave up."""
+"""Between this clock and Vault's, and for what goes on at Vault after its caller gave up."""
 
-_ADOPTED = "a.state = 'closed' AND EXISTS (SELECT 1 FROM recoveries d WHERE d.attempt = a.id AND d.second AND d.done_at IS NOT NULL)"
+_SECOND = "SELECT 1 FROM recoveries d WHERE d.attempt = a.id AND d.second AND d.done_at IS NOT NULL"
+_RECOVERED = f"a.state = 'closed' AND EXISTS ({_SECOND})"
 _READS = f"""SELECT a.mount || '/creds/' || a.vault_role || '/', a.begun_at, a.closed_at
-FROM attempts a WHERE a.lease_id = '' AND {_ADOPTED}"""  # noqa: S608
+FROM attempts a WHERE a.lease_id = '' AND {_RECOVERED}"""  # noqa: S608
 _CLEANUP_ROLES = f"""SELECT DISTINCT a.mount || '/creds/' || d.cleanup_role || '/', a.begun_at, a.closed_at
-FROM recoveries d JOIN attempts a ON a.id = d.attempt WHERE {_ADOPTED}"""  # noqa: S608
+FROM recoveries d JOIN attempts a ON a.id = d.attempt WHERE {_RECOVERED}"""  # noqa: S608
 _UNKNOWN = """SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'recoveries'), 0)
 - (SELECT count(*) FROM recoveries WHERE lease_id <> '')"""
-"""Recoveries whose lease the ledger never learned; it forgets them when their tokens are revoked, but never gives a
-number twice.
-"""
-_REFUSED = f"SELECT a.lease_id FROM attempts a WHERE a.force_drop AND a.lease_id <> '' AND {_ADOPTED}"  # noqa: S608
+"""Recoveries whose lease the ledger never learned; pruned with their tokens, but a sequence is never given twice."""
+_REFUSED = f"SELECT a.lease_id FROM attempts a WHERE a.force_drop AND a.lease_id <> '' AND {_RECOVERED}"  # noqa: S608
 
 
 @dataclass(slots=True)

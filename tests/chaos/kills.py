@@ -1,7 +1,8 @@
-"""The real part: access service and watcher as processes on the local stack, killed again and again while requests come and go in bulk.
+"""The real part: access and watcher as processes on the local stack, killed again and again under load.
 
-Most kills are at a named point (the process dies there by itself, as by SIGKILL), the others are SIGKILL at any moment. Each process has a
-keeper of its own that starts it again at once. Something else fails meanwhile, one after the other: Vault, PostgreSQL, the disk.
+Most kills are at a failpoint (the process dies there by itself, as by SIGKILL), the others are SIGKILL at any moment.
+Each process has a keeper that starts it again at once. Meanwhile one server after the other fails: Vault, PostgreSQL,
+the disk.
 """
 
 from __future__ import annotations
@@ -200,7 +201,6 @@ class Real:
                 self._bulk()
 
     # -- at rest
-    # -------------------------------------------------------------------------------------------------------------------
 
     def _compare_at_rest(self, when: str) -> None:
         end, wrong = time.monotonic() + REST_S, ["nothing was compared"]
@@ -252,7 +252,7 @@ class Real:
         secret = secrets.get(each.uid)
         if active is None or secret is None:
             return [
-                f"{each.name} is approved, but attempt {active and active.sequence}, Secret {bool(secret)}: {each.conditions}"
+                f"{each.name}: approved, attempt {active and active.sequence}, Secret {bool(secret)}: {each.conditions}"
             ]
         if user_of(secret) != active.database_user:
             return [f"{each.name}: the Secret holds {user_of(secret)}, active is {active.database_user}"]

@@ -1,4 +1,4 @@
-"""One life of the access service in this process: all its real objects over the real ledger file, called without a socket in between."""
+"""One life of the access service in this process: its real objects over the real ledger file, without sockets."""
 
 from __future__ import annotations
 

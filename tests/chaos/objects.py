@@ -1,4 +1,4 @@
-"""DatabaseAccessRequests on the local stack, in bulk: made, approved, denied, deleted, their Secrets lost, by the plain Kubernetes API."""
+"""DatabaseAccessRequests on the local stack, in bulk: made, approved, denied, deleted, their Secrets lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people do to requests in the quick path while the service lives and dies: the roles they ask for, and their deeds by chance."""
+"""What people do to access requests in the quick path while the service lives and dies, by chance."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class People:
             self._world.servers.vault("POST", f"sys/leases/revoke/{row.lease_id}", sync=True)
 
     def _session_that_owns(self, each: Wanted) -> None:
-        """The holder keeps a session open that owns a temporary table, for which PostgreSQL refuses to drop the login."""
+        """The user keeps a session open that owns a temporary table: PostgreSQL refuses to drop the user."""
         if each.held and len(self._sessions) < 20:
             with suppress(psycopg.OperationalError):
                 session = self._world.connect(each.credential)

@@ -1,4 +1,4 @@
-"""One run of the quick path: many short lives of the access service under bad weather, then calm, quiet, and the comparison."""
+"""One run of the quick path: many short lives of the access service in bad weather, then calm and the comparison."""
 
 from __future__ import annotations
 
@@ -252,7 +252,6 @@ class Run:
             self._world.servers.must("DELETE", f"{gone.mount}/roles/{gone.name}")
 
     # -- calm
-    # ----------------------------------------------------------------------------------------------------------------------
 
     def _calm(self) -> None:
         """All faults stop; everything comes to rest and agrees, then everything is deleted, and nothing is left."""

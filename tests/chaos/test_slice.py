@@ -1,6 +1,7 @@
 """Two minutes of ``make chaos``: the same harness with fixed seeds, on real servers.
 
-How much it gets to depends on the machine, not what holds. The last two tests break something and demand that the harness notices.
+The machine decides how much of it runs, not what holds. The last two tests break something and demand that the harness
+reports it.
 """
 
 from __future__ import annotations

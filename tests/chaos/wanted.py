@@ -1,4 +1,4 @@
-"""What Kubernetes holds of one request in the quick path: the object and its Secret, and what a watcher does with them, step by step."""
+"""One access request of the quick path as Kubernetes has it, object and Secret, and what a watcher does with it."""
 
 from __future__ import annotations
 

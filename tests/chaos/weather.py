@@ -1,7 +1,8 @@
-"""What goes wrong around the access service in the quick path: faults of Vault on the wire, and a full disk.
+"""Faults around the access service in the quick path: Vault on the wire, and a full disk.
 
-A call meets at most one: nothing was done (no connection, reset, 503 sealed, 403, 429), or everything was (reset, 500), or the client gave
-up: the call is done later by a thread of its own, or the connection is really cut in the middle, so that Vault breaks it off.
+A call meets one fault at most. Either nothing was done (no connection, reset, 503 sealed, 403, 429), or everything was
+(reset, 500), or the client gave up: then a thread makes the call later, or the connection is cut in the middle, so that
+Vault breaks it off.
 """
 
 from __future__ import annotations

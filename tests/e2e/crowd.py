@@ -1,7 +1,8 @@
-"""Many DatabaseAccessRequests at once, for a role of their own, and what Kubernetes, Vault and PostgreSQL have of them.
+"""Many DatabaseAccessRequests at once for one db_role, and what Kubernetes, Vault and PostgreSQL have of them.
 
-Each test has its own role, so that what one test leaves behind is not counted in the next. The role's creation statements draw from a
-sequence, which no rollback sets back: PostgreSQL itself says how many logins were ever begun, however short they lived.
+Each test has a db_role of its own, so that what one test leaves behind is not counted in the next. The role's creation
+statements draw from a sequence, which no rollback sets back: PostgreSQL itself counts the database users that were ever
+begun, however short they lived.
 """
 
 from __future__ import annotations

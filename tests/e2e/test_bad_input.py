@@ -1,4 +1,4 @@
-"""Every field of the four kinds wrong in turn: a clear refusal or condition and Event; never a crash or a half-made thing in Vault."""
+"""Each field of the four kinds is wrong in turn: a clear refusal or condition, never a crash or a half-made mount."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody does behind Leasegate's back, in Kubernetes or in Vault: it is noticed and set right, and costs no login that stays."""
+"""Changes made by hand in Kubernetes or Vault are noticed and corrected, and leave no database user behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody changes by hand in Vault is put back at the next look, and the watcher says so: real servers, a short ``--resync-interval``."""
+"""Drift in Vault is corrected at the next resync, and the watcher says so: real servers, a short interval."""
 
 from __future__ import annotations
 

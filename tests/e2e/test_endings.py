@@ -1,6 +1,6 @@
-"""How access ends while something is in the way: Vault, its policy or PostgreSQL away, logins in use, an engine that changes or is gone.
+"""How access ends while something is in the way: Vault, its policy or PostgreSQL away, users in use, an engine gone.
 
-The request goes at once, its login as soon as that can be, all of it is said, and no login stays.
+The request goes at once, its database user as soon as possible, conditions say all of it, and no user stays.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def _sessions(*crowds: Crowd) -> Iterator[list[psycopg.Connection[tuple[object, 
 
 
 def test_a_role_that_its_engine_allows_no_more(waiting: Space) -> None:
-    """Nothing new is made for it, which is said; what there is ends, even where that takes a role of our own in Vault."""
+    """Nothing new is issued, and a condition says so; what there is ends, even where that needs a cleanup role."""
     made = apart(waiting, "narrowed")
     crowd = Crowd(made, "narrowed")
     crowd.prepare()

@@ -126,7 +126,7 @@ def test_leases_and_orphans_as_an_operator_sees_them(guide: Space) -> None:
 
 
 def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepted(guide: Space) -> None:
-    """The watcher keeps the ledger's id in Kubernetes; what was issued works on, and nothing new is issued beside it."""
+    """The watcher keeps the ledger's id in Kubernetes; what was issued works on, and nothing new is issued."""
     stack = guide.stack
     name = guide.granted()
     data = guide.secret(name)

@@ -1,6 +1,7 @@
-"""What breaks other operators, each seen by running them (design, section 10): here none of it costs or leaves a lease.
+"""What breaks other operators, each seen by running them: here none of it costs or leaves a lease.
 
-Every test counts in Vault's list of leases and in ``pg_roles``; how many logins were ever made, PostgreSQL counts by itself (crowd.py).
+Each test counts in Vault's list of leases and in ``pg_roles``; PostgreSQL counts by itself how many users were ever
+made (crowd.py).
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def test_deleted_as_soon_as_it_was_approved(peers: Space) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["access", "watcher"])
 def test_killed_while_many_are_made(peers: Space, name: str) -> None:
-    """SIGKILL three times while 200 are made: one lease and one login for each of them, no other; deleted, none at all."""
+    """SIGKILL three times while 200 are made: one lease and one database user each; deleted, none at all."""
     crowd, chance = Crowd(peers, f"killed-{name}"), random.Random(f"{SEED}-{name}")
     crowd.prepare()
     names, process = crowd.names(MANY), peers.stack.process(name)

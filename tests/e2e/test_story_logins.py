@@ -1,4 +1,4 @@
-"""Every way in which an AppBinding may say how to log in to Vault, from the Secret to the credential, against a real Vault."""
+"""Each auth method that an AppBinding may name, from its Secret to the credential, against a real Vault."""
 
 from __future__ import annotations
 

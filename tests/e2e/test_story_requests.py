@@ -162,7 +162,7 @@ def test_a_role_changed_after_the_approval_needs_another(guide: Space) -> None:
 
 
 def test_a_role_that_goes_leaves_what_was_granted(guide: Space) -> None:
-    """The login works on to its TTL and the request says why it is not renewed; the same role applied again mends that."""
+    """The user works to its TTL and a condition says why it is not renewed; the role applied again renews it."""
     name = guide.granted()
     guide.kubectl("delete", ROLE)
     eventually(lambda: guide.condition(REQUEST, "RoleDeleted"), timeout_s=30, what="RoleDeleted")

@@ -1,4 +1,4 @@
-"""After all other end-to-end tests: no secret that Vault gave out stands in a log, an Event or a status. The file's name puts it last."""
+"""No secret that Vault gave out is in a log, an Event or a status. The file's name puts this test last."""
 
 from __future__ import annotations
 
