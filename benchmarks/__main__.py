@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import burst, ending, holding, issue, scale, writers
+from benchmarks import burst, ending, grpc_callers, issue, scale, writers
 from benchmarks.bars import BARS, table
 from benchmarks.figures import FULL, QUICK, Figures, Sizes
 from benchmarks.place import Place, place
@@ -19,7 +19,7 @@ _MEASURES: dict[str, tuple[Callable[[Place, Sizes], Iterator[Figures]], tuple[st
     "issue": (issue.measure, ("approve_to_secret_vs_raw_creds_p50", "approve_to_secret_vs_raw_creds_p99")),
     "ending": (ending.measure, ("delete_to_login_dropped_vs_raw_revoke_p50", "delete_to_object_gone_ms_p50")),
     "burst": (burst.measure, ("burst_200_vs_raw", "burst_1000_vs_raw", "leases_per_request")),
-    "holding": (holding.measure, ("claim_vs_raw_rate", "renew_vs_raw_rate")),
+    "holding": (grpc_callers.measure, ("claim_vs_raw_rate", "renew_vs_raw_rate")),
     "writers": (writers.measure, ()),
     "scale": (
         scale.measure,

@@ -19,7 +19,7 @@ def deletions(place: Place, names: list[str]) -> tuple[list[float], list[float]]
     with place.space.requests_watched() as requests:
         for name in names:
             answered = place.space.delete(name)
-            dropped.append(max(0.0, place.logins.wait_gone(usernames[name]) - answered))
+            dropped.append(max(0.0, place.database_users.wait_gone(usernames[name]) - answered))
             requests.wait([name], timeout_s=30, gone=True)
             gone.append(max(0.0, requests.went[name] - answered))
             time.sleep(_BETWEEN_S)

@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 import yaml
 
+from benchmarks.database_users import DatabaseUsers
 from benchmarks.http import Server
-from benchmarks.logins import Logins
 from benchmarks.namespace import Namespace
 from benchmarks.raw import Raw
 from benchmarks.settled import Settled
@@ -27,7 +27,7 @@ from dev.stack.stack import LocalStack
 from services.common.config import ClientTls
 from services.common.rpc.channel import connect
 
-MEMBER, GUIDE, HELD = "member", "guide", "held"
+MEMBER, GUIDE, GRPC = "member", "guide", "held"
 """Roles: by group membership, with the guide's SQL, and by group membership for callers over gRPC."""
 
 _GROUP = "benchmark_readers"
@@ -59,7 +59,7 @@ class Place:
     space: Namespace
     raw: Raw
     vault: Server
-    logins: Logins
+    database_users: DatabaseUsers
     mount: str
     settled: Settled
 
@@ -73,7 +73,7 @@ class Place:
 
     def leases(self, role: str) -> set[str]:
         """The leases that Vault has of one of our roles."""
-        full = role if role == HELD else f"k8s.-.{self.space.name}.{role}"
+        full = role if role == GRPC else f"k8s.-.{self.space.name}.{role}"
         api = VaultApi(self.stack.vault_addr, ca=self.stack.vault_ca, token=self.stack.vault_root_token)
         answer = api.call("LIST", f"sys/leases/lookup/{self.mount}/creds/{full}")
         return set(answer.body["data"]["keys"]) if answer.ok else set()
@@ -100,7 +100,7 @@ def place(*, ttl_s: int) -> Iterator[Place]:
         try:
             yield made
         finally:
-            made.logins.close()
+            made.database_users.close()
             stack.kubectl("delete", "namespace", made.space.name, "--wait=false", check=False)
 
 
@@ -118,14 +118,16 @@ def _describe(stack: LocalStack, name: str) -> Place:
         space=Namespace(kube, name, user="admin", prepared=settled.wait_prepared),
         raw=Raw(vault, f"raw/{name}"),
         vault=vault,
-        logins=Logins(stack.postgres_url),
+        database_users=DatabaseUsers(stack.postgres_url),
         mount=f"team/{name}",
         settled=settled,
     )
 
 
 def _make(made: Place, *, ttl_s: int) -> None:
-    made.logins.execute(f"CREATE ROLE {_GROUP} NOLOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {_GROUP}")
+    made.database_users.execute(
+        f"CREATE ROLE {_GROUP} NOLOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {_GROUP}"
+    )
     made.stack.kubectl("create", "namespace", made.space.name)
     made.stack.kubectl("-n", made.space.name, "apply", "-f", str(made.stack.enabled_namespace(made.space.name)))
     for item in _objects(made, ttl_s=ttl_s):
@@ -136,7 +138,7 @@ def _make(made: Place, *, ttl_s: int) -> None:
     definition = {"default_ttl": ttl_s, "max_ttl": "24h"}
     roles = {name: {**definition, "creation_statements": sql} for name, sql in SQL.items()}
     made.raw.set_up({**connection, **details, "password": "root", "password_authentication": ""}, roles)
-    _catalogue(made, {**definition, "creation_statements": SQL[MEMBER], "revocation_statements": []})
+    _catalog(made, {**definition, "creation_statements": SQL[MEMBER], "revocation_statements": []})
 
 
 def _objects(made: Place, *, ttl_s: int) -> Iterator[dict[str, Any]]:
@@ -161,16 +163,16 @@ def _ready(made: Place) -> bool:
     return all((item.get("status") or {}).get("phase") == "Success" for item in found)
 
 
-def _catalogue(made: Place, definition: dict[str, Any]) -> None:
+def _catalog(made: Place, definition: dict[str, Any]) -> None:
     """A role of our mount for callers over gRPC: written in Vault as an operator would, and named in access' catalogue
     file.
     """
     role = {**definition, "db_name": f"k8s.-.{made.space.name}.postgres-app"}
-    made.vault.call("POST", f"/v1/{made.mount}/roles/{HELD}", role)
+    made.vault.call("POST", f"/v1/{made.mount}/roles/{GRPC}", role)
     file = made.stack.directory / "services" / "catalog.yaml"
     catalog = json.loads(file.read_text())
     spans = {"default_ttl": f"{definition['default_ttl']}s"}
-    catalog["roles"].append({"name": HELD, "target": TARGET, "mount": made.mount, "vault_role": HELD, **role, **spans})
+    catalog["roles"].append({"name": GRPC, "target": TARGET, "mount": made.mount, "vault_role": GRPC, **role, **spans})
     file.write_text(json.dumps(catalog))
     restart(made.stack, "access")
 

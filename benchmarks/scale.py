@@ -9,7 +9,7 @@ from functools import partial
 from benchmarks.clients import together
 from benchmarks.ending import deletions
 from benchmarks.figures import Figures, Sizes, ms, p50, p99
-from benchmarks.holding import Holder, holder
+from benchmarks.grpc_callers import GrpcCaller, grpc_caller
 from benchmarks.issue import approvals, warm_up
 from benchmarks.place import MEMBER, Place
 from benchmarks.processes import rss_mb
@@ -47,10 +47,10 @@ def _levels(place: Place, sizes: Sizes) -> Iterator[Figures]:
     """Make leases, and time the same calls at each level."""
     found: Figures = {}
     filling_s = 0.0
-    with holder(place) as held:
+    with grpc_caller(place) as kept:
         for nominal, before, level in zip(_NOMINAL, (0, *sizes.levels), sizes.levels, strict=False):
             filling_s += _fill(place, before, level)
-            found |= _probes(place, held, level, nominal=nominal, count=sizes.probes)
+            found |= _probes(place, kept, level, nominal=nominal, count=sizes.probes)
             yield found
     yield _growth(found) | {"create_to_secret_per_s": sizes.levels[-1] / filling_s}
 
@@ -92,7 +92,7 @@ def _deleted(place: Place) -> float:
     return len(names) / (time.monotonic() - began)
 
 
-def _probes(place: Place, held: Holder, level: int, *, nominal: int, count: int) -> Figures:
+def _probes(place: Place, kept: GrpcCaller, level: int, *, nominal: int, count: int) -> Figures:
     """Issue, renew and revoke one at a time, and the same raw."""
     say(f"  calls at {level} live")
     times, names = approvals(place, f"probe-{level}", count)
@@ -100,11 +100,11 @@ def _probes(place: Place, held: Holder, level: int, *, nominal: int, count: int)
     raw_issue, leases = place.raw.singles(MEMBER, count)
     raw_renew = [_timed(partial(place.raw.renew, lease)) for lease in leases]
     raw_revoke = place.raw.end(leases)
-    mine = held.create()
-    held.approve(mine)
-    held.take(mine)
-    renew = p50([_timed(lambda: held.renew(mine)) for _ in range(count)])
-    held.release(mine)
+    mine = kept.create()
+    kept.approve(mine)
+    kept.take(mine)
+    renew = p50([_timed(lambda: kept.renew(mine)) for _ in range(count)])
+    kept.release(mine)
     figures = {"issue": p50(times.written), "renew": renew, "revoke": revoke}
     raw = {"issue": p50(raw_issue), "renew": p50(raw_renew), "revoke": p50(raw_revoke)}
     return {f"at_{nominal}_{call}_ms_p50": ms(s) for call, s in figures.items()} | {

@@ -138,7 +138,7 @@ class Story:
 
     # What is asked of the world.
 
-    def logins(self) -> list[str]:
+    def database_users(self) -> list[str]:
         """Logins in PostgreSQL that Vault made, by name."""
         with psycopg.connect(self.stack.postgres_url) as connection:
             rows = connection.execute(
@@ -153,8 +153,8 @@ class Story:
         ).get("status", {})
         return found
 
-    def _no_login(self) -> str:
-        if left := self.logins():
+    def _no_user(self) -> str:
+        if left := self.database_users():
             raise NotSeenError(f"logins are left in PostgreSQL: {left}")
         return "PostgreSQL has no login that Vault made"
 
@@ -239,7 +239,7 @@ class Story:
             return f"phase {status['phase']}, digest of what is asked {status['digest'][:16]}..."
 
         def nothing() -> str:
-            return f"{self._no_secret()}; {self._no_login()}"
+            return f"{self._no_secret()}; {self._no_user()}"
 
         return [
             Step(
@@ -296,7 +296,7 @@ class Story:
             raise NotSeenError("the login still works")
 
         def gone() -> str:
-            return f"{self._no_secret()}; {self._no_login()}; {refused()}"
+            return f"{self._no_secret()}; {self._no_user()}; {refused()}"
 
         deny = self._commands[21].line
         return [
@@ -315,7 +315,7 @@ class Story:
             status = self.status()
             if status.get("phase") != "Denied" or status.get("lease") or status.get("secret"):
                 raise NotSeenError(f"the request is not denied: {status}")
-            return f"phase Denied; {self._no_secret()}; {self._no_login()}"
+            return f"phase Denied; {self._no_secret()}; {self._no_user()}"
 
         approve = f"kubectl vault approve databaseaccessrequest {REQUEST} -n demo"
         return [
@@ -340,7 +340,7 @@ class Story:
             code, text = self.shell.run("kubectl get namespace demo")
             if code == 0 or "NotFound" not in text:
                 raise NotSeenError(text)
-            return f"{text}; {unmounted()}; {self._no_login()}"
+            return f"{text}; {unmounted()}; {self._no_user()}"
 
         clear = "kubectl delete namespace demo --wait=false"
         return [Step(f"$ {clear} (with everything in it)", lambda: self.shell.ok(clear), namespace_gone)]

@@ -95,38 +95,38 @@ def _say(text: str) -> None:
     click.echo(f"  {text}")
 
 
-def _run_real(told: Kills, seed: int, *, kills: int, within_s: float) -> None:
+def _run_real(counts: Kills, seed: int, *, kills: int, within_s: float) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="leasegate-chaos-") as folder,
         LocalStack.start(Path(folder) / "stack", say=_say) as stack,
     ):
-        Real(stack, seed=seed, kills=kills, within_s=within_s, say=_say, told=told).go()
+        Real(stack, seed=seed, kills=kills, within_s=within_s, say=_say, counts=counts).go()
 
 
-def _tell_quick(told: Sum, lives: int) -> None:
+def _tell_quick(counts: Sum, lives: int) -> None:
     click.echo(
-        f"quick path: {told.crashes} deaths of access at failpoints, {told.runs} runs on a real Vault and PostgreSQL"
+        f"quick path: {counts.crashes} deaths of access at failpoints, {counts.runs} runs on a real Vault and PostgreSQL"
     )
-    click.echo(f"  besides, {told.moments} deaths at any other moment")
-    _table("died at", {name: told.points[name] for name in ALL_POINTS})
-    _table("faults", told.faults)
-    _tell_husks(told.husks)
-    for seed, broken in told.broken.items():
+    click.echo(f"  besides, {counts.moments} deaths at any other moment")
+    _table("died at", {name: counts.points[name] for name in ALL_POINTS})
+    _table("faults", counts.faults)
+    _tell_husks(counts.husks)
+    for seed, broken in counts.broken.items():
         _tell_broken(broken, f"--seed {seed} --lives {lives} --points 1 --jobs 1 --kills 0")
 
 
-def _tell_real(told: Kills, seed: int, kills: int) -> None:
+def _tell_real(counts: Kills, seed: int, kills: int) -> None:
     click.echo(
-        f"real processes: {told.total} kills; {told.made} requests of Kubernetes and {told.holders} over gRPC were made"
+        f"real processes: {counts.total} kills; {counts.made} requests of Kubernetes and {counts.holders} over gRPC were made"
     )
     everywhere = [
         f"{process} {name}" for process, names in spots.POINTS.items() for name in (*names, spots.AT_ANY_MOMENT)
     ]
-    _table("killed", {name: told.met[name] for name in everywhere})
-    _table("faults", told.faults)
-    _tell_husks(told.husks)
-    if told.broken:
-        _tell_broken(told.broken, f"--seed {seed} --points 0 --kills {kills}")
+    _table("killed", {name: counts.met[name] for name in everywhere})
+    _table("faults", counts.faults)
+    _tell_husks(counts.husks)
+    if counts.broken:
+        _tell_broken(counts.broken, f"--seed {seed} --points 0 --kills {kills}")
 
 
 def _tell_broken(broken: Sequence[str], options: str) -> None:

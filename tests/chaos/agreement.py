@@ -82,7 +82,7 @@ class Eyes:
                 if time.monotonic() > end:
                     raise
 
-    def logins(self) -> dict[str, bool]:
+    def database_users(self) -> dict[str, bool]:
         """The attempts' roles in PostgreSQL, and whether each may log in."""
         return {
             str(name): bool(may)
@@ -153,7 +153,7 @@ def alive_meanwhile(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row]) -
     """What is broken of the promise that no credential in use ends before its time; asked at any moment at which no
     process runs.
     """
-    logins = eyes.logins()
+    database_users = eyes.database_users()
     in_use = {
         (row.access_request_id, row.sequence): row
         for row in rows
@@ -161,12 +161,12 @@ def alive_meanwhile(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row]) -
     }
     broken = []
     for each in wanted:
-        if each.ended or each.shaken or not each.held:
+        if each.ended or each.shaken or not each.secret_attempt:
             continue
-        row = in_use.get((each.uid, each.held))
-        if row and not logins.get(row.database_user):
+        row = in_use.get((each.uid, each.secret_attempt))
+        if row and not database_users.get(row.database_user):
             broken.append(
-                f"{LOST} {each.uid}: the Secret holds attempt {each.held} ({row.state}), whose user is dropped"
+                f"{LOST} {each.uid}: the Secret holds attempt {each.secret_attempt} ({row.state}), whose user is dropped"
             )
     return broken
 
@@ -175,7 +175,7 @@ def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: W
     """What is broken when nothing is left to be done, and leases that Vault has beyond the ledger's, whose logins are
     gone.
     """
-    logins, leases = eyes.logins(), eyes.leases()
+    database_users, leases = eyes.database_users(), eyes.leases()
     active = {row.access_request_id: row for row in rows if row.state == "active"}
     broken = [
         f"{row.access_request_id}: attempt {row.sequence} is {row.state}"
@@ -183,7 +183,9 @@ def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: W
         if row.state not in ("active", "pending", "token_ready")
     ]
     owned = {row.database_user for row in active.values()}
-    broken += [f"{LOST} PostgreSQL has {login}, which no active attempt owns" for login in logins.keys() - owned]
+    broken += [
+        f"{LOST} PostgreSQL has {login}, which no active attempt owns" for login in database_users.keys() - owned
+    ]
     unleased = [row for row in active.values() if row.lease_id not in leases]
     broken += [
         f"{LOST} Vault has lost the lease of attempt {row.sequence} of {row.access_request_id} ({row.vault_role})"
@@ -193,8 +195,10 @@ def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: W
         row = active.get(each.uid)
         if each.ended or not each.approved:
             broken += [f"{each.uid} is over, but attempt {row.sequence} is active"] if row and each.ended else []
-        elif row is None or each.held != row.sequence:
-            broken.append(f"{each.uid}: the Secret holds {each.held}, active is {row.sequence if row else 'none'}")
+        elif row is None or each.secret_attempt != row.sequence:
+            broken.append(
+                f"{each.uid}: the Secret holds {each.secret_attempt}, active is {row.sequence if row else 'none'}"
+            )
         elif not made.can_log_in(each.credential):
             broken.append(f"{LOST} {each.uid}: the credential of attempt {row.sequence} does not work")
     return broken, leases - {row.lease_id for row in active.values()}

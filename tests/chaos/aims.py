@@ -10,7 +10,7 @@ from services.access.domain.failpoints import LEDGER_POINTS, POINTS
 
 ALL_POINTS = (*POINTS, *LEDGER_POINTS)
 ANY_LEAPS = (2.5, 2.5, 2.5, 70.0, 2400.0)
-UNDO_LEAP_S = 2.5
+RECOVERY_LEAP_S = 2.5
 RENEW_LEAP_S = 2400.0
 """Two thirds of the TTL of an hour: past the time of every renewal, and before the end."""
 ROTATE_LEAP_S = 3500.0
@@ -45,7 +45,7 @@ _LEANS = {
     "claim.revoked": Lean(roles=("slow-role",), peaceful=True, ends_claiming=0.6),
     "endt.": Lean(ending=0.3),
     "end.": Lean(ending=0.15),
-    "undo.": Lean(leaps=(UNDO_LEAP_S,), doubtful=True),
+    "undo.": Lean(leaps=(RECOVERY_LEAP_S,), doubtful=True),
     "renew.": Lean(leaps=(RENEW_LEAP_S,), first_leap_s=RENEW_LEAP_S, peaceful=True),
     "rotate.": Lean(roles=("brief-role",), leaps=(ROTATE_LEAP_S,), first_leap_s=ROTATE_LEAP_S, peaceful=True),
 }

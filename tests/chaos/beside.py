@@ -141,10 +141,10 @@ class Beside:
                 wrong.append(f"holder {each.uid} is not at rest")
             elif each.deleted or (each.ended and row is None):
                 self._holders.remove(each)
-            elif each.approved and (row is None or row.sequence != each.held):
-                wrong.append(f"holder {each.uid} holds {each.held}, active is {row and row.sequence}")
+            elif each.approved and (row is None or row.sequence != each.secret_attempt):
+                wrong.append(f"holder {each.uid} holds {each.secret_attempt}, active is {row and row.sequence}")
             elif each.approved and not works(each.credential.username, each.credential.password):
-                wrong.append(f"{LOST} holder {each.uid}: the credential of attempt {each.held} does not work")
+                wrong.append(f"{LOST} holder {each.uid}: the credential of attempt {each.secret_attempt} does not work")
         return wrong
 
     def _repeat(self, step: Callable[[random.Random], None], rng: random.Random) -> None:
@@ -177,7 +177,7 @@ class Beside:
 
     def _own_something(self, each: Holder) -> None:
         """Keep a session open that owns a temporary table."""
-        if each.held and len(self._sessions) < MOST_SESSIONS:
+        if each.secret_attempt and len(self._sessions) < MOST_SESSIONS:
             with suppress(psycopg.Error):
                 user, password = each.credential.username, each.credential.password
                 session = psycopg.connect(

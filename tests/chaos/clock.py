@@ -24,7 +24,7 @@ class LeapingClock:
             self._leaps.append((self(), self._ahead_s))
             self._ahead_s += max(seconds, 0.0)
 
-    def real(self, told: float) -> float:
+    def real(self, counts: float) -> float:
         """The real time at which it told a time."""
         with self._lock:
-            return told - next((ahead_s for until, ahead_s in self._leaps if told <= until), self._ahead_s)
+            return counts - next((ahead_s for until, ahead_s in self._leaps if counts <= until), self._ahead_s)

@@ -86,7 +86,7 @@ class Holder(Wanted):
         return not self._mine.ReleaseAccessRequest(message).access_request.open_attempts
 
     def lose(self) -> None:
-        self.held = 0  # its process dies
+        self.secret_attempt = 0  # its process dies
 
     def acknowledge(self, attempt: int) -> None:
         try:
@@ -94,7 +94,7 @@ class Holder(Wanted):
                 requester.AcknowledgeCredentialRequest(access_request_id=self._id, attempt=attempt)
             )
         except ConflictError:
-            self.held = 0 if self.held == attempt else self.held
+            self.secret_attempt = 0 if self.secret_attempt == attempt else self.secret_attempt
             raise
         self._acknowledged, self._renewed_at = attempt, self._clock()
 
@@ -121,9 +121,9 @@ class Holder(Wanted):
 
     def _hold(self, shown: access_request_pb2.AccessRequest, rng: random.Random | None) -> bool:
         """Bring the credential that is held up to date."""
-        if self.held and self._acknowledged != self.held:
-            self.acknowledge(self.held)
-        elif not self.held or shown.active_attempt != self.held:
+        if self.secret_attempt and self._acknowledged != self.secret_attempt:
+            self.acknowledge(self.secret_attempt)
+        elif not self.secret_attempt or shown.active_attempt != self.secret_attempt:
             self._claim(rng)
         elif self._clock() - self._renewed_at > self._renew_every_s:
             self._renew(rng)
@@ -136,7 +136,7 @@ class Holder(Wanted):
         self._claim(None)
 
     def _claim(self, rng: random.Random | None) -> None:
-        message = requester.ClaimCredentialRequest(access_request_id=self._id, known_attempt=self.held)
+        message = requester.ClaimCredentialRequest(access_request_id=self._id, known_attempt=self.secret_attempt)
         self.take(self._mine.ClaimCredential(message).credential, rng)
 
     def _renew(self, rng: random.Random | None) -> None:

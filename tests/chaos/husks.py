@@ -67,7 +67,7 @@ class Found:
 
 
 def end_husks(
-    eyes: Eyes, beyond: Collection[str], *, ledger: Path, real: Callable[[float], float] = lambda told: told
+    eyes: Eyes, beyond: Collection[str], *, ledger: Path, real: Callable[[float], float] = lambda counts: counts
 ) -> Found:
     """Explain and end leases that Vault has beyond the ledger's.
 
@@ -124,9 +124,9 @@ class _Known:
 
 def _harm(eyes: Eyes, lease_id: str, ledger: Path) -> str:
     """Why a lease is not harmless; empty if it is."""
-    rows, logins = set(open_attempts(ledger)), eyes.logins()
+    rows, database_users = set(open_attempts(ledger)), eyes.database_users()
     status = eyes.revoke(lease_id)
-    changed = logins.items() ^ eyes.logins().items()
+    changed = database_users.items() ^ eyes.database_users().items()
     meanwhile = {row.database_user for row in rows ^ set(open_attempts(ledger))}
     if not 200 <= status < 300:
         return f"Vault answers {status} when it is to end it"

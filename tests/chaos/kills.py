@@ -89,7 +89,7 @@ class Real:
         within_s: float,
         phase_s: float = PHASE_S,
         say: Callable[[str], None] = lambda _: None,
-        told: Kills | None = None,
+        counts: Kills | None = None,
     ) -> None:
         self._stack, self._rng, self._kills = stack, random.Random(seed), kills
         self._within_s, self._phase_s = within_s, phase_s
@@ -99,8 +99,8 @@ class Real:
         self._outages = Outages(stack, self._eyes, random.Random(seed + 1))
         self._beside = Beside(stack, random.Random(seed + 2))
         self._spots = Spots(random.Random(seed + 3))
-        self.told = told or Kills()
-        self.told.met = self._spots.met
+        self.counts = counts or Kills()
+        self.counts.met = self._spots.met
 
     def _ask(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         answer = self._stack.vault_api().call(method, path, body or None)
@@ -113,14 +113,14 @@ class Real:
         finally:
             self._beside.close()
             self._eyes.close()
-        return self.told
+        return self.counts
 
     def _run(self) -> None:
         beside.prepare(self._stack)
         self._cluster.prepare()
         end = time.monotonic() + self._within_s
         phase = 0
-        while self.told.total < self._kills and time.monotonic() < end:
+        while self.counts.total < self._kills and time.monotonic() < end:
             names = PHASES[phase % len(PHASES)]
             phase += 1
             if names == ("watcher",) and self._spots.missing("access") and not self._spots.missing("watcher"):
@@ -128,8 +128,8 @@ class Real:
             self._phase(names, until=end)
             self._compare_at_rest(f"phase {phase}")
             missing = sum(map(self._spots.missing, POINTS))
-            self._say(f"phase {phase} ({' and '.join(names)}): {self.told.total} kills, {missing} aims not met yet")
-            if self.told.broken:
+            self._say(f"phase {phase} ({' and '.join(names)}): {self.counts.total} kills, {missing} aims not met yet")
+            if self.counts.broken:
                 break
         self._finish()
 
@@ -148,13 +148,13 @@ class Real:
                     self._outage()
         finally:
             self._beside.stop()
-            self.told.holders, self.told.faults["drop refused"] = self._beside.made, self._beside.refusing
+            self.counts.holders, self.counts.faults["drop refused"] = self._beside.made, self._beside.refusing
             for keeper in keepers:
                 keeper.stop()
-        self.told.broken += [f"a keeper failed: {err!r}" for keeper in keepers for err in keeper.failed]
+        self.counts.broken += [f"a keeper failed: {err!r}" for keeper in keepers for err in keeper.failed]
 
     def _enough(self) -> bool:
-        return self.told.total >= self._kills
+        return self.counts.total >= self._kills
 
     def _keeper(self, name: str) -> Keeper:
         return Keeper(self._stack.process(name), self._spots, enough=self._enough)
@@ -173,11 +173,11 @@ class Real:
     def _create(self, *, short: int) -> None:
         """Make some requests, of the role whose leases live for seconds until there are enough."""
         for _ in range(self._rng.randint(2, 8)):
-            self.told.made += 1
+            self.counts.made += 1
             brief = short < FEWEST_SHORT
             short += brief
             name, role = (SHORT, "short-role") if brief else ("chaos", "psql-role")
-            self._cluster.create(f"{name}-{self.told.made}", role=role)
+            self._cluster.create(f"{name}-{self.counts.made}", role=role)
 
     def _event(self, each: Shown) -> None:
         chance = self._rng.random()
@@ -195,7 +195,7 @@ class Real:
     def _outage(self) -> None:
         """Something fails for a moment, while all goes on."""
         with self._outages.one() as name:
-            self.told.faults[name] += 1
+            self.counts.faults[name] += 1
             end = time.monotonic() + self._rng.uniform(*OUTAGE_S)
             while time.monotonic() < end:
                 self._bulk()
@@ -212,17 +212,17 @@ class Real:
             except (StackError, KubeError, VaultError, LeasegateError, AssertionError) as err:
                 wrong = [str(err)]
             time.sleep(0.3 if wrong else 0)
-        self.told.broken += [f"{when}: {each}" for each in wrong]
+        self.counts.broken += [f"{when}: {each}" for each in wrong]
 
     def _wrong(self) -> list[str]:
         """In what ledger, Vault, PostgreSQL and Kubernetes differ."""
         rows = open_attempts(self._ledger)
-        logins, leases, secrets = self._eyes.logins(), self._eyes.leases(), self._cluster.secrets()
+        database_users, leases, secrets = self._eyes.database_users(), self._eyes.leases(), self._cluster.secrets()
         requests = self._cluster.requests()
-        wrong = _differ(rows, logins, leases)
+        wrong = _differ(rows, database_users, leases)
         for each in requests:
             if each.approved and not each.over:
-                wrong += self._not_served(each, rows, secrets)
+                wrong += self._not_enabled(each, rows, secrets)
             elif each.uid in secrets:
                 wrong.append(f"{each.name} is over or not approved, and there is a Secret")
         wrong += [
@@ -244,10 +244,10 @@ class Real:
 
     def _end_husks(self, beyond: set[str]) -> None:
         found = end_husks(self._eyes, beyond, ledger=self._ledger)
-        self.told.husks += found.ended
-        self.told.broken += found.wrong
+        self.counts.husks += found.ended
+        self.counts.broken += found.wrong
 
-    def _not_served(self, each: Shown, rows: list[Row], secrets: dict[str, dict[str, object]]) -> list[str]:
+    def _not_enabled(self, each: Shown, rows: list[Row], secrets: dict[str, dict[str, object]]) -> list[str]:
         active = next((row for row in rows if row.access_request_id == each.uid and row.state == "active"), None)
         secret = secrets.get(each.uid)
         if active is None or secret is None:
@@ -267,10 +267,10 @@ class Real:
             self._cluster.delete(each.name)
         self._compare_at_rest("after all is deleted")
         left = self._cluster.requests()
-        self.told.broken += [f"{each.name} is not gone" for each in left]
+        self.counts.broken += [f"{each.name} is not gone" for each in left]
 
 
-def _differ(rows: list[Row], logins: dict[str, bool], leases: set[str]) -> list[str]:
+def _differ(rows: list[Row], database_users: dict[str, bool], leases: set[str]) -> list[str]:
     in_use = [row for row in rows if row.state in ("active", "retiring")]
     owned = {row.database_user for row in in_use}
     wrong = [
@@ -278,11 +278,11 @@ def _differ(rows: list[Row], logins: dict[str, bool], leases: set[str]) -> list[
         for row in rows
         if row.state not in _AT_REST
     ]
-    wrong += [f"{LOST} PostgreSQL has {login}, which no attempt in use owns" for login in logins.keys() - owned]
+    wrong += [f"{LOST} PostgreSQL has {login}, which no attempt in use owns" for login in database_users.keys() - owned]
     for row in in_use:
         wrong += (
             [f"{LOST} attempt {row.sequence} of {row.access_request_id} has no login any more"]
-            if row.database_user not in logins
+            if row.database_user not in database_users
             else []
         )
         wrong += (

@@ -42,7 +42,7 @@ ROLES = {
     "strict-role": RoleKind(CREATE, tolerant(STRICT)),
     "brief-role": RoleKind(CREATE, max_s=3600),
 }
-IN_CATALOGUE = ("reader", "slow-reader", "brief-reader")
+IN_CATALOG = ("reader", "slow-reader", "brief-reader")
 """Roles of callers outside Kubernetes; each is one of those above."""
 
 
@@ -84,7 +84,7 @@ class People:
         """Somebody new who wants access: an object of Kubernetes, or a caller over gRPC."""
         if rng.random() < 0.7:
             return Object(Dar(cast(Callee, life), role=rng.choice(lean.roles or tuple(ROLES))))
-        roles = [f"{name.removesuffix('role')}reader" for name in lean.roles] or IN_CATALOGUE
+        roles = [f"{name.removesuffix('role')}reader" for name in lean.roles] or IN_CATALOG
         return Holder(life, role=rng.choice(roles), target="prod", requester=ALICE, approver=CAROL, clock=self._clock)
 
     def act(self, each: Wanted, life: Life, lean: Lean, rng: random.Random) -> None:
@@ -133,7 +133,11 @@ class People:
     def _revoked_in_vault(self, each: Wanted) -> None:
         rows = open_attempts(self._world.ledger)
         if row := next(
-            (row for row in rows if row.access_request_id == each.uid and row.sequence == each.held and row.lease_id),
+            (
+                row
+                for row in rows
+                if row.access_request_id == each.uid and row.sequence == each.secret_attempt and row.lease_id
+            ),
             None,
         ):
             each.shaken = True
@@ -142,7 +146,7 @@ class People:
 
     def _session_that_owns(self, each: Wanted) -> None:
         """The user keeps a session open that owns a temporary table: PostgreSQL refuses to drop the user."""
-        if each.held and len(self._sessions) < 20:
+        if each.secret_attempt and len(self._sessions) < 20:
             with suppress(psycopg.OperationalError):
                 session = self._world.connect(each.credential)
                 self._sessions.append(session)

@@ -54,9 +54,9 @@ def test_nothing_is_lost_when_the_service_dies_at_its_points(made: World) -> Non
 @pytest.mark.timeout(600)  # so that what does not come to rest is named, rather than the time
 def test_nothing_is_lost_when_processes_are_killed(tmp_path: Path) -> None:
     with LocalStack.start(tmp_path / "stack") as stack:
-        told = Real(stack, seed=SEED, kills=KILLS, within_s=KILLS_S, phase_s=PHASE_S).go()
-    assert told.broken == []
-    assert told.total > 0
+        counts = Real(stack, seed=SEED, kills=KILLS, within_s=KILLS_S, phase_s=PHASE_S).go()
+    assert counts.broken == []
+    assert counts.total > 0
 
 
 def test_a_lease_that_no_recovery_explains_is_noticed(made: World) -> None:
@@ -75,13 +75,13 @@ def test_a_lease_that_no_recovery_explains_is_noticed(made: World) -> None:
 def test_a_rule_left_out_is_noticed(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without recovery, what was read when the service died stays in PostgreSQL."""
 
-    def close(undoing: recover.IssuanceRecovery, attempt: Attempt) -> None:
-        ledger: Ledger = undoing._ledger
+    def close(recovering: recover.IssuanceRecovery, attempt: Attempt) -> None:
+        ledger: Ledger = recovering._ledger
         with ledger.write() as tx:
             attempts.close(tx, attempt.id, AttemptState.RECOVERING)
 
     monkeypatch.setattr(recover.IssuanceRecovery, "step", close)
     tally = Run(made, seed=SEED, lives=4, points=("claim.read",), aim_s=30).go()
     assert any("which no active attempt owns" in each for each in tally.broken)
-    for login in made.logins():
+    for login in made.database_users():
         made.servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')

@@ -39,7 +39,7 @@ class Wanted(ABC):
     """
 
     def __init__(self) -> None:
-        self.held, self.credential = 0, lease_pb2.Credential()
+        self.secret_attempt, self.credential = 0, lease_pb2.Credential()
         self.late: list[lease_pb2.Credential] = []
         self.approved = self.ended = self.deleted = self.shaken = self.gone = False
         self.lock = threading.Lock()
@@ -89,14 +89,14 @@ class Wanted(ABC):
         """
         if not self.deleted:
             return self.step(rng)
-        self.held = 0
+        self.secret_attempt = 0
         return self.end()
 
     def write(self, credential: lease_pb2.Credential) -> bool:
         """Keep a credential, never one of a lower number."""
-        if credential.attempt < self.held or self.ended:
+        if credential.attempt < self.secret_attempt or self.ended:
             return False
-        self.held, self.credential, self.shaken = credential.attempt, credential, False
+        self.secret_attempt, self.credential, self.shaken = credential.attempt, credential, False
         return True
 
     def take(self, credential: lease_pb2.Credential, rng: random.Random | None) -> None:
@@ -153,20 +153,20 @@ class Object(Wanted):
         return not self._dar.end().open_attempts
 
     def lose(self) -> None:
-        self.held = 0  # somebody deletes the Secret
+        self.secret_attempt = 0  # somebody deletes the Secret
 
     def acknowledge(self, attempt: int) -> None:
         self._dar.acknowledge(attempt)
 
     def step(self, rng: random.Random | None) -> bool:
-        answer = self._dar.ensure(secret_attempt=self.held, claim=self._at_once)
+        answer = self._dar.ensure(secret_attempt=self.secret_attempt, claim=self._at_once)
         self.approved = answer.access_request.approval == approval_pb2.APPROVAL_STATE_APPROVED
         if answer.next_step == watcher.NEXT_STEP_CLAIM:
-            self.take(self._dar.claimed(answer, secret_attempt=self.held), rng)
+            self.take(self._dar.claimed(answer, secret_attempt=self.secret_attempt), rng)
         elif answer.next_step == watcher.NEXT_STEP_ACKNOWLEDGE:
-            self.acknowledge(self.held)
-        elif answer.next_step == watcher.NEXT_STEP_REMOVE and self.held:
-            self.held = 0
+            self.acknowledge(self.secret_attempt)
+        elif answer.next_step == watcher.NEXT_STEP_REMOVE and self.secret_attempt:
+            self.secret_attempt = 0
         else:
             return not answer.HasField("retry_after")
         return False

@@ -48,7 +48,7 @@ class Seen:
         made: How many logins were begun in PostgreSQL since the role is there.
     """
 
-    logins: Mapping[str, str]
+    database_users: Mapping[str, str]
     versions: Mapping[str, str]
     leases: Mapping[str, str]
     made: int
@@ -207,7 +207,7 @@ class Crowd:
         assert answer.ok or answer.status == 404, answer.errors
         return {path + key for key in answer.body["data"]["keys"]} if answer.ok else set()
 
-    def logins(self) -> set[str]:
+    def database_users(self) -> set[str]:
         """The roles in PostgreSQL that attempts of this crowd made, those that may log in and those that may not."""
         pattern = f"token-{self.space.name}-{self.role}-%"
         return {row[0] for row in self.psql(f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{pattern}'")}  # noqa: S608
@@ -241,20 +241,20 @@ class Crowd:
             self.requests(),
             {body["metadata"]["ownerReferences"][0]["name"]: body for body in self.secrets().values()},
         )
-        told = {name: ((requests[name].get("status") or {}).get("lease") or {}).get("id", "") for name in requests}
-        logins = {name: base64.b64decode(secrets[name]["data"]["username"]).decode() for name in secrets}
+        reported = {name: ((requests[name].get("status") or {}).get("lease") or {}).get("id", "") for name in requests}
+        database_users = {name: base64.b64decode(secrets[name]["data"]["username"]).decode() for name in secrets}
         assert requests.keys() == set(names), requests.keys() ^ set(names)
         assert secrets.keys() == set(names), f"without Secret, or Secrets of others: {secrets.keys() ^ set(names)}"
-        in_vault, in_postgres = self.leases(), self.logins()
-        lost, beside = set(told.values()) - in_vault, in_vault - set(told.values())
+        in_vault, in_postgres = self.leases(), self.database_users()
+        lost, beside = set(reported.values()) - in_vault, in_vault - set(reported.values())
         assert not lost, f"{len(lost)} leases lost"
         assert husks or not beside, f"{len(beside)} leases too many"
-        assert set(logins.values()) == in_postgres, set(logins.values()) ^ in_postgres
-        assert len(set(told.values())) == len(in_postgres) == len(names)
+        assert set(database_users.values()) == in_postgres, set(database_users.values()) ^ in_postgres
+        assert len(set(reported.values())) == len(in_postgres) == len(names)
         versions = {
             name: "/".join((s["metadata"]["uid"], s["metadata"]["resourceVersion"])) for name, s in secrets.items()
         }
-        return Seen(logins, versions, told, self.made())
+        return Seen(database_users, versions, reported, self.made())
 
     def nothing_left(self) -> bool:
         """Check that no request, Secret, lease or login is left.
@@ -273,13 +273,13 @@ class Crowd:
         Raises:
             AssertionError: It is not so (yet).
         """
-        assert (len(self.logins()), len(self.leases())) == (0, 0), "logins and leases"
+        assert (len(self.database_users()), len(self.leases())) == (0, 0), "logins and leases"
         return True
 
     def works(self, name: str) -> bool:
         """Whether PostgreSQL lets in who has the Secret of a request."""
         body = next(s for s in self.secrets().values() if s["metadata"]["ownerReferences"][0]["name"] == name)
-        return self.space.login_works({key: base64.b64decode(value).decode() for key, value in body["data"].items()})
+        return self.space.user_works({key: base64.b64decode(value).decode() for key, value in body["data"].items()})
 
 
 def at_once(work: Callable[[str], Any], names: Iterable[str], *, hands: int = HANDS) -> None:

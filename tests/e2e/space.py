@@ -104,7 +104,7 @@ class Space:
             f"{e['type']} {e['reason']} {e['message']}" for e in found if e["involvedObject"]["kind"].lower() == kind
         ]
 
-    def told(self, name: str, *words: str) -> str:
+    def reported(self, name: str, *words: str) -> str:
         """Wait for an Event on an object that holds all words."""
 
         def found() -> str:
@@ -152,7 +152,7 @@ class Space:
             for key, value in (self.get(f"secret/{name}").get("data") or {}).items()
         }
 
-    def login_works(self, data: dict[str, str]) -> bool:
+    def user_works(self, data: dict[str, str]) -> bool:
         """Whether PostgreSQL lets a username and password in."""
         url = urlsplit(self.stack.postgres_url)
         try:
@@ -163,7 +163,7 @@ class Space:
             return False
         return True
 
-    def logins(self) -> list[str]:
+    def database_users(self) -> list[str]:
         """Names of the logins in PostgreSQL that Vault made for this namespace."""
         return [
             name
@@ -186,4 +186,4 @@ def space(stack: LocalStack, name: str, *, serve: bool = True) -> Iterator[Space
         made.serve()
     yield made
     stack.kubectl("delete", "namespace", name, "--timeout=90s")
-    eventually(lambda: not made.logins(), timeout_s=30, what="every login dropped")
+    eventually(lambda: not made.database_users(), timeout_s=30, what="every login dropped")

@@ -151,7 +151,7 @@ VAULT_CASES = [
 
 
 @pytest.fixture(scope="module")
-def served(stack: LocalStack) -> Iterator[LocalStack]:
+def enabled(stack: LocalStack) -> Iterator[LocalStack]:
     """A namespace with the guide's objects, all well."""
     stack.kubectl("create", "namespace", NAMESPACE)
     stack.kubectl("apply", "-n", NAMESPACE, "-f", str(stack.enabled_namespace(NAMESPACE)))
@@ -239,7 +239,7 @@ def _try(stack: LocalStack, wrong: dict[str, Any], dependent: dict[str, Any] | N
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_wrong_field_is_told(served: LocalStack, case: Case) -> None:
+def test_a_wrong_field_is_reported(enabled: LocalStack, case: Case) -> None:
     """The wrong field is refused by the API server, or named by condition and Event."""
     base = _base()
     wrong = _wrong(base[case.kind], case.at, case.value)
@@ -251,15 +251,15 @@ def test_a_wrong_field_is_told(served: LocalStack, case: Case) -> None:
         dependent = _wrong(dependent, "path", f"{MOUNT}-wrong")
     if case.kind == "SecretEngine" and case.at != "path":
         wrong = _wrong(wrong, "path", f"{MOUNT}-wrong")
-    _try(served, wrong, dependent, case.says)
+    _try(enabled, wrong, dependent, case.says)
 
 
 @pytest.mark.parametrize("case", VAULT_CASES, ids=str)
-def test_a_wrong_field_of_vaults_binding_is_told(served: LocalStack, case: Case) -> None:
+def test_a_wrong_field_of_vaults_binding_is_reported(enabled: LocalStack, case: Case) -> None:
     """What is wrong with the AppBinding of Vault is told by the SecretEngine that names it."""
-    good = json.loads(served.kubectl("get", "-n", NAMESPACE, "appbinding", "vault", "-o", "json").stdout)
+    good = json.loads(enabled.kubectl("get", "-n", NAMESPACE, "appbinding", "vault", "-o", "json").stdout)
     wrong = _wrong({key: good[key] for key in ("apiVersion", "kind", "spec")}, case.at, case.value)
     wrong["metadata"] = {"name": "wrong-vault", "namespace": NAMESPACE}
     dependent = _wrong(_wrong(_base()["SecretEngine"], "vaultRef.name", "wrong-vault"), "path", f"{MOUNT}-wrong")
     dependent["metadata"]["name"] = "user-of-wrong"
-    _try(served, wrong, dependent, case.says)
+    _try(enabled, wrong, dependent, case.says)

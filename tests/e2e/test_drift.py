@@ -79,7 +79,7 @@ def _put_back(guide: Space, expected: dict[str, Any]) -> None:
     eventually(same, timeout_s=45, what="everything as it was in Vault")
 
 
-def test_what_is_changed_by_hand_in_vault_is_put_back(guide: Space) -> None:
+def test_what_is_changed_by_hand_in_vault_is_corrected(guide: Space) -> None:
     """Limits, allowed roles, user name template and URL of the connection; all lists, TTLs and the connection of the
     role.
     """
@@ -109,7 +109,7 @@ def test_what_is_changed_by_hand_in_vault_is_put_back(guide: Space) -> None:
     )
     _put_back(guide, before)
     for name in (ENGINE, ROLE):
-        guide.told(name, "Warning", "DriftCorrected")
+        guide.reported(name, "Warning", "DriftCorrected")
         guide.phase(name, "Success")
 
 
@@ -121,7 +121,7 @@ def test_what_is_removed_by_hand_in_vault_is_made_again(guide: Space) -> None:
         _remove(guide, path)
     _put_back(guide, before)
     assert guide.secret(guide.secret_name()) == secret
-    assert guide.login_works(secret)
+    assert guide.user_works(secret)
 
 
 def test_a_connection_led_elsewhere_is_led_back_at_once_under_live_leases(guide: Space) -> None:
@@ -138,7 +138,7 @@ def test_a_connection_led_elsewhere_is_led_back_at_once_under_live_leases(guide:
         assert guide.status(ENGINE)["database"].endswith("/postgres")
         assert guide.secret(guide.secret_name()) == secret
         guide.decide("deny")
-        eventually(lambda: not guide.logins(), timeout_s=45, what="the login dropped at the right database")
+        eventually(lambda: not guide.database_users(), timeout_s=45, what="the login dropped at the right database")
     finally:
         guide.stack.psql(f"drop database {other} with (force)")
 
@@ -153,10 +153,10 @@ def test_a_later_engine_that_wants_the_connection_otherwise_is_refused(guide: Sp
     later["spec"]["postgres"] |= {"maxOpenConnections": 77}
     guide.apply(later)
     guide.phase("secretengine/later", "Failed")
-    told = guide.told(
+    reported = guide.reported(
         "secretengine/later", "Warning", "ConnectionConflict", f"{guide.name}/postgresql-engine", "maxOpenConnections"
     )
-    assert "allowedRoles" in told
+    assert "allowedRoles" in reported
     assert (_read(guide, _config(guide)), guide.described()) == (before, owners)
     guide.phase(ENGINE, "Success")
     later["spec"]["postgres"] = guide.get(ENGINE)["spec"]["postgres"]
@@ -176,4 +176,4 @@ def test_a_mount_removed_by_hand_is_made_again(guide: Space) -> None:
     _put_back(guide, before)
     assert guide.described() == description
     guide.apply(*guide.guide("postgresAccessRequest"))
-    assert guide.login_works(guide.secret(guide.granted()))
+    assert guide.user_works(guide.secret(guide.granted()))

@@ -97,7 +97,7 @@ def _delete(crowd: Crowd, names: list[str]) -> float:
 def _said(crowd: Crowd, names: list[str], *words: str) -> None:
     """Wait for an Event on each request, which is no more, that says that its login is still to be dropped, and why."""
 
-    def told(name: str) -> bool:
+    def reported(name: str) -> bool:
         events = crowd.events(name)
         assert any(
             event.startswith("Warning RevocationPending") and all(word in event for word in words) for event in events
@@ -105,7 +105,7 @@ def _said(crowd: Crowd, names: list[str], *words: str) -> None:
         return True
 
     for name in names:
-        eventually(lambda name=name: told(name), timeout_s=LONG_S)  # type: ignore[misc]
+        eventually(lambda name=name: reported(name), timeout_s=LONG_S)  # type: ignore[misc]
 
 
 OUTAGES = {"stopped": _stopped, "hanging": _hanging, "sealed": _sealed}
@@ -128,7 +128,7 @@ def test_deleted_while_vault_is_away(waiting: Space, how: str) -> None:
     crowd = Crowd(made, how)
     crowd.prepare()
     names = crowd.granted(MANY)
-    logins = set(crowd.all_well(names).logins.values())
+    database_users = set(crowd.all_well(names).database_users.values())
     with OUTAGES[how](made.stack):
         longest_s = _delete(crowd, names)
         print(f"Vault {how}: a request was gone after {longest_s:.1f} s at most")
@@ -139,7 +139,7 @@ def test_deleted_while_vault_is_away(waiting: Space, how: str) -> None:
         for name in (f"postgresrole/{crowd.role}", f"secretengine/{engine}"):
             eventually(lambda name=name: _waits(made, name), timeout_s=LONG_S)  # type: ignore[misc]
         assert crowd.secrets() == {}
-        assert crowd.logins() == logins
+        assert crowd.database_users() == database_users
     eventually(crowd.nothing_left, timeout_s=LONG_S)
     eventually(
         lambda: not crowd.get(engine, SECRET_ENGINE) and not crowd.get(crowd.role, POSTGRES_ROLE), timeout_s=LONG_S
@@ -168,7 +168,7 @@ def test_deleted_while_the_right_to_revoke_is_missing(waiting: Space) -> None:
         print(f"without the right: a request was gone after {longest_s:.1f} s at most")
         assert longest_s < 30
         _said(crowd, names, "sys/leases/revoke")
-        assert len(crowd.logins()) == MANY
+        assert len(crowd.database_users()) == MANY
     eventually(crowd.nothing_left, timeout_s=LONG_S)
 
 
@@ -199,7 +199,7 @@ def _failing(stack: LocalStack) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith("leasegate_access_work_failing{"))
 
 
-def test_logins_that_own_something_in_an_open_session_are_dropped(waiting: Space) -> None:
+def test_users_that_own_something_in_an_open_session_are_dropped(waiting: Space) -> None:
     """PostgreSQL refuses to drop them: our own statements do it, whatever the role's are, and end the sessions."""
     crowds = [Crowd(waiting, "owner"), Crowd(waiting, "strict")]
     crowds[0].prepare()
@@ -248,14 +248,14 @@ def test_a_role_that_its_engine_allows_no_more(waiting: Space) -> None:
         eventually(lambda: "another" in made.stack.bao("read", connection).stdout, timeout_s=LONG_S)
         (late,) = crowd.names(1)
         crowd.ask(late)
-        assert "allowed" in made.told(f"databaseaccessrequest/{late}", "Warning", "FailedToGetCredential")
+        assert "allowed" in made.reported(f"databaseaccessrequest/{late}", "Warning", "FailedToGetCredential")
         at_once(crowd.delete, [*names, late])
         eventually(crowd.nothing_left, timeout_s=LONG_S)
     assert crowd.made() == before
 
 
 @pytest.mark.timeout(600)
-def test_a_mount_gone_before_the_undo(waiting: Space) -> None:
+def test_a_mount_removed_before_the_recovery(waiting: Space) -> None:
     """Unmounted by hand and deleted while nobody knows what became of its reads: it is mounted again until all is
     dropped.
     """
@@ -309,7 +309,7 @@ def test_a_database_at_another_port_waits_for_the_leases(waiting: Space) -> None
         {"spec": {"clientConfig": {"url": f"postgresql://127.0.0.1:{there.port}/postgres?sslmode=require"}}},
     )
     made.phase("secretengine/moving", "Processing", timeout_s=LONG_S)
-    assert str(MANY) in made.told("secretengine/moving", "Warning", "LeasesInUse", "use the database as it is")
+    assert str(MANY) in made.reported("secretengine/moving", "Warning", "LeasesInUse", "use the database as it is")
     connection = f"{made.mount}/config/k8s.-.{made.name}.moving-app"
     assert f":{there.port}/" not in stack.bao("read", connection).stdout
     assert crowd.all_well(names).leases == before.leases

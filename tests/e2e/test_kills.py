@@ -43,4 +43,4 @@ def test_a_kill_at_every_step_changes_no_end(stack: LocalStack, name: str) -> No
     story = Story(stack)
     for step in story.steps():
         _killed(stack, name, step, after_s=chance.uniform(0, 0.6))
-    assert story.logins() == []
+    assert story.database_users() == []

@@ -60,18 +60,18 @@ def test_access_ends_for_good_when_its_time_is_over(guide: Space) -> None:
     assert isinstance(data, dict)
     guide.phase(REQUEST, "Expired", timeout_s=30)
     eventually(lambda: not guide.get(f"secret/{name}"))
-    eventually(lambda: not guide.logins())
-    assert not guide.login_works(data)
+    eventually(lambda: not guide.database_users())
+    assert not guide.user_works(data)
     status = guide.status(REQUEST)
     assert "secret" not in status
     assert "lease" not in status
-    guide.told(REQUEST, "AccessEnded", "Expired")
+    guide.reported(REQUEST, "AccessEnded", "Expired")
     left = guide.kubectl("get", "roles,rolebindings", "-o", "name").split()
     assert left == ["rolebinding.rbac.authorization.k8s.io/leasegate-enabled-namespace"]
     guide.annotate(REQUEST, "touched=yes")  # nothing brings it back
     refused = guide.vault_command("approve", "databaseaccessrequest", "postgres-cred-rqst")
     assert guide.status(REQUEST)["phase"] == "Expired", refused.stdout + refused.stderr
-    assert not guide.logins()
+    assert not guide.database_users()
 
 
 def test_no_access_is_longer_than_the_operator_allows(guide: Space) -> None:
@@ -83,8 +83,8 @@ def test_no_access_is_longer_than_the_operator_allows(guide: Space) -> None:
         name = guide.granted()
         guide.phase(REQUEST, "Expired", timeout_s=30)
         eventually(lambda: not guide.get(f"secret/{name}"))
-        eventually(lambda: not guide.logins())
-        guide.told(REQUEST, "AccessEnded", "Expired")
+        eventually(lambda: not guide.database_users())
+        guide.reported(REQUEST, "AccessEnded", "Expired")
     finally:
         service.terminate()
         service.start()
@@ -106,7 +106,7 @@ def test_leases_and_orphans_as_an_operator_sees_them(guide: Space) -> None:
     guide.granted()
     stack = guide.stack
     shown = json.loads(leasegate(stack, "leases", "--state=active", "-o", "json").stdout)
-    (mine,) = [lease for lease in shown if lease["username"] in guide.logins()]
+    (mine,) = [lease for lease in shown if lease["username"] in guide.database_users()]
     assert mine["lease_id"] == guide.status(REQUEST)["lease"]["id"]
     clean = leasegate(stack, "orphans", "--postgres", stack.postgres_url)
     assert clean.returncode == 0, clean.stdout
@@ -119,13 +119,13 @@ def test_leases_and_orphans_as_an_operator_sees_them(guide: Space) -> None:
     assert leasegate(stack, "orphans", "--postgres", stack.postgres_url).returncode == 0
     before = guide.secret(guide.secret_name())
     assert leasegate(stack, "revoke", mine["handle"], "--reason", "it leaked").returncode == 0
-    eventually(lambda: before["username"] not in guide.logins(), timeout_s=30)
+    eventually(lambda: before["username"] not in guide.database_users(), timeout_s=30)
     eventually(
-        lambda: guide.login_works(guide.secret(guide.secret_name())), timeout_s=30
+        lambda: guide.user_works(guide.secret(guide.secret_name())), timeout_s=30
     )  # still approved: it has another
 
 
-def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepted(guide: Space) -> None:
+def test_a_lost_ledger_pauses_issuance_until_its_loss_is_accepted(guide: Space) -> None:
     """The watcher keeps the ledger's id in Kubernetes; what was issued works on, and nothing new is issued."""
     stack = guide.stack
     name = guide.granted()
@@ -139,12 +139,12 @@ def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepte
         file.unlink()
     service.start()
     service.wait_ready()
-    told = eventually(lambda: guide.condition(REQUEST, "IssuancePaused"), timeout_s=60)
-    assert isinstance(told, dict)
-    assert "accept-loss" in told["message"]
-    guide.told(REQUEST, "Warning", "LedgerMismatch")
+    reported = eventually(lambda: guide.condition(REQUEST, "IssuancePaused"), timeout_s=60)
+    assert isinstance(reported, dict)
+    assert "accept-loss" in reported["message"]
+    guide.reported(REQUEST, "Warning", "LedgerMismatch")
     assert guide.secret(name) == data
-    assert guide.login_works(data)
+    assert guide.user_works(data)
     assert guide.status(REQUEST)["secret"]["name"] == name
     status = leasegate(stack, "ledger", "status")
     assert status.returncode == 1
@@ -153,7 +153,7 @@ def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepte
     assert done.returncode == 0, done.stderr
     new = eventually(lambda: (found := guide.secret(name)) != data and found, timeout_s=60)
     assert isinstance(new, dict)
-    assert guide.login_works(new)
+    assert guide.user_works(new)
     eventually(lambda: not guide.condition(REQUEST, "IssuancePaused"), timeout_s=30)
     eventually(lambda: remembered(stack) != known, timeout_s=40, what="the new ledger's id in Kubernetes")
     orphans = leasegate(stack, "orphans", "--postgres", stack.postgres_url, "-o", "json")
@@ -168,4 +168,4 @@ def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepte
     for lease_id in leases:
         stack.bao("lease", "revoke", "-sync", lease_id)
     assert leasegate(stack, "orphans", "--postgres", stack.postgres_url).returncode == 0
-    assert guide.login_works(new)
+    assert guide.user_works(new)

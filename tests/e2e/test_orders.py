@@ -13,7 +13,7 @@ from dev.demo.story import EXAMPLES, NotSeenError, Story
 from dev.stack.stack import LocalStack
 from tests.eventually import eventually
 
-APPLY = ("served", "postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest")
+APPLY = ("enabled", "postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest")
 DELETE = {
     "vault": "appbinding/vault serviceaccount/vault",
     "postgres-app": "appbinding/postgres-app secret/postgres-user-cred",
@@ -40,7 +40,7 @@ def story(stack: LocalStack) -> Iterator[Story]:
 
 
 def _apply(story: Story, stack: LocalStack, name: str) -> None:
-    file = stack.enabled_namespace("demo") if name == "served" else f"{EXAMPLES}/{name}.yaml"
+    file = stack.enabled_namespace("demo") if name == "enabled" else f"{EXAMPLES}/{name}.yaml"
     story.shell.ok(f"kubectl apply -n demo -f '{file}'")
 
 
@@ -59,7 +59,7 @@ def test_any_order_of_apply_converges(story: Story, stack: LocalStack, order: tu
     for kind in ("secretengine", "postgresrole"):
         found = json.loads(story.shell.ok(f"kubectl get {kind} -n demo -o json"))["items"]
         assert [item["status"]["phase"] for item in found] == ["Success"]
-    assert len(story.logins()) == 1
+    assert len(story.database_users()) == 1
 
 
 @pytest.mark.parametrize("order", _orders(tuple(DELETE), 6, 2), ids="-".join)
@@ -77,7 +77,7 @@ def test_any_order_of_delete_leaves_nothing(story: Story, stack: LocalStack, ord
         code, _ = story.shell.run("vault read sys/mounts/my-postgres-se")
         assert code != 0, "the mount is still there"
         try:
-            return bool(story._no_login() and story._no_secret())
+            return bool(story._no_user() and story._no_secret())
         except NotSeenError as err:
             raise AssertionError(str(err)) from err
 

@@ -120,8 +120,8 @@ def _end_husks(crowd: Crowd) -> None:
         return answer.status, answer.body
 
     eyes = Eyes(vault=ask, postgres_url=stack.postgres_url, mounts=[crowd.space.mount])
-    told = {(body.get("status") or {})["lease"]["id"] for body in crowd.requests().values()}
-    found = end_husks(eyes, crowd.leases() - told, ledger=_ledger(crowd))
+    reported = {(body.get("status") or {})["lease"]["id"] for body in crowd.requests().values()}
+    found = end_husks(eyes, crowd.leases() - reported, ledger=_ledger(crowd))
     eyes.close()
     print(f"{found.ended} leases without a login")
     assert found.wrong == []
@@ -141,14 +141,14 @@ def _unchanged(crowd: Crowd, before: Seen, *, written: bool = False) -> Seen:
         written: Whether somebody else wrote to the Secrets.
     """
     fence = crowd.pass_by()
-    after = eventually(lambda: crowd.all_well([*before.logins, fence]), timeout_s=LONG_S)
+    after = eventually(lambda: crowd.all_well([*before.database_users, fence]), timeout_s=LONG_S)
     assert after.made == before.made + 1
-    for was, now in [(before.logins, after.logins), (before.leases, after.leases)] + [
+    for was, now in [(before.database_users, after.database_users), (before.leases, after.leases)] + [
         (before.versions, after.versions)
     ] * (not written):
         assert {name: now[name] for name in was} == was
     crowd.delete(fence)
-    return eventually(lambda: crowd.all_well(list(before.logins)), timeout_s=LONG_S)
+    return eventually(lambda: crowd.all_well(list(before.database_users)), timeout_s=LONG_S)
 
 
 def test_an_edited_label_or_annotation_costs_no_lease(peers: Space) -> None:

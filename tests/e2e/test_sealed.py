@@ -35,7 +35,7 @@ def test_a_minute_without_vault_needs_nobody(stack: LocalStack) -> None:
     role = "kubectl get postgresrole -n demo late-role"
     eventually(lambda: "sealed" in shell.ok(f"{role} -o yaml").lower(), what="the status that says why", timeout_s=45)
     threading.Event().wait(60)  # the minute of the requirement: the sealed Vault itself is what is tested
-    assert story.logins() == []
+    assert story.database_users() == []
     stack.unseal()
 
     def granted() -> bool:
@@ -44,7 +44,7 @@ def test_a_minute_without_vault_needs_nobody(stack: LocalStack) -> None:
 
     eventually(granted, timeout_s=60, what="the Secret after the unseal")
     eventually(lambda: "Success" in shell.ok(role), timeout_s=60, what="the role that was applied meanwhile")
-    assert len(story.logins()) == 1
+    assert len(story.database_users()) == 1
 
     stack.seal()
     shell.ok("kubectl delete databaseaccessrequest -n demo postgres-cred-rqst --timeout=30s")
@@ -52,7 +52,7 @@ def test_a_minute_without_vault_needs_nobody(stack: LocalStack) -> None:
 
     def gone() -> bool:
         try:
-            return bool(story._no_login())
+            return bool(story._no_user())
         except NotSeenError as err:
             raise AssertionError(str(err)) from err
 

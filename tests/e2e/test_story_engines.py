@@ -39,17 +39,17 @@ def test_a_changed_database_password_is_pushed_to_vault(guide: Space) -> None:
         guide.stack.psql(f"alter role {user} password 'second-password'")
         guide.patch("secret/postgres-user-cred", _password("wrong-password"))
         guide.phase(ENGINE, "Failed")
-        guide.told(ENGINE, "Warning", "FailedToCreateSecretEngineConfig")
+        guide.reported(ENGINE, "Warning", "FailedToCreateSecretEngineConfig")
         assert guide.condition(ENGINE, "Available")["status"] == "False"
         guide.patch("secret/postgres-user-cred", _password("second-password"))
         guide.phase(ENGINE, "Success")
         # No session of the old password may be what makes the login.
         guide.stack.psql(f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{user}'")  # noqa: S608
-        assert guide.login_works(guide.secret(guide.granted()))
+        assert guide.user_works(guide.secret(guide.granted()))
         guide.kubectl("delete", "databaseaccessrequest", "--all")
         guide.kubectl("delete", ROLE, ENGINE)
     finally:
-        eventually(lambda: not guide.logins(), timeout_s=30)
+        eventually(lambda: not guide.database_users(), timeout_s=30)
         guide.stack.psql(f"drop owned by {user}; drop role {user}")
 
 
@@ -58,14 +58,14 @@ def test_success_does_not_outlive_a_failing_update(guide: Space) -> None:
     guide.patch(ENGINE, {"spec": {"postgres": {"pluginName": "no-such-plugin"}}})
     guide.phase(ENGINE, "Failed")
     assert "Failed" in guide.kubectl("get", ENGINE)
-    guide.told(ENGINE, "Warning", "plugin")
+    guide.reported(ENGINE, "Warning", "plugin")
     assert guide.status(ENGINE)["observedGeneration"] == guide.get(ENGINE)["metadata"]["generation"]
     guide.patch(ENGINE, {"spec": {"postgres": {"pluginName": "postgresql-database-plugin"}}})
     guide.phase(ENGINE, "Success")
     assert not guide.condition(ENGINE, "Failed")
     guide.patch(ROLE, {"spec": {"defaultTTL": "48h"}})
     guide.phase(ROLE, "Failed")
-    guide.told(ROLE, "Warning", "TTL")
+    guide.reported(ROLE, "Warning", "TTL")
     guide.patch(ROLE, {"spec": {"defaultTTL": "2h"}})
     guide.phase(ROLE, "Success")
 
@@ -131,11 +131,11 @@ def test_a_shared_mount_goes_with_its_last_engine(guide: Space) -> None:
     secret = guide.granted()
     guide.kubectl("delete", ENGINE, "--timeout=30s")
     assert f"{guide.name}/second" in str(guide.described())
-    assert guide.login_works(guide.secret(secret))
+    assert guide.user_works(guide.secret(secret))
     guide.phase(ROLE, "Success")
     guide.kubectl("delete", "secretengine/second", "--timeout=60s")
     assert guide.described() is None
-    eventually(lambda: not guide.logins(), timeout_s=30)
+    eventually(lambda: not guide.database_users(), timeout_s=30)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_foreign_mount_is_refused_and_never_unmounted(foreign: Space) -> None:
     """It is used only if the annotation says so, and stays when the SecretEngine goes, with its description."""
     foreign.phase(ENGINE, "Failed")
     assert foreign.condition(ENGINE, "Failed")["reason"] == "MountConflict"
-    assert "adopt-mount" in foreign.told(ENGINE, "Warning", "MountConflict")
+    assert "adopt-mount" in foreign.reported(ENGINE, "Warning", "MountConflict")
     foreign.kubectl("delete", ENGINE, "--timeout=30s")
     assert foreign.described() == "the operator's"
     foreign.apply(*foreign.guide("postgresSecretEngine"))
@@ -171,7 +171,7 @@ def test_another_type_of_engine_is_refused(stack: LocalStack) -> None:
         try:
             made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
             made.phase(ENGINE, "Failed")
-            assert "kv" in made.told(ENGINE, "Warning", "MountConflict")
+            assert "kv" in made.reported(ENGINE, "Warning", "MountConflict")
             made.kubectl("delete", ENGINE, "--timeout=30s")
             assert made.described() is not None
         finally:
@@ -183,12 +183,12 @@ def test_an_unenabled_namespace_is_named_with_the_command_that_serves_it(stack: 
     with space(stack, "unserved", serve=False) as made:
         made.apply(*made.guide())
         for name in (ENGINE, ROLE, REQUEST):
-            text = made.told(name, "Warning", "NamespaceNotEnabled")
+            text = made.reported(name, "Warning", "NamespaceNotEnabled")
             assert "kubectl apply -n unserved -f" in text
             assert made.condition(name, "NamespaceNotEnabled")["status"] == "True"
         made.serve()
         made.phase(ROLE, "Success", timeout_s=90)
-        assert made.login_works(made.secret(made.granted()))
+        assert made.user_works(made.secret(made.granted()))
 
 
 def test_a_database_changes_only_when_no_lease_depends_on_it(guide: Space) -> None:
@@ -200,9 +200,9 @@ def test_a_database_changes_only_when_no_lease_depends_on_it(guide: Space) -> No
         data = guide.secret(guide.granted())
         guide.patch("appbinding/postgres-app", {"spec": {"clientConfig": {"service": {"path": other}}}})
         guide.phase(ENGINE, "Processing")
-        assert "LeasesInUse" in guide.told(ENGINE, "Warning", "leases or open attempts use the database as it is")
+        assert "LeasesInUse" in guide.reported(ENGINE, "Warning", "leases or open attempts use the database as it is")
         assert other not in guide.stack.bao("read", url).stdout
-        assert guide.login_works(data)
+        assert guide.user_works(data)
         guide.decide("deny")
         guide.phase(ENGINE, "Success")
         assert other in guide.stack.bao("read", url).stdout

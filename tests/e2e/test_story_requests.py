@@ -38,7 +38,7 @@ def _reader(guide: Space) -> str:
     return found[0].partition("/")[2]
 
 
-def test_a_deleted_secret_is_restored_with_a_new_login(guide: Space) -> None:
+def test_a_deleted_secret_is_recreated_with_a_new_user(guide: Space) -> None:
     """A password is stored nowhere, so a new one takes its place; the old login, which may be in use, ends later, or
     with access.
     """
@@ -47,7 +47,7 @@ def test_a_deleted_secret_is_restored_with_a_new_login(guide: Space) -> None:
     guide.kubectl("delete", "secret", name)
     new = eventually(lambda: (found := guide.secret(name)) and found != old and found, timeout_s=30)
     assert isinstance(new, dict)
-    assert guide.login_works(new)
+    assert guide.user_works(new)
     assert guide.secret_name() == name
     _denied(guide, old, new)
 
@@ -55,8 +55,8 @@ def test_a_deleted_secret_is_restored_with_a_new_login(guide: Space) -> None:
 def _denied(guide: Space, *credentials: dict[str, str]) -> None:
     """A denial ends the new login and the old one at once."""
     guide.decide("deny")
-    eventually(lambda: not guide.logins(), timeout_s=30, what="every login dropped")
-    assert not any(guide.login_works(each) for each in credentials)
+    eventually(lambda: not guide.database_users(), timeout_s=30, what="every login dropped")
+    assert not any(guide.user_works(each) for each in credentials)
 
 
 def test_readers_edited_by_hand_are_set_right(guide: Space) -> None:
@@ -118,12 +118,12 @@ def test_a_denial_after_an_approval_revokes_all(guide: Space) -> None:
         status = guide.status(REQUEST)
         assert "lease" not in status
         assert "secret" not in status
-        assert guide.logins() == []
+        assert guide.database_users() == []
         return True
 
     eventually(gone, timeout_s=30)
-    assert not guide.login_works(data)
-    guide.told(REQUEST, "AccessEnded")
+    assert not guide.user_works(data)
+    guide.reported(REQUEST, "AccessEnded")
     again = guide.vault_command("approve", "databaseaccessrequest", "postgres-cred-rqst")
     assert again.returncode == 1
     assert "denied" in again.stderr
@@ -137,12 +137,12 @@ def test_a_new_request_of_the_same_name_is_another_request(guide: Space) -> None
     guide.apply(*guide.guide("postgresAccessRequest"))
     eventually(lambda: guide.status(REQUEST).get("digest"), timeout_s=30)
     assert guide.status(REQUEST)["phase"] == "WaitingForApproval"
-    assert not guide.login_works(old)
+    assert not guide.user_works(old)
     second = guide.granted()
     assert second != first
     assert guide.secret(second)["username"] != old["username"]
     assert not guide.get(f"secret/{first}")
-    assert len(guide.logins()) == 1
+    assert len(guide.database_users()) == 1
 
 
 def test_a_role_changed_after_the_approval_needs_another(guide: Space) -> None:
@@ -158,7 +158,7 @@ def test_a_role_changed_after_the_approval_needs_another(guide: Space) -> None:
     eventually(
         lambda: guide.status(REQUEST)["digest"] != before or guide.condition(REQUEST, "ApprovalStale"), timeout_s=30
     )
-    assert guide.login_works(guide.secret(guide.secret_name()))
+    assert guide.user_works(guide.secret(guide.secret_name()))
 
 
 def test_a_role_that_goes_leaves_what_was_granted(guide: Space) -> None:
@@ -166,8 +166,8 @@ def test_a_role_that_goes_leaves_what_was_granted(guide: Space) -> None:
     name = guide.granted()
     guide.kubectl("delete", ROLE)
     eventually(lambda: guide.condition(REQUEST, "RoleDeleted"), timeout_s=30, what="RoleDeleted")
-    guide.told(REQUEST, "Warning", "PostgresRoleDeleted")
-    assert guide.login_works(guide.secret(name))
+    guide.reported(REQUEST, "Warning", "PostgresRoleDeleted")
+    assert guide.user_works(guide.secret(name))
     guide.apply(*guide.guide("postgresRole"))
     eventually(lambda: not guide.condition(REQUEST, "RoleDeleted"), timeout_s=30, what="the role known again")
     assert guide.status(REQUEST)["secret"] == {"name": name}
@@ -176,6 +176,6 @@ def test_a_role_that_goes_leaves_what_was_granted(guide: Space) -> None:
 def test_success_and_failure_are_events(guide: Space) -> None:
     """``kubectl describe`` tells what went well, too."""
     guide.granted()
-    guide.told(ENGINE, "Normal", "Provisioned")
-    guide.told(ROLE, "Normal", "Provisioned")
-    guide.told(REQUEST, "Normal", "SuccessfullyIssuedCredential")
+    guide.reported(ENGINE, "Normal", "Provisioned")
+    guide.reported(ROLE, "Normal", "Provisioned")
+    guide.reported(REQUEST, "Normal", "SuccessfullyIssuedCredential")

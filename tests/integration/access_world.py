@@ -102,7 +102,7 @@ class World:
             self.clients[san] = self.authority.client(san, name=san.rpartition("/")[2]).client()
         return self.clients[san]
 
-    def logins(self) -> set[str]:
+    def database_users(self) -> set[str]:
         """The attempts' roles in PostgreSQL, those that may log in and those that may not."""
         return {row[0] for row in self.servers.psql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'token-%'")}
 
@@ -186,7 +186,7 @@ def world(servers: Servers, folder: Path, *, mount: str = MOUNT) -> Iterator[Wor
         yield made
     finally:
         servers.must("DELETE", f"sys/mounts/{made.mount}")
-        for login in made.logins():
+        for login in made.database_users():
             servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')
 
 
@@ -278,12 +278,16 @@ def in_process(made: World, *, own: bool = True, **settings: Any) -> Iterator[Ca
         tls=made.authority.server().server(),
         allow={name: frozenset(callers) for name, callers in ALLOWED.items()},
     )
-    logins = ServiceAuths.read(made.logins_file) if own else ServiceAuths()
+    database_users = ServiceAuths.read(made.logins_file) if own else ServiceAuths()
     chosen = Settings(**{"max_request_duration_s": 5.0, **settings})
     with ExitStack() as stack:
         service = stack.enter_context(
             access(
-                made.ledger, own=logins, configured=read_catalog(made.catalog_file), settings=chosen, clock=time.time
+                made.ledger,
+                own=database_users,
+                configured=read_catalog(made.catalog_file),
+                settings=chosen,
+                clock=time.time,
             )
         )
         server = stack.enter_context(

@@ -11,7 +11,7 @@ from leasegate.access.v1 import lease_pb2
 from leasegate.access.v1 import operator_service_pb2 as operator
 from tests.eventually import eventually
 from tests.integration.access_world import OPERATOR, Callee, World
-from tests.integration.lease_world import Keeper, audited, logins, many, offer, seconds, serving, vault_role
+from tests.integration.lease_world import Keeper, audited, database_users, many, offer, seconds, serving, vault_role
 from tests.servers import Servers
 
 LEASES, TTL_S, RATE = 200, 60, 60
@@ -65,7 +65,7 @@ def until(at: float) -> None:
 
 
 def there(made: World) -> tuple[set[str], set[str]]:
-    return logins(made, "many"), made.leases(vault_role("many"))
+    return database_users(made, "many"), made.leases(vault_role("many"))
 
 
 def live(callee: Callee) -> list[lease_pb2.Lease]:

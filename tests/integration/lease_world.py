@@ -77,9 +77,9 @@ def offer(
     callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
 
 
-def logins(made: World, role: str) -> set[str]:
+def database_users(made: World, role: str) -> set[str]:
     """The logins of one role in PostgreSQL."""
-    return {name for name in made.logins() if name.startswith(f"token-demo-{role}-")}
+    return {name for name in made.database_users() if name.startswith(f"token-demo-{role}-")}
 
 
 def seconds(at: Timestamp) -> float:
@@ -196,7 +196,7 @@ def end_all(made: World, role: str, kept: Sequence[Kept]) -> None:
     """End them; no login of the role is left."""
     for each in kept:
         each.dar.end()
-    eventually(lambda: not logins(made, role), timeout_s=60, what=f"no login of {role}")
+    eventually(lambda: not database_users(made, role), timeout_s=60, what=f"no login of {role}")
     eventually(lambda: not made.leases(vault_role(role)), timeout_s=60, what=f"no lease of {role}")
 
 

@@ -44,7 +44,7 @@ def callee(made: World) -> Iterator[Callee]:
 def ends(made: World, dar: Dar) -> None:
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=30)
-    eventually(lambda: not made.logins(), timeout_s=30)
+    eventually(lambda: not made.database_users(), timeout_s=30)
 
 
 def test_the_answer_to_a_decision_is_a_credential_that_works(made: World, callee: Callee) -> None:
@@ -98,7 +98,7 @@ def test_of_two_calls_at_once_one_credential_is_left(made: World, callee: Callee
     with pytest.raises(errors.ConflictError):
         dar.claimed(other)
     dar.acknowledge(one.attempt)
-    eventually(lambda: made.logins() == {one.username}, timeout_s=30, what="one login")
+    eventually(lambda: made.database_users() == {one.username}, timeout_s=30, what="one login")
     assert made.can_log_in(one)
     ends(made, dar)
 
@@ -120,4 +120,4 @@ def test_the_right_to_claim_is_that_of_the_requesters_service(
         )
         with pytest.raises(errors.CallerNotAllowedError):
             dar.claimed(answer)
-        assert not made.logins()
+        assert not made.database_users()

@@ -78,7 +78,7 @@ def release(callee: Callee, uid: str, *, request_id: str = "") -> access_request
 
 
 def gone(made: World, credential: lease_pb2.Credential) -> None:
-    eventually(lambda: credential.username not in made.logins(), timeout_s=15, what="dropped login")
+    eventually(lambda: credential.username not in made.database_users(), timeout_s=15, what="dropped login")
     assert not made.can_log_in(credential)
 
 
@@ -113,7 +113,7 @@ def test_the_login_carries_the_attempts_name(made: World, callee: Callee) -> Non
 
 def test_nothing_is_issued_on_deny(made: World, callee: Callee) -> None:
     uid = ask(callee).id
-    before = made.logins()
+    before = made.database_users()
     assert deny(callee, uid).approval == approval_pb2.APPROVAL_STATE_DENIED
     with pytest.raises(errors.ApprovalDeniedError):
         claim(callee, uid)
@@ -121,7 +121,7 @@ def test_nothing_is_issued_on_deny(made: World, callee: Callee) -> None:
         approve(callee, uid)
     with pytest.raises(errors.AlreadyDecidedError):
         deny(callee, uid)
-    assert made.logins() == before
+    assert made.database_users() == before
 
 
 def test_a_deny_after_the_approval_revokes(made: World, callee: Callee) -> None:

@@ -40,9 +40,9 @@ SLOW_ROLE, SHORT_ROLE = "k8s.-.demo.slow-role", "k8s.-.demo.short-role"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with real_servers() as servers, world(servers, tmp_path_factory.mktemp("kills")) as found:
-        logins = yaml.safe_load(found.logins_file.read_text())
-        logins[0]["max_request_duration"] = "1s"
-        found.logins_file.write_text(yaml.safe_dump(logins))
+        database_users = yaml.safe_load(found.logins_file.read_text())
+        database_users[0]["max_request_duration"] = "1s"
+        found.logins_file.write_text(yaml.safe_dump(database_users))
         yield found
 
 
@@ -53,7 +53,7 @@ def nothing_left(made: World) -> Iterator[None]:
     for part in made.folder.glob(f"{made.ledger.name}*"):
         part.unlink()
     made.servers.must("POST", f"sys/leases/revoke-force/{made.mount}/creds")
-    for login in made.logins():
+    for login in made.database_users():
         made.servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')
 
 
@@ -113,7 +113,7 @@ def owned_only(made: World, secret: Secret) -> None:
     """PostgreSQL has the login of the active attempt and no other; so has Vault's list of leases."""
     secret_attempt = [secret.credential] if secret.secret_attempt else []
     want = {credential.username for credential in secret_attempt}
-    eventually(lambda: made.logins() == want, timeout_s=60, what=f"{want} and no other login")
+    eventually(lambda: made.database_users() == want, timeout_s=60, what=f"{want} and no other login")
     leases_of_nobody_else(made, secret_attempt)
 
 
@@ -132,7 +132,7 @@ def leases_of_nobody_else(made: World, secret_attempt: list[lease_pb2.Credential
     assert mine <= found
     for lease in found - mine:
         made.servers.must("POST", "sys/leases/revoke", lease_id=lease, sync=True)
-    eventually(lambda: made.logins() == {credential.username for credential in secret_attempt}, timeout_s=60)
+    eventually(lambda: made.database_users() == {credential.username for credential in secret_attempt}, timeout_s=60)
     assert all(made.can_log_in(credential) for credential in secret_attempt)
 
 
@@ -285,7 +285,7 @@ def test_killed_while_many_are_made(made: World) -> None:
         claiming = [threading.Thread(target=_claim_each, args=(requests[part::6],)) for part in range(6)]
         for each in claiming:
             each.start()
-        eventually(lambda: len(made.logins()) > many // 4, every_s=0.005)
+        eventually(lambda: len(made.database_users()) > many // 4, every_s=0.005)
         service.kill()
         for each in claiming:
             each.join(timeout=20)
@@ -296,11 +296,11 @@ def test_killed_while_many_are_made(made: World) -> None:
             converge(dar, secret)
         want = {secret.credential.username for _, secret in again}
         assert len(want) == many
-        eventually(lambda: made.logins() == want, timeout_s=30, what="one login for each request")
+        eventually(lambda: made.database_users() == want, timeout_s=30, what="one login for each request")
         leases_of_nobody_else(made, [secret.credential for _, secret in again])
         for dar, _ in again:
             dar.end()
-        eventually(lambda: not made.logins(), timeout_s=30)
+        eventually(lambda: not made.database_users(), timeout_s=30)
         eventually(lambda: not any(dar.end().open_attempts for dar, _ in again), timeout_s=30)
         eventually(lambda: not reader.cleanup_roles)
 

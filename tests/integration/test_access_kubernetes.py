@@ -63,7 +63,9 @@ def conditions(answer: watcher.EnsureAccessRequestResponse) -> dict[str, str]:
 
 
 def gone(made: World, *credentials: lease_pb2.Credential) -> None:
-    eventually(lambda: not {each.username for each in credentials} & made.logins(), timeout_s=15, what="dropped logins")
+    eventually(
+        lambda: not {each.username for each in credentials} & made.database_users(), timeout_s=15, what="dropped logins"
+    )
 
 
 def test_the_steps_of_the_guide(made: World, callee: Callee) -> None:
@@ -100,13 +102,13 @@ def test_ending_what_was_never_seen_counts_as_done(callee: Callee) -> None:
 
 def test_a_denied_request_never_gets_a_credential(made: World, callee: Callee) -> None:
     dar = Dar(callee)
-    before = made.logins()
+    before = made.database_users()
     dar.ensure()
     assert dar.decide("DENIED").next_step == REMOVE
     assert dar.decide("APPROVED").access_request.approval == approval_pb2.APPROVAL_STATE_DENIED
     with pytest.raises(errors.ApprovalDeniedError):
         dar.claim()
-    assert made.logins() == before
+    assert made.database_users() == before
 
 
 def test_a_deny_after_the_approval_revokes(made: World, callee: Callee) -> None:
@@ -288,14 +290,14 @@ def test_denied_while_the_credential_is_read(made: World, callee: Callee) -> Non
             seen.append(err)
 
     claiming = threading.Thread(target=claim)
-    before = made.logins()
+    before = made.database_users()
     claiming.start()
     eventually(lambda: dar.ensure().access_request.access == access_request_pb2.ACCESS_STATE_ISSUING)
     dar.decide("DENIED")
     claiming.join(timeout=10)
     assert isinstance(seen[0], errors.ConflictError)
     eventually(lambda: not dar.end().open_attempts, timeout_s=15)
-    assert made.logins() <= before
+    assert made.database_users() <= before
 
 
 def test_a_credential_is_renewed_and_then_replaced_before_its_longest_life(made: World, callee: Callee) -> None:

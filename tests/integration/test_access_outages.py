@@ -43,7 +43,9 @@ def callee(made: World) -> Iterator[Callee]:
 
 
 def gone(made: World, *credentials: lease_pb2.Credential) -> None:
-    eventually(lambda: not {each.username for each in credentials} & made.logins(), timeout_s=30, what="dropped logins")
+    eventually(
+        lambda: not {each.username for each in credentials} & made.database_users(), timeout_s=30, what="dropped logins"
+    )
 
 
 def issued(dar: Dar) -> lease_pb2.Credential:
@@ -116,7 +118,7 @@ def test_the_database_is_down(made: World, callee: Callee) -> None:
     another = issued(second)
     second.end()
     gone(made, another)
-    eventually(lambda: not made.logins(), timeout_s=30)
+    eventually(lambda: not made.database_users(), timeout_s=30)
     eventually(lambda: not second.end().open_attempts, timeout_s=30)
 
 
@@ -153,7 +155,7 @@ def test_with_a_teams_login_a_restart_asks_for_another(made: World) -> None:
         assert mine.end().open_attempts == 1
         calls = callee.as_(WATCHER).watcher
         eventually(lambda: _wants_login(calls))
-        assert credential.username in made.logins()
+        assert credential.username in made.database_users()
         give_login(made, callee)
         gone(made, credential)
         assert not _wants_login(calls)

@@ -57,4 +57,4 @@ def test_what_ended_goes_and_what_is_in_use_stays(made: World) -> None:
         )
         assert ask(callee, request_id="ends").id != ended
         calls.ReleaseAccessRequest(requester.ReleaseAccessRequestRequest(request_id="release", access_request_id=stays))
-        eventually(lambda: not made.logins(), timeout_s=60)
+        eventually(lambda: not made.database_users(), timeout_s=60)

@@ -101,7 +101,9 @@ def nothing_left(made: World, *kept: Kept) -> None:
     eventually(
         lambda: not any(each.dar.end().open_attempts for each in kept), timeout_s=120, what="the end of every attempt"
     )
-    assert not {login for login in made.logins() if login.startswith(tuple(f"token-demo-{role}-" for role in roles))}
+    assert not {
+        login for login in made.database_users() if login.startswith(tuple(f"token-demo-{role}-" for role in roles))
+    }
 
 
 # -- the facts
@@ -254,7 +256,7 @@ class Aborted:
     """What the reads left."""
 
     failed: int
-    logins: int
+    database_users: int
     leases: int
     husks: int
 
@@ -267,7 +269,7 @@ def aborted_reads(made: World) -> Aborted:
             kept = list(pool.map(lambda _: approved(callee, "aborted"), range(ABORTED)))
             CUT_S[made.mount] = (0.001, 0.04)
             failed = sum(isinstance(err, VaultUnavailableError) for err in pool.map(refusal, kept))
-            made_logins, leases = len(made.logins()), len(made.leases(vault_role("aborted")))
+            made_logins, leases = len(made.database_users()), len(made.leases(vault_role("aborted")))
             list(pool.map(lambda each: each.dar.end(), kept))
         nothing_left(made, *kept)
         eventually(lambda: not keeper.cleanup_roles, what="cleanup roles that are removed")
@@ -279,6 +281,6 @@ def aborted_reads(made: World) -> Aborted:
 def test_reads_that_were_aborted_leave_no_login(scenes: Scenes) -> None:
     seen: Aborted = scenes.of(aborted_reads)
     print(
-        f"{seen.failed} of {ABORTED} reads aborted: {seen.logins} logins and {seen.leases} leases; now no login, {seen.husks} leases"
+        f"{seen.failed} of {ABORTED} reads aborted: {seen.database_users} logins and {seen.leases} leases; now no login, {seen.husks} leases"
     )
     assert seen.failed > ABORTED / 2

@@ -26,9 +26,9 @@ from tests.integration.lease_world import (
     Scenes,
     approved,
     audited,
+    database_users,
     end_all,
     lease_shown,
-    logins,
     many,
     offer,
     offer_to_holders,
@@ -59,7 +59,7 @@ class Seen:
     """What a steady client saw."""
 
     rotations: int
-    logins: int
+    database_users: int
     failed: list[str]
 
 
@@ -87,10 +87,10 @@ def rotated(kept: list[Kept]) -> int:
 
 def test_a_client_that_logs_in_steadily_through_100_rotations_sees_no_failed_login(scenes: Scenes) -> None:
     seen: Seen = scenes.of(rotations)
-    print(f"{seen.rotations} rotations, {seen.logins} logins, {len(seen.failed)} failed")
+    print(f"{seen.rotations} rotations, {seen.database_users} logins, {len(seen.failed)} failed")
     assert seen.failed == []
     assert seen.rotations >= ROTATIONS
-    assert seen.logins > seen.rotations
+    assert seen.database_users > seen.rotations
 
 
 # -- what Vault cuts short
@@ -118,7 +118,7 @@ def truncated(made: World) -> Seen:
 def test_what_vault_cuts_short_is_replaced_in_time(scenes: Scenes) -> None:
     seen: Seen = scenes.of(truncated)
     assert seen.failed == []
-    assert seen.rotations < seen.logins
+    assert seen.rotations < seen.database_users
 
 
 def short_tokens(made: World) -> Seen:
@@ -133,7 +133,9 @@ def short_tokens(made: World) -> Seen:
         with Client(made, kept) as client:
             eventually(lambda: all(each.claims >= 3 for each in kept), timeout_s=120, what="two rotations each")
             eventually(
-                lambda: not {each.username for each in first} & made.logins(), timeout_s=60, what="the end of the first"
+                lambda: not {each.username for each in first} & made.database_users(),
+                timeout_s=60,
+                what="the end of the first",
             )
         for lease in (each.lease for each in first):
             assert seconds(lease.expire_time) - seconds(lease.issue_time) <= 25
@@ -159,7 +161,7 @@ def test_a_lease_that_is_longer_than_its_token_is_replaced_before_the_token_ends
 class Generations:
     """What was there in the end."""
 
-    logins: int
+    database_users: int
     issued: int
     working: int
     leases: int
@@ -248,8 +250,8 @@ def claimed(callee: Callee, role: str) -> Kept:
 
 def test_when_the_service_logs_in_again_nothing_issued_before_dies(scenes: Scenes) -> None:
     seen: Generations = scenes.of(generations)
-    print(f"{seen.logins} logins of the service, {seen.issued} credentials, {seen.working} work")
-    assert seen.logins >= 4
+    print(f"{seen.database_users} logins of the service, {seen.issued} credentials, {seen.working} work")
+    assert seen.database_users >= 4
     assert seen.working == seen.issued == seen.leases
 
 
@@ -278,7 +280,7 @@ def revoked_by_others(made: World) -> dict[str, tuple[lease_pb2.Lease, lease_pb2
         assert untouched.claims == 1
         found = {way: (last[way], each.credential.lease) for way, each in kept.items()}
         gone = {credential.username for credential in former.values()}
-        eventually(lambda: not gone & made.logins(), timeout_s=30, what="no login that was replaced")
+        eventually(lambda: not gone & made.database_users(), timeout_s=30, what="no login that was replaced")
         everything = keeper.forget()
         for role in ("taken", "all-taken"):
             end_all(made, role, [each for each in everything if each.dar.desired.db_role.name == role])
@@ -314,10 +316,12 @@ def holders(made: World) -> dict[str, lease_pb2.Lease]:
         assert time.time() < seconds(lease_shown(callee, first.lease.handle).max_expire_time)
         assert made.can_log_in(first)
         second = steady.claim()
-        eventually(lambda: first.username not in made.logins(), timeout_s=30)
+        eventually(lambda: first.username not in made.database_users(), timeout_s=30)
         assert made.can_log_in(second)
         eventually(
-            lambda: lost.username not in made.logins(), timeout_s=30, what="the end of the silent holder's login"
+            lambda: lost.username not in made.database_users(),
+            timeout_s=30,
+            what="the end of the silent holder's login",
         )
         with pytest.raises(ConflictError):
             silent.renew()
@@ -390,7 +394,7 @@ def restarts(made: World) -> Restarts:
 
 
 def there(made: World) -> tuple[set[str], set[str]]:
-    return logins(made, "lasting"), made.leases(vault_role("lasting"))
+    return database_users(made, "lasting"), made.leases(vault_role("lasting"))
 
 
 def renewed_since(kept: Kept, at: float) -> bool:

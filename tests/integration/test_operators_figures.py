@@ -108,7 +108,7 @@ def test_work_that_fails_and_a_vault_that_is_away_are_seen(made: World) -> None:
             assert scrape(port)['leases{state="ending"}'] == 1
         finally:
             made.servers.bao.start()
-        eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+        eventually(lambda: credential.username not in made.database_users(), timeout_s=30)
         eventually(lambda: scrape(port)[f'vault_breaker_open{{address="{address}"}}'] == 0)
 
 
@@ -154,8 +154,8 @@ def black_hole() -> Iterator[int]:
 def add_vault(made: World, port: int) -> None:
     """A second Vault, with one role, in the catalogue and in the logins."""
     address = f"http://127.0.0.1:{port}"
-    logins = yaml.safe_load(made.logins_file.read_text())
-    made.logins_file.write_text(yaml.safe_dump([*logins, {**logins[0], "address": address}]))
+    database_users = yaml.safe_load(made.logins_file.read_text())
+    made.logins_file.write_text(yaml.safe_dump([*database_users, {**database_users[0], "address": address}]))
     catalog = yaml.safe_load(made.catalog_file.read_text())
     catalog["targets"].append({"name": "hole", "address": address})
     catalog["roles"].append({**catalog["roles"][0], "name": "hole-reader", "target": "hole"})
@@ -196,4 +196,4 @@ def test_a_vault_that_swallows_everything_hangs_nobody(servers: Servers, tmp_pat
             approve(callee, mine)
             credential = claims.ClaimCredential(requester.ClaimCredentialRequest(access_request_id=mine)).credential
             claims.ReleaseAccessRequest(requester.ReleaseAccessRequestRequest(request_id="x", access_request_id=mine))
-            eventually(lambda: credential.username not in made.logins(), timeout_s=20)  # no worker hangs
+            eventually(lambda: credential.username not in made.database_users(), timeout_s=20)  # no worker hangs

@@ -184,7 +184,7 @@ def test_a_second_process_is_refused_and_the_first_goes_on(made: World) -> None:
         assert credential.password not in whole
         assert dar.ensure(secret_attempt=1).access_request.lease.handle == credential.lease.handle
         dar.end()
-        eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+        eventually(lambda: credential.username not in made.database_users(), timeout_s=30)
 
 
 class SmallDisk:
@@ -254,7 +254,7 @@ def test_a_full_disk_refuses_new_credentials_and_loses_none(
             assert made.can_log_in(other)
             for dar in (first, second):
                 dar.end()
-            eventually(lambda: not {credential.username, other.username} & made.logins(), timeout_s=30)
+            eventually(lambda: not {credential.username, other.username} & made.database_users(), timeout_s=30)
         finally:
             service.close()
         assert leasegate(None, None, "ledger", "check", str(folder / "ledger.db")).returncode == 0

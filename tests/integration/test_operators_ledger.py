@@ -52,7 +52,9 @@ def held_for(dar: Dar, *, held: int) -> dict[str, str]:
 
 
 def gone(made: World, *credentials: lease_pb2.Credential) -> None:
-    eventually(lambda: not {each.username for each in credentials} & made.logins(), timeout_s=30, what="dropped logins")
+    eventually(
+        lambda: not {each.username for each in credentials} & made.database_users(), timeout_s=30, what="dropped logins"
+    )
 
 
 def lose(made: World) -> None:
@@ -103,7 +105,9 @@ def test_a_lost_ledger_issues_nothing_until_the_loss_is_accepted(made: World) ->
         new = again.claim(secret_attempt=credential.attempt)
         assert new.attempt == credential.attempt + 1
         again.acknowledge(new.attempt)
-        orphans = operator(callee).FindOrphans(pb.FindOrphansRequest(database_users=sorted(made.logins()))).orphans
+        orphans = (
+            operator(callee).FindOrphans(pb.FindOrphansRequest(database_users=sorted(made.database_users()))).orphans
+        )
         assert [orphan.username for orphan in orphans] == [credential.username]  # the one that nobody remembers
         again.end()
         other.ensure()

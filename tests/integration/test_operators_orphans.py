@@ -61,12 +61,12 @@ def credential(made: World, callee: Callee) -> Iterator[lease_pb2.Credential]:
     credential = dar.issue()
     yield credential
     dar.end()
-    eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+    eventually(lambda: credential.username not in made.database_users(), timeout_s=30)
     eventually(lambda: not dar.end().open_attempts)
 
 
-def find(callee: Callee, *logins: str) -> pb.FindOrphansResponse:
-    return callee.as_(OPERATOR).operator.FindOrphans(pb.FindOrphansRequest(database_users=logins))
+def find(callee: Callee, *database_users: str) -> pb.FindOrphansResponse:
+    return callee.as_(OPERATOR).operator.FindOrphans(pb.FindOrphansRequest(database_users=database_users))
 
 
 def by_hand(made: World) -> tuple[str, str]:
@@ -107,14 +107,14 @@ def test_a_lease_that_is_not_in_use_is_not_renewed(made: World, callee: Callee) 
     assert done.returncode == 1
     assert "not prolonged" in done.stderr
     dar.end()
-    eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+    eventually(lambda: credential.username not in made.database_users(), timeout_s=30)
 
 
 def test_a_lease_is_revoked_by_its_handle(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
     assert leasegate(made, callee, "revoke", credential.lease.handle).returncode == 2  # --reason is asked for
     done = leasegate(made, callee, "revoke", credential.lease.handle, "--reason", "it leaked")
     assert (done.returncode, done.stdout) == (0, f"lease {credential.lease.handle} is ending\n"), done.stderr
-    eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+    eventually(lambda: credential.username not in made.database_users(), timeout_s=30)
 
 
 def test_all_is_explained(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
@@ -169,7 +169,7 @@ def test_logins_that_the_ledger_does_not_explain_are_found(made: World, callee: 
 
 
 def test_without_the_right_to_list_it_says_so(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
-    assert credential.username in made.logins()
+    assert credential.username in made.database_users()
     assert find(callee).leases_compared == 1
     made.servers.allow_mounts()
     done = leasegate(made, callee, "orphans")

@@ -13,7 +13,7 @@ what it waits for.
 """
 
 
-class Logins:
+class DatabaseUsers:
     """Looks at ``pg_roles`` as the superuser."""
 
     def __init__(self, url: str) -> None:

@@ -87,7 +87,7 @@ def _account_token(made: Space, _: Path) -> dict[str, str]:
     return {"path": "kubernetes", "vaultRole": "vault-policy-controller"}
 
 
-LOGINS = {
+USERS = {
     "kubevault.com/token": _token,
     "kubernetes.io/basic-auth": _userpass,
     "kubernetes.io/tls": _certificate,
@@ -116,15 +116,15 @@ def _story(made: Space) -> None:
     made.apply(*made.guide())
     made.phase(ENGINE, "Success")
     made.phase(ROLE, "Success")
-    assert made.login_works(made.secret(made.granted()))
+    assert made.user_works(made.secret(made.granted()))
 
 
-@pytest.mark.parametrize(("kind", "prepare"), LOGINS.items(), ids=LOGINS.keys())
+@pytest.mark.parametrize(("kind", "prepare"), USERS.items(), ids=USERS.keys())
 def test_a_secret_of_each_type_logs_in(
     methods: LocalStack, kind: str, prepare: Callable[[Space, Path], dict[str, str]], tmp_path: Path
 ) -> None:
     """Its content is enough for mount, role and the end of both, and is in no status."""
-    with space(methods, f"login{list(LOGINS).index(kind)}") as made:
+    with space(methods, f"login{list(USERS).index(kind)}") as made:
         binding = _binding(made)
         binding["spec"]["parameters"] = CONFIGURATION | prepare(made, tmp_path)
         binding["spec"]["secret"] = {"name": "vault-login"}
@@ -139,7 +139,7 @@ def test_a_secret_of_each_type_logs_in(
         assert not [value for value in values if value in seen]
 
 
-def test_a_changed_login_secret_is_used(methods: LocalStack, tmp_path: Path) -> None:
+def test_a_changed_auth_secret_is_used(methods: LocalStack, tmp_path: Path) -> None:
     """A wrong token in the Secret is told; a right one put there mends it without touching another object."""
     with space(methods, "loginchange") as made:
         binding = _binding(made)
@@ -152,7 +152,7 @@ def test_a_changed_login_secret_is_used(methods: LocalStack, tmp_path: Path) -> 
         _replace(made, binding)
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
         made.phase(ENGINE, "Failed")
-        assert "not-a-token" not in made.told(ENGINE, "Warning", "VaultAuthRefused")
+        assert "not-a-token" not in made.reported(ENGINE, "Warning", "VaultAuthRefused")
         _secret(made, "kubevault.com/token", token=right)
         made.phase(ENGINE, "Success")
 
@@ -191,7 +191,7 @@ def test_an_unverified_vault_only_where_asked(stack: LocalStack) -> None:
 
 
 @pytest.fixture
-def without_own_login(stack: LocalStack) -> Iterator[LocalStack]:
+def without_service_auth(stack: LocalStack) -> Iterator[LocalStack]:
     """The stack with an access service that has no login of its own, and a team's role that may issue, as in the guide
     of 2019.
     """
@@ -214,12 +214,12 @@ def _restart(stack: LocalStack) -> None:
     access.wait_ready()
 
 
-def test_the_teams_login_issues_where_there_is_no_own_one(without_own_login: LocalStack) -> None:
+def test_the_teams_session_issues_without_service_auth(without_service_auth: LocalStack) -> None:
     """It works as the guide has it, status and Event say that approval can be bypassed, and a restart needs no help."""
-    with space(without_own_login, "noown") as made:
+    with space(without_service_auth, "noown") as made:
         _story(made)
         assert made.condition(REQUEST, "ApprovalNotEnforced")["status"] == "True"
-        made.told(REQUEST, "Warning", "ServiceAuthNotConfigured")
-        _restart(without_own_login)
+        made.reported(REQUEST, "Warning", "ServiceAuthNotConfigured")
+        _restart(without_service_auth)
         made.decide("deny")
-        eventually(lambda: not made.logins(), timeout_s=60, what="the login dropped after a restart")
+        eventually(lambda: not made.database_users(), timeout_s=60, what="the login dropped after a restart")

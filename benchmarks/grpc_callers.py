@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from benchmarks.clients import together
 from benchmarks.figures import Figures, Sizes
-from benchmarks.place import HELD, MEMBER, Place
+from benchmarks.place import GRPC, MEMBER, Place
 from benchmarks.raw import CLIENTS
 from dev.stack.films import TARGET
 from leasegate.access.v1 import (
@@ -22,7 +22,7 @@ from leasegate.access.v1 import (
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class GrpcCaller:
     """A requester and an approver.
 
     Attributes:
@@ -36,7 +36,7 @@ class Holder:
     def create(self, _: object = None) -> str:
         """Make a request; answers its id."""
         request = requester_service_pb2.CreateAccessRequestRequest(
-            request_id=_id(), vault_target=TARGET, db_role=HELD, reason="benchmark"
+            request_id=_id(), vault_target=TARGET, db_role=GRPC, reason="benchmark"
         )
         return str(self.alice.CreateAccessRequest(request).access_request.id)
 
@@ -76,46 +76,46 @@ class Holder:
 
 
 @contextmanager
-def holder(place: Place) -> Iterator[Holder]:
+def grpc_caller(place: Place) -> Iterator[GrpcCaller]:
     """Both on channels of their own."""
     with place.channel("alice") as alice, place.channel("bob") as bob:
-        yield Holder(
+        yield GrpcCaller(
             requester_service_pb2_grpc.RequesterServiceStub(alice), approver_service_pb2_grpc.ApproverServiceStub(bob)
         )
 
 
 def measure(place: Place, sizes: Sizes) -> Iterator[Figures]:
     """Rates at eight clients over raw Vault's."""
-    raw_s, leases = place.raw.burst(MEMBER, sizes.held)
-    with holder(place) as held:
-        claim_s, requests = _claims(held, sizes.held)
-        renew_s = _renewals(held, requests)
+    raw_s, leases = place.raw.burst(MEMBER, sizes.kept)
+    with grpc_caller(place) as kept:
+        claim_s, requests = _claims(kept, sizes.kept)
+        renew_s = _renewals(kept, requests)
         raw_renew_s = together(CLIENTS, place.raw.renew, leases * 3)[0]
-        together(CLIENTS, held.release, requests)
+        together(CLIENTS, kept.release, requests)
     place.raw.clear(leases)
     yield {
         "claim_vs_raw_rate": raw_s / claim_s,
-        "claims_per_s": sizes.held / claim_s,
+        "claims_per_s": sizes.kept / claim_s,
         "renew_vs_raw_rate": raw_renew_s / renew_s,
-        "renewals_per_s": 3 * sizes.held / renew_s,
-        "raw_renewals_per_s": 3 * sizes.held / raw_renew_s,
+        "renewals_per_s": 3 * sizes.kept / renew_s,
+        "raw_renewals_per_s": 3 * sizes.kept / raw_renew_s,
     }
 
 
-def _claims(held: Holder, count: int) -> tuple[float, Sequence[str]]:
+def _claims(kept: GrpcCaller, count: int) -> tuple[float, Sequence[str]]:
     """Create, approve and claim; the tokens are made meanwhile, and counted."""
-    held.release(held.create())
+    kept.release(kept.create())
     began = time.perf_counter()
-    _, requests = together(CLIENTS, held.create, range(count))
-    together(CLIENTS, held.approve, requests)
-    _, numbers = together(CLIENTS, held.claim, requests)
+    _, requests = together(CLIENTS, kept.create, range(count))
+    together(CLIENTS, kept.approve, requests)
+    _, numbers = together(CLIENTS, kept.claim, requests)
     took = time.perf_counter() - began
-    together(CLIENTS, lambda pair: held.acknowledge(*pair), list(zip(requests, numbers, strict=True)))
+    together(CLIENTS, lambda pair: kept.acknowledge(*pair), list(zip(requests, numbers, strict=True)))
     return took, requests
 
 
-def _renewals(held: Holder, requests: Sequence[str]) -> float:
-    return together(CLIENTS, held.renew, [*requests] * 3)[0]
+def _renewals(kept: GrpcCaller, requests: Sequence[str]) -> float:
+    return together(CLIENTS, kept.renew, [*requests] * 3)[0]
 
 
 def _id() -> str:

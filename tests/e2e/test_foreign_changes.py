@@ -38,11 +38,11 @@ def _replaced(crowd: Crowd, before: Seen, *, in_place: bool, brief: bool = False
         in_place: Whether each Secret has to be the same object.
         brief: Whether leases are so short that a slow machine may lose one more.
     """
-    names = list(before.logins)
+    names = list(before.database_users)
 
     def done() -> Seen:
         now = crowd.all_well(names)
-        assert not set(now.logins.values()) & set(before.logins.values())
+        assert not set(now.database_users.values()) & set(before.database_users.values())
         return now
 
     after = eventually(done, timeout_s=LONG_S, what="another credential for each")
@@ -56,7 +56,7 @@ def _uid(seen: Seen, name: str) -> str:
     return seen.versions[name].partition("/")[0]
 
 
-def test_deleted_secrets_are_restored_with_another_login(behind: Space) -> None:
+def test_deleted_secrets_are_recreated_with_another_user(behind: Space) -> None:
     """A password is stored nowhere, so each gets a new one, under the same name; the login before ends."""
     crowd = Crowd(behind, "lost")
     crowd.prepare()
@@ -66,7 +66,7 @@ def test_deleted_secrets_are_restored_with_another_login(behind: Space) -> None:
     _replaced(crowd, before, in_place=False)
     assert set(crowd.secrets()) == secrets
     for name in names[:2]:
-        behind.told(f"databaseaccessrequest/{name}", "SecretRecreated")
+        behind.reported(f"databaseaccessrequest/{name}", "SecretRecreated")
 
 
 EDITS: dict[str, dict[str, Any]] = {
@@ -77,7 +77,7 @@ EDITS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_edited_secrets_are_repaired_with_another_login(behind: Space) -> None:
+def test_edited_secrets_are_replaced_with_another_user(behind: Space) -> None:
     """Whatever somebody wrote over: the password before is lost, the Secret gets another credential, and the login
     before ends.
     """
@@ -89,7 +89,7 @@ def test_edited_secrets_are_repaired_with_another_login(behind: Space) -> None:
     at_once(lambda name: crowd.patch(name, edits[name], SECRET), secrets)
     _replaced(crowd, before, in_place=True)
     for name in names[:2]:
-        behind.told(f"databaseaccessrequest/{name}", "SecretRecreated")
+        behind.reported(f"databaseaccessrequest/{name}", "SecretRecreated")
 
 
 def test_a_secret_of_somebody_else_costs_no_lease(behind: Space) -> None:
@@ -162,7 +162,7 @@ def test_leases_revoked_in_vault_are_noticed_and_replaced(behind: Space) -> None
         assert vault.call("POST", f"sys/leases/revoke/{lease}", {"sync": True}).ok
     _replaced(crowd, before, in_place=True, brief=True)
     for name in names[:2]:
-        behind.told(f"databaseaccessrequest/{name}", "CredentialRotated")
+        behind.reported(f"databaseaccessrequest/{name}", "CredentialRotated")
     at_once(crowd.delete, names)
     eventually(crowd.nothing_left, timeout_s=LONG_S)
 
@@ -188,7 +188,7 @@ def test_what_vanished_unseen_ends_like_a_delete(behind: Space) -> None:
     crowd.approve(again)
     seen = eventually(lambda: crowd.all_well([kept, again]), timeout_s=LONG_S)
     assert seen.versions[kept] == before.versions[kept]
-    assert seen.logins[again] != before.logins[again]
+    assert seen.database_users[again] != before.database_users[again]
 
 
 def test_what_a_restored_etcd_lacks_ends_like_a_delete(behind: Space) -> None:
@@ -246,5 +246,5 @@ def _tear_away(crowd: Crowd, name: str) -> None:
 def _left(crowd: Crowd, names: set[str], before: Seen) -> bool:
     """Check that the logins and leases of these requests alone are left."""
     assert crowd.leases() == {before.leases[name] for name in names}
-    assert crowd.logins() == {before.logins[name] for name in names}
+    assert crowd.database_users() == {before.database_users[name] for name in names}
     return True
