@@ -68,28 +68,28 @@ class Controller(Generic[K]):
                     reason=err.reason,
                     error=err.message,
                 )
-            self.queue.retry(key)
+            self.queue.add_rate_limited(key)
         except LeasegateError as err:
             LOG.warning("service failed", kind=self.name, object=str(key), reason=err.reason, error=err.message)
-            self.queue.retry(key)
+            self.queue.add_rate_limited(key)
         except Exception:
             LOG.exception("reconcile failed", kind=self.name, object=str(key))
-            self.queue.retry(key)
+            self.queue.add_rate_limited(key)
         else:
             self._requeue(key, result)
 
     def _requeue(self, key: K, result: Result) -> None:
         if result.requeue_after_s is not None:
-            self.queue.forget(key)
+            self.queue.forget_failures(key)
             self.queue.add_after(key, result.requeue_after_s)
         elif result.requeue:
-            self.queue.retry(key)
+            self.queue.add_rate_limited(key)
         else:
-            self.queue.forget(key)
+            self.queue.forget_failures(key)
 
     def _work(self) -> None:
-        while (key := self.queue.take()) is not None:
+        while (key := self.queue.next_key()) is not None:
             try:
                 self.work(key)
             finally:
-                self.queue.done(key)
+                self.queue.mark_done(key)

@@ -201,9 +201,9 @@ def test_after_a_restart_who_waits_for_a_credential_goes_before_all_who_have_one
     granted.start()
     queue = granted.watcher.queues["requests"]
     taken = []
-    while key := queue.take_now():
+    while key := queue.next_key(block=False):
         taken.append(key)
-        queue.done(key)
+        queue.mark_done(key)
     assert taken[0] == Key("demo", "four")
     assert set(taken[1:]) == {Key("demo", name) for name in NAMES}
 
@@ -212,9 +212,9 @@ def drain(world: World) -> list[str]:
     """The keys that wait in the queues, by kind."""
     found = []
     for name, queue in world.watcher.queues.items():
-        while key := queue.take_now():
+        while key := queue.next_key(block=False):
             found.append(f"{name} {key}")
-            queue.done(key)
+            queue.mark_done(key)
     return found
 
 

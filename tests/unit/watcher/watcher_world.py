@@ -174,11 +174,11 @@ class World:
         return ours[0] if ours else None
 
     def _one(self, controller: Any) -> bool:
-        key = controller.queue.take_now()
+        key = controller.queue.next_key(block=False)
         if key is None:
             return False
         controller.work(key)
-        controller.queue.done(key)
+        controller.queue.mark_done(key)
         return True
 
     def _tell(self, kind: str, resource: Resource, obj: Body) -> None:
