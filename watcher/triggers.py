@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from watcher.delivery.namespaces import Namespaces
-from watcher.kube.cache import Changed
+from watcher.kube.cache import ChangeHandler
 from watcher.kube.objects import Objects
 from watcher.kube.resources import Body, Key, Resource, has_finalizer, is_deleting, key_of, uid_of
 from watcher.kube.workqueue import WorkQueue
@@ -79,7 +79,7 @@ class Triggers:
         What is made meanwhile may have to wait for the next round.
         """
         size = -(-sum(len(self._objects.cache(resource)) for resource in QUEUES) // steps)
-        known = ((resource, key) for resource in QUEUES for key in self._objects.cache(resource).known())
+        known = ((resource, key) for resource in QUEUES for key in self._objects.cache(resource).list_keys())
         for _ in range(steps):
             yield
             for resource, key in itertools.islice(known, size):
@@ -99,7 +99,7 @@ class Triggers:
         self._roles.forget_catalogue()
         self.all()
 
-    def changed(self, resource: Resource) -> Changed:
+    def changed(self, resource: Resource) -> ChangeHandler:
         """What follows from a change of an object of a kind."""
         follow: Callable[[Body | None, Body | None], None] = {
             APP_BINDING: self._binding_changed,

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from watcher.delivery.manifests import remembered
-from watcher.kube.cache import Cache, Changed
+from watcher.kube.cache import Cache, ChangeHandler
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.informer import Informer, InformerTiming
 from watcher.kube.resources import SECRET, Body, Key, key_of
@@ -56,7 +56,7 @@ class Namespaces:
         api: KubeClient,
         *,
         pace: InformerTiming,
-        on_secret: Changed,
+        on_secret: ChangeHandler,
         on_service: Callable[[str], None],
         on_served: Callable[[str], None],
         start: Callable[[Informer, threading.Event], None],
@@ -118,14 +118,14 @@ class Namespaces:
     def wrote(self, secret: Body) -> None:
         """Take a Secret that was just written, so that nobody acts on an older one."""
         if known := self._known.get(key_of(secret).namespace):
-            known.secrets.put(secret, quiet=True)
+            known.secrets.put(secret, notify=False)
 
     def names(self) -> list[str]:
         """The namespaces that are looked after."""
         return list(self._known)
 
     def _new(self, namespace: str) -> _Namespace:
-        store = Cache(keep=remembered, on_change=self._on_secret)
+        store = Cache(transform=remembered, on_change=self._on_secret)
         informer = Informer(
             self._api,
             SECRET,

@@ -1,133 +1,186 @@
-"""What the watcher knows of one kind: the newest object that a list, a watch or an own write has shown.
+"""The cache of one kind: the newest object that a list, a watch or an own write has shown, with indexes as client-go has.
 
-An own write is put here at once, so that the next reconcile never acts on something older than what it wrote itself. The API server's
-resourceVersions of one kind can be compared as numbers (KEP-5504); a version that is no number counts as newer. What was removed stays
-removed: the answer to an own write may come after the watch has shown the object's end, above all where that write took the last finalizer
-off, and must not bring it back.
+An own write is put into the cache at once, so that the next reconcile never acts on an object that is older than that
+write. The resourceVersions of one kind compare as numbers (KEP-5504); a version that is no number counts as newer. A
+deleted object stays deleted: the answer to an own write may arrive after the watch has shown the deletion, above all
+when that write removed the last finalizer.
+
+Objects are shared between threads and never changed: whoever needs another one makes a copy.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, TypeAlias
 
-from watcher.kube.packing import Packer
 from watcher.kube.resources import Body, Key, key_of, uid_of, version_of
 
-REMEMBERED_ENDS = 4096
-"""Uids of removed objects that are remembered; far more than there are own writes under way."""
+DELETED_UIDS = 4096
+"""So many uids of deleted objects are kept; far more than there are own writes under way."""
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
-Changed = Callable[[Body | None, Body | None], None]
+ChangeHandler: TypeAlias = Callable[[Body | None, Body | None], None]
 """Called with the object before and after; None where there was or is none."""
+Indexer: TypeAlias = Callable[[Body], Iterable[Hashable]]
+"""The values under which ``by_index`` finds an object."""
 
 
 class Cache:
-    """Objects of one kind by key. Safe for threads; ``on_change`` runs in the thread that brought the change, without a
-    lock.
+    """Objects of one kind by key. Safe for threads; ``on_change`` runs in the caller's thread, without a lock.
 
     Args:
-        keep: What is kept of an object, so that no more stays in memory than is needed.
-        on_change: Told of each change that was accepted.
+        transform: What the cache keeps of an object; ``trimmed`` by default.
+        on_change: Called after each accepted change.
+        indexers: The indexes by name.
     """
 
-    def __init__(self, *, keep: Callable[[Body], Body] | None = None, on_change: Changed | None = None) -> None:
-        self._keep = keep or slim
+    def __init__(
+        self,
+        *,
+        transform: Callable[[Body], Body] | None = None,
+        on_change: ChangeHandler | None = None,
+        indexers: Mapping[str, Indexer] | None = None,
+    ) -> None:
+        self._transform = transform or trimmed
         self._on_change = on_change or (lambda _old, _new: None)
-        self._objects: dict[Key, bytes] = {}
-        self._packer = Packer()
-        self._ended: dict[str, None] = {}
-        self._counts: Counter[str] = Counter()
+        self._objects: dict[Key, Body] = {}
+        self._indexes = {name: _Index(indexer) for name, indexer in (indexers or {}).items()}
+        self._by_namespace = _Index(lambda obj: [key_of(obj).namespace])
+        self._deleted_uids: dict[str, None] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> Body | None:
-        """The newest object known."""
-        packed = self._objects.get(key)
-        return None if packed is None else self._packer.unpack(packed)
+        """The newest object of this name; None where there is none."""
+        return self._objects.get(key)
 
-    def all(self, namespace: str | None = None) -> Iterator[Body]:
-        """All objects as of now, or those of one namespace, one after the other."""
+    def by_index(self, name: str, value: Hashable) -> list[Body]:
+        """The objects for which the indexer ``name`` yields ``value``."""
         with self._lock:
-            found = [packed for key, packed in self._objects.items() if namespace is None or key.namespace == namespace]
-        return map(self._packer.unpack, found)
+            return [self._objects[key] for key in self._indexes[name].keys_of(value)]
 
-    def known(self) -> list[Key]:
-        """The keys of all objects as of now, the oldest first."""
+    def all(self, namespace: str | None = None) -> list[Body]:
+        """All objects, or those of one namespace."""
+        with self._lock:
+            if namespace is None:
+                return list(self._objects.values())
+            return [self._objects[key] for key in self._by_namespace.keys_of(namespace)]
+
+    def list_keys(self) -> list[Key]:
+        """The keys of all objects, the oldest first."""
         with self._lock:
             return list(self._objects)
 
     def count(self, namespace: str) -> int:
-        """How many objects a namespace has."""
-        return self._counts[namespace]
+        """Number of objects in a namespace."""
+        with self._lock:
+            return len(self._by_namespace.keys_of(namespace))
 
     def __iter__(self) -> Iterator[Body]:
-        return self.all()
+        return iter(self.all())
 
     def __len__(self) -> int:
         return len(self._objects)
 
-    def put(self, obj: Body, *, quiet: bool = False) -> Body:
-        """Take an object unless a newer one is known; answers the newest. ``quiet`` tells nobody of the change: who
-        made it knows.
+    def put(self, obj: Body, *, notify: bool = True) -> Body:
+        """Keep an object unless the cache has a newer one; returns the newest.
+
+        Args:
+            obj: The object.
+            notify: Whether ``on_change`` is called; not for a change that its writer acts on itself.
         """
-        kept, (namespace, name) = self._keep(obj), key_of(obj)
-        key = Key(sys.intern(namespace), name)
+        key, kept = key_of(obj), self._transform(obj)
         with self._lock:
-            old = self.get(key)
-            if uid_of(kept) in self._ended or (old is not None and _is_older(kept, old)):
+            old = self._objects.get(key)
+            if uid_of(kept) in self._deleted_uids or (old is not None and _is_older(kept, old)):
                 return old or kept
-            self._objects[key] = self._packer.pack(kept)
-            self._counts[key.namespace] += old is None
-        if not quiet and (old is None or version_of(old) != version_of(kept)):
+            self._objects[key] = kept
+            self._update_indexes(key, old, kept)
+        if notify and (old is None or version_of(old) != version_of(kept)):
             self._on_change(old, kept)
         return kept
 
     def remove(self, obj: Body) -> None:
-        """Forget an object that was deleted, unless a newer one of that name is known."""
+        """Remove a deleted object, unless the cache has a newer one of this name."""
         key = key_of(obj)
         with self._lock:
-            self._remember_end(obj)
-            old = self.get(key)
+            self._remember_deletion(obj)
+            old = self._objects.get(key)
             if old is None or _is_older(obj, old):
                 return
             self._drop(key)
         self._on_change(old, None)
 
     def retain(self, keys: Iterable[Key], *, version: str) -> None:
-        """Forget what a complete list as of ``version`` no longer has, but not what is newer than the list."""
+        """Remove what a complete list as of ``version`` does not have, except objects that are newer than the list."""
         listed = set(keys)
         with self._lock:
             missing = [key for key in self._objects if key not in listed]
-            gone = [key for key in missing if (obj := self.get(key)) and not _is_newer_than(obj, version)]
-            removed = [self._drop(key) for key in gone]
+            removed = [self._drop(key) for key in missing if not _is_newer_than(self._objects[key], version)]
             for old in removed:
-                self._remember_end(old)
+                self._remember_deletion(old)
         for old in removed:
             self._on_change(old, None)
 
     def _drop(self, key: Key) -> Body:
-        self._counts[key.namespace] -= 1
-        if not self._counts[key.namespace]:
-            del self._counts[key.namespace]
-        return self._packer.unpack(self._objects.pop(key))
+        old = self._objects.pop(key)
+        self._update_indexes(key, old, None)
+        return old
 
-    def _remember_end(self, obj: Body) -> None:
+    def _update_indexes(self, key: Key, old: Body | None, new: Body | None) -> None:
+        for index in (self._by_namespace, *self._indexes.values()):
+            index.update(key, old, new)
+
+    def _remember_deletion(self, obj: Body) -> None:
         if uid := uid_of(obj):
-            self._ended[uid] = None
-        while len(self._ended) > REMEMBERED_ENDS:
-            del self._ended[next(iter(self._ended))]
+            self._deleted_uids[uid] = None
+        while len(self._deleted_uids) > DELETED_UIDS:
+            del self._deleted_uids[next(iter(self._deleted_uids))]
 
 
-def slim(obj: Body) -> Body:
-    """An object without what nothing here reads and what makes up half of its size."""
+class _Index:
+    """Keys of objects by the values that an indexer yields."""
+
+    def __init__(self, indexer: Indexer) -> None:
+        self._indexer = indexer
+        self._keys: dict[Hashable, dict[Key, None]] = {}
+
+    def keys_of(self, value: Hashable) -> Collection[Key]:
+        return self._keys.get(value, {}).keys()
+
+    def update(self, key: Key, old: Body | None, new: Body | None) -> None:
+        before = set(self._indexer(old)) if old is not None else set()
+        after = set(self._indexer(new)) if new is not None else set()
+        for value in before - after:
+            del self._keys[value][key]
+            if not self._keys[value]:
+                del self._keys[value]
+        for value in after - before:
+            self._keys.setdefault(value, {})[key] = None
+
+
+def trimmed(obj: Body) -> Body:
+    """An object without managedFields and kubectl's last applied configuration, which make up half of its size."""
     meta = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
-    annotations = meta.get("annotations")
-    if annotations and "kubectl.kubernetes.io/last-applied-configuration" in annotations:
-        meta["annotations"] = {
-            k: v for k, v in annotations.items() if k != "kubectl.kubernetes.io/last-applied-configuration"
-        }
-    return {**obj, "metadata": meta}
+    if LAST_APPLIED in (meta.get("annotations") or {}):
+        meta["annotations"] = {name: value for name, value in meta["annotations"].items() if name != LAST_APPLIED}
+    found: Body = _with_shared_strings({**obj, "metadata": meta})
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _shared(text: str) -> str:
+    return text
+
+
+def _with_shared_strings(value: Any) -> Any:
+    """A copy in which equal strings are one object, which halves the size of thousands of objects of a kind."""
+    if isinstance(value, dict):
+        return {_shared(name): _with_shared_strings(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_with_shared_strings(item) for item in value]
+    return _shared(value) if isinstance(value, str) else value
 
 
 def _is_older(obj: Body, than: Body) -> bool:
