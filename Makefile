@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/protos/gen
 export NO_PROXY := 127.0.0.1,localhost
 export no_proxy := 127.0.0.1,localhost
 
-.PHONY: help dev stack demo up down env gen check gen-check lint types contracts prose test unit contract integration e2e chaos bench profile format lock clean
+.PHONY: help dev stack demo up down env gen check gen-check lint types contracts prose test unit contract integration e2e model chaos bench profile format lock clean
 
 help: ## Say what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ prose: $(READY) ## Check docs, protos, CRDs and command line texts against the h
 
 test: stack ## Run all tests, on real servers. TESTS=path limits them.
 	@$(BIN)/python -m $(if $(TESTS),pytest $(TESTS),tests)
+
+model: $(READY) ## Explore the attempt protocol exhaustively, and without each of its rules (minutes, one core).
+	@$(BIN)/python -m tests.model.protocol && $(BIN)/python -m tests.model.protocol --without each
 
 unit contract integration e2e: $(READY) ## Run one kind of tests.
 	@$(BIN)/python -m pytest tests/$@

@@ -1,7 +1,7 @@
-"""The pure rules of ``services.access.domain.attempt_states`` against the functions of tests/model/protocol, on every state of up to four attempts.
+"""The code's decisions against the protocol's, in every state of up to four attempts.
 
-The functions of the model are written down here word for word but for its switches: ``pending``, ``due``, ``takes``, ``claimed`` and
-``ENDING``, and the transitions that its exploration makes in all of its scenarios. Where the code differs on purpose, the test says why.
+Both are asked for the same states: ``services.access.domain.attempt_states`` and ``tests.model.protocol.model`` with all
+of its rules. Where the code differs on purpose, the test says why.
 """
 
 from __future__ import annotations
@@ -13,205 +13,107 @@ from typing import NamedTuple
 import pytest
 
 from services.access.domain import attempt_states as rules
-from services.access.domain.attempt_states import ALLOWED, ENDING, Begin, GoOn, Nothing
+from services.access.domain.attempt_states import Begin, GoOn, Nothing
 from services.access.domain.models import Approval, Attempt, AttemptState
+from tests.model.protocol.model import Claim, Decision, Model
+from tests.model.protocol.scenarios import SCENARIOS, Rule
+from tests.model.protocol.state import NONE, Request, State
+from tests.model.protocol.state import Attempt as ProtocolAttempt
 from tests.unit.access.access_builders import a_request, a_role, an_attempt
 
 NOW = 100.0
-PHASES = {
-    "new": AttemptState.PENDING,
-    "token": AttemptState.TOKEN_READY,
-    "reading": AttemptState.ISSUING,
-    "issued": AttemptState.ISSUED,
-    "active": AttemptState.ACTIVE,
-    "old": AttemptState.RETIRING,
-    "super": AttemptState.REPLACED,
-    "endt": AttemptState.REVOKING_TOKEN,
-    "end": AttemptState.REVOKING,
-    "undo": AttemptState.RECOVERING,
-    "closed": AttemptState.CLOSED,
-}
-MODEL_TRANSITIONS = {
-    ("new", "token"),
-    ("new", "endt"),
-    ("token", "reading"),
-    ("token", "endt"),
-    ("reading", "issued"),
-    ("reading", "end"),
-    ("reading", "undo"),
-    ("issued", "active"),
-    ("issued", "super"),
-    ("issued", "end"),
-    ("active", "old"),
-    ("active", "end"),
-    ("old", "end"),
-    ("super", "old"),
-    ("super", "end"),
-    ("endt", "closed"),
-    ("end", "undo"),
-    ("end", "closed"),
-    ("undo", "closed"),
-}
-CODE_TRANSITIONS = {
-    (
-        "token",
-        "token",
-    ): "a token is made anew, as its maker's memory is lost or it is too old; in the model the phase stays",
-    (
-        "new",
-        "reading",
-    ): "a claim commits the accessor and `reading` at once, which is two steps of the model that nothing comes between",
-    ("reading", "endt"): "Vault refused the read before it did anything, which the model folds into `end`",
-    (
-        "end",
-        "endt",
-    ): "the login is dropped by lease id, where the model closes; the token of a closed attempt is of no use to anybody",
-}
-MODEL_ENDING = {
-    "new": "endt",
-    "token": "endt",
-    "reading": "end",
-    "issued": "end",
-    "active": "end",
-    "old": "end",
-    "super": "end",
-}
+PROTOCOL = Model(Rule, SCENARIOS["deny"])
 
 
-class Phase(NamedTuple):
-    """An attempt as far as the model's functions look at it."""
+class Kind(NamedTuple):
+    """An attempt as far as a decision looks at it."""
 
-    phase: str
-    over: bool = False
+    state: AttemptState
+    expired: bool = False
 
 
 KINDS = (
-    *(Phase(phase) for phase in ("new", "token", "reading", "old", "super", "end")),
-    *(Phase(p, o) for p in ("issued", "active") for o in (False, True)),
+    Kind(AttemptState.PENDING),
+    Kind(AttemptState.TOKEN_READY),
+    Kind(AttemptState.ISSUING),
+    Kind(AttemptState.RETIRING),
+    Kind(AttemptState.REPLACED),
+    Kind(AttemptState.REVOKING),
+    *(Kind(state, expired) for state in (AttemptState.ISSUED, AttemptState.ACTIVE) for expired in (False, True)),
 )
-"""Of what is being ended or closed one stands for all, as no function tells them apart, which the code's are tested
-for.
-"""
-
-
-class Model:
-    """The model's functions of one request, with all of its rules. Attempts have numbers from 1, indexes from 0; -1 is
-    none.
-    """
-
-    def __init__(self, approved: bool, due: bool, atts: Sequence[Phase]) -> None:
-        self.approved, self.is_due, self.atts = approved, due, atts
-
-    def last(self, *phases: str) -> int:
-        return max((a for a, t in enumerate(self.atts) if t.phase in phases), default=-1)
-
-    def pending(self) -> int:
-        return self.last("new", "token", "reading", "issued")
-
-    def due(self, secret_attempt: int) -> bool:
-        a = self.last("active")
-        return a < 0 or self.is_due or secret_attempt != a + 1 or self.atts[a].over or self.last("super") >= 0
-
-    def takes(self, a: int) -> bool:
-        return self.approved and a >= 0 and self.atts[a].phase == "issued" and not self.atts[a].over
-
-    def claimed(self, secret_attempt: int) -> tuple[str, int]:
-        """What a claim does, and with which attempt."""
-        c = self.pending()
-        phase = self.atts[c].phase if c >= 0 else ""
-        if not self.approved or (c < 0 and not self.due(secret_attempt)) or (secret_attempt == c + 1 and self.takes(c)):
-            return "refused", -1
-        if phase in ("new", "token"):
-            return "goes on with it", c
-        replacing = {
-            "": "begins one",
-            "reading": "begins another, that is ended",
-            "issued": "begins another, that is superseded",
-        }
-        return replacing[phase], c
-
-
-def states(most: int) -> Iterator[tuple[Phase, ...]]:
-    """Every sequence of up to so many attempts of which one at most is active (I4)."""
-    for count in range(most + 1):
-        for atts in itertools.product(KINDS, repeat=count):
-            if sum(kind.phase == "active" for kind in atts) <= 1:
-                yield atts
-
-
-def coded(atts: Sequence[Phase]) -> list[Attempt]:
-    """The same for the code."""
-    return [ATTEMPTS[number, kind] for number, kind in enumerate(atts, 1)]
-
+"""REVOKING stands for all that is revoked or closed: no decision tells them apart, which is tested below."""
 
 ATTEMPTS = {
-    (number, kind): an_attempt(PHASES[kind.phase], number, ends_at=NOW if kind.over else NOW + 1)
+    (number, kind): an_attempt(kind.state, number, ends_at=NOW if kind.expired else NOW + 1)
     for number in range(1, 5)
     for kind in KINDS
 }
 
 
-def test_every_transition_is_one_of_the_model_or_explained() -> None:
-    allowed = {(former, to) for former in AttemptState for to in ALLOWED[former]}
-    assert allowed == {(PHASES[former], PHASES[to]) for former, to in (*MODEL_TRANSITIONS, *CODE_TRANSITIONS)}
+def every_state(most: int) -> Iterator[tuple[Kind, ...]]:
+    """Every sequence of up to so many attempts of which at most one is active (I4)."""
+    for count in range(most + 1):
+        for kinds in itertools.product(KINDS, repeat=count):
+            if sum(kind.state is AttemptState.ACTIVE for kind in kinds) <= 1:
+                yield kinds
 
 
-def test_the_end_of_access_makes_of_each_attempt_what_the_model_says() -> None:
-    assert {PHASES[former]: PHASES[to] for former, to in MODEL_ENDING.items()} == ENDING
+def for_code(kinds: Sequence[Kind]) -> list[Attempt]:
+    return [ATTEMPTS[number, kind] for number, kind in enumerate(kinds, 1)]
+
+
+def for_protocol(kinds: Sequence[Kind], *, rotation_due: bool = False) -> State:
+    attempts = tuple(ProtocolAttempt(state=kind.state, expired=kind.expired) for kind in kinds)
+    return State(request=Request.APPROVED, rotation_due=rotation_due, attempts=attempts)
 
 
 @pytest.mark.parametrize("most", [3, 4])
-def test_pending_due_and_what_is_acknowledged_are_the_models(most: int) -> None:
+def test_pending_due_and_acknowledgeable_are_the_protocols(most: int) -> None:
     granted, withdrawn, rotating = a_request(), a_request(approval=Approval.PENDING), a_request(rotation_due=True)
     role = a_role()
-    for atts in states(most):
-        model, found = Model(True, False, atts), coded(atts)
-        current, mine = rules.pending(found), model.pending()
-        assert (current.sequence - 1 if current else -1) == mine
-        assert rules.takes(granted, current, now=NOW) is model.takes(mine)
+    for kinds in every_state(most):
+        state, found = for_protocol(kinds), for_code(kinds)
+        current, expected = rules.pending(found), PROTOCOL.pending(state)
+        assert (current.sequence - 1 if current else NONE) == expected
+        assert rules.takes(granted, current, now=NOW) is PROTOCOL.acknowledgeable(state, expected)
         assert not rules.takes(withdrawn, current, now=NOW)
         assert rules.due(rotating, found, secret_attempt=0, role=role, now=NOW)
-        for secret_attempt in range(len(atts) + 1):
-            assert rules.due(granted, found, secret_attempt=secret_attempt, role=role, now=NOW) is model.due(
-                secret_attempt
-            ), (atts, secret_attempt)
+        for secret_attempt in range(len(kinds) + 1):
+            due = rules.due(granted, found, secret_attempt=secret_attempt, role=role, now=NOW)
+            assert due is PROTOCOL.due(state, secret_attempt), (kinds, secret_attempt)
 
 
-@pytest.mark.parametrize("due", [False, True])
-def test_what_a_claim_does_is_the_models(due: bool) -> None:
-    request, role = a_request(rotation_due=due), a_role()
-    for atts in states(4 if due else 3):
-        model, found = Model(True, due, atts), coded(atts)
-        for secret_attempt in range(len(atts) + 1):
-            does, index = model.claimed(secret_attempt)
+@pytest.mark.parametrize("rotation_due", [False, True])
+def test_what_a_claim_does_is_the_protocols(rotation_due: bool) -> None:
+    request, role = a_request(rotation_due=rotation_due), a_role()
+    for kinds in every_state(4 if rotation_due else 3):
+        state, found = for_protocol(kinds, rotation_due=rotation_due), for_code(kinds)
+        for secret_attempt in range(len(kinds) + 1):
+            expected = PROTOCOL.decide_claim(state, secret_attempt)
             plan = rules.plan(request, found, secret_attempt=secret_attempt, role=role, now=NOW)
-            if does == "goes on with it" and secret_attempt > index:
-                # Its number would not rise above what is held: only after the ledger was lost or restored, which the
-                # model leaves out.
-                assert plan == Begin(((found[index], AttemptState.REVOKING_TOKEN),))
+            if expected.claim is Claim.GO_ON and secret_attempt > expected.attempt:
+                # Its number would not rise above the Secret's: only after the ledger was lost or restored, which the
+                # protocol leaves out.
+                assert plan == Begin(((found[expected.attempt], AttemptState.REVOKING_TOKEN),))
             else:
-                assert _said(plan) == (does, index), (atts, secret_attempt)
+                assert _decision(plan) == expected, (kinds, secret_attempt)
 
 
-def _said(plan: rules.Plan) -> tuple[str, int]:
+def _decision(plan: rules.Plan) -> Decision:
     if isinstance(plan, Nothing):
-        return "refused", -1
+        return Decision(Claim.NOTHING)
     if isinstance(plan, GoOn):
-        return "goes on with it", plan.attempt.sequence - 1
+        return Decision(Claim.GO_ON, plan.attempt.sequence - 1)
     if not plan.replaced:
-        return "begins one", -1
-    ((former, state),) = plan.replaced
-    how = {
-        AttemptState.REVOKING: "begins another, that is ended",
-        AttemptState.REPLACED: "begins another, that is superseded",
-    }
-    return how[state], former.sequence - 1
+        return Decision(Claim.BEGIN)
+    ((former, becomes),) = plan.replaced
+    return Decision(Claim.BEGIN, former.sequence - 1, becomes)
 
 
 @pytest.mark.parametrize(
     "state", [AttemptState.REVOKING, AttemptState.REVOKING_TOKEN, AttemptState.RECOVERING, AttemptState.CLOSED]
 )
-def test_what_is_being_ended_counts_for_nothing(state: AttemptState) -> None:
+def test_what_is_revoked_or_closed_counts_for_nothing(state: AttemptState) -> None:
     rest = [an_attempt(AttemptState.ACTIVE, 1)]
     gone = [*rest, an_attempt(state, 2)]
     request, role = a_request(), a_role()

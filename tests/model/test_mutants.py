@@ -26,6 +26,7 @@ from services.access.ledger import attempts, recoveries
 from services.access.vault import tokens
 from services.access.worker.dispatch import AttemptDispatcher
 from services.common.errors import LeasegateError
+from tests.model.protocol.scenarios import Rule
 from tests.model.test_machine import PROFILE, SEED, AccessMachine
 from tests.model.test_orders import ORDERS, Play, played
 
@@ -105,36 +106,39 @@ def undone_as_it_is(self: Any, attempt: Attempt, *, finish: bool, error: str = "
 
 
 MUTATIONS: dict[str, tuple[Mutation, ...]] = {
-    "current": (text(issue.LeaseIssuer, "_commit", "request.approved and ", ""), unconditional(AttemptState.ISSUED)),
-    "adopt": (value(IssuanceRecovery, "_cleanup_role", unadopted),),
-    "second": (value(IssuanceRecovery, "_first_done", adopted_once),),
-    "open": (unconditional(AttemptState.ISSUING, keeps=True),),
+    "commit-current": (
+        text(issue.LeaseIssuer, "_commit", "request.approved and ", ""),
+        unconditional(AttemptState.ISSUED),
+    ),
+    "recover": (value(IssuanceRecovery, "_cleanup_role", unadopted),),
+    "second-recovery": (value(IssuanceRecovery, "_first_done", adopted_once),),
+    "conditional-commits": (unconditional(AttemptState.ISSUING, keeps=True),),
     "same-token": (
         value(attempts, "_move", any_accessor),
         text(tokens.PreparedTokens, "find", " or token.accessor != attempt.accessor", ""),
     ),
-    "undo-first": (
+    "recovering-first": (
         value(AttemptDispatcher, "_begin_undo", undone_as_it_is),
         text(recoveries, "commit", "state is not AttemptState.RECOVERING", "state is State.CLOSED"),
         unconditional(AttemptState.CLOSED),
     ),
-    "adopting": (
+    "newest-recovery": (
         value(recoveries, "newest", lambda *_: ANY),
         text(recoveries, "commit", "state is not AttemptState.RECOVERING or ", ""),
         unconditional(AttemptState.CLOSED),
     ),
-    "cleanup role-token": (text(IssuanceRecovery, "_adopt", "*(each.accessor for each in made.earlier)", "*()"),),
-    "after-ack": (value(rules, "superseded", lambda _: AttemptState.REVOKING),),
-    "due": (text(rules, "due", "or last(attempts, AttemptState.REPLACED) is not None", ""),),
-    "lost": (text(rules, "due", "or secret_attempt != active.sequence", ""),),
-    "alive": (
+    "cleanup-token": (text(IssuanceRecovery, "_adopt", "*(each.accessor for each in made.earlier)", "*()"),),
+    "retire-after-ack": (value(rules, "superseded", lambda _: AttemptState.REVOKING),),
+    "replaced-is-due": (text(rules, "due", "or last(attempts, AttemptState.REPLACED) is not None", ""),),
+    "secret-is-due": (text(rules, "due", "or secret_attempt != active.sequence", ""),),
+    "expired-is-due": (
         text(rules, "due", "or active.expired(now)", ""),
         text(rules, "takes", "and not attempt.expired(now)", ""),
     ),
     "overlap": (text(acknowledge, "_retire", "over = tx.now + ", "over = tx.now + 0 * "),),
     "nothing-made": (value(issue, "_NOTHING_MADE", (LeasegateError,)),),
-    "rising": (),
-    "absent": (),
+    "rising-numbers": (),
+    "absent-user": (),
 }
 """The rules by their names in the model; two of the code: the overlap, and which failures of a read say that nothing
 was made; and two that live elsewhere, in the watcher and in roles, here in the world."""
@@ -147,6 +151,10 @@ def without(rule: str) -> Iterator[None]:
         for mutation in MUTATIONS[rule]:
             stack.enter_context(mutation())
         yield
+
+
+def test_every_rule_of_the_protocol_is_taken_out_of_the_code() -> None:
+    assert {*Rule, "overlap", "nothing-made"} == MUTATIONS.keys() == {rule for rule, _, _ in ORDERS}
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["claimed-at-once", "claimed-apart"])
@@ -164,7 +172,7 @@ if os.environ.get("LEASEGATE_MODEL_MUTANTS"):
     @pytest.mark.parametrize("rule", MUTATIONS)
     def test_the_machine_finds_that_a_rule_is_missing(rule: str) -> None:
         class Machine(AccessMachine):
-            rising, absent = rule != "rising", rule != "absent"
+            rising, absent = rule != "rising-numbers", rule != "absent-user"
 
         profile = settings(PROFILE, max_examples=int(os.environ["LEASEGATE_MODEL_MUTANTS"]), phases=(Phase.generate,))
         with without(rule), pytest.raises(AssertionError, match=r"I\d\+?: "):

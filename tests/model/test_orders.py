@@ -344,21 +344,21 @@ process had closed the attempt and released it, or called it missing as its own 
 made and never removed."""
 
 ORDERS: list[tuple[str, Callable[[Play], None], str]] = [
-    ("current", denied_before_the_commit, "I3"),
-    ("adopt", denied_while_read, "I1"),
-    ("second", denied_before_the_login, "I1"),
-    ("rising", former_leader, "I2+"),
-    ("open", denied_before_reading, "I1"),
+    ("commit-current", denied_before_the_commit, "I3"),
+    ("recover", denied_while_read, "I1"),
+    ("second-recovery", denied_before_the_login, "I1"),
+    ("rising-numbers", former_leader, "I2+"),
+    ("conditional-commits", denied_before_reading, "I1"),
     ("same-token", two_tokens_made_beforehand, "I1"),
-    ("undo-first", suspected_reader, "I2+"),
-    ("adopting", reader_and_cleanup_role_at_once, "I1"),
-    ("cleanup role-token", late_cleanup_role, "I1"),
-    ("after-ack", two_rotations_at_once, "I2+"),
-    ("due", answered_to_nobody, "I6"),
-    ("lost", secret_deleted, "I5"),
-    ("alive", acknowledged_late, "I8"),
-    ("alive", past_its_end, "I8"),
-    ("absent", strict_statements, "I7"),
+    ("recovering-first", suspected_reader, "I2+"),
+    ("newest-recovery", reader_and_cleanup_role_at_once, "I1"),
+    ("cleanup-token", late_cleanup_role, "I1"),
+    ("retire-after-ack", two_rotations_at_once, "I2+"),
+    ("replaced-is-due", answered_to_nobody, "I6"),
+    ("secret-is-due", secret_deleted, "I5"),
+    ("expired-is-due", acknowledged_late, "I8"),
+    ("expired-is-due", past_its_end, "I8"),
+    ("absent-user", strict_statements, "I7"),
     ("overlap", rotated, "I2"),
     ("nothing-made", failed_after_the_work, "I1"),
 ]
@@ -369,7 +369,12 @@ def played(order: Callable[[Play], None], *, at_once: bool, rule: str = "", ttl_
     """What is broken after an order of events."""
     strict = order is strict_statements
     world = World(
-        template(), strict=strict, rising=rule != "rising", absent=rule != "absent", at_once=at_once, ttl_s=ttl_s
+        template(),
+        strict=strict,
+        rising=rule != "rising-numbers",
+        absent=rule != "absent-user",
+        at_once=at_once,
+        ttl_s=ttl_s,
     )
     try:
         order(Play(world))

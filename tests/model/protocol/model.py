@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from services.access.domain.attempt_states import ENDING, PENDING
@@ -52,6 +53,28 @@ class Transition(NamedTuple):
     label: str
     state: State
     breaks: Violation | None
+
+
+class Claim(Enum):
+    """What a claim does."""
+
+    NOTHING = auto()
+    GO_ON = auto()
+    BEGIN = auto()
+
+
+class Decision(NamedTuple):
+    """A claim's decision.
+
+    Attributes:
+        claim: What it does.
+        attempt: Index of the attempt that it goes on with, or that the new one replaces.
+        becomes: The state of the replaced attempt.
+    """
+
+    claim: Claim
+    attempt: int = NONE
+    becomes: AttemptState | None = None
 
 
 class Model:
@@ -166,17 +189,20 @@ class Model:
         attempt = state.attempts[index]
         return attempt.state is AttemptState.ISSUED and not (Rule.EXPIRED_IS_DUE in self.rules and attempt.expired)
 
-    def claimable(self, state: State, secret_attempt: int) -> bool:
-        """Whether a claim has anything to do."""
+    def decide_claim(self, state: State, secret_attempt: int) -> Decision:
+        """What a claim does whose caller's Secret holds an attempt, or 0 for none."""
         current = self.pending(state)
         if state.request is not Request.APPROVED or (current == NONE and not self.due(state, secret_attempt)):
-            return False
-        return not (secret_attempt == current + 1 and self.acknowledgeable(state, current))
-
-    def replacing(self, attempt: AttemptState) -> AttemptState:
-        """What an attempt that has begun to read becomes when another is begun."""
-        at_once = Rule.RETIRE_AFTER_ACK in self.rules and attempt is AttemptState.ISSUING
-        return AttemptState.REVOKING if at_once else AttemptState.REPLACED
+            return Decision(Claim.NOTHING)
+        if secret_attempt == current + 1 and self.acknowledgeable(state, current):
+            return Decision(Claim.NOTHING)
+        if current == NONE:
+            return Decision(Claim.BEGIN)
+        former = state.attempts[current].state
+        if former in NOT_READ:
+            return Decision(Claim.GO_ON, current)
+        at_once = Rule.RETIRE_AFTER_ACK in self.rules and former is AttemptState.ISSUING
+        return Decision(Claim.BEGIN, current, AttemptState.REVOKING if at_once else AttemptState.REPLACED)
 
     # Watchers
 
@@ -227,13 +253,11 @@ class Model:
 
     def _decide(self, state: State, replica: int, job: Job) -> None:
         """The first commit of a claim."""
-        current = self.pending(state)
-        if job.uid != state.uid or not self.claimable(state, job.secret_attempt):
+        claim, current, becomes = self.decide_claim(state, job.secret_attempt)
+        if job.uid != state.uid or claim is Claim.NOTHING:
             self._add("claim refused", self._finished(state, replica))
-            return
-        attempt = state.attempts[current] if current != NONE else None
-        number = len(state.attempts) + 1
-        if attempt and attempt.state in NOT_READ:
+        elif claim is Claim.GO_ON:
+            attempt = state.attempts[current]
             prepared = (current, attempt.accessor)
             if attempt.state is AttemptState.TOKEN_READY and state.replicas[replica].prepared == prepared:
                 goes_on = job._replace(step=Step.COMMIT_ISSUING, attempt=current, token=attempt.accessor)
@@ -242,8 +266,9 @@ class Model:
                 goes_on = job._replace(step=Step.MAKE_TOKEN, attempt=current)
                 self._add(f"{current + 1}: claim goes on with it", self._on(state, replica, goes_on))
         elif len(state.attempts) < self.most:
-            if attempt:
-                state = self._change(state, current, state=self.replacing(attempt.state))
+            number = len(state.attempts) + 1
+            if becomes:
+                state = self._change(state, current, state=becomes)
             state = state._replace(attempts=(*state.attempts, Attempt(uid=state.uid)))
             begun = job._replace(step=Step.MAKE_TOKEN, attempt=number - 1)
             self._add(f"{number}: claim begins it", self._on(state, replica, begun))
