@@ -55,10 +55,10 @@ def _issuer(ledger: Ledger) -> Callable[[str], None]:
         request = _request(uid, tx_now=time.time())
         with ledger.write() as tx:
             requests.insert(tx, request)
-            attempt = attempts.begin(tx, request=request, role=role, number=1, due_at=None)
+            attempt = attempts.begin(tx, request=request, role=role, sequence=1, due_at=None)
         with ledger.write() as tx:
             _look(tx, uid)
-            attempts.commit_reading(tx, attempt.id, accessor="a", replacing=True, token_ends_at=tx.now + 3600)
+            attempts.commit_issuing(tx, attempt.id, accessor="a", replacing=True, token_ends_at=tx.now + 3600)
         with ledger.write() as tx:
             attempts.commit_lease(
                 tx,

@@ -25,7 +25,7 @@ from services.access.domain.models import (
     Priority,
     VaultTargetRow,
 )
-from services.access.ledger import answers, attempts, catalog, pauses, pruning, recoveries, requests, work
+from services.access.ledger import answers, attempts, catalog, due_work, pauses, pruning, recoveries, requests
 from services.access.ledger.db import schema
 from services.access.ledger.db.database import Ledger, Tx, open_ledger
 from services.access.requests import reassess
@@ -82,7 +82,7 @@ def begun(tx: Tx, *, number: int = 1) -> Attempt:
     request, role = requests.find(tx, "uid-1"), catalog.find_role(tx, "-", "c1", "demo", "psql-role")
     if request is None or role is None:
         request, role = seed(tx)
-    return attempts.begin(tx, request=request, role=role, number=number, due_at=None)
+    return attempts.begin(tx, request=request, role=role, sequence=number, due_at=None)
 
 
 def in_state(tx: Tx, state: AttemptState) -> Attempt:
@@ -105,9 +105,9 @@ TRANSITIONS: dict[str, tuple[Callable[[Tx, Attempt], object], set[AttemptState]]
         lambda tx, a: attempts.commit_accessor(tx, a.id, accessor="new", token_ends_at=9e9),
         {S.PENDING, S.TOKEN_READY},
     ),
-    "reading": (lambda tx, a: attempts.commit_reading(tx, a.id, accessor="acc"), {S.TOKEN_READY}),
+    "reading": (lambda tx, a: attempts.commit_issuing(tx, a.id, accessor="acc"), {S.TOKEN_READY}),
     "reading with a token of its own": (
-        lambda tx, a: attempts.commit_reading(tx, a.id, accessor="new", replacing=True),
+        lambda tx, a: attempts.commit_issuing(tx, a.id, accessor="new", replacing=True),
         {S.PENDING, S.TOKEN_READY},
     ),
     "lease": (
@@ -118,13 +118,13 @@ TRANSITIONS: dict[str, tuple[Callable[[Tx, Attempt], object], set[AttemptState]]
     ),
     "acknowledge": (lambda tx, a: attempts.activate(tx, a, due_at=9e9), {S.ISSUED}),
     "retire": (lambda tx, a: attempts.retire(tx, a, overlap_ends_at=9e9, due_at=9e9), {S.ACTIVE, S.REPLACED}),
-    "supersede": (lambda tx, a: attempts.supersede(tx, a), {S.ISSUED}),
-    "undo": (lambda tx, a: attempts.begin_undo(tx, a, force_drop=False), {S.ISSUING, S.REVOKING}),
+    "supersede": (lambda tx, a: attempts.replace(tx, a), {S.ISSUED}),
+    "undo": (lambda tx, a: attempts.begin_recovery(tx, a, force_drop=False), {S.ISSUING, S.REVOKING}),
     "close what never read": (lambda tx, a: attempts.close(tx, a.id, S.REVOKING_TOKEN), {S.REVOKING_TOKEN}),
     "close by a reader or by lease id": (lambda tx, a: attempts.close(tx, a.id, S.REVOKING), {S.REVOKING}),
     "close an undo": (lambda tx, a: attempts.close(tx, a.id, S.RECOVERING), {S.RECOVERING}),
     "prolong": (
-        lambda tx, a: attempts.prolong(tx, replace(a, lease_ttl_s=60.0, ends_at=9e9, max_ends_at=None)),
+        lambda tx, a: attempts.commit_renewal(tx, replace(a, lease_ttl_s=60.0, ends_at=9e9, max_ends_at=None)),
         {S.ACTIVE},
     ),
     "recovery": (
@@ -163,22 +163,22 @@ def test_reading_is_refused_with_another_accessor_than_the_committed_one(ledger:
     with ledger.write() as tx:
         made = in_state(tx, S.TOKEN_READY)
         attempts.commit_accessor(tx, made.id, accessor="somebody else's", token_ends_at=9e9)
-        assert not attempts.commit_reading(tx, made.id, accessor="acc")
+        assert not attempts.commit_issuing(tx, made.id, accessor="acc")
 
 
 def test_a_reader_gets_a_grace_before_it_is_undone(ledger: Ledger) -> None:
     with ledger.write() as tx:
         made = in_state(tx, S.ISSUING)
-        attempts.end(tx, made, to=S.REVOKING, end_reason="a test ends it")
-        assert attempts.get(tx, made.id).due_at == tx.now + attempts.READER_GRACE_S
+        attempts.revoke(tx, made, to=S.REVOKING, end_reason="a test ends it")
+        assert attempts.get(tx, made.id).due_at == tx.now + attempts.ISSUING_GRACE_S
 
 
 def test_a_read_whose_reader_died_with_the_process_gets_the_same_grace(ledger: Ledger) -> None:
     """A lease that Vault registers after the token was revoked would stay in its list until its TTL."""
     with ledger.write() as tx:
         made = in_state(tx, S.ISSUING)
-        assert attempts.abandon_readers(tx) == 1
-        assert attempts.get(tx, made.id).due_at == tx.now + attempts.READER_GRACE_S
+        assert attempts.schedule_interrupted(tx) == 1
+        assert attempts.get(tx, made.id).due_at == tx.now + attempts.ISSUING_GRACE_S
 
 
 def test_an_older_recovery_neither_goes_on_nor_closes(ledger: Ledger) -> None:
@@ -196,18 +196,18 @@ def test_an_older_recovery_neither_goes_on_nor_closes(ledger: Ledger) -> None:
 def test_a_cleanup_role_is_asked_for_once_and_let_go_when_nobody_needs_it(ledger: Ledger) -> None:
     with ledger.write() as tx:
         one = in_state(tx, S.RECOVERING)
-        cleanup_role = recoveries.need(tx, one, force_drop=False)
+        cleanup_role = recoveries.require(tx, one, force_drop=False)
         assert tx.cleanup_roles == {(cleanup_role.name, one.target)}
     with ledger.write() as tx:
-        assert recoveries.need(tx, one, force_drop=False).state is CleanupRoleState.NEEDED
+        assert recoveries.require(tx, one, force_drop=False).state is CleanupRoleState.NEEDED
         assert not tx.cleanup_roles
         recoveries.report(tx, cleanup_role, error="")
-        assert recoveries.need(tx, one, force_drop=False).state is CleanupRoleState.READY
+        assert recoveries.require(tx, one, force_drop=False).state is CleanupRoleState.READY
         attempts.close(tx, one.id, S.RECOVERING)
         recoveries.release(tx, one)
-        assert [each.state for each in recoveries.wanted(tx)] == [CleanupRoleState.UNNEEDED]
-        recoveries.forget(tx, cleanup_role.name, one.target)
-        assert not recoveries.wanted(tx)
+        assert [each.state for each in recoveries.pending(tx)] == [CleanupRoleState.UNNEEDED]
+        recoveries.delete_unneeded(tx, cleanup_role.name, one.target)
+        assert not recoveries.pending(tx)
 
 
 def test_what_was_written_is_there_after_the_process_and_nothing_of_what_was_not_committed(
@@ -256,7 +256,7 @@ def test_writers_take_turns_and_readers_do_not_wait(ledger: Ledger) -> None:
 
     def slow() -> None:
         with ledger.write() as tx:
-            requests.note(tx, "uid-1", last_sequence=1)
+            requests.update_silently(tx, "uid-1", last_sequence=1)
             entered.set()
             go_on.wait(10)
 
@@ -264,7 +264,7 @@ def test_writers_take_turns_and_readers_do_not_wait(ledger: Ledger) -> None:
         with ledger.write() as tx:
             found = requests.find(tx, "uid-1")
             assert found is not None
-            requests.note(tx, "uid-1", last_sequence=found.last_sequence + 1)
+            requests.update_silently(tx, "uid-1", last_sequence=found.last_sequence + 1)
 
     writers = [threading.Thread(target=slow), threading.Thread(target=quick)]
     writers[0].start()
@@ -344,23 +344,23 @@ def test_the_migrations_make_the_tables_that_the_code_expects(ledger: Ledger) ->
 def test_a_request_id_acts_once_for_each_caller_and_method(ledger: Ledger) -> None:
     call = {"caller": "alice", "method": "Create", "request_id": "r1"}
     with ledger.write() as tx:
-        assert answers.earlier(tx, **call, content="c") is None
-        answers.keep(tx, **call, content="c", subject="uid-1")
-        assert answers.earlier(tx, **call, content="c") == "uid-1"
-        assert answers.earlier(tx, **{**call, "caller": "bob"}, content="other") is None
+        assert answers.find_earlier(tx, **call, content="c") is None
+        answers.remember(tx, **call, content="c", subject="uid-1")
+        assert answers.find_earlier(tx, **call, content="c") == "uid-1"
+        assert answers.find_earlier(tx, **{**call, "caller": "bob"}, content="other") is None
         with pytest.raises(RequestIdReusedError):
-            answers.earlier(tx, **call, content="other")
+            answers.find_earlier(tx, **call, content="other")
 
 
 def test_old_answers_are_forgotten(ledger: Ledger, clock: Clock) -> None:
     call = {"caller": "alice", "method": "Create", "request_id": "r1", "content": "c"}
     with ledger.write() as tx:
-        answers.keep(tx, **call, subject="uid-1")
+        answers.remember(tx, **call, subject="uid-1")
     with ledger.write() as tx:
-        pruning.calls(tx, before=clock.now, limit=10)
-        assert answers.earlier(tx, **call)
-        pruning.calls(tx, before=clock.now + 1, limit=10)
-        assert answers.earlier(tx, **call) is None
+        pruning.old_answers(tx, before=clock.now, limit=10)
+        assert answers.find_earlier(tx, **call)
+        pruning.old_answers(tx, before=clock.now + 1, limit=10)
+        assert answers.find_earlier(tx, **call) is None
 
 
 def _broken_off(ledger: Ledger) -> None:
@@ -390,19 +390,19 @@ def test_the_queue_takes_the_most_urgent_first_and_nothing_before_its_time(ledge
         due_at(tx, 5, Priority.REVOKE, due_at=tx.now + 1)
         busy: set[str] = set()
         order = []
-        while job := work.due(tx, busy=busy, renews=True):
+        while job := due_work.next_job(tx, busy=busy, renews=True):
             order.append(job.attempt)
             busy.add(job.attempt)
         assert order == [revoke, issue, renew]
-        assert work.next_at(tx) == tx.now + 1
-        assert work.due(tx, busy={revoke, issue}, renews=False) is None
+        assert due_work.next_due_at(tx) == tx.now + 1
+        assert due_work.next_job(tx, busy={revoke, issue}, renews=False) is None
 
 
 def test_a_renewal_with_little_time_left_goes_before_all(ledger: Ledger) -> None:
     with ledger.write() as tx:
         due_at(tx, 1, Priority.REVOKE, due_at=1.0)
         late = due_at(tx, 2, Priority.RENEW, due_at=2.0, ends_at=tx.now + 800)
-        job = work.due(tx, busy=set(), renews=True)
+        job = due_work.next_job(tx, busy=set(), renews=True)
         assert job is not None
         assert job.attempt == late
 
@@ -410,8 +410,8 @@ def test_a_renewal_with_little_time_left_goes_before_all(ledger: Ledger) -> None
 def test_a_request_whose_time_is_over_is_work(ledger: Ledger) -> None:
     with ledger.write() as tx:
         seed(tx)
-        requests.note(tx, "uid-1", ends_at=5.0, due_at=5.0)
-        assert work.due(tx, busy=set(), renews=False) == work.Job("", "uid-1")
+        requests.update_silently(tx, "uid-1", ends_at=5.0, due_at=5.0)
+        assert due_work.next_job(tx, busy=set(), renews=False) == due_work.Job("", "uid-1")
         reassess.expire(tx, "uid-1")
         found = requests.find(tx, "uid-1")
         assert found is not None

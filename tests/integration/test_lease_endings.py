@@ -60,7 +60,7 @@ def _cutting() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Transport, "_exchange", cut)
         patch.setattr(circuit_breaker, "FAILURES", 10**6)
-        patch.setattr(attempts, "READER_GRACE_S", 1.0)
+        patch.setattr(attempts, "ISSUING_GRACE_S", 1.0)
         patch.setattr(recover, "_ASK_AGAIN_S", 3.0)
         yield
 

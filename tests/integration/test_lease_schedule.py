@@ -14,7 +14,7 @@ import pytest
 from services.access.domain.models import Attempt, VaultTargetRow
 from services.access.domain.settings import Settings
 from services.access.leases.renew import LeaseRenewal, next_look
-from services.access.ledger import attempts, catalog, requests, work
+from services.access.ledger import attempts, catalog, due_work, requests
 from services.access.ledger.db.database import Ledger, open_ledger
 from services.access.vault.clients import VaultClients
 from services.common.vault.response import Answer
@@ -74,8 +74,8 @@ def born_together(ledger: Ledger) -> None:
         for number in range(LEASES):
             request = a_request(uid=f"uid-{number}", name=f"cred-{number}")
             requests.insert(tx, request)
-            begun = attempts.begin(tx, request=request, role=role, number=1, due_at=None)
-            attempts.commit_reading(tx, begun.id, accessor="a", replacing=True, token_ends_at=BORN + 90000)
+            begun = attempts.begin(tx, request=request, role=role, sequence=1, due_at=None)
+            attempts.commit_issuing(tx, begun.id, accessor="a", replacing=True, token_ends_at=BORN + 90000)
             attempts.commit_lease(tx, begun.id, lease_id=f"m/creds/r/{number}", **lease)
             issued = attempts.get(tx, begun.id)
             attempts.activate(tx, issued, due_at=next_look(issued, request=request, settings=Settings()))
@@ -85,7 +85,7 @@ def renew_what_is_due(ledger: Ledger, renewal: LeaseRenewal, pool: ThreadPoolExe
     """As the workers do, eight at once."""
     found: list[Attempt] = []
     with ledger.read() as tx:
-        while job := work.due(tx, busy={each.id for each in found}, renews=True):
+        while job := due_work.next_job(tx, busy={each.id for each in found}, renews=True):
             found.append(attempts.get(tx, job.attempt))
     for _ in pool.map(renewal.look, found):
         pass
@@ -94,7 +94,7 @@ def renew_what_is_due(ledger: Ledger, renewal: LeaseRenewal, pool: ThreadPoolExe
 def planned(ledger: Ledger) -> list[float]:
     """When the next look at each is due, in seconds from birth."""
     with ledger.read() as tx:
-        found = [attempts.get(tx, attempt_id) for attempt_id in attempts.ids_with_login(tx)]
+        found = [attempts.get(tx, attempt_id) for attempt_id in attempts.ids_with_database_user(tx)]
     return [each.due_at - BORN for each in found if each.due_at is not None]
 
 

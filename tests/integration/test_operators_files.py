@@ -16,7 +16,7 @@ import pytest
 
 from leasegate.access.v1 import watcher_service_pb2 as watcher
 from services.access.domain.models import AttemptState, Priority
-from services.access.ledger import figures
+from services.access.ledger import counts
 from services.access.ledger.db.database import open_ledger
 from services.common import errors
 from tests.clock import Clock
@@ -365,10 +365,10 @@ def test_the_age_of_work_is_since_it_is_due(tmp_path: Path) -> None:
         due_at(tx, 1, Priority.REVOKE, due_at=clock.now - 7)
         due_at(tx, 2, Priority.REVOKE, due_at=clock.now - 3)
         due_at(tx, 3, Priority.RENEW, due_at=clock.now + 1)
-        assert figures.due(tx) == {Priority.REVOKE: figures.Due(2, 7.0)}
-        assert figures.nearest_end_s(tx) is None
+        assert counts.due_by_priority(tx) == {Priority.REVOKE: counts.Due(2, 7.0)}
+        assert counts.next_lease_expiry_s(tx) is None
     with ledger.write() as tx:
         tx.connection.exec_driver_sql("DELETE FROM attempts")
         in_state(tx, AttemptState.ACTIVE)
-        assert figures.nearest_end_s(tx) == 60
+        assert counts.next_lease_expiry_s(tx) == 60
     ledger.close()

@@ -127,7 +127,7 @@ revision, down_revision = "later1", "{head}"
 def upgrade():
     with op.batch_alter_table("requests", recreate="always") as batch:
         batch.add_column(sa.Column("invented", sa.String(), nullable=False, server_default="x"))
-    with op.batch_alter_table("targets", recreate="always") as batch:
+    with op.batch_alter_table("vault_targets", recreate="always") as batch:
         batch.add_column(sa.Column("invented", sa.String(), nullable=True))
 '''
 FAILING = '''"""An even later version, which breaks off half-way."""

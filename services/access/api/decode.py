@@ -235,5 +235,5 @@ def role(snapshot: role_service_pb2.RoleSnapshot) -> DbRole:
         else None,
         max_ttl_s=seconds(definition.max_ttl, field="max_ttl") if definition.HasField("max_ttl") else None,
         digest=text(snapshot.digest, field="snapshot.digest", least=1, most=64),
-        gone=False,
+        deleted=False,
     )

@@ -56,5 +56,5 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
     ) -> pb.AcceptLedgerLossResponse:
         """See the .proto file."""
         reason = decode.text(request.reason, field="reason")
-        state = self._losses.accept(request.ledger_id, caller=caller.current(), reason=reason)
+        state = self._losses.accept_loss(request.ledger_id, caller=caller.current(), reason=reason)
         return pb.AcceptLedgerLossResponse(ledger=findings.ledger(state))

@@ -131,7 +131,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
 
     def WatchChanges(self, request: pb.WatchChangesRequest, context: grpc.ServicerContext) -> pb.WatchChangesResponse:
         """See the .proto file."""
-        self._losses.said(request.known_ledger_id)
+        self._losses.observe_ledger_id(request.known_ledger_id)
         batch = self._feed.poll(
             request.cursor, owner=caller.current(), max_wait_s=decode.seconds(request.max_wait, field="max_wait")
         )
@@ -143,7 +143,9 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
             next_cursor=batch.cursor,
             restarted=batch.restarted,
             ledger_id=self._losses.ledger_id,
-            issuance_paused=self._losses.said(request.known_ledger_id),  # its loss may have been accepted meanwhile
+            issuance_paused=self._losses.observe_ledger_id(
+                request.known_ledger_id
+            ),  # its loss may have been accepted meanwhile
             next_poll_after=None if batch.waited else encode.duration(POLL_AFTER_S),
         )
 

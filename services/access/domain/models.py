@@ -94,7 +94,7 @@ class DbRole:
         digest: What an approver approves of it.
         default_ttl_s: First TTL of a lease; None for the mount's.
         max_ttl_s: Longest life of a lease; None for the mount's.
-        gone: Whether it was taken out of the catalogue; kept for its digest.
+        deleted: Whether it was taken out of the catalogue; kept for its digest.
         approvals: How many approvers it takes.
         self_approval: Whether one of them may be the requester; for requests over gRPC.
         configured: Whether the operator's catalogue file says it, rather than a snapshot.
@@ -113,7 +113,7 @@ class DbRole:
     default_ttl_s: float | None
     max_ttl_s: float | None
     digest: str
-    gone: bool
+    deleted: bool
     approvals: int = 1
     self_approval: bool = False
     configured: bool = False

@@ -96,7 +96,7 @@ class AccessRequestView:
     @property
     def role_there(self) -> bool:
         """Whether the role is in the catalogue."""
-        return self.role is not None and not self.role.gone
+        return self.role is not None and not self.role.deleted
 
     @property
     def access(self) -> AccessState:
@@ -211,7 +211,7 @@ class AccessRequestView:
         request = self.request
         if request.ended:
             return
-        if self.role is not None and self.role.gone:
+        if self.role is not None and self.role.deleted:
             text = f"The role {request.role_label} is gone: nothing is issued, and what is in use runs to its end without being renewed."
             yield Condition("RoleDeleted", True, "PostgresRoleDeleted", text)
         elif self.role is None:

@@ -80,7 +80,7 @@ class LeaseAdmin:
             found = _by_handle(tx, handle)
             call.keep(tx, found.id)
             if found.state in ENDING:
-                attempts.end(
+                attempts.revoke(
                     tx,
                     found,
                     to=ENDING[found.state],
@@ -100,7 +100,7 @@ class LeaseAdmin:
 
 
 def _by_handle(tx: Tx, handle: str) -> Attempt:
-    for attempt_id in attempts.ids_with_login(tx):
+    for attempt_id in attempts.ids_with_database_user(tx):
         if names.lease_handle(attempt_id) == handle:
             return attempts.get(tx, attempt_id)
     raise LeaseNotFoundError("no open lease has this handle", lease=bounded(handle, 40))

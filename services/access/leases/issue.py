@@ -183,7 +183,7 @@ class LeaseIssuer:
             LedgerMismatchError: The ledger is not the one that is known, or does not know the attempt that is held.
             Superseded: The caller needs none, or the attempt was ended meanwhile.
         """
-        self._losses.check(request, secret_attempt=secret_attempt)
+        self._losses.check_issuance(request, secret_attempt=secret_attempt)
         plan = rules.plan(request, opened, secret_attempt=secret_attempt, role=role, now=tx.now)
         if isinstance(plan, rules.Nothing):
             raise ConflictError(plan.why, retry_after_s=1.0)
@@ -191,23 +191,23 @@ class LeaseIssuer:
         target = catalog.target(tx, role.target)
         if isinstance(plan, rules.GoOn):
             token = self._tokens.find(plan.attempt, life_s=life_s, now=tx.now)
-            if token and not attempts.commit_reading(tx, plan.attempt.id, accessor=token.accessor):
+            if token and not attempts.commit_issuing(tx, plan.attempt.id, accessor=token.accessor):
                 raise ConflictError("the attempt was ended meanwhile")
             return Start(plan.attempt, target, life_s, token)
         for former, state in plan.replaced:
-            attempts.supersede(tx, former) if state is AttemptState.REPLACED else attempts.end(
+            attempts.replace(tx, former) if state is AttemptState.REPLACED else attempts.revoke(
                 tx, former, to=state, end_reason="another was begun"
             )
         number = max(request.last_sequence, secret_attempt) + 1
-        begun = attempts.begin(tx, request=request, role=role, number=number, due_at=None)
-        requests.note(tx, request.uid, last_sequence=number)
+        begun = attempts.begin(tx, request=request, role=role, sequence=number, due_at=None)
+        requests.update_silently(tx, request.uid, last_sequence=number)
         return Start(begun, target, life_s, None)
 
     def _claimable(self, tx: Tx, uid: str, *, owner: str) -> tuple[AccessRequest, DbRole]:
         request = owned(tx, uid, owner)
         check_approved(request, now=tx.now)
         role = catalog.role_of(tx, request)
-        if role is None or role.gone:
+        if role is None or role.deleted:
             raise RoleNotReadyError(f"the role {request.role_name} is not in the catalogue", role=request.role_name)
         if pauses.covers(tx, role):
             raise RoleNotReadyError(
@@ -236,7 +236,7 @@ class LeaseIssuer:
         failpoints.point("claim.token")
         with self._ledger.write() as tx:
             ends_at = token.ends_at
-            committed = attempts.commit_reading(
+            committed = attempts.commit_issuing(
                 tx, attempt.id, accessor=token.accessor, replacing=True, token_ends_at=ends_at
             )
         if needless := attempt.accessor if committed else token.accessor:
@@ -261,7 +261,7 @@ class LeaseIssuer:
         with self._ledger.write() as tx:
             current = attempts.get(tx, attempt.id)
             if current.state is AttemptState.ISSUING:
-                attempts.end(tx, current, to=to, end_reason="its credential could not be read", error=text)
+                attempts.revoke(tx, current, to=to, end_reason="its credential could not be read", error=text)
 
     def _commit(self, vault: Vault, attempt: Attempt, token: Token, *, answer: Answer, asked_at: float) -> Issued:
         lease = _lease(attempt, token, answer, asked_at=asked_at)
@@ -292,7 +292,7 @@ class LeaseIssuer:
         if request.failures or request.error_reason:
             changes |= {"error_reason": "", "error_message": "", "failures": 0, "retry_at": None}
         if changes:
-            requests.note(tx, request.uid, **changes)
+            requests.update_silently(tx, request.uid, **changes)
             tx.wake(changes.get("due_at"))
 
     def _give_back(self, vault: Vault, attempt: Attempt, token: Token, lease_id: str) -> None:
@@ -306,7 +306,7 @@ class LeaseIssuer:
             with self._ledger.write() as tx:
                 current = attempts.get(tx, attempt.id)
                 if current.state is AttemptState.ISSUING:
-                    attempts.end(
+                    attempts.revoke(
                         tx, current, to=AttemptState.REVOKING, end_reason="it was not current any more when it was read"
                     )
                 attempts.close(tx, attempt.id, AttemptState.REVOKING)

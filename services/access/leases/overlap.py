@@ -76,7 +76,7 @@ class OverlapRenewal:
 
     def _keep(self, attempt: Attempt) -> None:
         with self._ledger.write() as tx:
-            attempts.keep_old(tx, attempt)
+            attempts.keep_retiring(tx, attempt)
         failpoints.point("renew.committed")
 
 

@@ -69,7 +69,7 @@ class IssuanceRecovery:
 
     def _wait(self, attempt: Attempt, *, until: float, error: str = "") -> None:
         with self._ledger.write() as tx:
-            attempts.put_off(tx, attempt, until=until, error=error, failed=False)
+            attempts.postpone(tx, attempt, until=until, error=error, failed=False)
 
     def _cleanup_role(self, attempt: Attempt) -> str | None:
         """Name of the cleanup role if it is there; else it is asked for, and the attempt waits for the answer.
@@ -78,16 +78,16 @@ class IssuanceRecovery:
         asked for.
         """
         with self._ledger.write() as tx:
-            known = recoveries.find(
+            known = recoveries.find_cleanup_role(
                 tx, recoveries.cleanup_role_of(attempt, force_drop=attempt.force_drop), attempt.target
             )
             if known and known.state is CleanupRoleState.READY:
                 return known.name
             error = f"{_WAITS}: {known.error}" if known and known.error else _WAITS
-            if attempts.put_off(tx, attempt, until=tx.now + _ASK_AGAIN_S, error=error, failed=False):
-                cleanup_role = recoveries.need(tx, attempt, force_drop=attempt.force_drop)
+            if attempts.postpone(tx, attempt, until=tx.now + _ASK_AGAIN_S, error=error, failed=False):
+                cleanup_role = recoveries.require(tx, attempt, force_drop=attempt.force_drop)
                 if cleanup_role.error:
-                    recoveries.missing(tx, cleanup_role)
+                    recoveries.mark_missing(tx, cleanup_role)
         return None
 
     def _round(
@@ -123,7 +123,7 @@ class IssuanceRecovery:
                 tokens.revoke(vault, accessor)
         if made.earlier:
             with self._ledger.write() as tx:
-                recoveries.outdated(tx, made.attempt.id, newest=made.recovery.sequence)
+                recoveries.discard_earlier(tx, made.attempt.id, newest=made.recovery.sequence)
         failpoints.point("undo.outdated")
         lease_id = self._read(vault, made)
         failpoints.point("undo.read")
@@ -152,20 +152,22 @@ class IssuanceRecovery:
 
     def _missing(self, made: _Round) -> None:
         with self._ledger.write() as tx:
-            if known := recoveries.find(tx, made.recovery.cleanup_role, made.attempt.target):
-                recoveries.missing(tx, known)
+            if known := recoveries.find_cleanup_role(tx, made.recovery.cleanup_role, made.attempt.target):
+                recoveries.mark_missing(tx, known)
 
     def _first_done(self, made: _Round, target: VaultTargetRow) -> None:
         with self._ledger.write() as tx:
-            recoveries.dropped(tx, made.recovery.sequence)
-            attempts.put_off(tx, made.attempt, until=tx.now + self._vaults.max_request_duration_s(target), failed=False)
+            recoveries.commit_dropped(tx, made.recovery.sequence)
+            attempts.postpone(
+                tx, made.attempt, until=tx.now + self._vaults.max_request_duration_s(target), failed=False
+            )
         failpoints.point("undo.first")
 
     def _close(self, vault: Vault, made: _Round) -> None:
         """After the second recovery no login is left."""
         tokens.discard(vault, made.token.accessor)
         with self._ledger.write() as tx:
-            recoveries.dropped(tx, made.recovery.sequence)
+            recoveries.commit_dropped(tx, made.recovery.sequence)
             if recoveries.newest(tx, made.attempt.id) == made.recovery.sequence and attempts.close(
                 tx, made.attempt.id, AttemptState.RECOVERING
             ):

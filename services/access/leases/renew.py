@@ -58,7 +58,7 @@ class LeaseRenewal:
                 return
             role = catalog.role_of(tx, request)
             if attempt.expired(tx.now):
-                attempts.end(
+                attempts.revoke(
                     tx, attempt, to=AttemptState.REVOKING, end_reason=_why_over(attempt, request=request, role=role)
                 )
                 tx.changed.add(request.uid)
@@ -114,7 +114,7 @@ class LeaseRenewal:
         with self._ledger.write() as tx:
             renewed = replace(attempt, lease_ttl_s=ttl_s, renewed_at=tx.now, ends_at=ends_at, max_ends_at=max_ends_at)
             renewed = replace(renewed, due_at=next_look(renewed, request=request, settings=self._settings))
-            if not attempts.prolong(tx, renewed):
+            if not attempts.commit_renewal(tx, renewed):
                 renewed = attempts.get(tx, attempt.id)
             also(tx)
         failpoints.point("renew.committed")
@@ -162,7 +162,7 @@ def kept(attempt: Attempt, *, request: AccessRequest, role: DbRole | None) -> bo
     """Whether a credential in use is still what is granted: else it runs to its end, neither renewed nor replaced
     beforehand.
     """
-    return request.approved and role is not None and not role.gone and attempt.grant == request.digest
+    return request.approved and role is not None and not role.deleted and attempt.grant == request.digest
 
 
 def _to_renew(attempt: Attempt, request: AccessRequest, *, role: DbRole | None, now: float) -> bool:

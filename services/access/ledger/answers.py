@@ -14,7 +14,7 @@ _EARLIER = sa.select(_a.content, _a.subject).where(
 )
 
 
-def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) -> str | None:
+def find_earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) -> str | None:
     """What an earlier call with this id was about, or None if there was none.
 
     Args:
@@ -35,7 +35,7 @@ def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) 
     return str(row.subject)
 
 
-def keep(tx: Tx, *, caller: str, method: str, request_id: str, content: str, subject: str) -> None:
+def remember(tx: Tx, *, caller: str, method: str, request_id: str, content: str, subject: str) -> None:
     """Remember that a call was carried out; ``subject`` is the id of the request or lease that it was about."""
     call = {"caller": caller, "method": method, "request_id": request_id, "content": content}
     tx.execute(answers.insert(), {**call, "subject": subject, "answered_at": tx.now})

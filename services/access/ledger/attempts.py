@@ -13,10 +13,10 @@ from services.access.domain.models import AccessRequest, Attempt, AttemptState, 
 from services.access.ledger.db.database import Tx
 from services.access.ledger.db.schema import attempts, row_of
 
-READING_ABANDONED_S = 150.0
+ISSUING_TIMEOUT_S = 150.0
 """A read that has been under way for so long has lost its reader; longer than any call to Vault may take."""
 
-READER_GRACE_S = 3.0
+ISSUING_GRACE_S = 3.0
 """How long a reader whose attempt was ended may take to revoke by itself what it gets, and a read whose reader is gone
 may go on.
 
@@ -25,7 +25,7 @@ before dies with the token; one that it registers for a token that was ended dur
 until its TTL, without a login.
 """
 
-TOKEN_AFTER_S = 0.25
+TOKEN_REVOKE_DELAY_S = 0.25
 """How long after its login an attempt's token is ended: nobody waits for that, and whoever waits for the login's end
 goes on meanwhile.
 """
@@ -77,14 +77,14 @@ def open_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Attempt]]:
     return found
 
 
-def begin(tx: Tx, *, request: AccessRequest, role: DbRole, number: int, due_at: float | None) -> Attempt:
+def begin(tx: Tx, *, request: AccessRequest, role: DbRole, sequence: int, due_at: float | None) -> Attempt:
     """Begin an attempt, `new`. With ``due_at`` a worker makes its token, else whoever claims does."""
     attempt_id = names.new_attempt_id()
     display = names.display_name(attempt_id, namespace=request.namespace, role=role.name)
     made = Attempt(
         id=attempt_id,
         access_request_id=request.uid,
-        sequence=number,
+        sequence=sequence,
         state=AttemptState.PENDING,
         grant=request.digest,
         role_digest=role.digest,
@@ -119,7 +119,7 @@ def commit_accessor(tx: Tx, attempt_id: str, *, accessor: str, token_ends_at: fl
     )
 
 
-def commit_reading(
+def commit_issuing(
     tx: Tx, attempt_id: str, *, accessor: str, replacing: bool = False, token_ends_at: float | None = None
 ) -> bool:
     """The read begins, with the token of this accessor: `reading`.
@@ -133,7 +133,7 @@ def commit_reading(
     """
     committed: dict[str, Any] = {"accessor": accessor, "token_ends_at": token_ends_at} if replacing else {}
     states = (AttemptState.PENDING, AttemptState.TOKEN_READY) if replacing else (AttemptState.TOKEN_READY,)
-    due_at = tx.now + READING_ABANDONED_S
+    due_at = tx.now + ISSUING_TIMEOUT_S
     return _move(
         tx,
         attempt_id,
@@ -197,7 +197,7 @@ def retire(tx: Tx, attempt: Attempt, *, overlap_ends_at: float, due_at: float) -
     return _move(tx, attempt.id, AttemptState.ACTIVE, AttemptState.REPLACED, to=AttemptState.RETIRING, **change)
 
 
-def supersede(tx: Tx, attempt: Attempt) -> bool:
+def replace(tx: Tx, attempt: Attempt) -> bool:
     """Answered but never acknowledged, and another is begun: `superseded`, until its end or a later one's acknowledge."""
     tx.wake(attempt.ends_at)
     return _move(
@@ -205,7 +205,7 @@ def supersede(tx: Tx, attempt: Attempt) -> bool:
     )
 
 
-def end(tx: Tx, attempt: Attempt, *, to: AttemptState, end_reason: str, error: str = "") -> bool:
+def revoke(tx: Tx, attempt: Attempt, *, to: AttemptState, end_reason: str, error: str = "") -> bool:
     """Have it ended: `end`, or `endt` if no read was begun. At once, or after the reader's grace where there may be
     one.
 
@@ -216,7 +216,7 @@ def end(tx: Tx, attempt: Attempt, *, to: AttemptState, end_reason: str, error: s
         end_reason: What people are told of it, also when it is closed.
         error: What failed, if something did.
     """
-    due = tx.now + (READER_GRACE_S if attempt.state is AttemptState.ISSUING and to is AttemptState.REVOKING else 0.0)
+    due = tx.now + (ISSUING_GRACE_S if attempt.state is AttemptState.ISSUING and to is AttemptState.REVOKING else 0.0)
     tx.wake(due)
     return _move(
         tx,
@@ -231,14 +231,14 @@ def end(tx: Tx, attempt: Attempt, *, to: AttemptState, end_reason: str, error: s
     )
 
 
-def end_all(tx: Tx, uid: str, mapping: Mapping[AttemptState, AttemptState], *, end_reason: str) -> None:
+def revoke_all(tx: Tx, uid: str, mapping: Mapping[AttemptState, AttemptState], *, end_reason: str) -> None:
     """Have a request's attempts ended as ``mapping`` says."""
     for attempt in open_of(tx, uid):
         if attempt.state in mapping:
-            end(tx, attempt, to=mapping[attempt.state], end_reason=end_reason)
+            revoke(tx, attempt, to=mapping[attempt.state], end_reason=end_reason)
 
 
-def begin_undo(tx: Tx, attempt: Attempt, *, force_drop: bool) -> bool:
+def begin_recovery(tx: Tx, attempt: Attempt, *, force_drop: bool) -> bool:
     """From here on lease commit and acknowledge refuse the attempt, however alive its reader may be: `undoing`."""
     return _move(
         tx,
@@ -250,7 +250,7 @@ def begin_undo(tx: Tx, attempt: Attempt, *, force_drop: bool) -> bool:
     )
 
 
-def dropped(tx: Tx, attempt: Attempt) -> bool:
+def commit_revoked(tx: Tx, attempt: Attempt) -> bool:
     """Vault has dropped its login, by lease id: its token is all that is left, `endt`, or nothing, `closed`.
 
     The token is ended a moment later, and nobody is woken for it: the worker that dropped the login looks next at what
@@ -259,7 +259,7 @@ def dropped(tx: Tx, attempt: Attempt) -> bool:
     if not attempt.accessor:
         return close(tx, attempt.id, AttemptState.REVOKING)
     tx.changed.add(attempt.access_request_id)
-    due = tx.now + TOKEN_AFTER_S
+    due = tx.now + TOKEN_REVOKE_DELAY_S
     return _move(
         tx,
         attempt.id,
@@ -280,7 +280,7 @@ def close(tx: Tx, attempt_id: str, *states: AttemptState) -> bool:
     return done
 
 
-def put_off(
+def postpone(
     tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: bool = True, force_drop: bool = False
 ) -> bool:
     """Try again later, if it is still in the state in which it was read; answers whether it is.
@@ -300,7 +300,7 @@ def put_off(
     return _update(tx, attempt.id, (attempt.state,), change, statement=_CHANGE_AFTER_FAILURE if failed else _CHANGE)
 
 
-def prolong(tx: Tx, renewed: Attempt) -> bool:
+def commit_renewal(tx: Tx, renewed: Attempt) -> bool:
     """Vault prolonged the lease of an active attempt: keep its times, and when to look at it again."""
     tx.wake(renewed.due_at)
     names = ("lease_ttl_s", "ends_at", "max_ends_at", "renewed_at", "due_at")
@@ -310,7 +310,7 @@ def prolong(tx: Tx, renewed: Attempt) -> bool:
     )
 
 
-def keep_old(tx: Tx, attempt: Attempt) -> bool:
+def keep_retiring(tx: Tx, attempt: Attempt) -> bool:
     """Store how a replaced attempt's lease goes on, and when a worker has to look at it again: ``attempt`` is as it is
     to be.
     """
@@ -343,7 +343,7 @@ def schedule(
     tx.wake(due_at)
 
 
-def look_again(tx: Tx, uids: Sequence[str]) -> None:
+def schedule_now(tx: Tx, uids: Sequence[str]) -> None:
     """Have the active attempts of these requests looked at now, as their role changed."""
     for start in range(0, len(uids), _BATCH):
         of_these = (_table.access_request_id.in_(uids[start : start + _BATCH]), _table.state == AttemptState.ACTIVE)
@@ -351,7 +351,7 @@ def look_again(tx: Tx, uids: Sequence[str]) -> None:
     tx.wake(tx.now)
 
 
-def hurry(tx: Tx, target: int) -> None:
+def retry_failed_now(tx: Tx, target: int) -> None:
     """Have everything that failed at this Vault tried now, as there is a fresh login."""
     waiting = (AttemptState.PENDING, AttemptState.REVOKING_TOKEN, AttemptState.REVOKING, AttemptState.RECOVERING)
     where = (_table.target == target, _table.state.in_(waiting), _table.failures > 0, _table.due_at > tx.now)
@@ -359,9 +359,9 @@ def hurry(tx: Tx, target: int) -> None:
     tx.wake(tx.now)
 
 
-def abandon_readers(tx: Tx) -> int:
+def schedule_interrupted(tx: Tx) -> int:
     """At the start of the process: whoever was reading is dead. Answers how many there were."""
-    over = tx.now + READER_GRACE_S  # Vault may still be at what they asked for
+    over = tx.now + ISSUING_GRACE_S  # Vault may still be at what they asked for
     done = tx.execute(
         attempts.update().where(_table.state == AttemptState.ISSUING).values(due_at=over, priority=Priority.REVOKE)
     )
@@ -373,7 +373,7 @@ def abandon_readers(tx: Tx) -> int:
     return done.rowcount
 
 
-def ids_with_login(tx: Tx) -> list[str]:
+def ids_with_database_user(tx: Tx) -> list[str]:
     """Attempts that may have a login."""
     return list(tx.execute(sa.select(_table.id).where(_table.state.in_(_WITH_LOGIN))).scalars())
 

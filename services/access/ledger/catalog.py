@@ -8,32 +8,32 @@ import sqlalchemy as sa
 
 from services.access.domain.models import AccessRequest, DbRole, VaultTargetRow
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.schema import roles, row_of, targets
+from services.access.ledger.db.schema import db_roles, row_of, vault_targets
 
-_r = roles.c
-_TARGET = sa.select(targets).where(targets.c.id == sa.bindparam("target_id"))
-_ROLE = sa.select(roles).where(
+_r = db_roles.c
+_TARGET = sa.select(vault_targets).where(vault_targets.c.id == sa.bindparam("target_id"))
+_ROLE = sa.select(db_roles).where(
     *(column == sa.bindparam(column.name) for column in (_r.cluster, _r.cluster_uid, _r.namespace, _r.name))
 )
 
 
 def put_target(tx: Tx, target: VaultTargetRow) -> VaultTargetRow:
     """Take a Vault into the ledger, or what is new about a known one; ``target.id`` is ignored."""
-    columns = row_of(targets, target, without=("id",))
+    columns = row_of(vault_targets, target, without=("id",))
     known = find_target(tx, target.cluster, target.namespace, target.name, target.key_digest)
     if known is None:
-        done = tx.execute(targets.insert().values(**columns))
+        done = tx.execute(vault_targets.insert().values(**columns))
         return replace(target, id=int(done.inserted_primary_key[0]))  # type: ignore[index]
     if known != replace(target, id=known.id):
-        tx.execute(targets.update().where(targets.c.id == known.id).values(**columns))
+        tx.execute(vault_targets.update().where(vault_targets.c.id == known.id).values(**columns))
     return replace(target, id=known.id)
 
 
 def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) -> VaultTargetRow | None:
     """A Vault by its key."""
-    t = targets.c
+    t = vault_targets.c
     where = (t.cluster == cluster, t.namespace == namespace, t.name == name, t.key_digest == digest)
-    return tx.fetch_first(VaultTargetRow, sa.select(targets).where(*where))
+    return tx.fetch_first(VaultTargetRow, sa.select(vault_targets).where(*where))
 
 
 def target(tx: Tx, number: int) -> VaultTargetRow:
@@ -46,18 +46,18 @@ def target(tx: Tx, number: int) -> VaultTargetRow:
 
 def put_role(tx: Tx, role: DbRole) -> DbRole:
     """Take a role into the catalogue, or its new definition; ``role.id`` is ignored."""
-    columns = row_of(roles, role, without=("id",))
+    columns = row_of(db_roles, role, without=("id",))
     known = find_role(tx, role.cluster, role.cluster_uid, role.namespace, role.name)
     if known is None:
-        done = tx.execute(roles.insert().values(**columns))
+        done = tx.execute(db_roles.insert().values(**columns))
         return replace(role, id=int(done.inserted_primary_key[0]))  # type: ignore[index]
-    tx.execute(roles.update().where(roles.c.id == known.id).values(**columns))
+    tx.execute(db_roles.update().where(db_roles.c.id == known.id).values(**columns))
     return replace(role, id=known.id)
 
 
 def drop_role(tx: Tx, role: DbRole) -> None:
     """Take a role out of the catalogue; its digest is kept."""
-    tx.execute(roles.update().where(roles.c.id == role.id).values(gone=True))
+    tx.execute(db_roles.update().where(db_roles.c.id == role.id).values(deleted=True))
 
 
 def find_role(tx: Tx, cluster: str, cluster_uid: str, namespace: str, name: str) -> DbRole | None:
@@ -72,16 +72,16 @@ def role_of(tx: Tx, request: AccessRequest) -> DbRole | None:
 
 
 def configured(tx: Tx) -> list[DbRole]:
-    """The roles that the operator's catalogue file said at the last start and that are not gone."""
-    where = (roles.c.configured.is_(True), roles.c.gone.is_(False))
-    return tx.fetch(DbRole, sa.select(roles).where(*where))
+    """The roles that the operator's catalogue file said at the last start and that are not deleted."""
+    where = (db_roles.c.configured.is_(True), db_roles.c.deleted.is_(False))
+    return tx.fetch(DbRole, sa.select(db_roles).where(*where))
 
 
 def same_place(
     tx: Tx, *, cluster: str, namespace: str, name: str, server: str, vault_namespace: str
 ) -> VaultTargetRow | None:
     """The newest Vault of this name at this server, whatever its auth mount; for callers that do not know it."""
-    t = targets.c
+    t = vault_targets.c
     where = (
         t.cluster == cluster,
         t.namespace == namespace,
@@ -89,4 +89,4 @@ def same_place(
         t.server == server,
         t.vault_namespace == vault_namespace,
     )
-    return tx.fetch_first(VaultTargetRow, sa.select(targets).where(*where).order_by(t.id.desc()).limit(1))
+    return tx.fetch_first(VaultTargetRow, sa.select(vault_targets).where(*where).order_by(t.id.desc()).limit(1))

@@ -68,7 +68,7 @@ class LedgerGuard:
         with self._lock:
             return len(self._unknown)
 
-    def said(self, known_id: str) -> bool:
+    def observe_ledger_id(self, known_id: str) -> bool:
         """Take in which ledger a watcher knows; answers whether that is another one whose loss nobody has accepted."""
         known_id = bounded(known_id, _ID_CHARS)
         if known_id in ("", self._ledger.id):
@@ -83,7 +83,7 @@ class LedgerGuard:
             if meta.get(tx, _ACCEPTED + known_id) is not None:  # meanwhile
                 return False
             meta.put(tx, _HELD + known_id, str(tx.now))
-            self._tell_all(tx)
+            self._publish_open_requests(tx)
         with self._lock:
             self._others |= {known_id}
         _LOG.error(
@@ -94,7 +94,7 @@ class LedgerGuard:
         )
         return True
 
-    def noted(self, request: AccessRequest, *, secret_attempt: int) -> bool:
+    def observe_attempt(self, request: AccessRequest, *, secret_attempt: int) -> bool:
         """Whether a request is held because its Secret has an attempt that the ledger does not know; remembered for
         ``accept``.
         """
@@ -106,7 +106,7 @@ class LedgerGuard:
                 self._unknown.pop(request.uid, None)
         return unknown
 
-    def check(self, request: AccessRequest, *, secret_attempt: int) -> None:
+    def check_issuance(self, request: AccessRequest, *, secret_attempt: int) -> None:
         """Refuse to issue where something is held.
 
         Raises:
@@ -121,7 +121,7 @@ class LedgerGuard:
                 ledger=self._ledger.id,
             )
 
-    def accept(self, ledger_id: str, *, caller: str, reason: str) -> LedgerState:
+    def accept_loss(self, ledger_id: str, *, caller: str, reason: str) -> LedgerState:
         """Take what is not known as lost: numbers go on above what is held, and new credentials are issued.
 
         Args:
@@ -143,9 +143,9 @@ class LedgerGuard:
                 meta.put(tx, _ACCEPTED + other, str(tx.now))
                 meta.drop(tx, _HELD + other)
             for uid, secret_attempt in unknown.items():
-                requests.raise_number(tx, uid, secret_attempt)
+                requests.raise_sequence(tx, uid, secret_attempt)
             meta.put(tx, _ACCEPTED_AT, str(tx.now))
-            self._tell_all(tx)
+            self._publish_open_requests(tx)
         with self._lock:
             self._others -= others
             self._unknown = {
@@ -169,5 +169,5 @@ class LedgerGuard:
             accepted = meta.get(tx, _ACCEPTED_AT)
         return LedgerState(self._ledger.id, self.known_id, self.paused_requests, float(accepted) if accepted else None)
 
-    def _tell_all(self, tx: Tx) -> None:
+    def _publish_open_requests(self, tx: Tx) -> None:
         tx.changed.update(requests.open_uids(tx))

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from services.access.domain.models import AttemptState, VaultTargetRow
 from services.access.domain.orphans import LeaseEntry, Place
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.schema import attempts, recoveries, roles, targets
+from services.access.ledger.db.schema import attempts, db_roles, recoveries, vault_targets
 
-_a, _t = attempts.c, targets.c
+_a, _t = attempts.c, vault_targets.c
 _COLUMNS = (
     _t.server,
     _t.vault_namespace,
@@ -23,15 +23,16 @@ _COLUMNS = (
     _a.state,
     _a.ends_at,
 )
-_OF = sa.select(_a.id, *_COLUMNS).join(targets, _t.id == _a.target)
+_OF = sa.select(_a.id, *_COLUMNS).join(vault_targets, _t.id == _a.target)
 _BATCH = 500
 
 
 def places(tx: Tx) -> dict[Place, tuple[dict[int, VaultTargetRow], frozenset[str]]]:
     """Every mount that the ledger names, with its targets by number and the roles that are known there."""
-    targets_by_id = {each.id: each for each in tx.fetch(VaultTargetRow, sa.select(targets))}
+    targets_by_id = {each.id: each for each in tx.fetch(VaultTargetRow, sa.select(vault_targets))}
     named = sa.union(
-        sa.select(_a.target, _a.mount, _a.vault_role), sa.select(roles.c.target, roles.c.mount, roles.c.vault_role)
+        sa.select(_a.target, _a.mount, _a.vault_role),
+        sa.select(db_roles.c.target, db_roles.c.mount, db_roles.c.vault_role),
     )
     found: dict[Place, tuple[dict[int, VaultTargetRow], frozenset[str]]] = {}
     for row in tx.execute(named):
@@ -47,7 +48,7 @@ def entries(tx: Tx) -> list[LeaseEntry]:
     found = [_entry(row) for row in tx.execute(_OF.where(_a.state != AttemptState.CLOSED))]
     d = recoveries.c
     adopted = sa.select(*_COLUMNS, d.cleanup_role, d.lease_id.label("cleanup_roles_lease")).join(
-        targets, _t.id == _a.target
+        vault_targets, _t.id == _a.target
     )
     for row in tx.execute(
         adopted.join(recoveries, d.attempt == _a.id).where(_a.state != AttemptState.CLOSED, d.done_at.is_(None))

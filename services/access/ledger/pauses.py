@@ -6,14 +6,18 @@ import sqlalchemy as sa
 
 from services.access.domain.models import Attempt, AttemptState, DbRole, IssuancePause
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.schema import attempts, pauses, roles, row_of, targets
+from services.access.ledger.db.schema import attempts, db_roles, issuance_pauses, row_of, vault_targets
 
-_q = pauses.c
+_q = issuance_pauses.c
 _COVERING = (
     sa.select(_q.mount)
-    .join_from(pauses, targets, sa.and_(_q.server == targets.c.server, _q.vault_namespace == targets.c.vault_namespace))
+    .join_from(
+        issuance_pauses,
+        vault_targets,
+        sa.and_(_q.server == vault_targets.c.server, _q.vault_namespace == vault_targets.c.vault_namespace),
+    )
     .where(
-        targets.c.id == sa.bindparam("target_id"),
+        vault_targets.c.id == sa.bindparam("target_id"),
         _q.mount == sa.bindparam("mount"),
         sa.or_(_q.connection == "", _q.connection == sa.bindparam("connection")),
     )
@@ -23,15 +27,15 @@ _COVERING = (
 
 def add(tx: Tx, place: IssuancePause) -> bool:
     """Issue nothing there from now on; answers whether that is new."""
-    known = tx.execute(sa.select(pauses.c.mount).where(*_is(place))).first()
+    known = tx.execute(sa.select(issuance_pauses.c.mount).where(*_is(place))).first()
     if known is None:
-        tx.execute(pauses.insert().values(**_columns(place)))
+        tx.execute(issuance_pauses.insert().values(**_columns(place)))
     return known is None
 
 
 def remove(tx: Tx, place: IssuancePause) -> None:
     """Issue there again."""
-    tx.execute(pauses.delete().where(*_is(place)))
+    tx.execute(issuance_pauses.delete().where(*_is(place)))
 
 
 def covers(tx: Tx, role: DbRole) -> bool:
@@ -43,15 +47,15 @@ def covers(tx: Tx, role: DbRole) -> bool:
 def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
     """The attempts of that place that are not closed."""
     same = [
-        targets.c.server == place.server,
-        targets.c.vault_namespace == place.vault_namespace,
+        vault_targets.c.server == place.server,
+        vault_targets.c.vault_namespace == place.vault_namespace,
         attempts.c.mount == place.mount,
     ]
     if place.connection:
         same.append(attempts.c.db_name == place.connection)
     query = (
         sa.select(attempts)
-        .join(targets, targets.c.id == attempts.c.target)
+        .join(vault_targets, vault_targets.c.id == attempts.c.target)
         .where(*same, attempts.c.state != AttemptState.CLOSED)
     )
     return tx.fetch(Attempt, query)
@@ -60,18 +64,20 @@ def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
 def roles_at(tx: Tx, place: IssuancePause) -> list[DbRole]:
     """The roles of that place."""
     same = [
-        targets.c.server == place.server,
-        targets.c.vault_namespace == place.vault_namespace,
-        roles.c.mount == place.mount,
+        vault_targets.c.server == place.server,
+        vault_targets.c.vault_namespace == place.vault_namespace,
+        db_roles.c.mount == place.mount,
     ]
     if place.connection:
-        same.append(roles.c.db_name == place.connection)
-    return tx.fetch(DbRole, sa.select(roles).join(targets, targets.c.id == roles.c.target).where(*same))
+        same.append(db_roles.c.db_name == place.connection)
+    return tx.fetch(
+        DbRole, sa.select(db_roles).join(vault_targets, vault_targets.c.id == db_roles.c.target).where(*same)
+    )
 
 
 def _is(place: IssuancePause) -> list[sa.ColumnElement[bool]]:
-    return [pauses.c[name] == value for name, value in _columns(place).items()]
+    return [issuance_pauses.c[name] == value for name, value in _columns(place).items()]
 
 
 def _columns(place: IssuancePause) -> dict[str, str]:
-    return row_of(pauses, place)
+    return row_of(issuance_pauses, place)

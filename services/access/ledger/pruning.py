@@ -11,9 +11,9 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from services.access.domain.models import AttemptState
-from services.access.ledger import figures
+from services.access.ledger import counts
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.schema import answers, attempts, decisions, recoveries, requests, roles
+from services.access.ledger.db.schema import access_requests, answers, attempts, db_roles, decisions, recoveries
 
 _HEARTBEAT, HEARTBEATS_KEPT_S = "RenewLease", 3600.0
 """Holders renew by a new request_id every time, so that these would be most of the ledger; nobody repeats one of them
@@ -21,7 +21,7 @@ so late.
 """
 
 
-def calls(tx: Tx, *, before: float, limit: int) -> int:
+def old_answers(tx: Tx, *, before: float, limit: int) -> int:
     """Which calls were answered already; heartbeats sooner than the others."""
     a = answers.c
     brief = sa.and_(a.method == _HEARTBEAT, a.answered_at < tx.now - HEARTBEATS_KEPT_S)
@@ -38,18 +38,18 @@ def closed_attempts(tx: Tx, *, before: float, limit: int) -> int:
     )
     ids = list(tx.execute(some).scalars())
     if ids:
-        figures.remember_undone(tx, ids)
+        counts.remember_recovered(tx, ids)
         tx.execute(recoveries.delete().where(recoveries.c.attempt.in_(ids)))
         tx.execute(attempts.delete().where(a.id.in_(ids)))
     return len(ids)
 
 
-def gone_requests(tx: Tx, *, before: float, limit: int) -> int:
+def deleted_requests(tx: Tx, *, before: float, limit: int) -> int:
     """Requests that nobody can ask for again and that have no attempt left, with their decisions.
 
     One of Kubernetes that has ended stays for as long as its object does: without it, the object would be granted anew.
     """
-    r = requests.c
+    r = access_requests.c
     unused = ~sa.exists().where(attempts.c.access_request_id == r.uid)
     uids = list(
         tx.execute(sa.select(r.uid).where(r.deleted_at < before, unused).order_by(r.deleted_at).limit(limit)).scalars()
@@ -60,13 +60,13 @@ def gone_requests(tx: Tx, *, before: float, limit: int) -> int:
 def _take_out(tx: Tx, uids: Collection[str]) -> int:
     if uids:
         tx.execute(decisions.delete().where(decisions.c.access_request_id.in_(uids)))
-        tx.execute(requests.delete().where(requests.c.uid.in_(uids)))
+        tx.execute(access_requests.delete().where(access_requests.c.uid.in_(uids)))
     return len(uids)
 
 
-def gone_roles(tx: Tx, *, before: float, limit: int) -> int:
+def deleted_roles(tx: Tx, *, before: float, limit: int) -> int:
     """Roles that were taken out of the catalogue, once no request names them; ``before`` does not matter to them."""
-    r, asked = roles.c, requests.c
+    r, asked = db_roles.c, access_requests.c
     names = (
         (asked.cluster, r.cluster),
         (asked.cluster_uid, r.cluster_uid),
@@ -74,5 +74,5 @@ def gone_roles(tx: Tx, *, before: float, limit: int) -> int:
         (asked.role_name, r.name),
     )
     named = sa.exists().where(*(mine == theirs for mine, theirs in names))
-    some = sa.select(r.id).where(r.gone.is_(True), ~named).limit(limit)
-    return tx.execute(roles.delete().where(r.id.in_(some))).rowcount
+    some = sa.select(r.id).where(r.deleted.is_(True), ~named).limit(limit)
+    return tx.execute(db_roles.delete().where(r.id.in_(some))).rowcount

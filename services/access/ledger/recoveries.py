@@ -55,7 +55,7 @@ def newest(tx: Tx, attempt_id: str) -> int | None:
     return found
 
 
-def outdated(tx: Tx, attempt_id: str, *, newest: int) -> None:
+def discard_earlier(tx: Tx, attempt_id: str, *, newest: int) -> None:
     """The tokens of all recoveries before the newest are revoked, and need not be again. Those of which no lease is
     known are forgotten.
 
@@ -75,17 +75,17 @@ def commit_lease(tx: Tx, number: int, *, lease_id: str) -> None:
     tx.execute(recoveries.update().where(_table.sequence == number).values(lease_id=lease_id))
 
 
-def dropped(tx: Tx, number: int, *, at: float | None = None) -> None:
+def commit_dropped(tx: Tx, number: int, *, at: float | None = None) -> None:
     """The cleanup role's lease was revoked, which dropped the login."""
     tx.execute(
         recoveries.update().where(_table.sequence == number, _table.done_at.is_(None)).values(done_at=at or tx.now)
     )
 
 
-def need(tx: Tx, attempt: Attempt, *, force_drop: bool) -> CleanupRole:
+def require(tx: Tx, attempt: Attempt, *, force_drop: bool) -> CleanupRole:
     """The cleanup role that an attempt needs, which must be `undoing` in this transaction; asked for if it is not there."""
     name = cleanup_role_of(attempt, force_drop=force_drop)
-    known = find(tx, name, attempt.target)
+    known = find_cleanup_role(tx, name, attempt.target)
     if known and known.state is not CleanupRoleState.UNNEEDED:
         return known
     made = CleanupRole(
@@ -112,13 +112,13 @@ def cleanup_role_of(attempt: Attempt, *, force_drop: bool) -> str:
     )
 
 
-def find(tx: Tx, name: str, target: int) -> CleanupRole | None:
+def find_cleanup_role(tx: Tx, name: str, target: int) -> CleanupRole | None:
     """A cleanup role."""
     query = sa.select(cleanup_roles).where(cleanup_roles.c.name == name, cleanup_roles.c.target == target)
     return tx.fetch_first(CleanupRole, query)
 
 
-def wanted(tx: Tx) -> list[CleanupRole]:
+def pending(tx: Tx) -> list[CleanupRole]:
     """What the watcher has to hear of: cleanup_roles that are needed and not there, and ones that are needed no longer."""
     states = (CleanupRoleState.NEEDED, CleanupRoleState.UNNEEDED)
     return tx.fetch(CleanupRole, sa.select(cleanup_roles).where(cleanup_roles.c.state.in_(states)))
@@ -146,7 +146,7 @@ def report(tx: Tx, cleanup_role: CleanupRole, *, error: str) -> None:
         tx.wake(tx.now)
 
 
-def missing(tx: Tx, cleanup_role: CleanupRole) -> None:
+def mark_missing(tx: Tx, cleanup_role: CleanupRole) -> None:
     """A cleanup role that was said to be there is not: ask for it again. One that may go already stays so."""
     if cleanup_role.state is CleanupRoleState.UNNEEDED:
         return
@@ -157,13 +157,13 @@ def missing(tx: Tx, cleanup_role: CleanupRole) -> None:
 def release(tx: Tx, attempt: Attempt) -> None:
     """An attempt needs its cleanup_roles no longer; those that no other needs may go."""
     for force_drop in (False, True):
-        known = find(tx, cleanup_role_of(attempt, force_drop=force_drop), attempt.target)
+        known = find_cleanup_role(tx, cleanup_role_of(attempt, force_drop=force_drop), attempt.target)
         if known and known.state is not CleanupRoleState.UNNEEDED and not _used(tx, known):
             _set(tx, known, state=CleanupRoleState.UNNEEDED, error="")
             tx.cleanup_roles.add((known.name, known.target))
 
 
-def forget(tx: Tx, name: str, target: int) -> None:
+def delete_unneeded(tx: Tx, name: str, target: int) -> None:
     """The watcher took note that a cleanup role may go."""
     tx.execute(
         cleanup_roles.delete().where(

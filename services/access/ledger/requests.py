@@ -10,13 +10,13 @@ import sqlalchemy as sa
 
 from services.access.domain.models import AccessRequest, Approval, DbRole, Decision
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.schema import decisions, requests, roles, row_of
+from services.access.ledger.db.schema import access_requests, db_roles, decisions, row_of
 from services.common.errors import VaultAuthMissingError, VaultAuthRefusedError
 
-_table, _r = requests.c, roles.c
+_table, _r = access_requests.c, db_roles.c
 _DECISION = tuple(f.name for f in fields(Decision))
-_FIND = sa.select(requests).where(_table.uid == sa.bindparam("of_uid"))
-_CHANGE = requests.update().where(_table.uid == sa.bindparam("of_uid"))
+_FIND = sa.select(access_requests).where(_table.uid == sa.bindparam("of_uid"))
+_CHANGE = access_requests.update().where(_table.uid == sa.bindparam("of_uid"))
 _DECISIONS = (
     sa.select(*(decisions.c[name] for name in _DECISION))
     .where(decisions.c.access_request_id == sa.bindparam("of_uid"))
@@ -33,24 +33,24 @@ def find_many(tx: Tx, uids: Sequence[str]) -> list[AccessRequest]:
     """Several requests, in the order of their uids as given; those that are not there are left out."""
     if not uids:
         return []
-    found = {each.uid: each for each in tx.fetch(AccessRequest, sa.select(requests).where(_table.uid.in_(uids)))}
+    found = {each.uid: each for each in tx.fetch(AccessRequest, sa.select(access_requests).where(_table.uid.in_(uids)))}
     return [found[uid] for uid in uids if uid in found]
 
 
 def insert(tx: Tx, request: AccessRequest) -> None:
     """A new request."""
-    tx.execute(requests.insert(), row_of(requests, request))
+    tx.execute(access_requests.insert(), row_of(access_requests, request))
     tx.changed.add(request.uid)
 
 
 def update(tx: Tx, request: AccessRequest, **changes: Any) -> AccessRequest:
     """Change columns; answers the request as it is now. Its owner is told."""
-    note(tx, request.uid, **changes)
+    update_silently(tx, request.uid, **changes)
     tx.changed.add(request.uid)
     return replace(request, **changes)
 
 
-def note(tx: Tx, uid: str, **changes: Any) -> None:
+def update_silently(tx: Tx, uid: str, **changes: Any) -> None:
     """Change columns that nobody has to be told of."""
     tx.execute(_CHANGE, {"of_uid": uid, **changes})
 
@@ -62,9 +62,11 @@ def open_uids(tx: Tx) -> list[str]:
     )
 
 
-def raise_number(tx: Tx, uid: str, number: int) -> None:
+def raise_sequence(tx: Tx, uid: str, number: int) -> None:
     """Have the next attempt numbered above ``number``."""
-    tx.execute(requests.update().where(_table.uid == uid, _table.last_sequence < number).values(last_sequence=number))
+    tx.execute(
+        access_requests.update().where(_table.uid == uid, _table.last_sequence < number).values(last_sequence=number)
+    )
 
 
 def limit_access(tx: Tx, access_s: float) -> int:
@@ -72,7 +74,7 @@ def limit_access(tx: Tx, access_s: float) -> int:
     ends_at, open_ones = _table.first_issued_at + access_s, (Approval.PENDING, Approval.APPROVED)
     longer = sa.or_(_table.ends_at.is_(None), _table.ends_at > ends_at)
     begun = (_table.first_issued_at.is_not(None), _table.approval.in_(open_ones))
-    return tx.execute(requests.update().where(*begun, longer).values(ends_at=ends_at, due_at=ends_at)).rowcount
+    return tx.execute(access_requests.update().where(*begun, longer).values(ends_at=ends_at, due_at=ends_at)).rowcount
 
 
 def decisions_of(tx: Tx, uid: str) -> list[Decision]:
@@ -108,10 +110,10 @@ def of_role(tx: Tx, role: DbRole) -> list[AccessRequest]:
         _table.role_namespace == role.namespace,
         _table.role_name == role.name,
     )
-    return tx.fetch(AccessRequest, sa.select(requests).where(*same, _table.approval.in_(open_ones)))
+    return tx.fetch(AccessRequest, sa.select(access_requests).where(*same, _table.approval.in_(open_ones)))
 
 
-def hurry(tx: Tx, target: int) -> None:
+def retry_failed_now(tx: Tx, target: int) -> None:
     """Have the requests claimed now whose last claim failed at this Vault for want of a login, as there is a fresh one."""
     same = ((_table.cluster, _r.cluster), (_table.cluster_uid, _r.cluster_uid), (_table.role_namespace, _r.namespace))
     of_target = sa.exists().where(
@@ -122,7 +124,7 @@ def hurry(tx: Tx, target: int) -> None:
         _table.retry_at > tx.now,
     )
     for uid in list(tx.execute(sa.select(_table.uid).where(*wanting, of_target)).scalars()):
-        note(tx, uid, retry_at=None)
+        update_silently(tx, uid, retry_at=None)
         tx.changed.add(uid)
 
 
@@ -130,7 +132,7 @@ def page(
     tx: Tx, *where: sa.ColumnElement[bool], after: tuple[float, str] | None, limit: int, newest_first: bool
 ) -> list[AccessRequest]:
     """Requests of which ``where`` holds, by time of creation, after the one with this time and uid."""
-    key, query = sa.tuple_(_table.created_at, _table.uid), sa.select(requests).where(*where)
+    key, query = sa.tuple_(_table.created_at, _table.uid), sa.select(access_requests).where(*where)
     if after:
         at = sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
         query = query.where(key < at if newest_first else key > at)
@@ -143,6 +145,6 @@ def owned_by(owner: str) -> sa.ColumnElement[bool]:
     return _table.owner == owner
 
 
-def waiting() -> sa.ColumnElement[bool]:
+def undecided() -> sa.ColumnElement[bool]:
     """The requests that nobody has decided yet."""
     return _table.approval == Approval.PENDING

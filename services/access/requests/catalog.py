@@ -50,8 +50,8 @@ class Catalog:
             self._vaults.give(target)
             self._feed.login_given(row.id)
             with self._ledger.write() as tx:
-                attempts.hurry(tx, row.id)
-                requests.hurry(tx, row.id)
+                attempts.retry_failed_now(tx, row.id)
+                requests.retry_failed_now(tx, row.id)
         return row
 
     def _row(self, target: VaultTarget) -> VaultTargetRow:
@@ -93,14 +93,14 @@ class Catalog:
         """Take a role out; what was issued runs to its end."""
         with self._ledger.write() as tx:
             known = catalog.find_role(tx, cluster, cluster_uid, namespace, name)
-            if known and not known.gone:
+            if known and not known.deleted:
                 catalog.drop_role(tx, known)
-                reassess.role_changed(tx, replace(known, gone=True))
+                reassess.role_changed(tx, replace(known, deleted=True))
 
     def report_cleanup_role(self, name: str, *, at: TargetName, error: str) -> None:
         """A cleanup role is there, or could not be made."""
         with self._ledger.write() as tx:
-            known = recoveries.find(tx, name, self.named(tx, at).id)
+            known = recoveries.find_cleanup_role(tx, name, self.named(tx, at).id)
             if known:
                 recoveries.report(tx, known, error=error)
 
@@ -115,7 +115,7 @@ class Catalog:
             for role in catalog.configured(tx):
                 if role.name not in names:
                     catalog.drop_role(tx, role)
-                    reassess.role_changed(tx, replace(role, gone=True))
+                    reassess.role_changed(tx, replace(role, deleted=True))
 
 
 def _same_place(tx: Tx, wanted: VaultTargetRow) -> VaultTargetRow | None:

@@ -133,7 +133,7 @@ def _role(raw: dict[str, Any], targets: dict[str, VaultTarget]) -> tuple[VaultTa
         digest=names.role_digest(
             mount=mount, vault_role=vault_role, definition={"db_name": db_name, **statements, **ttls}
         ),
-        gone=False,
+        deleted=False,
         approvals=_approvals(raw),
         self_approval=_flag(raw, "self_approval", of="roles"),
         configured=True,

@@ -102,7 +102,7 @@ class ChangeFeed:
         self._owners: OrderedDict[str, str] = OrderedDict()  # of requests that changed of late
         ledger.listeners.append(self._committed)
         with ledger.read() as tx:
-            self.publish(*(CleanupRoleChanged(a.name, a.target) for a in recoveries.wanted(tx)))
+            self.publish(*(CleanupRoleChanged(a.name, a.target) for a in recoveries.pending(tx)))
 
     def _committed(self, tx: Tx) -> None:
         if tx.changed or tx.cleanup_roles:
@@ -259,7 +259,7 @@ class ChangeFeed:
         with self._changed:
             number, missing = self._number, tuple(self._missing)
         with self._ledger.read() as tx:
-            wanted = [CleanupRoleChanged(each.name, each.target) for each in recoveries.wanted(tx)]
+            wanted = [CleanupRoleChanged(each.name, each.target) for each in recoveries.pending(tx)]
         return self._batch([*wanted, *missing], number, owner="", restarted=True)
 
     def _batch(
@@ -268,7 +268,7 @@ class ChangeFeed:
         with self._ledger.read() as tx:
             found = requests.find_many(tx, [key.uid for key in keys if isinstance(key, AccessRequestChanged)])
             pairs = [
-                (recoveries.find(tx, key.name, key.target), catalog.target(tx, key.target))
+                (recoveries.find_cleanup_role(tx, key.name, key.target), catalog.target(tx, key.target))
                 for key in keys
                 if isinstance(key, CleanupRoleChanged)
             ]
@@ -296,4 +296,4 @@ class ChangeFeed:
         if done:
             with self._ledger.write() as tx:
                 for key in done:
-                    recoveries.forget(tx, key.name, key.target)
+                    recoveries.delete_unneeded(tx, key.name, key.target)

@@ -85,7 +85,7 @@ class Decisions:
         if request.approval is Approval.DENIED:
             raise _decided(approval.denial(made))
         _check_open(request)
-        if role is None or role.gone:
+        if role is None or role.deleted:
             raise RoleNotReadyError(
                 f"the role {request.role_name} is not in the catalogue, so nobody can know what is approved",
                 role=request.role_name,

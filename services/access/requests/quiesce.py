@@ -54,7 +54,7 @@ class IssuancePauses:
                 reassess.place_changed(tx, pauses.roles_at(tx, place))
             for attempt in pauses.open_attempts(tx, place):
                 if attempt.state in ENDING and (end_leases or attempt.state in _UNREAD):
-                    attempts.end(
+                    attempts.revoke(
                         tx,
                         attempt,
                         to=ENDING[attempt.state],

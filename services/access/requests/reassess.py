@@ -20,7 +20,7 @@ _OVER = {
 
 def digest_of(request: AccessRequest, role: DbRole | None) -> str:
     """The digest of what would be granted now; where the role is not known, the last that was."""
-    if role is None or role.gone:
+    if role is None or role.deleted:
         return request.digest
     return names.grant_digest(role_digest=role.digest, subjects=request.subjects, ttl_s=request.ttl_s, uid=request.uid)
 
@@ -46,23 +46,23 @@ def reassess(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessReque
         }
         request = requests.update(tx, request, **changes, **_gone(tx, request, verdict.approval))
     if request.approval is Approval.DENIED:
-        attempts.end_all(tx, request.uid, ENDING, end_reason="its request was denied")
+        attempts.revoke_all(tx, request.uid, ENDING, end_reason="its request was denied")
     elif before.approved and not request.approved:
-        attempts.end_all(tx, request.uid, LAPSING, end_reason="its approval counts no longer")
+        attempts.revoke_all(tx, request.uid, LAPSING, end_reason="its approval counts no longer")
     elif before.digest != digest:
-        attempts.end_all(tx, request.uid, _UNREAD, end_reason="something else is granted now")
+        attempts.revoke_all(tx, request.uid, _UNREAD, end_reason="something else is granted now")
     return prepare(tx, request, role)
 
 
 def prepare(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessRequest:
     """Have a token made while the request is pending, so that its credential takes one call once it is approved."""
-    if request.approval is not Approval.PENDING or role is None or role.gone or pauses.covers(tx, role):
+    if request.approval is not Approval.PENDING or role is None or role.deleted or pauses.covers(tx, role):
         return request
     if any(attempt.may_have_database_user or attempt.state in _UNREAD for attempt in attempts.open_of(tx, request.uid)):
         return request
     number = request.last_sequence + 1
-    attempts.begin(tx, request=request, role=role, number=number, due_at=tx.now)
-    requests.note(tx, request.uid, last_sequence=number)
+    attempts.begin(tx, request=request, role=role, sequence=number, due_at=tx.now)
+    requests.update_silently(tx, request.uid, last_sequence=number)
     return replace(request, last_sequence=number)
 
 
@@ -70,7 +70,7 @@ def finish(tx: Tx, request: AccessRequest, outcome: Approval) -> AccessRequest:
     """End the access of a request for good."""
     if request.ended:
         return request
-    attempts.end_all(tx, request.uid, ENDING, end_reason=_OVER[outcome])
+    attempts.revoke_all(tx, request.uid, ENDING, end_reason=_OVER[outcome])
     return requests.update(
         tx, request, approval=outcome, rotation_due=False, due_at=None, **_gone(tx, request, outcome)
     )
@@ -87,7 +87,7 @@ def expire(tx: Tx, uid: str) -> None:
     """End the access of a request whose time is over; for a worker. One that has ended already is not looked at again."""
     request = requests.find(tx, uid)
     if request is None or request.ends_at is None or request.ended:
-        requests.note(tx, uid, due_at=None)
+        requests.update_silently(tx, uid, due_at=None)
     elif request.ends_at <= tx.now:
         finish(tx, request, Approval.EXPIRED)
 
@@ -98,9 +98,9 @@ def role_changed(tx: Tx, role: DbRole) -> None:
     for request in touched:
         reassess(tx, request, role)
         if request.retry_at is not None:
-            requests.note(tx, request.uid, retry_at=None)
+            requests.update_silently(tx, request.uid, retry_at=None)
         tx.changed.add(request.uid)
-    attempts.look_again(tx, [request.uid for request in touched])
+    attempts.schedule_now(tx, [request.uid for request in touched])
 
 
 def place_changed(tx: Tx, roles: list[DbRole]) -> None:

@@ -50,13 +50,13 @@ class IdempotentCall:
 
     def earlier(self, tx: Tx) -> str | None:
         """What the same call was about before; None at the first time."""
-        return answers.earlier(
+        return answers.find_earlier(
             tx, caller=self.caller, method=self.method, request_id=self.request_id, content=self.content
         )
 
     def keep(self, tx: Tx, subject: str) -> None:
         """Remember that it was carried out."""
-        answers.keep(
+        answers.remember(
             tx,
             caller=self.caller,
             method=self.method,
@@ -113,7 +113,8 @@ class AccessRequests:
 
     def _held(self, view: AccessRequestView, secret_attempt: int) -> AccessRequestView:
         return replace(
-            view, unknown=secret_attempt if self._losses.noted(view.request, secret_attempt=secret_attempt) else 0
+            view,
+            unknown=secret_attempt if self._losses.observe_attempt(view.request, secret_attempt=secret_attempt) else 0,
         )
 
     def _take(self, tx: Tx, desired: DesiredAccess, *, owner: str) -> AccessRequest:
@@ -146,11 +147,11 @@ class AccessRequests:
             elif request.owner != owner:
                 raise CallerNotAllowedError("that request belongs to another caller", service="WatcherService")
             if request.deleted_at is None:
-                requests.note(tx, request.uid, deleted_at=tx.now)
+                requests.update_silently(tx, request.uid, deleted_at=tx.now)
             view = self._view(tx, reassess.finish(tx, request, Approval.WITHDRAWN))
             tx.changed.discard(request.uid)  # the answer tells the only one who would be told
         failpoints.point("end.committed")
-        self._losses.noted(view.request, secret_attempt=0)  # nothing is held any more of what is gone
+        self._losses.observe_attempt(view.request, secret_attempt=0)  # nothing is held any more of what is gone
         return view
 
     def create(
@@ -166,7 +167,7 @@ class AccessRequests:
             if uid := call.earlier(tx):
                 return self._view(tx, owned(tx, uid, call.caller))
             found = catalog.find_role(tx, "", "", "", role)
-            if found is None or found.gone or catalog.target(tx, found.target).name != target:
+            if found is None or found.deleted or catalog.target(tx, found.target).name != target:
                 raise RoleNotFoundError(f"the catalogue has no role {role!r} at the target {target!r}", role=role)
             request = _new(
                 _wish(found, requester=call.caller, ttl_s=ttl_s),
@@ -216,7 +217,9 @@ class AccessRequests:
     def waiting(self, *, after: tuple[float, str] | None, limit: int) -> list[AccessRequestView]:
         """The requests that nobody has decided, oldest first."""
         with self._ledger.read() as tx:
-            return self._views(tx, requests.page(tx, requests.waiting(), after=after, limit=limit, newest_first=False))
+            return self._views(
+                tx, requests.page(tx, requests.undecided(), after=after, limit=limit, newest_first=False)
+            )
 
     def view(self, tx: Tx, request: AccessRequest) -> AccessRequestView:
         """A request with all that belongs to it, within a transaction of the caller's."""

@@ -85,7 +85,7 @@ class AttemptDispatcher:
         )
         with self._ledger.write() as tx:
             if attempts.get(tx, attempt.id).state is attempt.state:
-                attempts.end(tx, attempt, to=AttemptState.REVOKING, end_reason=why)
+                attempts.revoke(tx, attempt, to=AttemptState.REVOKING, end_reason=why)
                 tx.changed.add(attempt.access_request_id)
 
     def _end_token(self, attempt: Attempt) -> None:
@@ -107,15 +107,15 @@ class AttemptDispatcher:
                 raise
             failpoints.point("end.revoked")
         with self._ledger.write() as tx:
-            attempts.dropped(tx, attempt)
+            attempts.commit_revoked(tx, attempt)
         failpoints.point("end.closed")
         return None
 
     def _begin_undo(self, attempt: Attempt, *, finish: bool, error: str = "") -> None:
         with self._ledger.write() as tx:
-            if attempts.begin_undo(tx, attempt, force_drop=finish):
+            if attempts.begin_recovery(tx, attempt, force_drop=finish):
                 undoing = attempts.get(tx, attempt.id)
-                attempts.put_off(tx, undoing, until=tx.now, error=bounded(error, _ERROR_CHARS), failed=bool(error))
+                attempts.postpone(tx, undoing, until=tx.now, error=bounded(error, _ERROR_CHARS), failed=bool(error))
         failpoints.point("undo.begun")
 
     @contextmanager
@@ -141,7 +141,7 @@ class AttemptDispatcher:
         )
         with self._ledger.write() as tx:
             error = bounded(err.message, _ERROR_CHARS)
-            attempts.put_off(
+            attempts.postpone(
                 tx, attempt, until=tx.now + pause, error=error, force_drop=isinstance(err, DropRefusedError)
             )
             if attempt.failures == 0 and requests.find(tx, attempt.access_request_id):

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from services.access.domain.models import AttemptState, Priority
-from services.access.ledger import attempts, figures
+from services.access.ledger import attempts, counts
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.ledger.guard import LedgerGuard
 from services.access.vault.circuit_breaker import CircuitBreakers
@@ -44,7 +44,7 @@ class AccessMetrics(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """All figures."""
+        """All counts."""
         yield from self._of_ledger()
         yield from self._of_process()
 
@@ -95,17 +95,17 @@ def _attempts(tx: Tx) -> Iterator[Metric]:
             states.add_metric([state], found.get(state, 0))
     yield states
     yield CounterMetricFamily(
-        "leasegate_access_attempts_undone", "Attempts of unknown outcome whose login was dropped.", figures.undone(tx)
+        "leasegate_access_attempts_undone", "Attempts of unknown outcome whose login was dropped.", counts.recovered(tx)
     )
 
 
 def _leases(tx: Tx) -> Iterator[Metric]:
     leases = GaugeMetricFamily("leasegate_access_leases", "Leases that have not ended, by state.", labels=["state"])
-    found = figures.leases_by_state(tx)
+    found = counts.leases_by_state(tx)
     for name, states in _LEASES.items():
         leases.add_metric([name], sum(found.get(state, 0) for state in states))
     yield leases
-    if (left := figures.nearest_end_s(tx)) is not None:
+    if (left := counts.next_lease_expiry_s(tx)) is not None:
         yield _gauge("nearest_expiry_seconds", "Until the first credential in use ends unless it is renewed.", left)
 
 
@@ -117,7 +117,7 @@ def _work(tx: Tx) -> Iterator[Metric]:
     failing = GaugeMetricFamily(
         "leasegate_access_work_failing", "Pieces of work whose last try failed, by lane.", labels=["lane"]
     )
-    found, failed = figures.due(tx), figures.failing(tx)
+    found, failed = counts.due_by_priority(tx), counts.failing_by_priority(tx)
     for lane in Priority:
         there = found.get(lane)
         failing.add_metric([lane.name.lower()], failed.get(lane, 0))

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
-from services.access.ledger import work
+from services.access.ledger import due_work
 from services.access.ledger.db.database import SOON_S, Ledger, Tx
-from services.access.ledger.work import Job, RenewalQueue
+from services.access.ledger.due_work import Job, RenewalQueue
 from services.access.requests import reassess
 from services.access.vault.circuit_breaker import FIRST_PAUSE_S
 from services.access.worker.dispatch import AttemptDispatcher
@@ -50,8 +50,8 @@ class WorkerPool:
                 is.
         """
         self._ledger, self._work, self._pausing = ledger, do, pausing
-        self._choosing = threading.Lock()  # of busy, paused, pace and line; one worker chooses at a time
-        self._pace, self._line = RateLimiter(max_renewals_per_second), RenewalQueue()
+        self._choosing = threading.Lock()  # of busy, paused, pace and renewals; one worker chooses at a time
+        self._pace, self._renewals = RateLimiter(max_renewals_per_second), RenewalQueue()
         self._busy: set[str] = set()
         self._paused: dict[str, float] = {}
         lock = threading.Lock()
@@ -144,13 +144,13 @@ class WorkerPool:
                 pausing = self._pausing()
                 throttled_s = self._pace.wait_s() if renews else 0.0
                 busy = self._busy | self._paused.keys()
-                job = work.due(
-                    tx, busy=busy, renews=renews, throttled=throttled_s > 0, line=self._line, without=pausing
+                job = due_work.next_job(
+                    tx, busy=busy, renews=renews, throttled=throttled_s > 0, renewals=self._renewals, without=pausing
                 )
                 if job:
                     self._take_up(job)
                     return job, 0.0
-                at = work.next_at(tx)
+                at = due_work.next_due_at(tx)
                 longest = throttled_s or (FIRST_PAUSE_S if pausing else SOON_S)
                 return None, longest if at is None else min(max(at - tx.now, 0.01), longest)
         except LeasegateError as err:

@@ -12,7 +12,7 @@ _LOG = logger(__name__)
 BATCH = 200
 """Rows of one transaction: some milliseconds, for which every other writer waits."""
 
-_KINDS = (pruning.calls, pruning.closed_attempts, pruning.gone_requests, pruning.gone_roles)
+_KINDS = (pruning.old_answers, pruning.closed_attempts, pruning.deleted_requests, pruning.deleted_roles)
 
 
 class LedgerPruner:

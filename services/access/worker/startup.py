@@ -19,7 +19,7 @@ def recover(ledger: Ledger, *, max_access_s: float | None) -> None:
             they are.
     """
     with ledger.write() as tx:
-        left = attempts.abandon_readers(tx)
+        left = attempts.schedule_interrupted(tx)
         cut = 0 if max_access_s is None else requests.limit_access(tx, max_access_s)
     if left:
         _LOG.warning("reads of an earlier process are undone", count=left)

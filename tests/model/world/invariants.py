@@ -173,7 +173,7 @@ def _read(world: World) -> tuple[dict[str, Attempt], dict[str, AccessRequest]]:
             Attempt(**row._mapping)
             for row in connection.execute(sa.select(schema.attempts).order_by(schema.attempts.c.id))
         ]
-        asked = [AccessRequest(**row._mapping) for row in connection.execute(sa.select(schema.requests))]
+        asked = [AccessRequest(**row._mapping) for row in connection.execute(sa.select(schema.access_requests))]
     return {attempt.id: attempt for attempt in found}, {request.uid: request for request in asked}
 
 

@@ -90,7 +90,7 @@ class Replica:
         )
         self.jobs: dict[Job, str] = {}
         with self.ledger.write() as tx:
-            attempts.abandon_readers(tx)
+            attempts.schedule_interrupted(tx)
 
     def kill(self) -> None:
         """End it as by SIGKILL."""
@@ -234,7 +234,7 @@ class World:
     def rotate(self) -> None:
         """The active credential is to be replaced."""
         with self._room(), self.replicas[0].ledger.write() as tx:
-            requests.note(tx, self.thing.uid, rotation_due=True)
+            requests.update_silently(tx, self.thing.uid, rotation_due=True)
 
     # Watchers
 
@@ -339,7 +339,7 @@ class World:
         """The watcher hears which cleanup roles are needed, and which no longer."""
         before = self.wanted
         with self.replicas[0].ledger.read() as tx:
-            self.wanted = recoveries.wanted(tx)
+            self.wanted = recoveries.pending(tx)
         return self.wanted != before
 
     def make_cleanup_roles(self) -> bool:
@@ -352,8 +352,8 @@ class World:
                 self.vault.cleanup_roles.pop(cleanup_role.name, None)
             with self._room(), self.replicas[0].ledger.write() as tx:
                 if cleanup_role.state is CleanupRoleState.UNNEEDED:
-                    recoveries.forget(tx, cleanup_role.name, cleanup_role.target)
-                elif known := recoveries.find(tx, cleanup_role.name, cleanup_role.target):
+                    recoveries.delete_unneeded(tx, cleanup_role.name, cleanup_role.target)
+                elif known := recoveries.find_cleanup_role(tx, cleanup_role.name, cleanup_role.target):
                     recoveries.report(tx, known, error="")
         return bool(wanted)
 

@@ -93,7 +93,7 @@ def a_role(**changes: Any) -> DbRole:
         "default_ttl_s": 3600.0,
         "max_ttl_s": 86400.0,
         "digest": "r1",
-        "gone": False,
+        "deleted": False,
     }
     return DbRole(**{**usual, **changes})
 

@@ -120,7 +120,7 @@ class World:
             request = a_request(uid=uid, name=uid, origin=origin, digest=reassess.digest_of(a_request(uid=uid), role))
             if requests.find(tx, uid) is None:
                 requests.insert(tx, request)
-            made = attempts.begin(tx, request=request, role=role, number=number, due_at=tx.now)
+            made = attempts.begin(tx, request=request, role=role, sequence=number, due_at=tx.now)
             lease = {
                 "lease_id": f"m/creds/r/{uid}",
                 "lease_ttl_s": 3600.0,

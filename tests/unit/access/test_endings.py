@@ -44,7 +44,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def cleanup_role_is_there(world: World, made: Attempt) -> None:
     with world.ledger.write() as tx:
-        recoveries.report(tx, recoveries.need(tx, made, force_drop=False), error="")
+        recoveries.report(tx, recoveries.require(tx, made, force_drop=False), error="")
 
 
 def test_the_tries_of_an_undo_do_not_add_up_however_long_the_database_is_away(world: World) -> None:
@@ -71,7 +71,7 @@ def test_a_token_is_ended_a_moment_after_its_login_and_nobody_is_woken_for_it(wo
     made = world.do(made)
     assert (made.state, made.due_at, woken) == (
         AttemptState.REVOKING_TOKEN,
-        world.clock.now + attempts.TOKEN_AFTER_S,
+        world.clock.now + attempts.TOKEN_REVOKE_DELAY_S,
         [False],
     )
     assert world.do(made).state is AttemptState.CLOSED
@@ -103,7 +103,7 @@ def test_what_waits_for_a_login_is_tried_at_once_when_there_is_one(world: World)
         ending, pending = world.do(ending), world.do(pending)
     assert ending.due_at == pending.due_at == world.clock.now + durations.LONGEST_PAUSE_UNURGENT_S
     with world.ledger.write() as tx:
-        attempts.hurry(tx, ending.target)
+        attempts.retry_failed_now(tx, ending.target)
     world.vault.error = None
     assert world.attempt(pending).due_at == world.clock.now
     assert world.do(ending).state is AttemptState.CLOSED
@@ -113,11 +113,11 @@ def test_a_request_whose_claim_failed_for_want_of_a_login_is_claimed_when_there_
     at = world.begin(AttemptState.PENDING).target
     world.begin(AttemptState.PENDING, uid="uid-2")
     with world.ledger.write() as tx:
-        requests.note(tx, "uid-1", error_reason=VaultAuthMissingError.reason, retry_at=tx.now + 30)
-        requests.note(tx, "uid-2", error_reason=VaultFailedError.reason, retry_at=tx.now + 30)
+        requests.update_silently(tx, "uid-1", error_reason=VaultAuthMissingError.reason, retry_at=tx.now + 30)
+        requests.update_silently(tx, "uid-2", error_reason=VaultFailedError.reason, retry_at=tx.now + 30)
     for target, told in ((at + 1, set[str]()), (at, {"uid-1"})):
         with world.ledger.write() as tx:
-            requests.hurry(tx, target)
+            requests.retry_failed_now(tx, target)
             assert tx.changed == told
     with world.ledger.read() as tx:
         found = [requests.find(tx, uid) for uid in ("uid-1", "uid-2")]
@@ -209,7 +209,7 @@ def test_a_limit_that_is_set_later_holds_for_what_was_granted_before(world: Worl
     for number, (since, ends_at) in enumerate(((100.0, None), (100.0, 9000.0), (100.0, 200.0), (None, None))):
         world.begin(AttemptState.PENDING, uid=f"uid-{number}")
         with world.ledger.write() as tx:
-            requests.note(tx, f"uid-{number}", first_issued_at=since, ends_at=ends_at)
+            requests.update_silently(tx, f"uid-{number}", first_issued_at=since, ends_at=ends_at)
     recover(world.ledger, max_access_s=None)
     recover(world.ledger, max_access_s=3600.0)
     with world.ledger.read() as tx:
@@ -223,7 +223,7 @@ def test_many_requests_of_a_role_are_looked_at_again(world: World) -> None:
     made = world.begin(AttemptState.ACTIVE)
     with world.ledger.write() as tx:
         attempts.schedule(tx, made.id, due_at=tx.now + 1000)
-        attempts.look_again(tx, [f"uid-{number}" for number in range(40_000)])
+        attempts.schedule_now(tx, [f"uid-{number}" for number in range(40_000)])
     assert world.attempt(made).due_at == world.clock.now
 
 
@@ -253,7 +253,7 @@ def test_what_ends_all_says_why_for_each_state(world: World) -> None:
     for number, state in enumerate(ENDING):
         made = world.begin(state, uid=f"uid-{number}")
         with world.ledger.write() as tx:
-            attempts.end_all(tx, made.access_request_id, ENDING, end_reason="a test ends it")
+            attempts.revoke_all(tx, made.access_request_id, ENDING, end_reason="a test ends it")
         assert (world.attempt(made).state, world.attempt(made).end_reason) == (ENDING[state], "a test ends it")
 
 

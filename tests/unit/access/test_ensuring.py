@@ -119,7 +119,7 @@ def quiesced_meanwhile(world: World) -> None:
 
 def another_ledger_is_known(world: World) -> None:
     world.decide()
-    world.losses.said("another-ledger")
+    world.losses.observe_ledger_id("another-ledger")
 
 
 def failed_a_moment_ago(world: World) -> None:
@@ -235,7 +235,7 @@ def test_a_claim_refused_at_its_beginning_undoes_no_decision(world: World) -> No
     """The time of access is over, which no worker has noted yet."""
     world.pending()
     with world.ledger.write() as tx:
-        requests.note(tx, "uid-1", ends_at=world.clock() + 5)
+        requests.update_silently(tx, "uid-1", ends_at=world.clock() + 5)
     world.decide()
     world.clock.now += 10
     world.vault.calls.clear()
@@ -302,7 +302,7 @@ def test_what_is_in_vault_is_in_the_ledger_before(
     assert len(world.vault.calls) == read
     world.start()
     with world.ledger.write() as tx:
-        attempts.abandon_readers(tx)
+        attempts.schedule_interrupted(tx)
     done = world.ensure()
     assert done.issued
     assert done.issued.attempt.sequence == 2

@@ -52,9 +52,9 @@ def need_cleanup_role(ledger: Ledger) -> str:
     with ledger.write() as tx:
         role = catalog.put_role(tx, a_role(target=target))
         requests.insert(tx, a_request())
-        attempt = stored.begin(tx, request=a_request(), role=role, number=1, due_at=None)
+        attempt = stored.begin(tx, request=a_request(), role=role, sequence=1, due_at=None)
         tx.execute(schema.attempts.update().values(state=AttemptState.RECOVERING))
-        return recoveries.need(tx, attempt, force_drop=False).name
+        return recoveries.require(tx, attempt, force_drop=False).name
 
 
 def begin(feed: ChangeFeed) -> str:
@@ -162,7 +162,7 @@ def test_a_cleanup_role_that_may_go_is_told_until_a_later_poll(ledger: Ledger, f
     assert feed.poll(cursor, owner=OWNER, max_wait_s=0).cleanup_roles  # the answer may have been lost
     assert not feed.poll(told.cursor, owner=OWNER, max_wait_s=0).cleanup_roles
     with ledger.read() as tx:
-        assert not recoveries.wanted(tx)
+        assert not recoveries.pending(tx)
 
 
 def test_a_missing_login_is_asked_for_until_it_is_given(ledger: Ledger, feed: ChangeFeed) -> None:

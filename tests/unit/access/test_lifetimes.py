@@ -88,7 +88,7 @@ def test_only_what_is_granted_now_is_kept_alive() -> None:
     assert kept(an_attempt(), request=a_request(), role=a_role())
     assert not kept(an_attempt(), request=a_request(approval=Approval.PENDING), role=a_role())
     assert not kept(an_attempt(grant="b" * 64), request=a_request(), role=a_role())
-    assert not kept(an_attempt(), request=a_request(), role=a_role(gone=True))
+    assert not kept(an_attempt(), request=a_request(), role=a_role(deleted=True))
     assert not kept(an_attempt(), request=a_request(), role=None)
 
 

@@ -66,7 +66,7 @@ def test_a_replaced_credential_that_vault_cuts_short_ends_with_its_lease(world: 
 def test_a_replaced_credential_is_not_prolonged_for_what_is_granted_no_longer(world: World) -> None:
     old, since = replaced(world, ttl_s=60.0)
     with world.ledger.write() as tx:
-        tx.execute(schema.roles.update().values(gone=True))
+        tx.execute(schema.db_roles.update().values(deleted=True))
     assert world.do(old).state is AttemptState.RETIRING
     assert world.do(old).state is AttemptState.REVOKING
     assert (world.clock.now, world.vault.renewed) == (since + 60, [])

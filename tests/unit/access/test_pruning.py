@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from services.access.domain.models import AccessRequest, Approval, Attempt, AttemptState, DbRole, Origin
-from services.access.ledger import answers, attempts, catalog, figures, pruning, recoveries, requests
+from services.access.ledger import answers, attempts, catalog, counts, pruning, recoveries, requests
 from services.access.ledger.db import schema
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.ledger.guard import LedgerGuard
@@ -42,8 +42,8 @@ def asked(tx: Tx, uid: str, **changes: Any) -> AccessRequest:
 
 def closed(tx: Tx, request: AccessRequest, role: DbRole, *, number: int = 1) -> Attempt:
     """An attempt that began and ended without a login."""
-    made = attempts.begin(tx, request=request, role=role, number=number, due_at=None)
-    attempts.end(tx, made, to=AttemptState.REVOKING_TOKEN, end_reason="a test ends it")
+    made = attempts.begin(tx, request=request, role=role, sequence=number, due_at=None)
+    attempts.revoke(tx, made, to=AttemptState.REVOKING_TOKEN, end_reason="a test ends it")
     attempts.close(tx, made.id, AttemptState.REVOKING_TOKEN)
     return made
 
@@ -105,11 +105,11 @@ def test_nothing_that_is_open_goes_however_old(ledger: Ledger, clock: Clock) -> 
         role = place(tx)
         for state in attempts.OPEN:
             request = asked(tx, f"uid-{state}", origin=Origin.GRPC, approval=Approval.WITHDRAWN, deleted_at=tx.now)
-            made = attempts.begin(tx, request=request, role=role, number=1, due_at=None)
+            made = attempts.begin(tx, request=request, role=role, sequence=1, due_at=None)
             tx.execute(schema.attempts.update().where(schema.attempts.c.id == made.id).values(state=state))
     clock.now += 10 * KEPT
     assert LedgerPruner(ledger, kept_s=KEPT).prune() == 0
-    assert left(ledger, schema.attempts) == left(ledger, schema.requests) == len(attempts.OPEN)
+    assert left(ledger, schema.attempts) == left(ledger, schema.access_requests) == len(attempts.OPEN)
 
 
 def test_an_object_that_is_still_there_is_never_granted_anew(ledger: Ledger, clock: Clock) -> None:
@@ -155,21 +155,21 @@ def test_calls_are_answered_the_same_for_as_long_and_heartbeats_for_an_hour(ledg
     create = {"caller": "alice", "method": "CreateAccessRequest", "request_id": "r1", "content": "c"}
     renew = create | {"method": "RenewLease"}
     with ledger.write() as tx:
-        answers.keep(tx, **create, subject="uid-1")
-        answers.keep(tx, **renew, subject="uid-1")
+        answers.remember(tx, **create, subject="uid-1")
+        answers.remember(tx, **renew, subject="uid-1")
     clock.now += pruning.HEARTBEATS_KEPT_S - 1
     LedgerPruner(ledger, kept_s=KEPT).prune()
     with ledger.read() as tx:
-        assert answers.earlier(tx, **renew) == "uid-1"
+        assert answers.find_earlier(tx, **renew) == "uid-1"
     clock.now += 2
     LedgerPruner(ledger, kept_s=KEPT).prune()
     with ledger.read() as tx:
-        assert answers.earlier(tx, **renew) is None
-        assert answers.earlier(tx, **create) == "uid-1"
+        assert answers.find_earlier(tx, **renew) is None
+        assert answers.find_earlier(tx, **create) == "uid-1"
     clock.now += KEPT
     LedgerPruner(ledger, kept_s=KEPT).prune()
     with ledger.read() as tx:
-        assert answers.earlier(tx, **create) is None
+        assert answers.find_earlier(tx, **create) is None
 
 
 def test_what_was_undone_stays_counted(ledger: Ledger, clock: Clock) -> None:
@@ -196,8 +196,8 @@ def test_what_was_undone_stays_counted(ledger: Ledger, clock: Clock) -> None:
         LedgerPruner(ledger, kept_s=KEPT).prune()
         assert left(ledger, schema.recoveries) == kept_rows
         with ledger.read() as tx:
-            assert figures.undone(tx) == 2
-            assert recoveries.wanted(tx) == []
+            assert counts.recovered(tx) == 2
+            assert recoveries.pending(tx) == []
 
 
 def test_a_role_that_is_gone_goes_with_the_last_request_that_names_it(ledger: Ledger, clock: Clock) -> None:
@@ -206,19 +206,19 @@ def test_a_role_that_is_gone_goes_with_the_last_request_that_names_it(ledger: Le
         catalog.drop_role(tx, role)
         request = asked(tx, "uid-1", origin=Origin.GRPC)
     LedgerPruner(ledger, kept_s=KEPT).prune()
-    assert left(ledger, schema.roles) == 1
+    assert left(ledger, schema.db_roles) == 1
     with ledger.write() as tx:
         reassess.finish(tx, request, Approval.WITHDRAWN)
     clock.now += KEPT + 1
     LedgerPruner(ledger, kept_s=KEPT).prune()
-    assert (left(ledger, schema.roles), left(ledger, schema.targets)) == (0, 1)
+    assert (left(ledger, schema.db_roles), left(ledger, schema.vault_targets)) == (0, 1)
 
 
 def test_a_role_of_the_catalogue_stays(ledger: Ledger) -> None:
     with ledger.write() as tx:
         place(tx)
     assert LedgerPruner(ledger, kept_s=KEPT).prune() == 0
-    assert left(ledger, schema.roles) == 1
+    assert left(ledger, schema.db_roles) == 1
 
 
 def test_many_go_in_batches_between_which_others_write(

@@ -64,7 +64,7 @@ def test_a_failed_claim_waits_for_its_pause() -> None:
 def test_a_role_that_is_not_there_issues_nothing_and_takes_nothing() -> None:
     for role, reason in (
         (None, {"RoleNotReady": "RoleNotFound"}),
-        (a_role(gone=True), {"RoleDeleted": "PostgresRoleDeleted"}),
+        (a_role(deleted=True), {"RoleDeleted": "PostgresRoleDeleted"}),
     ):
         shown = view(an_attempt(S.ACTIVE), role=role)
         assert (step(shown, 1), shown.digest) == (NextStep.NONE, "")

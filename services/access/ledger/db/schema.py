@@ -97,8 +97,8 @@ def _time(name: str) -> sa.Column[float]:
 
 meta = sa.Table("meta", metadata, sa.Column("name", sa.String, primary_key=True), _text("value"))
 
-targets = sa.Table(
-    "targets",
+vault_targets = sa.Table(
+    "vault_targets",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     _text("cluster"),
@@ -112,18 +112,18 @@ targets = sa.Table(
     sa.Column("insecure_skip_tls_verify", sa.Boolean, nullable=False),
     _text("server_name"),
     _text("auth_mount"),
-    sa.UniqueConstraint("cluster", "namespace", "name", "key_digest", name="targets_key"),
+    sa.UniqueConstraint("cluster", "namespace", "name", "key_digest", name="vault_targets_key"),
 )
 
-roles = sa.Table(
-    "roles",
+db_roles = sa.Table(
+    "db_roles",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     _text("cluster"),
     _text("cluster_uid"),
     _text("namespace"),
     _text("name"),
-    sa.Column("target", sa.Integer, sa.ForeignKey("targets.id"), nullable=False),
+    sa.Column("target", sa.Integer, sa.ForeignKey("vault_targets.id"), nullable=False),
     _text("mount"),
     _text("vault_role"),
     _text("db_name"),
@@ -131,14 +131,14 @@ roles = sa.Table(
     _time("default_ttl_s"),
     _time("max_ttl_s"),
     _text("digest"),
-    sa.Column("gone", sa.Boolean, nullable=False),
+    sa.Column("deleted", sa.Boolean, nullable=False),
     sa.Column("approvals", sa.Integer, nullable=False),
     sa.Column("self_approval", sa.Boolean, nullable=False),
     sa.Column("configured", sa.Boolean, nullable=False),
-    sa.UniqueConstraint("cluster", "cluster_uid", "namespace", "name", name="roles_key"),
+    sa.UniqueConstraint("cluster", "cluster_uid", "namespace", "name", name="db_roles_key"),
 )
 
-requests = sa.Table(
+access_requests = sa.Table(
     "access_requests",
     metadata,
     sa.Column("uid", sa.String, primary_key=True),
@@ -170,7 +170,7 @@ requests = sa.Table(
     _time("due_at"),
     _time("deleted_at"),
     sa.Index("requests_work", "due_at"),
-    sa.Index("requests_gone", "deleted_at"),
+    sa.Index("requests_deleted", "deleted_at"),
     sa.Index("requests_role", "role_name", "role_namespace"),
     sa.Index("requests_owner", "owner", "created_at"),
 )
@@ -201,7 +201,7 @@ attempts = sa.Table(
     sa.Column("state", Word(AttemptState), nullable=False),
     _text("grant"),
     _text("role_digest"),
-    sa.Column("target", sa.Integer, sa.ForeignKey("targets.id"), nullable=False),
+    sa.Column("target", sa.Integer, sa.ForeignKey("vault_targets.id"), nullable=False),
     _text("mount"),
     _text("vault_role"),
     _text("db_name"),
@@ -253,7 +253,7 @@ cleanup_roles = sa.Table(
     "cleanup_roles",
     metadata,
     sa.Column("name", sa.String, primary_key=True),
-    sa.Column("target", sa.Integer, sa.ForeignKey("targets.id"), primary_key=True),
+    sa.Column("target", sa.Integer, sa.ForeignKey("vault_targets.id"), primary_key=True),
     _text("mount"),
     _text("db_name"),
     sa.Column("revocation_statements", Texts, nullable=False),
@@ -262,7 +262,7 @@ cleanup_roles = sa.Table(
     _text("error"),
 )
 
-pauses = sa.Table(
+issuance_pauses = sa.Table(
     "issuance_pauses",
     metadata,
     sa.Column("server", sa.String, primary_key=True),

@@ -11,10 +11,10 @@ from sqlalchemy.engine import Connection
 
 from services.access.domain.models import FINAL, AttemptState
 from services.access.ledger.db.migrate import revisions
-from services.access.ledger.db.schema import attempts, meta, requests
+from services.access.ledger.db.schema import access_requests, attempts, meta
 from services.access.ledger.inspect.offline import DamagedLedgerError, NoLedgerError, opened, owner
 
-_a, _r = attempts.c, requests.c
+_a, _r = attempts.c, access_requests.c
 _LIVE = (AttemptState.ISSUED, AttemptState.ACTIVE, AttemptState.RETIRING, AttemptState.REPLACED)
 _MOST_SHOWN = 20
 
@@ -111,7 +111,7 @@ def _rows(connection: Connection) -> Iterator[str]:
 
 _DUE = (AttemptState.REVOKING_TOKEN, AttemptState.REVOKING, AttemptState.RECOVERING)
 _GOING_ON = (AttemptState.PENDING, AttemptState.TOKEN_READY, AttemptState.ISSUING, *_LIVE)
-_OF_REQUEST = sa.select(_a.access_request_id).join(requests, _r.uid == _a.access_request_id)
+_OF_REQUEST = sa.select(_a.access_request_id).join(access_requests, _r.uid == _a.access_request_id)
 _RULES: tuple[tuple[str, sa.Select[tuple[str]]], ...] = (
     ("attempt {} is in use but has no lease", sa.select(_a.id).where(_a.state.in_(_LIVE), _a.lease_id == "")),
     ("attempt {} is in use but has no end", sa.select(_a.id).where(_a.state.in_(_LIVE), _a.ends_at.is_(None))),

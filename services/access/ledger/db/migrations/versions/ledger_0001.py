@@ -59,7 +59,7 @@ def _access_requests() -> None:
         sa.Column("deleted_at", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("uid"),
     )
-    op.create_index("requests_gone", "access_requests", ["deleted_at"], unique=False)
+    op.create_index("requests_deleted", "access_requests", ["deleted_at"], unique=False)
     op.create_index("requests_owner", "access_requests", ["owner", "created_at"], unique=False)
     op.create_index("requests_role", "access_requests", ["role_name", "role_namespace"], unique=False)
     op.create_index("requests_work", "access_requests", ["due_at"], unique=False)
@@ -101,7 +101,7 @@ def _meta() -> None:
 
 def _targets() -> None:
     op.create_table(
-        "targets",
+        "vault_targets",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("cluster", sa.String(), nullable=False),
         sa.Column("namespace", sa.String(), nullable=False),
@@ -115,7 +115,7 @@ def _targets() -> None:
         sa.Column("server_name", sa.String(), nullable=False),
         sa.Column("auth_mount", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("cluster", "namespace", "name", "key_digest", name="targets_key"),
+        sa.UniqueConstraint("cluster", "namespace", "name", "key_digest", name="vault_targets_key"),
     )
 
 
@@ -162,7 +162,7 @@ def _attempts() -> None:
         ),
         sa.ForeignKeyConstraint(
             ["target"],
-            ["targets.id"],
+            ["vault_targets.id"],
         ),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("access_request_id", "sequence", name="attempts_sequence"),
@@ -185,7 +185,7 @@ def _cleanup_roles() -> None:
         sa.Column("error", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(
             ["target"],
-            ["targets.id"],
+            ["vault_targets.id"],
         ),
         sa.PrimaryKeyConstraint("name", "target"),
     )
@@ -216,7 +216,7 @@ def _decisions() -> None:
 
 def _roles() -> None:
     op.create_table(
-        "roles",
+        "db_roles",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("cluster", sa.String(), nullable=False),
         sa.Column("cluster_uid", sa.String(), nullable=False),
@@ -230,16 +230,16 @@ def _roles() -> None:
         sa.Column("default_ttl_s", sa.Float(), nullable=True),
         sa.Column("max_ttl_s", sa.Float(), nullable=True),
         sa.Column("digest", sa.String(), nullable=False),
-        sa.Column("gone", sa.Boolean(), nullable=False),
+        sa.Column("deleted", sa.Boolean(), nullable=False),
         sa.Column("approvals", sa.Integer(), nullable=False),
         sa.Column("self_approval", sa.Boolean(), nullable=False),
         sa.Column("configured", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
             ["target"],
-            ["targets.id"],
+            ["vault_targets.id"],
         ),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("cluster", "cluster_uid", "namespace", "name", name="roles_key"),
+        sa.UniqueConstraint("cluster", "cluster_uid", "namespace", "name", name="db_roles_key"),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.access.domain.models import Priority, VaultTargetRow
-from services.access.ledger import attempts, catalog, requests, work
+from services.access.ledger import attempts, catalog, due_work, requests
 from services.access.ledger.db import schema
 from services.access.ledger.db.database import Ledger
 from services.access.worker.pacing import RateLimiter
@@ -64,7 +64,7 @@ def test_what_would_soon_be_too_late_does_not_wait_for_the_rate(
     with ledger.write() as tx:
         role = catalog.put_role(tx, a_role(target=catalog.put_target(tx, place).id))
         requests.insert(tx, a_request())
-        made = attempts.begin(tx, request=a_request(), role=role, number=1, due_at=None)
+        made = attempts.begin(tx, request=a_request(), role=role, sequence=1, due_at=None)
         due = {
             "priority": Priority.RENEW,
             "due_at": clock.now - 1,
@@ -72,5 +72,5 @@ def test_what_would_soon_be_too_late_does_not_wait_for_the_rate(
             "lease_ttl_s": 3600.0,
         }
         tx.execute(schema.attempts.update().where(schema.attempts.c.id == made.id).values(**due))
-        assert work.due(tx, busy=(), renews=True) == work.Job(made.id, "", renewal=True)
-        assert (work.due(tx, busy=(), renews=True, throttled=True) is not None) is taken
+        assert due_work.next_job(tx, busy=(), renews=True) == due_work.Job(made.id, "", renewal=True)
+        assert (due_work.next_job(tx, busy=(), renews=True, throttled=True) is not None) is taken

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from services.access.domain.models import AttemptState, Priority, VaultTargetRow
-from services.access.ledger import attempts, catalog, requests, work
+from services.access.ledger import attempts, catalog, due_work, requests
 from services.access.ledger.db import schema
 from services.access.ledger.db.database import Ledger, Tx
-from services.access.ledger.work import RenewalQueue
+from services.access.ledger.due_work import RenewalQueue
 from tests.unit.access.access_builders import a_request, a_role
 from tests.unit.access.access_world import ledger_at
 
@@ -32,7 +32,7 @@ def due(tx: Tx, number: int, *, since_s: float, left_s: float, ttl_s: float, ser
     role = catalog.put_role(tx, a_role(target=catalog.put_target(tx, row).id))
     request = a_request(uid=f"uid-{number}", name=f"cred-{number}")
     requests.insert(tx, request)
-    made = attempts.begin(tx, request=request, role=role, number=1, due_at=None)
+    made = attempts.begin(tx, request=request, role=role, sequence=1, due_at=None)
     lease = {"due_at": NOW - since_s, "ends_at": NOW + left_s, "lease_ttl_s": ttl_s}
     tx.execute(
         schema.attempts.update()
@@ -42,11 +42,11 @@ def due(tx: Tx, number: int, *, since_s: float, left_s: float, ttl_s: float, ser
     return made.id
 
 
-def order(ledger: Ledger, *, throttled: bool = False, line: RenewalQueue | None = None) -> list[str]:
+def order(ledger: Ledger, *, throttled: bool = False, renewals: RenewalQueue | None = None) -> list[str]:
     """What workers take, one after the other."""
     taken: list[str] = []
     with ledger.read() as tx:
-        while job := work.due(tx, busy=taken, renews=True, throttled=throttled, line=line):
+        while job := due_work.next_job(tx, busy=taken, renews=True, throttled=throttled, renewals=renewals):
             taken.append(job.attempt)
     return taken
 
@@ -56,7 +56,7 @@ def test_a_short_lease_does_not_wait_behind_long_ones_that_were_due_before(ledge
     with ledger.write() as tx:
         long = [due(tx, number, since_s=60.0, left_s=36_000.0 + number, ttl_s=86_400.0) for number in range(20)]
         short = due(tx, 99, since_s=1.0, left_s=20.0, ttl_s=60.0)
-    assert order(ledger, line=RenewalQueue()) == [short, *long]
+    assert order(ledger, renewals=RenewalQueue()) == [short, *long]
 
 
 def test_what_would_soon_be_too_late_does_not_wait_for_the_renew_rate(ledger: Ledger) -> None:
@@ -64,15 +64,17 @@ def test_what_would_soon_be_too_late_does_not_wait_for_the_renew_rate(ledger: Le
         for number in range(20):
             due(tx, number, since_s=60.0, left_s=36_000.0, ttl_s=86_400.0)
         soon = due(tx, 99, since_s=1.0, left_s=2.0, ttl_s=60.0)
-    assert order(ledger, throttled=True, line=RenewalQueue()) == [soon]
+    assert order(ledger, throttled=True, renewals=RenewalQueue()) == [soon]
 
 
 def test_each_is_taken_once_though_the_line_is_read_once(ledger: Ledger) -> None:
     with ledger.write() as tx:
         first, second = (due(tx, number, since_s=9.0, left_s=100.0 + number, ttl_s=600.0) for number in range(2))
-    line = RenewalQueue()
+    renewals = RenewalQueue()
     with ledger.read() as tx:  # who took one is done with it before the next is taken
-        assert [job.attempt for _ in range(2) if (job := work.due(tx, busy=(), renews=True, line=line))] == [
+        assert [
+            job.attempt for _ in range(2) if (job := due_work.next_job(tx, busy=(), renews=True, renewals=renewals))
+        ] == [
             first,
             second,
         ]
@@ -82,15 +84,15 @@ def test_a_vault_that_does_not_answer_holds_up_no_other(ledger: Ledger) -> None:
     with ledger.write() as tx:
         due(tx, 1, since_s=9.0, left_s=100.0, ttl_s=600.0)
         there = due(tx, 2, since_s=9.0, left_s=500.0, ttl_s=600.0, server=THERE[0])
-    line = RenewalQueue()
+    renewals = RenewalQueue()
     with ledger.read() as tx:
-        assert line.first(tx, busy=(), without=()) is not None
-        job = work.due(tx, busy=(), renews=True, line=line, without=[HERE])
-    assert job == work.Job(there, "", renewal=True)
+        assert renewals.first(tx, busy=(), without=()) is not None
+        job = due_work.next_job(tx, busy=(), renews=True, renewals=renewals, without=[HERE])
+    assert job == due_work.Job(there, "", renewal=True)
 
 
 def test_more_than_a_line_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "_LINE_MOST", 3)
+    monkeypatch.setattr(due_work, "_QUEUE_SIZE", 3)
     with ledger.write() as tx:
         made = [due(tx, number, since_s=9.0, left_s=1000.0 + number, ttl_s=1200.0) for number in range(10)]
-    assert order(ledger, line=RenewalQueue()) == made
+    assert order(ledger, renewals=RenewalQueue()) == made

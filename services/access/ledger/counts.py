@@ -33,7 +33,7 @@ class Due:
     oldest_s: float
 
 
-def due(tx: Tx) -> dict[Priority, Due]:
+def due_by_priority(tx: Tx) -> dict[Priority, Due]:
     """What is due, by lane."""
     found = sa.select(_a.priority, sa.func.count().label("number"), sa.func.min(_a.due_at).label("oldest"))
     return {
@@ -42,7 +42,7 @@ def due(tx: Tx) -> dict[Priority, Due]:
     }
 
 
-def failing(tx: Tx) -> dict[Priority, int]:
+def failing_by_priority(tx: Tx) -> dict[Priority, int]:
     """Work whose last try failed, due or put off, by lane."""
     failed = sa.or_(_a.failures > 0, _a.renewal_failures > 0)
     query = (
@@ -51,7 +51,7 @@ def failing(tx: Tx) -> dict[Priority, int]:
     return {row.priority: row.number for row in tx.execute(query)}
 
 
-def nearest_end_s(tx: Tx) -> float | None:
+def next_lease_expiry_s(tx: Tx) -> float | None:
     """Seconds until the first credential in use ends unless it is renewed; negative if it has ended, None if none is in
     use.
     """
@@ -65,12 +65,12 @@ def leases_by_state(tx: Tx) -> dict[AttemptState, int]:
     return {row.state: row.number for row in tx.execute(query.group_by(_a.state))}
 
 
-def undone(tx: Tx) -> int:
+def recovered(tx: Tx) -> int:
     """How many attempts were undone by recovery since the ledger began, those that are not in it any more included."""
     return int(meta.get(tx, _UNDONE) or 0) + int(tx.execute(_COUNT_UNDONE).scalar_one())
 
 
-def remember_undone(tx: Tx, attempt_ids: Collection[str]) -> None:
+def remember_recovered(tx: Tx, attempt_ids: Collection[str]) -> None:
     """Keep counting those of these attempts that were undone, as they are about to be taken out of the ledger."""
     if leaving := int(tx.execute(_COUNT_UNDONE.where(recoveries.c.attempt.in_(attempt_ids))).scalar_one()):
         meta.put(tx, _UNDONE, str(int(meta.get(tx, _UNDONE) or 0) + leaving))
