@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/protos/gen
 export NO_PROXY := 127.0.0.1,localhost
 export no_proxy := 127.0.0.1,localhost
 
-.PHONY: help dev stack demo up down env gen check gen-check lint types contracts prose test unit contract integration e2e model chaos bench profile format lock clean
+.PHONY: help dev stack demo up down env gen check gen-check lint types contracts docs docs-check prose test unit contract integration e2e model chaos bench profile format lock clean
 
 help: ## Say what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,12 @@ types: $(READY)
 contracts: $(READY)
 	@cd protos && ../$(BIN)/buf lint . && ../$(BIN)/buf format --diff --exit-code .
 	@bash protos/breaking.sh $(CURDIR)/$(BIN)/buf
+
+docs: $(READY) ## Write docs/reference and the diagram of docs/safety.md from code, CRDs and protos.
+	@$(BIN)/python -m dev.docs
+
+docs-check: $(READY)
+	@$(BIN)/python -m dev.docs --check
 
 prose: $(READY) ## Check docs, protos, CRDs and command line texts against the house words (builds Vale once, a minute).
 	@$(BIN)/python -m dev.prose
