@@ -81,7 +81,7 @@ def _kubernetes_options(command: Any) -> Any:
         click.option(
             "--reviewer-jwt-file",
             type=_EXISTING_FILE,
-            help="Token of a ServiceAccount with system:auth-delegator. Without it each login reviews itself.",
+            help="Token of a ServiceAccount with system:auth-delegator. Without it each token reviews itself.",
         ),
         click.option(
             "--kubernetes-mount", default="kubernetes", show_default=True, help="Path of the Kubernetes auth method."
@@ -98,7 +98,7 @@ def _kubernetes_options(command: Any) -> Any:
             "--team-service-account", default="vault", show_default=True, help="Name of a team's ServiceAccount."
         ),
         click.option(
-            "--team-token-ttl", default=1200, show_default=True, help="Seconds for which a team's login lives."
+            "--team-token-ttl", default=1200, show_default=True, help="Seconds for which a team's session lives."
         ),
         click.option(
             "--service-namespace",
@@ -110,7 +110,7 @@ def _kubernetes_options(command: Any) -> Any:
         click.option(
             "--teams-issue",
             is_flag=True,
-            help="Give a team's login leasegate-access too, for a set-up where access has no login of its own. "
+            help="Give a team's session leasegate-access as well, for a set-up where access has no session of its own. "
             "Whoever can run a pod as the team's ServiceAccount can then take credentials without approval.",
         ),
     ]
@@ -171,7 +171,7 @@ def check(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool,
 
 _BYPASS = (
     "warning: with --teams-issue approval can be bypassed: whoever can become a team's ServiceAccount can take credentials unapproved. "
-    "Give access a login of its own instead (docs/security/threat-model.md)."
+    "Give access a session of its own instead (docs/security/threat-model.md)."
 )
 
 

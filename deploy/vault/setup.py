@@ -15,8 +15,7 @@ from deploy.vault.policies import ACCESS, ENGINE, ISSUER, ROLES, Mounts, render_
 
 TOKEN_ROLE = "leasegate"  # noqa: S105 - a name
 TEAM_ROLE = "vault-policy-controller"
-# Attempts' tokens outlive the login that made them, cannot be renewed, and may do nothing but read a credential
-# (design, section 5).
+# Attempts' tokens outlive the session that made them, cannot be renewed, and may only read a credential (docs/safety.md).
 _TOKEN_ROLE_SETTINGS: dict[str, Any] = {
     "allowed_policies": [ISSUER],
     "orphan": True,
@@ -49,18 +48,18 @@ class KubernetesAuth:
     Attributes:
         host: The API server's address as Vault reaches it.
         ca: PEM of the API server's authority; None where Vault runs in that cluster and uses its own copy.
-        reviewer_jwt: A token that may create TokenReviews; None to let each login review itself, which each
+        reviewer_jwt: A token that may create TokenReviews; None to let each token review itself, which each
             ServiceAccount then needs ``system:auth-delegator`` for. One that was set before is taken away only with the
             configuration.
         mount: Path of the auth method.
         team_namespaces: Namespaces whose ServiceAccount ``team_account`` may log in as a team.
         team_account: Name of that ServiceAccount.
-        team_ttl_s: Seconds for which a team's login lives.
-        team_policies: What a team's login may do.
+        team_ttl_s: Seconds for which a team's session lives.
+        team_policies: Policies of a team's session.
         service_namespace: Namespace of the services' own ServiceAccounts (leasegate-engine, leasegate-roles,
             leasegate-access).
-        service_ttl_s: Seconds for which a service's login lives before it must be renewed.
-        service_max_ttl_s: Seconds after which a service logs in anew.
+        service_ttl_s: Seconds for which a service's session lives before it must be renewed.
+        service_max_ttl_s: Seconds after which a service logs in again.
         audience: Audience that a token must be made for; None to take any that the API server takes.
     """
 

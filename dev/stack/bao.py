@@ -34,7 +34,7 @@ cluster_addr = "https://127.0.0.1:{cluster_port}"
 log_level    = "info"
 # So that a test can have a full record of what was given out.
 unsafe_allow_api_audit_creation = true
-# A recovery waits this long (design, section 5); the default is 90 s.
+# A recovery waits this long (docs/safety.md); the default is 90 s.
 default_max_request_duration = "{duration_s}s"
 """
 

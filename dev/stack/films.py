@@ -50,7 +50,7 @@ def set_up_films(vault: VaultApi, *, postgres_url: str) -> None:
         "username": url.username,
         "password": url.password,
         "allowed_roles": [ROLE, "leasegate-cleanup.*"],
-        # As engine sets it: the login's name depends on the attempt alone (design, section 5).
+        # As engine sets it: the user name depends on the attempt alone (docs/safety.md).
         "username_template": "{{ .DisplayName | truncate 63 }}",
     }
     if vault.call("GET", f"sys/mounts/{MOUNT}").status != 200:

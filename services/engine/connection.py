@@ -16,7 +16,8 @@ from services.common.vault.mounts import being_removed
 from services.common.vault.response import VaultNotFoundError
 from services.engine.url import DatabaseUrl, place_of
 
-# One attempt of access has one display name, so it can never make two logins (docs/decisions.md).
+# One attempt has one display name, so it can never create two database users
+# (docs/adr/0009-database-user-names-per-attempt.md).
 USERNAME_TEMPLATE = "{{ .DisplayName | truncate 63 }}"
 CLEANUP_ROLES = f"{CLEANUP_ROLE_PREFIX}*"
 _UNSET: Mapping[

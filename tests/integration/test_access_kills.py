@@ -121,7 +121,7 @@ def leases_of_nobody_else(made: World, secret_attempt: list[lease_pb2.Credential
     """Vault has a lease for each credential; any other has nothing behind it, which its end proves: no login goes with
     it.
 
-    A reader that dies at the wrong moment makes Vault keep a lease that its token does not know (decision 25), so that
+    A reader that dies at the wrong moment makes Vault keep a lease that its token does not know (docs/adr/0025-lease-without-a-user.md), so that
     neither the token's end nor any name leads to it. Its login is adopted and dropped; the lease itself stays until its
     TTL.
     """
@@ -237,7 +237,7 @@ def test_killed_while_a_reader_gives_back(made: World, point: str) -> None:
 @pytest.mark.parametrize("after_s", [0.05, 0.4])
 def test_killed_while_vault_makes_the_login(made: World, after_s: float) -> None:
     """Vault goes on without its client, or breaks off and leaves a login for which it has no lease
-    (proofs/stray_logins.py).
+    (docs/safety.md).
     """
     made.write_role(SLOW_ROLE, create=[*CREATE, "SELECT pg_sleep(0.5);"])
     with running(made) as service:

@@ -1,4 +1,4 @@
-"""The admission policies on a real API server: who asked is known, and who may decide what (design section 6).
+"""The admission policies on a real API server: who asked is known, and who may decide what (docs/concepts.md).
 
 alice (group dev, ClusterRole edit) asks, bob (group approvers, ClusterRole leasegate-approver) decides, carol may nothing, admin may all:
 each of them is refused or allowed by the server itself, whatever client is used.

@@ -1,4 +1,4 @@
-"""What ends a login and what only looks like it (proofs/endings.py, proofs/stray_logins.py), on the product: in the end no login is left.
+"""What ends a login and what only looks like it, on real servers: in the end no login is left.
 
 The facts that other files show: a login that owns a temporary table in an open session is in test_access_kubernetes.py, a connection that
 is pointed elsewhere under live leases in test_engine.py, a lease that is longer than its token in test_lease_life.py, the policies in
@@ -95,7 +95,7 @@ def nothing_left(made: World, *kept: Kept) -> None:
     """Neither an open attempt nor a login.
 
     Vault may keep a lease of a read that was cut, without a login and without a token, until its TTL
-    (docs/decisions.md, 23).
+    (docs/adr/0023-grace-before-recovery.md).
     """
     roles = {each.dar.desired.db_role.name for each in kept}
     eventually(

@@ -1,7 +1,7 @@
 """Which ledger access had, kept where a loss of access' disk does not reach: a ConfigMap in Leasegate's own namespace.
 
 A ledger that was lost or replaced looks to access like a first start. The watcher says the id that it knows with every poll of the feed,
-and access issues nothing while that is another one than its own (design, section 5).
+and access issues nothing while that is another one than its own (docs/adr/0024-unknown-ledger-pauses-issuance.md).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ path "sys/leases/revoke/<mount>/creds/*" {
   capabilities = ["update"]
 }
 
-# Keeps its login alive, and ends it.
+# Renews and revokes its session.
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }

@@ -22,7 +22,7 @@ path "<mount>/config/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
-# Narrows a team's login, which has this policy and leasegate-roles, to this policy alone.
+# Narrows a team's session, which has this policy and leasegate-roles, to this policy alone.
 path "auth/token/create" {
   capabilities = ["update"]
   allowed_parameters = {
@@ -31,7 +31,7 @@ path "auth/token/create" {
   }
 }
 
-# Keeps its login alive, and ends it.
+# Renews and revokes its session.
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }

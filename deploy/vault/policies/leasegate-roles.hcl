@@ -10,7 +10,7 @@ path "<mount>/roles/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
-# Narrows a team's login, which has this policy and leasegate-engine, to this policy alone.
+# Narrows a team's session, which has this policy and leasegate-engine, to this policy alone.
 path "auth/token/create" {
   capabilities = ["update"]
   allowed_parameters = {
@@ -19,7 +19,7 @@ path "auth/token/create" {
   }
 }
 
-# Keeps its login alive, and ends it.
+# Renews and revokes its session.
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }

@@ -1,6 +1,6 @@
 """The invariants of tests/model/protocol, I1 to I7, looked at in a world of the real code, and the way of a world to where it is quiet.
 
-Quiet is where nothing happens by itself. I8 and I9 are sentences of the design beside: past its end nothing is acknowledged and an active
+Quiet is where nothing happens by itself. I8 and I9 are two more of docs/safety.md: past its end nothing is acknowledged and an active
 one is replaced at once, our end of a lease is never later than Vault's; cleanup roles are made on demand and removed after.
 """
 

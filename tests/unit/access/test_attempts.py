@@ -1,4 +1,4 @@
-"""The rules of attempts, against proofs/attempt_model.py."""
+"""The rules of attempts, as docs/safety.md states them."""
 
 from __future__ import annotations
 

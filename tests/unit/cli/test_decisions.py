@@ -1,4 +1,4 @@
-"""The rules of approving and denying, as design section 6 says them."""
+"""The rules of approving and denying, as docs/concepts.md states them."""
 
 from __future__ import annotations
 
