@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cli.leasegate.problem import CommandError
 
-_MODULE = "services.access.ledger"
+_MODULE = "services.access.ledger.inspect"
 
 
 def run(command: str, arguments: Sequence[str]) -> int:

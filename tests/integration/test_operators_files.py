@@ -299,7 +299,9 @@ def test_a_ledger_left_by_a_kill_is_checked_as_it_lies(file: Path) -> None:
     assert file.with_name("ledger.db-wal").stat().st_size
     done = leasegate(None, None, "ledger", "check", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(leasegate(None, None, "ledger", "export", str(file)).stdout)["requests"][0]["reason"] == "x"
+    assert (
+        json.loads(leasegate(None, None, "ledger", "export", str(file)).stdout)["access_requests"][0]["reason"] == "x"
+    )
 
 
 @pytest.mark.parametrize(
@@ -308,12 +310,12 @@ def test_a_ledger_left_by_a_kill_is_checked_as_it_lies(file: Path) -> None:
         ("UPDATE attempts SET state = 'active' WHERE sequence = 1", "is in use but has no lease"),
         (
             "UPDATE attempts SET state = 'active', lease_id = 'x', ends_at = 1 WHERE sequence < 3",
-            "two credentials in use",
+            "two active credentials",
         ),
-        ("UPDATE attempts SET state = 'revoking', due_at = NULL WHERE sequence = 1", "nobody will look at it"),
+        ("UPDATE attempts SET state = 'revoking', due_at = NULL WHERE sequence = 1", "no work is due for it"),
         ("UPDATE attempts SET state = 'closed', accessor = 'x' WHERE sequence = 1", "still names a token"),
-        ("UPDATE access_requests SET last_sequence = 1", "higher number than its last"),
-        ("UPDATE access_requests SET approval = 'denied'", "has ended but an attempt of it goes on"),
+        ("UPDATE access_requests SET last_sequence = 1", "higher sequence than its last"),
+        ("UPDATE access_requests SET approval = 'denied'", "is closed but an attempt of it goes on"),
         ("DELETE FROM meta", "it has no id"),
         ("DELETE FROM access_requests", "names one of access_requests that is not there"),
     ],

@@ -125,7 +125,7 @@ import sqlalchemy as sa
 from alembic import op
 revision, down_revision = "later1", "{head}"
 def upgrade():
-    with op.batch_alter_table("requests", recreate="always") as batch:
+    with op.batch_alter_table("access_requests", recreate="always") as batch:
         batch.add_column(sa.Column("invented", sa.String(), nullable=False, server_default="x"))
     with op.batch_alter_table("vault_targets", recreate="always") as batch:
         batch.add_column(sa.Column("invented", sa.String(), nullable=True))
@@ -170,7 +170,7 @@ def test_a_later_version_may_rebuild_tables_that_others_refer_to(tmp_path: Path,
     open_ledger(path, clock=time.time).close()
     assert version(path) == "later1"
     assert kept(before, present(path))
-    assert present(path)["requests"][0]["invented"] == "x"
+    assert present(path)["access_requests"][0]["invented"] == "x"
     assert later.is_dir()
 
 
@@ -200,7 +200,7 @@ def test_a_process_that_is_killed_in_a_migration_leaves_the_version_that_was_the
     before = at_revision(path, head)
     (later / "later2.py").write_text(FAILING.format(how="os.kill(os.getpid(), 9)"))
     code = (
-        "import sys, time; from pathlib import Path; from services.access.ledger import database, migrate;"
+        "import sys, time; from pathlib import Path; from services.access.ledger.db import database, migrate;"
         " migrate._FOLDER = Path(sys.argv[2]); database.open_ledger(Path(sys.argv[1]), clock=time.time)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path), str(later.parent)], check=False, capture_output=True)

@@ -17,7 +17,7 @@ from services.common.errors import FieldViolation, LedgerMismatchError, SpecInva
 from services.common.logs import bounded, logger
 
 _LOG = logger(__name__)
-_HELD, _ACCEPTED, _ACCEPTED_AT = "held_for:", "accepted:", "loss_accepted_at"
+_HELD, _ACCEPTED, _ACCEPTED_AT = "paused_for:", "accepted:", "loss_accepted_at"
 _ID_CHARS = 64
 WHAT_TO_DO = "restore the ledger, or have an operator run `leasegate ledger accept-loss`"
 

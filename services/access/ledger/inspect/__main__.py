@@ -1,4 +1,4 @@
-"""``python -m services.access.ledger check|export FILE``: looks at a ledger where it lies. ``leasegate ledger`` runs it as a process."""
+"""``python -m services.access.ledger.inspect check|export FILE``: looks at a ledger where it lies. ``leasegate ledger`` runs it as a process."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _table(file: Path, found: checks.LedgerCheck) -> str:
     lines = [f"ledger    {found.ledger_id or '-'}", f"file      {file}", f"version   {found.version or '-'}"]
     if found.owner is not None:
         lines.append(f"in use    by process {found.owner or '-'}")
-    for title, counts in (("requests", found.requests), ("attempts", found.attempts)):
+    for title, counts in (("requests", found.access_requests), ("attempts", found.attempts)):
         lines.append(f"{title:<10}" + (", ".join(f"{number} {name}" for name, number in counts.items()) or "none"))
     lines += [f"note      {remark}" for remark in found.remarks]
     lines += [f"WRONG     {problem}" for problem in found.problems]
@@ -71,4 +71,4 @@ def _table(file: Path, found: checks.LedgerCheck) -> str:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m services.access.ledger")
+    main(prog_name="python -m services.access.ledger.inspect")

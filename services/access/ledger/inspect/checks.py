@@ -1,4 +1,4 @@
-"""Whether a ledger is whole: the file, its version, and what its rows say of each other. For ``leasegate ledger check``."""
+"""Checks whether a ledger is whole: the file, its version, and its rows against one another. For ``leasegate ledger check``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LedgerCheck:
         ledger_id: Id of the ledger; empty if it has none.
         version: Its newest migration.
         owner: Process id of the service that has it open; None for none.
-        requests: How many it has, by approval.
+        access_requests: How many it has, by approval.
         attempts: How many it has, by state.
         problems: What is wrong; empty for a ledger that is whole.
         remarks: What is worth knowing.
@@ -36,7 +36,7 @@ class LedgerCheck:
     ledger_id: str
     version: str
     owner: str | None
-    requests: dict[str, int]
+    access_requests: dict[str, int]
     attempts: dict[str, int]
     problems: tuple[str, ...]
     remarks: tuple[str, ...]
@@ -110,42 +110,45 @@ def _rows(connection: Connection) -> Iterator[str]:
 
 
 _DUE = (AttemptState.REVOKING_TOKEN, AttemptState.REVOKING, AttemptState.RECOVERING)
-_GOING_ON = (AttemptState.PENDING, AttemptState.TOKEN_READY, AttemptState.ISSUING, *_LIVE)
+_LEFT_BEHIND = (AttemptState.PENDING, AttemptState.TOKEN_READY, AttemptState.ISSUING, *_LIVE)
 _OF_REQUEST = sa.select(_a.access_request_id).join(access_requests, _r.uid == _a.access_request_id)
 _RULES: tuple[tuple[str, sa.Select[tuple[str]]], ...] = (
     ("attempt {} is in use but has no lease", sa.select(_a.id).where(_a.state.in_(_LIVE), _a.lease_id == "")),
     ("attempt {} is in use but has no end", sa.select(_a.id).where(_a.state.in_(_LIVE), _a.ends_at.is_(None))),
     (
-        "attempt {} is reading but has no accessor",
+        "attempt {} is issuing but has no accessor",
         sa.select(_a.id).where(_a.state == AttemptState.ISSUING, _a.accessor == ""),
     ),
     (
-        "attempt {} is to be ended but nobody will look at it",
+        "attempt {} is to be revoked but no work is due for it",
         sa.select(_a.id).where(_a.state.in_(_DUE), _a.due_at.is_(None)),
     ),
     (
-        "attempt {} has ended but still names a token",
+        "attempt {} is closed but still names a token",
         sa.select(_a.id).where(_a.state == AttemptState.CLOSED, _a.accessor != ""),
     ),
     (
-        "request {} has two credentials in use",
+        "access request {} has two active credentials",
         sa.select(_a.access_request_id)
         .where(_a.state == AttemptState.ACTIVE)
         .group_by(_a.access_request_id)
         .having(sa.func.count() > 1),
     ),
     (
-        "request {} has ended but an attempt of it goes on",
-        _OF_REQUEST.where(_r.approval.in_(FINAL), _a.state.in_(_GOING_ON)),
+        "access request {} is closed but an attempt of it goes on",
+        _OF_REQUEST.where(_r.approval.in_(FINAL), _a.state.in_(_LEFT_BEHIND)),
     ),
-    ("request {} has an attempt of a higher number than its last", _OF_REQUEST.where(_a.sequence > _r.last_sequence)),
+    (
+        "access request {} has an attempt of a higher sequence than its last",
+        _OF_REQUEST.where(_a.sequence > _r.last_sequence),
+    ),
 )
 
 
 def _remarks(connection: Connection) -> Iterator[str]:
     for row in connection.execute(sa.select(meta.c.name, meta.c.value).order_by(meta.c.name)):
         kind, _, other = row.name.partition(":")
-        if kind == "held_for":
-            yield f"issuing is held: a watcher knows the ledger {other}; `leasegate ledger accept-loss` ends that"
+        if kind == "paused_for":
+            yield f"issuance is paused: a watcher knows the ledger {other}; `leasegate ledger accept-loss` resumes it"
         elif kind == "accepted":
             yield f"the loss of the ledger {other} was accepted"
