@@ -116,15 +116,15 @@ class Watcher:
         self.events = EventRecorder(api, now=_now)
         self.namespaces = Namespaces(
             api,
-            pace=self._pace(self._backoff(0.2, settings.refused_cap_s)),
+            timing=self._timing(self._backoff(0.2, settings.refused_cap_s)),
             on_secret=self.router.secret_changed,
-            on_service=self.router.service_changed,
-            on_served=self.queues["readers"].add,
+            on_enablement=self.router.service_changed,
+            on_enabled=self.queues["readers"].add,
             start=self._start_informer,
         )
         self._build(peers)
         self._informers = [
-            Informer(api, resource, store, pace=self._pace(self._backoff(0.1, 30.0)))
+            Informer(api, resource, store, timing=self._timing(self._backoff(0.1, 30.0)))
             for resource, store in self._stores.items()
         ]
 
@@ -157,7 +157,7 @@ class Watcher:
             objects=objects,
             namespaces=self.namespaces,
             publisher=publisher,
-            beside=self._beside,
+            executor=self._beside,
             on_due=self._due,
         )
         requests = AccessRequestReconciler(
@@ -296,9 +296,9 @@ class Watcher:
         )
 
     def _is_unserved(self, namespace: str) -> bool:
-        return self.namespaces.service(namespace) is Enablement.REFUSED
+        return self.namespaces.enablement(namespace) is Enablement.REFUSED
 
-    def _pace(self, backoff: Backoff) -> InformerTiming:
+    def _timing(self, backoff: Backoff) -> InformerTiming:
         return InformerTiming(backoff=backoff, random=random.random, watch_s=self._settings.watch_s)
 
     def _backoff(self, base_s: float, cap_s: float) -> Backoff:

@@ -69,7 +69,7 @@ class Triggers:
         for resource in QUEUES:
             for obj in self._objects.cache(resource):
                 self._look(resource, key_of(obj), low=_has_credential(obj))
-        for namespace in self._namespaces.names():
+        for namespace in self._namespaces.watched():
             self._queues["readers"].add(namespace)
 
     def round(self, steps: int) -> Iterator[None]:
@@ -85,12 +85,12 @@ class Triggers:
             for resource, key in itertools.islice(known, size):
                 if self._objects.get(resource, key):
                     self._look(resource, key, low=True)
-        for namespace in self._namespaces.names():
+        for namespace in self._namespaces.watched():
             self._queues["readers"].add(namespace)
 
     def _look(self, resource: Resource, key: Key, *, low: bool) -> None:
         if resource is not APP_BINDING:
-            self._namespaces.want(key.namespace)
+            self._namespaces.watch_namespace(key.namespace)
         self._queues[QUEUES[resource]].add(key, low=low)
 
     def restarted(self) -> None:
@@ -132,9 +132,7 @@ class Triggers:
         ]
         namespace = key_of(secret).namespace
         if owners:
-            if not (new and self._namespaces.is_own_write(new)) and (
-                old is None or new is None or old.get("secret_attempt") != new.get("secret_attempt")
-            ):
+            if old is None or new is None or old.get("secret_attempt") != new.get("secret_attempt"):
                 for key in {Key(namespace, str(owner.get("name"))) for owner in owners}:
                     self._queues["requests"].add(key, low=self._says(key, new))
             return
@@ -217,9 +215,9 @@ class Triggers:
 
     def _looked_after(self, old: Body | None, new: Body | None) -> None:
         if new is not None:
-            self._namespaces.want(key_of(new).namespace)
+            self._namespaces.watch_namespace(key_of(new).namespace)
         elif old is not None and not self._in_use(key_of(old).namespace):
-            self._namespaces.leave(key_of(old).namespace)
+            self._namespaces.unwatch_namespace(key_of(old).namespace)
 
     def _in_use(self, namespace: str) -> bool:
         return any(

@@ -16,7 +16,7 @@ import yaml
 from tests.eventually import eventually
 from tests.integration.kube import WATCHER, Json, Kube, RefusedError, Running, a_request, bind, refusal, with_value
 from tests.integration.rbac_world import RBAC, RBAC_GROUP, enabled_namespace, watcher_by_token
-from watcher.delivery.manifests import binding_body, role_body
+from watcher.delivery.manifests import role_binding_body, role_body
 
 OWNED = "writes only what a DatabaseAccessRequest alone owns and controls"
 NAMED = "writes only DatabaseAccessRequest-NAMESPACE-OWNER-credential-reader"
@@ -25,7 +25,7 @@ OWN_SECRET = "grants only the Secret of the Role's owner"
 OWN_ROLE = "binds only the Role of the RoleBinding's own name"
 SERVED = "the ClusterRole leasegate-enabled-namespace is for Leasegate's watcher alone"
 SERVED_ROLE = "leasegate-enabled-namespace"
-BODIES = {"Role": role_body, "RoleBinding": binding_body}
+BODIES = {"Role": role_body, "RoleBinding": role_binding_body}
 THE_WATCHER = {"kind": "ServiceAccount", "name": "leasegate-watcher", "namespace": "leasegate-system"}
 MALLORY = {"kind": "User", "apiGroup": RBAC_GROUP, "name": "mallory"}
 LONG = "d" * 188 + "." + "e" * 57  # its dot is where reader_name cuts
@@ -116,12 +116,12 @@ def test_the_watcher_makes_a_requests_readers_and_restores_them(
     admin: Kube, watcher: Kube, namespace: str, name: str
 ) -> None:
     request = asked(admin, namespace, name, dry_run=False)
-    role, binding = role_body(request), binding_body(request)
+    role, binding = role_body(request), role_binding_body(request)
     assert watcher.create(role)["rules"] == role["rules"]
     assert watcher.create(binding)["subjects"] == binding["subjects"]
     admin.replace(changed(role, {"rules": []}))
     assert watcher.replace(role)["rules"] == role["rules"]
-    other = binding_body(with_value(request, "spec.subjects", [MALLORY]))
+    other = role_binding_body(with_value(request, "spec.subjects", [MALLORY]))
     assert watcher.replace(other)["subjects"] == [MALLORY]
 
 
@@ -279,7 +279,7 @@ def test_the_watcher_changes_nobody_elses(admin: Kube, watcher: Kube, namespace:
 def test_the_watcher_binds_nothing_else(
     admin: Kube, watcher: Kube, mighty: Kube, namespace: str, changes: Json
 ) -> None:
-    body = changed(binding_body(asked(admin, namespace)), changes)
+    body = changed(role_binding_body(asked(admin, namespace)), changes)
     kube = mighty if "roleRef.kind" in changes else watcher
     is_invalid(refusal(kube, "create", body, dry_run=True), OWN_ROLE)
 

@@ -11,7 +11,7 @@ import yaml
 from tests.eventually import eventually
 from tests.integration.kube import WATCHER, Can, Json, Kube, Running, a_request, bind, new_namespace, refusal
 from tests.integration.rbac_world import RBAC, RBAC_GROUP, enabled_namespace, watcher_by_token
-from watcher.delivery.manifests import binding_body, role_body, secret_name
+from watcher.delivery.manifests import role_binding_body, role_body, secret_name
 
 RULES = f"apis/{RBAC_GROUP}/v1/"
 CREDENTIALS = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["request-abc123"], "verbs": ["get"]}
@@ -54,7 +54,7 @@ def a_reader(admin: Kube, namespace: str, rule: Json | None = None) -> Json:
 
 def a_binding(admin: Kube, namespace: str, cluster_role: str = "") -> Json:
     """The RoleBinding of a new request as the watcher makes it, perhaps of a ClusterRole."""
-    binding = binding_body(admin.create(a_request(namespace)))
+    binding = role_binding_body(admin.create(a_request(namespace)))
     return binding | (
         {"roleRef": binding["roleRef"] | {"kind": "ClusterRole", "name": cluster_role}} if cluster_role else {}
     )
@@ -104,7 +104,7 @@ class TestWatcher:
     def test_it_issues_in_a_enabled_namespace(self, admin: Kube, watcher: Kube, namespace: str) -> None:
         subjects = [{"kind": "ServiceAccount", "name": "demo-sa", "namespace": namespace}]
         request = admin.create(a_request(namespace, subjects=subjects))
-        role, binding, name = role_body(request), binding_body(request), secret_name(request)
+        role, binding, name = role_body(request), role_binding_body(request), secret_name(request)
         owners = role["metadata"]["ownerReferences"]
         secret = watcher.create(
             a_secret(namespace, name, ownerReferences=owners) | {"stringData": {"username": "u", "password": "p"}}
@@ -273,7 +273,7 @@ class TestWatcher:
         bind(admin, namespace, role=meta["name"], subject={"kind": "User", "name": "older"}, until=right)
         older, request = Kube(cluster, act_as="older"), admin.create(a_request(namespace))
         assert older.create(role_body(request))
-        assert older.create(binding_body(request))
+        assert older.create(role_binding_body(request))
         exec_rule = {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create"]}
         refused = refusal(older, "create", a_reader(admin, namespace, exec_rule))
         assert refused.status == 403

@@ -1,10 +1,11 @@
-"""The objects that give a request's subjects its credentials: Secret, Role and RoleBinding, as they are to be. Pure.
+"""Bodies of the Secret, Role and RoleBinding that give an access request's subjects its credential. Pure.
 
-The Secret's name depends on the request's uid alone, so that no crash makes two. Its annotation ``leasegate.dev/content`` lets a
-restarted watcher see whether somebody changed the credentials, without keeping them anywhere: a hash, under a salt made for each write,
-of attempt, user name and password. Who can read the annotation can read the password beside it, and where it is copied to alone (a log
-of metadata) it gives nothing away, as Vault's passwords are random with some hundred bits. Who can write the Secret could write a
-matching hash; he would fool nobody but its readers, whom he can give any password anyway.
+The Secret's name depends on the request's uid alone, so that no crash creates two. Its annotation
+``leasegate.dev/content`` shows a restarted watcher whether somebody changed the credential, without storing it: a hash
+of attempt, user name and password under a salt that is new for each write. Whoever can read the annotation can read
+the password beside it. Where the annotation alone is copied, into a log of metadata for example, it reveals nothing,
+as Vault's passwords are random with more than a hundred bits. Whoever can write the Secret can also write a matching
+hash, but deceives only its readers, whom they can give any password anyway.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ NAME_CHARS = 253
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _LABELS = {"app.kubernetes.io/managed-by": "leasegate"}
 SELECTOR = ",".join(f"{name}={value}" for name, value in _LABELS.items())
-"""Selects what is made here in a list."""
+"""Label selector of all objects that this module describes."""
 
 
 def secret_name(obj: Body) -> str:
-    """``{request}-{6 of a-z0-9}``, the six derived from the uid, at most 253 characters."""
+    """``{request}-{6 of a-z0-9}``: the six derive from the uid; at most 253 characters."""
     number = int.from_bytes(hashlib.sha256(uid_of(obj).encode()).digest()[:8], "big")
     letters = ""
     for _ in range(6):
@@ -47,8 +48,9 @@ def secret_name(obj: Body) -> str:
 
 
 def reader_role_name(obj: Body) -> str:
-    """Name of Role and RoleBinding, as KubeVault has it; where that is too long a digest keeps two requests from
-    sharing one.
+    """Name of Role and RoleBinding, as KubeVault has it.
+
+    A name that is too long is cut and gets a digest of the uid, so that two requests never share one.
     """
     key = key_of(obj)
     whole = f"DatabaseAccessRequest-{key.namespace}-{key.name}-credential-reader"
@@ -59,27 +61,25 @@ def reader_role_name(obj: Body) -> str:
 
 
 def secret_body(obj: Body, credential: lease_pb2.Credential) -> Body:
-    """The Secret of a request with the credentials of one attempt."""
+    """The Secret of a request, with the credential of one attempt."""
     username, password = credential.username.encode(), credential.password.encode()
     salt = secrets.token_bytes(16)
     body = _body(SECRET, obj, secret_name(obj))
-    body["metadata"]["annotations"] = {
-        ATTEMPT: str(credential.attempt),
-        CONTENT: f"{salt.hex()}:{_digest(salt, obj_uid=uid_of(obj), attempt=credential.attempt, username=username, password=password)}",
-    }
+    digest = _digest(salt, uid=uid_of(obj), attempt=credential.attempt, username=username, password=password)
+    body["metadata"]["annotations"] = {ATTEMPT: str(credential.attempt), CONTENT: f"{salt.hex()}:{digest}"}
     body["type"] = "Opaque"
     body["data"] = {"username": base64.b64encode(username).decode(), "password": base64.b64encode(password).decode()}
     return body
 
 
 def role_body(obj: Body) -> Body:
-    """The Role: get on that one Secret."""
+    """The Role, which grants get on the request's one Secret."""
     rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret_name(obj)], "verbs": ["get"]}
     return _body(ROLE, obj, reader_role_name(obj)) | {"rules": [rule]}
 
 
-def binding_body(obj: Body) -> Body:
-    """The RoleBinding: the request's subjects."""
+def role_binding_body(obj: Body) -> Body:
+    """The RoleBinding, which gives the Role to the request's subjects."""
     ref = {"apiGroup": ROLE.group, "kind": ROLE.kind, "name": reader_role_name(obj)}
     return _body(ROLE_BINDING, obj, reader_role_name(obj)) | {
         "roleRef": ref,
@@ -87,13 +87,13 @@ def binding_body(obj: Body) -> Body:
     }
 
 
-def is_ours(found: Body, obj: Body) -> bool:
+def is_controlled_by(found: Body, obj: Body) -> bool:
     """Whether an object is controlled by this very request."""
     return controller_uid(found) == uid_of(obj)
 
 
-def granted(body: Body) -> Body:
-    """What a Role or RoleBinding grants, and to whom, as the API server defaults it."""
+def grant_of(body: Body) -> Body:
+    """Rules, roleRef and subjects of a Role or RoleBinding, as the API server defaults them."""
     return {
         "rules": body.get("rules"),
         "roleRef": body.get("roleRef"),
@@ -102,27 +102,25 @@ def granted(body: Body) -> Body:
 
 
 def grants_the_same(found: Body, wanted: Body) -> bool:
-    """Whether a Role or RoleBinding grants what it is to grant, to whom it is to, and can be found in a list of ours."""
+    """Whether a Role or RoleBinding has the wanted grant, and the labels by which ``SELECTOR`` finds it."""
     labels = found["metadata"].get("labels") or {}
-    return granted(found) == granted(wanted) and _LABELS.items() <= labels.items()
+    return grant_of(found) == grant_of(wanted) and _LABELS.items() <= labels.items()
 
 
-def remembered(secret: Body) -> Body:
-    """What is kept in memory of a Secret: no value of it, and for ours the attempt that it holds unharmed."""
+def without_values(secret: Body) -> Body:
+    """What the cache keeps of a Secret: none of its values, and for a request's Secret the attempt that it holds."""
     meta = secret["metadata"]
     kept = {
         name: meta[name] for name in ("namespace", "name", "uid", "resourceVersion", "ownerReferences") if name in meta
     }
     found = {"metadata": kept, "type": secret.get("type", "")}
-    if _of_request(secret):
-        found["secret_attempt"] = attempt_in(secret)
+    if _is_of_request(secret):
+        found["secret_attempt"] = attempt_of(secret)
     return found
 
 
-def attempt_in(secret: Body) -> int:
-    """Number of the attempt whose credentials a Secret of ours holds; 0 if user name, password or annotations were
-    changed.
-    """
+def attempt_of(secret: Body) -> int:
+    """Number of the attempt whose credential a Secret holds; 0 if user name, password or annotations were changed."""
     number, content = annotation(secret, ATTEMPT), annotation(secret, CONTENT)
     salt, _, digest = content.partition(":")
     data = secret.get("data") or {}
@@ -130,7 +128,7 @@ def attempt_in(secret: Body) -> int:
         username, password = (base64.b64decode(data[key], validate=True) for key in ("username", "password"))
         wanted = _digest(
             bytes.fromhex(salt),
-            obj_uid=controller_uid(secret),
+            uid=controller_uid(secret),
             attempt=int(number),
             username=username,
             password=password,
@@ -140,13 +138,13 @@ def attempt_in(secret: Body) -> int:
     return int(number) if hmac.compare_digest(wanted, digest) else 0
 
 
-def _of_request(secret: Body) -> bool:
+def _is_of_request(secret: Body) -> bool:
     owners = secret["metadata"].get("ownerReferences") or []
     return any(owner.get("controller") and owner.get("kind") == ACCESS_REQUEST.kind for owner in owners)
 
 
-def _digest(salt: bytes, *, obj_uid: str, attempt: int, username: bytes, password: bytes) -> str:
-    parts = (salt, obj_uid.encode(), str(attempt).encode(), username, password)
+def _digest(salt: bytes, *, uid: str, attempt: int, username: bytes, password: bytes) -> str:
+    parts = (salt, uid.encode(), str(attempt).encode(), username, password)
     return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).hexdigest()
 
 

@@ -1,19 +1,18 @@
-"""Which namespaces are served, and what is known of their Secrets.
+"""Which namespaces are enabled, and the cached metadata of their Secrets.
 
-The watcher has no right to any Secret but where a namespace's owner bound it to the product's ClusterRole; so each namespace with
-objects of ours gets an informer of its own, and whether that may list says whether the namespace is served. No value of a Secret stays
-in memory.
+The watcher has rights on Secrets only where a namespace's owner applied the RoleBinding to its ClusterRole. So each
+namespace that has objects of Leasegate's kinds gets an informer of its own, and whether that informer may list the
+Secrets says whether the namespace is enabled. No value of a Secret stays in memory.
 """
 
 from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from watcher.delivery.manifests import remembered
+from watcher.delivery.manifests import without_values
 from watcher.kube.cache import Cache, ChangeHandler
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.informer import Informer, InformerTiming
@@ -24,10 +23,10 @@ FIELDS = "type!=helm.sh/release.v1"
 
 
 class Enablement(enum.Enum):
-    """Whether a namespace is served."""
+    """Whether a namespace is enabled."""
 
     UNKNOWN = enum.auto()
-    SERVED = enum.auto()
+    ENABLED = enum.auto()
     REFUSED = enum.auto()
 
 
@@ -36,18 +35,18 @@ class _Namespace:
     informer: Informer
     secrets: Cache
     stop: threading.Event = field(default_factory=threading.Event)
-    service: Enablement = Enablement.UNKNOWN
+    enablement: Enablement = Enablement.UNKNOWN
 
 
 class Namespaces:
-    """The namespaces that have objects of ours. Safe for threads.
+    """The namespaces that have objects of Leasegate's kinds. Safe for threads.
 
     Args:
         api: Kubernetes.
-        pace: Timing of the informers.
-        on_secret: Told of each change of a Secret.
-        on_service: Told of a namespace that is refused, or served again after it was.
-        on_served: Told of each namespace that begins to be served.
+        timing: Timing of the informers.
+        on_secret: Called after each change of a Secret.
+        on_enablement: Called with a namespace that is refused, or that is enabled after it was refused.
+        on_enabled: Called with each namespace whose Secrets are listed for the first time, or again after a refusal.
         start: Runs an informer in a thread until its event is set.
     """
 
@@ -55,100 +54,84 @@ class Namespaces:
         self,
         api: KubeClient,
         *,
-        pace: InformerTiming,
+        timing: InformerTiming,
         on_secret: ChangeHandler,
-        on_service: Callable[[str], None],
-        on_served: Callable[[str], None],
+        on_enablement: Callable[[str], None],
+        on_enabled: Callable[[str], None],
         start: Callable[[Informer, threading.Event], None],
     ) -> None:
-        self._api, self._pace, self._start = api, pace, start
-        self._on_secret, self._on_service, self._on_served = on_secret, on_service, on_served
-        self._known: dict[str, _Namespace] = {}
-        self._writing: set[tuple[Key, int]] = set()
+        self._api, self._timing, self._start = api, timing, start
+        self._on_secret, self._on_enablement, self._on_enabled = on_secret, on_enablement, on_enabled
+        self._watched: dict[str, _Namespace] = {}
         self._closed = False
         self._lock = threading.Lock()
 
-    def want(self, namespace: str) -> None:
-        """Begin to look after a namespace."""
+    def watch_namespace(self, namespace: str) -> None:
+        """Start the informer of a namespace, unless it runs."""
         with self._lock:
-            if self._closed or namespace in self._known:
+            if self._closed or namespace in self._watched:
                 return
-            known = self._known[namespace] = self._new(namespace)
-        self._start(known.informer, known.stop)
+            watched = self._watched[namespace] = self._new(namespace)
+        self._start(watched.informer, watched.stop)
 
-    def leave(self, namespace: str) -> None:
-        """Look after a namespace no longer."""
+    def unwatch_namespace(self, namespace: str) -> None:
+        """Stop the informer of a namespace and drop its cache."""
         with self._lock:
-            known = self._known.pop(namespace, None)
-        if known:
-            known.stop.set()
+            watched = self._watched.pop(namespace, None)
+        if watched:
+            watched.stop.set()
 
     def close(self) -> None:
-        """Look after none any more."""
+        """Stop all informers."""
         with self._lock:
             self._closed = True
-        for namespace in list(self._known):
-            self.leave(namespace)
+        for namespace in self.watched():
+            self.unwatch_namespace(namespace)
 
-    def service(self, namespace: str) -> Enablement:
-        """Whether a namespace is served, as far as is known."""
-        known = self._known.get(namespace)
-        return known.service if known else Enablement.UNKNOWN
+    def watched(self) -> list[str]:
+        """The namespaces whose informers run."""
+        return list(self._watched)
 
-    def secret(self, key: Key) -> Body | None:
-        """What is remembered of a Secret; None where there is none, or its namespace is not served."""
-        known = self._known.get(key.namespace)
-        return known.secrets.get(key) if known else None
+    def enablement(self, namespace: str) -> Enablement:
+        """Whether a namespace is enabled, as far as its informer has found out."""
+        watched = self._watched.get(namespace)
+        return watched.enablement if watched else Enablement.UNKNOWN
 
-    @contextmanager
-    def writing(self, key: Key, attempt: int) -> Iterator[None]:
-        """Say that a Secret is being written with the credentials of an attempt: the watch may show it before the write
-        is answered.
-        """
-        self._writing.add((key, attempt))
-        try:
-            yield
-        finally:
-            self._writing.discard((key, attempt))
+    def get_secret(self, key: Key) -> Body | None:
+        """The cached metadata of a Secret; None where there is none, or its namespace is not enabled."""
+        watched = self._watched.get(key.namespace)
+        return watched.secrets.get(key) if watched else None
 
-    def is_own_write(self, secret: Body) -> bool:
-        """Whether a change of a Secret is what is being written right now."""
-        return (key_of(secret), int(secret.get("secret_attempt", 0))) in self._writing
-
-    def wrote(self, secret: Body) -> None:
-        """Take a Secret that was just written, so that nobody acts on an older one."""
-        if known := self._known.get(key_of(secret).namespace):
-            known.secrets.put(secret, notify=False)
-
-    def names(self) -> list[str]:
-        """The namespaces that are looked after."""
-        return list(self._known)
+    def put_secret(self, secret: Body) -> None:
+        """Put a Secret that was just written into the cache, so that nothing acts on an older one."""
+        if watched := self._watched.get(key_of(secret).namespace):
+            watched.secrets.put(secret, notify=False)
 
     def _new(self, namespace: str) -> _Namespace:
-        store = Cache(transform=remembered, on_change=self._on_secret)
+        cache = Cache(transform=without_values, on_change=self._on_secret)
         informer = Informer(
             self._api,
             SECRET,
-            store,
-            pace=self._pace,
+            cache,
+            timing=self._timing,
             namespace=namespace,
             fields=FIELDS,
-            on_synced=lambda: self._set(namespace, Enablement.SERVED, store),
-            on_failed=lambda err: self._failed(namespace, err, store),
+            on_synced=lambda: self._set_enablement(namespace, Enablement.ENABLED, cache),
+            on_failed=lambda err: self._check_refusal(namespace, err, cache),
         )
-        return _Namespace(informer, store)
+        return _Namespace(informer, cache)
 
-    def _failed(self, namespace: str, err: KubeError, store: Cache) -> None:
+    def _check_refusal(self, namespace: str, err: KubeError, cache: Cache) -> None:
         if err.status == 403:
-            self._set(namespace, Enablement.REFUSED, store)
+            self._set_enablement(namespace, Enablement.REFUSED, cache)
 
-    def _set(self, namespace: str, service: Enablement, store: Cache) -> None:
-        """Note what an informer found, unless the namespace has another one by now, with a store of its own."""
-        known = self._known.get(namespace)
-        if known is None or known.secrets is not store or known.service is service:
+    def _set_enablement(self, namespace: str, enablement: Enablement, cache: Cache) -> None:
+        """Keep what an informer found, unless the namespace has a newer informer, with a cache of its own."""
+        watched = self._watched.get(namespace)
+        if watched is None or watched.secrets is not cache or watched.enablement is enablement:
             return
-        before, known.service = known.service, service
-        if Enablement.REFUSED in (before, service):
-            self._on_service(namespace)
-        if service is Enablement.SERVED:
-            self._on_served(namespace)
+        before, watched.enablement = watched.enablement, enablement
+        if Enablement.REFUSED in (before, enablement):
+            self._on_enablement(namespace)
+        if enablement is Enablement.ENABLED:
+            self._on_enabled(namespace)

@@ -1,11 +1,10 @@
-"""Writes and removes the Secret, Role and RoleBinding of a request.
+"""Writes and removes the Secret, Role and RoleBinding of an access request.
 
-Only objects that the request controls are ever overwritten or deleted, and a Secret never by the credentials of an older attempt.
+It overwrites and deletes only objects that the request controls, and never replaces the credential of a later attempt.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import NoReturn
@@ -18,20 +17,19 @@ from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.resources import ROLE, ROLE_BINDING, SECRET, Body, Key, Resource, key_of, uid_of, version_of
 from watcher.kube.result import PendingError, namespace_not_enabled, pending_refusal
 
-REMEMBERED = 4096
-"""So many Roles and RoleBindings that were made are deleted without being read; what is older costs a read each."""
-REMOVED = (
+NAMES = (
     (SECRET, manifests.secret_name),
     (ROLE, manifests.reader_role_name),
     (ROLE_BINDING, manifests.reader_role_name),
 )
+"""What a request owns, in the order of its removal: first what the credential can be read from."""
 
 
 class NotWrittenError(Exception):
-    """One of the three could not be written.
+    """Kubernetes did not accept the Secret, the Role or the RoleBinding.
 
     Attributes:
-        resource: Its kind.
+        resource: Which of the three.
         message: Why, and what to do.
     """
 
@@ -41,115 +39,110 @@ class NotWrittenError(Exception):
 
 
 class ForeignObjectError(NotWrittenError):
-    """An object of the name that is needed belongs to somebody else."""
+    """An object of the needed name exists and belongs to another owner."""
 
     def __init__(self, resource: Resource, name: str) -> None:
         super().__init__(
-            resource, f"{resource.kind} {name} is there already and is not this request's: remove or rename it"
+            resource, f"{resource.kind} {name} exists and does not belong to this request: remove or rename it"
         )
 
 
 class SecretPublisher:
-    """What a request's subjects are given. Safe for threads.
+    """Writes and removes what the subjects of a request get. Safe for threads.
 
     Args:
         api: Kubernetes.
-        namespaces: What is known of the Secrets.
-        beside: Where work goes that is done beside other work.
+        namespaces: The enabled namespaces and their Secrets.
+        executor: Runs removals in parallel with other work.
     """
 
-    def __init__(self, api: KubeClient, namespaces: Namespaces, beside: Executor) -> None:
-        self._api, self._namespaces, self._beside = api, namespaces, beside
-        self._made = OrderedDict[
-            int, str
-        ]()  # uids of our newest Roles and RoleBindings by place, so that they are not read to be deleted
+    def __init__(self, api: KubeClient, namespaces: Namespaces, executor: Executor) -> None:
+        self._api, self._namespaces, self._executor = api, namespaces, executor
 
     def secret_attempt(self, obj: Body) -> int:
-        """Number of the attempt that the Secret holds unharmed; 0 for none.
+        """Number of the attempt whose credential the Secret holds; 0 for none.
 
-        In a namespace that is not served, what the status says is believed: nobody can look.
+        In a namespace that is not enabled nobody can look, so that the status counts.
 
         Raises:
-            Waiting: The Secrets of the namespace are not read yet.
+            PendingError: The Secrets of the namespace are not listed yet.
         """
         key = key_of(obj)
-        claimed = int((obj.get("status") or {}).get("attempt") or 0)
-        service = self._namespaces.service(key.namespace)
-        if service is Enablement.SERVED:
-            secret = self._secret(obj)
-            return int(secret.get("secret_attempt", 0)) if secret and manifests.is_ours(secret, obj) else 0
-        if service is Enablement.UNKNOWN and claimed:
-            raise PendingError("The Secrets of the namespace are being read", reason="Starting", requeue_after_s=0.2)
-        return claimed
+        in_status = int((obj.get("status") or {}).get("attempt") or 0)
+        enablement = self._namespaces.enablement(key.namespace)
+        if enablement is Enablement.ENABLED:
+            secret = self._get_secret(obj)
+            return int(secret.get("secret_attempt", 0)) if secret and manifests.is_controlled_by(secret, obj) else 0
+        if enablement is Enablement.UNKNOWN and in_status:
+            raise _secrets_not_listed()
+        return in_status
 
     def check_writable(self, obj: Body) -> None:
-        """Make sure that a credential, once claimed, can be kept.
+        """Check that a Secret can be written, before a credential is issued for it.
 
         Raises:
-            Waiting: The namespace is not served.
-            Foreign: The Secret's name is taken.
+            PendingError: The namespace is not enabled, or its Secrets are not listed yet.
+            ForeignObjectError: The Secret's name is taken.
         """
-        self.check_served(obj)
-        if self._namespaces.service(key_of(obj).namespace) is Enablement.UNKNOWN:
-            raise PendingError("The Secrets of the namespace are being read", reason="Starting", requeue_after_s=0.2)
-        secret = self._secret(obj)
-        if secret and not manifests.is_ours(secret, obj):
+        self.check_enabled(obj)
+        if self._namespaces.enablement(key_of(obj).namespace) is Enablement.UNKNOWN:
+            raise _secrets_not_listed()
+        secret = self._get_secret(obj)
+        if secret and not manifests.is_controlled_by(secret, obj):
             raise ForeignObjectError(SECRET, manifests.secret_name(obj))
 
-    def check_served(self, obj: Body) -> None:
-        """Tell apart a namespace that may not be looked into.
+    def check_enabled(self, obj: Body) -> None:
+        """Check that the namespace is not refused.
 
         Raises:
-            Waiting: The namespace is not served.
+            PendingError: The namespace is not enabled.
         """
-        if self._namespaces.service(key_of(obj).namespace) is Enablement.REFUSED:
+        if self._namespaces.enablement(key_of(obj).namespace) is Enablement.REFUSED:
             raise namespace_not_enabled(key_of(obj).namespace)
 
     def write_secret(self, obj: Body, credential: lease_pb2.Credential) -> None:
-        """Put a credential into the Secret.
+        """Write a credential into the Secret.
 
         Raises:
-            Foreign: The Secret's name is taken.
-            Superseded: The Secret holds the credentials of a later attempt.
-            Waiting: The namespace is not served, or is being deleted.
+            ForeignObjectError: The Secret's name is taken.
+            ConflictError: The Secret holds the credential of a later attempt.
+            PendingError: The namespace is not enabled, or is being deleted.
             NotWrittenError: Kubernetes failed.
         """
-        body, known = manifests.secret_body(obj, credential), self._secret(obj)
+        body, known = manifests.secret_body(obj, credential), self._get_secret(obj)
         try:
-            with self._namespaces.writing(key_of(body), credential.attempt):
-                self._namespaces.wrote(
-                    self._put(SECRET, obj, body, known, lambda found: _check_later(found, credential.attempt))
-                )
+            written = self._write(SECRET, obj, body, known, lambda found: _check_not_later(found, credential.attempt))
         except KubeError as err:
             raise_not_written(err, SECRET, key_of(obj).namespace)
+        self._namespaces.put_secret(written)
 
-    def write_reading(self, obj: Body) -> None:
-        """Make or restore Role and RoleBinding.
+    def write_rbac(self, obj: Body) -> None:
+        """Create the Role and the RoleBinding, or correct them.
+
+        One after the other: without the verb ``bind`` the API server checks a RoleBinding against the Role it names.
 
         Raises:
-            Foreign: A name is taken.
-            Waiting: The namespace is not served, or is being deleted.
+            ForeignObjectError: A name is taken.
+            PendingError: The namespace is not enabled, or is being deleted.
             NotWrittenError: Kubernetes failed.
         """
-        # One after the other: where the watcher has no `bind`, the API server weighs the Role when it checks its
-        # RoleBinding.
-        for resource, body in ((ROLE, manifests.role_body(obj)), (ROLE_BINDING, manifests.binding_body(obj))):
+        for resource, body in ((ROLE, manifests.role_body(obj)), (ROLE_BINDING, manifests.role_binding_body(obj))):
             try:
-                self._restore(resource, obj, body)
+                self._create_or_correct(resource, obj, body)
             except KubeError as err:
                 raise_not_written(err, resource, key_of(obj).namespace)
 
-    def remove(self, obj: Body) -> None:
-        """Remove all three, what can be read with first.
+    def remove_objects(self, obj: Body) -> None:
+        """Remove the Secret, the Role and the RoleBinding.
 
-        What may not be removed, since the namespace is not served any more, goes with its owner: Kubernetes' garbage
-        collector sees to that.
+        What may not be removed, because the namespace is no longer enabled, Kubernetes' garbage collector removes with
+        its owner.
 
         Raises:
             KubeError: One could not be removed; the others are.
         """
         failed: list[KubeError] = []
-        for resource, name in REMOVED:
+        for resource, name in NAMES:
             try:
                 self._remove(resource, obj, name(obj))
             except KubeError as err:
@@ -157,55 +150,51 @@ class SecretPublisher:
         if failed:
             raise failed[0]
 
-    def start_removing(self, obj: Body) -> Future[None]:
-        """Begin to remove all three beside other work, which takes longer; the future raises as ``remove`` does."""
-        return self._beside.submit(self.remove, obj)
+    def start_removal(self, obj: Body) -> Future[None]:
+        """Start ``remove_objects`` in parallel with other work; the future raises as it does."""
+        return self._executor.submit(self.remove_objects, obj)
 
-    def _secret(self, obj: Body) -> Body | None:
-        return self._namespaces.secret(Key(key_of(obj).namespace, manifests.secret_name(obj)))
+    def _get_secret(self, obj: Body) -> Body | None:
+        return self._namespaces.get_secret(Key(key_of(obj).namespace, manifests.secret_name(obj)))
 
-    def _restore(self, resource: Resource, obj: Body, body: Body) -> None:
+    def _create_or_correct(self, resource: Resource, obj: Body, body: Body) -> None:
         try:
-            made = self._api.create(resource, body, namespace=key_of(obj).namespace)
+            self._api.create(resource, body, namespace=key_of(obj).namespace)
         except KubeError as err:
             if err.reason != "AlreadyExists":
                 raise
             self._correct(resource, obj, body)
-        else:
-            self._made[_place(resource, key_of(body))] = uid_of(made)
-            if len(self._made) > REMEMBERED:
-                self._made.popitem(last=False)
 
     def _correct(self, resource: Resource, obj: Body, body: Body) -> None:
         name = body["metadata"]["name"]
         found = self._read(resource, obj, name)
         if found is None:
-            self._restore(resource, obj, body)
-        elif not manifests.is_ours(found, obj):
+            self._create_or_correct(resource, obj, body)
+        elif not manifests.is_controlled_by(found, obj):
             raise ForeignObjectError(resource, name)
-        elif found.get("roleRef") != body.get("roleRef"):  # which Kubernetes never lets be changed
+        elif found.get("roleRef") != body.get("roleRef"):  # which Kubernetes never changes
             self._remove(resource, obj, name)
-            self._restore(resource, obj, body)
+            self._create_or_correct(resource, obj, body)
         elif not manifests.grants_the_same(found, body):
-            self._api.replace(resource, _at(body, found))
+            self._api.replace(resource, _at_version_of(found, body))
 
-    def _put(
+    def _write(
         self, resource: Resource, obj: Body, body: Body, known: Body | None, check: Callable[[Body], None]
     ) -> Body:
-        """Create, or replace what is known; what turns out to be otherwise is read and tried once more."""
+        """Create the object, or replace the known one; if another writer was faster, read it and try once more."""
         for last in (False, True):
             try:
                 if known is None:
                     return self._api.create(resource, body, namespace=key_of(obj).namespace)
-                if not manifests.is_ours(known, obj):
+                if not manifests.is_controlled_by(known, obj):
                     raise ForeignObjectError(resource, body["metadata"]["name"])
                 check(known)
-                return self._api.replace(resource, _at(body, known))
+                return self._api.replace(resource, _at_version_of(known, body))
             except KubeError as err:
                 if err.status not in (404, 409) or err.is_terminating or last:
                     raise
             found = self._read(resource, obj, body["metadata"]["name"])
-            known = manifests.remembered(found) if found else None
+            known = manifests.without_values(found) if found else None
         raise AssertionError("unreachable")
 
     def _read(self, resource: Resource, obj: Body, name: str) -> Body | None:
@@ -217,50 +206,31 @@ class SecretPublisher:
             raise
 
     def _remove(self, resource: Resource, obj: Body, name: str) -> None:
-        namespace = key_of(obj).namespace
-        made = self._made.pop(_place(resource, Key(namespace, name)), "")
         try:
-            if made and self._is_deleted(resource, obj, name, uid=made):
-                return
-            found = (self._secret(obj) if resource is SECRET else None) or self._read(resource, obj, name)
-            if found and manifests.is_ours(found, obj):
-                self._api.delete(resource, namespace=namespace, name=name, uid=uid_of(found))
+            found = (self._get_secret(obj) if resource is SECRET else None) or self._read(resource, obj, name)
+            if found and manifests.is_controlled_by(found, obj):
+                self._api.delete(resource, namespace=key_of(obj).namespace, name=name, uid=uid_of(found))
         except KubeError as err:
             if err.status not in (403, 404):
                 raise
 
-    def _is_deleted(self, resource: Resource, obj: Body, name: str, *, uid: str) -> bool:
-        """Delete what we made; False if something else stands there now."""
-        try:
-            self._api.delete(resource, namespace=key_of(obj).namespace, name=name, uid=uid)
-        except KubeError as err:
-            if err.status != 409:
-                raise
-            return False
-        return True
-
 
 def raise_not_written(err: KubeError, resource: Resource, namespace: str) -> NoReturn:
-    """Raise what an error of Kubernetes means where one of the three was to be written."""
-    if waiting := pending_refusal(err, namespace):
-        raise waiting from err
+    """Raise what an error of Kubernetes means for a write of one of the three."""
+    if pending := pending_refusal(err, namespace):
+        raise pending from err
     raise NotWrittenError(resource, f"{resource.kind} could not be written: {err.message}") from err
 
 
-def _place(resource: Resource, key: Key) -> int:
-    """Stands for a place in a third of the memory; where two had the same, the delete of a wrong uid would be refused,
-    and it be read.
-    """
-    return hash((resource, key))
+def _secrets_not_listed() -> PendingError:
+    return PendingError("The Secrets of the namespace are being listed", reason="Starting", requeue_after_s=0.2)
 
 
-def _at(body: Body, found: Body) -> Body:
-    return {
-        **body,
-        "metadata": {**body["metadata"], "resourceVersion": version_of(found), "uid": found["metadata"]["uid"]},
-    }
+def _at_version_of(found: Body, body: Body) -> Body:
+    meta = {**body["metadata"], "resourceVersion": version_of(found), "uid": uid_of(found)}
+    return {**body, "metadata": meta}
 
 
-def _check_later(found: Body, attempt: int) -> None:
+def _check_not_later(found: Body, attempt: int) -> None:
     if int(found.get("secret_attempt", 0)) > attempt:
-        raise ConflictError("the Secret holds the credentials of a later attempt")
+        raise ConflictError("the Secret holds the credential of a later attempt")

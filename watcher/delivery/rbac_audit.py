@@ -1,15 +1,16 @@
-"""Which requests' Roles and RoleBindings are not as they are to be: found out for a whole namespace by two lists.
+"""Finds the access requests whose Role or RoleBinding is missing or was edited: two lists for a whole namespace.
 
-A namespace is gone through when it begins to be served and at each resync, in a queue of its own with one worker. So a look at one request
-asks Kubernetes nothing, no request waits for a list, and however many are looked at, a round costs one list of each kind. What a round
-finds missing or edited is put right by the request's own worker, which alone knows whether it still is to be there.
+A namespace is audited when it becomes enabled and at each resync, in a queue of its own with one worker. So the
+reconcile of one request reads neither Role nor RoleBinding, no request waits for a list, and an audit costs one list of
+each kind however many requests there are. The request's own worker corrects what the audit finds, since it alone knows
+whether the request still grants something.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
+from typing import TypeAlias
 
 from services.common import logs
 from services.common.errors import SpecInvalidError
@@ -24,7 +25,6 @@ from watcher.kube.resources import (
     Body,
     Key,
     Resource,
-    controller_uid,
     is_deleting,
     key_of,
     uid_of,
@@ -34,18 +34,20 @@ from watcher.specs.kinds import ACCESS_REQUEST
 
 LOG = logs.logger(__name__)
 PAGE = 250
+Found: TypeAlias = Mapping[tuple[Resource, str], Body]
+"""Roles and RoleBindings by kind and name."""
 
 
 class RbacAudit:
-    """Goes through namespaces, and keeps which requests have to be put right. Safe for threads.
+    """Audits namespaces, and keeps which requests need a correction. Safe for threads.
 
     Args:
         api: Kubernetes.
         objects: The requests.
-        namespaces: What is known of the Secrets.
-        publisher: Puts a Role and RoleBinding right.
-        beside: Where that is done.
-        on_due: Told of a request that has to be.
+        namespaces: The enabled namespaces and their Secrets.
+        publisher: Writes a request's Role and RoleBinding.
+        executor: Runs those writes in parallel with other work.
+        on_due: Called with each request that needs a correction.
     """
 
     def __init__(
@@ -55,83 +57,86 @@ class RbacAudit:
         objects: Objects,
         namespaces: Namespaces,
         publisher: SecretPublisher,
-        beside: Executor,
+        executor: Executor,
         on_due: Callable[[Key], None],
     ) -> None:
         self._api, self._objects, self._namespaces = api, objects, namespaces
-        self._publisher, self._beside, self._on_due = publisher, beside, on_due
+        self._publisher, self._executor, self._on_due = publisher, executor, on_due
         self._due: set[str] = set()  # uids of requests
-        self._refused: set[str] = (
-            set()
-        )  # namespaces whose Roles and RoleBindings may not be listed, of which that was said
+        self._not_listable: set[str] = set()  # namespaces of which the log says already that a list is refused
 
     def reconcile(self, namespace: str) -> Result:
-        """Go through a namespace; one that is not served (yet) is gone through when it is.
+        """Audit a namespace; one that is not enabled is audited when it becomes so.
 
         Raises:
             KubeError: A list failed.
         """
-        if self._namespaces.service(namespace) is not Enablement.SERVED:
+        if self._namespaces.enablement(namespace) is not Enablement.ENABLED:
             return DONE
-        found = self._listed(namespace)
+        found = self._list_rbac(namespace)
         for obj in self._objects.cache(ACCESS_REQUEST).all(namespace):
-            if self._has_credential(obj) and not _is_right(obj, found):
+            if self._has_credential(obj) and not _is_as_wanted(obj, found):
                 self._due.add(uid_of(obj))
                 self._on_due(key_of(obj))
         return DONE
 
-    def restore(self, obj: Body, *, new: bool) -> Future[None] | None:
-        """Begin to put Role and RoleBinding right beside other work, if they are not; what fails is due again.
+    def start_correction(self, obj: Body, *, first: bool) -> Future[None] | None:
+        """Start to write Role and RoleBinding in parallel with other work, if they are due; a failure is due again.
 
         Args:
             obj: The request.
-            new: Whether there are none yet, as its Secret held no credential before.
+            first: Whether there are none yet, as its Secret held no credential before.
 
         Returns:
-            What raises as ``Publisher.write_reading`` does; None if nothing is to be done.
+            A future that raises as ``SecretPublisher.write_rbac`` does; None if nothing is due.
         """
-        if not new and uid_of(obj) not in self._due:
+        if not first and uid_of(obj) not in self._due:
             return None
-        self._due.discard(uid_of(obj))  # before the work: what a round finds during it counts
-        return self._beside.submit(self._restore, obj)
+        self._due.discard(uid_of(obj))  # before the write: what an audit finds during it counts
+        return self._executor.submit(self._correct, obj)
 
-    def forget(self, obj: Body) -> None:
-        """Forget a request that is no more."""
+    def forget_request(self, obj: Body) -> None:
+        """Forget a request that no longer grants anything."""
         self._due.discard(uid_of(obj))
 
-    def _restore(self, obj: Body) -> None:
+    def _correct(self, obj: Body) -> None:
         try:
-            self._publisher.write_reading(obj)
+            self._publisher.write_rbac(obj)
         except BaseException:
             self._due.add(uid_of(obj))
             raise
 
     def _has_credential(self, obj: Body) -> bool:
-        secret = self._namespaces.secret(Key(key_of(obj).namespace, manifests.secret_name(obj)))
-        return (
-            bool(secret and secret.get("secret_attempt"))
-            and manifests.is_ours(secret or {}, obj)
-            and not is_deleting(obj)
-        )
+        secret = self._namespaces.get_secret(Key(key_of(obj).namespace, manifests.secret_name(obj)))
+        if secret is None or not secret.get("secret_attempt"):
+            return False
+        return manifests.is_controlled_by(secret, obj) and not is_deleting(obj)
 
-    def _listed(self, namespace: str) -> set[int]:
-        """What there is of ours, as ``_mark`` marks it; nothing where that may not be listed: each is then read by
-        itself.
+    def _list_rbac(self, namespace: str) -> Found:
+        """The Roles and RoleBindings that Leasegate wrote.
+
+        Where they may not be listed the result is empty, so that each request reads its own.
         """
         try:
-            return {_mark(item) for resource in (ROLE, ROLE_BINDING) for item in self._items(resource, namespace)}
+            return {
+                (resource, item["metadata"]["name"]): item
+                for resource in (ROLE, ROLE_BINDING)
+                for item in self._list_items(resource, namespace)
+            }
         except KubeError as err:
             if err.status != 403:
                 raise
-            if namespace not in self._refused:
-                self._refused.add(namespace)
-                do = "kubectl apply -f deploy/rbac/watcher.yaml"
+            if namespace not in self._not_listable:
+                self._not_listable.add(namespace)
                 LOG.warning(
-                    "roles may not be listed: each is read by itself", namespace=namespace, error=err.message, do=do
+                    "roles cannot be listed: each is read by itself",
+                    namespace=namespace,
+                    error=err.message,
+                    do="kubectl apply -f deploy/rbac/watcher.yaml",
                 )
-            return set()
+            return {}
 
-    def _items(self, resource: Resource, namespace: str) -> Iterator[Body]:
+    def _list_items(self, resource: Resource, namespace: str) -> Iterator[Body]:
         token = ""
         while True:
             page = self._api.page(resource, namespace=namespace, limit=PAGE, token=token, labels=manifests.SELECTOR)
@@ -141,14 +146,15 @@ class RbacAudit:
                 return
 
 
-def _is_right(obj: Body, found: set[int]) -> bool:
+def _is_as_wanted(obj: Body, found: Found) -> bool:
     try:
-        wanted = manifests.role_body(obj), manifests.binding_body(obj)
-    except SpecInvalidError:  # which its worker says
+        wanted = {ROLE: manifests.role_body(obj), ROLE_BINDING: manifests.role_binding_body(obj)}
+    except SpecInvalidError:  # the request's own reconcile reports it
         return True
-    return all(_mark(body) in found for body in wanted)
-
-
-def _mark(body: Body) -> int:
-    """Stands for name, owner and content: thousands of bodies would take as many kilobytes."""
-    return hash((body["metadata"]["name"], controller_uid(body), json.dumps(manifests.granted(body), sort_keys=True)))
+    for resource, body in wanted.items():
+        present = found.get((resource, body["metadata"]["name"]))
+        if present is None or not manifests.is_controlled_by(present, obj):
+            return False
+        if not manifests.grants_the_same(present, body):
+            return False
+    return True

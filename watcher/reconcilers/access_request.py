@@ -102,7 +102,7 @@ class AccessRequestReconciler:
         being deleted.
         """
         with self._lock:
-            self._readers.forget(obj)
+            self._readers.forget_request(obj)
             self._fresh.pop(uid_of(obj), None)
             if uid_of(obj) in self._released:
                 self._released.discard(uid_of(obj))
@@ -188,8 +188,8 @@ class AccessRequestReconciler:
         elif step == watcher_service_pb2.NEXT_STEP_ACKNOWLEDGE:
             self._keep(obj, self._acknowledge(obj, secret_attempt), secret_attempt=secret_attempt)
         elif step == watcher_service_pb2.NEXT_STEP_REMOVE:
-            self._publisher.remove(obj)
-            self._readers.forget(obj)
+            self._publisher.remove_objects(obj)
+            self._readers.forget_request(obj)
             self._reporter.ended(obj, now)
         else:
             self._keep(obj, now, secret_attempt=secret_attempt)
@@ -222,7 +222,7 @@ class AccessRequestReconciler:
         Returns:
             Whether access took it; else it has to be asked anew what to do.
         """
-        reading = self._readers.restore(obj, new=not fresh.before)
+        reading = self._readers.start_correction(obj, first=not fresh.before)
         try:
             now = self._acknowledge(obj, fresh.attempt)
             self._reporter.issued(obj, now, attempt=fresh.attempt, before=fresh.before)
@@ -246,10 +246,10 @@ class AccessRequestReconciler:
         """The Secret is as it should be: so are Role and RoleBinding, which anybody may have edited, when they were
         found otherwise.
         """
-        self._publisher.check_served(obj)
+        self._publisher.check_enabled(obj)
         self._reporter.stands(obj, now, secret_attempt=secret_attempt)
         if secret_attempt and now.lease:
-            _finish(self._readers.restore(obj, new=False))
+            _finish(self._readers.start_correction(obj, first=False))
 
     def _failed(self, obj: Body, err: LeasegateError, now: RequestStatus | None) -> Result:
         if now is not None and isinstance(err, OVERTAKEN):
@@ -265,7 +265,7 @@ class AccessRequestReconciler:
             return DONE
         uid = uid_of(obj)
         removed = (
-            self._publisher.start_removing(obj) if uid not in self._cleared else None
+            self._publisher.start_removal(obj) if uid not in self._cleared else None
         )  # nobody waits for the other's end
         try:
             answer = self._peers.access.DeleteAccessRequest(

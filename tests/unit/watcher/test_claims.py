@@ -95,7 +95,7 @@ def test_nothing_is_asked_to_be_claimed_that_could_not_be_kept(decided: World, f
         decided.access.rpcs.clear()
     else:
         decided.kube.refused.add("demo")
-        decided.watcher.namespaces._known["demo"].informer.step()
+        decided.watcher.namespaces._watched["demo"].informer.list_and_watch()
     decided.advance(30)
     assert decided.access.asked(ENSURE)
     assert not any(wish.claim for wish in decided.access.asked(ENSURE))

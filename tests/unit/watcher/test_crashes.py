@@ -448,7 +448,7 @@ def test_a_namespace_that_is_deleted_lets_go_of_everything(granted: World) -> No
     granted.kube.terminating.add("demo")
     granted.kube.refused.add("demo")
     granted.delete(SERVICE_ACCOUNT, "vault")
-    granted.watcher.namespaces._known["demo"].informer.step()
+    granted.watcher.namespaces._watched["demo"].informer.list_and_watch()
     for resource in (APP_BINDING, SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST):
         for obj in granted.kube.all(resource):
             granted.delete(resource, obj["metadata"]["name"])

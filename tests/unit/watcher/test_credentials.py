@@ -85,7 +85,7 @@ def test_the_annotations_give_nothing_away_and_differ_each_time() -> None:
 
 
 def test_an_unharmed_secret_holds_its_attempt() -> None:
-    assert manifests.attempt_in(manifests.secret_body(request(), CREDENTIAL)) == 7
+    assert manifests.attempt_of(manifests.secret_body(request(), CREDENTIAL)) == 7
 
 
 @pytest.mark.parametrize(
@@ -109,21 +109,21 @@ def test_a_changed_secret_holds_nothing(part: str, key: str, value: str | None) 
         del place[key]
     else:
         place[key] = value
-    assert manifests.attempt_in(secret) == 0
+    assert manifests.attempt_of(secret) == 0
 
 
 def test_another_requests_secret_holds_nothing_for_this_one() -> None:
     secret = manifests.secret_body(request(), CREDENTIAL)
     secret["metadata"]["ownerReferences"][0]["uid"] = "uid-2"
-    assert manifests.attempt_in(secret) == 0
+    assert manifests.attempt_of(secret) == 0
 
 
-def test_no_value_of_a_secret_is_remembered() -> None:
-    kept = manifests.remembered(manifests.secret_body(request(), CREDENTIAL))
+def test_the_cache_keeps_no_value_of_a_secret() -> None:
+    kept = manifests.without_values(manifests.secret_body(request(), CREDENTIAL))
     assert kept["secret_attempt"] == 7
     assert "data" not in kept
     assert "c2VzYW1l" not in str(kept)
-    other = manifests.remembered(
+    other = manifests.without_values(
         {"metadata": {"name": "x", "namespace": "demo", "resourceVersion": "3"}, "data": {"a": "c2VzYW1l"}}
     )
     assert "c2VzYW1l" not in str(other)
@@ -141,7 +141,7 @@ def test_a_role_reads_one_secret_and_nothing_else() -> None:
 
 
 def test_a_binding_as_the_api_server_defaults_it_is_the_same() -> None:
-    wanted = manifests.binding_body(request())
+    wanted = manifests.role_binding_body(request())
     found = {**wanted, "subjects": [{"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"}]}
     assert manifests.grants_the_same(found, wanted)
 
@@ -157,5 +157,5 @@ def test_a_binding_as_the_api_server_defaults_it_is_the_same() -> None:
     ],
 )
 def test_another_binding_is_not_the_same(change: Body) -> None:
-    wanted = manifests.binding_body(request())
+    wanted = manifests.role_binding_body(request())
     assert not manifests.grants_the_same(wanted | change, wanted)

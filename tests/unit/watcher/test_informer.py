@@ -68,14 +68,14 @@ class Seen:
         self.now = 0.0
         self.errors: list[KubeError] = []
         self.syncs = 0
-        pace = InformerTiming(
+        timing = InformerTiming(
             backoff=Backoff(base_s=1.0, cap_s=30.0, random=lambda: 1.0), random=lambda: 1.0, clock=self._clock
         )
         self.informer = Informer(
             cast(KubeClient, scripted),
             resource,
             self.store,
-            pace=pace,
+            timing=timing,
             on_synced=self._synced,
             on_failed=self.errors.append,
         )
@@ -100,7 +100,7 @@ def test_a_list_is_read_page_by_page_and_watched_from_there() -> None:
         [page(5, thing("a", 1), more="next"), page(9, thing("b", 2))], [[event("ADDED", thing("c", 6))]]
     )
     seen = Seen(scripted)
-    assert seen.informer.step() == 0.0
+    assert seen.informer.list_and_watch() == 0.0
     assert scripted.asked == ["list", "list next", "watch 5"]
     assert seen.names() == ["a", "b", "c"]
     assert seen.syncs == 1
@@ -110,8 +110,8 @@ def test_a_list_is_read_page_by_page_and_watched_from_there() -> None:
 def test_the_next_watch_goes_on_where_the_last_one_ended() -> None:
     scripted = Scripted([page(5)], [[event("ADDED", thing("a", 6)), event("MODIFIED", thing("a", 8))], []])
     seen = Seen(scripted)
-    seen.informer.step()
-    seen.informer.step()
+    seen.informer.list_and_watch()
+    seen.informer.list_and_watch()
     assert scripted.asked == ["list", "watch 5", "watch 8"]
     assert seen.changes == [("new", "a"), ("changed", "a")]
 
@@ -119,8 +119,8 @@ def test_the_next_watch_goes_on_where_the_last_one_ended() -> None:
 def test_a_bookmark_moves_the_place_without_a_change() -> None:
     scripted = Scripted([page(5)], [[BOOKMARK], []])
     seen = Seen(scripted)
-    seen.informer.step()
-    seen.informer.step()
+    seen.informer.list_and_watch()
+    seen.informer.list_and_watch()
     assert scripted.asked == ["list", "watch 5", "watch 77"]
     assert seen.changes == []
 
@@ -128,8 +128,8 @@ def test_a_bookmark_moves_the_place_without_a_change() -> None:
 def test_an_expired_version_is_listed_anew_and_deletes_are_found() -> None:
     scripted = Scripted([page(5, thing("a", 1), thing("b", 2)), page(90, thing("b", 2))], [[GONE], []])
     seen = Seen(scripted)
-    assert seen.informer.step() > 0
-    seen.informer.step()
+    assert seen.informer.list_and_watch() > 0
+    seen.informer.list_and_watch()
     assert scripted.asked == ["list", "watch 5", "list", "watch 90"]
     assert seen.changes[-1] == ("gone", "a")
     assert seen.names() == ["b"]
@@ -138,8 +138,8 @@ def test_an_expired_version_is_listed_anew_and_deletes_are_found() -> None:
 def test_a_410_as_the_answer_itself_is_listed_anew_too() -> None:
     scripted = Scripted([page(5), page(6)], [[KubeError("gone", status=410, reason="Expired")], []])
     seen = Seen(scripted)
-    seen.informer.step()
-    seen.informer.step()
+    seen.informer.list_and_watch()
+    seen.informer.list_and_watch()
     assert scripted.asked == ["list", "watch 5", "list", "watch 6"]
 
 
@@ -148,9 +148,9 @@ def test_an_expired_page_begins_the_list_again() -> None:
         [page(5, thing("a", 1), more="next"), KubeError("expired", status=410), page(7, thing("b", 6))], [[]]
     )
     seen = Seen(scripted)
-    seen.informer.step()
+    seen.informer.list_and_watch()
     assert not seen.informer.synced.is_set()
-    seen.informer.step()
+    seen.informer.list_and_watch()
     assert scripted.asked == ["list", "list next", "list", "watch 7"]
     assert seen.names() == ["b"]
 
@@ -161,8 +161,8 @@ def test_an_expired_page_begins_the_list_again() -> None:
 def test_a_broken_watch_is_resumed_without_a_list(error: KubeError) -> None:
     scripted = Scripted([page(5)], [[event("ADDED", thing("a", 6)), error], []])
     seen = Seen(scripted)
-    assert seen.informer.step() > 0
-    assert seen.informer.step() == 0.0
+    assert seen.informer.list_and_watch() > 0
+    assert seen.informer.list_and_watch() == 0.0
     assert scripted.asked == ["list", "watch 5", "watch 6"]
     assert seen.errors == [error]
 
@@ -171,19 +171,21 @@ def test_pauses_grow_while_nothing_works_and_end_with_a_success() -> None:
     down = KubeError("down", status=0)
     scripted = Scripted([down, down, down, page(5)], [[], [down]])
     seen = Seen(scripted)
-    assert [seen.informer.step() for _ in range(5)] == [1.0, 2.0, 4.0, 0.0, 1.0]
+    assert [seen.informer.list_and_watch() for _ in range(5)] == [1.0, 2.0, 4.0, 0.0, 1.0]
 
 
 def test_a_server_that_ends_each_watch_at_once_is_not_asked_in_a_tight_loop() -> None:
     scripted = Scripted([page(5)], [[], [], []])
     seen = Seen(scripted)
-    seen.informer._pace = InformerTiming(backoff=Backoff(1.0, 30.0, lambda: 1.0), random=lambda: 1.0, clock=lambda: 0.0)
-    assert [seen.informer.step() for _ in range(3)] == [1.0, 2.0, 4.0]
+    seen.informer._timing = InformerTiming(
+        backoff=Backoff(1.0, 30.0, lambda: 1.0), random=lambda: 1.0, clock=lambda: 0.0
+    )
+    assert [seen.informer.list_and_watch() for _ in range(3)] == [1.0, 2.0, 4.0]
 
 
 def test_a_watch_that_stalls_is_noticed_after_the_server_should_have_ended_it() -> None:
     scripted = Scripted([page(5)], [[]])
-    Seen(scripted).informer.step()
+    Seen(scripted).informer.list_and_watch()
     server_s, silence_s = scripted.timeouts[0]
     assert 0 < server_s < silence_s <= server_s + 30
 
@@ -192,8 +194,8 @@ def test_a_refusal_is_listed_anew_as_nobody_saw_what_happened_meanwhile() -> Non
     refused = KubeError("forbidden", status=403, reason="Forbidden")
     scripted = Scripted([page(5, thing("a", 1)), page(9)], [[refused], []])
     seen = Seen(scripted, resource=SECRET)
-    seen.informer.step()
-    seen.informer.step()
+    seen.informer.list_and_watch()
+    seen.informer.list_and_watch()
     assert scripted.asked == ["list", "watch 5", "list", "watch 9"]
     assert seen.names() == []
 
@@ -201,14 +203,14 @@ def test_a_refusal_is_listed_anew_as_nobody_saw_what_happened_meanwhile() -> Non
 def test_an_object_that_makes_something_go_wrong_does_not_end_the_watching() -> None:
     scripted = Scripted([page(5), page(7, thing("b", 6))], [[event("ADDED", {"no": "metadata"})], []])
     seen = Seen(scripted)
-    assert seen.informer.step() > 0
-    assert seen.informer.step() == 0.0
+    assert seen.informer.list_and_watch() > 0
+    assert seen.informer.list_and_watch() == 0.0
     assert seen.names() == ["b"]
 
 
 def test_items_of_a_list_learn_their_kind() -> None:
     seen = Seen(Scripted([page(5, thing("a", 1))], [[]]))
-    seen.informer.step()
+    seen.informer.list_and_watch()
     found = seen.store.get(Key("demo", "a"))
     assert found is not None
     assert (found["kind"], found["apiVersion"]) == ("SecretEngine", "engine.kubevault.com/v1alpha1")

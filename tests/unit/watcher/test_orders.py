@@ -104,7 +104,7 @@ def test_a_namespace_that_is_not_served_is_named_with_the_command(world: World) 
         assert command in condition["message"]
         assert any(command in text for text in world.kube.events(name))
     world.kube.refused.clear()
-    world.watcher.namespaces._known["demo"].informer.step()
+    world.watcher.namespaces._watched["demo"].informer.list_and_watch()
     world.settle()
     assert world.status(POSTGRES_ROLE, "psql-role")["phase"] == "Success"
     assert not world.condition(SECRET_ENGINE, "postgresql-engine", "NamespaceNotEnabled")
@@ -114,7 +114,7 @@ def test_a_namespace_that_is_not_served_is_named_with_the_command(world: World) 
 def test_nothing_is_claimed_for_a_namespace_that_is_not_served(world: World) -> None:
     world.guide()
     world.kube.refused.add("demo")
-    world.watcher.namespaces._known["demo"].informer.step()
+    world.watcher.namespaces._watched["demo"].informer.list_and_watch()
     world.decide()
     world.advance(30)
     assert not world.access.asked(requester_service_pb2.ClaimCredentialRequest)

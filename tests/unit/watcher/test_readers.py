@@ -9,7 +9,6 @@ import pytest
 
 from services.common import errors
 from tests.unit.watcher.watcher_world import World
-from watcher.delivery import publisher
 from watcher.kube.client import KubeError
 from watcher.kube.resources import ROLE, ROLE_BINDING, Body, Key, Resource, key_of
 from watcher.specs.kinds import ACCESS_REQUEST
@@ -168,7 +167,7 @@ def test_where_none_may_be_listed_each_is_read_by_itself(granted: World, capsys:
     assert found["subjects"][0]["name"] == "demo-sa"
     look_again(granted)
     out = capsys.readouterr()
-    assert (out.out + out.err).count("roles may not be listed") == 1
+    assert (out.out + out.err).count("roles cannot be listed") == 1
 
 
 def test_a_list_that_fails_is_tried_again(granted: World) -> None:
@@ -258,11 +257,7 @@ def _said(obj: Body | None) -> Body:
     return {"labels": labels, **{name: obj.get(name) for name in ("rules", "roleRef", "subjects")}}
 
 
-@pytest.mark.parametrize("remembered", [publisher.REMEMBERED, 1])
-def test_what_was_made_goes_with_its_request_remembered_or_not(
-    world: World, monkeypatch: pytest.MonkeyPatch, remembered: int
-) -> None:
-    monkeypatch.setattr(publisher, "REMEMBERED", remembered)
+def test_role_and_binding_are_removed_with_their_request(world: World) -> None:
     world.guide()
     world.decide()
     world.settle()

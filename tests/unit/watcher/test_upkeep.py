@@ -78,27 +78,27 @@ def test_the_last_events_are_written_before_the_end(world: World) -> None:
 def test_what_an_informer_of_the_past_finds_is_not_believed() -> None:
     """A namespace that was left and is looked after again must not count as served before its Secrets are read."""
     started: list[Informer] = []
-    pace = InformerTiming(backoff=NEVER, random=lambda: 0.5)
-    told: list[Any] = []
-    served: list[str] = []
+    timing = InformerTiming(backoff=NEVER, random=lambda: 0.5)
+    changed: list[Any] = []
+    enabled: list[str] = []
     namespaces = Namespaces(
         FakeKube(),
-        pace=pace,
+        timing=timing,
         on_secret=lambda _old, _new: None,
-        on_service=told.append,
-        on_served=served.append,
+        on_enablement=changed.append,
+        on_enabled=enabled.append,
         start=lambda informer, _stop: started.append(informer),
     )
-    namespaces.want("demo")
-    namespaces.leave("demo")
-    namespaces.want("demo")
+    namespaces.watch_namespace("demo")
+    namespaces.unwatch_namespace("demo")
+    namespaces.watch_namespace("demo")
     before, now = started
     before._on_synced()
-    assert namespaces.service("demo") is Enablement.UNKNOWN
+    assert namespaces.enablement("demo") is Enablement.UNKNOWN
     before._on_failed(KubeError("refused", status=403))
-    assert (namespaces.service("demo"), told) == (Enablement.UNKNOWN, [])
+    assert (namespaces.enablement("demo"), changed) == (Enablement.UNKNOWN, [])
     now._on_synced()
-    assert (namespaces.service("demo"), served) == (Enablement.SERVED, ["demo"])
+    assert (namespaces.enablement("demo"), enabled) == (Enablement.ENABLED, ["demo"])
 
 
 def test_patience_with_one_thing_is_not_that_with_another() -> None:

@@ -23,7 +23,7 @@ class ByHand(Watcher):
     """A watcher whose informers list once and are then told of changes by the world."""
 
     def _start_informer(self, informer: Informer, stop: threading.Event) -> None:
-        informer.step()
+        informer.list_and_watch()
 
 
 class World:
@@ -40,7 +40,7 @@ class World:
         self.watcher = ByHand(self.kube, ServiceStubs(**stubs), Settings(cluster=CLUSTER), clock=lambda: self.now)
         self.kube.listeners[:] = [self._tell]
         for informer in self.watcher._informers:
-            informer.step()
+            informer.list_and_watch()
         self.watcher.router.open()
 
     def settle(self, *, limit: int = 500) -> None:
@@ -183,7 +183,7 @@ class World:
 
     def _tell(self, kind: str, resource: Resource, obj: Body) -> None:
         if resource is SECRET:
-            known = self.watcher.namespaces._known.get(key_of(obj).namespace)
+            known = self.watcher.namespaces._watched.get(key_of(obj).namespace)
             store = known.secrets if known else None
         else:
             store = self.watcher._stores.get(resource)
