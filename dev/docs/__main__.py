@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dev.docs import commands, configuration, crds, errors, rpcs, states
+from dev.docs import commands, configuration, crds, errors, events, metrics, rpcs, states
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = "docs/reference"
@@ -17,7 +17,9 @@ PAGES: dict[str, Callable[[], str]] = {
     "configuration.md": configuration.render,
     "crds.md": lambda: crds.render(ROOT),
     "errors.md": lambda: errors.render(ROOT),
+    "events.md": lambda: events.render(ROOT),
     "grpc.md": lambda: rpcs.render(ROOT),
+    "metrics.md": lambda: metrics.render(ROOT),
 }
 SAFETY = ROOT / "docs" / "safety.md"
 

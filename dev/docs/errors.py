@@ -32,6 +32,13 @@ def render(root: Path) -> str:
     return page("Errors", source="`protos/leasegate/errors/v1/error_reason.proto`", parts=[INTRO, table(columns, rows)])
 
 
+def meanings(root: Path) -> dict[str, str]:
+    """What each reason means and what to do."""
+    prefix = f"{ENUM}.{PREFIX}"
+    found = {name.removeprefix(prefix): text for name, text in read(root).comments.items() if name.startswith(prefix)}
+    return {reason: _parts(text)[0] for reason, text in found.items() if reason != "UNSPECIFIED"}
+
+
 def _parts(comment: str) -> tuple[str, str]:
     """What a comment says beside the code: meaning, and metadata."""
     text = re.sub(r"^[A-Z_]+( with \w+)?\. ", "", comment)
