@@ -18,7 +18,7 @@ def main() -> int:
         Exit code: 0 for no alert.
     """
     documents = sorted(path.name for path in ROOT.glob("*.md"))
-    command = [vale_binary(), "--output=line", *documents, *FOLDERS]
+    command = [str(vale_binary()), "--output=line", *documents, *FOLDERS]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     if code == 0:
         print(f"prose: {', '.join((*documents, *FOLDERS))} have the house words")

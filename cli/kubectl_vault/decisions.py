@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from cli.kubectl_vault.problem import CommandError
+from cli.kubectl_vault.errors import CommandError
 
 Json = dict[str, Any]
 
@@ -54,14 +54,14 @@ def check(request: Json, verdict: Verdict) -> None:
     """Refuse what may not be decided (design section 6): a decision is final, but a deny after an approval revokes.
 
     Raises:
-        Problem: Says who decided when, or what is missing.
+        CommandError: Says who decided when, or what is missing.
     """
     if request["metadata"].get("deletionTimestamp"):
         raise CommandError("it is being deleted")
     if denied := find(request, "Denied"):
-        raise CommandError(f"{who_and_when(denied, 'denied')}, which is final: delete it and make another one")
+        raise CommandError(f"{who_and_when(denied, 'denied')}, which is final: delete it and create another one")
     if _status(request).get("phase") == "Expired":
-        raise CommandError("its access has expired: delete it and make another one")
+        raise CommandError("its access has expired: delete it and create another one")
     if verdict is Verdict.APPROVE:
         _check_approval(request)
 
@@ -75,7 +75,7 @@ def _check_approval(request: Json) -> None:
             "Leasegate has not looked at it yet: try again in a moment; if it stays so, ask the operator whether the watcher runs"
         )
     if not digest:
-        raise CommandError(f"it can not be approved yet, since its role is not ready: {_why_not_ready(request)}")
+        raise CommandError(f"it cannot be approved yet, since its role is not ready: {_why_not_ready(request)}")
 
 
 def _outdated(request: Json, approved: Json, digest: str | None) -> bool:

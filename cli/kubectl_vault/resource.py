@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.kubectl_vault.problem import CommandError
+from cli.kubectl_vault.errors import CommandError
 
 GROUP, VERSION, PLURAL, KIND = "engine.kubevault.com", "v1alpha1", "databaseaccessrequests", "DatabaseAccessRequest"
 SINGULAR = "databaseaccessrequest"
@@ -32,7 +32,7 @@ def parse_names(words: Sequence[str]) -> list[str]:
     """Read ``TYPE NAME...`` or ``TYPE/NAME...`` as kubectl does.
 
     Raises:
-        Problem: The type is another one, or the two forms are mixed.
+        CommandError: The type is another one, or the two forms are mixed.
     """
     if not words:
         raise CommandError(f"say what is meant: {SINGULAR} NAME..., or -f FILE")
@@ -61,7 +61,7 @@ def read_file(path: str) -> list[Named]:
     """Read the requests of a YAML or JSON file, ``-`` for standard input; of several documents and Lists too.
 
     Raises:
-        Problem: The file cannot be read, or names something else.
+        CommandError: The file cannot be read, or names something else.
     """
     import yaml  # only this needs it
 
@@ -69,7 +69,7 @@ def read_file(path: str) -> list[Named]:
         text = _text(path)
         return [_named(item, path) for document in yaml.safe_load_all(text) for item in _items(document)]
     except (OSError, UnicodeDecodeError) as err:
-        raise CommandError(f"can not read {path}: {getattr(err, 'strerror', None) or err}") from err
+        raise CommandError(f"cannot read {path}: {getattr(err, 'strerror', None) or err}") from err
     except yaml.YAMLError as err:
         raise CommandError(f"{path} is no YAML: {' '.join(str(err).split())}") from err
 

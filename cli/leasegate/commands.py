@@ -12,7 +12,7 @@ import click
 
 from cli.leasegate import offline, postgres, show
 from cli.leasegate.connection import connection, operator
-from cli.leasegate.problem import CommandError, told
+from cli.leasegate.errors import CommandError, told
 from leasegate.access.v1 import lease_pb2, operator_service_pb2_grpc
 from leasegate.access.v1 import operator_service_pb2 as pb
 from services.common.errors import LeasegateError

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cli.leasegate.problem import CommandError
+from cli.leasegate.errors import CommandError
 from leasegate.access.v1 import operator_service_pb2_grpc
 from services.common.config import ClientTls, HostPort, HostPortType, StartupRefusedError
 from services.common.rpc.channel import connect

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from cli.leasegate.problem import CommandError
+from cli.leasegate.errors import CommandError
 
 _MODULE = "services.access.ledger.inspect"
 

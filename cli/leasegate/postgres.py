@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.leasegate.problem import CommandError
+from cli.leasegate.errors import CommandError
 from services.common import logs
 
 CONNECT_TIMEOUT_S = 10

@@ -18,7 +18,7 @@ from cli.kubectl_vault.api import Api
 from cli.kubectl_vault.deciding import Clock, decide
 from cli.kubectl_vault.decisions import Decision, Verdict
 from cli.kubectl_vault.kubeconfig import Flags, load
-from cli.kubectl_vault.problem import CommandError
+from cli.kubectl_vault.errors import CommandError
 from cli.kubectl_vault.resource import Named
 from dev.demo.story import EXAMPLES, REPOSITORY
 from dev.stack.stack import LocalStack

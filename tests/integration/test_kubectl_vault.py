@@ -17,13 +17,20 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from cli.kubectl_vault import api
+from cli.kubectl_vault import cluster as cluster_module
+from cli.kubectl_vault.cluster import Cluster
 from cli.kubectl_vault.commands import cli
+from cli.kubectl_vault.resource import Named
 from tests.integration.kube import EXAMPLES, WATCHER, Json, Kube, Running, a_request, new_namespace, publish
 
 ROOT = Path(__file__).parents[2]
 KUBECTL = Path(sys.executable).with_name("kubectl")
 Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def kubectl_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(KUBECTL.parent), prepend=os.pathsep)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +50,7 @@ def watcher(cluster: Running) -> Kube:
 
 @pytest.fixture
 def run(cluster: Running, namespace: str) -> Run:
-    """The command as one user, in the test's namespace unless told otherwise."""
+    """The command as one user, in the test's namespace by default."""
 
     def run(*args: str, context: str = "bob", stdin: str | None = None, n: str = namespace) -> Result:
         where = [f"--kubeconfig={cluster.kubeconfig}", f"--context={context}", *([f"--namespace={n}"] if n else [])]
@@ -68,7 +75,7 @@ def plugin(
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cli.kubectl_vault "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     env = os.environ | {
-        "PATH": f"{folder}:{os.environ['PATH']}",
+        "PATH": os.pathsep.join((str(folder), str(KUBECTL.parent), os.environ["PATH"])),
         "PYTHONPATH": f"{ROOT}:{ROOT / 'protos/gen'}",
         "KUBECONFIG": str(cluster.kubeconfig),
     }
@@ -148,7 +155,9 @@ class TestRules:
         run("deny", "dar", name_of(asked))
         done = run(verb, "dar", name_of(asked))
         assert done.exit_code == 1
-        assert re.search(r"bob denied it at \d{4}-\S+Z, which is final: delete it and make another one\n$", done.stderr)
+        assert re.search(
+            r"bob denied it at \d{4}-\S+Z, which is final: delete it and create another one\n$", done.stderr
+        )
 
     def test_another_digest_can_be_approved_anew(self, run: Run, watcher: Kube, asked: Json) -> None:
         run("approve", "dar", name_of(asked))
@@ -164,7 +173,7 @@ class TestRules:
         done = run("approve", "dar", name_of(request))
         assert (done.exit_code, done.stdout) == (1, "")
         assert (
-            "it can not be approved yet, since its role is not ready: PostgresRole demo/psql-role does not exist"
+            "it cannot be approved yet, since its role is not ready: PostgresRole demo/psql-role does not exist"
             in done.stderr
         )
         assert run("deny", "dar", name_of(request)).exit_code == 0
@@ -195,16 +204,16 @@ class TestRules:
     def test_a_write_in_between_is_noticed_and_tried_again(
         self, run: Run, watcher: Kube, asked: Json, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        read, reads = api.Api.read, []
+        get_request, reads = Cluster.get_request, []
 
-        def read_then_somebody_writes(self: api.Api, named: Any) -> Json:
-            request = read(self, named)
+        def read_then_somebody_writes(self: Cluster, named: Named) -> Json:
+            request = get_request(self, named)
             reads.append(request["metadata"]["resourceVersion"])
             if len(reads) == 1:
                 publish(watcher, asked, conditions=[{"type": "RoleReady", "status": "True"}])
             return request
 
-        monkeypatch.setattr(api.Api, "read", read_then_somebody_writes)
+        monkeypatch.setattr(Cluster, "get_request", read_then_somebody_writes)
         assert run("approve", "dar", name_of(asked)).stdout == "approved\n"
         assert len(reads) == 2
         assert [c["type"] for c in conditions(watcher, asked)] == ["RoleReady", "Approved"]
@@ -278,8 +287,8 @@ class TestConnection:
         name = name_of(asked)
         cases = {
             "there is no databaseaccessrequest": run("approve", "dar", "none-such"),
-            'the kubeconfig has no context "nope"': run("approve", "dar", name, context="nope"),
-            "can not reach the cluster at https://127.0.0.1:1: ": run(
+            'context "nope" does not exist': run("approve", "dar", name, context="nope"),
+            "cannot reach the cluster: The connection to the server 127.0.0.1:1 was refused": run(
                 "approve", "dar", name, "--server=https://127.0.0.1:1"
             ),
             "the cluster does not know you": run("approve", "dar", name, "--token=wrong"),
@@ -307,7 +316,7 @@ class TestConnection:
             cli, ["get", "dar", f"--server={server}", "--token=x"], env={"KUBECONFIG": str(tmp_path / "none")}
         )
         assert done.exit_code == 1
-        assert "certificate verify failed" in done.stderr.lower()
+        assert "failed to verify certificate" in done.stderr
 
 
 class TestGet:
@@ -344,7 +353,7 @@ class TestGet:
         self, run: Run, alice: Kube, lone: str, asked: Json, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         mine = {name_of(alice.create(a_request(lone))) for _ in range(3)}
-        monkeypatch.setattr(api, "_PAGE", 2)
+        monkeypatch.setattr(cluster_module, "_PAGE", 2)
         done = run("get", "dar", "-A", context="admin", n="")
         rows = [line.split()[:2] for line in done.stdout.splitlines()[1:]]
         assert mine | {name_of(asked)} <= {name for _, name in rows}

@@ -9,7 +9,7 @@ import pytest
 
 from cli.kubectl_vault.deciding import Clock, decide
 from cli.kubectl_vault.decisions import Decision, Verdict
-from cli.kubectl_vault.problem import CommandError, ConflictError
+from cli.kubectl_vault.errors import CommandError, ConflictError
 from cli.kubectl_vault.resource import Named
 
 NAMED = Named("r", "demo")
@@ -22,7 +22,7 @@ class Recorded:
         self.versions, self.conflicts = list(versions), conflicts
         self.written: list[tuple[str, list[dict[str, Any]]]] = []
 
-    def read(self, named: Named) -> dict[str, Any]:
+    def get_request(self, named: Named) -> dict[str, Any]:
         assert named == NAMED
         return self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cli.kubectl_vault.decisions import Decision, Verdict, check, decided, find, not_seen_yet
-from cli.kubectl_vault.problem import CommandError
+from cli.kubectl_vault.errors import CommandError
 
 NOW = datetime(2026, 11, 24, 7, 0, 0, tzinfo=UTC)
 

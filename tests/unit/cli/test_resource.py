@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.kubectl_vault.problem import CommandError
+from cli.kubectl_vault.errors import CommandError
 from cli.kubectl_vault.resource import Named, parse_names, read_file
 
 ONE = "apiVersion: engine.kubevault.com/v1alpha1\nkind: DatabaseAccessRequest\nmetadata: {name: a, namespace: demo}\n"
@@ -74,7 +74,7 @@ def test_a_dash_reads_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     ("content", "says"),
     [
         (b"a: [", "is no YAML"),
-        (b"\xff\xfe\xff", "can not read"),
+        (b"\xff\xfe\xff", "cannot read"),
         (b"just words", "holds a str"),
         (b"[1, 2]", "holds a list"),
         (b"apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n", "holds a Secret"),
@@ -102,5 +102,5 @@ def test_a_file_with_anything_else_is_refused(tmp_path: Path, content: bytes, sa
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"can not read .*/none.yaml: No such file"):
+    with pytest.raises(CommandError, match=r"cannot read .*/none.yaml: No such file"):
         read_file(str(tmp_path / "none.yaml"))

@@ -20,8 +20,8 @@ HEAVY = {
 }
 NEEDED = {
     "watcher.__main__": {"kubernetes"},
-    "cli.kubectl_vault.commands": {"kubernetes", "psycopg"},
-    "cli.leasegate": {"kubernetes", "psycopg"},
+    "cli.kubectl_vault.commands": {"psycopg"},
+    "cli.leasegate": {"psycopg"},
     "services.engine.__main__": {"hvac", "grpc_reflection", "cryptography"},
     "services.roles.__main__": {"hvac", "grpc_reflection", "cryptography"},
     "services.access.__main__": {"hvac", "grpc_reflection", "cryptography", "sqlalchemy", "alembic"},
