@@ -14,14 +14,13 @@ from typing import Any
 import psycopg
 import yaml
 
-from cli.kubectl_vault.api import Api
 from cli.kubectl_vault.deciding import Clock, decide
 from cli.kubectl_vault.decisions import Decision, Verdict
-from cli.kubectl_vault.kubeconfig import Flags, load
 from cli.kubectl_vault.errors import CommandError
 from cli.kubectl_vault.resource import Named
 from dev.demo.story import EXAMPLES, REPOSITORY
 from dev.stack.stack import LocalStack
+from tests.deciding import FastRequests, user_name
 from tests.eventually import eventually
 from watcher.kube.client import HttpKubeClient, KubeError, connect
 from watcher.kube.resources import SECRET, Body
@@ -51,9 +50,8 @@ class Cluster:
     def __init__(self, stack: LocalStack) -> None:
         self.stack = stack
         self._api: HttpKubeClient = connect(str(stack.kubeconfig), pool_size=4)
-        access = load(Flags(kubeconfig=str(stack.kubeconfig)))
-        self._cli = Api(access, timeout_s=20, warn=lambda _: None)
-        self._approver = self._cli.whoami()
+        self._requests = FastRequests(self._api)
+        self._approver = user_name(stack)
 
     def prepare(self) -> None:
         """Serve the namespace, with engine and roles as in the guide and one role whose leases live for seconds."""
@@ -83,7 +81,7 @@ class Cluster:
         """Decide it as ``kubectl vault`` does; answers False where that is refused now."""
         clock = Clock(lambda: datetime.now(UTC), time.monotonic, time.sleep)
         try:
-            decide(self._cli, Named(name, NAMESPACE), Decision(verdict, self._approver), clock=clock, wait_s=0)
+            decide(self._requests, Named(name, NAMESPACE), Decision(verdict, self._approver), clock=clock, wait_s=0)
         except CommandError:
             return False
         return True

@@ -18,13 +18,12 @@ from typing import Any
 
 import psycopg
 
-from cli.kubectl_vault.api import Api
 from cli.kubectl_vault.deciding import Clock, decide
 from cli.kubectl_vault.decisions import Decision, Verdict
-from cli.kubectl_vault.kubeconfig import Flags, load
 from cli.kubectl_vault.resource import Named
 from dev.stack.processes import Command
 from dev.stack.stack import LocalStack
+from tests.deciding import FastRequests, user_name
 from tests.e2e.space import ENGINE, Space, space
 from tests.eventually import eventually
 from watcher.kube.client import KubeError, connect
@@ -69,8 +68,8 @@ class Crowd:
 
     def __post_init__(self) -> None:
         self.api = connect(str(self.space.stack.kubeconfig), pool_size=HANDS + 2)
-        self._cli = Api(load(Flags(kubeconfig=str(self.space.stack.kubeconfig))), timeout_s=20, warn=lambda _: None)
-        self._approver = self._cli.whoami()
+        self._requests = FastRequests(self.api)
+        self._approver = user_name(self.space.stack)
 
     def prepare(self, *, ttl: str = "1h", longest: str = "24h", statements: Sequence[str] = (), **spec: Any) -> None:
         """Make the role and wait until it is there.
@@ -121,7 +120,7 @@ class Crowd:
     def decide(self, name: str, verdict: Verdict) -> None:
         """Write a decision as ``kubectl vault`` does."""
         clock = Clock(lambda: datetime.now(UTC), time.monotonic, time.sleep)
-        decide(self._cli, Named(name, self.space.name), Decision(verdict, self._approver), clock=clock, wait_s=20)
+        decide(self._requests, Named(name, self.space.name), Decision(verdict, self._approver), clock=clock, wait_s=20)
 
     def ask(self, name: str) -> None:
         """Make a request and approve it."""
