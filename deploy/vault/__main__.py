@@ -33,12 +33,14 @@ def _mount_options(command: Any) -> Any:
             "--mount-prefix",
             "prefixes",
             multiple=True,
-            help="A path that ends in a slash: every mount one segment below it may be used, as team/orders below team/. Repeatable.",
+            help="A path that ends in a slash: every mount one segment below it may be used, as team/orders below "
+            "team/. Repeatable.",
         ),
         click.option(
             "--list-leases",
             is_flag=True,
-            help="Let the access service list these mounts' leases, to find those that it does not know (`leasegate orphans`).",
+            help="Let the access service list these mounts' leases, to find those that it does not know "
+            "(`leasegate orphans`).",
         ),
     ]
     for option in reversed(options):
@@ -170,8 +172,8 @@ def check(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool,
 
 
 _BYPASS = (
-    "warning: with --teams-issue approval can be bypassed: whoever can become a team's ServiceAccount can take credentials unapproved. "
-    "Give access a session of its own instead (docs/security/threat-model.md)."
+    "warning: with --teams-issue approval can be bypassed: whoever can become a team's ServiceAccount can take "
+    "credentials unapproved. Give access a session of its own instead (docs/security/threat-model.md)."
 )
 
 

@@ -18,7 +18,7 @@ _ERROR_CHARS = 300
 
 
 class VaultError(RuntimeError):
-    """Vault could not be reached or refused a call. The text holds no secret: Vault's errors name paths, never values."""
+    """Vault could not be reached or refused a call. The text holds no secret: Vault names paths, never values."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Brings a Vault to what Leasegate needs of it, thing by thing, and says of each whether it had to be changed.
 
-Every step reads first and writes only what differs, so it can be run again at any time, and a dry run says the same without writing.
+Every step reads first and writes only what differs, so it can be run again at any time, and a dry run says the same
+without writing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from deploy.vault.policies import ACCESS, ENGINE, ISSUER, ROLES, Mounts, render_
 
 TOKEN_ROLE = "leasegate"  # noqa: S105 - a name
 TEAM_ROLE = "vault-policy-controller"
-# Attempts' tokens outlive the session that made them, cannot be renewed, and may only read a credential (docs/safety.md).
+# Attempts' tokens outlive the session that made them, cannot be renewed, and only read a credential (docs/safety.md).
 _TOKEN_ROLE_SETTINGS: dict[str, Any] = {
     "allowed_policies": [ISSUER],
     "orphan": True,
@@ -163,7 +164,7 @@ def _checked(answer: Answer, path: str) -> Answer:
 
 
 def _covers(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether what Vault has is what is wanted, in any order of lists, and with the final newline of a PEM or without."""
+    """Whether Vault has what is wanted, in any order of lists, with or without the final newline of a PEM."""
     return all(_plain(found.get(key)) == _plain(value) for key, value in wanted.items())
 
 
