@@ -1,0 +1,44 @@
+"""docs/safety.md says what a crash at each failpoint does, and docs/adr/README.md lists every record."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from services.access.domain import failpoints as access
+from watcher.reconcilers import failpoints as watcher
+
+DOCS = Path(__file__).parents[2] / "docs"
+RECORDS = sorted((DOCS / "adr").glob("[0-9]*.md"))
+
+
+def _first_cells(heading: str) -> list[str]:
+    """Returns the names in backticks of the first column of the table below a heading of docs/safety.md."""
+    section = (DOCS / "safety.md").read_text(encoding="utf-8").partition(f"### {heading}\n")[2].partition("\n#")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return [name for cell in rows for name in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize(
+    ("heading", "points"), [("The access service", access.ALL_POINTS), ("The watcher", watcher.POINTS)]
+)
+def test_safety_names_every_failpoint_in_order(heading: str, points: tuple[str, ...]) -> None:
+    assert _first_cells(heading) == list(points)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.stem)
+def test_an_adr_has_its_parts_and_stands_in_the_index(record: Path) -> None:
+    text = record.read_text(encoding="utf-8")
+    number = int(record.name[:4])
+    title = text.partition("\n")[0].removeprefix(f"# {number}. ")
+    status = re.search(r"^Status: (.+)$", text, re.M)
+    assert status
+    assert re.findall(r"^## (.+)$", text, re.M) == ["Context", "Decision", "Consequences"]
+    index = (DOCS / "adr" / "README.md").read_text(encoding="utf-8")
+    assert f"| {number} | [{title}]({record.name}) | {status[1]} |" in index
+
+
+def test_adr_numbers_have_no_gap() -> None:
+    assert [int(record.name[:4]) for record in RECORDS] == list(range(1, len(RECORDS) + 1))
