@@ -188,7 +188,7 @@ class Watcher:
         self.feed = ChangeFeed(
             peers,
             self._handlers(bindings, requests, cleanup_roles),
-            known=LedgerId(self._api),
+            ledger_id=LedgerId(self._api),
             backoff=self._backoff(0.1, 5.0),
         )
 
@@ -283,7 +283,7 @@ class Watcher:
         return Handlers(
             request=request,
             cleanup_role=cleanup_role,
-            login=login,
+            vault_auth=login,
             restarted=restarted,
         )
 

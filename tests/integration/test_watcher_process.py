@@ -116,7 +116,7 @@ def test_it_is_not_ready_before_access_answers(options: dict[str, str], tmp_path
     log = tmp_path / "watcher.log"
     with process(options | {"LEASEGATE_WATCHER_ACCESS": "127.0.0.1:1"}, log):
         health, _ = addresses(log)
-        eventually(lambda: "feed interrupted" in log.read_text(), what="a try at the feed")
+        eventually(lambda: "change feed disconnected" in log.read_text(), what="a poll of the change feed")
         assert (status(health, "/healthz"), status(health, "/readyz")) == (200, 503)
 
 

@@ -1,12 +1,11 @@
-"""access' change feed: a long poll that never ends, whose changes become keys in queues.
+"""Follows access' change feed: a long poll without end, whose changes become keys in queues.
 
-It decides nothing and loses nothing: a cursor may be asked again.
+It decides nothing and loses nothing: a cursor may be polled again.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,24 +23,24 @@ from watcher.reconcilers.cleanup_role import CleanupRoleChange
 
 LOG = logs.logger(__name__)
 WAIT_S = 25
-ANSWER_S = 10.0
-"""What a poll may take beyond its wait."""
+TIMEOUT_MARGIN_S = 10.0
+"""How long a poll may take beyond its wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handlers:
-    """What changes become.
+    """What is called for each change.
 
     Attributes:
-        request: A request is to be ensured again.
-        cleanup_role: A cleanup role is wanted, or no more.
-        login: access lacks a login for a target.
-        restarted: access says that the feed begins anew: everything is to be said again.
+        request: An access request has to be ensured again.
+        cleanup_role: A cleanup role is needed, or no longer.
+        vault_auth: access lacks credentials for a Vault target.
+        restarted: The feed starts again: access may know no Vault target and no PostgresRole.
     """
 
     request: Callable[[types_pb2.ObjectRef], None]
     cleanup_role: Callable[[CleanupRoleChange], None]
-    login: Callable[[types_pb2.VaultTargetRef], None]
+    vault_auth: Callable[[types_pb2.VaultTargetRef], None]
     restarted: Callable[[], None]
 
 
@@ -50,10 +49,9 @@ class ChangeFeed:
 
     Args:
         peers: The services.
-        handlers: What changes become.
-        known: Which ledger access had.
+        handlers: What is called for each change.
+        ledger_id: The id of access' ledger, as it is stored in Kubernetes.
         backoff: Pauses after failures.
-        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -61,74 +59,77 @@ class ChangeFeed:
         peers: ServiceStubs,
         handlers: Handlers,
         *,
-        known: LedgerId,
+        ledger_id: LedgerId,
         backoff: Backoff,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._peers, self._handlers, self._backoff, self._clock = peers, handlers, backoff, clock
-        self._known = known
+        self._peers, self._handlers, self._backoff = peers, handlers, backoff
+        self._ledger_id = ledger_id
         self._cursor, self._ledger = "", ""
-        self._failures, self._followed = 0, False
+        self._failures, self._connected = 0, False
         self.answered = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
-        """Follow until ``stop``."""
+        """Poll until ``stop``."""
         while not stop.is_set():
-            pause_s = self.step()
+            pause_s = self.poll()
             if pause_s > 0:
                 stop.wait(pause_s)
 
-    def step(self) -> float:
-        """Poll once; answers how many seconds to pause before the next time."""
+    def poll(self) -> float:
+        """Poll once and handle the changes; returns the pause before the next poll in seconds."""
         try:
-            self._known.read()
-            answer = self._peers.access.WatchChanges(self._request(), timeout=WAIT_S + ANSWER_S)
-            self.answered.set()  # before it is taken: to compare all requests takes seconds, and nobody has to wait for that
-            self._take(answer)
+            self._ledger_id.load()
+            answer = self._peers.access.WatchChanges(self._request(), timeout=WAIT_S + TIMEOUT_MARGIN_S)
+            self.answered.set()  # before the changes: a restart compares all requests, which takes seconds
+            self._handle(answer)
         except LeasegateError as err:
-            self._failures += 1
-            if self._failures == 1:  # else each second of an outage is a line
-                LOG.info("feed interrupted", reason=err.reason, error=err.message)
-            return self._backoff.pause_s(self._failures)
+            if not self._failures:  # one line per outage, not one per second
+                LOG.info("change feed disconnected", reason=err.reason, error=err.message)
+            return self._next_pause_s()
         except KubeError as err:
-            self._failures += 1
-            if self._failures == 1:
-                text = f"{err.message}; deploy/rbac/watcher.yaml grants it"
-                LOG.warning("which ledger was known cannot be read: the feed is not followed", error=text)
-            return self._backoff.pause_s(self._failures)
-        except Exception:  # one change that makes something go wrong must not end all others
-            self._failures += 1
-            LOG.exception("feed failed")
-            return self._backoff.pause_s(self._failures)
-        if self._failures or not self._followed:
-            LOG.info("feed followed", ledger=self._ledger)
-        self._failures, self._followed = 0, True
+            if not self._failures:
+                LOG.warning(
+                    "change feed disconnected: the stored ledger id cannot be read",
+                    error=err.message,
+                    do="kubectl apply -f deploy/rbac/watcher.yaml",
+                )
+            return self._next_pause_s()
+        except Exception:  # a change that a handler fails on must not stop all others
+            LOG.exception("unhandled exception in change feed")
+            return self._next_pause_s()
+        if self._failures or not self._connected:
+            LOG.info("change feed connected", ledger=self._ledger)
+        self._failures, self._connected = 0, True
         return answer.next_poll_after.ToTimedelta().total_seconds()
+
+    def _next_pause_s(self) -> float:
+        self._failures += 1
+        return self._backoff.pause_s(self._failures)
 
     def _request(self) -> watcher_service_pb2.WatchChangesRequest:
         wait = duration_pb2.Duration(seconds=WAIT_S)
         return watcher_service_pb2.WatchChangesRequest(
-            cursor=self._cursor, max_wait=wait, known_ledger_id=self._known.id
+            cursor=self._cursor, max_wait=wait, known_ledger_id=self._ledger_id.id
         )
 
-    def _take(self, answer: watcher_service_pb2.WatchChangesResponse) -> None:
+    def _handle(self, answer: watcher_service_pb2.WatchChangesResponse) -> None:
         if answer.ledger_id != self._ledger and answer.issuance_paused:
-            do = "restore the ledger, or `leasegate ledger accept-loss`"
             LOG.error(
-                "another ledger than the known one: access issues nothing",
-                known=self._known.id,
+                "issuance paused: the ledger is not the known one",
+                known=self._ledger_id.id,
                 found=answer.ledger_id,
-                do=do,
+                do="restore the ledger, or `leasegate ledger accept-loss`",
             )
         self._ledger = answer.ledger_id
-        self._known.found(answer.ledger_id, paused=answer.issuance_paused)
+        if not answer.issuance_paused:
+            self._ledger_id.store(answer.ledger_id)
         if answer.restarted:
             self._handlers.restarted()
         for change in answer.changes:
-            self._one(change)
+            self._handle_change(change)
         self._cursor = answer.next_cursor
 
-    def _one(self, change: watcher_service_pb2.Change) -> None:
+    def _handle_change(self, change: watcher_service_pb2.Change) -> None:
         kind = change.WhichOneof("kind")
         if kind == "access_request":
             self._handlers.request(change.access_request)
@@ -137,6 +138,6 @@ class ChangeFeed:
         elif kind == "cleanup_role_unneeded":
             self._handlers.cleanup_role(change.cleanup_role_unneeded)
         elif kind == "vault_auth_needed":
-            self._handlers.login(change.vault_auth_needed)
+            self._handlers.vault_auth(change.vault_auth_needed)
         else:
             LOG.warning("unknown change", change_kind=str(kind))

@@ -1,7 +1,7 @@
-"""Which ledger access had, kept where a loss of access' disk does not reach: a ConfigMap in Leasegate's own namespace.
+"""The id of access' ledger, stored where a loss of access' disk does not reach: in a ConfigMap of leasegate-system.
 
-A ledger that was lost or replaced looks to access like a first start. The watcher says the id that it knows with every poll of the feed,
-and access issues nothing while that is another one than its own (docs/adr/0024-unknown-ledger-pauses-issuance.md).
+A ledger that was lost or replaced looks to access like a first start. The watcher sends the stored id with every poll
+of the change feed, and access issues nothing while its own ledger has another id.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NAMESPACE, NAME, ENTRY = "leasegate-system", "leasegate-ledger", "ledger-id"
 
 
 class LedgerId:
-    """The id, read once and written when it changes.
+    """The stored id: read once, written when it changes.
 
     Args:
         api: Kubernetes.
@@ -23,53 +23,54 @@ class LedgerId:
 
     def __init__(self, api: KubeClient) -> None:
         self._api = api
-        self._stored: Body | None = None
+        self._config_map: Body | None = None
+        self._loaded = False
         self._failing = False
-        self._read = False
 
     @property
     def id(self) -> str:
-        """The id that is known; empty before the first start of all."""
-        return str(((self._stored or {}).get("data") or {}).get(ENTRY) or "")
+        """The stored id; empty before the first start."""
+        return str(((self._config_map or {}).get("data") or {}).get(ENTRY) or "")
 
-    def read(self) -> None:
-        """Read what is known, once.
+    def load(self) -> None:
+        """Read the ConfigMap, once.
 
         Raises:
             KubeError: It cannot be read. That there is none yet is no error.
         """
-        if self._read:
+        if self._loaded:
             return
         try:
-            self._stored = self._api.get(CONFIG_MAP, namespace=NAMESPACE, name=NAME)
+            self._config_map = self._api.get(CONFIG_MAP, namespace=NAMESPACE, name=NAME)
         except KubeError as err:
             if err.status != 404:
                 raise
-            self._stored = None
-        self._read = True
+            self._config_map = None
+        self._loaded = True
 
-    def found(self, ledger_id: str, *, paused: bool) -> None:
-        """Access has this ledger; remember it, unless it is held because another one is known. A failure is told and
-        tried again.
-        """
-        if paused or not ledger_id or ledger_id == self.id:
+    def store(self, ledger_id: str) -> None:
+        """Store the id of access' ledger; a failure is logged, and the next poll tries again."""
+        if not ledger_id or ledger_id == self.id:
             return
         try:
-            self._store(ledger_id)
+            self._write(ledger_id)
         except KubeError as err:
-            self._read = False  # somebody else may have written it
+            self._loaded = False  # another writer may have changed it
             if not self._failing:
-                text = f"{err.message}; apply deploy/rbac/watcher.yaml, which grants it"
-                LOG.warning("the ledger's id is not remembered, so that its loss would not be noticed", error=text)
+                LOG.warning(
+                    "ledger id not stored: a loss of the ledger would go unnoticed",
+                    error=err.message,
+                    do="kubectl apply -f deploy/rbac/watcher.yaml",
+                )
             self._failing = True
         else:
-            LOG.info("ledger remembered", ledger=ledger_id, config_map=f"{NAMESPACE}/{NAME}")
+            LOG.info("ledger id stored", ledger=ledger_id, config_map=f"{NAMESPACE}/{NAME}")
             self._failing = False
 
-    def _store(self, ledger_id: str) -> None:
-        if self._stored is None:
+    def _write(self, ledger_id: str) -> None:
+        if self._config_map is None:
             metadata = {"name": NAME, "namespace": NAMESPACE, "labels": {"app.kubernetes.io/managed-by": "leasegate"}}
             body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {ENTRY: ledger_id}}
-            self._stored = self._api.create(CONFIG_MAP, body, namespace=NAMESPACE)
+            self._config_map = self._api.create(CONFIG_MAP, body, namespace=NAMESPACE)
         else:
-            self._stored = self._api.replace(CONFIG_MAP, self._stored | {"data": {ENTRY: ledger_id}})
+            self._config_map = self._api.replace(CONFIG_MAP, self._config_map | {"data": {ENTRY: ledger_id}})

@@ -1,4 +1,4 @@
-"""The three services, as stubs: the only way in which the watcher reaches them.
+"""gRPC stubs of the three services: the only way in which the watcher reaches them.
 
 Every call raises LeasegateError (services.common.rpc.channel).
 """
@@ -16,13 +16,13 @@ from leasegate.roles.v1 import role_service_pb2_grpc
 
 @dataclass(frozen=True, slots=True)
 class ServiceStubs:
-    """A stub for each service that the watcher calls.
+    """A stub for each gRPC service that the watcher calls.
 
     Attributes:
         engine: Mounts and connections.
-        roles: Roles and cleanup roles.
-        access: Requests, catalogue and change feed.
-        holder: Claim and acknowledge.
+        roles: Database roles and cleanup roles in Vault.
+        access: Access requests, catalog and change feed.
+        holder: Acknowledgement of credentials, and the list of access requests.
     """
 
     engine: engine_service_pb2_grpc.EngineServiceStub
@@ -32,7 +32,7 @@ class ServiceStubs:
 
 
 def service_stubs(*, engine: grpc.Channel, roles: grpc.Channel, access: grpc.Channel) -> ServiceStubs:
-    """Make the stubs on their channels."""
+    """Create the stubs on their channels."""
     return ServiceStubs(
         engine=engine_service_pb2_grpc.EngineServiceStub(engine),
         roles=role_service_pb2_grpc.RoleServiceStub(roles),

@@ -1,6 +1,7 @@
-"""Workers over a queue: one kind's objects, each in one hand at a time, and no object's failure ever stops another's.
+"""Workers over a queue: one object is with one worker at a time, and the failure of one object stops no other.
 
-What a reconcile answers decides when the key comes back (``watcher.kube.result``); what it raises brings it back after a growing pause.
+What a reconcile returns says when its key comes back (``watcher.kube.result``); what it raises brings the key back
+after a growing pause.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Controller(Generic[K]):
-    """Takes keys from a queue and has them reconciled.
+    """Takes keys from a queue and reconciles them.
 
     Args:
         name: For logs and thread names.
         queue: The keys.
-        reconcile: Brings one object in order.
-        workers: Threads.
+        reconcile: Reconciles the object of one key.
+        workers: Number of threads.
     """
 
     def __init__(self, name: str, queue: WorkQueue[K], reconcile: Callable[[K], Result], *, workers: int) -> None:
@@ -43,7 +44,7 @@ class Controller(Generic[K]):
             self._threads.append(thread)
 
     def stop(self, timeout_s: float) -> None:
-        """Let the workers finish what is in hand, at most so long for all of them together."""
+        """Let the workers finish the keys that they have, within ``timeout_s`` for all of them together."""
         end = time.monotonic() + timeout_s
         self.queue.close()
         for thread in self._threads:
@@ -53,15 +54,15 @@ class Controller(Generic[K]):
         """Whether all workers run."""
         return all(thread.is_alive() for thread in self._threads)
 
-    def work(self, key: K) -> None:
-        """Reconcile one key and put it back as its outcome says."""
+    def reconcile_key(self, key: K) -> None:
+        """Reconcile one key and requeue it as its result says."""
         try:
             with request_ids.following(None):
                 result = self._reconcile(key)
         except KubeError as err:
-            if err.status not in (404, 409):
+            if err.status not in (404, 409):  # which the next try meets with a newer object
                 LOG.warning(
-                    "kubernetes failed",
+                    "requeueing",
                     kind=self.name,
                     object=str(key),
                     status=err.status,
@@ -70,10 +71,10 @@ class Controller(Generic[K]):
                 )
             self.queue.add_rate_limited(key)
         except LeasegateError as err:
-            LOG.warning("service failed", kind=self.name, object=str(key), reason=err.reason, error=err.message)
+            LOG.warning("requeueing", kind=self.name, object=str(key), reason=err.reason, error=err.message)
             self.queue.add_rate_limited(key)
         except Exception:
-            LOG.exception("reconcile failed", kind=self.name, object=str(key))
+            LOG.exception("unhandled exception in worker", kind=self.name, object=str(key))
             self.queue.add_rate_limited(key)
         else:
             self._requeue(key, result)
@@ -90,6 +91,6 @@ class Controller(Generic[K]):
     def _work(self) -> None:
         while (key := self.queue.next_key()) is not None:
             try:
-                self.work(key)
+                self.reconcile_key(key)
             finally:
                 self.queue.mark_done(key)

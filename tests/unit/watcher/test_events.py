@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from tests.fakes.kube import FakeKube
+from tests.unit.watcher.watcher_world import write_events
 from watcher.kube.client import KubeError
 from watcher.kube.recorder import BACKLOG, EventRecorder
 from watcher.kube.resources import EVENT, Body, Resource
@@ -47,7 +48,7 @@ def engine(kube: FakeKube) -> Body:
 
 def say(recorder: EventRecorder, engine: Body, *, transition: bool = True, message: str = "Vault is sealed") -> None:
     recorder.record(engine, reason="VaultSealed", message=message, warning=True, transition=transition)
-    recorder.write_all()
+    write_events(recorder)
 
 
 def test_an_event_names_its_object(recorder: EventRecorder, kube: FakeKube, engine: Body) -> None:
@@ -110,7 +111,7 @@ def test_an_event_that_the_server_forgot_is_made_anew(
 def test_an_event_on_a_namespace_lands_where_kubectl_looks(recorder: EventRecorder, kube: FakeKube) -> None:
     namespace: Body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}
     recorder.record(namespace, reason="VaultCleanupSkipped", message="what stays", warning=True)
-    recorder.write_all()
+    write_events(recorder)
     (event,) = kube.all(EVENT)
     assert (event["metadata"]["namespace"], event["involvedObject"]["name"]) == ("default", "demo")
     assert "namespace" not in event["involvedObject"]

@@ -13,14 +13,14 @@ from watcher.kube.backoff import Backoff
 def test_nobody_waits_for_all_requests_to_be_compared() -> None:
     answer = watcher_service_pb2.WatchChangesResponse(restarted=True, ledger_id="ledger", next_cursor="1")
     peers: Any = SimpleNamespace(access=SimpleNamespace(WatchChanges=lambda _request, timeout: answer))
-    known: Any = SimpleNamespace(id="", read=lambda: None, found=lambda _id, paused: None)
+    ledger_id: Any = SimpleNamespace(id="", load=lambda: None, store=lambda _id: None)
     seen: list[bool] = []
     handlers = Handlers(
         request=lambda _: None,
         cleanup_role=lambda _: None,
-        login=lambda _: None,
+        vault_auth=lambda _: None,
         restarted=lambda: seen.append(feed.answered.is_set()),
     )
-    feed = ChangeFeed(peers, handlers, known=known, backoff=Backoff(base_s=0.1, cap_s=5.0, random=lambda: 0.5))
-    feed.step()
+    feed = ChangeFeed(peers, handlers, ledger_id=ledger_id, backoff=Backoff(base_s=0.1, cap_s=5.0, random=lambda: 0.5))
+    feed.poll()
     assert seen == [True]

@@ -58,7 +58,7 @@ def test_the_feed_is_not_followed_while_what_is_known_cannot_be_read(world: Worl
             raise KubeError("forbidden", status=403, reason="Forbidden")
 
     world.kube.fail = refuse
-    assert world.watcher.feed.step() > 0
+    assert world.watcher.feed.poll() > 0
     assert said(world) == []  # it would look like a first start
     assert not world.watcher.feed.answered.is_set()
     world.kube.fail = lambda *_: None

@@ -13,7 +13,7 @@ from leasegate.access.v1 import watcher_service_pb2
 from services.common import errors
 from tests.eventually import eventually
 from tests.fakes.kube import FakeKube
-from tests.unit.watcher.watcher_world import CLUSTER, MOUNT, World
+from tests.unit.watcher.watcher_world import CLUSTER, MOUNT, World, write_events
 from watcher.delivery.namespaces import Enablement, Namespaces
 from watcher.kube.backoff import Backoff
 from watcher.kube.client import KubeError
@@ -167,6 +167,6 @@ def test_an_event_about_a_long_name_has_a_name_that_kubernetes_takes() -> None:
     recorder = EventRecorder(kube, now=lambda: datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
     meta = {"name": "a" * 229 + "-" + "b" * 20, "namespace": "demo", "uid": "x"}
     recorder.record({"apiVersion": "v1", "kind": "Thing", "metadata": meta}, reason="Is", message="so", warning=False)
-    recorder.write_all()
+    write_events(recorder)
     (event,) = kube.all(EVENT)
     assert all(part and part[0] != "-" and part[-1] != "-" for part in event["metadata"]["name"].split("."))

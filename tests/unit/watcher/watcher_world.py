@@ -10,6 +10,7 @@ from tests.fakes.peers import PlayedAccess, PlayedEngine, PlayedRoles
 from watcher.app import Settings, Watcher
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.informer import Informer
+from watcher.kube.recorder import EventRecorder
 from watcher.kube.resources import SECRET, SERVICE_ACCOUNT, Body, Resource, key_of
 from watcher.specs.cluster import Cluster
 from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
@@ -24,6 +25,13 @@ class ByHand(Watcher):
 
     def _start_informer(self, informer: Informer, stop: threading.Event) -> None:
         informer.list_and_watch()
+
+
+def write_events(recorder: EventRecorder) -> None:
+    """Write the Events that wait."""
+    stop = threading.Event()
+    stop.set()
+    recorder.run(stop)
 
 
 class World:
@@ -47,7 +55,7 @@ class World:
         """Work until nothing is ready."""
         for _ in range(limit):
             if not any(self._one(controller) for controller in self.watcher.controllers):
-                self.watcher.events.write_all()
+                write_events(self.watcher.events)
                 return
         raise AssertionError("it never comes to rest")
 
@@ -60,7 +68,7 @@ class World:
 
     def follow_feed(self) -> None:
         """Poll the feed once and do what it says."""
-        self.watcher.feed.step()
+        self.watcher.feed.poll()
         self.settle()
 
     def put(self, resource: Resource, name: str, namespace: str = "demo", **body: Any) -> Body:
@@ -177,7 +185,7 @@ class World:
         key = controller.queue.next_key(block=False)
         if key is None:
             return False
-        controller.work(key)
+        controller.reconcile_key(key)
         controller.queue.mark_done(key)
         return True
 
