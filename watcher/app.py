@@ -1,4 +1,4 @@
-"""All parts of the watcher put together: stores, queues, workers, and which change brings which object back into which queue."""
+"""Builds the watcher from its parts and runs it: caches, queues, controllers, informers and the change feed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,12 +25,13 @@ from watcher.kube.controller import Controller
 from watcher.kube.informer import Informer, InformerTiming
 from watcher.kube.objects import Objects
 from watcher.kube.recorder import EventRecorder
-from watcher.kube.resources import Key, Resource, is_deleting
+from watcher.kube.resources import Resource
+from watcher.kube.result import Result
 from watcher.kube.workqueue import WorkQueue
 from watcher.reconcilers.access_request import AccessRequestReconciler
 from watcher.reconcilers.access_request_status import AccessRequestReporter
 from watcher.reconcilers.appbinding import AppBindingReconciler
-from watcher.reconcilers.cleanup_role import CleanupRoleChange, CleanupRoleReconciler
+from watcher.reconcilers.cleanup_role import CleanupRoleReconciler
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.postgres_role import PostgresRoleReconciler
 from watcher.reconcilers.secret_engine import SecretEngineReconciler
@@ -38,14 +39,16 @@ from watcher.reconcilers.status import StatusReporter
 from watcher.reconcilers.vault_targets import VaultTargets
 from watcher.specs.appbinding import ServiceAddresses
 from watcher.specs.cluster import Cluster
-from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
-from watcher.triggers import Triggers
+from watcher.specs.indexes import INDEXERS
+from watcher.specs.kinds import FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
+from watcher.specs.status import EngineStatus, PlacedStatus, RoleStatus
+from watcher.triggers import QUEUES, Triggers
 
 LOG = logs.logger(__name__)
 STOP_S = 8.0
 """Kubernetes gives a container 30 s to end."""
 RESYNC_STEP_S = 0.25
-"""So often a part of all objects is looked at again."""
+"""So often a part of all objects is queued for the resync."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,12 @@ class Settings:
         cluster: Which cluster this is.
         addresses: Services that are reached elsewhere than at their names.
         audience: Audience of ServiceAccount tokens; empty for the API server's own.
-        finalizer_timeout_s: How long a deletion waits where Vault answers but lets nobody in.
-        resync_s: Every object is looked at again once in so long, whatever happens: how often drift in Vault is
-            checked.
-        workers: Threads of each kind.
-        beside: Threads for work beside a worker's own.
+        finalizer_timeout_s: How long a deletion waits where Vault answers but does not permit the cleanup.
+        resync_s: Every object is reconciled once in so long, whatever changed: how often drift in Vault is checked.
+        workers: Threads of each work queue.
+        beside: Threads for work that a worker does not wait for.
         watch_s: Longest time of one watch.
-        refused_cap_s: Longest pause between two looks at a namespace that is not served.
+        refused_cap_s: Longest pause between two tries to list a namespace that is not enabled.
     """
 
     cluster: Cluster
@@ -72,12 +74,12 @@ class Settings:
     resync_s: float = 300.0
     workers: Mapping[str, int] = field(
         default_factory=lambda: {
-            "requests": 12,
-            "engines": 4,
-            "roles": 4,
+            "access_requests": 12,
+            "secret_engines": 4,
+            "postgres_roles": 4,
             "appbindings": 2,
             "cleanup_roles": 2,
-            "readers": 1,
+            "rbac_audit": 1,
         }
     )
     beside: int = 16
@@ -86,51 +88,60 @@ class Settings:
 
     @property
     def connections(self) -> int:
-        """How many threads call Kubernetes at once, at most; watches not counted."""
+        """How many threads may call Kubernetes at once, without the watches."""
         return sum(self.workers.values()) + self.beside + 2
 
 
 class Watcher:
-    """The whole of it.
+    """Caches, queues, controllers and the change feed of one watcher process.
 
     Args:
         api: Kubernetes.
-        peers: The services.
+        services: The services.
         settings: Its settings.
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self, api: KubeClient, peers: ServiceStubs, settings: Settings, *, clock: Callable[[], float] = time.monotonic
+        self,
+        api: KubeClient,
+        services: ServiceStubs,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api, self._settings, self._clock = api, settings, clock
         self._stop, self._broken = threading.Event(), threading.Event()
         self._recording: threading.Thread | None = None
-        self._beside = ThreadPoolExecutor(settings.beside, thread_name_prefix="beside")
+        self._executor = ThreadPoolExecutor(settings.beside, thread_name_prefix="parallel")
         self.queues: dict[str, WorkQueue[Any]] = {
             name: WorkQueue(self._backoff(0.02, 60.0), clock=clock) for name in settings.workers
         }
-        self.router = Triggers(self.queues)
-        self._stores = {resource: Cache(on_change=self.router.changed(resource)) for resource in _KINDS}
-        self._objects = Objects(api, self._stores, finalizer=FINALIZER)
+        self.triggers = Triggers(self.queues, settings.cluster)
+        self._caches = {
+            resource: Cache(on_change=self.triggers.on_change(resource), indexers=INDEXERS[resource])
+            for resource in QUEUES
+        }
+        self._objects = Objects(api, self._caches, finalizer=FINALIZER)
         self.events = EventRecorder(api, now=_now)
         self.namespaces = Namespaces(
             api,
             timing=self._timing(self._backoff(0.2, settings.refused_cap_s)),
-            on_secret=self.router.secret_changed,
-            on_enablement=self.router.service_changed,
-            on_enabled=self.queues["readers"].add,
+            on_secret=self.triggers.on_secret_change,
+            on_enablement=self.triggers.on_enablement_change,
+            on_enabled=self.triggers.on_namespace_enabled,
             start=self._start_informer,
         )
-        self._build(peers)
+        self._build(services)
         self._informers = [
-            Informer(api, resource, store, timing=self._timing(self._backoff(0.1, 30.0)))
-            for resource, store in self._stores.items()
+            Informer(api, resource, cache, timing=self._timing(self._backoff(0.1, 30.0)))
+            for resource, cache in self._caches.items()
         ]
 
-    def _build(self, peers: ServiceStubs) -> None:
-        settings, objects, cluster = self._settings, self._objects, self._settings.cluster
-        logins = VaultTargets(
+    def _build(self, services: ServiceStubs) -> None:
+        """Make the reconcilers, a controller for each, and the change feed."""
+        settings, objects, cluster, triggers = self._settings, self._objects, self._settings.cluster, self.triggers
+        targets = VaultTargets(
             self._api,
             objects,
             cluster=cluster,
@@ -138,73 +149,76 @@ class Watcher:
             audience=settings.audience,
             clock=self._clock,
         )
-        patience = FailureWindow(self._clock, finalizer_timeout_s=settings.finalizer_timeout_s)
-        bindings = AppBindingReconciler(objects=objects, logins=logins, peers=peers, events=self.events)
+        failures = FailureWindow(self._clock, finalizer_timeout_s=settings.finalizer_timeout_s)
+        app_bindings = AppBindingReconciler(objects=objects, targets=targets, services=services, events=self.events)
         common: dict[str, Any] = {
-            "objects": objects, "logins": logins, "bindings": bindings, "peers": peers, "patience": patience, "cluster": cluster,
+            "objects": objects, "targets": targets, "app_bindings": app_bindings, "services": services,
+            "failures": failures, "cluster": cluster,
         }  # fmt: skip
-        engines = SecretEngineReconciler(
-            **common, reporter=self._reporter(SECRET_ENGINE, "secret engine is ready to use")
+        secret_engines = SecretEngineReconciler(
+            **common, reporter=self._reporter(SECRET_ENGINE, EngineStatus, "secret engine is ready to use")
         )
-        roles = PostgresRoleReconciler(
+        postgres_roles = PostgresRoleReconciler(
             **common,
-            reporter=self._reporter(POSTGRES_ROLE, "role is ready to use"),
-            on_catalogue=self.router.catalogue_changed,
+            reporter=self._reporter(POSTGRES_ROLE, RoleStatus, "role is ready to use"),
+            on_catalog_change=triggers.on_catalog_change,
         )
-        publisher = SecretPublisher(self._api, self.namespaces, self._beside)
-        readers = RbacAudit(
+        publisher = SecretPublisher(self._api, self.namespaces, self._executor)
+        rbac_audit = RbacAudit(
             self._api,
             objects=objects,
             namespaces=self.namespaces,
             publisher=publisher,
-            executor=self._beside,
-            on_due=self._due,
+            executor=self._executor,
+            on_due=triggers.on_rbac_drift,
         )
-        requests = AccessRequestReconciler(
+        access_requests = AccessRequestReconciler(
             objects=objects,
             publisher=publisher,
-            readers=readers,
-            peers=peers,
+            rbac_audit=rbac_audit,
+            services=services,
             reporter=AccessRequestReporter(objects=objects, events=self.events, now=_now),
-            patience=patience,
+            failures=failures,
             cluster=cluster,
         )
-        cleanup_roles = CleanupRoleReconciler(logins=logins, peers=peers)
-        self.router.connect(
-            objects=objects, namespaces=self.namespaces, bindings=bindings, requests=requests, roles=roles
+        cleanup_roles = CleanupRoleReconciler(targets=targets, services=services)
+        triggers.connect(
+            objects=objects,
+            namespaces=self.namespaces,
+            app_bindings=app_bindings,
+            access_requests=access_requests,
+            postgres_roles=postgres_roles,
+            cleanup_roles=cleanup_roles,
         )
-        work: dict[str, Callable[[Any], Any]] = {
-            "requests": requests.reconcile,
-            "engines": engines.reconcile,
-            "roles": roles.reconcile,
-            "appbindings": bindings.reconcile,
+        reconciles: dict[str, Callable[[Any], Result]] = {
+            "access_requests": access_requests.reconcile,
+            "secret_engines": secret_engines.reconcile,
+            "postgres_roles": postgres_roles.reconcile,
+            "appbindings": app_bindings.reconcile,
             "cleanup_roles": cleanup_roles.reconcile,
-            "readers": readers.reconcile,
+            "rbac_audit": rbac_audit.reconcile,
         }
         self.controllers = [
             Controller(name, self.queues[name], reconcile, workers=settings.workers[name])
-            for name, reconcile in work.items()
+            for name, reconcile in reconciles.items()
         ]
-        self.feed = ChangeFeed(
-            peers,
-            self._handlers(bindings, requests, cleanup_roles),
-            ledger_id=LedgerId(self._api),
-            backoff=self._backoff(0.1, 5.0),
+        handlers = Handlers(
+            request=triggers.on_access_change,
+            cleanup_role=triggers.on_cleanup_role_change,
+            vault_auth=triggers.on_auth_needed,
+            restarted=triggers.on_access_restarted,
         )
+        self.feed = ChangeFeed(services, handlers, ledger_id=LedgerId(self._api), backoff=self._backoff(0.1, 5.0))
 
     def start(self) -> None:
-        """Start everything. Reconciling begins when all four kinds are listed, so that nothing is decided on half of
-        what there is.
-        """
+        """Start informers, then the workers once all four kinds are listed, so that none acts on half of the objects."""
         for informer in self._informers:
             self._start_informer(informer, self._stop)
         self._recording = self._run("events", lambda: self.events.run(self._stop))
-        self._run("begin", self._begin)
+        self._run("start", self._start_workers)
 
     def stop(self) -> None:
-        """End everything: what is in hand is finished and the last Events are written, as far as that takes ``STOP_S``
-        at most.
-        """
+        """Let workers finish and write the last Events, for ``STOP_S`` seconds at most."""
         end = time.monotonic() + STOP_S
         self._stop.set()
         self.namespaces.close()
@@ -214,89 +228,55 @@ class Watcher:
             controller.stop(end - time.monotonic())
         if self._recording:
             self._recording.join(max(1.0, end - time.monotonic()))
-        self._beside.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def alive(self) -> bool:
         """Whether no thread has died."""
         return not self._broken.is_set() and all(controller.alive() for controller in self.controllers)
 
     def counts(self) -> dict[str, int]:
-        """How many objects are known of each kind."""
-        return {resource.kind: len(store) for resource, store in self._stores.items()}
+        """Number of objects of each kind."""
+        return {resource.kind: len(cache) for resource, cache in self._caches.items()}
 
     def ready(self) -> bool:
         """Whether all kinds are listed and access' feed has answered."""
         return all(informer.synced.is_set() for informer in self._informers) and self.feed.answered.is_set()
 
-    def _begin(self) -> None:
+    def _start_workers(self) -> None:
         for informer in self._informers:
             while not informer.synced.wait(0.5):
                 if self._stop.is_set():
                     return
-        self.router.open()
+        self.triggers.start()
         for controller in self.controllers:
             controller.start()
         self._run("feed", lambda: self.feed.run(self._stop))
         self._run("resync", self._resync)
-        LOG.info("started", objects={resource.plural: len(store) for resource, store in self._stores.items()})
-
-    def _due(self, request: Key) -> None:
-        self.queues["requests"].add(request, low=True)
+        LOG.info("started", objects={resource.plural: len(cache) for resource, cache in self._caches.items()})
 
     def _resync(self) -> None:
-        """Look at everything again and again: so whatever somebody changed in Vault is put back, and what an event did
-        not say is seen.
+        """Reconcile every object once an interval, which corrects drift in Vault and whatever no event showed.
 
-        Spread over the whole interval: all at once, 10,000 requests would keep watcher and access busy for half a
-        minute.
+        The objects are spread over the interval: 10,000 at once keep watcher and access busy for half a minute.
         """
         steps = max(1, int(self._settings.resync_s / RESYNC_STEP_S))
         while not self._stop.is_set():
-            for _ in self.router.round(steps):
+            for _ in self.triggers.resync(steps):
                 if self._stop.wait(self._settings.resync_s / steps):
                     return
 
-    def _handlers(
-        self, bindings: AppBindingReconciler, requests: AccessRequestReconciler, cleanup_roles: CleanupRoleReconciler
-    ) -> Handlers:
-        def cleanup_role(wish: CleanupRoleChange) -> None:
-            self.queues["cleanup_roles"].add(cleanup_roles.wish(wish))
-
-        def login(ref: Any) -> None:
-            key = Key(ref.namespace, ref.name)
-            bindings.needs_login(key)
-            self.queues["appbindings"].add(key)
-
-        def request(ref: Any) -> None:
-            if self._is_own(ref):
-                key = requests.heard(ref)
-                known = self._objects.get(ACCESS_REQUEST, key)
-                # Most changes were made by a call of the watcher's own: who waits for a decision's effect goes before
-                # them.
-                self.queues["requests"].add(key, low=known is not None and not is_deleting(known))
-
-        def restarted() -> None:
-            self.router.restarted()
-            for key in requests.compare():  # what vanished while nobody looked
-                self.queues["requests"].add(key)
-
-        return Handlers(
-            request=request,
-            cleanup_role=cleanup_role,
-            vault_auth=login,
-            restarted=restarted,
-        )
-
-    def _is_own(self, ref: Any) -> bool:
-        return bool(ref.namespace) and self._settings.cluster.is_of(ref)
-
-    def _reporter(self, resource: Resource, ready: str) -> StatusReporter:
+    def _reporter(
+        self, resource: Resource, status_type: type[PlacedStatus], ready_message: str
+    ) -> StatusReporter[PlacedStatus]:
         return StatusReporter(
-            resource, objects=self._objects, events=self.events, ready=ready, now=_now, unserved=self._is_unserved
+            resource,
+            status_type,
+            objects=self._objects,
+            events=self.events,
+            ready_message=ready_message,
+            now=_now,
+            is_refused=lambda namespace: self.namespaces.enablement(namespace) is Enablement.REFUSED,
         )
-
-    def _is_unserved(self, namespace: str) -> bool:
-        return self.namespaces.enablement(namespace) is Enablement.REFUSED
 
     def _timing(self, backoff: Backoff) -> InformerTiming:
         return InformerTiming(backoff=backoff, random=random.random, watch_s=self._settings.watch_s)
@@ -308,21 +288,18 @@ class Watcher:
         self._run("informer", lambda: informer.run(stop))
 
     def _run(self, name: str, work: Callable[[], None]) -> threading.Thread:
-        """Work in a thread of its own; if it dies of a defect, so does the process: what it did, nobody else does."""
+        """Run in a thread of its own; if that dies of a defect, the process does, too, as no other thread replaces it."""
 
         def guarded() -> None:
             try:
                 work()
             except Exception:
-                LOG.exception("thread ended by a defect", thread=name)
+                LOG.exception("unhandled exception in thread", thread=name)
                 self._broken.set()
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
         return thread
-
-
-_KINDS: Iterable[Resource] = (APP_BINDING, SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST)
 
 
 def _now() -> datetime.datetime:

@@ -135,7 +135,7 @@ def test_deleted_while_vault_is_away(waiting: Space, how: str) -> None:
         assert longest_s < 30
         crowd.delete(crowd.role, POSTGRES_ROLE)
         crowd.delete(engine, SECRET_ENGINE)
-        _said(crowd, names, "logins of this request are not known to be dropped yet")
+        _said(crowd, names, "database users of this request are not dropped yet")
         for name in (f"postgresrole/{crowd.role}", f"secretengine/{engine}"):
             eventually(lambda name=name: _waits(made, name), timeout_s=LONG_S)  # type: ignore[misc]
         assert crowd.secrets() == {}

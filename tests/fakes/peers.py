@@ -29,7 +29,7 @@ from services.common.errors import (
 )
 from services.common.names import vault_name
 from services.common.rpc import status
-from watcher.reconcilers.finalization import target_digest, target_ref
+from watcher.specs.appbinding import target_ref
 
 EXPIRES = 2_000_000_000
 """Unix time at which every lease of these ends; it was issued an hour before."""
@@ -189,10 +189,16 @@ class Asked:
 
     spec: watcher_service_pb2.EnsureAccessRequestRequest
     decisions: list[approval_pb2.Decision] = field(default_factory=list)
+    approved_elsewhere: bool = False
     attempt: int = 0
     active: int = 0
     ended: bool = False
     open: int = 0
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether somebody decided, by a condition of the object or over gRPC."""
+        return bool(self.decisions) or self.approved_elsewhere
 
 
 class PlayedAccess(Script):
@@ -200,8 +206,7 @@ class PlayedAccess(Script):
     requesters' side.
 
     Attributes:
-        claims_at_once: Whether EnsureAccessRequest claims, too, if it is asked to; an older access does not. What a claim
-            fails with is that of ``ClaimCredential``, and it is noted as a call of that, either way.
+        requests: By uid. EnsureAccessRequest claims if it is asked to; a claim is recorded, and fails, as ClaimCredential.
         rpcs: How often it was called from outside to ensure or to claim.
     """
 
@@ -216,7 +221,6 @@ class PlayedAccess(Script):
         self.stuck = False
         self.conditions: list[types_pb2.Condition] = []
         self.ledger, self.issuance_paused = "one", False
-        self.claims_at_once = True
         self.rpcs: Counter[str] = Counter()
         self.step: watcher_service_pb2.NextStep.ValueType | None = None
         self._number = itertools.count(1)
@@ -228,9 +232,7 @@ class PlayedAccess(Script):
     ) -> watcher_service_pb2.EnsureVaultTargetResponse:
         self.enter("EnsureVaultTarget", request)
         self.targets[request.target.source.namespace, request.target.source.name] = request.target
-        ref = target_ref(request.target)
-        assert ref.digest == target_digest(request.target)
-        return watcher_service_pb2.EnsureVaultTargetResponse(target=ref, service_auth=True)
+        return watcher_service_pb2.EnsureVaultTargetResponse(target=target_ref(request.target), service_auth=True)
 
     def PutRoleSnapshot(
         self, request: watcher_service_pb2.PutRoleSnapshotRequest, context: Any = None, timeout: float | None = None
@@ -274,7 +276,7 @@ class PlayedAccess(Script):
         answer = watcher_service_pb2.EnsureAccessRequestResponse(
             access_request=self._show(known), next_step=self._step(known, request.secret_attempt)
         )
-        if request.claim and self.claims_at_once and answer.next_step == watcher_service_pb2.NEXT_STEP_CLAIM:
+        if request.claim and answer.next_step == watcher_service_pb2.NEXT_STEP_CLAIM:
             claim = requester_service_pb2.ClaimCredentialRequest(
                 access_request_id=request.object.uid, known_attempt=request.secret_attempt
             )
@@ -330,7 +332,7 @@ class PlayedAccess(Script):
         known = self.requests[request.access_request_id]
         if known.ended or self._denied(known):
             raise AccessEndedError("it has ended", request=request.access_request_id)
-        if not known.decisions:
+        if not known.is_decided:
             raise ApprovalRequiredError("it is not approved", request=request.access_request_id)
         known.attempt, known.open = next(self._number), known.open + 1
         return lease_pb2.Credential(
@@ -380,7 +382,7 @@ class PlayedAccess(Script):
         if known.ended or self._denied(known):
             known.active = 0
             return watcher_service_pb2.NEXT_STEP_REMOVE
-        if not known.decisions or not self._role(known):
+        if not known.is_decided or not self._role(known):
             return watcher_service_pb2.NEXT_STEP_NONE
         if known.active and secret_attempt == known.active:
             return watcher_service_pb2.NEXT_STEP_NONE
@@ -390,7 +392,7 @@ class PlayedAccess(Script):
 
     def _show(self, known: Asked) -> access_request_pb2.AccessRequest:
         approval = approval_pb2.APPROVAL_STATE_PENDING
-        if known.decisions:
+        if known.is_decided:
             approval = (
                 approval_pb2.APPROVAL_STATE_DENIED if self._denied(known) else approval_pb2.APPROVAL_STATE_APPROVED
             )

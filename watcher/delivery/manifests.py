@@ -47,6 +47,11 @@ def secret_name(obj: Body) -> str:
     return f"{obj['metadata']['name'][: NAME_CHARS - 7].rstrip('.-')}-{letters}"
 
 
+def access_request_name(secret: str) -> str:
+    """Name of the access request whose Secret has this name; one of full length is cut and is not found."""
+    return secret[:-7]
+
+
 def reader_role_name(obj: Body) -> str:
     """Name of Role and RoleBinding, as KubeVault has it.
 

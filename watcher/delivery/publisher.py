@@ -16,6 +16,7 @@ from watcher.delivery.namespaces import Enablement, Namespaces
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.resources import ROLE, ROLE_BINDING, SECRET, Body, Key, Resource, key_of, uid_of, version_of
 from watcher.kube.result import PendingError, namespace_not_enabled, pending_refusal
+from watcher.specs.status import RequestStatus
 
 NAMES = (
     (SECRET, manifests.secret_name),
@@ -68,7 +69,7 @@ class SecretPublisher:
             PendingError: The Secrets of the namespace are not listed yet.
         """
         key = key_of(obj)
-        in_status = int((obj.get("status") or {}).get("attempt") or 0)
+        in_status = RequestStatus.from_object(obj).attempt
         enablement = self._namespaces.enablement(key.namespace)
         if enablement is Enablement.ENABLED:
             secret = self._get_secret(obj)

@@ -1,20 +1,18 @@
-"""DatabaseAccessRequests: their wish and their decisions go to access, and what access answers to do next is done.
+"""Sends each DatabaseAccessRequest with its decisions to access, and does the next step that access answers.
 
-The way from a decision to the Secret is short on purpose: the watch's object, one EnsureAccessRequest that claims, the Secret. Role, RoleBinding,
-acknowledge and status come after it, behind the Secrets that others wait for. Nothing is read from Kubernetes on the way.
+The path from a decision to the Secret is short: the object from the watch, one EnsureAccessRequest that claims, the Secret. Role,
+RoleBinding, acknowledgement and status follow, behind the Secrets of others. Nothing is read from Kubernetes on the way.
 """
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 
-from leasegate.access.v1 import access_request_pb2, lease_pb2, requester_service_pb2, watcher_service_pb2
+from leasegate.access.v1 import access_request_pb2, requester_service_pb2, watcher_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import failpoints
 from services.common.errors import AccessEndedError, ApprovalDeniedError, ApprovalRequiredError, LeasegateError
-from services.common.rpc import status
+from services.common.rpc import status as rpc_status
 from watcher.clients.stubs import ServiceStubs
 from watcher.delivery.publisher import NotWrittenError, SecretPublisher
 from watcher.delivery.rbac_audit import RbacAudit
@@ -23,32 +21,24 @@ from watcher.kube.resources import Body, Key, has_finalizer, is_deleting, key_of
 from watcher.kube.result import DONE, PendingError, Result, result_of
 from watcher.reconcilers.access_request_status import AccessRequestReporter
 from watcher.reconcilers.failure_window import FailureWindow
-from watcher.reconcilers.request_status import RequestStatus, request_status
+from watcher.reconcilers.progress import ProgressTable, WrittenCredential
 from watcher.reconcilers.status import reason_of
 from watcher.specs.access_request import ensure_access_request
 from watcher.specs.cluster import Cluster
 from watcher.specs.kinds import ACCESS_REQUEST, FINALIZER
 
-LET_GO_AFTER_S = 3.0
-"""A deletion holds the object no longer than 5 s, whatever Vault does: this, and what a busy machine needs beside it.
-"""
+FINALIZER_KEPT_S = 3.0
+"""How long a deletion waits for the database users to be dropped: with what a busy machine takes, at most 5 s."""
 NOT_WRITTEN = {
     "Secret": "FailedToCreateSecret",
     "Role": "FailedToCreateRole",
     "RoleBinding": "FailedToCreateRoleBinding",
 }
+"""KubeVault's reasons, by the kind that could not be written."""
 PAGE = 500
-ENDED = (access_request_pb2.ACCESS_STATE_CLOSED, access_request_pb2.ACCESS_STATE_REVOKING)
-OVERTAKEN = (ApprovalRequiredError, ApprovalDeniedError, AccessEndedError)
-"""What a claim answers when the request is not any more what EnsureAccessRequest has said: it is asked anew what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Fresh:
-    """A credential that was just written into a Secret: its attempt, and the one that the Secret held before."""
-
-    attempt: int
-    before: int
+CLOSED = (access_request_pb2.ACCESS_STATE_CLOSED, access_request_pb2.ACCESS_STATE_REVOKING)
+CHANGED_MEANWHILE = (ApprovalRequiredError, ApprovalDeniedError, AccessEndedError)
+"""Errors of a claim for a request that changed after EnsureAccessRequest answered: access is asked again."""
 
 
 class AccessRequestReconciler:
@@ -56,11 +46,11 @@ class AccessRequestReconciler:
 
     Args:
         objects: The objects.
-        publisher: Secret, Role and RoleBinding.
-        readers: Which Roles and RoleBindings have to be put right.
-        peers: The services.
-        reporter: Says how each stands.
-        patience: Since when each fails.
+        publisher: Writes Secret, Role and RoleBinding.
+        rbac_audit: Knows which Roles and RoleBindings have to be restored.
+        services: The services.
+        reporter: Reports the state of each.
+        failures: Since when each fails.
         cluster: Where they are.
     """
 
@@ -69,259 +59,241 @@ class AccessRequestReconciler:
         *,
         objects: Objects,
         publisher: SecretPublisher,
-        readers: RbacAudit,
-        peers: ServiceStubs,
+        rbac_audit: RbacAudit,
+        services: ServiceStubs,
         reporter: AccessRequestReporter,
-        patience: FailureWindow,
+        failures: FailureWindow,
         cluster: Cluster,
     ) -> None:
-        self._objects, self._publisher, self._peers, self._reporter = objects, publisher, peers, reporter
-        self._readers, self._patience, self._cluster = readers, patience, cluster
-        self._gone: dict[
-            Key, dict[str, types_pb2.ObjectRef]
-        ] = {}  # by uid: objects that may be no more, whose access has to end
-        self._released: set[str] = set()  # uids of which access has taken the end
-        self._cleared: set[str] = set()  # uids that are being deleted, whose Secret, Role and RoleBinding are gone
-        self._fresh: dict[str, _Fresh] = {}  # by uid: what was written into its Secret and is not acknowledged yet
-        self._lock = threading.Lock()
+        self._objects, self._publisher, self._services, self._reporter = objects, publisher, services, reporter
+        self._rbac_audit, self._failures, self._cluster = rbac_audit, failures, cluster
+        self._progress = ProgressTable()
 
     def reconcile(self, key: Key) -> Result:
-        """Bring one DatabaseAccessRequest in order."""
-        self._end_vanished(key)
+        """Reconcile one DatabaseAccessRequest, and close the access of deleted ones of that name."""
+        self._close_missing(key)
         obj = self._objects.get(ACCESS_REQUEST, key)
         if obj is None:
             return DONE
         if is_deleting(obj):
-            return self._end(obj)
-        secret_attempt = self._objects.add_finalizer(ACCESS_REQUEST, obj)
+            return self._finalize(obj)
+        obj = self._objects.add_finalizer(ACCESS_REQUEST, obj)
         failpoints.point("finalizer.on")
-        return self._ensure(secret_attempt)
+        return self._ensure(obj)
 
-    def vanished(self, obj: Body) -> None:
-        """Note that an object is no longer there; its next reconcile ends its access, unless that was done while it was
-        being deleted.
+    def note_deleted(self, obj: Body) -> None:
+        """Note that an object is deleted; the next reconcile closes its access, unless access recorded the deletion."""
+        self._rbac_audit.forget_request(obj)
+        self._progress.note_deleted(key_of(obj), self._cluster.ref(obj))
+
+    def note_open_access(self, ref: types_pb2.ObjectRef) -> Key:
+        """Note that access has a request open; if its object does not exist, the next reconcile closes its access.
+
+        Returns:
+            The key to reconcile.
         """
-        with self._lock:
-            self._readers.forget_request(obj)
-            self._fresh.pop(uid_of(obj), None)
-            if uid_of(obj) in self._released:
-                self._released.discard(uid_of(obj))
-                return
-            self._gone.setdefault(key_of(obj), {})[uid_of(obj)] = self._cluster.ref(obj)
-
-    def heard(self, ref: types_pb2.ObjectRef) -> Key:
-        """Note that access knows a request; if there is no such object, its next reconcile ends its access."""
         key = Key(ref.namespace, ref.name)
-        known = self._objects.get(ACCESS_REQUEST, key)
-        if ref.uid and (known is None or uid_of(known) != ref.uid):
-            with self._lock:
-                self._gone.setdefault(key, {})[ref.uid] = ref
+        if ref.uid and not self._exists(ref):
+            self._progress.update(key, ref.uid, missing=ref)
         return key
 
-    def compare(self) -> list[Key]:
-        """Go through all requests that access knows; answers those whose object is not known here, to be reconciled.
+    def list_missing(self) -> list[Key]:
+        """Compare all requests that access has open with the objects; returns the keys of those without one.
 
         Raises:
             LeasegateError: access failed.
         """
         found, page = list[Key](), requester_service_pb2.ListAccessRequestsResponse(next_page_token="")
         while True:
-            asked = requester_service_pb2.ListAccessRequestsRequest(page_size=PAGE, page_token=page.next_page_token)
-            page = self._peers.holder.ListAccessRequests(asked)
-            found += [self.heard(each.object) for each in page.access_requests if self._is_missing(each)]
+            request = requester_service_pb2.ListAccessRequestsRequest(page_size=PAGE, page_token=page.next_page_token)
+            page = self._services.holder.ListAccessRequests(request)
+            found += [self.note_open_access(each.object) for each in page.access_requests if self._is_missing(each)]
             if not page.next_page_token:
                 return found
 
     def _is_missing(self, request: access_request_pb2.AccessRequest) -> bool:
         ref = request.object
-        if request.access in ENDED or not ref.namespace or not self._cluster.is_of(ref):
+        if request.access in CLOSED or not ref.namespace or not self._cluster.is_of(ref):
             return False
+        return not self._exists(ref)
+
+    def _exists(self, ref: types_pb2.ObjectRef) -> bool:
         known = self._objects.get(ACCESS_REQUEST, Key(ref.namespace, ref.name))
-        return known is None or uid_of(known) != ref.uid
+        return known is not None and uid_of(known) == ref.uid
+
+    # -- ensure: from the object to the credential
 
     def _ensure(self, obj: Body) -> Result:
-        now: RequestStatus | None = None
+        answer: access_request_pb2.AccessRequest | None = None
+        secret_attempt: int | None = None
         try:
-            if (fresh := self._fresh.pop(uid_of(obj), None)) and self._settle(obj, fresh):
+            if self._acknowledge_written(obj):
                 return DONE
-            wish = ensure_access_request(obj, self._cluster, secret_attempt=self._publisher.secret_attempt(obj))
-            wish.claim = bool(wish.decisions) and self._is_writable(obj)
-            if wish.claim and not wish.secret_attempt:
-                failpoints.point("claim.asked")
-            answer = self._peers.access.EnsureAccessRequest(wish)
-            now = request_status(answer.access_request)
-            self._follow(obj, answer, now, secret_attempt=wish.secret_attempt)
-        except PendingError as waiting:
-            self._reporter.waiting(obj, waiting, now)
-            return waiting.result
+            secret_attempt = self._publisher.secret_attempt(obj)
+            ensured = self._ensure_access(obj, secret_attempt=secret_attempt)
+            answer = ensured.access_request
+            self._do_next_step(obj, ensured, secret_attempt=secret_attempt)
+        except PendingError as pending:
+            self._reporter.report_pending(obj, pending, answer, secret_attempt=secret_attempt)
+            return pending.result
         except NotWrittenError as err:
-            self._reporter.failed(obj, now, reason=NOT_WRITTEN[err.resource.kind], message=err.message)
+            reason = NOT_WRITTEN[err.resource.kind]
+            self._reporter.report_failed(obj, answer, reason=reason, message=err.message, secret_attempt=secret_attempt)
             return Result(requeue=True)
         except LeasegateError as err:
-            return self._failed(obj, err, now)
-        self._patience.forget(uid_of(obj))
-        if answer.next_step == watcher_service_pb2.NEXT_STEP_CLAIM:
-            return Result(requeue_after_s=0)  # behind the keys that wait for their credential
-        if answer.HasField("retry_after"):
-            return Result(requeue_after_s=answer.retry_after.ToTimedelta().total_seconds())
+            if answer is not None and isinstance(err, CHANGED_MEANWHILE):
+                return Result(requeue=True)
+            if not self._failures.is_unreported(uid_of(obj), err):
+                reason = "FailedToGetCredential" if answer is not None else reason_of(err)
+                self._reporter.report_failed(
+                    obj, answer, reason=reason, message=err.message, secret_attempt=secret_attempt
+                )
+            return result_of(err)
+        self._failures.reset_failures(uid_of(obj))
+        if ensured.next_step == watcher_service_pb2.NEXT_STEP_CLAIM:
+            return Result(requeue_after_s=0)  # the rest is done behind the keys that wait for their credential
+        if ensured.HasField("retry_after"):
+            return Result(requeue_after_s=ensured.retry_after.ToTimedelta().total_seconds())
         return DONE
 
+    def _ensure_access(self, obj: Body, *, secret_attempt: int) -> watcher_service_pb2.EnsureAccessRequestResponse:
+        """Send the request with its decisions, and claim in the same call if a credential could be kept."""
+        request = ensure_access_request(obj, self._cluster, secret_attempt=secret_attempt)
+        request.claim = self._is_writable(obj)
+        if request.claim and request.decisions and not secret_attempt:
+            failpoints.point("claim.asked")
+        return self._services.access.EnsureAccessRequest(request)
+
     def _is_writable(self, obj: Body) -> bool:
-        """Whether a credential, once claimed, can be kept; why not is said when there is one to be claimed."""
+        """Whether a claimed credential can be kept; ``_publish_claimed`` reports why not once there is one to claim."""
         try:
             self._publisher.check_writable(obj)
         except (PendingError, NotWrittenError):
             return False
         return True
 
-    def _follow(
-        self,
-        obj: Body,
-        answer: watcher_service_pb2.EnsureAccessRequestResponse,
-        now: RequestStatus,
-        *,
-        secret_attempt: int,
+    def _do_next_step(
+        self, obj: Body, ensured: watcher_service_pb2.EnsureAccessRequestResponse, *, secret_attempt: int
     ) -> None:
-        step = answer.next_step
+        step, answer = ensured.next_step, ensured.access_request
         if step == watcher_service_pb2.NEXT_STEP_CLAIM:
-            self._take(obj, answer, secret_attempt=secret_attempt)
+            self._publish_claimed(obj, ensured, secret_attempt=secret_attempt)
         elif step == watcher_service_pb2.NEXT_STEP_ACKNOWLEDGE:
-            self._keep(obj, self._acknowledge(obj, secret_attempt), secret_attempt=secret_attempt)
+            self._confirm(obj, self._acknowledge(obj, secret_attempt), secret_attempt=secret_attempt)
         elif step == watcher_service_pb2.NEXT_STEP_REMOVE:
             self._publisher.remove_objects(obj)
-            self._readers.forget_request(obj)
-            self._reporter.ended(obj, now)
+            self._rbac_audit.forget_request(obj)
+            self._reporter.report_removed(obj, answer)
         else:
-            self._keep(obj, now, secret_attempt=secret_attempt)
+            self._confirm(obj, answer, secret_attempt=secret_attempt)
 
-    def _take(self, obj: Body, answer: watcher_service_pb2.EnsureAccessRequestResponse, *, secret_attempt: int) -> None:
-        """Bring the credential into the Secret, which somebody waits for; ``_settle`` does the rest."""
-        if answer.HasField("claim_error"):
-            raise status.from_any(answer.claim_error)
-        credential = (
-            answer.credential if answer.HasField("credential") else self._claim(obj, secret_attempt=secret_attempt)
-        )
+    def _publish_claimed(
+        self, obj: Body, ensured: watcher_service_pb2.EnsureAccessRequestResponse, *, secret_attempt: int
+    ) -> None:
+        """Write the claimed credential into the Secret; the next reconcile does the rest (``_acknowledge_written``)."""
+        if ensured.HasField("claim_error"):
+            raise rpc_status.from_any(ensured.claim_error)
+        if not ensured.HasField("credential"):
+            self._publisher.check_writable(obj)  # raises why no credential was claimed
+            raise PendingError("The Secret can be written now", reason="Starting", requeue_after_s=0)
+        credential = ensured.credential
         failpoints.point("claim.answered")
         self._publisher.write_secret(obj, credential)
         failpoints.point("secret.written")
-        self._fresh[uid_of(obj)] = _Fresh(attempt=credential.attempt, before=secret_attempt)
+        written = WrittenCredential(attempt=credential.attempt, previous=secret_attempt)
+        self._progress.update(key_of(obj), uid_of(obj), written=written)
 
-    def _claim(self, obj: Body, *, secret_attempt: int) -> lease_pb2.Credential:
-        """Claim by a call of its own what EnsureAccessRequest was not asked to claim, or knows not how to: an older access
-        leaves it to us.
-        """
-        self._publisher.check_writable(obj)
-        request = requester_service_pb2.ClaimCredentialRequest(
-            access_request_id=uid_of(obj), known_attempt=secret_attempt
-        )
-        return self._peers.holder.ClaimCredential(request).credential
-
-    def _settle(self, obj: Body, fresh: _Fresh) -> bool:
-        """Acknowledge what is in the Secret and say so in the status, and beside that write Role and RoleBinding.
+    def _acknowledge_written(self, obj: Body) -> bool:
+        """Acknowledge a credential that was just written, report it, and write Role and RoleBinding meanwhile.
 
         Returns:
-            Whether access took it; else it has to be asked anew what to do.
+            Whether there was one and access took the acknowledgement; if not, access is asked for the next step.
         """
-        reading = self._readers.start_correction(obj, first=not fresh.before)
+        written = self._progress.update(key_of(obj), uid_of(obj), written=None).written
+        if written is None:
+            return False
+        correcting = self._rbac_audit.start_correction(obj, first=not written.previous)
         try:
-            now = self._acknowledge(obj, fresh.attempt)
-            self._reporter.issued(obj, now, attempt=fresh.attempt, before=fresh.before)
+            answer = self._acknowledge(obj, written.attempt)
+            self._reporter.report_issued(obj, answer, attempt=written.attempt, previous=written.previous)
             failpoints.point("status.written")
         except LeasegateError:
-            return False  # EnsureAccessRequest says or meets the same
+            return False  # EnsureAccessRequest answers, or meets, the same
         finally:
-            if reading is not None:
-                wait([reading])  # lest it makes again what the next reconcile removes
-        _finish(reading)
-        self._patience.forget(uid_of(obj))
+            if correcting is not None:
+                wait([correcting])  # so that it does not create again what the next reconcile removes
+        _finish(correcting)
+        self._failures.reset_failures(uid_of(obj))
         return True
 
-    def _acknowledge(self, obj: Body, attempt: int) -> RequestStatus:
+    def _acknowledge(self, obj: Body, attempt: int) -> access_request_pb2.AccessRequest:
         request = requester_service_pb2.AcknowledgeCredentialRequest(access_request_id=uid_of(obj), attempt=attempt)
-        answer = self._peers.holder.AcknowledgeCredential(request)
+        answer = self._services.holder.AcknowledgeCredential(request)
         failpoints.point("acknowledged")
-        return request_status(answer.access_request)
+        return answer.access_request
 
-    def _keep(self, obj: Body, now: RequestStatus, *, secret_attempt: int) -> None:
-        """The Secret is as it should be: so are Role and RoleBinding, which anybody may have edited, when they were
-        found otherwise.
-        """
+    def _confirm(self, obj: Body, answer: access_request_pb2.AccessRequest, *, secret_attempt: int) -> None:
+        """Report that the Secret is as access wants it, and restore Role and RoleBinding if the audit found a change."""
         self._publisher.check_enabled(obj)
-        self._reporter.stands(obj, now, secret_attempt=secret_attempt)
-        if secret_attempt and now.lease:
-            _finish(self._readers.start_correction(obj, first=False))
+        self._reporter.report_state(obj, answer, secret_attempt=secret_attempt)
+        if secret_attempt and answer.HasField("lease"):
+            _finish(self._rbac_audit.start_correction(obj, first=False))
 
-    def _failed(self, obj: Body, err: LeasegateError, now: RequestStatus | None) -> Result:
-        if now is not None and isinstance(err, OVERTAKEN):
-            return Result(requeue=True)
-        if not self._patience.hides(uid_of(obj), err):
-            self._reporter.failed(
-                obj, now, reason="FailedToGetCredential" if now else reason_of(err), message=err.message
-            )
-        return result_of(err)
+    # -- finalize: from the deletion to the end of access
 
-    def _end(self, obj: Body) -> Result:
+    def _finalize(self, obj: Body) -> Result:
+        """Remove Secret, Role and RoleBinding, have access record the deletion, then remove the finalizer."""
         if not has_finalizer(obj, FINALIZER):
             return DONE
-        uid = uid_of(obj)
-        removed = (
-            self._publisher.start_removal(obj) if uid not in self._cleared else None
-        )  # nobody waits for the other's end
+        key, uid = key_of(obj), uid_of(obj)
+        removing = None  # beside the call to access
+        if not self._progress.find_progress(key, uid).objects_removed:
+            removing = self._publisher.start_removal(obj)
         try:
-            answer = self._peers.access.DeleteAccessRequest(
-                watcher_service_pb2.DeleteAccessRequestRequest(object=self._cluster.ref(obj))
-            )
+            answer = self._delete_access(self._cluster.ref(obj))
         except LeasegateError as err:
-            if not self._patience.hides(uid, err):
-                self._reporter.failed(
-                    obj,
-                    None,
-                    reason=reason_of(err),
-                    message=f"{err.message} The object goes as soon as its end is noted.",
-                )
+            if not self._failures.is_unreported(uid, err):
+                text = f"{err.message} The object is deleted as soon as access has recorded that."
+                self._reporter.report_failed(obj, None, reason=reason_of(err), message=text, secret_attempt=0)
             return Result(requeue=True, requeue_after_s=err.retry_after_s)
         finally:
-            if removed:
-                removed.result()
-                self._cleared.add(uid)
+            if removing:
+                removing.result()
+                self._progress.update(key, uid, objects_removed=True)
         failpoints.point("end.answered")
         failpoints.point("removed")
-        waited_s = self._patience.lasted_s(uid, "end")
-        if answer.open_attempts and waited_s < LET_GO_AFTER_S:
-            return Result(
-                requeue_after_s=min(max(0.25, waited_s), LET_GO_AFTER_S - waited_s)
-            )  # its feed says sooner when all of it is gone
+        elapsed_s = self._failures.elapsed_s(uid, "deletion")
+        if answer.open_attempts and elapsed_s < FINALIZER_KEPT_S:
+            # The change feed brings the key back sooner if all database users are dropped.
+            return Result(requeue_after_s=min(max(0.25, elapsed_s), FINALIZER_KEPT_S - elapsed_s))
         if answer.open_attempts:
             why = "; ".join(condition.message for condition in answer.conditions)
-            self._reporter.revoke_pending(obj, open_attempts=answer.open_attempts, why=why)
-        self._released.add(uid)
+            self._reporter.report_revocation_pending(obj, open_attempts=answer.open_attempts, why=why)
+        self._progress.update(key, uid, deletion_recorded=True)
         self._objects.remove_finalizer(ACCESS_REQUEST, obj)
         failpoints.point("finalizer.off")
-        self._cleared.discard(uid)
-        self._patience.forget(uid)
+        self._failures.reset_failures(uid)
         return DONE
 
-    def _end_vanished(self, key: Key) -> None:
-        """End the access of objects that are no more.
+    def _delete_access(self, ref: types_pb2.ObjectRef) -> watcher_service_pb2.DeleteAccessRequestResponse:
+        request = watcher_service_pb2.DeleteAccessRequestRequest(object=ref)
+        return self._services.access.DeleteAccessRequest(request)
 
-        Whether they are is asked of the API server itself: nothing that lives may be ended.
-        """
-        with self._lock:
-            refs = list(self._gone.get(key, {}).values())
+    def _close_missing(self, key: Key) -> None:
+        """Close the access of objects that are deleted; the API server itself is asked whether they are."""
+        refs = self._progress.list_missing(key)
         if not refs:
             return
         newest = self._objects.read_object(ACCESS_REQUEST, key)
         for ref in refs:
-            if newest is None or uid_of(newest) != ref.uid:
-                self._peers.access.DeleteAccessRequest(watcher_service_pb2.DeleteAccessRequestRequest(object=ref))
-            with self._lock:
-                self._gone.get(key, {}).pop(ref.uid, None)
-        with self._lock:
-            if not self._gone.get(key, True):
-                del self._gone[key]
+            if newest is not None and uid_of(newest) == ref.uid:
+                self._progress.update(key, ref.uid, missing=None)
+            else:
+                self._delete_access(ref)
+                self._progress.forget_request(key, ref.uid)
 
 
-def _finish(reading: Future[None] | None) -> None:
-    """Wait for Role and RoleBinding."""
-    if reading is not None:
-        reading.result()
+def _finish(correcting: Future[None] | None) -> None:
+    """Wait for Role and RoleBinding, and raise what failed."""
+    if correcting is not None:
+        correcting.result()

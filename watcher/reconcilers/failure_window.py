@@ -1,4 +1,4 @@
-"""For how long something has gone wrong: when a passing failure becomes worth a condition, and when waiting for Vault becomes pointless."""
+"""Remembers since when an object fails: when to report a transient failure, and when to stop waiting for Vault."""
 
 from __future__ import annotations
 
@@ -19,57 +19,56 @@ from services.common.errors import (
     VaultUnavailableError,
 )
 
-PASSING = (PeerUnavailableError, DeadlineExpiredError, DeadlineTooShortError, OverloadedError, ConflictError)
-"""What a restart or a burst brings and the next try mends. A status that says so for each object would be a storm of
-writes for nothing.
-"""
-NO_LOGIN = (VaultAuthMissingError, VaultAuthRefusedError, VaultPolicyMissingError, CallerNotAllowedError)
-"""Vault (or the service) answers, but does not let us do it, however often it is asked."""
-SHOWN_AFTER_S = 5.0
-NEVER_REACHED_S = 15.0
-"""How long a deletion waits for a Vault that never once answered: a mistyped address above all."""
+TRANSIENT = (PeerUnavailableError, DeadlineExpiredError, DeadlineTooShortError, OverloadedError, ConflictError)
+"""Errors of a restart or a burst, which the next try mends: a status write for each object would be a storm."""
+NOT_PERMITTED = (VaultAuthMissingError, VaultAuthRefusedError, VaultPolicyMissingError, CallerNotAllowedError)
+"""Vault or the service answers, but does not permit the call, however often it is made."""
+REPORTED_AFTER_S = 5.0
+NEVER_ANSWERED_S = 15.0
+"""How long a deletion waits for a Vault that never once answered, above all behind a mistyped address."""
 
 
 class FailureWindow:
-    """Since when each object has failed in one way or another. Safe for threads.
+    """Since when each object has failed, by kind of failure. Safe for threads.
 
     Args:
         clock: Monotonic seconds.
-        finalizer_timeout_s: How long a deletion waits where Vault answers but lets nobody in.
+        finalizer_timeout_s: How long a deletion waits where Vault answers but does not permit the cleanup.
     """
 
     def __init__(self, clock: Callable[[], float], *, finalizer_timeout_s: float) -> None:
-        self._clock, self._abandon_after_s = clock, finalizer_timeout_s
-        self._since: dict[str, dict[str, float]] = {}  # by uid, and by what has gone wrong since then
+        self._clock, self._finalizer_timeout_s = clock, finalizer_timeout_s
+        self._since: dict[str, dict[str, float]] = {}  # by uid, then by kind of failure
         self._lock = threading.Lock()
 
-    def lasted_s(self, uid: str, what: str) -> float:
-        """Seconds since this was first asked about an object; 0 the first time."""
+    def elapsed_s(self, uid: str, kind: str) -> float:
+        """Seconds since this was first called for an object and a kind of failure; 0 the first time."""
         now = self._clock()
         with self._lock:
-            return now - self._since.setdefault(uid, {}).setdefault(what, now)
+            return now - self._since.setdefault(uid, {}).setdefault(kind, now)
 
-    def forget(self, uid: str, what: str | None = None) -> None:
-        """It went well, or the object is gone: begin anew."""
+    def reset_failures(self, uid: str, kind: str | None = None) -> None:
+        """Forget the failures of an object, or those of one kind, after a success or a deletion."""
         with self._lock:
             known = self._since.pop(uid, {})
-            if what is not None and (others := {name: since for name, since in known.items() if name != what}):
+            if kind is not None and (others := {name: since for name, since in known.items() if name != kind}):
                 self._since[uid] = others
 
-    def hides(self, uid: str, err: Exception) -> bool:
-        """Whether an error is passing and young, so that nothing is to be written about it yet."""
-        return isinstance(err, PASSING) and self.lasted_s(uid, "passing") < SHOWN_AFTER_S
+    def is_unreported(self, uid: str, err: Exception) -> bool:
+        """Whether an error is transient and recent, so that no status is written for it yet."""
+        return isinstance(err, TRANSIENT) and self.elapsed_s(uid, "transient") < REPORTED_AFTER_S
 
-    def is_over(self, uid: str, err: LeasegateError, *, made_nothing: bool, unreached: bool = False) -> bool:
-        """Whether a deletion no longer waits for this error to go.
+    def is_given_up(self, uid: str, err: LeasegateError, *, answered: bool, former_place: bool = False) -> bool:
+        """Whether the cleanup in Vault is given up because of this error.
 
         Args:
-            uid: The object that is being deleted.
-            err: What keeps it.
-            made_nothing: Whether that Vault never answered; then that it cannot be reached counts, too, and sooner.
-            unreached: Whether that it cannot be reached counts in any case.
+            uid: The object whose things in Vault are to be removed.
+            err: What prevents it.
+            answered: Whether that Vault has ever answered. If not, being unreachable counts, and the wait is shorter.
+            former_place: Whether the object moves elsewhere; then being unreachable counts in any case.
         """
-        if not isinstance(err, (*NO_LOGIN, VaultUnavailableError) if made_nothing or unreached else NO_LOGIN):
+        counts = NOT_PERMITTED if answered and not former_place else (*NOT_PERMITTED, VaultUnavailableError)
+        if not isinstance(err, counts):
             return False
-        limit_s = min(NEVER_REACHED_S, self._abandon_after_s) if made_nothing else self._abandon_after_s
-        return self.lasted_s(uid, "no login") >= limit_s
+        limit_s = self._finalizer_timeout_s if answered else min(NEVER_ANSWERED_S, self._finalizer_timeout_s)
+        return self.elapsed_s(uid, "not permitted") >= limit_s

@@ -1,6 +1,6 @@
-"""Vault targets with a login: tokens made by the TokenRequest API and kept until shortly before their end, or what a Secret holds.
+"""Builds Vault targets from AppBindings, with a ServiceAccount token or the content of a Secret to authenticate by.
 
-Tokens are made one per target, never one per request; nothing of them is logged, and they are in memory only.
+A token is made once a ServiceAccount and kept in memory until shortly before it expires. No part of it is logged.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from watcher.specs import appbinding
 from watcher.specs.appbinding import SecretContent, ServiceAccountAuth, ServiceAddresses
 from watcher.specs.cluster import Cluster
 from watcher.specs.kinds import APP_BINDING
+from watcher.specs.status import TargetStatus
 
 TOKEN_S = 600
 """Lifetime of a token: the least that the API server permits."""
 RENEW_AT = 0.6
-"""Part of its lifetime after which a token is made anew: what is left is enough to log in with."""
+"""Part of its lifetime after which a token is replaced: what is left is enough to authenticate with."""
 
 NOTHING = SecretContent(type="", data={})
 
@@ -59,16 +60,14 @@ class VaultTargets:
         self._api, self._objects, self._cluster = api, objects, cluster
         self._addresses, self._audience, self._clock = addresses, audience, clock
         self._tokens: dict[tuple[str, str, str], _Token] = {}
-        self._turns: dict[
-            tuple[str, str, str], threading.Lock
-        ] = {}  # one at a time makes a token, but not one for all namespaces
+        self._token_locks: dict[tuple[str, str, str], threading.Lock] = {}  # a slow namespace blocks no other
         self._lock = threading.Lock()
 
     def vault(self, key: Key, *, fresh: bool = False) -> types_pb2.VaultTarget:
-        """The Vault of an AppBinding with a login; ``fresh`` makes a new token.
+        """The Vault of an AppBinding, with what authenticates there; ``fresh`` makes a new token.
 
         Raises:
-            Waiting: AppBinding, Secret or ServiceAccount is not there, or the namespace is not served.
+            PendingError: AppBinding, Secret or ServiceAccount is missing, or the namespace is not enabled.
             SpecInvalidError: The AppBinding or its Secret is wrong.
             KubeError: Kubernetes failed.
         """
@@ -83,27 +82,25 @@ class VaultTargets:
             )
         return target
 
-    def known_vault(self, status: Body) -> types_pb2.VaultTarget:
-        """The Vault that a status names, for the end of what is there: with a login if there still is one, and without
-        if not.
+    def recorded_vault(self, recorded: TargetStatus) -> types_pb2.VaultTarget:
+        """The Vault that a status records, for a cleanup there; without what authenticates where that is missing now.
 
         Raises:
             KubeError: Kubernetes failed.
         """
-        key = Key(str(status.get("namespace", "")), str(status.get("name", "")))
         try:
-            target = self.vault(key)
-            if same_vault(target, status):
+            target = self.vault(recorded.app_binding)
+            if recorded.is_same_vault(target):
                 return target
         except (PendingError, SpecInvalidError):
-            pass  # ending never depends on the team's login: the service has one in memory, or its own
-        return self._without_login(key, status)
+            pass  # a cleanup never depends on the team's AppBinding: the service has a session, or authenticates itself
+        return self._without_auth(recorded)
 
     def database(self, key: Key) -> types_pb2.Database:
         """The database of an AppBinding.
 
         Raises:
-            Waiting: AppBinding or Secret is not there, or its namespace is not served.
+            PendingError: AppBinding or Secret is missing, or its namespace is not enabled.
             SpecInvalidError: The AppBinding is wrong.
             KubeError: Kubernetes failed.
         """
@@ -111,36 +108,32 @@ class VaultTargets:
         content = appbinding.transformed(binding, self._contents(binding))
         return appbinding.database_target(binding, addresses=self._addresses, content=content)
 
-    def forget(self, key: Key) -> None:
-        """Drop the tokens of an AppBinding's ServiceAccounts, as Vault refused one: a new one is made next time."""
+    def discard_tokens(self, key: Key) -> None:
+        """Discard the tokens of an AppBinding's namespace, as Vault refused one; the next call makes a new one."""
         with self._lock:
-            self._tokens = {
-                secret_attempt: token
-                for secret_attempt, token in self._tokens.items()
-                if secret_attempt[0] != key.namespace
-            }
+            self._tokens = {held: token for held, token in self._tokens.items() if held[0] != key.namespace}
 
-    def _without_login(self, key: Key, status: Body) -> types_pb2.VaultTarget:
+    def _without_auth(self, recorded: TargetStatus) -> types_pb2.VaultTarget:
         target = types_pb2.VaultTarget(
-            source=self._cluster.place(key),
-            address=str(status.get("address", "")),
-            vault_namespace=str(status.get("vaultNamespace", "")),
+            source=self._cluster.place(recorded.app_binding),
+            address=recorded.address,
+            vault_namespace=recorded.vault_namespace,
         )
-        binding = self._objects.get(APP_BINDING, key)
+        binding = self._objects.get(APP_BINDING, recorded.app_binding)
         if binding is not None:
             try:
                 now = appbinding.vault_address(binding, cluster=self._cluster, addresses=self._addresses)
             except SpecInvalidError:
                 now = target
-            if same_vault(now, status):
+            if recorded.is_same_vault(now):
                 target = now
-        appbinding.set_auth_mount(target, str(status.get("authMount", "")))
+        appbinding.set_auth_mount(target, recorded.auth_mount)
         return target
 
     def _binding(self, key: Key) -> Body:
         binding = self._objects.get(APP_BINDING, key)
         if binding is None:
-            raise PendingError(f"AppBinding {key} is not there: apply it", reason="AppBindingNotFound")
+            raise PendingError(f"AppBinding {key} does not exist: apply it", reason="AppBindingNotFound")
         return binding
 
     def _contents(self, binding: Body) -> Mapping[str, SecretContent]:
@@ -152,20 +145,20 @@ class VaultTargets:
             return appbinding.secret_content(self._api.get(SECRET, namespace=key.namespace, name=key.name))
         except KubeError as err:
             if err.status == 404:
-                raise PendingError(f"Secret {key} is not there: apply it", reason="SecretNotFound") from err
+                raise PendingError(f"Secret {key} does not exist: apply it", reason="SecretNotFound") from err
             raise_refused(err, key.namespace)
 
     def _token(self, namespace: str, plan: ServiceAccountAuth, *, fresh: bool) -> str:
-        secret_attempt = (namespace, plan.account, plan.audience or self._audience)
+        account = (namespace, plan.account, plan.audience or self._audience)
         with self._lock:
-            turn = self._turns.setdefault(secret_attempt, threading.Lock())
-        with turn:
+            making = self._token_locks.setdefault(account, threading.Lock())
+        with making:
             with self._lock:
-                token = self._tokens.get(secret_attempt)
+                token = self._tokens.get(account)
             if token is None or fresh or self._clock() >= token.until:
-                token = self._new_token(*secret_attempt)
+                token = self._new_token(*account)
                 with self._lock:
-                    self._tokens[secret_attempt] = token
+                    self._tokens[account] = token
         return token.jwt
 
     def _new_token(self, namespace: str, account: str, audience: str) -> _Token:
@@ -176,28 +169,8 @@ class VaultTargets:
             answer = self._api.create(SERVICE_ACCOUNT, body, namespace=namespace, name=account, subresource="token")
         except KubeError as err:
             if err.status == 404:
-                text = f"ServiceAccount {namespace}/{account} is not there: apply it"
+                text = f"ServiceAccount {namespace}/{account} does not exist: apply it"
                 raise PendingError(text, reason="ServiceAccountNotFound") from err
             raise_refused(err, namespace)
         lifetime_s = float((answer.get("spec") or {}).get("expirationSeconds") or TOKEN_S)
         return _Token(jwt=str(answer["status"]["token"]), until=asked + lifetime_s * RENEW_AT)
-
-
-def same_vault(target: types_pb2.VaultTarget, status: Body) -> bool:
-    """Whether a target is the Vault that a status names."""
-    address, namespace = str(status.get("address", "")), str(status.get("vaultNamespace", ""))
-    return target.address.lower() == address.lower() and target.vault_namespace == namespace
-
-
-def status_target(target: types_pb2.VaultTarget, *, digest: str = "") -> Body:
-    """What a status keeps of a target: no secret."""
-    found = {
-        "cluster": target.source.cluster,
-        "namespace": target.source.namespace,
-        "name": target.source.name,
-        "digest": digest,
-        "address": target.address,
-        "vaultNamespace": target.vault_namespace,
-        "authMount": appbinding.auth_mount(target),
-    }
-    return {name: value for name, value in found.items() if value}

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
+from services.common.names import DEFAULT_AUTH_MOUNTS, target_digest
 from watcher.kube.resources import Body, key_of
 from watcher.specs.cluster import Cluster
 from watcher.specs.fields import Fields
@@ -160,10 +161,24 @@ def set_auth_mount(target: types_pb2.VaultTarget, mount: str) -> None:
 def auth_mount(target: types_pb2.VaultTarget) -> str:
     """Path of the auth mount of the target's login, as ``set_auth_mount`` takes it; empty where there is no login."""
     kind = target.WhichOneof("auth")
-    defaults = {"kubernetes": "kubernetes", "userpass": "userpass", "certificate": "cert", "app_role": "approle"}
     if kind is None or kind == "token":
         return kind or ""
-    return getattr(target, kind).mount or defaults[kind]
+    return getattr(target, kind).mount or DEFAULT_AUTH_MOUNTS[kind]
+
+
+def target_ref(target: types_pb2.VaultTarget) -> types_pb2.VaultTargetRef:
+    """A target without its login, as services name it."""
+    digest = target_digest(
+        address=target.address, vault_namespace=target.vault_namespace, auth_mount=auth_mount(target)
+    )
+    return types_pb2.VaultTargetRef(
+        cluster=target.source.cluster,
+        namespace=target.source.namespace,
+        name=target.source.name,
+        digest=digest,
+        address=target.address,
+        vault_namespace=target.vault_namespace,
+    )
 
 
 def database_target(binding: Body, *, addresses: ServiceAddresses, content: SecretContent | None) -> types_pb2.Database:

@@ -5,13 +5,13 @@ Services decode targets with ``Target.from_proto`` and keep them as they are; no
 
 from __future__ import annotations
 
-import hashlib
 import ssl
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
+from services.common.names import DEFAULT_AUTH_MOUNTS, target_digest
 from services.common.vault.address import Address, AddressError
 from services.common.vault.paths import is_name, is_path, is_printable
 
@@ -20,7 +20,7 @@ from services.common.vault.paths import is_name, is_path, is_printable
 class KubernetesAuth:
     """A ServiceAccount's token for Vault's Kubernetes auth method."""
 
-    default_mount: ClassVar[str] = "kubernetes"
+    default_mount: ClassVar[str] = DEFAULT_AUTH_MOUNTS["kubernetes"]
     mount: str
     role: str
     jwt: str = field(repr=False)
@@ -42,7 +42,7 @@ class TokenAuth:
 class UserpassAuth:
     """User name and password for Vault's userpass auth method."""
 
-    default_mount: ClassVar[str] = "userpass"
+    default_mount: ClassVar[str] = DEFAULT_AUTH_MOUNTS["userpass"]
     mount: str
     username: str
     password: str = field(repr=False)
@@ -52,7 +52,7 @@ class UserpassAuth:
 class CertificateAuth:
     """A client certificate, PEM; ``name`` is the certificate role, empty lets Vault choose."""
 
-    default_mount: ClassVar[str] = "cert"
+    default_mount: ClassVar[str] = DEFAULT_AUTH_MOUNTS["certificate"]
     mount: str
     name: str
     certificate: bytes = field(repr=False)
@@ -63,7 +63,7 @@ class CertificateAuth:
 class AppRoleAuth:
     """Role id and secret id for Vault's AppRole auth method."""
 
-    default_mount: ClassVar[str] = "approle"
+    default_mount: ClassVar[str] = DEFAULT_AUTH_MOUNTS["app_role"]
     mount: str
     role_id: str
     secret_id: str = field(repr=False)
@@ -115,8 +115,7 @@ class VaultTarget:
     @property
     def digest(self) -> str:
         """16 hexadecimal digits of address, Vault namespace and auth mount: another digest is another target."""
-        parts = "\n".join((self.address.lower().rstrip("/"), self.vault_namespace.strip("/"), self.mount))
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+        return target_digest(address=self.address, vault_namespace=self.vault_namespace, auth_mount=self.mount)
 
     @property
     def key(self) -> tuple[str, str, str, str]:

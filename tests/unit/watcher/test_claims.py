@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from google.protobuf import any_pb2, duration_pb2
 
-from leasegate.access.v1 import watcher_service_pb2
+from leasegate.access.v1 import requester_service_pb2, watcher_service_pb2
 from services.common import errors, failpoints
 from services.common.rpc import status
 from tests.unit.watcher.watcher_world import VAULT, World
@@ -41,16 +41,23 @@ def test_one_call_leads_from_the_decision_to_the_secret(decided: World) -> None:
     assert decided.secret() is not None
 
 
-def test_an_older_access_is_asked_to_claim_in_a_call_of_its_own(decided: World) -> None:
-    decided.access.claims_at_once = False
-    decided.settle()
-    assert decided.access.rpcs["ClaimCredential"] == 1
-    assert decided.secret() is not None
-
-
-def test_nothing_is_asked_to_be_claimed_before_somebody_decided(world: World) -> None:
+def test_nothing_is_claimed_before_somebody_decided(world: World) -> None:
     world.guide()
-    assert not any(wish.claim for wish in world.access.asked(ENSURE))
+    assert world.access.asked(ENSURE)
+    assert not world.access.asked(requester_service_pb2.ClaimCredentialRequest)
+    assert world.secret() is None
+
+
+def test_an_approval_over_grpc_is_claimed_without_a_condition(world: World) -> None:
+    """``leasegate approve`` decides in access alone: no condition of the object says so."""
+    world.guide()
+    world.access.requests[world.uid(ACCESS_REQUEST, "rqst")].approved_elsewhere = True
+    world.access.publish(access_request=world.access.asked(ENSURE)[-1].object)
+    world.access.rpcs.clear()
+    world.follow_feed()
+    world.follow_feed()
+    assert world.secret() is not None
+    assert world.access.rpcs["ClaimCredential"] == 0
 
 
 def test_a_claim_that_fails_is_not_tried_twice_at_once(decided: World) -> None:
@@ -98,19 +105,19 @@ def test_nothing_is_asked_to_be_claimed_that_could_not_be_kept(decided: World, f
         decided.watcher.namespaces._watched["demo"].informer.list_and_watch()
     decided.advance(30)
     assert decided.access.asked(ENSURE)
-    assert not any(wish.claim for wish in decided.access.asked(ENSURE))
+    assert not any(request.claim for request in decided.access.asked(ENSURE))
     assert decided.access.rpcs["ClaimCredential"] == 0
 
 
 def test_a_replaced_credential_comes_by_the_same_call(decided: World) -> None:
     decided.settle()
-    before, wish = decided.secret()["data"], decided.access.asked(ENSURE)[-1]  # type: ignore[index]
+    before, request = decided.secret()["data"], decided.access.asked(ENSURE)[-1]  # type: ignore[index]
     decided.access.step = watcher_service_pb2.NEXT_STEP_CLAIM
     decided.access.before = lambda method: (
         setattr(decided.access, "step", None) if method == "AcknowledgeCredential" else None
     )
     decided.access.calls.clear()
-    decided.access.publish(access_request=wish.object)
+    decided.access.publish(access_request=request.object)
     decided.follow_feed()
     asked = decided.access.asked(ENSURE)[0]
     assert (asked.secret_attempt, asked.claim) == (1, True)

@@ -6,7 +6,7 @@ Nothing is lost, nothing is claimed for nothing, nothing foreign is touched.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -22,14 +22,6 @@ from watcher.kube.resources import NAMESPACE, ROLE, ROLE_BINDING, SECRET, SERVIC
 from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
 
 CLAIM = requester_service_pb2.ClaimCredentialRequest
-
-
-@pytest.fixture(params=[True, False], ids=["claimed-at-once", "claimed-apart"])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    world = World()
-    world.access.claims_at_once = request.param
-    yield world
-    world.watcher.stop()
 
 
 @pytest.fixture
@@ -148,7 +140,7 @@ def test_an_object_that_vanished_while_nobody_looked_ends(granted: World) -> Non
 def test_an_object_that_a_list_no_longer_has_ends(granted: World) -> None:
     uid = granted.uid(ACCESS_REQUEST, "rqst")
     granted.kube.vanish(ACCESS_REQUEST, "demo/rqst")
-    store = granted.watcher._stores[ACCESS_REQUEST]
+    store = granted.watcher._caches[ACCESS_REQUEST]
     store.retain([], version="999999")
     granted.settle()
     assert granted.access.requests[uid].ended
@@ -156,7 +148,7 @@ def test_an_object_that_a_list_no_longer_has_ends(granted: World) -> None:
 
 def test_an_object_that_only_a_list_lacks_does_not_end(granted: World) -> None:
     uid = granted.uid(ACCESS_REQUEST, "rqst")
-    granted.watcher._stores[ACCESS_REQUEST].retain([], version="999999")
+    granted.watcher._caches[ACCESS_REQUEST].retain([], version="999999")
     granted.settle()
     assert not granted.access.requests[uid].ended
 
@@ -166,7 +158,7 @@ def test_an_object_made_anew_under_the_same_name_ends_the_former_and_begins_its_
     granted.kube.listeners.clear()  # as if the watch had been down for both
     granted.kube.vanish(ACCESS_REQUEST, "demo/rqst")
     granted.request()
-    store = granted.watcher._stores[ACCESS_REQUEST]
+    store = granted.watcher._caches[ACCESS_REQUEST]
     store.put(granted.kube.see(ACCESS_REQUEST, "demo/rqst") or {})
     granted.settle()
     assert granted.access.requests[former].ended
@@ -268,7 +260,7 @@ def test_an_edited_role_or_binding_is_restored(granted: World, resource: Resourc
     assert before is not None
     granted.kube.edit(resource, name, lambda obj: obj.update(rules=[], subjects=[{"kind": "User", "name": "mallory"}]))
     granted.advance(61, step_s=5)
-    granted.watcher.router.all()
+    granted.watcher.triggers.enqueue_all()
     granted.settle()
     after = granted.kube.see(resource, name)
     assert after is not None
@@ -283,7 +275,7 @@ def test_a_binding_to_another_role_is_made_anew(granted: World) -> None:
     name = "demo/DatabaseAccessRequest-demo-rqst-credential-reader"
     granted.kube.edit(ROLE_BINDING, name, lambda obj: obj["roleRef"].update(name="cluster-admin"))
     granted.advance(61, step_s=5)
-    granted.watcher.router.all()
+    granted.watcher.triggers.enqueue_all()
     granted.settle()
     after = granted.kube.see(ROLE_BINDING, name)
     assert after is not None
@@ -311,7 +303,7 @@ def test_a_decision_that_comes_while_a_status_is_written_is_kept(world: World) -
     world.access.conditions = [
         types_pb2.Condition(type="RoleDeleted", status=True, reason="PostgresRoleDeleted", message="gone")
     ]
-    world.watcher.router.all()
+    world.watcher.triggers.enqueue_all()
     world.settle()
     assert world.condition(ACCESS_REQUEST, "rqst", "Approved")["approver"] == "bob"
     assert world.condition(ACCESS_REQUEST, "rqst", "RoleDeleted")["status"] == "True"
@@ -652,7 +644,7 @@ def test_tokens_are_made_once_per_target_and_again_before_they_end(granted: Worl
     granted.settle()
     assert made() == 1
     granted.now += 400
-    granted.watcher.router.all()
+    granted.watcher.triggers.enqueue_all()
     granted.settle()
     assert made() == 2
 

@@ -29,7 +29,7 @@ def granted(world: World) -> World:
 
 def look_again(world: World) -> None:
     """What the resync does."""
-    list(world.watcher.router.round(1))
+    list(world.watcher.triggers.resync(1))
     world.settle()
 
 
@@ -160,7 +160,10 @@ def test_a_former_vault_is_given_up_only_after_a_while(granted: World) -> None:
     assert granted.status(SECRET_ENGINE, "postgresql-engine")["target"]["address"] == VAULT
     granted.advance(70, step_s=1)
     assert granted.status(SECRET_ENGINE, "postgresql-engine")["target"]["address"] == "https://vault-two.demo.svc:8200"
-    assert "leaves its former place although" in events(granted, "postgresql-engine", "VaultCleanupSkipped")[0]
+    assert (
+        "moves to another place without a cleanup in Vault"
+        in events(granted, "postgresql-engine", "VaultCleanupSkipped")[0]
+    )
 
 
 # -- two that want the same connection otherwise
@@ -196,7 +199,7 @@ def written(world: World) -> list[int]:
 def test_the_later_one_is_refused_and_told_what_the_older_has(rivals: World) -> None:
     failed = rivals.condition(SECRET_ENGINE, "later", "Failed")
     assert (rivals.status(SECRET_ENGINE, "later")["phase"], failed["reason"]) == ("Failed", "ConnectionConflict")
-    assert "SecretEngine demo/older was made before" in failed["message"]
+    assert "SecretEngine demo/older is older" in failed["message"]
     assert "maxOpenConnections" in failed["message"]
     assert "allowedRoles" in failed["message"]
     assert events(rivals, "later", "ConnectionConflict")

@@ -80,14 +80,14 @@ def test_only_the_subjects_may_read_the_one_secret(world: World) -> None:
 def test_the_decision_is_passed_on_and_never_touched(world: World) -> None:
     world.guide()
     world.decide()
-    before = world.status(ACCESS_REQUEST, "rqst")["conditions"][0]
+    before = world.condition(ACCESS_REQUEST, "rqst", "Approved")
     world.settle()
     decision = world.access.asked(watcher_service_pb2.EnsureAccessRequestRequest)[-1].decisions[0]
     assert (decision.approver, decision.reason, decision.message, decision.digest) == (
         "bob", "KubectlApprove", "by hand", world.status(ACCESS_REQUEST, "rqst")["digest"],
     )  # fmt: skip
     assert decision.decide_time.ToJsonString() == "2026-01-01T00:00:00Z"
-    assert world.status(ACCESS_REQUEST, "rqst")["conditions"][0] == before
+    assert world.condition(ACCESS_REQUEST, "rqst", "Approved") == before
 
 
 def test_nothing_is_read_from_kubernetes_between_decision_and_secret(world: World) -> None:
@@ -147,7 +147,7 @@ def test_a_request_goes_within_five_seconds_although_its_login_lives(world: Worl
     assert world.secret() is None
     world.advance(2.5)
     assert world.kube.see(ACCESS_REQUEST, "demo/rqst") is None
-    assert any("Warning RevocationPending: 1 logins" in event for event in world.kube.events("rqst"))
+    assert any("Warning RevocationPending: 1 database users" in event for event in world.kube.events("rqst"))
 
 
 def test_deleting_all_in_any_order_leaves_nothing(world: World) -> None:
@@ -195,6 +195,6 @@ def test_a_resync_writes_nothing(world: World) -> None:
     world.decide()
     world.settle()
     world.kube.calls.clear()
-    list(world.watcher.router.round(1))
+    list(world.watcher.triggers.resync(1))
     world.settle()
     assert not [call for call in world.kube.calls if call.split()[0] in ("PUT", "PATCH", "DELETE")]

@@ -124,8 +124,8 @@ def test_nothing_is_claimed_for_a_namespace_that_is_not_served(world: World) -> 
 @pytest.mark.parametrize(
     ("missing", "name", "reason", "text"),
     [
-        (SECRET, "postgres-user-cred", "SecretNotFound", "Secret demo/postgres-user-cred is not there"),
-        (SERVICE_ACCOUNT, "vault", "ServiceAccountNotFound", "ServiceAccount demo/vault is not there"),
+        (SECRET, "postgres-user-cred", "SecretNotFound", "Secret demo/postgres-user-cred does not exist"),
+        (SERVICE_ACCOUNT, "vault", "ServiceAccountNotFound", "ServiceAccount demo/vault does not exist"),
     ],
 )
 def test_what_is_missing_is_named_and_waited_for(
@@ -294,7 +294,7 @@ def test_services_that_are_down_for_a_moment_are_no_news(world: World) -> None:
     world.guide()
     down = errors.PeerUnavailableError("cannot be reached")
     world.access.fail_always("EnsureAccessRequest", down)
-    world.watcher.router.all()
+    world.watcher.triggers.enqueue_all()
     world.advance(4)
     assert not world.condition(ACCESS_REQUEST, "rqst", "Failed")
     world.advance(4)

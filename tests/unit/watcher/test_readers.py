@@ -41,7 +41,7 @@ def place(name: str) -> str:
 
 def look_again(world: World) -> None:
     """What the resync does."""
-    list(world.watcher.router.round(1))
+    list(world.watcher.triggers.resync(1))
     world.settle()
 
 
@@ -64,7 +64,7 @@ def test_a_look_at_what_is_right_asks_kubernetes_nothing(granted: World) -> None
 
 def test_a_renewals_change_costs_no_list(granted: World) -> None:
     for obj in granted.kube.all(ACCESS_REQUEST):
-        granted.watcher.queues["requests"].add(key_of(obj), low=True)
+        granted.watcher.queues["access_requests"].add(key_of(obj), low=True)
     granted.settle()
     assert granted.kube.calls == []
 
@@ -198,7 +198,7 @@ def test_after_a_restart_who_waits_for_a_credential_goes_before_all_who_have_one
     granted.watcher.stop()
     granted.decide(name="four")
     granted.start()
-    queue = granted.watcher.queues["requests"]
+    queue = granted.watcher.queues["access_requests"]
     taken = []
     while key := queue.next_key(block=False):
         taken.append(key)
@@ -218,27 +218,27 @@ def drain(world: World) -> list[str]:
 
 
 def test_a_round_looks_at_everything_once_a_part_at_each_step(granted: World) -> None:
-    taken = [drain(granted) for _ in granted.watcher.router.round(4)]
+    taken = [drain(granted) for _ in granted.watcher.triggers.resync(4)]
     taken.append(drain(granted))
     known = [
         "appbindings demo/postgres-app",
         "appbindings demo/vault",
-        "engines demo/postgresql-engine",
-        "roles demo/psql-role",
+        "secret_engines demo/postgresql-engine",
+        "postgres_roles demo/psql-role",
     ]
-    all_of_them = [*known, *(f"requests demo/{name}" for name in NAMES), "readers demo"]
+    all_of_them = [*known, *(f"access_requests demo/{name}" for name in NAMES), "rbac_audit demo"]
     assert sorted(each for part in taken for each in part) == sorted(all_of_them)
     assert [len(part) for part in taken] == [0, 2, 2, 2, 2]
 
 
 def test_a_round_passes_over_what_has_gone_meanwhile(granted: World) -> None:
-    steps = granted.watcher.router.round(2)
+    steps = granted.watcher.triggers.resync(2)
     next(steps)
     next(steps)
     granted.delete(ACCESS_REQUEST, NAMES[-1])
     granted.settle()
     list(steps)
-    assert f"requests demo/{NAMES[-1]}" not in drain(granted)
+    assert f"access_requests demo/{NAMES[-1]}" not in drain(granted)
 
 
 def test_what_has_ended_gets_none_back(granted: World) -> None:

@@ -12,7 +12,6 @@ from leasegate.types.v1 import types_pb2
 from services.common.errors import SpecInvalidError
 from services.common.vault.target import VaultTarget
 from watcher.kube.resources import Body
-from watcher.reconcilers.finalization import target_digest
 from watcher.specs import appbinding
 from watcher.specs.appbinding import SecretAuth, SecretContent, ServiceAccountAuth
 from watcher.specs.cluster import Cluster
@@ -252,7 +251,7 @@ def test_an_absent_login_is_known_by_its_mount(kind: str, data: dict[str, bytes]
     target = login(kind, data, mount=mount)
     assert appbinding.auth_mount(target) == auth
     theirs = VaultTarget.from_proto(target)
-    assert target_digest(target) == theirs.digest
+    assert appbinding.target_ref(target).digest == theirs.digest
     bare = types_pb2.VaultTarget(source=target.source, address=target.address)
     appbinding.set_auth_mount(bare, auth)
     assert VaultTarget.from_proto(bare).login is None

@@ -103,14 +103,14 @@ def test_what_an_informer_of_the_past_finds_is_not_believed() -> None:
 
 def test_patience_with_one_thing_is_not_that_with_another() -> None:
     now = [0.0]
-    patience = FailureWindow(lambda: now[0], finalizer_timeout_s=60)
+    failures = FailureWindow(lambda: now[0], finalizer_timeout_s=60)
     for what in ("passing", "end"):
-        assert patience.lasted_s("uid", what) == 0
+        assert failures.elapsed_s("uid", what) == 0
     now[0] = 5
-    patience.forget("uid", "end")
-    assert (patience.lasted_s("uid", "passing"), patience.lasted_s("uid", "end")) == (5, 0)
-    patience.forget("uid")
-    assert patience._since == {}
+    failures.reset_failures("uid", "end")
+    assert (failures.elapsed_s("uid", "passing"), failures.elapsed_s("uid", "end")) == (5, 0)
+    failures.reset_failures("uid")
+    assert failures._since == {}
 
 
 def test_a_cleanup_role_that_cannot_be_removed_is_told_in_the_log(
@@ -119,14 +119,14 @@ def test_a_cleanup_role_that_cannot_be_removed_is_told_in_the_log(
     world.guide()
     world.roles.fail("DeleteCleanupRole", errors.VaultRefusedError("no such thing", path="x"))
     status = world.access.targets["demo", "vault"]
-    wish = watcher_service_pb2.CleanupRoleUnneeded(name="leasegate-cleanup.0123456789ab", mount=MOUNT)
-    wish.target.CopyFrom(watcher_service_pb2.CleanupRoleUnneeded().target)
-    wish.target.namespace, wish.target.name, wish.target.address = "demo", "vault", status.address
-    world.access.publish(cleanup_role_unneeded=wish)
+    change = watcher_service_pb2.CleanupRoleUnneeded(name="leasegate-cleanup.0123456789ab", mount=MOUNT)
+    change.target.CopyFrom(watcher_service_pb2.CleanupRoleUnneeded().target)
+    change.target.namespace, change.target.name, change.target.address = "demo", "vault", status.address
+    world.access.publish(cleanup_role_unneeded=change)
     world.follow_feed()
     assert len(world.roles.calls) > 1
     out = capsys.readouterr()
-    assert "cleanup role not made or removed yet" in out.out + out.err
+    assert "cleanup role not made or removed, requeueing" in out.out + out.err
 
 
 def test_a_token_that_is_slow_to_come_keeps_no_other_namespace_waiting(world: World) -> None:

@@ -49,7 +49,7 @@ class World:
         self.kube.listeners[:] = [self._tell]
         for informer in self.watcher._informers:
             informer.list_and_watch()
-        self.watcher.router.open()
+        self.watcher.triggers.start()
 
     def settle(self, *, limit: int = 500) -> None:
         """Work until nothing is ready."""
@@ -194,6 +194,6 @@ class World:
             known = self.watcher.namespaces._watched.get(key_of(obj).namespace)
             store = known.secrets if known else None
         else:
-            store = self.watcher._stores.get(resource)
+            store = self.watcher._caches.get(resource)
         if store is not None:
             store.remove(obj) if kind == "DELETED" else store.put(obj)
