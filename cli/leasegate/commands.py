@@ -169,7 +169,7 @@ def status(ctx: click.Context, /, output: str, **where: Any) -> None:
     with operator(**where) as stub:
         found = stub.GetLedger(pb.GetLedgerRequest()).ledger
     click.echo(show.as_json(found) if output == "json" else show.ledger(found))
-    ctx.exit(1 if found.issuance_paused or found.paused_requests else 0)
+    ctx.exit(1 if found.issuance_paused or found.paused_access_requests else 0)
 
 
 @ledger.command("accept-loss")
@@ -187,7 +187,7 @@ def accept_loss(reason: str, yes: bool, **where: Any) -> None:
     with operator(**where) as stub:
         found = stub.GetLedger(pb.GetLedgerRequest()).ledger
         click.echo(show.ledger(found))
-        if not (found.issuance_paused or found.paused_requests):
+        if not (found.issuance_paused or found.paused_access_requests):
             return
         if not yes:
             click.confirm(

@@ -11,17 +11,17 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import lease_pb2, ledger_pb2, orphan_pb2
 from leasegate.access.v1 import operator_service_pb2 as pb
 
 _NAMES = [value.name for value in lease_pb2.LeaseState.DESCRIPTOR.values]
 STATES = tuple(name.removeprefix("LEASE_STATE_").lower() for name in _NAMES if not name.endswith("UNSPECIFIED"))
 _KINDS = {
-    pb.ORPHAN_KIND_LEASE_UNKNOWN: "a lease in Vault that the ledger does not know",
-    pb.ORPHAN_KIND_LEASE_ENDED: "a lease in Vault that the ledger counts as ended",
-    pb.ORPHAN_KIND_LEASE_MISSING: "a lease in the ledger that Vault does not know",
-    pb.ORPHAN_KIND_DATABASE_USER_UNKNOWN: "a login in PostgreSQL of an attempt that the ledger does not know",
-    pb.ORPHAN_KIND_DATABASE_USER_ENDED: "a login in PostgreSQL of an attempt that has ended",
+    orphan_pb2.ORPHAN_KIND_LEASE_UNKNOWN: "a lease in Vault that the ledger does not know",
+    orphan_pb2.ORPHAN_KIND_LEASE_CLOSED: "a lease in Vault that the ledger counts as ended",
+    orphan_pb2.ORPHAN_KIND_LEASE_MISSING: "a lease in the ledger that Vault does not know",
+    orphan_pb2.ORPHAN_KIND_DATABASE_USER_UNKNOWN: "a login in PostgreSQL of an attempt that the ledger does not know",
+    orphan_pb2.ORPHAN_KIND_DATABASE_USER_CLOSED: "a login in PostgreSQL of an attempt that has ended",
 }
 
 
@@ -89,18 +89,18 @@ def orphans(found: pb.FindOrphansResponse, *, database: bool) -> str:
     return "\n".join(lines)
 
 
-def ledger(found: pb.Ledger) -> str:
+def ledger(found: ledger_pb2.Ledger) -> str:
     """The ledger's state."""
     lines = [f"ledger   {found.id}"]
     if found.issuance_paused:
         lines.append(f"HELD     nothing is issued: a watcher knows the ledger {found.known_id} instead")
-    if found.paused_requests:
+    if found.paused_access_requests:
         lines.append(
-            f"HELD     {found.paused_requests} request(s), whose Secrets have attempts that the ledger does not know"
+            f"HELD     {found.paused_access_requests} request(s), whose Secrets have attempts that the ledger does not know"
         )
     if found.HasField("accept_time"):
         lines.append(f"accepted a loss at {_time(found.accept_time)}")
-    return "\n".join(lines if found.issuance_paused or found.paused_requests else [*lines, "nothing is held"])
+    return "\n".join(lines if found.issuance_paused or found.paused_access_requests else [*lines, "nothing is held"])
 
 
 def _at(lease: lease_pb2.Lease, field: str) -> str:

@@ -98,10 +98,10 @@ class AlreadyDecidedError(LeasegateError):
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ALREADY_DECIDED"
 
 
-class RoleNotReadyError(LeasegateError):
+class DbRoleNotReadyError(LeasegateError):
     """The role, its connection or its engine is not there (yet), or another definition was approved."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ROLE_NOT_READY"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "DB_ROLE_NOT_READY"
     default_retry_after_s = 2.0
 
 
@@ -145,10 +145,10 @@ class AccessRequestNotFoundError(LeasegateError):
     code, reason = grpc.StatusCode.NOT_FOUND, "ACCESS_REQUEST_NOT_FOUND"
 
 
-class RoleNotFoundError(LeasegateError):
+class DbRoleNotFoundError(LeasegateError):
     """No such role in the catalogue."""
 
-    code, reason = grpc.StatusCode.NOT_FOUND, "ROLE_NOT_FOUND"
+    code, reason = grpc.StatusCode.NOT_FOUND, "DB_ROLE_NOT_FOUND"
 
 
 class LeaseNotFoundError(LeasegateError):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.common.errors import MountConflictError, RoleNotReadyError, VaultPolicyMissingError
+from services.common.errors import DbRoleNotReadyError, MountConflictError, VaultPolicyMissingError
 from services.common.logs import logger
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Mount, being_removed, read_mount
@@ -87,7 +87,7 @@ class DbRoles:
         """Write the role unless Vault has it so already.
 
         Raises:
-            RoleNotReadyError: The mount is not there yet.
+            DbRoleNotReadyError: The mount is not there yet.
             MountConflictError: The mount is no database engine of this cluster's.
             LeasesInUse: db_name would change, and leases may depend on it.
             LeasegateError: Login or Vault failed.
@@ -120,7 +120,7 @@ class DbRoles:
         ended there.
 
         Raises:
-            RoleNotReadyError: The mount is not there.
+            DbRoleNotReadyError: The mount is not there.
             MountConflictError: The mount is no database engine.
             LeasegateError: Login or Vault failed.
         """
@@ -171,12 +171,12 @@ def _check_database(mount: Mount | None, *, mount_path: str, role: str) -> Mount
     """Refuse what roles cannot be written to.
 
     Raises:
-        RoleNotReadyError: Nothing is mounted yet.
+        DbRoleNotReadyError: Nothing is mounted yet.
         MountConflictError: It is no database engine.
     """
     if mount is None:
-        raise RoleNotReadyError(
-            f"nothing is mounted at {mount_path} yet: the SecretEngine has to be there first", role=role
+        raise DbRoleNotReadyError(
+            f"nothing is mounted at {mount_path} yet: the SecretEngine has to be there first", db_role=role
         )
     if mount.type != DATABASE:
         raise MountConflictError(
@@ -189,14 +189,14 @@ def _check_usable(found: Mount | None, wanted: Wanted) -> None:
     """Refuse a mount that no SecretEngine of this cluster uses.
 
     Raises:
-        RoleNotReadyError: Nothing is mounted, or nobody lets the mount be used, yet.
+        DbRoleNotReadyError: Nothing is mounted, or nobody lets the mount be used, yet.
         MountConflictError: It is no database engine of this cluster's.
     """
     role = wanted.owner.vault_name
     mount = _check_database(found, mount_path=wanted.mount, role=role)
     marker = mount.marker
     if marker is None or not marker.owners:
-        raise RoleNotReadyError(f"no SecretEngine of Leasegate uses the mount {mount.path} yet", role=role)
+        raise DbRoleNotReadyError(f"no SecretEngine of Leasegate uses the mount {mount.path} yet", db_role=role)
     if marker.cluster != wanted.owner.cluster_id:
         whose = f"cluster {marker.cluster}" if marker.cluster != NO_CLUSTER else "callers outside Kubernetes"
         raise MountConflictError(

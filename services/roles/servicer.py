@@ -19,16 +19,16 @@ class RoleServicer(role_service_pb2_grpc.RoleServiceServicer):
     def __init__(self, roles: DbRoles) -> None:
         self._roles = roles
 
-    def EnsureRole(self, request: pb.EnsureRoleRequest, context: grpc.ServicerContext) -> pb.EnsureRoleResponse:
+    def EnsureDbRole(self, request: pb.EnsureDbRoleRequest, context: grpc.ServicerContext) -> pb.EnsureDbRoleResponse:
         """Write the role as described."""
         wanted = wire.wanted(request)
         return wire.ensured(wanted, request, self._roles.ensure(wanted))
 
-    def DeleteRole(self, request: pb.DeleteRoleRequest, context: grpc.ServicerContext) -> pb.DeleteRoleResponse:
+    def DeleteDbRole(self, request: pb.DeleteDbRoleRequest, context: grpc.ServicerContext) -> pb.DeleteDbRoleResponse:
         """Remove the role."""
         owner, target = ObjectRef.from_proto(request.owner), VaultTarget.from_proto(request.target)
         self._roles.delete(owner, target, mount_path(request.mount, field="mount"))
-        return pb.DeleteRoleResponse()
+        return pb.DeleteDbRoleResponse()
 
     def EnsureCleanupRole(
         self, request: pb.EnsureCleanupRoleRequest, context: grpc.ServicerContext

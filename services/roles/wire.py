@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
+from leasegate.roles.v1 import db_role_pb2
 from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
@@ -26,8 +27,8 @@ _CLEANUP_ROLE = re.compile(rf"{re.escape(CLEANUP_ROLE_PREFIX)}[0-9a-f]{{12}}")
 _NAMES = ("{{name}}", "{{username}}")
 
 
-def wanted(request: pb.EnsureRoleRequest) -> Wanted:
-    """Decode EnsureRole.
+def wanted(request: pb.EnsureDbRoleRequest) -> Wanted:
+    """Decode EnsureDbRole.
 
     Raises:
         SpecInvalidError: A field is wrong.
@@ -48,14 +49,17 @@ def cleanup_role_wanted(request: pb.EnsureCleanupRoleRequest) -> CleanupRoleWant
     Raises:
         SpecInvalidError: A field is wrong.
     """
-    wrong = [*_db_name(request.db_name, "db_name"), *_list("revocation_statements", request.revocation_statements, "")]
+    wrong = [
+        *_db_name(request.connection, "db_name"),
+        *_list("revocation_statements", request.revocation_statements, ""),
+    ]
     if wrong:
         raise SpecInvalidError.of(*wrong)
     return CleanupRoleWanted(
         target=VaultTarget.from_proto(request.target),
         mount=mount_path(request.mount, field="mount"),
         name=cleanup_role_name(request.name),
-        db_name=request.db_name,
+        db_name=request.connection,
         revocation_statements=tuple(request.revocation_statements),
         finish=request.force_drop,
     )
@@ -72,9 +76,9 @@ def cleanup_role_name(name: str) -> str:
     return name
 
 
-def ensured(wanted: Wanted, request: pb.EnsureRoleRequest, result: Ensured) -> pb.EnsureRoleResponse:
-    """Encode EnsureRole's answer."""
-    snapshot = pb.RoleSnapshot(
+def ensured(wanted: Wanted, request: pb.EnsureDbRoleRequest, result: Ensured) -> pb.EnsureDbRoleResponse:
+    """Encode EnsureDbRole's answer."""
+    snapshot = db_role_pb2.DbRoleSnapshot(
         object=request.owner,
         target=wanted.target.ref(),
         mount=wanted.mount,
@@ -82,7 +86,7 @@ def ensured(wanted: Wanted, request: pb.EnsureRoleRequest, result: Ensured) -> p
         definition=_encoded(result.definition),
         digest=result.digest,
     )
-    return pb.EnsureRoleResponse(
+    return pb.EnsureDbRoleResponse(
         snapshot=snapshot, changed=result.changed, notices=[] if result.narrowed else [_not_narrowed()]
     )
 
@@ -95,8 +99,8 @@ def _not_narrowed() -> types_pb2.Notice:
     )
 
 
-def _encoded(definition: Definition) -> pb.RoleDefinition:
-    return pb.RoleDefinition(
+def _encoded(definition: Definition) -> db_role_pb2.DbRoleDefinition:
+    return db_role_pb2.DbRoleDefinition(
         db_name=definition.db_name,
         creation_statements=definition.creation_statements,
         revocation_statements=definition.revocation_statements,
@@ -107,7 +111,7 @@ def _encoded(definition: Definition) -> pb.RoleDefinition:
     )
 
 
-def _definition(message: pb.RoleDefinition) -> Definition:
+def _definition(message: db_role_pb2.DbRoleDefinition) -> Definition:
     wrong = list(_violations(message))
     if wrong:
         raise SpecInvalidError.of(*wrong)
@@ -122,7 +126,7 @@ def _definition(message: pb.RoleDefinition) -> Definition:
     )
 
 
-def _violations(message: pb.RoleDefinition) -> Iterator[FieldViolation]:
+def _violations(message: db_role_pb2.DbRoleDefinition) -> Iterator[FieldViolation]:
     yield from _db_name(message.db_name, "definition.db_name")
     for name in _LISTS:
         yield from _list(name, getattr(message, name), "definition.")

@@ -105,7 +105,7 @@ class Holder(Wanted):
         shown = self._mine.GetAccessRequest(
             requester.GetAccessRequestRequest(access_request_id=self._id)
         ).access_request
-        self.approved, self._digest = shown.approval == approval_pb2.APPROVAL_STATE_APPROVED, shown.digest
+        self.approved, self._digest = shown.approval_state == approval_pb2.APPROVAL_STATE_APPROVED, shown.digest
         if self.ended and not self._denied:
             self._deny()
             return False

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
 
+from leasegate.access.v1 import change_pb2
 from leasegate.access.v1 import watcher_service_pb2 as watcher
 from services.common.errors import LeasegateError, LedgerUnavailableError
 from services.roles.definition import cleanup_role as cleanup_role_definition
@@ -237,12 +238,12 @@ class Run:
 
         return step
 
-    def _cleanup_role(self, calls: object, change: watcher.Change) -> None:
+    def _cleanup_role(self, calls: object, change: change_pb2.Change) -> None:
         if change.HasField("cleanup_role_needed"):
             need = change.cleanup_role_needed
             statements = tuple(need.revocation_statements)
             definition = cleanup_role_definition(
-                db_name=need.db_name, revocation_statements=statements, finish=need.force_drop
+                db_name=need.connection, revocation_statements=statements, finish=need.force_drop
             )
             self._world.servers.must("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
             report = watcher.ReportCleanupRoleRequest(name=need.name, target=need.target, mount=need.mount)

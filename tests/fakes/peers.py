@@ -16,9 +16,16 @@ from typing import Any
 from google.protobuf import timestamp_pb2
 from google.protobuf.message import Message
 
-from leasegate.access.v1 import access_request_pb2, approval_pb2, lease_pb2, requester_service_pb2, watcher_service_pb2
+from leasegate.access.v1 import (
+    access_request_pb2,
+    approval_pb2,
+    change_pb2,
+    lease_pb2,
+    requester_service_pb2,
+    watcher_service_pb2,
+)
 from leasegate.engine.v1 import engine_service_pb2
-from leasegate.roles.v1 import role_service_pb2
+from leasegate.roles.v1 import db_role_pb2, role_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common.errors import (
     AccessEndedError,
@@ -83,19 +90,19 @@ class PlayedEngine(Script):
         self, request: engine_service_pb2.EnsureEngineRequest, context: Any = None, timeout: float | None = None
     ) -> engine_service_pb2.EnsureEngineResponse:
         self.enter("EnsureEngine", request)
-        place, name = (request.target.address, request.path), request.postgres.name
+        place, name = (request.target.address, request.mount), request.postgres.name
         known = self.connections.get((*place, name))
         moved = known is not None and _where(known) != _where(request.postgres.database)
         put_back = request.last_database == _where(request.postgres.database)
         if moved and not put_back and not request.same_database_moved and not request.HasField("quiesce_report"):
-            raise LeasesInUseError("the database can change only once nothing depends on it", mount=request.path)
+            raise LeasesInUseError("the database can change only once nothing depends on it", mount=request.mount)
         owner = f"{request.owner.namespace}/{request.owner.name}"
         changed = owner not in self.mounts.get(place, set()) or known != request.postgres.database
         self.mounts.setdefault(place, set()).add(owner)
         self.connections[*place, name] = request.postgres.database
         return engine_service_pb2.EnsureEngineResponse(
             target=target_ref(request.target),
-            path=request.path,
+            mount=request.mount,
             connection=name,
             ownership=engine_service_pb2.MOUNT_OWNERSHIP_OWNED,
             changed=changed,
@@ -107,18 +114,18 @@ class PlayedEngine(Script):
         self, request: engine_service_pb2.DeleteEngineRequest, context: Any = None, timeout: float | None = None
     ) -> engine_service_pb2.DeleteEngineResponse:
         self.enter("DeleteEngine", request)
-        place = (request.target.address, request.path)
+        place = (request.target.address, request.mount)
         if request.connection_only:
-            if not request.HasField("quiesce_report") or request.quiesce_report.remaining:
-                raise LeasesInUseError("leases may be left", mount=request.path)
+            if not request.HasField("quiesce_report") or request.quiesce_report.open_attempts:
+                raise LeasesInUseError("leases may be left", mount=request.mount)
             self.connections.pop((*place, request.connection), None)
             return engine_service_pb2.DeleteEngineResponse(remaining_owners=sorted(self.mounts.get(place, ())))
         owners = self.mounts.get(place, set()) - {f"{request.owner.namespace}/{request.owner.name}"}
         whole = not owners
         if place in self.mounts and (whole or not request.connection_shared):
             asked = request.quiesce_report
-            if not request.HasField("quiesce_report") or asked.remaining or (whole and asked.connection):
-                raise LeasesInUseError("leases may be left", mount=request.path)
+            if not request.HasField("quiesce_report") or asked.open_attempts or (whole and asked.connection):
+                raise LeasesInUseError("leases may be left", mount=request.mount)
         if whole:
             self.mounts.pop(place, None)
             self.connections = {key: value for key, value in self.connections.items() if key[:2] != place}
@@ -136,13 +143,13 @@ class PlayedRoles(Script):
 
     def __init__(self) -> None:
         super().__init__()
-        self.roles: dict[tuple[str, str, str], role_service_pb2.RoleDefinition] = {}
+        self.roles: dict[tuple[str, str, str], db_role_pb2.DbRoleDefinition] = {}
         self.cleanup_roles: set[str] = set()
 
-    def EnsureRole(
-        self, request: role_service_pb2.EnsureRoleRequest, context: Any = None, timeout: float | None = None
-    ) -> role_service_pb2.EnsureRoleResponse:
-        self.enter("EnsureRole", request)
+    def EnsureDbRole(
+        self, request: role_service_pb2.EnsureDbRoleRequest, context: Any = None, timeout: float | None = None
+    ) -> role_service_pb2.EnsureDbRoleResponse:
+        self.enter("EnsureDbRole", request)
         name = vault_name(request.owner.cluster, request.owner.namespace, request.owner.name)
         place = (request.target.address, request.mount, name)
         known = self.roles.get(place)
@@ -150,7 +157,7 @@ class PlayedRoles(Script):
         if before and before != request.definition.db_name and not request.HasField("quiesce_report"):
             raise LeasesInUseError("db_name can change only once nothing depends on it", mount=request.mount)
         self.roles[place] = request.definition
-        snapshot = role_service_pb2.RoleSnapshot(
+        snapshot = db_role_pb2.DbRoleSnapshot(
             object=request.owner,
             target=target_ref(request.target),
             mount=request.mount,
@@ -158,15 +165,15 @@ class PlayedRoles(Script):
             definition=request.definition,
         )
         snapshot.digest = f"{abs(hash(request.definition.SerializeToString(deterministic=True))):064x}"
-        return role_service_pb2.EnsureRoleResponse(snapshot=snapshot, changed=known != request.definition)
+        return role_service_pb2.EnsureDbRoleResponse(snapshot=snapshot, changed=known != request.definition)
 
-    def DeleteRole(
-        self, request: role_service_pb2.DeleteRoleRequest, context: Any = None, timeout: float | None = None
-    ) -> role_service_pb2.DeleteRoleResponse:
-        self.enter("DeleteRole", request)
+    def DeleteDbRole(
+        self, request: role_service_pb2.DeleteDbRoleRequest, context: Any = None, timeout: float | None = None
+    ) -> role_service_pb2.DeleteDbRoleResponse:
+        self.enter("DeleteDbRole", request)
         name = vault_name(request.owner.cluster, request.owner.namespace, request.owner.name)
         self.roles.pop((request.target.address, request.mount, name), None)
-        return role_service_pb2.DeleteRoleResponse()
+        return role_service_pb2.DeleteDbRoleResponse()
 
     def EnsureCleanupRole(
         self, request: role_service_pb2.EnsureCleanupRoleRequest, context: Any = None, timeout: float | None = None
@@ -224,7 +231,7 @@ class PlayedAccess(Script):
         self.rpcs: Counter[str] = Counter()
         self.step: watcher_service_pb2.NextStep.ValueType | None = None
         self._number = itertools.count(1)
-        self._changes: list[watcher_service_pb2.Change] = []
+        self._changes: list[change_pb2.Change] = []
         self._changed = threading.Condition()
 
     def EnsureVaultTarget(
@@ -234,19 +241,22 @@ class PlayedAccess(Script):
         self.targets[request.target.source.namespace, request.target.source.name] = request.target
         return watcher_service_pb2.EnsureVaultTargetResponse(target=target_ref(request.target), service_auth=True)
 
-    def PutRoleSnapshot(
-        self, request: watcher_service_pb2.PutRoleSnapshotRequest, context: Any = None, timeout: float | None = None
-    ) -> watcher_service_pb2.PutRoleSnapshotResponse:
-        self.enter("PutRoleSnapshot", request)
+    def PutDbRoleSnapshot(
+        self, request: watcher_service_pb2.PutDbRoleSnapshotRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.PutDbRoleSnapshotResponse:
+        self.enter("PutDbRoleSnapshot", request)
         self.roles[request.snapshot.object.namespace, request.snapshot.object.name] = request.snapshot.digest
-        return watcher_service_pb2.PutRoleSnapshotResponse()
+        return watcher_service_pb2.PutDbRoleSnapshotResponse()
 
-    def DeleteRoleSnapshot(
-        self, request: watcher_service_pb2.DeleteRoleSnapshotRequest, context: Any = None, timeout: float | None = None
-    ) -> watcher_service_pb2.DeleteRoleSnapshotResponse:
-        self.enter("DeleteRoleSnapshot", request)
+    def DeleteDbRoleSnapshot(
+        self,
+        request: watcher_service_pb2.DeleteDbRoleSnapshotRequest,
+        context: Any = None,
+        timeout: float | None = None,
+    ) -> watcher_service_pb2.DeleteDbRoleSnapshotResponse:
+        self.enter("DeleteDbRoleSnapshot", request)
         self.roles.pop((request.object.namespace, request.object.name), None)
-        return watcher_service_pb2.DeleteRoleSnapshotResponse()
+        return watcher_service_pb2.DeleteDbRoleSnapshotResponse()
 
     def Quiesce(
         self, request: watcher_service_pb2.QuiesceRequest, context: Any = None, timeout: float | None = None
@@ -254,7 +264,7 @@ class PlayedAccess(Script):
         self.enter("Quiesce", request)
         self.quiesced.add((request.mount, request.connection))
         answer = types_pb2.QuiesceReport(
-            target=request.target, mount=request.mount, connection=request.connection, remaining=self.remaining
+            target=request.target, mount=request.mount, connection=request.connection, open_attempts=self.remaining
         )
         return watcher_service_pb2.QuiesceResponse(quiesce_report=answer)
 
@@ -369,7 +379,7 @@ class PlayedAccess(Script):
     def publish(self, **change: Any) -> None:
         """Put a change on the feed."""
         with self._changed:
-            self._changes.append(watcher_service_pb2.Change(**change))
+            self._changes.append(change_pb2.Change(**change))
             self._changed.notify_all()
 
     def digest(self, uid: str) -> str:
@@ -400,8 +410,10 @@ class PlayedAccess(Script):
         return access_request_pb2.AccessRequest(
             id=known.spec.object.uid,
             object=_shown(known.spec.object),
-            approval=approval,
-            access=access_request_pb2.ACCESS_STATE_CLOSED if known.ended else access_request_pb2.ACCESS_STATE_ACTIVE,
+            approval_state=approval,
+            access_state=access_request_pb2.ACCESS_STATE_CLOSED
+            if known.ended
+            else access_request_pb2.ACCESS_STATE_ACTIVE,
             digest=f"digest-of-{role}" if role else "",
             lease=_lease(known.active) if known.active and not known.ended else None,
             active_attempt=known.active,

@@ -24,7 +24,7 @@ import yaml
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from leasegate.access.v1 import access_request_pb2, approval_pb2, lease_pb2
+from leasegate.access.v1 import access_request_pb2, approval_pb2, change_pb2, lease_pb2
 from leasegate.access.v1 import approver_service_pb2 as approver
 from leasegate.access.v1 import approver_service_pb2_grpc as approver_grpc
 from leasegate.access.v1 import operator_service_pb2_grpc as operator_grpc
@@ -32,7 +32,7 @@ from leasegate.access.v1 import requester_service_pb2 as requester
 from leasegate.access.v1 import requester_service_pb2_grpc as requester_grpc
 from leasegate.access.v1 import watcher_service_pb2 as watcher
 from leasegate.access.v1 import watcher_service_pb2_grpc as watcher_grpc
-from leasegate.roles.v1 import role_service_pb2 as roles
+from leasegate.roles.v1 import db_role_pb2
 from leasegate.types.v1 import types_pb2
 from services.access.app import access
 from services.access.domain import failpoints
@@ -158,13 +158,13 @@ class World:
         max_ttl_s: int = 86400,
         name: str = "psql-role",
         revoke: list[str] | None = None,
-    ) -> roles.RoleSnapshot:
-        return roles.RoleSnapshot(
+    ) -> db_role_pb2.DbRoleSnapshot:
+        return db_role_pb2.DbRoleSnapshot(
             object=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name),
             target=self.target_ref(),
             mount=self.mount,
             vault_role=f"k8s.-.demo.{name}",
-            definition=roles.RoleDefinition(
+            definition=db_role_pb2.DbRoleDefinition(
                 db_name=DB,
                 creation_statements=CREATE,
                 revocation_statements=revoke or [],
@@ -364,7 +364,7 @@ class Watcher:
         self._world, self._stub = made, callee.as_(WATCHER).watcher
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.changes: list[watcher.Change] = []
+        self.changes: list[change_pb2.Change] = []
         self.cleanup_roles: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -389,12 +389,12 @@ class Watcher:
                 continue
             cursor = answer.next_cursor
 
-    def _take(self, change: watcher.Change) -> None:
+    def _take(self, change: change_pb2.Change) -> None:
         self.changes.append(change)
         if change.HasField("cleanup_role_needed"):
             need = change.cleanup_role_needed
             definition = cleanup_role_definition(
-                db_name=need.db_name, revocation_statements=tuple(need.revocation_statements), finish=need.force_drop
+                db_name=need.connection, revocation_statements=tuple(need.revocation_statements), finish=need.force_drop
             )
             status, body = self._world.servers.vault("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
             error = "" if status < 300 else f"Vault answered {status}: {body}"
@@ -497,7 +497,7 @@ class Dar:
 
 def put_role(made: World, callee: Callee, **changes: Any) -> None:
     """Say the role to the catalogue, as the watcher does."""
-    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=made.snapshot(**changes)))
+    callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=made.snapshot(**changes)))
 
 
 def ask(callee: Callee, *, san: str = ALICE, ttl_s: int = 0, request_id: str = "") -> access_request_pb2.AccessRequest:

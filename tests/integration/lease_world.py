@@ -22,7 +22,7 @@ import psycopg
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import change_pb2, lease_pb2
 from leasegate.access.v1 import operator_service_pb2 as operator
 from leasegate.access.v1 import requester_service_pb2 as requester
 from leasegate.access.v1 import watcher_service_pb2 as watcher
@@ -74,7 +74,7 @@ def offer(
     snapshot = made.snapshot(name=name, ttl_s=told_ttl_s or ttl_s, max_ttl_s=told_max_s or max_ttl_s)
     if not snapshot.definition.max_ttl.seconds:
         snapshot.definition.ClearField("max_ttl")
-    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
+    callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
 
 
 def database_users(made: World, role: str) -> set[str]:
@@ -155,10 +155,10 @@ class Keeper(Watcher):
                 self._stop.wait(0.1)
             self._settle()
 
-    def _take(self, change: watcher.Change) -> None:
+    def _take(self, change: change_pb2.Change) -> None:
         super()._take(change)
-        if change.HasField("access_request") and change.access_request.uid in self._kept:
-            self._open.add(change.access_request.uid)
+        if change.HasField("access_request_changed") and change.access_request_changed.uid in self._kept:
+            self._open.add(change.access_request_changed.uid)
 
     def _settle(self) -> None:
         for uid, settled in self._pool.map(self._reconciled, sorted(self._open)):
@@ -275,7 +275,7 @@ def offer_to_holders(made: World, callee: Callee, name: str, *, ttl_s: int, max_
     snapshot.object.CopyFrom(types_pb2.ObjectRef(name=name))
     snapshot.vault_role = name
     snapshot.target.CopyFrom(types_pb2.VaultTargetRef(name="prod", digest="a" * 16, address=made.servers.vault_addr))
-    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
+    callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
 
 
 def lease_shown(callee: Callee, handle: str) -> lease_pb2.Lease:

@@ -30,7 +30,7 @@ class Scripted(engine_service_pb2_grpc.EngineServiceServicer):
     def EnsureEngine(
         self, request: engine_service_pb2.EnsureEngineRequest, context: Any
     ) -> engine_service_pb2.EnsureEngineResponse:
-        return engine_service_pb2.EnsureEngineResponse(path=self._behave(request.path) or "")
+        return engine_service_pb2.EnsureEngineResponse(mount=self._behave(request.mount) or "")
 
     def DeleteEngine(
         self, request: engine_service_pb2.DeleteEngineRequest, context: Any

@@ -51,12 +51,12 @@ def test_the_answer_to_a_decision_is_a_credential_that_works(made: World, callee
     dar = Dar(callee)
     assert dar.ensure(claim=True).next_step == watcher.NEXT_STEP_NONE
     answer = dar.decide(claim=True)
-    assert (answer.next_step, answer.access_request.approval) == (
+    assert (answer.next_step, answer.access_request.approval_state) == (
         watcher.NEXT_STEP_CLAIM,
         approval_pb2.APPROVAL_STATE_APPROVED,
     )
     assert made.can_log_in(answer.credential)
-    assert dar.acknowledge(1).access == access_request_pb2.ACCESS_STATE_ACTIVE
+    assert dar.acknowledge(1).access_state == access_request_pb2.ACCESS_STATE_ACTIVE
     again = dar.ensure(secret_attempt=1, claim=True)
     assert (again.next_step, again.HasField("credential")) == (watcher.NEXT_STEP_NONE, False)
     lost = dar.ensure(secret_attempt=0, claim=True)
@@ -71,7 +71,7 @@ def test_what_cannot_be_made_is_said_beside_where_the_request_stands(made: World
     dar = Dar(callee, role="broken-role")
     dar.ensure()
     answer = dar.decide(claim=True)
-    assert answer.access_request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+    assert answer.access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
     with pytest.raises(errors.VaultFailedError, match="NONSENSE"):
         dar.claimed(answer)
     after = dar.ensure(claim=True)

@@ -227,7 +227,7 @@ def test_killed_while_a_reader_gives_back(made: World, point: str) -> None:
         dar.decide()
         claiming = threading.Thread(target=lambda: _quietly(dar.claim))
         claiming.start()
-        eventually(lambda: dar.ensure().access_request.access == access_request_pb2.ACCESS_STATE_ISSUING)
+        eventually(lambda: dar.ensure().access_request.access_state == access_request_pb2.ACCESS_STATE_ISSUING)
         dar.decide("DENIED")
         dies(service)
         claiming.join(timeout=10)
@@ -247,7 +247,9 @@ def test_killed_while_vault_makes_the_login(made: World, after_s: float) -> None
         dar.decide()
         claiming = threading.Thread(target=lambda: _quietly(dar.claim))
         claiming.start()
-        eventually(lambda: dar.ensure().access_request.access == access_request_pb2.ACCESS_STATE_ISSUING, every_s=0.01)
+        eventually(
+            lambda: dar.ensure().access_request.access_state == access_request_pb2.ACCESS_STATE_ISSUING, every_s=0.01
+        )
         threading.Event().wait(after_s)  # into the read
         service.kill()
         claiming.join(timeout=10)

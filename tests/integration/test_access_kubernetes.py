@@ -71,7 +71,7 @@ def gone(made: World, *credentials: lease_pb2.Credential) -> None:
 def test_the_steps_of_the_guide(made: World, callee: Callee) -> None:
     dar = Dar(callee)
     waiting = dar.ensure()
-    assert (waiting.next_step, waiting.access_request.approval) == (NONE, approval_pb2.APPROVAL_STATE_PENDING)
+    assert (waiting.next_step, waiting.access_request.approval_state) == (NONE, approval_pb2.APPROVAL_STATE_PENDING)
     assert len(waiting.access_request.digest) == 64
     assert not waiting.access_request.conditions
     approved = dar.decide()
@@ -105,7 +105,7 @@ def test_a_denied_request_never_gets_a_credential(made: World, callee: Callee) -
     before = made.database_users()
     dar.ensure()
     assert dar.decide("DENIED").next_step == REMOVE
-    assert dar.decide("APPROVED").access_request.approval == approval_pb2.APPROVAL_STATE_DENIED
+    assert dar.decide("APPROVED").access_request.approval_state == approval_pb2.APPROVAL_STATE_DENIED
     with pytest.raises(errors.ApprovalDeniedError):
         dar.claim()
     assert made.database_users() == before
@@ -121,16 +121,16 @@ def test_a_deny_after_the_approval_revokes(made: World, callee: Callee) -> None:
 def test_decisions_count_for_what_they_were_made_on(callee: Callee) -> None:
     guide = Dar(callee)  # a raw condition has no digest: the one in the status counts
     guide.ensure()
-    assert guide.decide(digest="").access_request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+    assert guide.decide(digest="").access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
     other = Dar(callee)
     other.ensure()
     outdated = other.decide(digest="0" * 64)
-    assert outdated.access_request.approval == approval_pb2.APPROVAL_STATE_PENDING
+    assert outdated.access_request.approval_state == approval_pb2.APPROVAL_STATE_PENDING
     assert conditions(outdated)["ApprovalStale"] == "GrantChanged"
-    assert other.decide().access_request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+    assert other.decide().access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
     early = Dar(callee, role="later-role")  # nobody can know what is approved there
     early.ensure()
-    assert early.decide(digest="").access_request.approval == approval_pb2.APPROVAL_STATE_PENDING
+    assert early.decide(digest="").access_request.approval_state == approval_pb2.APPROVAL_STATE_PENDING
     assert conditions(early.ensure())["RoleNotReady"] == "RoleNotFound"
     for dar in (guide, other, early):
         dar.end()
@@ -141,7 +141,7 @@ def test_another_role_needs_another_approval(made: World, callee: Callee) -> Non
     credential = dar.issue()
     put_role(made, callee, digest="e" * 64)
     changed = dar.ensure(secret_attempt=credential.attempt)
-    assert changed.access_request.approval == approval_pb2.APPROVAL_STATE_PENDING
+    assert changed.access_request.approval_state == approval_pb2.APPROVAL_STATE_PENDING
     assert (changed.next_step, changed.access_request.active_attempt) == (
         NONE,
         credential.attempt,
@@ -150,7 +150,10 @@ def test_another_role_needs_another_approval(made: World, callee: Callee) -> Non
     with pytest.raises(errors.ApprovalRequiredError):
         dar.claim()
     put_role(made, callee)
-    assert dar.ensure(secret_attempt=credential.attempt).access_request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+    assert (
+        dar.ensure(secret_attempt=credential.attempt).access_request.approval_state
+        == approval_pb2.APPROVAL_STATE_APPROVED
+    )
     put_role(made, callee, digest="e" * 64)
     dar.ensure()
     assert dar.decide().next_step == CLAIM
@@ -165,12 +168,12 @@ def test_a_role_that_goes_and_comes_back(made: World, callee: Callee) -> None:
     dar = Dar(callee)
     credential = dar.issue()
     ref = dar.desired.db_role
-    dar.calls.watcher.DeleteRoleSnapshot(watcher.DeleteRoleSnapshotRequest(object=ref))
+    dar.calls.watcher.DeleteDbRoleSnapshot(watcher.DeleteDbRoleSnapshotRequest(object=ref))
     without = dar.ensure(secret_attempt=credential.attempt)
     assert (without.next_step, conditions(without)["RoleDeleted"]) == (NONE, "PostgresRoleDeleted")
     assert without.access_request.digest == ""
     assert made.can_log_in(credential)
-    with pytest.raises(errors.RoleNotReadyError):
+    with pytest.raises(errors.DbRoleNotReadyError):
         dar.claim()
     put_role(made, callee)
     assert "RoleDeleted" not in conditions(dar.ensure(secret_attempt=credential.attempt))
@@ -232,11 +235,11 @@ def test_the_feed_tells_their_owner_of_changes_but_not_of_its_own(made: World, c
     dar = Dar(callee)
     dar.ensure()  # whose answer says it all
     told = calls.WatchChanges(watcher.WatchChangesRequest(cursor=begun.next_cursor, max_wait=Duration()))
-    assert dar.uid not in {change.access_request.uid for change in told.changes}
+    assert dar.uid not in {change.access_request_changed.uid for change in told.changes}
     assert not told.restarted
     put_role(made, callee, digest="another")
     told = calls.WatchChanges(watcher.WatchChangesRequest(cursor=told.next_cursor, max_wait=Duration(seconds=5)))
-    assert dar.uid in {change.access_request.uid for change in told.changes}
+    assert dar.uid in {change.access_request_changed.uid for change in told.changes}
     put_role(made, callee)
     quiet = calls.WatchChanges(watcher.WatchChangesRequest(cursor="elsewhere:7", max_wait=Duration(seconds=5)))
     assert quiet.restarted
@@ -256,16 +259,18 @@ def test_quiesce_stops_issuing_and_counts(made: World, callee: Callee) -> None:
     other.ensure()
     calls, at = callee.as_(WATCHER).watcher, place(made)
     counted = calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount, connection=DB))
-    assert counted.quiesce_report.remaining == 1
+    assert counted.quiesce_report.open_attempts == 1
     assert "1 credential(s) in use" in counted.conditions[0].message
     secret_attempt = other.decide()
     assert (secret_attempt.next_step, conditions(secret_attempt)["IssuancePaused"]) == (NONE, "SecretEngineUpdating")
-    with pytest.raises(errors.RoleNotReadyError):
+    with pytest.raises(errors.DbRoleNotReadyError):
         other.claim()
     assert dar.ensure(secret_attempt=credential.attempt).next_step == NONE
-    calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount, end_leases=True))
+    calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount, revoke_leases=True))
     gone(made, credential)
-    eventually(lambda: not calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount)).quiesce_report.remaining)
+    eventually(
+        lambda: not calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount)).quiesce_report.open_attempts
+    )
     assert dar.ensure(secret_attempt=credential.attempt).next_step == REMOVE
     calls.Resume(watcher.ResumeRequest(target=at, mount=made.mount, connection=DB))
     calls.Resume(watcher.ResumeRequest(target=at, mount=made.mount))
@@ -292,7 +297,7 @@ def test_denied_while_the_credential_is_read(made: World, callee: Callee) -> Non
     claiming = threading.Thread(target=claim)
     before = made.database_users()
     claiming.start()
-    eventually(lambda: dar.ensure().access_request.access == access_request_pb2.ACCESS_STATE_ISSUING)
+    eventually(lambda: dar.ensure().access_request.access_state == access_request_pb2.ACCESS_STATE_ISSUING)
     dar.decide("DENIED")
     claiming.join(timeout=10)
     assert isinstance(seen[0], errors.ConflictError)
@@ -341,7 +346,8 @@ def test_spec_ttl_ends_access(made: World, callee: Callee) -> None:
     )  # the token's end: holds if nothing of ours runs
     eventually(
         lambda: (
-            dar.ensure(secret_attempt=credential.attempt).access_request.approval == approval_pb2.APPROVAL_STATE_EXPIRED
+            dar.ensure(secret_attempt=credential.attempt).access_request.approval_state
+            == approval_pb2.APPROVAL_STATE_EXPIRED
         ),
         timeout_s=10,
     )
@@ -405,7 +411,7 @@ def test_a_connection_that_names_logins_otherwise_gets_none_issued(made: World, 
     dar = Dar(callee)
     dar.ensure()
     dar.decide()
-    with pytest.raises(errors.RoleNotReadyError, match="engine service"):
+    with pytest.raises(errors.DbRoleNotReadyError, match="engine service"):
         dar.claim()
     assert made.servers.psql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'") == [(0,)]
     made.servers.must(

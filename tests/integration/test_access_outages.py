@@ -178,7 +178,7 @@ def give_login(made: World, callee: Callee) -> types_pb2.VaultTargetRef:
 def put_snapshot(made: World, callee: Callee, ref: types_pb2.VaultTargetRef) -> None:
     snapshot = made.snapshot()
     snapshot.target.CopyFrom(ref)
-    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
+    callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
 
 
 def _wants_login(calls: object) -> bool:

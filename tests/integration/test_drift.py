@@ -131,26 +131,26 @@ def test_only_the_connection_goes_where_its_owner_stays(servers: Servers, engine
 
 def test_a_role_led_to_another_connection_is_led_back_at_once_if_it_was_ours(servers: Servers, roles: Any) -> None:
     request = ensure_role(servers)
-    roles.EnsureRole(request)
+    roles.EnsureDbRole(request)
     servers.must("POST", ROLE, db_name="by-hand", creation_statements=["SELECT 1;"])
     with pytest.raises(LeasesInUseError):  # whoever does not know which one it had may be changing it
-        roles.EnsureRole(request)
+        roles.EnsureDbRole(request)
     request.last_db_name = NAME
-    assert roles.EnsureRole(request).changed
+    assert roles.EnsureDbRole(request).changed
     found = servers.must("GET", ROLE)["data"]
     assert (found["db_name"], found["creation_statements"]) == (NAME, list(request.definition.creation_statements))
-    assert not roles.EnsureRole(request).changed
+    assert not roles.EnsureDbRole(request).changed
 
 
 def test_a_role_that_its_owner_leads_elsewhere_waits_for_its_own_leases_whatever_vault_shows(
     servers: Servers, roles: Any
 ) -> None:
     request = ensure_role(servers)
-    roles.EnsureRole(request)
+    roles.EnsureDbRole(request)
     servers.must("POST", ROLE, db_name="by-hand")
     request.definition.db_name, request.last_db_name = "new", NAME
     request.quiesce_report.CopyFrom(quiet(servers, connection="by-hand"))
     with pytest.raises(LeasesInUseError):
-        roles.EnsureRole(request)
+        roles.EnsureDbRole(request)
     request.quiesce_report.CopyFrom(quiet(servers, connection=NAME))
-    assert roles.EnsureRole(request).changed
+    assert roles.EnsureDbRole(request).changed

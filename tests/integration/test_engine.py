@@ -65,7 +65,7 @@ def mounted(servers: Servers, path: str = MOUNT) -> bool:
 def test_the_guides_engine_is_there(servers: Servers, engine: Stub) -> None:
     answer = engine.EnsureEngine(ensure_engine(servers))
 
-    assert (answer.path, answer.connection, answer.changed) == (MOUNT, "k8s.-.demo.postgres-app", True)
+    assert (answer.mount, answer.connection, answer.changed) == (MOUNT, "k8s.-.demo.postgres-app", True)
     assert answer.ownership == pb.MOUNT_OWNERSHIP_OWNED
     assert not answer.notices
     assert answer.target.address.lower() == servers.vault_addr
@@ -295,7 +295,7 @@ def test_deleting_waits_for_leases(servers: Servers, engine: Stub) -> None:
             request.quiesce_report.CopyFrom(quiesce_report)
         with pytest.raises(LeasesInUseError) as waits:
             engine.DeleteEngine(request)
-        assert waits.value.metadata["remaining"] == remaining
+        assert waits.value.metadata["open_attempts"] == remaining
     assert mounted(servers)
 
 
@@ -312,7 +312,7 @@ def test_another_database_waits_for_leases(servers: Servers, engine: Stub) -> No
         engine.EnsureEngine(request)
     assert "/postgres?" in str(shown(servers)["connection_url"])
 
-    request.quiesce_report.remaining = 0
+    request.quiesce_report.open_attempts = 0
     assert engine.EnsureEngine(request).changed
     assert "/other?" in str(shown(servers)["connection_url"])
     request.ClearField("quiesce_report")
@@ -355,8 +355,8 @@ def test_a_mount_that_the_operator_does_not_permit(servers: Servers, engine: Stu
 
 
 def test_slashes_at_the_ends_are_dropped(servers: Servers, engine: Stub) -> None:
-    assert engine.EnsureEngine(ensure_engine(servers, f"/{MOUNT}/")).path == MOUNT
-    assert engine.EnsureEngine(ensure_engine(servers, "")).path == "database"
+    assert engine.EnsureEngine(ensure_engine(servers, f"/{MOUNT}/")).mount == MOUNT
+    assert engine.EnsureEngine(ensure_engine(servers, "")).mount == "database"
 
 
 def test_a_login_with_more_rights_is_narrowed(servers: Servers, engine: Stub) -> None:

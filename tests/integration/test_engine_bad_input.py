@@ -55,11 +55,11 @@ WRONG: list[tuple[str, Callable[[pb.EnsureEngineRequest], object]]] = [
     ),
     ("target.app_role.role_id", lambda r: setattr(r.target.app_role, "secret_id", "s")),
     ("target.certificate.certificate", lambda r: setattr(r.target.certificate, "private_key", b"k")),
-    ("path", lambda r: setattr(r, "path", "sys/mounts")),
-    ("path", lambda r: setattr(r, "path", "a//b")),
-    ("path", lambda r: setattr(r, "path", "a/../b")),
-    ("path", lambda r: setattr(r, "path", "my-postgres-se/config/x")),
-    ("path", lambda r: setattr(r, "path", "x" * 300)),
+    ("mount", lambda r: setattr(r, "mount", "sys/mounts")),
+    ("mount", lambda r: setattr(r, "mount", "a//b")),
+    ("mount", lambda r: setattr(r, "mount", "a/../b")),
+    ("mount", lambda r: setattr(r, "mount", "my-postgres-se/config/x")),
+    ("mount", lambda r: setattr(r, "mount", "x" * 300)),
     ("postgres.name", lambda r: r.postgres.ClearField("name")),
     ("postgres.name", lambda r: setattr(r.postgres, "name", "a/b")),
     ("postgres.plugin_name", lambda r: setattr(r.postgres, "plugin_name", "a b")),
@@ -108,7 +108,7 @@ def test_a_wrong_field_is_named_and_nothing_is_made(
 
 def test_a_delete_with_wrong_fields(servers: Servers, engine: Stub) -> None:
     for field, change in (
-        ("path", {"path": "sys"}),
+        ("mount", {"mount": "sys"}),
         ("connection", {"connection": "a/b"}),
         ("owner.name", {"owner": owner("a b")}),
     ):

@@ -221,8 +221,8 @@ def without_role(made: World) -> None:
     with serving(made) as callee, Keeper(made, callee):
         kept = doubtful(made, callee, "going", revoke=STRICT)
         made.servers.must("DELETE", f"{made.mount}/roles/{vault_role('going')}")
-        callee.as_(WATCHER).watcher.DeleteRoleSnapshot(
-            watcher.DeleteRoleSnapshotRequest(object=kept.dar.desired.db_role)
+        callee.as_(WATCHER).watcher.DeleteDbRoleSnapshot(
+            watcher.DeleteDbRoleSnapshotRequest(object=kept.dar.desired.db_role)
         )
         kept.dar.end()
         nothing_left(made, kept)

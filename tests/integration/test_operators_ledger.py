@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import lease_pb2, ledger_pb2
 from leasegate.access.v1 import operator_service_pb2 as pb
 from leasegate.access.v1 import operator_service_pb2_grpc as grpc_pb
 from leasegate.access.v1 import watcher_service_pb2 as watcher
@@ -35,11 +35,11 @@ def poll(callee: Callee, *, known: str) -> watcher.WatchChangesResponse:
     return callee.as_(WATCHER).watcher.WatchChanges(watcher.WatchChangesRequest(known_ledger_id=known))
 
 
-def ledger_of(callee: Callee) -> pb.Ledger:
+def ledger_of(callee: Callee) -> ledger_pb2.Ledger:
     return operator(callee).GetLedger(pb.GetLedgerRequest()).ledger
 
 
-def accept(callee: Callee) -> pb.Ledger:
+def accept(callee: Callee) -> ledger_pb2.Ledger:
     message = pb.AcceptLedgerLossRequest(ledger_id=ledger_of(callee).id, reason="the disk burnt")
     return operator(callee).AcceptLedgerLoss(message).ledger
 
@@ -151,8 +151,8 @@ def test_an_old_copy_of_the_ledger_holds_what_it_does_not_know_and_nothing_else(
         with pytest.raises(errors.LedgerMismatchError, match="does not know attempt"):
             after.claim(secret_attempt=new.attempt)
         assert made.can_log_in(new)
-        assert ledger_of(callee).paused_requests == 1
-        assert not accept(callee).paused_requests
+        assert ledger_of(callee).paused_access_requests == 1
+        assert not accept(callee).paused_access_requests
         assert after.ensure(secret_attempt=new.attempt).next_step == CLAIM
         assert after.claim(secret_attempt=new.attempt).attempt == new.attempt + 1
         for dar in (before, after):
@@ -168,7 +168,7 @@ def test_a_secret_whose_number_somebody_raised_is_replaced_once_it_is_deleted(ma
         assert held_for(dar, held=41)["reason"] == "AttemptUnknown"
         assert "delete the Secret" in held_for(dar, held=41)["message"]
         assert dar.ensure(secret_attempt=0).next_step == CLAIM
-        assert not ledger_of(callee).paused_requests
+        assert not ledger_of(callee).paused_access_requests
         second = dar.claim()
         dar.acknowledge(second.attempt)
         dar.end()

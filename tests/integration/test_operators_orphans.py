@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import lease_pb2, orphan_pb2
 from leasegate.access.v1 import operator_service_pb2 as pb
 from services.access.domain.names import new_attempt_id
 from services.common import errors
@@ -140,7 +140,7 @@ def test_a_lease_that_the_ledger_does_not_know_is_found(
 def test_a_lease_that_somebody_ended_is_found(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
     made.servers.must("POST", f"sys/leases/revoke/{credential.lease.lease_id}", sync=True)
     (orphan,) = find(callee).orphans
-    assert (orphan.kind, orphan.username) == (pb.ORPHAN_KIND_LEASE_MISSING, credential.username)
+    assert (orphan.kind, orphan.username) == (orphan_pb2.ORPHAN_KIND_LEASE_MISSING, credential.username)
     assert orphan.lease_id == credential.lease.lease_id
 
 
@@ -159,7 +159,7 @@ def test_logins_that_the_ledger_does_not_explain_are_found(made: World, callee: 
     assert done.returncode == 1
     found = {orphan["username"]: orphan for orphan in json.loads(done.stdout)["orphans"]}
     assert {login: orphan["kind"] for login, orphan in found.items()} == {
-        ended.username: "ORPHAN_KIND_DATABASE_USER_ENDED",
+        ended.username: "ORPHAN_KIND_DATABASE_USER_CLOSED",
         unknown: "ORPHAN_KIND_DATABASE_USER_UNKNOWN",
     }
     assert found[ended.username]["request"] == dar.uid

@@ -40,7 +40,7 @@ def shown(servers: Servers, path: str) -> dict[str, object]:
 def test_a_cleanup_role_drops_a_login_and_makes_no_usable_one(
     servers: Servers, roles: Stub, revocation: tuple[str, ...]
 ) -> None:
-    roles.EnsureRole(ensure_role(servers))
+    roles.EnsureDbRole(ensure_role(servers))
     roles.EnsureCleanupRole(cleanup_role(servers, revocation=revocation))
     roles.EnsureCleanupRole(cleanup_role(servers, revocation=revocation))
     lease = issue(servers, "k8s.-.demo.psql-role")
@@ -65,7 +65,7 @@ def test_a_cleanup_role_drops_a_login_and_makes_no_usable_one(
 
 @pytest.mark.usefixtures("engine")
 def test_a_finishing_cleanup_role_ends_what_postgresql_refused_to_drop(servers: Servers, roles: Stub) -> None:
-    roles.EnsureRole(ensure_role(servers))
+    roles.EnsureDbRole(ensure_role(servers))
     lease = issue(servers, "k8s.-.demo.psql-role")
     session = log_in(servers, lease)
     session.execute("CREATE TEMP TABLE mine (a int)")
@@ -98,7 +98,7 @@ def test_a_finishing_cleanup_role_works_for_a_user_who_is_no_superuser(servers: 
         engine.EnsureEngine(request)
         role = ensure_role(servers)
         role.definition.creation_statements[:] = [CREATE[0]]
-        roles.EnsureRole(role)
+        roles.EnsureDbRole(role)
         lease = issue(servers, "k8s.-.demo.psql-role")
         with log_in(servers, lease) as session:
             session.execute("CREATE TABLE shared.kept (a int); INSERT INTO shared.kept VALUES (1)")

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("unmounted")
 
 
 BIG = "x" * (64 * 1024 + 1)
-WRONG: list[tuple[str, Callable[[pb.EnsureRoleRequest], object]]] = [
+WRONG: list[tuple[str, Callable[[pb.EnsureDbRoleRequest], object]]] = [
     ("owner.name", lambda r: r.owner.ClearField("name")),
     ("owner.name", lambda r: setattr(r.owner, "name", "a/b")),
     ("owner.name", lambda r: r.owner.CopyFrom(types_pb2.ObjectRef(name="k8s.-.demo.x"))),
@@ -61,13 +61,13 @@ WRONG: list[tuple[str, Callable[[pb.EnsureRoleRequest], object]]] = [
     ("field", "break_it"), WRONG, ids=[f"{number}-{field}" for number, (field, _) in enumerate(WRONG)]
 )
 def test_a_wrong_field_is_named_and_nothing_is_written(
-    servers: Servers, roles: Stub, field: str, break_it: Callable[[pb.EnsureRoleRequest], object]
+    servers: Servers, roles: Stub, field: str, break_it: Callable[[pb.EnsureDbRoleRequest], object]
 ) -> None:
     request = ensure_role(servers)
     break_it(request)
 
     with pytest.raises(SpecInvalidError) as invalid:
-        roles.EnsureRole(request)
+        roles.EnsureDbRole(request)
 
     assert field in {violation.field for violation in invalid.value.violations}
     assert servers.vault("LIST", f"{MOUNT}/roles")[0] == 404
@@ -80,7 +80,7 @@ def test_a_wrong_field_is_named_and_nothing_is_written(
         ("name", {"name": "leasegate-cleanup.0123456789AB"}),
         ("name", {"name": f"{CLEANUP_ROLE}/x"}),
         ("mount", {"mount": "sys"}),
-        ("db_name", {"db_name": "a/b"}),
+        ("connection", {"connection": "a/b"}),
         ("revocation_statements[0]", {"revocation_statements": [" "]}),
     ],
 )

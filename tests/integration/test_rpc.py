@@ -58,7 +58,7 @@ def calling(address: HostPort, tls: ClientTls | None) -> Iterator[Callable[..., 
         stub = Stub(channel)
         yield (
             lambda path="", **options: (
-                stub.EnsureEngine(engine_service_pb2.EnsureEngineRequest(path=path), **options).path
+                stub.EnsureEngine(engine_service_pb2.EnsureEngineRequest(mount=path), **options).mount
             )
         )
 
@@ -423,7 +423,7 @@ def test_open_reflection_streams_keep_nobody_out(server_pair: Pair, watcher: Cli
 def test_metrics_count_calls_by_method_and_code(server_pair: Pair, watcher: ClientTls) -> None:
     def behave(path: str) -> str:
         if path:
-            raise errors.RoleNotFoundError("no")
+            raise errors.DbRoleNotFoundError("no")
         return path
 
     with (
@@ -431,7 +431,7 @@ def test_metrics_count_calls_by_method_and_code(server_pair: Pair, watcher: Clie
         calling(server.address, watcher) as call,
     ):
         call()
-        with pytest.raises(errors.RoleNotFoundError):
+        with pytest.raises(errors.DbRoleNotFoundError):
             call("missing")
         text = urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=5).read().decode()
     method = f'method="/{SERVICE}/EnsureEngine"'
@@ -450,7 +450,7 @@ def test_a_channel_survives_a_restart_of_the_service(server_pair: Pair, watcher:
         channel = connect(address, tls=watcher)
         stub = Stub(channel)
         stub.EnsureEngine(engine_service_pb2.EnsureEngineRequest())
-    request = engine_service_pb2.EnsureEngineRequest(path="again")
+    request = engine_service_pb2.EnsureEngineRequest(mount="again")
     with channel:
         with pytest.raises(errors.PeerUnavailableError) as down:
             stub.EnsureEngine(request)

@@ -100,7 +100,9 @@ def held_call(server: Started, ca: Authority, name: str = "held") -> Iterator[li
         with connect(server.address, tls=ca.client(WATCHER).client()) as channel:
             try:
                 outcome.append(
-                    engine_service_pb2_grpc.EngineServiceStub(channel).EnsureEngine(Request(path=f"hold:{folder}")).path
+                    engine_service_pb2_grpc.EngineServiceStub(channel)
+                    .EnsureEngine(Request(mount=f"hold:{folder}"))
+                    .mount
                 )
             except errors.LeasegateError as err:
                 outcome.append(err)
@@ -162,7 +164,7 @@ def test_every_log_line_is_json_and_a_secret_in_an_exception_is_in_none(tmp_path
             stub = engine_service_pb2_grpc.EngineServiceStub(channel)
             with pytest.raises(errors.InternalError) as internal:
                 stub.EnsureEngine(
-                    Request(path=f"fail:Vault said {canary}, password=canary-7 sorry"),
+                    Request(mount=f"fail:Vault said {canary}, password=canary-7 sorry"),
                     metadata=(("x-request-id", "r-1"),),
                 )
         stranger = Authority(tmp_path / "other").client(WATCHER).client(ca=ca.ca)

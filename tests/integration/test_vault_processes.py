@@ -99,12 +99,14 @@ def test_both_processes_do_their_part_for_the_watcher_alone_and_leave_no_login(
         role_stub = role_service_pb2_grpc.RoleServiceStub(roles_channel)
 
         engines.EnsureEngine(ensure_engine(servers))
-        role_stub.EnsureRole(ensure_role(servers))
+        role_stub.EnsureDbRole(ensure_role(servers))
         assert children(servers)
         stranger = connect(engine.address, tls=other.client())
         with pytest.raises(CallerNotAllowedError):
             engine_service_pb2_grpc.EngineServiceStub(stranger).EnsureEngine(ensure_engine(servers))
-        role_stub.DeleteRole(roles_pb.DeleteRoleRequest(owner=owner("psql-role"), target=target(servers), mount=MOUNT))
+        role_stub.DeleteDbRole(
+            roles_pb.DeleteDbRoleRequest(owner=owner("psql-role"), target=target(servers), mount=MOUNT)
+        )
         assert engines.DeleteEngine(delete_engine(servers)).unmounted
 
         for channel in (engine_channel, roles_channel, stranger):

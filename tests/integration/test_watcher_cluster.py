@@ -162,7 +162,7 @@ def test_a_namespace_goes_although_vault_is_away_for_a_while(watcher: Running, n
     watcher.granted(namespace)
     sealed = errors.VaultSealedError("Vault is sealed", address="https://vault", retry_after_s=1.0)
     watcher.services.engine.fail_always("DeleteEngine", sealed)
-    watcher.services.roles.fail_always("DeleteRole", sealed)
+    watcher.services.roles.fail_always("DeleteDbRole", sealed)
     watcher.kubectl("delete", "namespace", namespace, "--wait=false")
 
     def told() -> bool:
@@ -171,7 +171,7 @@ def test_a_namespace_goes_although_vault_is_away_for_a_while(watcher: Running, n
 
     eventually(told, timeout_s=30, what="why it waits")
     watcher.services.engine.fail_always("DeleteEngine", None)
-    watcher.services.roles.fail_always("DeleteRole", None)
+    watcher.services.roles.fail_always("DeleteDbRole", None)
     watcher.kubectl("wait", "--for=delete", f"namespace/{namespace}", "--timeout=60s")
     assert watcher.services.engine.mounts == {}
 

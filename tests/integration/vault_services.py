@@ -12,8 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from leasegate.engine.v1 import engine_service_pb2 as engine_pb
 from leasegate.engine.v1 import engine_service_pb2_grpc
+from leasegate.roles.v1 import db_role_pb2, role_service_pb2_grpc
 from leasegate.roles.v1 import role_service_pb2 as roles_pb
-from leasegate.roles.v1 import role_service_pb2_grpc
 from leasegate.types.v1 import types_pb2
 from services.common.config import PLAINTEXT, HostPort, ServerConfig
 from services.common.rpc.channel import connect
@@ -137,19 +137,19 @@ def ensure_engine(
 ) -> engine_pb.EnsureEngineRequest:
     """The guide's SecretEngine."""
     return engine_pb.EnsureEngineRequest(
-        owner=owner(name, uid=uid), target=target(servers), path=path, postgres=connection(servers)
+        owner=owner(name, uid=uid), target=target(servers), mount=path, postgres=connection(servers)
     )
 
 
 def ensure_role(
     servers: Servers, mount: str = MOUNT, *, uid: str = UID, name: str = "psql-role"
-) -> roles_pb.EnsureRoleRequest:
+) -> roles_pb.EnsureDbRoleRequest:
     """The guide's PostgresRole."""
-    return roles_pb.EnsureRoleRequest(
+    return roles_pb.EnsureDbRoleRequest(
         owner=owner(name, uid=uid),
         target=target(servers),
         mount=mount,
-        definition=roles_pb.RoleDefinition(
+        definition=db_role_pb2.DbRoleDefinition(
             db_name="k8s.-.demo.postgres-app",
             creation_statements=CREATE,
             default_ttl=Duration(seconds=3600),
@@ -168,7 +168,7 @@ def quiet(
         target=types_pb2.VaultTargetRef(cluster="-", namespace="demo", name="vault", address=servers.vault_addr),
         mount=mount,
         connection=connection,
-        remaining=remaining,
+        open_attempts=remaining,
         count_time=counted,
         valid_for=Duration(seconds=10),
     )
@@ -181,7 +181,7 @@ def delete_engine(
     return engine_pb.DeleteEngineRequest(
         owner=owner(name, uid=uid),
         target=target(servers),
-        path=path,
+        mount=path,
         connection="k8s.-.demo.postgres-app",
         quiesce_report=quiet(servers, path),
     )
@@ -195,7 +195,7 @@ def cleanup_role(
         target=target(servers),
         mount=MOUNT,
         name=CLEANUP_ROLE,
-        db_name="k8s.-.demo.postgres-app",
+        connection="k8s.-.demo.postgres-app",
         revocation_statements=revocation,
         force_drop=finish,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from google.protobuf import duration_pb2
 
-from leasegate.access.v1 import watcher_service_pb2
+from leasegate.access.v1 import change_pb2, watcher_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import logs
 from services.common.errors import LeasegateError

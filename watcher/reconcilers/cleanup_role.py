@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from typing import TypeAlias
 
-from leasegate.access.v1 import watcher_service_pb2
+from leasegate.access.v1 import change_pb2, watcher_service_pb2
 from leasegate.roles.v1 import role_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import logs
@@ -19,7 +19,7 @@ from watcher.reconcilers.vault_targets import VaultTargets
 from watcher.specs.status import TargetStatus
 
 LOG = logs.logger(__name__)
-CleanupRoleChange: TypeAlias = watcher_service_pb2.CleanupRoleNeeded | watcher_service_pb2.CleanupRoleUnneeded
+CleanupRoleChange: TypeAlias = change_pb2.CleanupRoleNeeded | change_pb2.CleanupRoleUnneeded
 
 
 class CleanupRoleReconciler:

@@ -25,7 +25,7 @@ MADE_NOTHING = (
     errors.SpecInvalidError,
     errors.PathNotOwnedError,
     errors.MountConflictError,
-    errors.RoleNotReadyError,
+    errors.DbRoleNotReadyError,
     errors.VaultAuthMissingError,
     errors.VaultAuthRefusedError,
     errors.CallerNotAllowedError,

@@ -154,7 +154,7 @@ class SecretEngineReconciler:
         return engine_service_pb2.EnsureEngineRequest(
             owner=self._cluster.ref(obj),
             target=target,
-            path=spec.path,
+            mount=spec.path,
             adopt_mount=spec.adopt_mount,
             postgres=connection,
             same_database_moved=spec.same_database_moved,
@@ -173,7 +173,7 @@ class SecretEngineReconciler:
         with self._lock:
             self._resumed.discard(uid_of(obj))
         request = watcher_service_pb2.QuiesceRequest(
-            target=ref, mount=mount, connection=connection, end_leases=end_leases
+            target=ref, mount=mount, connection=connection, revoke_leases=end_leases
         )
         answer = self._services.access.Quiesce(request)
         left = answer.quiesce_report.remaining
@@ -258,7 +258,7 @@ class SecretEngineReconciler:
     ) -> types_pb2.QuiesceReport:
         """Have access revoke all leases; where that takes long, restore a mount that somebody removed."""
         try:
-            return self._quiesce(obj, target_ref(request.target), request.path, connection, end_leases=True)
+            return self._quiesce(obj, target_ref(request.target), request.mount, connection, end_leases=True)
         except PendingError:
             if is_deleting(obj) and self._failures.elapsed_s(uid_of(obj), "quiesce") >= MOUNT_CHECKED_AFTER_S:
                 self._restore_engine(obj, request)

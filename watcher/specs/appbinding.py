@@ -138,7 +138,7 @@ def set_secret_auth(target: types_pb2.VaultTarget, plan: SecretAuth, content: Se
         )
     elif content.type == "kubernetes.io/tls":
         login = types_pb2.CertificateAuth(
-            mount=plan.mount, name=plan.role, certificate=value.raw("tls.crt"), private_key=value.raw("tls.key")
+            mount=plan.mount, auth_role=plan.role, certificate=value.raw("tls.crt"), private_key=value.raw("tls.key")
         )
         target.certificate.CopyFrom(login)
     elif content.type == "leasegate.dev/approle":

@@ -10,7 +10,6 @@ _PLACES = (  # by the beginning of a field in a call: where the same stands in t
     ("definition.db_name", "spec.databaseName"),
     ("definition.", "spec."),
     ("mount", "spec.path"),
-    ("path", "spec.path"),
     ("postgres.database.service", "AppBinding of spec.postgres.databaseRef: spec.clientConfig.service"),
     ("postgres.database.url", "AppBinding of spec.postgres.databaseRef: spec.clientConfig.url"),
     ("postgres.database", "AppBinding of spec.postgres.databaseRef: Secret"),

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from leasegate.access.v1 import approval_pb2, requester_service_pb2, watcher_service_pb2
-from leasegate.roles.v1 import role_service_pb2
+from leasegate.roles.v1 import db_role_pb2
 from leasegate.types.v1 import types_pb2
 from services.access.domain.models import Approval, DbRole, Decision, Subject
 from services.access.requests.catalog import TargetName
@@ -209,7 +209,7 @@ def mount(path: str) -> str:
     return mount_path(path, field="mount")
 
 
-def role(snapshot: role_service_pb2.RoleSnapshot) -> DbRole:
+def role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
     """A role as the role service wrote it; its number and its Vault's are not known yet.
 
     Raises:

@@ -8,7 +8,7 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from leasegate.access.v1 import access_request_pb2, approval_pb2, lease_pb2, watcher_service_pb2
+from leasegate.access.v1 import access_request_pb2, approval_pb2, change_pb2, lease_pb2, watcher_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.access.domain import names
 from services.access.domain.models import (
@@ -91,8 +91,8 @@ def request(view: AccessRequestView) -> access_request_pb2.AccessRequest:
         ttl=duration(r.ttl_s),
         requester=r.requester,
         create_time=timestamp(r.created_at),
-        approval=_APPROVAL[r.approval],
-        access=_ACCESS[view.access],
+        approval_state=_APPROVAL[r.approval],
+        access_state=_ACCESS[view.access],
         digest=view.digest,
         decisions=[_decision(d) for d in view.decisions],
         lease=lease(active) if active else None,
@@ -183,19 +183,17 @@ def target_ref(row: VaultTargetRow) -> types_pb2.VaultTargetRef:
     )
 
 
-def cleanup_role_change(cleanup_role: CleanupRole, row: VaultTargetRow) -> watcher_service_pb2.Change:
+def cleanup_role_change(cleanup_role: CleanupRole, row: VaultTargetRow) -> change_pb2.Change:
     """A cleanup role that is needed, or needed no longer."""
     if cleanup_role.state is CleanupRoleState.UNNEEDED:
-        gone = watcher_service_pb2.CleanupRoleUnneeded(
-            name=cleanup_role.name, target=target_ref(row), mount=cleanup_role.mount
-        )
-        return watcher_service_pb2.Change(cleanup_role_unneeded=gone)
-    needed = watcher_service_pb2.CleanupRoleNeeded(
+        gone = change_pb2.CleanupRoleUnneeded(name=cleanup_role.name, target=target_ref(row), mount=cleanup_role.mount)
+        return change_pb2.Change(cleanup_role_unneeded=gone)
+    needed = change_pb2.CleanupRoleNeeded(
         name=cleanup_role.name,
         target=target_ref(row),
         mount=cleanup_role.mount,
-        db_name=cleanup_role.db_name,
+        connection=cleanup_role.db_name,
         revocation_statements=cleanup_role.revocation_statements,
         force_drop=cleanup_role.force_drop,
     )
-    return watcher_service_pb2.Change(cleanup_role_needed=needed)
+    return change_pb2.Change(cleanup_role_needed=needed)

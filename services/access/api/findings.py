@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from leasegate.access.v1 import ledger_pb2, orphan_pb2
 from leasegate.access.v1 import operator_service_pb2 as pb
 from services.access.api import encode
 from services.access.domain.orphans import Orphan, OrphanKind
@@ -9,11 +10,11 @@ from services.access.ledger.guard import LedgerState
 from services.access.worker.orphan_scan import OrphanReport
 
 _KIND = {
-    OrphanKind.LEASE_UNKNOWN: pb.ORPHAN_KIND_LEASE_UNKNOWN,
-    OrphanKind.LEASE_ENDED: pb.ORPHAN_KIND_LEASE_ENDED,
-    OrphanKind.LEASE_MISSING: pb.ORPHAN_KIND_LEASE_MISSING,
-    OrphanKind.DATABASE_USER_UNKNOWN: pb.ORPHAN_KIND_DATABASE_USER_UNKNOWN,
-    OrphanKind.DATABASE_USER_ENDED: pb.ORPHAN_KIND_DATABASE_USER_ENDED,
+    OrphanKind.LEASE_UNKNOWN: orphan_pb2.ORPHAN_KIND_LEASE_UNKNOWN,
+    OrphanKind.LEASE_CLOSED: orphan_pb2.ORPHAN_KIND_LEASE_CLOSED,
+    OrphanKind.LEASE_MISSING: orphan_pb2.ORPHAN_KIND_LEASE_MISSING,
+    OrphanKind.DATABASE_USER_UNKNOWN: orphan_pb2.ORPHAN_KIND_DATABASE_USER_UNKNOWN,
+    OrphanKind.DATABASE_USER_CLOSED: orphan_pb2.ORPHAN_KIND_DATABASE_USER_CLOSED,
 }
 
 
@@ -22,15 +23,16 @@ def report(found: OrphanReport) -> pb.FindOrphansResponse:
     return pb.FindOrphansResponse(
         orphans=[_orphan(each) for each in found.orphans],
         skipped_mounts=[
-            pb.SkippedMount(address=each.address, mount=each.mount, reason=each.reason) for each in found.skipped_mounts
+            orphan_pb2.SkippedMount(address=each.address, mount=each.mount, reason=each.reason)
+            for each in found.skipped_mounts
         ],
         leases_compared=found.leases_compared,
         database_users_compared=found.database_users_compared,
     )
 
 
-def _orphan(found: Orphan) -> pb.Orphan:
-    return pb.Orphan(
+def _orphan(found: Orphan) -> orphan_pb2.Orphan:
+    return orphan_pb2.Orphan(
         kind=_KIND[found.kind],
         mount=found.mount,
         vault_role=found.role,
@@ -41,12 +43,12 @@ def _orphan(found: Orphan) -> pb.Orphan:
     )
 
 
-def ledger(state: LedgerState) -> pb.Ledger:
+def ledger(state: LedgerState) -> ledger_pb2.Ledger:
     """The ledger's state."""
-    return pb.Ledger(
+    return ledger_pb2.Ledger(
         id=state.id,
         issuance_paused=bool(state.known_id),
         known_id=state.known_id,
-        paused_requests=state.paused_requests,
+        paused_access_requests=state.paused_requests,
         accept_time=encode.timestamp(state.accepted_at),
     )

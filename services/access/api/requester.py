@@ -86,7 +86,7 @@ class RequesterServicer(requester_service_pb2_grpc.RequesterServiceServicer):
                 number = self._feed.wait_for(request.access_request_id, beyond=number, end=end)
                 found = self._shown(request.access_request_id)
         after = None if granted else encode.duration(POLL_AFTER_S)
-        return pb.WaitAccessRequestResponse(access_request=found, revision=_revision(found), next_poll_after=after)
+        return pb.WaitAccessRequestResponse(access_request=found, revision=_revision(found), retry_after=after)
 
     def _shown(self, uid: str) -> access_request_pb2.AccessRequest:
         return encode.request(self._requests.show(uid, owner=caller.current()))

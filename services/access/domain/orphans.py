@@ -20,10 +20,10 @@ class OrphanKind(Enum):
     """What is wrong with an orphan."""
 
     LEASE_UNKNOWN = auto()
-    LEASE_ENDED = auto()
+    LEASE_CLOSED = auto()
     LEASE_MISSING = auto()
     DATABASE_USER_UNKNOWN = auto()
-    DATABASE_USER_ENDED = auto()
+    DATABASE_USER_CLOSED = auto()
 
 
 class Place(NamedTuple):
@@ -143,7 +143,7 @@ def _unknown(place: Place, lease_id: str) -> Orphan:
 def _ended(place: Place, entry: LeaseEntry) -> Orphan:
     advice = "Vault said that it had ended: end it with `vault lease revoke -sync` and the lease id, and look for the login in PostgreSQL."
     return Orphan(
-        OrphanKind.LEASE_ENDED,
+        OrphanKind.LEASE_CLOSED,
         advice,
         place.mount,
         entry.role,
@@ -209,7 +209,7 @@ def _login(login: str, known: Mapping[str, LeaseEntry]) -> Orphan | None:
         return None
     advice = f"Its attempt has ended, so nobody will drop it: {_drop(login)}"
     return Orphan(
-        OrphanKind.DATABASE_USER_ENDED,
+        OrphanKind.DATABASE_USER_CLOSED,
         advice,
         entry.place.mount,
         entry.role,

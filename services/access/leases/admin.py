@@ -11,7 +11,7 @@ from services.access.ledger.db.database import Ledger, Tx
 from services.access.requests.requests import IdempotentCall
 from services.access.vault import leases
 from services.common import failpoints
-from services.common.errors import LeasegateError, LeaseNotFoundError, RoleNotReadyError
+from services.common.errors import DbRoleNotReadyError, LeasegateError, LeaseNotFoundError
 from services.common.logs import bounded, logger
 
 _LOG = logger(__name__)
@@ -42,7 +42,7 @@ class LeaseAdmin:
 
         Raises:
             LeaseNotFoundError: No open lease has this handle, or Vault has it no longer; then it is replaced.
-            RoleNotReadyError: It is not in use, or not what would be granted now, or cannot be prolonged.
+            DbRoleNotReadyError: It is not in use, or not what would be granted now, or cannot be prolonged.
             LeasegateError: Vault failed.
         """
         with self._ledger.read() as tx:
@@ -55,7 +55,7 @@ class LeaseAdmin:
             or not kept(found, request=request, role=role)
             or not renews_itself(found)
         ):
-            raise RoleNotReadyError(
+            raise DbRoleNotReadyError(
                 "the lease is not prolonged: it is not in use, not what would be granted now, or at its longest life"
             )
         try:

@@ -14,7 +14,7 @@ from services.access.domain.request_view import AccessRequestView
 from services.access.leases.issue import Issued, LeaseIssuer, Start, check_approved
 from services.access.ledger.db.database import Tx
 from services.access.requests.requests import AccessRequests, DesiredAccess
-from services.common.errors import LeasegateError, RoleNotReadyError
+from services.common.errors import DbRoleNotReadyError, LeasegateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,9 @@ class _Begun:
         try:
             check_approved(request, now=tx.now)
             if role is None:
-                raise RoleNotReadyError(f"the role {request.role_name} is not in the catalogue", role=request.role_name)
+                raise DbRoleNotReadyError(
+                    f"the role {request.role_name} is not in the catalogue", db_role=request.role_name
+                )
             self.start = self._issuing.begin(tx, request, role=role, opened=view.attempts, secret_attempt=self._held)
         except LeasegateError as err:  # before anything of the claim was written
             self.refused = err

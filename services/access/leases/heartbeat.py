@@ -11,7 +11,7 @@ from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.requests.requests import IdempotentCall
 from services.access.vault import leases
-from services.common.errors import ConflictError, LeasegateError, RoleNotReadyError
+from services.common.errors import ConflictError, DbRoleNotReadyError, LeasegateError
 
 
 class Heartbeat:
@@ -29,7 +29,7 @@ class Heartbeat:
         Raises:
             RequestNotFound: No such request of the caller.
             ApprovalRequired, ApprovalDenied, AccessEnded: Access is not granted (any longer).
-            RoleNotReadyError: The role is gone or another one was approved; the credential runs to its end.
+            DbRoleNotReadyError: The role is gone or another one was approved; the credential runs to its end.
             Superseded: No credential is in use, or Vault has its lease no longer: claim one.
             LeasegateError: Vault failed.
         """
@@ -42,8 +42,8 @@ class Heartbeat:
         if active is None or active.expired(tx.now):
             raise ConflictError("no credential is in use: claim one")
         if not kept(active, request=request, role=role):
-            raise RoleNotReadyError(
-                "the role is gone or has changed: the credential runs to its end", role=request.role_name
+            raise DbRoleNotReadyError(
+                "the role is gone or has changed: the credential runs to its end", db_role=request.role_name
             )
         if repeated is None and renews_itself(active):
             active = self._prolong(call, active, request, at=at)

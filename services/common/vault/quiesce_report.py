@@ -22,7 +22,7 @@ class QuiesceReport:
         vault_namespace: Its namespace.
         mount: Path of the mount.
         connection: Name of the connection; empty for the whole mount.
-        remaining: Leases and attempts that are not ended yet.
+        open_attempts: Number of attempts whose database user is not known to be dropped.
         counted_at: Unix time of the count, seconds.
         valid_for_s: How long the answer may be relied on.
     """
@@ -31,7 +31,7 @@ class QuiesceReport:
     vault_namespace: str
     mount: str
     connection: str
-    remaining: int
+    open_attempts: int
     counted_at: float
     valid_for_s: float
 
@@ -47,7 +47,7 @@ class QuiesceReport:
             vault_namespace=message.target.vault_namespace.strip("/"),
             mount=message.mount.strip("/"),
             connection=message.connection,
-            remaining=message.remaining,
+            open_attempts=message.open_attempts,
             counted_at=message.count_time.seconds + message.count_time.nanos / 1e9,
             valid_for_s=message.valid_for.seconds + message.valid_for.nanos / 1e9,
         )
@@ -90,10 +90,10 @@ def require(
         or not quiesce_report.fresh(now)
     ):
         raise LeasesInUseError(
-            f"{what} only once access says that no lease depends on it", mount=mount, remaining="unknown"
+            f"{what} only once access says that no lease depends on it", mount=mount, open_attempts="unknown"
         )
-    if quiesce_report.remaining:
-        left = quiesce_report.remaining
+    if quiesce_report.open_attempts:
+        left = quiesce_report.open_attempts
         raise LeasesInUseError(
-            f"{what} only once {left} leases or open attempts have ended", mount=mount, remaining=str(left)
+            f"{what} only once {left} leases or open attempts have ended", mount=mount, open_attempts=str(left)
         )

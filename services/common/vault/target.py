@@ -181,7 +181,7 @@ def _login(message: types_pb2.VaultTarget) -> AuthMethod | None:
     if kind == "certificate":
         c = message.certificate
         mount = _mount(c.mount, CertificateAuth.default_mount)
-        return CertificateAuth(mount=mount, name=c.name, certificate=c.certificate, private_key=c.private_key)
+        return CertificateAuth(mount=mount, name=c.auth_role, certificate=c.certificate, private_key=c.private_key)
     if kind == "app_role":
         a = message.app_role
         return AppRoleAuth(mount=_mount(a.mount, AppRoleAuth.default_mount), role_id=a.role_id, secret_id=a.secret_id)

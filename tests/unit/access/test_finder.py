@@ -54,7 +54,7 @@ def test_a_lease_that_the_ledger_does_not_know() -> None:
 
 def test_a_lease_that_the_ledger_counts_as_ended() -> None:
     orphans, _ = found([], [], lease(1), ended=[entry(lease(1), AttemptState.CLOSED)])
-    assert [(o.kind, o.username, o.request) for o in orphans] == [(OrphanKind.LEASE_ENDED, LOGIN, "uid-1")]
+    assert [(o.kind, o.username, o.request) for o in orphans] == [(OrphanKind.LEASE_CLOSED, LOGIN, "uid-1")]
 
 
 def test_a_lease_that_vault_does_not_know() -> None:
@@ -139,5 +139,5 @@ def test_a_login_of_an_attempt_that_the_ledger_does_not_know() -> None:
 def test_a_login_is_explained_while_its_attempt_is_open(state: AttemptState) -> None:
     found = orphans.logins([LOGIN], {ID: entry(state=state)})
     assert [orphan.kind for orphan in found] == (
-        [OrphanKind.DATABASE_USER_ENDED] if state is AttemptState.CLOSED else []
+        [OrphanKind.DATABASE_USER_CLOSED] if state is AttemptState.CLOSED else []
     )

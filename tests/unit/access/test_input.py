@@ -23,7 +23,7 @@ from services.access.ledger.db.database import Ledger, open_ledger
 from services.access.ledger.inspect import offline
 from services.access.requests.catalog_file import read_catalog
 from services.common.config import StartupRefusedError
-from services.common.errors import LedgerUnavailableError, PathNotOwnedError, RoleNotReadyError
+from services.common.errors import DbRoleNotReadyError, LedgerUnavailableError, PathNotOwnedError
 from services.common.vault.response import Answer, Auth
 from tests.unit.access.access_builders import a_request, a_role
 
@@ -165,7 +165,7 @@ def test_access_is_counted_as_its_first_lease_is(ledger: Ledger) -> None:
 
 
 def test_a_credential_without_a_lease_is_not_given_out_but_undone(ledger: Ledger) -> None:
-    with pytest.raises(RoleNotReadyError):
+    with pytest.raises(DbRoleNotReadyError):
         issuing(ledger, lease_id="").claim("uid-1", owner=a_request().owner, secret_attempt=0)
     with ledger.read() as tx:
         (left,) = attempts.open_of(tx, "uid-1")

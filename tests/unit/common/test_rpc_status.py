@@ -87,7 +87,8 @@ def test_an_unknown_reason_becomes_the_class_of_its_code() -> None:
 
 def test_a_known_reason_of_another_domain_is_not_ours() -> None:
     assert (
-        type(status.from_status(rich(CODE.NOT_FOUND, "ROLE_NOT_FOUND", domain="example.com"))) is errors.InternalError
+        type(status.from_status(rich(CODE.NOT_FOUND, "DB_ROLE_NOT_FOUND", domain="example.com")))
+        is errors.InternalError
     )
 
 
@@ -106,7 +107,7 @@ def test_metadata_of_a_peer_never_becomes_an_argument() -> None:
     assert (found.violations, found.retry_after_s, len(found.metadata)) == ((), None, 3)
 
 
-@pytest.mark.parametrize("trailing", [b"\xff\xff", rich(CODE.NOT_FOUND, "ROLE_NOT_FOUND").SerializeToString()])
+@pytest.mark.parametrize("trailing", [b"\xff\xff", rich(CODE.NOT_FOUND, "DB_ROLE_NOT_FOUND").SerializeToString()])
 def test_details_that_are_broken_or_contradict_the_code_are_ignored(trailing: bytes) -> None:
     found = status.from_rpc_error(Failed(CODE.UNAVAILABLE, "text", (("grpc-status-details-bin", trailing),)))
     assert type(found) is errors.PeerUnavailableError

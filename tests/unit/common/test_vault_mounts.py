@@ -64,7 +64,7 @@ def quiesce_report(**changes: object) -> QuiesceReport:
         target=types_pb2.VaultTargetRef(address="HTTPS://vault:8200/"),
         mount="m",
         connection="c",
-        remaining=0,
+        open_attempts=0,
         valid_for=Duration(seconds=10),
     )
     message.count_time.seconds = 1000
@@ -78,7 +78,7 @@ def test_a_fresh_answer_for_the_place_permits_the_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "connection", "now", "remaining"),
+    ("answer", "connection", "now", "open_attempts"),
     [
         (None, "c", 1000, "unknown"),
         (quiesce_report(), "c", 1010.5, "unknown"),
@@ -89,12 +89,12 @@ def test_a_fresh_answer_for_the_place_permits_the_change() -> None:
         (quiesce_report(target=types_pb2.VaultTargetRef(address="https://other:8200")), "c", 1000, "unknown"),
         (quiesce_report(target=types_pb2.VaultTargetRef(address="nonsense")), "c", 1000, "unknown"),
         (quiesce_report(target=types_pb2.VaultTargetRef(vault_namespace="org")), "c", 1000, "unknown"),
-        (quiesce_report(remaining=2), "c", 1000, "2"),
-        (quiesce_report(remaining=-1), "c", 1000, "-1"),
+        (quiesce_report(open_attempts=2), "c", 1000, "2"),
+        (quiesce_report(open_attempts=-1), "c", 1000, "-1"),
     ],
 )
-def test_anything_else_does_not(answer: QuiesceReport | None, connection: str, now: float, remaining: str) -> None:
+def test_anything_else_does_not(answer: QuiesceReport | None, connection: str, now: float, open_attempts: str) -> None:
     with pytest.raises(LeasesInUseError) as waits:
         require(answer, TARGET, mount="m", connection=connection, now=now, what="it can go")
-    assert waits.value.metadata == {"mount": "m", "remaining": remaining}
+    assert waits.value.metadata == {"mount": "m", "open_attempts": open_attempts}
     assert waits.value.retry_after_s is not None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from leasegate.access.v1 import lease_pb2, requester_service_pb2, watcher_service_pb2
+from leasegate.access.v1 import change_pb2, lease_pb2, requester_service_pb2, watcher_service_pb2
 from leasegate.engine.v1 import engine_service_pb2
 from leasegate.roles.v1 import role_service_pb2
 from leasegate.types.v1 import types_pb2
@@ -350,11 +350,11 @@ def test_an_engine_waits_for_its_vault_as_long_as_it_takes_and_says_so(granted: 
 
 
 def test_a_role_waits_for_its_vault_too(granted: World) -> None:
-    granted.roles.fail_always("DeleteRole", errors.VaultUnavailableError("away", address=VAULT))
+    granted.roles.fail_always("DeleteDbRole", errors.VaultUnavailableError("away", address=VAULT))
     granted.delete(POSTGRES_ROLE, "psql-role")
     granted.advance(600, step_s=10)
     assert granted.condition(POSTGRES_ROLE, "psql-role", "Failed")["reason"] == "VaultUnavailable"
-    granted.roles.fail_always("DeleteRole", None)
+    granted.roles.fail_always("DeleteDbRole", None)
     granted.advance(3)
     assert granted.kube.see(POSTGRES_ROLE, "demo/psql-role") is None
 
@@ -467,7 +467,7 @@ def test_a_moved_database_waits_until_nothing_depends_on_it(granted: World) -> N
         "LeasesInUse",
         "Processing",
     )
-    assert not granted.access.asked(watcher_service_pb2.QuiesceRequest)[-1].end_leases
+    assert not granted.access.asked(watcher_service_pb2.QuiesceRequest)[-1].revoke_leases
     granted.access.remaining = 0
     granted.advance(3)
     assert granted.status(SECRET_ENGINE, "postgresql-engine")["phase"] == "Success"
@@ -494,7 +494,7 @@ def test_leases_are_ended_before_an_engine_goes(granted: World) -> None:
     granted.access.remaining = 2
     granted.delete(SECRET_ENGINE, "postgresql-engine")
     granted.advance(3)
-    assert granted.access.asked(watcher_service_pb2.QuiesceRequest)[-1].end_leases
+    assert granted.access.asked(watcher_service_pb2.QuiesceRequest)[-1].revoke_leases
     assert granted.condition(SECRET_ENGINE, "postgresql-engine", "Available")["reason"] == "RevokingLeases"
     assert granted.engine.mounts
     granted.access.remaining = 0
@@ -570,7 +570,7 @@ def test_a_change_on_the_feed_brings_its_request_back(granted: World) -> None:
     asked = len(granted.access.asked(watcher_service_pb2.EnsureAccessRequestRequest))
     granted.follow_feed()
     ref = CLUSTER.ref(granted.kube.see(ACCESS_REQUEST, "demo/rqst") or {})
-    granted.access.publish(access_request=ref)
+    granted.access.publish(access_request_changed=ref)
     granted.follow_feed()
     assert len(granted.access.asked(watcher_service_pb2.EnsureAccessRequestRequest)) > asked
 
@@ -578,13 +578,13 @@ def test_a_change_on_the_feed_brings_its_request_back(granted: World) -> None:
 def test_a_cleanup_role_is_made_and_reported_and_removed(granted: World) -> None:
     granted.follow_feed()
     ref = types_pb2.VaultTargetRef(namespace="demo", name="vault", address=VAULT)
-    needed = watcher_service_pb2.CleanupRoleNeeded(
-        name="leasegate-cleanup.0123456789ab", target=ref, mount=MOUNT, db_name="x", force_drop=True
+    needed = change_pb2.CleanupRoleNeeded(
+        name="leasegate-cleanup.0123456789ab", target=ref, mount=MOUNT, connection="x", force_drop=True
     )
     granted.access.publish(cleanup_role_needed=needed)
     granted.follow_feed()
     made = granted.roles.asked(role_service_pb2.EnsureCleanupRoleRequest)[-1]
-    assert (made.name, made.mount, made.db_name, made.force_drop, made.target.address) == (
+    assert (made.name, made.mount, made.connection, made.force_drop, made.target.address) == (
         needed.name,
         MOUNT,
         "x",
@@ -593,7 +593,7 @@ def test_a_cleanup_role_is_made_and_reported_and_removed(granted: World) -> None
     )
     assert [(report.name, report.error) for report in granted.access.reports] == [(needed.name, "")]
     granted.access.publish(
-        cleanup_role_unneeded=watcher_service_pb2.CleanupRoleUnneeded(name=needed.name, target=ref, mount=MOUNT)
+        cleanup_role_unneeded=change_pb2.CleanupRoleUnneeded(name=needed.name, target=ref, mount=MOUNT)
     )
     granted.follow_feed()
     assert granted.roles.cleanup_roles == set()
@@ -604,9 +604,7 @@ def test_a_cleanup_role_that_fails_is_reported_and_tried_again(granted: World) -
     granted.roles.fail("EnsureCleanupRole", errors.VaultSealedError("Vault is sealed", address=VAULT))
     ref = types_pb2.VaultTargetRef(namespace="demo", name="vault", address=VAULT)
     granted.access.publish(
-        cleanup_role_needed=watcher_service_pb2.CleanupRoleNeeded(
-            name="leasegate-cleanup.0123456789ab", target=ref, mount=MOUNT
-        )
+        cleanup_role_needed=change_pb2.CleanupRoleNeeded(name="leasegate-cleanup.0123456789ab", target=ref, mount=MOUNT)
     )
     granted.follow_feed()
     assert [report.error for report in granted.access.reports] == ["Vault is sealed"]

@@ -6,7 +6,7 @@ import pytest
 
 from leasegate.access.v1 import watcher_service_pb2
 from leasegate.engine.v1 import engine_service_pb2
-from leasegate.roles.v1 import role_service_pb2
+from leasegate.roles.v1 import db_role_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import errors
 from tests.unit.watcher.watcher_world import MOUNT, VAULT, World
@@ -57,7 +57,7 @@ def test_a_connection_that_is_gone_is_made_again_and_told(granted: World) -> Non
 
 
 def test_a_role_on_another_connection_is_put_back_under_live_leases(granted: World) -> None:
-    other = role_service_pb2.RoleDefinition()
+    other = db_role_pb2.DbRoleDefinition()
     other.CopyFrom(granted.roles.roles[ROLE])
     other.db_name = "somewhere-else"
     granted.roles.roles[ROLE] = other
@@ -271,7 +271,7 @@ def test_the_end_of_access_claims_no_dropped_login(granted: World) -> None:
 
 def test_a_role_that_is_given_up_in_vault_is_issued_no_more(granted: World) -> None:
     """Else it could be used again once Vault lets us in, although nobody can see it any more."""
-    granted.roles.fail_always("DeleteRole", errors.VaultAuthMissingError("no login", target="demo/vault"))
+    granted.roles.fail_always("DeleteDbRole", errors.VaultAuthMissingError("no login", target="demo/vault"))
     granted.delete(POSTGRES_ROLE, "psql-role")
     granted.settle()
     assert granted.access.roles == {}

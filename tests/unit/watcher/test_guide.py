@@ -26,7 +26,7 @@ def test_engine_role_and_request_converge(world: World) -> None:
 def test_the_engine_service_gets_the_whole_desired_state(world: World) -> None:
     world.guide()
     request = world.engine.asked(engine_service_pb2.EnsureEngineRequest)[-1]
-    assert (request.path, request.target.address, request.postgres.name) == (MOUNT, VAULT, "k8s.-.demo.postgres-app")
+    assert (request.mount, request.target.address, request.postgres.name) == (MOUNT, VAULT, "k8s.-.demo.postgres-app")
     assert request.target.kubernetes.jwt.startswith("jwt-vault")
     assert (request.owner.uid, request.owner.cluster_uid) == (
         world.uid(SECRET_ENGINE, "postgresql-engine"),

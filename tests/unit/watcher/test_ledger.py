@@ -108,7 +108,7 @@ def test_while_the_ledger_is_unknown_the_status_keeps_what_the_secret_holds(worl
     uid = world.uid(ACCESS_REQUEST, "rqst")
     world.access.requests[uid].active = 0
     world.access.step = watcher_service_pb2.NEXT_STEP_NONE
-    world.access.publish(access_request=world.access.requests[uid].spec.object)
+    world.access.publish(access_request_changed=world.access.requests[uid].spec.object)
     world.follow_feed()
     after = world.status(ACCESS_REQUEST, "rqst")
     assert (after["secret"], after["lease"], after["attempt"]) == (before["secret"], before["lease"], before["attempt"])
@@ -120,10 +120,10 @@ def test_a_change_of_a_request_is_heard_though_access_calls_a_cluster_without_a_
     uid = world.uid(ACCESS_REQUEST, "rqst")
     before = len(world.access.asked(watcher_service_pb2.EnsureAccessRequestRequest))
     ref = types_pb2.ObjectRef(cluster="-", cluster_uid="kube-system-uid", namespace="demo", name="rqst", uid=uid)
-    world.access.publish(access_request=ref)
+    world.access.publish(access_request_changed=ref)
     world.follow_feed()
     assert len(world.access.asked(watcher_service_pb2.EnsureAccessRequestRequest)) == before + 1
     ref.cluster_uid = "another cluster's"
-    world.access.publish(access_request=ref)
+    world.access.publish(access_request_changed=ref)
     world.follow_feed()
     assert len(world.access.asked(watcher_service_pb2.EnsureAccessRequestRequest)) == before + 1

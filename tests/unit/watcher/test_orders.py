@@ -176,7 +176,7 @@ def test_a_role_may_name_its_connection_directly(world: World) -> None:
     world.role(databaseRef=None, databaseName="by-hand")
     world.settle()
     assert world.status(POSTGRES_ROLE, "psql-role")["phase"] == "Success"
-    assert world.roles.asked(role_service_pb2.EnsureRoleRequest)[-1].definition.db_name == "by-hand"
+    assert world.roles.asked(role_service_pb2.EnsureDbRoleRequest)[-1].definition.db_name == "by-hand"
 
 
 # -- what is wrong

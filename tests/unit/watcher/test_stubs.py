@@ -21,17 +21,17 @@ WATCHER = watcher_service_pb2.DESCRIPTOR.services_by_name["WatcherService"]
 REQUESTER = requester_service_pb2.DESCRIPTOR.services_by_name["RequesterService"]
 
 CALLS: list[tuple[str, str, Any, Any]] = [
-    ("engine", "engine", ENGINE, engine_service_pb2.EnsureEngineRequest(path="p")),
-    ("engine", "engine", ENGINE, engine_service_pb2.DeleteEngineRequest(path="p")),
-    ("roles", "roles", ROLES, role_service_pb2.EnsureRoleRequest(mount="m")),
-    ("roles", "roles", ROLES, role_service_pb2.DeleteRoleRequest(mount="m")),
+    ("engine", "engine", ENGINE, engine_service_pb2.EnsureEngineRequest(mount="p")),
+    ("engine", "engine", ENGINE, engine_service_pb2.DeleteEngineRequest(mount="p")),
+    ("roles", "roles", ROLES, role_service_pb2.EnsureDbRoleRequest(mount="m")),
+    ("roles", "roles", ROLES, role_service_pb2.DeleteDbRoleRequest(mount="m")),
     ("roles", "roles", ROLES, role_service_pb2.EnsureCleanupRoleRequest(name="n")),
     ("roles", "roles", ROLES, role_service_pb2.DeleteCleanupRoleRequest(name="n")),
     ("access", "access", WATCHER, watcher_service_pb2.EnsureAccessRequestRequest(secret_attempt=3)),
     ("access", "access", WATCHER, watcher_service_pb2.DeleteAccessRequestRequest()),
     ("access", "access", WATCHER, watcher_service_pb2.EnsureVaultTargetRequest()),
-    ("access", "access", WATCHER, watcher_service_pb2.PutRoleSnapshotRequest()),
-    ("access", "access", WATCHER, watcher_service_pb2.DeleteRoleSnapshotRequest()),
+    ("access", "access", WATCHER, watcher_service_pb2.PutDbRoleSnapshotRequest()),
+    ("access", "access", WATCHER, watcher_service_pb2.DeleteDbRoleSnapshotRequest()),
     ("access", "access", WATCHER, watcher_service_pb2.QuiesceRequest(mount="m")),
     ("access", "access", WATCHER, watcher_service_pb2.ResumeRequest(mount="m")),
     ("access", "access", WATCHER, watcher_service_pb2.WatchChangesRequest(cursor="c")),

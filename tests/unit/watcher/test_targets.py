@@ -208,7 +208,7 @@ def test_every_secret_type_logs_in() -> None:
     user = login("kubernetes.io/basic-auth", {"username": b"u", "password": b"p"}).userpass
     assert (user.mount, user.username, user.password) == ("m", "u", "p")
     tls = login("kubernetes.io/tls", {"tls.crt": b"C", "tls.key": b"K"}).certificate
-    assert (tls.mount, tls.name, tls.certificate, tls.private_key) == ("m", "r", b"C", b"K")
+    assert (tls.mount, tls.auth_role, tls.certificate, tls.private_key) == ("m", "r", b"C", b"K")
     app = login("leasegate.dev/approle", {"role_id": b"i", "secret_id": b"s"}).app_role
     assert (app.mount, app.role_id, app.secret_id) == ("m", "i", "s")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from leasegate.access.v1 import watcher_service_pb2
+from leasegate.access.v1 import change_pb2
 from services.common import errors
 from tests.eventually import eventually
 from tests.fakes.kube import FakeKube

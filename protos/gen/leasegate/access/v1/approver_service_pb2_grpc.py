@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ApproverServiceStub:
-    """For those who decide on requests that were made over gRPC. Requests of Kubernetes are decided there and only shown here.
+    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there and only listed here.
     """
 
     def __init__(self, channel):
@@ -53,32 +53,34 @@ class ApproverServiceStub:
 
 
 class ApproverServiceServicer:
-    """For those who decide on requests that were made over gRPC. Requests of Kubernetes are decided there and only shown here.
+    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there and only listed here.
     """
 
     def ListPendingAccessRequests(self, request, context):
-        """Lists requests that wait for a decision, oldest first.
+        """Lists access requests whose approval is pending, oldest first.
 
-        Idempotent. Called by approvers. Errors: SPEC_INVALID (page token).
+        Idempotent. Called by approvers. Errors: SPEC_INVALID (page token), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ApproveAccessRequest(self, request, context):
-        """Approves a request.
+        """Approves an access request.
 
-        The same request_id answers the same. Called by approvers, not by the requester. Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (own request, or one of
-        Kubernetes), ALREADY_DECIDED, DIGEST_STALE, ROLE_NOT_READY, ACCESS_ENDED.
+        The same request_id answers the same. Called by approvers, not by the requester.
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, or one of Kubernetes), ALREADY_DECIDED, DIGEST_STALE,
+        DB_ROLE_NOT_READY, ACCESS_ENDED, REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DenyAccessRequest(self, request, context):
-        """Denies a request for good; what was issued for it is revoked.
+        """Denies an access request for good; access that was granted is revoked.
 
-        The same request_id answers the same. Called by approvers. Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (one of Kubernetes), ALREADY_DECIDED (denied).
+        The same request_id answers the same. Called by approvers.
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes), ALREADY_DECIDED (denied), REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,7 +113,7 @@ def add_ApproverServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ApproverService:
-    """For those who decide on requests that were made over gRPC. Requests of Kubernetes are decided there and only shown here.
+    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there and only listed here.
     """
 
     @staticmethod

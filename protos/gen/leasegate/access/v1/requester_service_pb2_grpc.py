@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class RequesterServiceStub:
-    """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster.
-    A request_id is remembered for as long as the operator keeps what has ended (30 days unless set), that of RenewLease for an hour.
+    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher those of its cluster.
+    The service remembers a request_id for the operator's retention of closed access requests (default 30 days), that of RenewLease for one hour.
     """
 
     def __init__(self, channel):
@@ -79,79 +79,81 @@ class RequesterServiceStub:
 
 
 class RequesterServiceServicer:
-    """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster.
-    A request_id is remembered for as long as the operator keeps what has ended (30 days unless set), that of RenewLease for an hour.
+    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher those of its cluster.
+    The service remembers a request_id for the operator's retention of closed access requests (default 30 days), that of RenewLease for one hour.
     """
 
     def CreateAccessRequest(self, request, context):
-        """Asks for access to a role of the catalogue. Nothing is issued until somebody entitled approves.
+        """Creates an access request for a database role of the catalog. No credential is issued before an approver approves it.
 
-        The same request_id with the same content answers the same request. Called by requesters. Errors: SPEC_INVALID, ROLE_NOT_FOUND, REQUEST_ID_REUSED.
+        The same request_id with the same content answers the same access request. Called by requesters.
+        Errors: SPEC_INVALID, DB_ROLE_NOT_FOUND, REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAccessRequest(self, request, context):
-        """Reads a request.
+        """Reads an access request.
 
-        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND.
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAccessRequests(self, request, context):
-        """Lists the caller's requests, newest first.
+        """Lists the caller's access requests, newest first.
 
-        Idempotent. Called by requesters. Errors: SPEC_INVALID (page token).
+        Idempotent. Called by requesters. Errors: SPEC_INVALID (page token), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WaitAccessRequest(self, request, context):
-        """Waits until the request has left the state that the caller knows, at most 30 s; answers at once when too many wait.
+        """Waits until the access request has another revision than the caller knows, at most 30 s. Answers at once when too many calls wait.
 
-        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND.
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClaimCredential(self, request, context):
-        """Issues a credential for an approved request and answers its password, once. The caller keeps it and then acknowledges it.
+        """Issues a credential for an approved access request and answers its password, once. The caller stores it and then acknowledges it.
 
-        Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and ends the one that nobody acknowledged. A caller that names the
-        active attempt as held gets an error, as it needs none. Called by its requester.
-        Errors: ACCESS_REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, ROLE_NOT_READY, SUPERSEDED, LEDGER_*, VAULT_AUTH_*, VAULT_*.
+        Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and revokes the one that was not acknowledged. A caller
+        whose known_attempt is the active attempt gets an error, as it needs no credential. Called by its requester.
+        Errors: ACCESS_REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, DB_ROLE_NOT_READY, CONFLICT, LEDGER_*, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcknowledgeCredential(self, request, context):
-        """Says that the credential of an attempt is kept. From then on it is renewed and earlier ones are ended after the overlap.
+        """Confirms that the caller has stored the credential of an attempt. From then on its lease is renewed, and earlier ones are revoked after the overlap.
 
-        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, SUPERSEDED (claim anew).
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, CONFLICT (the attempt is replaced or revoked: claim again), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """Says that the holder still needs the active credential, and prolongs its lease, never past the end of the access.
+        """Confirms that the caller still uses the active credential, and renews its lease, never past the expire_time of the access request.
 
-        The same request_id answers the same. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, ACCESS_ENDED, SUPERSEDED, VAULT_AUTH_*, VAULT_*.
+        The same request_id answers the same. Called by its requester.
+        Errors: ACCESS_REQUEST_NOT_FOUND, ACCESS_ENDED, DB_ROLE_NOT_READY (its lease is not renewed any more), CONFLICT, LEDGER_*, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseAccessRequest(self, request, context):
-        """Gives access back, or withdraws the request while it is pending. The login is dropped.
+        """Gives access back, or withdraws the access request while it is pending. Its lease is revoked.
 
-        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND.
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,8 +211,8 @@ def add_RequesterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RequesterService:
-    """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster.
-    A request_id is remembered for as long as the operator keeps what has ended (30 days unless set), that of RenewLease for an hour.
+    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher those of its cluster.
+    The service remembers a request_id for the operator's retention of closed access requests (default 30 days), that of RenewLease for one hour.
     """
 
     @staticmethod
