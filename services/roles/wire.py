@@ -50,7 +50,7 @@ def cleanup_role_wanted(request: pb.EnsureCleanupRoleRequest) -> CleanupRoleWant
         SpecInvalidError: A field is wrong.
     """
     wrong = [
-        *_db_name(request.connection, "db_name"),
+        *_db_name(request.connection, "connection"),
         *_list("revocation_statements", request.revocation_statements, ""),
     ]
     if wrong:

@@ -40,7 +40,7 @@ WRONG: list[tuple[str, Callable[[pb.EnsureEngineRequest], object]]] = [
     ("target.ca_bundle", lambda r: setattr(r.target, "ca_bundle", b"nonsense")),
     ("target.server_name", lambda r: setattr(r.target, "server_name", "a b")),
     ("target.token.token", lambda r: setattr(r.target.token, "token", "s.abc\n")),
-    ("target.kubernetes.role", lambda r: setattr(r.target.kubernetes, "jwt", "e.y.J")),
+    ("target.kubernetes.auth_role", lambda r: setattr(r.target.kubernetes, "jwt", "e.y.J")),
     (
         "target.kubernetes.mount",
         lambda r: r.target.kubernetes.MergeFrom(types_pb2.KubernetesAuth(mount="../x", auth_role="r", jwt="e.y.J")),
