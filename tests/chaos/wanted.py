@@ -160,7 +160,7 @@ class Object(Wanted):
 
     def step(self, rng: random.Random | None) -> bool:
         answer = self._dar.ensure(secret_attempt=self.secret_attempt, claim=self._at_once)
-        self.approved = answer.access_request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+        self.approved = answer.access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
         if answer.next_step == watcher.NEXT_STEP_CLAIM:
             self.take(self._dar.claimed(answer, secret_attempt=self.secret_attempt), rng)
         elif answer.next_step == watcher.NEXT_STEP_ACKNOWLEDGE:

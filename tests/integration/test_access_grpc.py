@@ -91,11 +91,11 @@ def test_from_create_to_release_the_login_comes_and_goes(made: World, callee: Ca
     assert made.can_log_in(credential)
     shown = acknowledge(callee, uid, credential.attempt)
     assert shown.active_attempt == credential.attempt
-    assert shown.access == access_request_pb2.ACCESS_STATE_ACTIVE
+    assert shown.access_state == access_request_pb2.ACCESS_STATE_ACTIVE
     assert shown.lease.lease_id.startswith(f"{made.mount}/creds/")
-    assert release(callee, uid).approval == approval_pb2.APPROVAL_STATE_WITHDRAWN
+    assert release(callee, uid).approval_state == approval_pb2.APPROVAL_STATE_WITHDRAWN
     gone(made, credential)
-    eventually(lambda: get(callee, uid).access == access_request_pb2.ACCESS_STATE_CLOSED)
+    eventually(lambda: get(callee, uid).access_state == access_request_pb2.ACCESS_STATE_CLOSED)
     assert not made.leases()
     with pytest.raises(errors.AccessEndedError):
         claim(callee, uid)
@@ -114,7 +114,7 @@ def test_the_login_carries_the_attempts_name(made: World, callee: Callee) -> Non
 def test_nothing_is_issued_on_deny(made: World, callee: Callee) -> None:
     uid = ask(callee).id
     before = made.database_users()
-    assert deny(callee, uid).approval == approval_pb2.APPROVAL_STATE_DENIED
+    assert deny(callee, uid).approval_state == approval_pb2.APPROVAL_STATE_DENIED
     with pytest.raises(errors.ApprovalDeniedError):
         claim(callee, uid)
     with pytest.raises(errors.AlreadyDecidedError, match=CAROL):
@@ -129,7 +129,7 @@ def test_a_deny_after_the_approval_revokes(made: World, callee: Callee) -> None:
     approve(callee, uid)
     credential = claim(callee, uid)
     acknowledge(callee, uid, credential.attempt)
-    assert deny(callee, uid).access in (
+    assert deny(callee, uid).access_state in (
         access_request_pb2.ACCESS_STATE_REVOKING,
         access_request_pb2.ACCESS_STATE_CLOSED,
     )
@@ -175,14 +175,17 @@ def test_the_same_request_id_acts_once(callee: Callee) -> None:
         ask(callee, request_id="once", ttl_s=60)
     approved = approve(callee, first.id, request_id="yes")
     again = approve(callee, first.id, request_id="yes")
-    assert (again.approval, len(again.decisions)) == (approved.approval, 1)
-    assert release(callee, first.id, request_id="bye").approval == release(callee, first.id, request_id="bye").approval
+    assert (again.approval_state, len(again.decisions)) == (approved.approval_state, 1)
+    assert (
+        release(callee, first.id, request_id="bye").approval_state
+        == release(callee, first.id, request_id="bye").approval_state
+    )
 
 
 def test_only_what_the_catalogue_names(callee: Callee) -> None:
     calls = callee.as_(ALICE).requester
     for target, role in (("prod", "writer"), ("elsewhere", "reader")):
-        with pytest.raises(errors.RoleNotFoundError):
+        with pytest.raises(errors.DbRoleNotFoundError):
             calls.CreateAccessRequest(
                 requester.CreateAccessRequestRequest(request_id=secrets.token_hex(4), vault_target=target, db_role=role)
             )
@@ -229,7 +232,7 @@ def test_wait_ends_with_the_decision(callee: Callee) -> None:
     waiting.start()
     approve(callee, uid)
     waiting.join(timeout=10)
-    assert answers[0].access_request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+    assert answers[0].access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
 
 
 def _settled(calls: object, uid: str, revision: str) -> str:
@@ -271,7 +274,7 @@ def test_the_holder_is_told_to_claim_anew_near_the_longest_life(made: World, cal
     snapshot.object.CopyFrom(types_pb2.ObjectRef(name="brief"))
     snapshot.vault_role = "brief"
     snapshot.target.CopyFrom(types_pb2.VaultTargetRef(name="prod", digest="a" * 16, address=made.servers.vault_addr))
-    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
+    callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
     calls = callee.as_(ALICE).requester
     uid = calls.CreateAccessRequest(
         requester.CreateAccessRequestRequest(request_id="brief", vault_target="prod", db_role="brief")
@@ -315,7 +318,7 @@ def test_the_ttl_of_a_request_ends_access_for_good(made: World, callee: Callee) 
     approve(callee, uid)
     credential = claim(callee, uid)
     acknowledge(callee, uid, credential.attempt)
-    eventually(lambda: get(callee, uid).approval == approval_pb2.APPROVAL_STATE_EXPIRED, timeout_s=10)
+    eventually(lambda: get(callee, uid).approval_state == approval_pb2.APPROVAL_STATE_EXPIRED, timeout_s=10)
     gone(made, credential)
 
 

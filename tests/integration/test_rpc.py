@@ -461,7 +461,7 @@ def test_a_channel_survives_a_restart_of_the_service(server_pair: Pair, watcher:
 
 def _path_if_up(stub: Any, request: engine_service_pb2.EnsureEngineRequest) -> str:
     try:
-        return str(stub.EnsureEngine(request).path)
+        return str(stub.EnsureEngine(request).mount)
     except errors.PeerUnavailableError:
         return ""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from leasegate.access.v1 import watcher_service_pb2
-from leasegate.roles.v1 import role_service_pb2
+from leasegate.roles.v1 import db_role_pb2, role_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common.errors import LeasegateError, LeasesInUseError, VaultAuthRefusedError
 from watcher.clients.stubs import ServiceStubs

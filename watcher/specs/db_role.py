@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from leasegate.roles.v1 import role_service_pb2
+from leasegate.roles.v1 import db_role_pb2
 from watcher.kube.resources import Body, Key, key_of
 from watcher.specs.cluster import Cluster
 from watcher.specs.fields import Fields
@@ -25,7 +25,7 @@ class DbRoleSpec:
     vault: Key
     mount: str
     database: Key | None
-    definition: role_service_pb2.RoleDefinition
+    definition: db_role_pb2.DbRoleDefinition
 
 
 def db_role_spec(obj: Body, cluster: Cluster) -> DbRoleSpec:
@@ -39,7 +39,7 @@ def db_role_spec(obj: Body, cluster: Cluster) -> DbRoleSpec:
     name = cluster.vault_name(database) if database else spec.text("databaseName")
     if not name:
         spec.wrong("databaseRef", "is missing: it, or databaseName, says which connection the role uses")
-    definition = role_service_pb2.RoleDefinition(
+    definition = db_role_pb2.DbRoleDefinition(
         db_name=name,
         creation_statements=spec.texts("creationStatements", required=True),
         revocation_statements=spec.texts("revocationStatements"),
