@@ -6,7 +6,7 @@ import time
 
 import grpc
 
-from leasegate.access.v1 import requester_service_pb2, watcher_service_pb2_grpc
+from leasegate.access.v1 import change_pb2, requester_service_pb2, watcher_service_pb2_grpc
 from leasegate.access.v1 import watcher_service_pb2 as pb
 from leasegate.types.v1 import types_pb2
 from services.access.api import decode, encode
@@ -91,32 +91,34 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         row = self._catalog.put_target(VaultTarget.from_proto(request.target))
         return pb.EnsureVaultTargetResponse(target=encode.target_ref(row), service_auth=self._vaults.service_auth(row))
 
-    def PutRoleSnapshot(
-        self, request: pb.PutRoleSnapshotRequest, context: grpc.ServicerContext
-    ) -> pb.PutRoleSnapshotResponse:
+    def PutDbRoleSnapshot(
+        self, request: pb.PutDbRoleSnapshotRequest, context: grpc.ServicerContext
+    ) -> pb.PutDbRoleSnapshotResponse:
         """See the .proto file."""
         self._catalog.put_role(decode.role(request.snapshot), at=decode.target_name(request.snapshot.target))
-        return pb.PutRoleSnapshotResponse()
+        return pb.PutDbRoleSnapshotResponse()
 
-    def DeleteRoleSnapshot(
-        self, request: pb.DeleteRoleSnapshotRequest, context: grpc.ServicerContext
-    ) -> pb.DeleteRoleSnapshotResponse:
+    def DeleteDbRoleSnapshot(
+        self, request: pb.DeleteDbRoleSnapshotRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteDbRoleSnapshotResponse:
         """See the .proto file."""
         ref = request.object
         self._catalog.drop_role(
             cluster=decode.cluster(ref), cluster_uid=ref.cluster_uid, namespace=ref.namespace, name=ref.name
         )
-        return pb.DeleteRoleSnapshotResponse()
+        return pb.DeleteDbRoleSnapshotResponse()
 
     def Quiesce(self, request: pb.QuiesceRequest, context: grpc.ServicerContext) -> pb.QuiesceResponse:
         """See the .proto file."""
         at, mount = decode.target_name(request.target), decode.mount(request.mount)
-        count = self._quiescing.quiesce(at, mount=mount, connection=request.connection, end_leases=request.end_leases)
+        count = self._quiescing.quiesce(
+            at, mount=mount, connection=request.connection, end_leases=request.revoke_leases
+        )
         quiesce_report = types_pb2.QuiesceReport(
             target=request.target,
             mount=mount,
             connection=request.connection,
-            remaining=count.remaining,
+            open_attempts=count.remaining,
             count_time=encode.timestamp(count.counted_at),
             valid_for=encode.duration(VALID_S),
         )
@@ -136,8 +138,8 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
             request.cursor, owner=caller.current(), max_wait_s=decode.seconds(request.max_wait, field="max_wait")
         )
         cleanup_roles = [encode.cleanup_role_change(cleanup_role, row) for cleanup_role, row in batch.cleanup_roles]
-        logins = [pb.Change(vault_auth_needed=encode.target_ref(row)) for row in batch.logins]
-        requests = [pb.Change(access_request=encode.object_ref(each)) for each in batch.requests]
+        logins = [change_pb2.Change(vault_auth_needed=encode.target_ref(row)) for row in batch.logins]
+        requests = [change_pb2.Change(access_request_changed=encode.object_ref(each)) for each in batch.requests]
         return pb.WatchChangesResponse(
             changes=[*cleanup_roles, *logins, *requests],
             next_cursor=batch.cursor,
@@ -146,7 +148,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
             issuance_paused=self._losses.observe_ledger_id(
                 request.known_ledger_id
             ),  # its loss may have been accepted meanwhile
-            next_poll_after=None if batch.waited else encode.duration(POLL_AFTER_S),
+            retry_after=None if batch.waited else encode.duration(POLL_AFTER_S),
         )
 
     def ReportCleanupRole(

@@ -27,10 +27,10 @@ from services.common.errors import (
     ApprovalDeniedError,
     ApprovalRequiredError,
     ConflictError,
+    DbRoleNotReadyError,
     DeadlineTooShortError,
     LeasegateError,
     PathNotOwnedError,
-    RoleNotReadyError,
     VaultAuthMissingError,
     VaultAuthRefusedError,
     VaultPolicyMissingError,
@@ -48,7 +48,7 @@ _NOTHING_MADE = (
     VaultAuthMissingError,
     VaultAuthRefusedError,
     PathNotOwnedError,
-    RoleNotReadyError,
+    DbRoleNotReadyError,
     VaultPolicyMissingError,
     VaultThrottledError,
     VaultUnreachedError,
@@ -139,7 +139,7 @@ class LeaseIssuer:
             ApprovalRequiredError: Not approved.
             ApprovalDeniedError: Denied.
             AccessEndedError: Over.
-            RoleNotReadyError: The role is not in the catalogue, or nothing may be issued there.
+            DbRoleNotReadyError: The role is not in the catalogue, or nothing may be issued there.
             LedgerMismatchError: The ledger is not the one that is known, or does not know the attempt that is held.
             Superseded: The caller needs none, or the attempt was ended meanwhile.
             LeasegateError: Vault or the ledger failed.
@@ -208,9 +208,11 @@ class LeaseIssuer:
         check_approved(request, now=tx.now)
         role = catalog.role_of(tx, request)
         if role is None or role.deleted:
-            raise RoleNotReadyError(f"the role {request.role_name} is not in the catalogue", role=request.role_name)
+            raise DbRoleNotReadyError(
+                f"the role {request.role_name} is not in the catalogue", db_role=request.role_name
+            )
         if pauses.covers(tx, role):
-            raise RoleNotReadyError(
+            raise DbRoleNotReadyError(
                 f"nothing is issued on {role.mount} now, as its engine or connection is about to change",
                 role=request.role_name,
             )
@@ -363,13 +365,13 @@ def read_credential(vault: Vault, attempt: Attempt, token: Token) -> Answer:
     """The one read of an attempt.
 
     Raises:
-        RoleNotReadyError: Nothing is mounted there.
+        DbRoleNotReadyError: Nothing is mounted there.
         LeasegateError: Any other failure.
     """
     try:
         return vault.read(f"{attempt.mount}/creds/{attempt.vault_role}", token=token.client_token)
     except VaultNotFoundError as err:
-        raise RoleNotReadyError(f"Vault has nothing at {err.path}", role=attempt.vault_role) from err
+        raise DbRoleNotReadyError(f"Vault has nothing at {err.path}", db_role=attempt.vault_role) from err
 
 
 def _nothing_made(err: Exception) -> bool:
@@ -400,6 +402,6 @@ def _lease(attempt: Attempt, token: Token, answer: Answer, *, asked_at: float) -
 def _not_current(*, fits: bool) -> LeasegateError:
     if fits:
         return ConflictError("the attempt was ended while its credential was made")
-    return RoleNotReadyError(
+    return DbRoleNotReadyError(
         "the connection in Vault names its logins otherwise than Leasegate needs: let the engine service write it"
     )

@@ -17,8 +17,8 @@ from services.common.errors import (
     AccessRequestNotFoundError,
     AlreadyDecidedError,
     CallerNotAllowedError,
+    DbRoleNotReadyError,
     DigestStaleError,
-    RoleNotReadyError,
 )
 from services.common.logs import bounded
 
@@ -46,7 +46,7 @@ class Decisions:
             CallerNotAllowedError: It is the approver's own, or one of Kubernetes.
             AlreadyDecidedError: It was decided already.
             DigestStaleError: Something else would be granted now.
-            RoleNotReadyError: Its role is not in the catalogue.
+            DbRoleNotReadyError: Its role is not in the catalogue.
             AccessEndedError: It was withdrawn or has expired.
         """
         with self._ledger.write() as tx:
@@ -86,9 +86,9 @@ class Decisions:
             raise _decided(approval.denial(made))
         _check_open(request)
         if role is None or role.deleted:
-            raise RoleNotReadyError(
+            raise DbRoleNotReadyError(
                 f"the role {request.role_name} is not in the catalogue, so nobody can know what is approved",
-                role=request.role_name,
+                db_role=request.role_name,
             )
         mine = [decision for decision in made if decision.approver == approver]
         if request.approved or approval.granting(mine, digest=request.digest):

@@ -17,7 +17,7 @@ from services.access.ledger.guard import LedgerGuard
 from services.access.requests import reassess
 from services.access.vault.clients import VaultClients
 from services.common import failpoints
-from services.common.errors import CallerNotAllowedError, RoleNotFoundError
+from services.common.errors import CallerNotAllowedError, DbRoleNotFoundError
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class AccessRequests:
         """Make a request over gRPC, for a role of the catalogue.
 
         Raises:
-            RoleNotFoundError: The catalogue has no such role there.
+            DbRoleNotFoundError: The catalogue has no such role there.
             RequestIdReused: The id was used for another request.
         """
         with self._ledger.write() as tx:
@@ -168,7 +168,7 @@ class AccessRequests:
                 return self._view(tx, owned(tx, uid, call.caller))
             found = catalog.find_role(tx, "", "", "", role)
             if found is None or found.deleted or catalog.target(tx, found.target).name != target:
-                raise RoleNotFoundError(f"the catalogue has no role {role!r} at the target {target!r}", role=role)
+                raise DbRoleNotFoundError(f"the catalogue has no role {role!r} at the target {target!r}", db_role=role)
             request = _new(
                 _wish(found, requester=call.caller, ttl_s=ttl_s),
                 owner=call.caller,
