@@ -100,7 +100,7 @@ class ChangeFeed:
         if self._failures or not self._connected:
             LOG.info("change feed connected", ledger=self._ledger)
         self._failures, self._connected = 0, True
-        return answer.next_poll_after.ToTimedelta().total_seconds()
+        return answer.retry_after.ToTimedelta().total_seconds()
 
     def _next_pause_s(self) -> float:
         self._failures += 1
@@ -129,10 +129,10 @@ class ChangeFeed:
             self._handle_change(change)
         self._cursor = answer.next_cursor
 
-    def _handle_change(self, change: watcher_service_pb2.Change) -> None:
-        kind = change.WhichOneof("kind")
-        if kind == "access_request":
-            self._handlers.request(change.access_request)
+    def _handle_change(self, change: change_pb2.Change) -> None:
+        kind = change.WhichOneof("change")
+        if kind == "access_request_changed":
+            self._handlers.request(change.access_request_changed)
         elif kind == "cleanup_role_needed":
             self._handlers.cleanup_role(change.cleanup_role_needed)
         elif kind == "cleanup_role_unneeded":

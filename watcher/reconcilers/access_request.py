@@ -113,7 +113,7 @@ class AccessRequestReconciler:
 
     def _is_missing(self, request: access_request_pb2.AccessRequest) -> bool:
         ref = request.object
-        if request.access in CLOSED or not ref.namespace or not self._cluster.is_of(ref):
+        if request.access_state in CLOSED or not ref.namespace or not self._cluster.is_of(ref):
             return False
         return not self._exists(ref)
 

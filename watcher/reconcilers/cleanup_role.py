@@ -48,7 +48,7 @@ class CleanupRoleReconciler:
             return DONE
         target = self._targets.recorded_vault(TargetStatus.of_ref(change.target))
         try:
-            if isinstance(change, watcher_service_pb2.CleanupRoleNeeded):
+            if isinstance(change, change_pb2.CleanupRoleNeeded):
                 self._make(change, target)
             else:
                 self._services.roles.DeleteCleanupRole(
@@ -68,12 +68,12 @@ class CleanupRoleReconciler:
                 del self._changes[name]
         return DONE
 
-    def _make(self, change: watcher_service_pb2.CleanupRoleNeeded, target: types_pb2.VaultTarget) -> None:
+    def _make(self, change: change_pb2.CleanupRoleNeeded, target: types_pb2.VaultTarget) -> None:
         request = role_service_pb2.EnsureCleanupRoleRequest(
             target=target,
             mount=change.mount,
             name=change.name,
-            db_name=change.db_name,
+            connection=change.connection,
             revocation_statements=change.revocation_statements,
             force_drop=change.force_drop,
         )

@@ -136,8 +136,8 @@ class PostgresRoleReconciler:
 
     def _ensure_db_role(
         self, obj: Body, spec: DbRoleSpec, target: types_pb2.VaultTarget
-    ) -> role_service_pb2.EnsureRoleResponse:
-        request = role_service_pb2.EnsureRoleRequest(
+    ) -> role_service_pb2.EnsureDbRoleResponse:
+        request = role_service_pb2.EnsureDbRoleRequest(
             owner=self._cluster.ref(obj),
             target=target,
             mount=spec.mount,
@@ -145,10 +145,10 @@ class PostgresRoleReconciler:
             last_db_name=RoleStatus.from_object(obj).connection,
         )
         try:
-            return self._services.roles.EnsureRole(request)
+            return self._services.roles.EnsureDbRole(request)
         except LeasesInUseError:
             request.quiesce_report.CopyFrom(self._quiesce(obj, target, spec))
-            return self._services.roles.EnsureRole(request)
+            return self._services.roles.EnsureDbRole(request)
 
     def _quiesce(self, obj: Body, target: types_pb2.VaultTarget, spec: DbRoleSpec) -> types_pb2.QuiesceReport:
         """Pause issuance on the connection that the role leaves; on the whole mount if that is not known."""
@@ -158,7 +158,7 @@ class PostgresRoleReconciler:
             target=ref, mount=spec.mount, connection=connection
         )
         answer = self._services.access.Quiesce(request)
-        if left := answer.quiesce_report.remaining:
+        if left := answer.quiesce_report.open_attempts:
             text = (
                 f"{left} leases or open attempts use the database that the role leaves: "
                 "the role is changed when they are revoked or expired"
@@ -172,8 +172,8 @@ class PostgresRoleReconciler:
             self._services.access.Resume(request)
             del self._quiesced[key]
 
-    def _put_into_catalog(self, obj: Body, snapshot: role_service_pb2.RoleSnapshot) -> None:
-        self._services.access.PutRoleSnapshot(watcher_service_pb2.PutRoleSnapshotRequest(snapshot=snapshot))
+    def _put_into_catalog(self, obj: Body, snapshot: db_role_pb2.DbRoleSnapshot) -> None:
+        self._services.access.PutDbRoleSnapshot(watcher_service_pb2.PutDbRoleSnapshotRequest(snapshot=snapshot))
         known = self._catalog.get(uid_of(obj)) or RoleStatus.from_object(obj).digest
         self._catalog[uid_of(obj)] = snapshot.digest
         if known != snapshot.digest:
@@ -187,8 +187,8 @@ class PostgresRoleReconciler:
 
     def _clean_up(self, obj: Body, status: RoleStatus, target: TargetStatus) -> None:
         # The catalog first, so that nothing more is issued for the role even where Vault cannot be cleaned up.
-        self._services.access.DeleteRoleSnapshot(
-            watcher_service_pb2.DeleteRoleSnapshotRequest(object=self._cluster.ref(obj))
+        self._services.access.DeleteDbRoleSnapshot(
+            watcher_service_pb2.DeleteDbRoleSnapshotRequest(object=self._cluster.ref(obj))
         )
         if self._catalog.pop(uid_of(obj), ""):
             self._on_catalog_change(key_of(obj))
@@ -197,5 +197,5 @@ class PostgresRoleReconciler:
 
     def _delete_db_role(self, obj: Body, status: RoleStatus, recorded: TargetStatus) -> None:
         target = self._targets.recorded_vault(recorded)
-        request = role_service_pb2.DeleteRoleRequest(owner=self._cluster.ref(obj), target=target, mount=status.path)
-        self._services.roles.DeleteRole(request)
+        request = role_service_pb2.DeleteDbRoleRequest(owner=self._cluster.ref(obj), target=target, mount=status.path)
+        self._services.roles.DeleteDbRole(request)

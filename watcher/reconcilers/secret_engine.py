@@ -126,14 +126,14 @@ class SecretEngineReconciler:
         self._resume(obj, answer)
         done = EngineStatus(
             target=TargetStatus.of(target, answered=True),
-            path=answer.path,
+            path=answer.mount,
             connection=answer.connection,
             database=answer.database,
             ownership=_OWNERSHIP.get(answer.ownership, "Owned"),
         )
         self._reporter.report_ready(obj, done, notices=answer.notices, changed=answer.changed)
         if answer.drift_corrected:
-            self._reporter.report_drift_corrected(obj, f"connection {answer.connection} of mount {answer.path}")
+            self._reporter.report_drift_corrected(obj, f"connection {answer.connection} of mount {answer.mount}")
 
     def _ensure_engine(
         self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget, database: types_pb2.Database
@@ -176,7 +176,7 @@ class SecretEngineReconciler:
             target=ref, mount=mount, connection=connection, revoke_leases=end_leases
         )
         answer = self._services.access.Quiesce(request)
-        left = answer.quiesce_report.remaining
+        left = answer.quiesce_report.open_attempts
         if left:
             why = "; ".join(condition.message for condition in answer.conditions)
             what = (
@@ -201,7 +201,7 @@ class SecretEngineReconciler:
                 return
         for connection in ("", answer.connection):
             self._services.access.Resume(
-                watcher_service_pb2.ResumeRequest(target=answer.target, mount=answer.path, connection=connection)
+                watcher_service_pb2.ResumeRequest(target=answer.target, mount=answer.mount, connection=connection)
             )
         with self._lock:
             self._resumed.add(uid_of(obj))
@@ -243,7 +243,7 @@ class SecretEngineReconciler:
     def _clean_up(self, obj: Body, status: EngineStatus, recorded: TargetStatus) -> None:
         """Revoke all leases, then remove connection and mount, as far as no other SecretEngine uses them."""
         request, others = self._delete_request(obj, status, recorded)
-        ref, path = target_ref(request.target), request.path
+        ref, path = target_ref(request.target), request.mount
         if not request.connection_shared:
             report = self._revoke_leases(obj, request, connection=request.connection if others else "")
             request.quiesce_report.CopyFrom(report)
@@ -282,10 +282,10 @@ class SecretEngineReconciler:
             except LeasesInUseError:
                 return
             text = (
-                f"The mount {request.path} was removed by somebody, and database users are left that cannot be "
+                f"The mount {request.mount} was removed by somebody, and database users are left that cannot be "
                 "dropped without it"
             )
-            raise VaultAuthMissingError(f"{text}: {err.message}", path=request.path) from err
+            raise VaultAuthMissingError(f"{text}: {err.message}", path=request.mount) from err
 
     def _delete_connection(self, obj: Body, status: EngineStatus, recorded: TargetStatus) -> None:
         """Remove the connection to a former database once no lease uses it, unless another SecretEngine does."""
@@ -293,7 +293,7 @@ class SecretEngineReconciler:
         if request.connection_shared:
             return
         request.connection_only = True
-        report = self._quiesce(obj, target_ref(request.target), request.path, request.connection, end_leases=False)
+        report = self._quiesce(obj, target_ref(request.target), request.mount, request.connection, end_leases=False)
         request.quiesce_report.CopyFrom(report)
         self._services.engine.DeleteEngine(request)
 
@@ -307,7 +307,7 @@ class SecretEngineReconciler:
         request = engine_service_pb2.DeleteEngineRequest(
             owner=self._cluster.ref(obj),
             target=target,
-            path=status.path,
+            mount=status.path,
             connection=status.connection,
             connection_shared=shared,
         )

@@ -25,7 +25,7 @@ _PASSING = ("IssuingCredential", "RevocationInProgress")
 def answered_status(request: access_request_pb2.AccessRequest) -> RequestStatus:
     """The status that access answers, without what only the watcher knows: Secret and attempt."""
     return RequestStatus(
-        phase=_PHASES.get(request.approval, WAITING),
+        phase=_PHASES.get(request.approval_state, WAITING),
         digest=request.digest,
         lease=lease_status(request.lease) if request.HasField("lease") else None,
     )

@@ -214,7 +214,7 @@ class LeaseIssuer:
         if pauses.covers(tx, role):
             raise DbRoleNotReadyError(
                 f"nothing is issued on {role.mount} now, as its engine or connection is about to change",
-                role=request.role_name,
+                db_role=request.role_name,
             )
         return request, role
 

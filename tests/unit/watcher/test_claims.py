@@ -52,7 +52,7 @@ def test_an_approval_over_grpc_is_claimed_without_a_condition(world: World) -> N
     """``leasegate approve`` decides in access alone: no condition of the object says so."""
     world.guide()
     world.access.requests[world.uid(ACCESS_REQUEST, "rqst")].approved_elsewhere = True
-    world.access.publish(access_request=world.access.asked(ENSURE)[-1].object)
+    world.access.publish(access_request_changed=world.access.asked(ENSURE)[-1].object)
     world.access.rpcs.clear()
     world.follow_feed()
     world.follow_feed()
@@ -117,7 +117,7 @@ def test_a_replaced_credential_comes_by_the_same_call(decided: World) -> None:
         setattr(decided.access, "step", None) if method == "AcknowledgeCredential" else None
     )
     decided.access.calls.clear()
-    decided.access.publish(access_request=request.object)
+    decided.access.publish(access_request_changed=request.object)
     decided.follow_feed()
     asked = decided.access.asked(ENSURE)[0]
     assert (asked.secret_attempt, asked.claim) == (1, True)

@@ -119,8 +119,8 @@ def test_a_cleanup_role_that_cannot_be_removed_is_told_in_the_log(
     world.guide()
     world.roles.fail("DeleteCleanupRole", errors.VaultRefusedError("no such thing", path="x"))
     status = world.access.targets["demo", "vault"]
-    change = watcher_service_pb2.CleanupRoleUnneeded(name="leasegate-cleanup.0123456789ab", mount=MOUNT)
-    change.target.CopyFrom(watcher_service_pb2.CleanupRoleUnneeded().target)
+    change = change_pb2.CleanupRoleUnneeded(name="leasegate-cleanup.0123456789ab", mount=MOUNT)
+    change.target.CopyFrom(change_pb2.CleanupRoleUnneeded().target)
     change.target.namespace, change.target.name, change.target.address = "demo", "vault", status.address
     world.access.publish(cleanup_role_unneeded=change)
     world.follow_feed()
