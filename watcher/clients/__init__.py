@@ -1,1 +1,1 @@
-"""The watcher's side of the three services: stubs, the change feed, and the ledger's id."""
+"""The watcher's side of the three services: stubs, change feed, id of the ledger."""

@@ -1,1 +1,1 @@
-"""Kubernetes as any controller needs it: client, cache, informers, work queues, Events, conditions. Knows no kind of Leasegate's."""
+"""What any Kubernetes controller needs: client, cache, informers, work queues, Events, conditions."""

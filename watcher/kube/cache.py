@@ -1,4 +1,4 @@
-"""The cache of one kind: the newest object that a list, a watch or an own write has shown, with indexes as client-go has.
+"""The cache of one kind: the newest object that a list, a watch or an own write has shown, with indexes.
 
 An own write is put into the cache at once, so that the next reconcile never acts on an object that is older than that
 write. The resourceVersions of one kind compare as numbers (KEP-5504); a version that is no number counts as newer. A

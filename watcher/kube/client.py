@@ -1,7 +1,7 @@
-"""The Kubernetes API over HTTP: the only file of the watcher that calls it.
+"""The Kubernetes API over HTTP: the only module of the watcher that calls it.
 
-The official client finds and renews the credentials and keeps the connections; bodies are plain JSON, since its typed models know
-nothing of our kinds and cost more than the call. An error's text never quotes a body that was sent.
+The official client finds and renews the credentials and keeps the connections. Bodies are plain JSON: the client's
+typed models do not have Leasegate's kinds, and cost more than the call. An error's text never quotes a sent body.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from watcher.kube.resources import Body, Resource
 REQUEST_TIMEOUT_S = 10.0
 TEXT_CHARS = 400
 CREDENTIALS_S = 1.0
-"""For so long the headers with our token are used again; the client renews a token minutes before its end."""
+"""So long the headers with the token are used again; the client renews a token minutes before it expires."""
 
 
 class KubeError(Exception):
     """The API server refused a call, or did not answer (status 0).
 
     Attributes:
-        status: HTTP status; 0 where there was no answer, so that whether it was done is not known.
-        reason: Kubernetes' word for it, such as ``NotFound``, ``Conflict``, ``Expired``.
-        causes: Reasons of its causes, such as ``NamespaceTerminating``.
+        status: HTTP status; 0 without an answer, so that the effect of the call is unknown.
+        reason: Kubernetes' reason, such as ``NotFound``, ``Conflict``, ``Expired``.
+        causes: Reasons of the causes, such as ``NamespaceTerminating``.
     """
 
     def __init__(self, message: str, *, status: int, reason: str = "", causes: tuple[str, ...] = ()) -> None:
@@ -41,12 +41,12 @@ class KubeError(Exception):
 
     @property
     def is_terminating(self) -> bool:
-        """Whether the namespace is being deleted, so that nothing can be made in it."""
+        """Whether the namespace is being deleted, so that nothing can be created in it."""
         return "NamespaceTerminating" in self.causes or "because it is being terminated" in self.message
 
 
 class KubeClient(Protocol):
-    """What the watcher needs of Kubernetes."""
+    """The calls that the watcher makes to Kubernetes."""
 
     def page(
         self,
@@ -71,8 +71,18 @@ class KubeClient(Protocol):
         server_s: int,
         silence_s: float,
     ) -> Iterator[Body]:
-        """Yield events after ``version``, bookmarks too, until the server ends it after ``server_s``; raise after so
-        much silence.
+        """Yield events after ``version``, bookmarks included.
+
+        Args:
+            resource: The kind.
+            namespace: The one namespace; empty for all.
+            version: The resourceVersion of the list or event before.
+            fields: Field selector.
+            server_s: Seconds after which the server ends the watch.
+            silence_s: Seconds without any data after which the watch fails.
+
+        Raises:
+            KubeError: The server refused the watch, or the connection broke.
         """
         ...
 
@@ -85,24 +95,24 @@ class KubeClient(Protocol):
         ...
 
     def replace(self, resource: Resource, body: Body, *, subresource: str = "") -> Body:
-        """Replace an object, if it is still at the resourceVersion of ``body``."""
+        """Replace an object that is still at the resourceVersion of ``body``."""
         ...
 
     def patch(self, resource: Resource, body: Body, *, namespace: str, name: str) -> Body:
-        """Apply a merge patch, which replaces whole lists; with a resourceVersion in it only on that version."""
+        """Apply a merge patch, which replaces whole lists; one with a resourceVersion applies to that version only."""
         ...
 
     def delete(self, resource: Resource, *, namespace: str, name: str, uid: str = "") -> None:
-        """Delete an object, only if it has this uid, if given."""
+        """Delete an object; with ``uid`` only the object of that uid."""
         ...
 
 
 def connect(kubeconfig: str | None, *, pool_size: int, in_cluster: bool = False) -> HttpKubeClient:
-    """Log in by a kubeconfig file, or as the pod that this runs in.
+    """Connect with a kubeconfig file, or with the ServiceAccount of the pod that this process runs in.
 
     Args:
-        kubeconfig: File; None for the one that KUBECONFIG names.
-        pool_size: Connections kept alive; at least the number of threads that call.
+        kubeconfig: The file; None for the one that KUBECONFIG names.
+        pool_size: Number of connections that are kept alive; at least the number of calling threads.
         in_cluster: Whether to use the pod's ServiceAccount in place of a file.
 
     Raises:
@@ -119,12 +129,12 @@ def connect(kubeconfig: str | None, *, pool_size: int, in_cluster: bool = False)
 
 
 class HttpKubeClient:
-    """The API by HTTP/1.1 on kept-alive connections. Safe for threads."""
+    """The Kubernetes API over HTTP/1.1 on kept-alive connections. Safe for threads."""
 
     def __init__(self, api_client: Any) -> None:
         self._configuration = api_client.configuration
         self._pool: urllib3.PoolManager = api_client.rest_client.pool_manager
-        self._known: tuple[float, dict[str, str]] = (float("-inf"), {})
+        self._headers: tuple[float, dict[str, str]] = (float("-inf"), {})
 
     def page(
         self,
@@ -136,7 +146,7 @@ class HttpKubeClient:
         fields: str = "",
         labels: str = "",
     ) -> Body:
-        """See ``KubeClient``."""
+        """GET on a collection."""
         query = {"limit": str(limit), "continue": token, "fieldSelector": fields, "labelSelector": labels}
         return self._call("GET", resource.path(namespace), query=query)
 
@@ -150,7 +160,7 @@ class HttpKubeClient:
         server_s: int,
         silence_s: float,
     ) -> Iterator[Body]:
-        """See ``KubeClient``."""
+        """GET on a collection with ``watch=true``."""
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -165,31 +175,31 @@ class HttpKubeClient:
                 raise _error(answer.status, answer.data)
             yield from _lines(answer)
         except urllib3.exceptions.HTTPError as err:
-            raise KubeError(f"the watch broke off: {type(err).__name__}", status=0) from err
+            raise KubeError(f"the watch broke: {type(err).__name__}", status=0) from err
         finally:
             answer.close()
 
     def get(self, resource: Resource, *, namespace: str = "", name: str) -> Body:
-        """See ``KubeClient``."""
+        """GET on an object."""
         return self._call("GET", resource.path(namespace, name))
 
     def create(self, resource: Resource, body: Body, *, namespace: str, name: str = "", subresource: str = "") -> Body:
-        """See ``KubeClient``."""
+        """POST to a collection, or to a subresource of an object."""
         return self._call("POST", resource.path(namespace, name, subresource), body=body)
 
     def replace(self, resource: Resource, body: Body, *, subresource: str = "") -> Body:
-        """See ``KubeClient``."""
+        """PUT on an object or one of its subresources."""
         meta = body["metadata"]
         return self._call("PUT", resource.path(meta["namespace"], meta["name"], subresource), body=body)
 
     def patch(self, resource: Resource, body: Body, *, namespace: str, name: str) -> Body:
-        """See ``KubeClient``."""
+        """PATCH on an object, as ``application/merge-patch+json``."""
         return self._call(
             "PATCH", resource.path(namespace, name), body=body, content_type="application/merge-patch+json"
         )
 
     def delete(self, resource: Resource, *, namespace: str, name: str, uid: str = "") -> None:
-        """See ``KubeClient``."""
+        """DELETE on an object, with a precondition on the uid if one is given."""
         body: Body = {"apiVersion": "v1", "kind": "DeleteOptions"}
         if uid:
             body["preconditions"] = {"uid": uid}
@@ -208,7 +218,7 @@ class HttpKubeClient:
         try:
             data = answer.data
         except urllib3.exceptions.HTTPError as err:
-            raise KubeError(f"Kubernetes broke off: {type(err).__name__}", status=0) from err
+            raise KubeError(f"the connection to Kubernetes broke: {type(err).__name__}", status=0) from err
         finally:
             answer.release_conn()
         if answer.status >= 300:
@@ -244,14 +254,12 @@ class HttpKubeClient:
             raise KubeError(f"Kubernetes does not answer: {type(err).__name__}", status=0) from err
 
     def _credentials(self) -> Mapping[str, str]:
-        """The headers of who we are, from the client, which renews them; asked anew only once in a while, as that takes
-        long.
-        """
+        """The authentication headers of the official client, which renews them; kept for a moment, as it is slow."""
         now = time.monotonic()
-        asked_at, headers = self._known
+        asked_at, headers = self._headers
         if now - asked_at > CREDENTIALS_S:
             headers = {setting["key"]: setting["value"] for setting in self._configuration.auth_settings().values()}
-            self._known = (now, headers)
+            self._headers = (now, headers)
         return headers
 
 
@@ -261,7 +269,7 @@ def _query(query: Mapping[str, str] | None) -> str:
 
 
 def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[Body]:
-    """One JSON document a line; the server sends each event in a chunk of its own, which is handed on as it comes."""
+    """One JSON document per line, as soon as it arrives: the server sends each event in a chunk of its own."""
     rest = b""
     for chunk in answer.read_chunked() if getattr(answer, "chunked", False) else answer.stream(65536):
         *whole, rest = (rest + chunk).split(b"\n")
@@ -272,21 +280,19 @@ def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[Body]:
 
 def _error(status: int, data: bytes) -> KubeError:
     try:
-        said = json.loads(data)
+        body = json.loads(data)
     except ValueError:
-        said = {}
-    if not isinstance(said, dict):
-        said = {}
-    return error_of(said, status=status)
+        body = {}
+    return error_of(body if isinstance(body, dict) else {}, status=status)
 
 
-def error_of(said: Mapping[str, Any], *, status: int = 0) -> KubeError:
-    """The error that a ``Status`` object says, be it an answer's body or an event of a watch."""
-    causes = ((said.get("details") or {}).get("causes")) or []
-    text = str(said.get("message") or f"HTTP status {status}")
+def error_of(body: Mapping[str, Any], *, status: int = 0) -> KubeError:
+    """The error of a ``Status`` object, which is an answer's body or an event of a watch."""
+    causes = ((body.get("details") or {}).get("causes")) or []
+    text = str(body.get("message") or f"HTTP status {status}")
     return KubeError(
         text if len(text) <= TEXT_CHARS else text[: TEXT_CHARS - 1] + "…",
-        status=int(said.get("code") or status),
-        reason=str(said.get("reason") or ""),
+        status=int(body.get("code") or status),
+        reason=str(body.get("reason") or ""),
         causes=tuple(str(cause.get("reason", "")) for cause in causes),
     )
