@@ -13,7 +13,8 @@ from dev.stack.kubectl import Kubectl
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 NAMESPACE = "leasegate-system"
-ENABLED_NAMESPACE = "enabled-namespace.yaml"  # applied to each namespace that is to be served, not once for the cluster
+ENABLED_NAMESPACE = "enabled-namespace.yaml"  # applied to each namespace, not once for the cluster
+FAST_RBAC = DEPLOY / "rbac" / "fast-rbac.yaml"  # an option
 _PEOPLE = Path(__file__).parent / "people.yaml"
 _STAMP = "leasegate.dev/requested-by"
 _PROBE = "leasegate-install-probe"
@@ -76,7 +77,7 @@ def manifests() -> list[Path]:
     first.
     """
     found = [file for folder in ("crds", "policies", "rbac") for file in sorted((DEPLOY / folder).glob("*.yaml"))]
-    return [file for file in found if file.name != ENABLED_NAMESPACE]
+    return [file for file in found if file.name != ENABLED_NAMESPACE and file != FAST_RBAC]
 
 
 def wait_for_kinds(kubectl: Kubectl, *, timeout_s: float = 60) -> None:

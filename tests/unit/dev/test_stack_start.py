@@ -145,8 +145,8 @@ def test_there_is_nothing_to_attach_to_in_an_empty_folder(tmp_path: Path) -> Non
         LocalStack.attach(tmp_path)
 
 
-def test_a_enabled_namespace_is_not_installed_once_for_the_cluster() -> None:
-    assert "enabled-namespace.yaml" not in {path.name for path in manifests()}
+def test_what_is_applied_once_has_neither_a_namespace_nor_the_option() -> None:
+    assert {"enabled-namespace.yaml", "fast-rbac.yaml"} & {path.name for path in manifests()} == set()
 
 
 def test_policies_come_before_the_rights_that_they_fence_in_and_the_one_that_is_waited_for_is_the_last() -> None:
