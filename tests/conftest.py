@@ -9,12 +9,14 @@ import pytest
 
 from dev.stack.stack import LocalStack
 from tests.canary import CANARY
+from tests.durations import FolderDurations
 from tests.servers import Servers, real_servers
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Listen to everything that is printed, and end the servers on SIGTERM, too."""
+    """Listen to everything that is printed, add up durations, and end the servers on SIGTERM, too."""
     config.pluginmanager.register(CANARY, "canary")
+    config.pluginmanager.register(FolderDurations(), "folder-durations")
     signal.signal(signal.SIGTERM, _interrupt)
 
 
