@@ -293,7 +293,7 @@ def crowded(stack: LocalStack, name: str) -> Iterator[Space]:
     """A namespace with the guide's AppBinding and SecretEngine, where a replaced login lives on for no more than a
     second.
     """
-    with access_set(stack, OVERLAP="1s"), space(stack, name) as made:
+    with access_set(stack, ROTATION_OVERLAP="1s"), space(stack, name) as made:
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
         made.phase(ENGINE, "Success")
         yield made
