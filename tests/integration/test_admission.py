@@ -178,7 +178,7 @@ class TestStampWithoutTheMutatingPolicy:
         assert decide(bob, without, approved("bob"))["status"]["conditions"][0]["approver"] == "bob"
 
     def _no_edit(self, alice: Kube, own: Json, without: Json) -> None:
-        says = "names who made this request and can not be changed: leave the annotation as it was"
+        says = "names who made this request and cannot be changed: leave the annotation as it was"
         for request, stamp in ((own, "bob"), (own, None), (without, "bob"), (without, "alice")):
             assert says in refusal(alice, "patch", request, {"metadata": {"annotations": {STAMP: stamp}}}).message
 
@@ -346,7 +346,7 @@ class TestDecisionsAccumulate:
                 [approved("bob"), denied("bob", message="other")],
             ):
                 refused = refused_decision(kube, after_denial, *conditions)
-                assert "a denied request can not be decided again: delete it and make another one" in refused.message
+                assert "a denied request cannot be decided again: delete it and create another one" in refused.message
 
     def test_the_watcher_works_on_around_decisions(self, watcher: Kube, after_denial: Json) -> None:
         facts = [{"type": "Available", "status": "False"}, denied("bob"), approved("bob")]
