@@ -1,4 +1,4 @@
-"""``python -m watcher``: options, connections, and the life of the process. Everything that works is made here and ended here."""
+"""``python -m watcher``: options, connections, and the life of the process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _SERVICE = re.compile(r"(\*|[a-z0-9-]{1,63})/([a-z0-9-]{1,63})=(.+)")
 
 @command(
     "watcher",
-    help="Forwards SecretEngines, PostgresRoles and DatabaseAccessRequests of a Kubernetes cluster to Leasegate's services.",
+    help="Brings SecretEngines, PostgresRoles and DatabaseAccessRequests of a Kubernetes cluster to the services.",
 )
 @option(
     "--kubeconfig",
@@ -78,13 +78,13 @@ _SERVICE = re.compile(r"(\*|[a-z0-9-]{1,63})/([a-z0-9-]{1,63})=(.+)")
     "--finalizer-timeout",
     type=click.FloatRange(1, 86400),
     default=120.0,
-    help="Seconds that a deletion waits where Vault lets nobody in.",
+    help="Seconds that a deletion waits for a Vault that does not permit the cleanup.",
 )
 @option(
     "--resync-interval",
     type=click.FloatRange(1, 86400),
     default=300.0,
-    help="Seconds after which every object is looked at again: the interval of the drift check, which puts back what was changed in Vault.",
+    help="Seconds in which every object is reconciled once; how often drift in Vault is corrected.",
 )
 @option(
     "--health-listen", type=HostPortType(), default="127.0.0.1:7714", help="Address of /healthz and /readyz over HTTP."

@@ -211,7 +211,7 @@ class Watcher:
         self.feed = ChangeFeed(services, handlers, ledger_id=LedgerId(self._api), backoff=self._backoff(0.1, 5.0))
 
     def start(self) -> None:
-        """Start informers, then the workers once all four kinds are listed, so that none acts on half of the objects."""
+        """Start the informers, then the workers once all four kinds are listed; none acts on half of the objects."""
         for informer in self._informers:
             self._start_informer(informer, self._stop)
         self._recording = self._run("events", lambda: self.events.run(self._stop))
@@ -288,7 +288,7 @@ class Watcher:
         self._run("informer", lambda: informer.run(stop))
 
     def _run(self, name: str, work: Callable[[], None]) -> threading.Thread:
-        """Run in a thread of its own; if that dies of a defect, the process does, too, as no other thread replaces it."""
+        """Run in a thread of its own; a defect that ends it ends the process, as no other thread replaces it."""
 
         def guarded() -> None:
             try:

@@ -1,7 +1,7 @@
 """Translates changes to keys in the work queues: which change makes which object due for a reconcile.
 
-A change comes from a watch (objects, Secrets, namespaces) or from access' change feed. Only keys are queued; the worker reads the newest
-object. The watcher's own writes (status, finalizer) queue nothing.
+A change comes from a watch (objects, Secrets, namespaces) or from access' change feed. Only keys are queued; the worker
+reads the newest object. The watcher's own writes (status, finalizer) queue nothing.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Triggers:
         self.enqueue_all()
 
     def enqueue_all(self) -> None:
-        """Queue every object and the audit of every namespace; requests that have their credential have low priority."""
+        """Queue every object and the audit of every namespace, with low priority for requests with a credential."""
         for resource in QUEUES:
             for obj in self._objects.cache(resource):
                 self._enqueue_object(resource, key_of(obj), low=_has_credential(obj))

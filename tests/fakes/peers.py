@@ -1,7 +1,7 @@
-"""The three services played in memory: what the watcher is to see of them, and errors on demand.
+"""Plays the three services in memory: answers as the watcher sees them, and errors on demand.
 
-Their methods take ``timeout`` like a stub's and ``context`` like a servicer's, so that the same objects stand in for stubs in unit
-tests and are served by gRPC in integration tests. They know of Vault only what a caller can tell.
+Their methods take ``timeout`` like a stub's and ``context`` like a servicer's, so that the same objects stand in for
+stubs in unit tests and are served by gRPC in integration tests. They know of Vault only what a caller can see.
 """
 
 from __future__ import annotations
@@ -209,11 +209,12 @@ class Asked:
 
 
 class PlayedAccess(Script):
-    """Requests by uid, roles by place, and everything that the watcher told; serves both the watcher's and the
-    requesters' side.
+    """Requests by uid, roles by place, and everything that the watcher sent.
+
+    It serves both the watcher's and the requesters' side.
 
     Attributes:
-        requests: By uid. EnsureAccessRequest claims if it is asked to; a claim is recorded, and fails, as ClaimCredential.
+        requests: By uid. EnsureAccessRequest claims if it is asked to; a claim counts, and fails, as ClaimCredential.
         rpcs: How often it was called from outside to ensure or to claim.
     """
 

@@ -1,7 +1,8 @@
 """Sends each DatabaseAccessRequest with its decisions to access, and does the next step that access answers.
 
-The path from a decision to the Secret is short: the object from the watch, one EnsureAccessRequest that claims, the Secret. Role,
-RoleBinding, acknowledgement and status follow, behind the Secrets of others. Nothing is read from Kubernetes on the way.
+The path from a decision to the Secret is short: the object from the watch, one EnsureAccessRequest that claims, the
+Secret. Role, RoleBinding, acknowledgement and status follow, behind the Secrets of others. Nothing is read from
+Kubernetes on the way.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ class AccessRequestReconciler:
     def _publish_claimed(
         self, obj: Body, ensured: watcher_service_pb2.EnsureAccessRequestResponse, *, secret_attempt: int
     ) -> None:
-        """Write the claimed credential into the Secret; the next reconcile does the rest (``_acknowledge_written``)."""
+        """Write the claimed credential into the Secret; the next reconcile acknowledges it."""
         if ensured.HasField("claim_error"):
             raise rpc_status.from_any(ensured.claim_error)
         if not ensured.HasField("credential"):
@@ -233,7 +234,7 @@ class AccessRequestReconciler:
         return answer.access_request
 
     def _confirm(self, obj: Body, answer: access_request_pb2.AccessRequest, *, secret_attempt: int) -> None:
-        """Report that the Secret is as access wants it, and restore Role and RoleBinding if the audit found a change."""
+        """Report the state, and correct Role and RoleBinding if the audit found a change."""
         self._publisher.check_enabled(obj)
         self._reporter.report_state(obj, answer, secret_attempt=secret_attempt)
         if secret_attempt and answer.HasField("lease"):

@@ -1,4 +1,4 @@
-"""Reports the state of a DatabaseAccessRequest in its status and its Events. What approvers wrote there is never touched."""
+"""Reports the state of a DatabaseAccessRequest in its status and its Events; decisions there are never touched."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ VARIABLE = "LEASEGATE_WATCHER_CRASH_AT"
 
 POINTS = (
     "finalizer.on",
-    "claim.asked",  # a credential is about to be asked for, for a request that is decided and whose Secret holds none
-    "claim.answered",  # the password is in hand
+    "claim.asked",  # before the claim for a request that is decided and has no credential
+    "claim.answered",  # the watcher has the password in memory
     "secret.written",
-    "acknowledged",  # Role and RoleBinding are being written beside
+    "acknowledged",  # Role and RoleBinding are written in parallel
     "status.written",
-    "end.answered",  # access has noted the end
-    "removed",  # Secret, Role and RoleBinding are gone
+    "end.answered",  # access has recorded the deletion
+    "removed",  # Secret, Role and RoleBinding are removed
     "finalizer.off",
 )

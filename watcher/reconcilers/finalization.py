@@ -1,7 +1,8 @@
 """Records where in Vault an object's things are before they are made, and removes them when the object is deleted.
 
-A status names the place before anything is made there, so that no crash leaves a thing that nobody knows of. Where a service's error
-proves that nothing was made, the place is removed again, so that an object with a mistyped path is deleted at once.
+A status names the place before anything is made there, so that no crash leaves a thing that nobody knows of. Where a
+service's error proves that nothing was made, the place is removed again, so that an object with a mistyped path is
+deleted at once.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ ANSWERED = (
 def record_place(
     obj: Body, reporter: StatusReporter[PlacedStatus], *, target: types_pb2.VaultTarget, place: PlacedStatus
 ) -> tuple[Body, bool]:
-    """Record in the status where things are about to be made, unless it says so already.
+    """Record in the status where things are about to be made, unless it names the place already.
 
     Args:
         obj: The object.

@@ -1,4 +1,7 @@
-"""Writes the db_role of a PostgresRole once its connection exists, puts it into access' catalog, and removes both with the object."""
+"""Writes the db_role of a PostgresRole once its connection exists, and puts it into access' catalog.
+
+Both are removed with the object.
+"""
 
 from __future__ import annotations
 

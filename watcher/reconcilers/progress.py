@@ -1,4 +1,4 @@
-"""How far the watcher is with each access request that it works on: one value by uid, kept until nothing of it is left to do."""
+"""Keeps how far the watcher is with each access request: one value by uid, until nothing is left to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Has the engine service mount and connect what a SecretEngine asks for, and remove it when the object is deleted and no lease is left."""
+"""Has the engine service make the mount and connection of a SecretEngine, and remove them with the object.
+
+Nothing is removed, and no database is changed, while leases depend on it.
+"""
 
 from __future__ import annotations
 
@@ -207,7 +210,7 @@ class SecretEngineReconciler:
             self._resumed.add(uid_of(obj))
 
     def _check_conflicts(self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget) -> None:
-        """Refuse settings that differ from an older SecretEngine's of the same connection, which is one object in Vault.
+        """Refuse settings that differ from those of an older SecretEngine with the same connection.
 
         Raises:
             ConnectionConflictError: Names the other SecretEngine, and what differs.
@@ -277,7 +280,7 @@ class SecretEngineReconciler:
             self._services.engine.EnsureEngine(self._ensure_request(obj, spec, target, database))
         except (PendingError, LeasegateError) as err:
             try:
-                # Without a quiesce report it removes nothing, but its answer says whether the mount exists.
+                # Without a quiesce report it removes nothing, but its answer shows whether the mount exists.
                 self._services.engine.DeleteEngine(request)
             except LeasesInUseError:
                 return

@@ -1,7 +1,7 @@
 """Reports the state of a SecretEngine or PostgresRole in its status and its Events.
 
-Exactly one phase holds: Success, Processing (the message names what is missing) or Failed (the message says why). A status that is
-true already is not written again.
+Exactly one phase holds: Success, Processing (the message names what is missing) or Failed (the message gives the
+cause). A status that is right already is not written.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class StatusReporter(Generic[PlacedStatus]):
 
     def report_drift_corrected(self, obj: Body, what: str) -> None:
         """Report that something was changed or removed in Vault and is restored."""
-        text = f"In Vault {what} was changed or removed by somebody else: it is restored as the spec says"
+        text = f"In Vault {what} was changed or removed by somebody else: it is restored from the spec"
         self.record_event(obj, reason="DriftCorrected", message=text, warning=True)
 
     def record_event(self, obj: Body, *, reason: str, message: str, warning: bool) -> None:

@@ -111,7 +111,7 @@ class VaultTargets:
     def discard_tokens(self, key: Key) -> None:
         """Discard the tokens of an AppBinding's namespace, as Vault refused one; the next call makes a new one."""
         with self._lock:
-            self._tokens = {held: token for held, token in self._tokens.items() if held[0] != key.namespace}
+            self._tokens = {account: token for account, token in self._tokens.items() if account[0] != key.namespace}
 
     def _without_auth(self, recorded: TargetStatus) -> types_pb2.VaultTarget:
         target = types_pb2.VaultTarget(

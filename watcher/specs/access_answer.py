@@ -1,4 +1,4 @@
-"""Translates what access answers about an access request to status and conditions of the DatabaseAccessRequest. Pure."""
+"""Translates the access request that access answers to status and conditions of its object. Pure."""
 
 from __future__ import annotations
 

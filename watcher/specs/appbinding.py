@@ -1,4 +1,6 @@
-"""What an AppBinding says: where the server is, and how to log in there. Pure; the secrets themselves come from ``watcher.reconcilers.vault_targets``.
+"""AppBinding: where its server is, and how to authenticate there. Pure.
+
+Secrets and tokens are read by ``watcher.reconcilers.vault_targets``.
 
 The parameters of a Vault are read in both shapes, flat as the guide has them (``serviceAccountName``, ``vaultRole`` or
 ``policyControllerRole``, ``path``) and nested (``kubernetes.serviceAccountName``).
@@ -34,7 +36,7 @@ SECRET_TYPES = (
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccountAuth:
-    """Log in with a token that is made for the ServiceAccount.
+    """Authenticate with a token that is made for the ServiceAccount.
 
     Attributes:
         account: Its name, in the AppBinding's namespace.
@@ -51,7 +53,7 @@ class ServiceAccountAuth:
 
 @dataclass(frozen=True, slots=True)
 class SecretAuth:
-    """Log in with what a Secret holds; its type says how.
+    """Authenticate with the content of a Secret, by its type.
 
     Attributes:
         secret: Its name, in the AppBinding's namespace.
@@ -73,7 +75,7 @@ class SecretContent:
 
 
 def vault_address(binding: Body, *, cluster: Cluster, addresses: ServiceAddresses) -> types_pb2.VaultTarget:
-    """Read where a Vault is; the login is not filled in.
+    """Read where a Vault is, without what authenticates there.
 
     Raises:
         SpecInvalidError: Fields of the AppBinding are wrong.
@@ -92,10 +94,10 @@ def vault_address(binding: Body, *, cluster: Cluster, addresses: ServiceAddresse
 
 
 def auth_plan(binding: Body) -> ServiceAccountAuth | SecretAuth:
-    """Read how to log in to a Vault: by ``serviceAccountName`` if it is given, else by the type of ``spec.secret``.
+    """Read how to authenticate to a Vault: by ``serviceAccountName`` if given, else by the type of ``spec.secret``.
 
     Raises:
-        SpecInvalidError: The AppBinding names no login, or fields are wrong.
+        SpecInvalidError: The AppBinding names neither, or fields are wrong.
     """
     fields = _spec(binding)
     parameters = fields.child("parameters")
@@ -104,9 +106,11 @@ def auth_plan(binding: Body) -> ServiceAccountAuth | SecretAuth:
     account = nested.text("serviceAccountName") or parameters.text("serviceAccountName")
     secret, mount = fields.child("secret").text("name"), parameters.text("path").strip("/")
     if account and not role:
-        parameters.wrong("vaultRole", "is missing: it names Vault's auth role to log in as")
+        parameters.wrong("vaultRole", "is missing: it names the auth role of Vault")
     if not account and not secret:
-        fields.wrong("parameters.serviceAccountName", "is missing: it, or spec.secret, says how to log in to Vault")
+        fields.wrong(
+            "parameters.serviceAccountName", "is missing: it, or spec.secret, names what authenticates to Vault"
+        )
     fields.check()
     if account:
         audience = nested.text("audience") or parameters.text("audience")
@@ -115,12 +119,12 @@ def auth_plan(binding: Body) -> ServiceAccountAuth | SecretAuth:
 
 
 def set_token_auth(target: types_pb2.VaultTarget, plan: ServiceAccountAuth, jwt: str) -> None:
-    """Fill in the login by a ServiceAccount's token."""
+    """Set a ServiceAccount's token as what authenticates to the Vault."""
     target.kubernetes.CopyFrom(types_pb2.KubernetesAuth(mount=plan.mount, auth_role=plan.role, jwt=jwt))
 
 
 def set_secret_auth(target: types_pb2.VaultTarget, plan: SecretAuth, content: SecretContent) -> None:
-    """Fill in the login that a Secret holds.
+    """Set the content of a Secret as what authenticates to the Vault.
 
     Raises:
         SpecInvalidError: The Secret's type is none of ``SECRET_TYPES``, or a key is missing. No value is quoted.
@@ -137,21 +141,23 @@ def set_secret_auth(target: types_pb2.VaultTarget, plan: SecretAuth, content: Se
             types_pb2.UserpassAuth(mount=plan.mount, username=value.text("username"), password=value.text("password"))
         )
     elif content.type == "kubernetes.io/tls":
-        login = types_pb2.CertificateAuth(
+        auth = types_pb2.CertificateAuth(
             mount=plan.mount, auth_role=plan.role, certificate=value.raw("tls.crt"), private_key=value.raw("tls.key")
         )
-        target.certificate.CopyFrom(login)
+        target.certificate.CopyFrom(auth)
     elif content.type == "leasegate.dev/approle":
         target.app_role.CopyFrom(
             types_pb2.AppRoleAuth(mount=plan.mount, role_id=value.text("role_id"), secret_id=value.text("secret_id"))
         )
     else:
-        value.wrong("type", f"is {content.type or 'missing'}; a Vault login needs one of {', '.join(SECRET_TYPES)}")
+        value.wrong(
+            "type", f"is {content.type or 'missing'}; authentication to Vault needs one of {', '.join(SECRET_TYPES)}"
+        )
     value.check()
 
 
 def set_auth_mount(target: types_pb2.VaultTarget, mount: str) -> None:
-    """Say which auth mount the absent login is of, so that the service finds the target's login in its memory."""
+    """Set the auth mount alone, by which a service finds the session that it has for the target."""
     if mount == "token":
         target.token.SetInParent()
     elif mount:
@@ -159,7 +165,7 @@ def set_auth_mount(target: types_pb2.VaultTarget, mount: str) -> None:
 
 
 def auth_mount(target: types_pb2.VaultTarget) -> str:
-    """Path of the auth mount of the target's login, as ``set_auth_mount`` takes it; empty where there is no login."""
+    """Path of the target's auth mount, as ``set_auth_mount`` takes it; empty where the target has none."""
     kind = target.WhichOneof("auth")
     if kind is None or kind == "token":
         return kind or ""
@@ -167,7 +173,7 @@ def auth_mount(target: types_pb2.VaultTarget) -> str:
 
 
 def target_ref(target: types_pb2.VaultTarget) -> types_pb2.VaultTargetRef:
-    """A target without its login, as services name it."""
+    """A target without what authenticates there, as services name it."""
     digest = target_digest(
         address=target.address, vault_namespace=target.vault_namespace, auth_mount=auth_mount(target)
     )
@@ -182,7 +188,7 @@ def target_ref(target: types_pb2.VaultTarget) -> types_pb2.VaultTargetRef:
 
 
 def database_target(binding: Body, *, addresses: ServiceAddresses, content: SecretContent | None) -> types_pb2.Database:
-    """Read where a database is and whom Vault logs in as.
+    """Read where a database is, and the user whom Vault manages its users with.
 
     Args:
         binding: The AppBinding.
@@ -342,9 +348,7 @@ class _Values:
 
     def no_role(self) -> str:
         self._wrong.append(
-            FieldViolation(
-                "AppBinding spec.parameters.vaultRole", "is missing: it names Vault's auth role to log in as"
-            )
+            FieldViolation("AppBinding spec.parameters.vaultRole", "is missing: it names the auth role of Vault")
         )
         return ""
 

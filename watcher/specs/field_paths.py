@@ -1,4 +1,4 @@
-"""Says in the words of an object's YAML what a service says in the words of its contract. Pure."""
+"""Translates field names of a service's contract to those of the object that a user wrote. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLACES = (  # by the beginning of a field in a call: where the same stands in t
     ("target.ca_bundle", "AppBinding of spec.vaultRef: spec.clientConfig.caBundle"),
     ("target.server_name", "AppBinding of spec.vaultRef: spec.clientConfig.serverName"),
     ("target.address", "AppBinding of spec.vaultRef: spec.clientConfig"),
-    ("target", "AppBinding of spec.vaultRef: login"),
+    ("target", "AppBinding of spec.vaultRef: auth"),
 )
 _SNAKE = re.compile(r"(?<=[a-z])_([a-z]+)")
 

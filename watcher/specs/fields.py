@@ -1,6 +1,7 @@
-"""Reads the fields of an object that anybody may have written, and collects what is wrong with them by their paths.
+"""Reads the fields of an object that any user may have written, and collects what is wrong by path.
 
-The CRDs' schemas refuse most of it, but an AppBinding's CRD may be another product's, and an object may be older than its schema.
+The CRDs' schemas refuse most of it, but an AppBinding's CRD may be another product's, and an object may be older than
+its schema.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class TargetStatus:
         cluster: The operator's name for the AppBinding's cluster.
         digest: Digest of address, Vault namespace and auth mount (``services.common.names.target_digest``).
         vault_namespace: Vault namespace; empty for root.
-        auth_mount: Auth mount of its login, as ``watcher.specs.appbinding.auth_mount`` names it.
+        auth_mount: Its auth mount, as ``watcher.specs.appbinding.auth_mount`` names it.
         answered: Whether this Vault has ever answered, so that a deletion waits for it.
     """
 
@@ -118,7 +118,7 @@ class TargetStatus:
         return Key(self.namespace, self.name)
 
     def is_same_vault(self, target: types_pb2.VaultTarget) -> bool:
-        """Whether a target is this very Vault and Vault namespace, whatever its login."""
+        """Whether a target is this very Vault and Vault namespace, whatever authenticates there."""
         return target.address.lower() == self.address.lower() and target.vault_namespace == self.vault_namespace
 
 

@@ -74,7 +74,7 @@ def test_a_claim_that_fails_is_not_tried_twice_at_once(decided: World) -> None:
     assert decided.access.rpcs == Counter(EnsureAccessRequest=2)
 
 
-def test_a_claim_that_is_superseded_is_tried_again_and_not_told(decided: World) -> None:
+def test_a_claim_that_conflicts_is_tried_again_and_not_reported(decided: World) -> None:
     decided.access.fail("ClaimCredential", errors.ConflictError("the attempt was ended meanwhile"))
     decided.settle()
     assert decided.secret() is None
@@ -83,7 +83,7 @@ def test_a_claim_that_is_superseded_is_tried_again_and_not_told(decided: World) 
     assert decided.secret() is not None
 
 
-def test_what_changed_meanwhile_is_asked_anew(decided: World) -> None:
+def test_a_request_that_changed_meanwhile_is_asked_for_again(decided: World) -> None:
     decided.access.fail("ClaimCredential", errors.AccessEndedError("access has ended"))
     decided.advance(1)
     assert decided.secret() is not None
@@ -152,7 +152,7 @@ def test_the_points_of_a_claim_are_passed_in_order(decided: World) -> None:
 # -- the error within the answer
 
 
-def test_an_error_within_an_answer_is_the_one_that_a_call_would_have_raised() -> None:
+def test_an_error_within_an_answer_is_that_of_a_call() -> None:
     sent = errors.VaultThrottledError("slower, please", retry_after_s=7.5, address=VAULT)
     answer = watcher_service_pb2.EnsureAccessRequestResponse(
         retry_after=duration_pb2.Duration(seconds=1), claim_error=status.to_any(sent)

@@ -1,4 +1,4 @@
-"""What goes wrong in between: crashes, outages, foreign hands, moves.
+"""Crashes, outages, changes by somebody else, and moves.
 
 Nothing is lost, nothing is claimed for nothing, nothing foreign is touched.
 """
@@ -127,7 +127,7 @@ def test_what_was_made_before_a_crash_is_found_when_the_engine_is_deleted(world:
     assert world.kube.see(SECRET_ENGINE, "demo/postgresql-engine") is None
 
 
-def test_an_object_that_vanished_while_nobody_looked_ends(granted: World) -> None:
+def test_an_object_deleted_during_a_restart_has_its_access_closed(granted: World) -> None:
     uid = granted.uid(ACCESS_REQUEST, "rqst")
     granted.watcher.stop()
     granted.kube.vanish(ACCESS_REQUEST, "demo/rqst")
@@ -137,7 +137,7 @@ def test_an_object_that_vanished_while_nobody_looked_ends(granted: World) -> Non
     assert granted.access.requests[uid].ended
 
 
-def test_an_object_that_a_list_no_longer_has_ends(granted: World) -> None:
+def test_an_object_that_a_list_no_longer_has_has_its_access_closed(granted: World) -> None:
     uid = granted.uid(ACCESS_REQUEST, "rqst")
     granted.kube.vanish(ACCESS_REQUEST, "demo/rqst")
     store = granted.watcher._caches[ACCESS_REQUEST]
@@ -146,14 +146,14 @@ def test_an_object_that_a_list_no_longer_has_ends(granted: World) -> None:
     assert granted.access.requests[uid].ended
 
 
-def test_an_object_that_only_a_list_lacks_does_not_end(granted: World) -> None:
+def test_an_object_that_only_a_list_lacks_keeps_its_access(granted: World) -> None:
     uid = granted.uid(ACCESS_REQUEST, "rqst")
     granted.watcher._caches[ACCESS_REQUEST].retain([], version="999999")
     granted.settle()
     assert not granted.access.requests[uid].ended
 
 
-def test_an_object_made_anew_under_the_same_name_ends_the_former_and_begins_its_own(granted: World) -> None:
+def test_an_object_created_again_closes_the_former_and_starts_its_own(granted: World) -> None:
     former = granted.uid(ACCESS_REQUEST, "rqst")
     granted.kube.listeners.clear()  # as if the watch had been down for both
     granted.kube.vanish(ACCESS_REQUEST, "demo/rqst")
@@ -206,7 +206,7 @@ def test_a_label_on_a_secret_is_nobodys_business(granted: World) -> None:
     assert len(granted.access.asked(CLAIM)) == 1
 
 
-def test_a_foreign_secret_of_that_name_is_never_touched_and_nothing_is_claimed(world: World) -> None:
+def test_a_foreign_secret_is_never_touched_and_nothing_is_claimed(world: World) -> None:
     world.guide()
     world.decide()
     world.settle()
@@ -271,7 +271,7 @@ def test_an_edited_role_or_binding_is_restored(granted: World, resource: Resourc
     assert "mallory" not in str(after) or resource is ROLE
 
 
-def test_a_binding_to_another_role_is_made_anew(granted: World) -> None:
+def test_a_binding_to_another_role_is_replaced(granted: World) -> None:
     name = "demo/DatabaseAccessRequest-demo-rqst-credential-reader"
     granted.kube.edit(ROLE_BINDING, name, lambda obj: obj["roleRef"].update(name="cluster-admin"))
     granted.advance(61, step_s=5)
@@ -323,7 +323,7 @@ def test_an_engine_that_made_nothing_goes_at_once(world: World) -> None:
     assert not world.engine.asked(engine_service_pb2.DeleteEngineRequest)
 
 
-def test_an_engine_whose_vault_never_answered_goes_after_a_while_and_says_so(world: World) -> None:
+def test_an_engine_whose_vault_never_answered_is_deleted_after_a_while(world: World) -> None:
     away = errors.VaultUnavailableError("away", address=VAULT)
     world.engine.fail_always("EnsureEngine", away)
     world.engine.fail_always("DeleteEngine", away)
@@ -369,7 +369,7 @@ def test_what_lets_nobody_in_for_long_is_abandoned_and_reported(granted: World) 
     assert any("Warning VaultCleanupSkipped" in event for event in granted.kube.events("demo"))
 
 
-def test_a_claim_that_fails_is_told_and_tried_again(world: World) -> None:
+def test_a_claim_that_fails_is_reported_and_tried_again(world: World) -> None:
     world.guide()
     world.access.fail("ClaimCredential", errors.VaultSealedError("Vault is sealed", address=VAULT))
     world.decide()
@@ -382,7 +382,7 @@ def test_a_claim_that_fails_is_told_and_tried_again(world: World) -> None:
     assert not world.condition(ACCESS_REQUEST, "rqst", "Failed")
 
 
-def test_a_secret_that_cannot_be_written_is_told_and_tried_again(world: World) -> None:
+def test_a_secret_that_cannot_be_written_is_reported_and_tried_again(world: World) -> None:
     world.guide()
     broken = [KubeError("etcd is full", status=500)] * 2
 
@@ -423,7 +423,7 @@ def test_a_role_that_cannot_be_written_costs_no_second_credential(
     assert not world.condition(ACCESS_REQUEST, "rqst", "Failed")
 
 
-def test_a_request_is_held_while_access_is_down_as_its_end_is_not_durable(granted: World) -> None:
+def test_a_request_keeps_its_finalizer_while_access_is_down(granted: World) -> None:
     granted.access.fail_always("DeleteAccessRequest", errors.PeerUnavailableError("cannot be reached"))
     granted.delete(ACCESS_REQUEST, "rqst")
     granted.advance(60, step_s=1)
@@ -436,7 +436,7 @@ def test_a_request_is_held_while_access_is_down_as_its_end_is_not_durable(grante
 # -- a namespace that goes with everything in it
 
 
-def test_a_namespace_that_is_deleted_lets_go_of_everything(granted: World) -> None:
+def test_a_namespace_that_is_deleted_leaves_nothing(granted: World) -> None:
     granted.kube.terminating.add("demo")
     granted.kube.refused.add("demo")
     granted.delete(SERVICE_ACCOUNT, "vault")
@@ -535,7 +535,7 @@ def test_a_shared_connection_is_left_to_the_other(world: World) -> None:
     assert world.status(POSTGRES_ROLE, "psql-role")["phase"] == "Success"
 
 
-def test_a_mount_made_anew_is_open_again(granted: World) -> None:
+def test_a_mount_that_is_made_again_has_issuance_resumed(granted: World) -> None:
     granted.delete(SECRET_ENGINE, "postgresql-engine")
     granted.settle()
     assert granted.access.quiesced
@@ -612,7 +612,7 @@ def test_a_cleanup_role_that_fails_is_reported_and_tried_again(granted: World) -
     assert [report.error for report in granted.access.reports] == ["Vault is sealed", ""]
 
 
-def test_a_missing_login_is_answered_with_a_fresh_one(granted: World) -> None:
+def test_a_missing_session_is_answered_with_a_new_token(granted: World) -> None:
     granted.follow_feed()
     before = granted.access.targets["demo", "vault"].kubernetes.jwt
     granted.access.publish(vault_auth_needed=types_pb2.VaultTargetRef(namespace="demo", name="vault", address=VAULT))
@@ -620,7 +620,7 @@ def test_a_missing_login_is_answered_with_a_fresh_one(granted: World) -> None:
     assert granted.access.targets["demo", "vault"].kubernetes.jwt not in ("", before)
 
 
-def test_a_feed_that_begins_anew_is_told_everything(granted: World) -> None:
+def test_a_feed_that_restarts_has_everything_sent_again(granted: World) -> None:
     granted.follow_feed()
     granted.access.targets.clear()
     granted.access.roles.clear()
@@ -647,7 +647,7 @@ def test_tokens_are_made_once_per_target_and_again_before_they_end(granted: Worl
     assert made() == 2
 
 
-def test_a_refused_token_is_made_anew(world: World) -> None:
+def test_a_refused_token_is_replaced(world: World) -> None:
     world.engine.fail(
         "EnsureEngine", errors.VaultAuthRefusedError("the ServiceAccount is another one now", target="demo/vault")
     )

@@ -1,4 +1,4 @@
-"""What was changed behind our back in Vault, and two SecretEngines that want the same connection otherwise."""
+"""Drift in Vault, and two SecretEngines that configure the same connection otherwise."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def events(world: World, name: str, reason: str) -> list[str]:
 # -- put back
 
 
-def test_a_connection_led_elsewhere_is_led_back_under_live_leases(granted: World) -> None:
+def test_a_connection_to_elsewhere_is_corrected_under_live_leases(granted: World) -> None:
     granted.engine.connections[CONNECTION] = types_pb2.Database(url="postgresql://elsewhere:5432/other")
     look_again(granted)
     assert granted.engine.connections[CONNECTION].service.host == "postgres.demo.svc"
@@ -49,14 +49,14 @@ def test_a_connection_led_elsewhere_is_led_back_under_live_leases(granted: World
     assert events(granted, "postgresql-engine", "DriftCorrected")
 
 
-def test_a_connection_that_is_gone_is_made_again_and_told(granted: World) -> None:
+def test_a_connection_that_is_gone_is_made_again_and_reported(granted: World) -> None:
     del granted.engine.connections[CONNECTION]
     look_again(granted)
     assert CONNECTION in granted.engine.connections
     assert events(granted, "postgresql-engine", "DriftCorrected")
 
 
-def test_a_role_on_another_connection_is_put_back_under_live_leases(granted: World) -> None:
+def test_a_role_on_another_connection_is_corrected_under_live_leases(granted: World) -> None:
     other = db_role_pb2.DbRoleDefinition()
     other.CopyFrom(granted.roles.roles[ROLE])
     other.db_name = "somewhere-else"
@@ -74,14 +74,14 @@ def test_a_role_that_is_gone_is_made_again(granted: World) -> None:
     assert events(granted, "psql-role", "DriftCorrected")
 
 
-def test_what_the_spec_changed_is_not_told_as_put_back(granted: World) -> None:
+def test_a_change_of_the_spec_is_not_reported_as_drift(granted: World) -> None:
     granted.kube.edit(POSTGRES_ROLE, "demo/psql-role", lambda o: o["spec"].update(renewStatements=["SELECT 1"]))
     granted.settle()
     assert not events(granted, "psql-role", "DriftCorrected")
     assert not events(granted, "postgresql-engine", "DriftCorrected")
 
 
-def test_nothing_is_written_or_told_where_nothing_changed(granted: World) -> None:
+def test_nothing_is_written_or_reported_where_nothing_changed(granted: World) -> None:
     before = (
         granted.kube.see(SECRET_ENGINE, "demo/postgresql-engine"),
         granted.kube.see(POSTGRES_ROLE, "demo/psql-role"),
@@ -93,7 +93,7 @@ def test_nothing_is_written_or_told_where_nothing_changed(granted: World) -> Non
     ) == before
 
 
-def test_where_the_connection_leads_is_written_before_anything_is_issued_there(granted: World) -> None:
+def test_a_new_database_is_recorded_before_anything_is_issued_there(granted: World) -> None:
     """Else a crash in between would let a change back count as drift, under the leases of the new place."""
     seen: list[str] = []
 
@@ -196,7 +196,7 @@ def written(world: World) -> list[int]:
     ]
 
 
-def test_the_later_one_is_refused_and_told_what_the_older_has(rivals: World) -> None:
+def test_the_later_one_is_refused_with_what_the_older_has(rivals: World) -> None:
     failed = rivals.condition(SECRET_ENGINE, "later", "Failed")
     assert (rivals.status(SECRET_ENGINE, "later")["phase"], failed["reason"]) == ("Failed", "ConnectionConflict")
     assert "SecretEngine demo/older is older" in failed["message"]
@@ -220,7 +220,7 @@ def test_the_later_one_is_made_when_both_agree(rivals: World) -> None:
     assert not rivals.condition(SECRET_ENGINE, "later", "Failed")
 
 
-def test_the_later_one_has_its_turn_when_the_older_is_gone(rivals: World) -> None:
+def test_the_later_one_is_made_once_the_older_is_deleted(rivals: World) -> None:
     rivals.delete(SECRET_ENGINE, "older")
     rivals.settle()
     assert rivals.status(SECRET_ENGINE, "later")["phase"] == "Success"
@@ -259,7 +259,7 @@ def test_a_rival_of_another_database_or_mount_is_none(world: World) -> None:
     assert {world.status(SECRET_ENGINE, name)["phase"] for name in ("older", "elsewhere", "another")} == {"Success"}
 
 
-def test_the_end_of_access_claims_no_dropped_login(granted: World) -> None:
+def test_the_end_of_access_claims_no_dropped_user(granted: World) -> None:
     """The login goes when Vault lets it; the Event must not say more than is known."""
     granted.decide("Denied")
     granted.settle()
@@ -269,8 +269,8 @@ def test_the_end_of_access_claims_no_dropped_login(granted: World) -> None:
     assert granted.kube.see(ACCESS_REQUEST, "demo/rqst") is not None
 
 
-def test_a_role_that_is_given_up_in_vault_is_issued_no_more(granted: World) -> None:
-    """Else it could be used again once Vault lets us in, although nobody can see it any more."""
+def test_a_role_whose_cleanup_is_given_up_is_issued_no_more(granted: World) -> None:
+    """Else it could be used again once Vault permits it, although nobody can see it any more."""
     granted.roles.fail_always("DeleteDbRole", errors.VaultAuthMissingError("no login", target="demo/vault"))
     granted.delete(POSTGRES_ROLE, "psql-role")
     granted.settle()
@@ -284,7 +284,7 @@ def test_a_role_that_is_given_up_in_vault_is_issued_no_more(granted: World) -> N
 # -- what was stopped for an object that is taken away while it waits
 
 
-def torn_away(world: World, resource: Resource, name: str) -> None:
+def remove_by_force(world: World, resource: Resource, name: str) -> None:
     """Delete an object whose finalizer somebody took off by hand."""
     world.kube.edit(resource, f"demo/{name}", lambda o: o["metadata"].update(finalizers=[]))
     world.delete(resource, name)
@@ -292,23 +292,23 @@ def torn_away(world: World, resource: Resource, name: str) -> None:
     assert world.kube.see(resource, f"demo/{name}") is None
 
 
-def test_what_was_stopped_for_a_role_goes_on_when_it_is_torn_away(granted: World) -> None:
+def test_issuance_resumes_when_the_role_that_paused_it_is_removed(granted: World) -> None:
     granted.kube.edit(
         POSTGRES_ROLE, "demo/psql-role", lambda o: o["spec"].update(databaseRef=None, databaseName="by-hand")
     )
     granted.settle()
     assert granted.access.quiesced
-    torn_away(granted, POSTGRES_ROLE, "psql-role")
+    remove_by_force(granted, POSTGRES_ROLE, "psql-role")
     assert granted.access.quiesced == set()
 
 
-def test_what_was_stopped_for_an_engine_goes_on_for_the_others_when_it_is_torn_away(granted: World) -> None:
+def test_issuance_resumes_for_the_other_engines_of_a_removed_one(granted: World) -> None:
     granted.secret_engine("second")
     granted.settle()
     granted.access.quiesced.add(
         (MOUNT, "k8s.-.demo.postgres-app")
     )  # for the first one, while the second has nothing to change
-    torn_away(granted, SECRET_ENGINE, "postgresql-engine")
+    remove_by_force(granted, SECRET_ENGINE, "postgresql-engine")
     granted.advance(3)
     assert granted.status(SECRET_ENGINE, "second")["phase"] == "Success"
     assert granted.access.quiesced == set()

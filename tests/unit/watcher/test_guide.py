@@ -136,7 +136,7 @@ def test_deleting_a_request_ends_its_access_first(world: World) -> None:
     assert not world.kube.all(ROLE)
 
 
-def test_a_request_goes_within_five_seconds_although_its_login_lives(world: World) -> None:
+def test_a_request_is_deleted_within_five_seconds_before_its_user(world: World) -> None:
     world.guide()
     world.decide()
     world.settle()
@@ -155,9 +155,12 @@ def test_deleting_all_in_any_order_leaves_nothing(world: World) -> None:
     world.decide()
     world.settle()
     for resource, name in (
-        (APP_BINDING, "vault"), (APP_BINDING, "postgres-app"), (SECRET_ENGINE, "postgresql-engine"), (POSTGRES_ROLE, "psql-role"),
+        (APP_BINDING, "vault"),
+        (APP_BINDING, "postgres-app"),
+        (SECRET_ENGINE, "postgresql-engine"),
+        (POSTGRES_ROLE, "psql-role"),
         (ACCESS_REQUEST, "rqst"),
-    ):  # fmt: skip
+    ):
         world.delete(resource, name)
     world.settle()
     for resource in (APP_BINDING, SECRET_ENGINE, POSTGRES_ROLE, ACCESS_REQUEST):
@@ -165,7 +168,7 @@ def test_deleting_all_in_any_order_leaves_nothing(world: World) -> None:
     assert (world.engine.mounts, world.roles.roles, world.access.roles) == ({}, {}, {})
 
 
-def test_an_app_binding_in_use_is_held(world: World) -> None:
+def test_an_app_binding_in_use_keeps_its_finalizer(world: World) -> None:
     world.guide()
     world.delete(APP_BINDING, "vault")
     world.settle()

@@ -94,7 +94,7 @@ def test_applying_and_deleting_by_chance_comes_to_rest(world: World, seed: int) 
 # -- what is missing
 
 
-def test_a_namespace_that_is_not_served_is_named_with_the_command(world: World) -> None:
+def test_a_namespace_that_is_not_enabled_is_named_with_the_command(world: World) -> None:
     world.kube.refused.add("demo")
     world.guide()
     command = "kubectl apply -n demo -f deploy/rbac/enabled-namespace.yaml"
@@ -111,7 +111,7 @@ def test_a_namespace_that_is_not_served_is_named_with_the_command(world: World) 
     assert not world.condition(ACCESS_REQUEST, "rqst", "NamespaceNotEnabled")
 
 
-def test_nothing_is_claimed_for_a_namespace_that_is_not_served(world: World) -> None:
+def test_nothing_is_claimed_for_a_namespace_that_is_not_enabled(world: World) -> None:
     world.guide()
     world.kube.refused.add("demo")
     world.watcher.namespaces._watched["demo"].informer.list_and_watch()
@@ -182,7 +182,7 @@ def test_a_role_may_name_its_connection_directly(world: World) -> None:
 # -- what is wrong
 
 
-def test_a_wrong_field_is_told_once_and_not_tried_again_until_it_changes(world: World) -> None:
+def test_a_wrong_field_is_reported_once_and_retried_only_when_changed(world: World) -> None:
     world.vault()
     world.database()
     world.secret_engine()

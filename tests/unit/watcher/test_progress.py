@@ -83,7 +83,7 @@ def test_a_deleted_request_leaves_no_progress(world: World) -> None:
     assert len(entries(world)) == 0
 
 
-def test_a_request_that_vanishes_leaves_no_progress_once_closed(world: World) -> None:
+def test_a_request_deleted_unseen_leaves_no_progress_once_closed(world: World) -> None:
     world.guide()
     world.decide()
     world.settle()

@@ -1,4 +1,4 @@
-"""The standard condition Ready on every kind whose status the watcher writes, as ``kubectl wait`` and GitOps tools read it."""
+"""The standard condition Ready on every kind whose status the watcher writes, as ``kubectl wait`` reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statuses merged with what others wrote: decisions keep every byte, ours change their times only when they say something new."""
+"""Statuses merged with what others wrote: decisions keep every byte, times change only with the condition."""
 
 from __future__ import annotations
 

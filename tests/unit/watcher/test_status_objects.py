@@ -131,7 +131,7 @@ def test_members_of_others_stay_when_a_status_is_written() -> None:
     assert found == {"phase": "Approved", "observedGeneration": 1, "digest": "abc", "theirs": 1}
 
 
-def test_the_same_vault_is_known_whatever_its_login() -> None:
+def test_the_same_vault_is_known_whatever_authenticates_there() -> None:
     target = types_pb2.VaultTarget(address="https://Vault.demo.svc:8200")
     known = TargetStatus.from_fields(TARGET)
     assert known is not None

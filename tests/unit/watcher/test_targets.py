@@ -1,4 +1,4 @@
-"""AppBindings: where a server is and how to log in there, in every shape, and every wrong field named without any secret."""
+"""AppBindings: where a server is and what authenticates there, and every wrong field named without a secret."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_service_account_wins_over_a_secret() -> None:
         ({"secret": "login"}, "secret"),
     ],
 )
-def test_a_wrong_login_is_named(spec: Body, field: str) -> None:
+def test_wrong_authentication_is_named(spec: Body, field: str) -> None:
     with pytest.raises(SpecInvalidError) as caught:
         appbinding.auth_plan(binding(**spec))
     assert any(v.field == f"AppBinding demo/vault spec.{field}" for v in caught.value.violations), (
@@ -246,7 +246,7 @@ def test_a_service_account_token_needs_a_role() -> None:
         ("leasegate.dev/approle", {"role_id": b"i", "secret_id": b"s"}, "team", "team"),
     ],
 )
-def test_an_absent_login_is_known_by_its_mount(kind: str, data: dict[str, bytes], mount: str, auth: str) -> None:
+def test_absent_authentication_is_known_by_its_mount(kind: str, data: dict[str, bytes], mount: str, auth: str) -> None:
     """The digest is the services' own, so that a target without a login finds the login in a service's memory."""
     target = login(kind, data, mount=mount)
     assert appbinding.auth_mount(target) == auth

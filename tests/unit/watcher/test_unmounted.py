@@ -1,4 +1,4 @@
-"""An engine that is being deleted waits for logins that cannot be dropped, as somebody took its mount away by hand."""
+"""An engine that is being deleted, whose mount somebody removed, so that database users cannot be dropped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _is_there(world: World) -> bool:
     return world.kube.see(SECRET_ENGINE, f"demo/{NAME}") is not None
 
 
-def test_the_engine_is_made_again_until_the_logins_are_dropped(unmounted: World) -> None:
+def test_the_engine_is_made_again_until_the_users_are_dropped(unmounted: World) -> None:
     unmounted.delete(SECRET_ENGINE, NAME)
     unmounted.advance(4)
     assert unmounted.engine.mounts == {}, "what takes no longer than usual costs no call"

@@ -1,4 +1,4 @@
-"""The watcher as a process: a thread that dies, an end that does not drag on, work that is never put off for ever."""
+"""The watcher as a process: a thread that dies, a stop that ends in time, tokens and Events."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_what_an_informer_of_the_past_finds_is_not_believed() -> None:
     assert (namespaces.enablement("demo"), enabled) == (Enablement.ENABLED, ["demo"])
 
 
-def test_patience_with_one_thing_is_not_that_with_another() -> None:
+def test_failures_of_one_kind_are_not_those_of_another() -> None:
     now = [0.0]
     failures = FailureWindow(lambda: now[0], finalizer_timeout_s=60)
     for what in ("passing", "end"):
@@ -113,9 +113,7 @@ def test_patience_with_one_thing_is_not_that_with_another() -> None:
     assert failures._since == {}
 
 
-def test_a_cleanup_role_that_cannot_be_removed_is_told_in_the_log(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cleanup_role_that_cannot_be_removed_is_logged(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.guide()
     world.roles.fail("DeleteCleanupRole", errors.VaultRefusedError("no such thing", path="x"))
     status = world.access.targets["demo", "vault"]

@@ -1,4 +1,4 @@
-"""A service's word for a wrong field becomes the word that stands in the object."""
+"""A field of a service's contract is named as in the object that a user wrote."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from watcher.specs.field_paths import message_of
             "holds no certificate",
             "AppBinding of spec.vaultRef: spec.clientConfig.caBundle: holds no certificate",
         ),
-        ("target.token.token", "has blanks", "AppBinding of spec.vaultRef: login.token.token: has blanks"),
+        ("target.token.token", "has blanks", "AppBinding of spec.vaultRef: auth.token.token: has blanks"),
         ("spec.subjects", "needs one", "spec.subjects: needs one"),
         (
             "AppBinding demo/vault spec.clientConfig",

@@ -1,4 +1,4 @@
-"""The whole watcher over a Kubernetes and services in memory, worked by hand: no thread of its own, no waiting, a clock that tests move."""
+"""The whole watcher over a Kubernetes and services in memory: no threads, no waiting, a clock that tests move."""
 
 from __future__ import annotations
 
