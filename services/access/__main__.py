@@ -1,4 +1,4 @@
-"""The process ``access``: options, and what is opened and closed in which order."""
+"""The process ``access``: its options, and what is opened and closed in which order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
 
 
 class Span(click.ParamType[float]):
-    """A span of time, such as 5m; seconds for the program."""
+    """A span of time, such as 5m, as seconds."""
 
     name = "DURATION"
 
@@ -42,51 +42,53 @@ class Span(click.ParamType[float]):
 @server_command(
     "access",
     port=7703,
-    help="Issues credentials to whoever was approved, keeps their leases alive, and ends them without fail.",
+    help="Issue credentials after an approval, renew their leases while they are in use, and revoke each one.",
 )
 @option(
     "--ledger",
     type=NEW_FILE,
     required=True,
-    help="SQLite file of the ledger; made and migrated if need be. One process owns it.",
+    help="SQLite file of the ledger; created and migrated at start. One process owns it.",
 )
 @option(
-    "--catalog", type=FILE, help="YAML file with the targets and roles that callers outside Kubernetes may ask for."
+    "--catalog",
+    type=FILE,
+    help="YAML file with the VaultTargets and roles that callers outside Kubernetes may request.",
 )
 @option(
     "--max-access-duration",
     type=Span(least="1s"),
-    help="Longest access of any request, counted from its first credential; no limit without it.",
+    help="Longest access of any access request, counted from its first credential; no limit without this option.",
 )
 @option(
     "--rotation-overlap",
     type=Span(),
     default="5m",
-    help="How long a replaced credential lives on; at most a quarter of its longest life.",
+    help="How long a replaced credential is kept; at most a quarter of its longest life.",
 )
 @option(
     "--max-request-duration",
     type=Span(),
     default="90s",
-    help="default_max_request_duration of Vaults that --vault-config does not name: an undo waits that long.",
+    help="default_max_request_duration of Vaults that --vault-config does not name; a recovery waits for it.",
 )
 @option(
     "--orphan-scan-interval",
     type=Span(least="100ms"),
     default="15m",
-    help="How often the ledger is compared with Vault's leases for the metrics.",
+    help="How often the ledger is compared with Vault's leases.",
 )
 @option(
     "--max-renewals-per-second",
     type=click.FloatRange(min=0),
     default=200.0,
-    help="Most renewals that begin in a second, as when Vault comes back; 0 for no limit. What would soon be too late does not wait.",
+    help="Most renewals that begin in a second; 0 for no limit. Urgent renewals are not throttled.",
 )
 @option(
     "--retention",
     type=Span(least="1h"),
     default="30d",
-    help="How long the ledger remembers what has ended, and calls that were answered.",
+    help="How long the ledger keeps closed attempts, deleted access requests and answered calls.",
 )
 @option("--workers", type=click.IntRange(2, 64), default=8, help="Threads that revoke, renew and prepare.")
 def main(
@@ -119,9 +121,22 @@ def main(
     )
     registry = new_registry()
     configured = read_catalog(catalog) if catalog else []
-    with access(ledger, own=own, configured=configured, settings=settings, clock=time.time) as made:
-        AccessMetrics(made.ledger, registry, finder=made.finder, breakers=made.breakers, losses=made.losses)
-        serve(config, made.services, health=made.ready, long_polls=made.polls, on_drain=made.wake, registry=registry)
+    with access(ledger, own=own, configured=configured, settings=settings, clock=time.time) as running:
+        AccessMetrics(
+            running.ledger,
+            registry,
+            finder=running.orphan_scanner,
+            breakers=running.breakers,
+            losses=running.guard,
+        )
+        serve(
+            config,
+            running.services,
+            health=running.ready,
+            long_polls=running.polls,
+            on_drain=running.wake,
+            registry=registry,
+        )
 
 
 if __name__ == "__main__":

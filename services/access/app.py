@@ -1,4 +1,4 @@
-"""Everything of the access service but its server: opened, wired, started and closed in order. For ``__main__`` and for tests."""
+"""The access service without its server: opened, wired, started and closed in order. For ``__main__`` and for tests."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class Access:
         services: The four gRPC services.
         polls: Budget of the calls that wait.
         ledger: The open ledger.
-        ready: Whether it can do its work.
-        wake: Lets waiting calls go on when the process stops.
-        finder: Compares the ledger with Vault.
-        breakers: Which Vaults answer.
-        losses: Whether the ledger is the known one.
+        ready: Whether the service can work.
+        wake: Ends waiting calls when the process stops.
+        orphan_scanner: Compares the ledger with Vault.
+        breakers: The circuits of the Vaults.
+        guard: Whether the ledger is the known one.
     """
 
     services: Sequence[Service]
@@ -74,9 +74,9 @@ class Access:
     ledger: Ledger
     ready: Callable[[], bool]
     wake: Callable[[], None]
-    finder: OrphanScanner
+    orphan_scanner: OrphanScanner
     breakers: CircuitBreakers
-    losses: LedgerGuard
+    guard: LedgerGuard
 
 
 @contextmanager
@@ -88,23 +88,23 @@ def access(
     settings: Settings,
     clock: Clock,
 ) -> Iterator[Access]:
-    """The access service while inside.
+    """The running access service, as a context manager.
 
     Raises:
-        StartupRefused: The ledger cannot be used.
+        StartupRefusedError: The ledger cannot be used.
     """
     ledger = open_ledger(ledger_file, clock=clock)
     sessions = Sessions(SCOPE, own=own)
     try:
-        with _working(ledger, sessions, own=own, configured=configured, settings=settings) as made:
-            yield made
+        with _running(ledger, sessions, own=own, configured=configured, settings=settings) as running:
+            yield running
     finally:
         sessions.close()
         ledger.close()
 
 
 @contextmanager
-def _working(
+def _running(
     ledger: Ledger,
     sessions: Sessions,
     *,
@@ -115,46 +115,47 @@ def _working(
     vaults = VaultClients(sessions, own=own, max_request_duration_s=settings.max_request_duration_s)
     polls = LongPolls(LONG_POLLS)
     feed = ChangeFeed(ledger, polls)
-    vaults.on_missing = lambda row: feed.login_missing(row.id)
-    losses = LedgerGuard(ledger)
-    catalog, requests = Catalog(ledger, vaults, feed), AccessRequests(ledger, vaults, losses=losses)
-    issuing = LeaseIssuer(ledger, vaults, settings=settings, losses=losses)
+    vaults.on_missing = lambda row: feed.request_auth(row.id)
+    guard = LedgerGuard(ledger)
+    catalog, requests = Catalog(ledger, vaults, feed), AccessRequests(ledger, vaults, guard=guard)
+    issuer = LeaseIssuer(ledger, vaults, settings=settings, guard=guard)
     renewal = LeaseRenewal(ledger, vaults, settings=settings, jitter=random.random)
-    work = AttemptDispatcher(
-        ledger, vaults, issuing=issuing, renewal=renewal, undoing=IssuanceRecovery(ledger, vaults), jitter=random.random
+    recovery = IssuanceRecovery(ledger, vaults)
+    dispatcher = AttemptDispatcher(
+        ledger, vaults, issuer=issuer, renewal=renewal, recovery=recovery, jitter=random.random
     )
     recover(ledger, max_access_s=settings.max_access_s)
-    catalog.configure(configured)
-    finder = OrphanScanner(ledger, vaults)
-    queue = WorkerPool(
+    catalog.put_configured(configured)
+    scanner = OrphanScanner(ledger, vaults)
+    pool = WorkerPool(
         ledger,
-        work,
+        dispatcher,
         workers=settings.workers,
         max_renewals_per_second=settings.max_renewals_per_second,
         pausing=vaults.breakers.pausing,
     )
-    pruning = LedgerPruner(ledger, kept_s=settings.retention_s)
-    rounds = (
-        PeriodicTask("finder", lambda _stopping: finder.look(), every_s=settings.orphan_scan_interval_s),
-        PeriodicTask("pruning", pruning.prune, every_s=settings.prune_every_s),
+    pruner = LedgerPruner(ledger, kept_s=settings.retention_s)
+    tasks = (
+        PeriodicTask("orphan-scan", lambda _stopping: scanner.scan(), every_s=settings.orphan_scan_interval_s),
+        PeriodicTask("pruning", pruner.prune, every_s=settings.prune_every_s),
     )
-    queue.start()
-    for each in rounds:
-        each.start()
+    pool.start()
+    for task in tasks:
+        task.start()
     requester = RequesterServicer(
-        requests, issuing, Heartbeat(ledger, renewal, settings=settings), ledger=ledger, feed=feed, settings=settings
+        requests, issuer, Heartbeat(ledger, renewal, settings=settings), ledger=ledger, feed=feed, settings=settings
     )
     watcher = WatcherServicer(
         requests,
         catalog,
         IssuancePauses(ledger),
-        ensuring=AccessEnsurer(requests, issuing),
+        ensurer=AccessEnsurer(ledger, requests, issuer),
         feed=feed,
         vaults=vaults,
-        losses=losses,
+        guard=guard,
     )
     approver = ApproverServicer(requests, Decisions(ledger, requests))
-    operator = OperatorServicer(LeaseAdmin(ledger, renewal), finder, losses)
+    operator = OperatorServicer(LeaseAdmin(ledger, renewal), scanner.find_orphans, guard)
     try:
         yield Access(
             services=_services(requester, watcher, approver, operator),
@@ -162,14 +163,14 @@ def _working(
             ledger=ledger,
             ready=lambda: vaults.serving() and not feed.unread(),
             wake=feed.wake,
-            finder=finder,
+            orphan_scanner=scanner,
             breakers=vaults.breakers,
-            losses=losses,
+            guard=guard,
         )
     finally:
-        for each in rounds:
-            each.stop()
-        queue.stop()
+        for task in tasks:
+            task.stop()
+        pool.stop()
 
 
 def _services(

@@ -254,6 +254,8 @@ class LedgerMismatchError(LeasegateError):
     """All issuing is held because the ledger is not the one that was known."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LEDGER_MISMATCH"
+    advice = "restore the ledger, or have an operator run `leasegate ledger accept-loss`"
+    """What to do, for errors, conditions and logs alike."""
 
 
 class InternalError(LeasegateError):

@@ -43,9 +43,9 @@ class Lean:
 _LEANS = {
     "claim.refused": Lean(roles=("slow-role",), peaceful=True, ends_claiming=0.6),
     "claim.revoked": Lean(roles=("slow-role",), peaceful=True, ends_claiming=0.6),
-    "endt.": Lean(ending=0.3),
-    "end.": Lean(ending=0.15),
-    "undo.": Lean(leaps=(RECOVERY_LEAP_S,), doubtful=True),
+    "revoke_token.": Lean(ending=0.3),
+    "revoke.": Lean(ending=0.15),
+    "recover.": Lean(leaps=(RECOVERY_LEAP_S,), doubtful=True),
     "renew.": Lean(leaps=(RENEW_LEAP_S,), first_leap_s=RENEW_LEAP_S, peaceful=True),
     "rotate.": Lean(roles=("brief-role",), leaps=(ROTATE_LEAP_S,), first_leap_s=ROTATE_LEAP_S, peaceful=True),
 }

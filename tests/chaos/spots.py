@@ -14,7 +14,7 @@ from watcher.reconcilers import failpoints as watcher_points
 POINTS = {"access": (*access_points.POINTS, *access_points.LEDGER_POINTS), "watcher": watcher_points.POINTS}
 VARIABLES = {"access": access_points.VARIABLE, "watcher": watcher_points.VARIABLE}
 AT_ANY_MOMENT = "any moment"
-SECOND = ("undo.token", "undo.recovery", "undo.outdated", "undo.read", "undo.lease", "undo.dropped")
+SECOND = ("recover.token", "recover.recovery", "recover.outdated", "recover.read", "recover.lease", "recover.dropped")
 """An undo passes these twice: in its first recovery and in its second."""
 AIMS = {
     "access": (*POINTS["access"], *(f"{point}:2" for point in SECOND)),
@@ -75,7 +75,7 @@ class Spots:
         name, _, second = aim.partition(":")
         if name in access_points.LEDGER_POINTS:
             return Spot(name, self._rng.randint(8, 60), False, 10.0)
-        if name.startswith("undo."):
+        if name.startswith("recover."):
             return Spot(name, 2 if second else 1, True, 25.0)
         return Spot(name, 1, False, 40.0 if name.startswith(("renew.", "rotate.", "claim.re")) else 12.0)
 

@@ -80,7 +80,7 @@ def test_a_rule_left_out_is_noticed(made: World, monkeypatch: pytest.MonkeyPatch
         with ledger.write() as tx:
             attempts.close(tx, attempt.id, AttemptState.RECOVERING)
 
-    monkeypatch.setattr(recover.IssuanceRecovery, "step", close)
+    monkeypatch.setattr(recover.IssuanceRecovery, "recover_attempt", close)
     tally = Run(made, seed=SEED, lives=4, points=("claim.read",), aim_s=30).go()
     assert any("which no active attempt owns" in each for each in tally.broken)
     for login in made.database_users():

@@ -150,7 +150,7 @@ def test_the_end_of_a_request_ends_its_attempts_in_the_same_transaction(ledger: 
         made = in_state(tx, state)
         request = requests.find(tx, made.access_request_id)
         assert request is not None
-        reassess.finish(tx, request, Approval.WITHDRAWN)
+        reassess.end_access(tx, request, Approval.WITHDRAWN)
         assert attempts.get(tx, made.id).state is ENDING.get(state, state)
 
 

@@ -24,15 +24,19 @@ from tests.servers import real_servers
 
 CLAIMING = ("ensure.committed:2", *(point for point in failpoints.POINTS if point.startswith("claim.")))
 """Where a kill differs if the decision and the claim are one call, whose first commit is the second of its request."""
-UNDO = tuple(point for point in failpoints.POINTS if point.startswith("undo."))
+RECOVER = tuple(point for point in failpoints.POINTS if point.startswith("recover."))
 TWICE = (
-    *UNDO,
-    *(f"{point}:2" for point in UNDO if point not in ("undo.begun", "undo.accessor", "undo.first", "undo.closed")),
+    *RECOVER,
+    *(
+        f"{point}:2"
+        for point in RECOVER
+        if point not in ("recover.begun", "recover.accessor", "recover.first", "recover.closed")
+    ),
 )
-ENDT = ("endt.revoked",)
+REVOKE_TOKEN = ("revoke_token.revoked",)
 GIVING_BACK = ("claim.refused", "claim.revoked")
 SLOW = ("renew.asked", "renew.committed", "rotate.due")
-ELSEWHERE = {*UNDO, *ENDT, *GIVING_BACK, *SLOW}
+ELSEWHERE = {*RECOVER, *REVOKE_TOKEN, *GIVING_BACK, *SLOW}
 REST = tuple(point for point in failpoints.POINTS if point not in ELSEWHERE)
 SLOW_ROLE, SHORT_ROLE = "k8s.-.demo.slow-role", "k8s.-.demo.short-role"
 
@@ -186,10 +190,10 @@ def test_killed_on_the_way(made: World, point: str, at_once: bool) -> None:
         dar = Dar(service.callee)
         lives_until(service, dar, secret, at_once=at_once)
     secret.secret_attempt = 0  # the harder case: what was answered did not come to be kept
-    recovers(made, dar, secret, ended=point.startswith("end."))
+    recovers(made, dar, secret, ended=point.startswith("revoke."))
 
 
-@pytest.mark.parametrize("point", ENDT)
+@pytest.mark.parametrize("point", REVOKE_TOKEN)
 def test_killed_while_a_token_is_ended(made: World, point: str) -> None:
     with running(made, crash_at=point) as service:
         put_role(made, service.callee)

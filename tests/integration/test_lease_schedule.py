@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 
 from services.access.domain.models import Attempt, VaultTargetRow
+from services.access.domain.renewal import next_due_at
 from services.access.domain.settings import Settings
-from services.access.leases.renew import LeaseRenewal, next_look
+from services.access.leases.renew import LeaseRenewal
 from services.access.ledger import attempts, catalog, due_work, requests
 from services.access.ledger.db.database import Ledger, open_ledger
 from services.access.vault.clients import VaultClients
@@ -78,7 +79,7 @@ def born_together(ledger: Ledger) -> None:
             attempts.commit_issuing(tx, begun.id, accessor="a", replacing=True, token_ends_at=BORN + 90000)
             attempts.commit_lease(tx, begun.id, lease_id=f"m/creds/r/{number}", **lease)
             issued = attempts.get(tx, begun.id)
-            attempts.activate(tx, issued, due_at=next_look(issued, request=request, settings=Settings()))
+            attempts.activate(tx, issued, due_at=next_due_at(issued, request=request, overlap_s=Settings().overlap_s))
 
 
 def renew_what_is_due(ledger: Ledger, renewal: LeaseRenewal, pool: ThreadPoolExecutor) -> None:
@@ -87,7 +88,7 @@ def renew_what_is_due(ledger: Ledger, renewal: LeaseRenewal, pool: ThreadPoolExe
     with ledger.read() as tx:
         while job := due_work.next_job(tx, busy={each.id for each in found}, renews=True):
             found.append(attempts.get(tx, job.attempt))
-    for _ in pool.map(renewal.look, found):
+    for _ in pool.map(renewal.renew_active, found):
         pass
 
 

@@ -1,6 +1,6 @@
 """The code's decisions against the protocol's, in every state of up to four attempts.
 
-Both are asked for the same states: ``services.access.domain.attempt_states`` and ``tests.model.protocol.model`` with all
+Both are asked for the same states: ``services.access.domain.decide`` and ``tests.model.protocol.model`` with all
 of its rules. Where the code differs on purpose, the test says why.
 """
 
@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
-from services.access.domain import attempt_states as rules
-from services.access.domain.attempt_states import Begin, GoOn, Nothing
+from services.access.domain import decide as rules
+from services.access.domain.attempt_states import REPLACING, pending
+from services.access.domain.decide import NextStep, acknowledgeable, decide, replacement_due
 from services.access.domain.models import Approval, Attempt, AttemptState
 from tests.model.protocol.model import Claim, Decision, Model
 from tests.model.protocol.scenarios import SCENARIOS, Rule
@@ -73,41 +74,42 @@ def test_pending_due_and_acknowledgeable_are_the_protocols(most: int) -> None:
     role = a_role()
     for kinds in every_state(most):
         state, found = for_protocol(kinds), for_code(kinds)
-        current, expected = rules.pending(found), PROTOCOL.pending(state)
+        current, expected = pending(found), PROTOCOL.pending(state)
         assert (current.sequence - 1 if current else NONE) == expected
-        assert rules.takes(granted, current, now=NOW) is PROTOCOL.acknowledgeable(state, expected)
-        assert not rules.takes(withdrawn, current, now=NOW)
-        assert rules.due(rotating, found, secret_attempt=0, role=role, now=NOW)
+        accepted = current is not None and acknowledgeable(granted, current, now=NOW)
+        assert accepted is PROTOCOL.acknowledgeable(state, expected)
+        assert current is None or not acknowledgeable(withdrawn, current, now=NOW)
+        assert replacement_due(rotating, found, role, secret_attempt=0, now=NOW)
         for secret_attempt in range(len(kinds) + 1):
-            due = rules.due(granted, found, secret_attempt=secret_attempt, role=role, now=NOW)
+            due = replacement_due(granted, found, role, secret_attempt=secret_attempt, now=NOW)
             assert due is PROTOCOL.due(state, secret_attempt), (kinds, secret_attempt)
 
 
 @pytest.mark.parametrize("rotation_due", [False, True])
 def test_what_a_claim_does_is_the_protocols(rotation_due: bool) -> None:
-    request, role = a_request(rotation_due=rotation_due), a_role()
+    request, role = a_request(rotation_due=rotation_due, last_sequence=4), a_role()
     for kinds in every_state(4 if rotation_due else 3):
         state, found = for_protocol(kinds, rotation_due=rotation_due), for_code(kinds)
         for secret_attempt in range(len(kinds) + 1):
             expected = PROTOCOL.decide_claim(state, secret_attempt)
-            plan = rules.plan(request, found, secret_attempt=secret_attempt, role=role, now=NOW)
+            step = decide(request, found, role, paused=None, secret_attempt=secret_attempt, now=NOW)
             if expected.claim is Claim.GO_ON and secret_attempt > expected.attempt:
                 # Its number would not rise above the Secret's: only after the ledger was lost or restored, which the
                 # protocol leaves out.
-                assert plan == Begin(((found[expected.attempt], AttemptState.REVOKING_TOKEN),))
+                assert step == rules.Claim(replaced=found[expected.attempt])
+                assert REPLACING[found[expected.attempt].state] is AttemptState.REVOKING_TOKEN
             else:
-                assert _decision(plan) == expected, (kinds, secret_attempt)
+                assert _decision(step) == expected, (kinds, secret_attempt)
 
 
-def _decision(plan: rules.Plan) -> Decision:
-    if isinstance(plan, Nothing):
+def _decision(step: NextStep) -> Decision:
+    if not isinstance(step, rules.Claim):
         return Decision(Claim.NOTHING)
-    if isinstance(plan, GoOn):
-        return Decision(Claim.GO_ON, plan.attempt.sequence - 1)
-    if not plan.replaced:
+    if step.prepared:
+        return Decision(Claim.GO_ON, step.prepared.sequence - 1)
+    if not step.replaced:
         return Decision(Claim.BEGIN)
-    ((former, becomes),) = plan.replaced
-    return Decision(Claim.BEGIN, former.sequence - 1, becomes)
+    return Decision(Claim.BEGIN, step.replaced.sequence - 1, REPLACING[step.replaced.state])
 
 
 @pytest.mark.parametrize(
@@ -116,12 +118,12 @@ def _decision(plan: rules.Plan) -> Decision:
 def test_what_is_revoked_or_closed_counts_for_nothing(state: AttemptState) -> None:
     rest = [an_attempt(AttemptState.ACTIVE, 1)]
     gone = [*rest, an_attempt(state, 2)]
-    request, role = a_request(), a_role()
+    request, role = a_request(last_sequence=4), a_role()
     for secret_attempt in range(4):
-        assert rules.due(request, gone, secret_attempt=secret_attempt, role=role, now=0) is rules.due(
-            request, rest, secret_attempt=secret_attempt, role=role, now=0
+        assert replacement_due(request, gone, role, secret_attempt=secret_attempt, now=0) is replacement_due(
+            request, rest, role, secret_attempt=secret_attempt, now=0
         )
-        assert rules.plan(request, gone, secret_attempt=secret_attempt, role=role, now=0) == rules.plan(
-            request, rest, secret_attempt=secret_attempt, role=role, now=0
+        assert decide(request, gone, role, paused=None, secret_attempt=secret_attempt, now=0) == decide(
+            request, rest, role, paused=None, secret_attempt=secret_attempt, now=0
         )
-    assert rules.pending(gone) is None
+    assert pending(gone) is None

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from services.access.domain import attempt_states as rules
+from services.access.domain import attempt_states, decide
 from services.access.domain.models import Attempt, AttemptState
 from services.access.leases import acknowledge, issue
 from services.access.leases.recover import IssuanceRecovery
@@ -100,9 +100,9 @@ def adopted_once(self: Any, made: Any, target: Any) -> None:
         self._close(vault, made)
 
 
-def undone_as_it_is(self: Any, attempt: Attempt, *, finish: bool, error: str = "") -> None:
+def undone_as_it_is(self: Any, attempt: Attempt, *, force_drop: bool, error: str = "") -> None:
     """In place of the commit with which an undo begins."""
-    self._undoing.step(attempt)
+    self._recovery.recover_attempt(attempt)
 
 
 MUTATIONS: dict[str, tuple[Mutation, ...]] = {
@@ -111,14 +111,14 @@ MUTATIONS: dict[str, tuple[Mutation, ...]] = {
         unconditional(AttemptState.ISSUED),
     ),
     "recover": (value(IssuanceRecovery, "_cleanup_role", unadopted),),
-    "second-recovery": (value(IssuanceRecovery, "_first_done", adopted_once),),
+    "second-recovery": (value(IssuanceRecovery, "_complete_first", adopted_once),),
     "conditional-commits": (unconditional(AttemptState.ISSUING, keeps=True),),
     "same-token": (
         value(attempts, "_move", any_accessor),
-        text(tokens.PreparedTokens, "find", " or token.accessor != attempt.accessor", ""),
+        text(tokens.PreparedTokens, "find_token", " or token.accessor != attempt.accessor", ""),
     ),
     "recovering-first": (
-        value(AttemptDispatcher, "_begin_undo", undone_as_it_is),
+        value(AttemptDispatcher, "_begin_recovery", undone_as_it_is),
         text(recoveries, "commit", "state is not AttemptState.RECOVERING", "state is State.CLOSED"),
         unconditional(AttemptState.CLOSED),
     ),
@@ -127,15 +127,19 @@ MUTATIONS: dict[str, tuple[Mutation, ...]] = {
         text(recoveries, "commit", "state is not AttemptState.RECOVERING or ", ""),
         unconditional(AttemptState.CLOSED),
     ),
-    "cleanup-token": (text(IssuanceRecovery, "_adopt", "*(each.accessor for each in made.earlier)", "*()"),),
-    "retire-after-ack": (value(rules, "superseded", lambda _: AttemptState.REVOKING),),
-    "replaced-is-due": (text(rules, "due", "or last(attempts, AttemptState.REPLACED) is not None", ""),),
-    "secret-is-due": (text(rules, "due", "or secret_attempt != active.sequence", ""),),
-    "expired-is-due": (
-        text(rules, "due", "or active.expired(now)", ""),
-        text(rules, "takes", "and not attempt.expired(now)", ""),
+    "cleanup-token": (
+        text(IssuanceRecovery, "_drop_database_user", "*(each.accessor for each in made.earlier)", "*()"),
     ),
-    "overlap": (text(acknowledge, "_retire", "over = tx.now + ", "over = tx.now + 0 * "),),
+    "retire-after-ack": (
+        value(attempt_states, "REPLACING", {**attempt_states.REPLACING, AttemptState.ISSUED: AttemptState.REVOKING}),
+    ),
+    "replaced-is-due": (text(decide, "replacement_due", "or last(attempts, AttemptState.REPLACED) is not None", ""),),
+    "secret-is-due": (text(decide, "replacement_due", "or secret_attempt != active.sequence", ""),),
+    "expired-is-due": (
+        text(decide, "replacement_due", "or active.expired(now)", ""),
+        text(decide, "acknowledgeable", "and not attempt.expired(now)", ""),
+    ),
+    "overlap": (text(acknowledge, "_retire", "overlap_ends_at = tx.now + ", "overlap_ends_at = tx.now + 0 * "),),
     "nothing-made": (value(issue, "_NOTHING_MADE", (LeasegateError,)),),
     "rising-numbers": (),
     "absent-user": (),

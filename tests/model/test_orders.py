@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
+from services.access.domain.decide import Claim
 from services.access.domain.models import Approval, AttemptState
-from services.access.domain.request_view import NextStep
 from services.common.errors import VaultFailedError, VaultRefusedError
 from tests.model.test_machine import template
 from tests.model.world import invariants
@@ -153,7 +153,7 @@ def reader_and_cleanup_role_at_once(play: Play) -> None:
     play.w.passes(4)
     play.work(times=2)
     worker = play.worker()
-    play.to(worker, "undo.token")
+    play.to(worker, "recover.token")
     play.w.run(claim)
     while not worker.over and not (worker.call and worker.call.kind == "read" and worker.call.stage == 2):
         play.w.step(worker)
@@ -169,11 +169,11 @@ def late_cleanup_role(play: Play) -> None:
     play.w.passes(4)
     play.work(times=2)
     late, other = play.worker(0), play.worker(1)
-    play.to(late, "undo.outdated")
+    play.to(late, "recover.outdated")
     play.w.run(other)
     play.w.passes(91)
     other = play.worker(1)
-    play.to(other, "undo.dropped")
+    play.to(other, "recover.dropped")
     while not late.over and not (late.call and late.call.kind == "read" and late.call.stage == 2):
         play.w.step(late)
     play.w.run(other)
@@ -222,8 +222,8 @@ def acknowledged_late(play: Play) -> None:
 def past_its_end(play: Play) -> None:
     play.in_use()
     play.w.passes(3700)
-    step, _ = play.w.replicas[0].requests.show("uid-1", owner=OWNER).next_step(1)
-    if step is not NextStep.CLAIM:
+    step = play.w.replicas[0].requests.show_request("uid-1", owner=OWNER).next_step(1)
+    if not isinstance(step, Claim):
         play.w.fail("I8: an active one that is past its end makes no new attempt due")
 
 
@@ -308,7 +308,7 @@ def cleanup_role_asked_for_after_the_close(play: Play) -> None:
     play.w.passes(4)
     play.work()
     late = play.worker(0)
-    play.to(late, "undo.accessor")
+    play.to(late, "recover.accessor")
     play.undone()
     assert play.w.known["0" * 19 + "1"].state is AttemptState.CLOSED
     assert not play.w.vault.cleanup_roles
@@ -322,7 +322,7 @@ def cleanup_role_missed_after_the_close(play: Play) -> None:
     play.w.passes(4)
     play.work(times=2)
     late, other = play.worker(0), play.worker(1)
-    play.to(late, "undo.outdated")
+    play.to(late, "recover.outdated")
     play.w.run(other)
     play.w.passes(91)
     play.w.run(play.worker(1))

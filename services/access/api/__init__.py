@@ -1,1 +1,1 @@
-"""The four gRPC services, one file each: decode, call the domain once, encode. Only this package knows protobuf messages."""
+"""The four gRPC services, one file each: decode, call one object, encode. Only this room knows protobuf messages."""

@@ -1,4 +1,4 @@
-"""``leasegate.access.v1.ApproverService``: deciding on requests that were made over gRPC."""
+"""``leasegate.access.v1.ApproverService``: deciding access requests that were created over gRPC."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from services.access.requests.requests import AccessRequests
 
 
 class ApproverServicer(approver_service_pb2_grpc.ApproverServiceServicer):
-    """Decodes, calls the domain once, encodes."""
+    """Decodes a message, calls one object, encodes the answer."""
 
-    def __init__(self, requests: AccessRequests, deciding: Decisions) -> None:
-        self._requests, self._deciding = requests, deciding
+    def __init__(self, requests: AccessRequests, decisions: Decisions) -> None:
+        self._requests, self._decisions = requests, decisions
 
     def ListPendingAccessRequests(
         self, request: pb.ListPendingAccessRequestsRequest, context: grpc.ServicerContext
     ) -> pb.ListPendingAccessRequestsResponse:
-        """See the .proto file."""
+        """Answer the access requests that nobody has decided."""
         limit = decode.page_size(request.page_size)
-        found = self._requests.waiting(after=decode.page_token(request.page_token), limit=limit)
+        found = self._requests.list_undecided(after=decode.page_token(request.page_token), limit=limit)
         token = decode.next_token(found[-1].request.created_at, found[-1].request.uid) if len(found) == limit else ""
         return pb.ListPendingAccessRequestsResponse(
             access_requests=[encode.request(view) for view in found], next_page_token=token
@@ -31,21 +31,23 @@ class ApproverServicer(approver_service_pb2_grpc.ApproverServiceServicer):
     def ApproveAccessRequest(
         self, request: pb.ApproveAccessRequestRequest, context: grpc.ServicerContext
     ) -> pb.ApproveAccessRequestResponse:
-        """See the .proto file."""
+        """Approve what would be granted now."""
         call = decode.call("ApproveAccessRequest", request, request_id=request.request_id)
         message = decode.text(request.message, field="message")
         return pb.ApproveAccessRequestResponse(
             access_request=encode.request(
-                self._deciding.approve(call, request.access_request_id, digest=request.digest, message=message)
+                self._decisions.approve_request(call, request.access_request_id, digest=request.digest, message=message)
             )
         )
 
     def DenyAccessRequest(
         self, request: pb.DenyAccessRequestRequest, context: grpc.ServicerContext
     ) -> pb.DenyAccessRequestResponse:
-        """See the .proto file."""
+        """Deny for good."""
         call = decode.call("DenyAccessRequest", request, request_id=request.request_id)
         message = decode.text(request.message, field="message")
         return pb.DenyAccessRequestResponse(
-            access_request=encode.request(self._deciding.deny(call, request.access_request_id, message=message))
+            access_request=encode.request(
+                self._decisions.deny_request(call, request.access_request_id, message=message)
+            )
         )

@@ -1,4 +1,4 @@
-"""Messages as values of the domain, checked."""
+"""Messages as records of the domain, validated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from leasegate.roles.v1 import db_role_pb2
 from leasegate.types.v1 import types_pb2
 from services.access.domain.models import Approval, DbRole, Decision, Subject
 from services.access.requests.catalog import TargetName
-from services.access.requests.requests import DesiredAccess, IdempotentCall, content
+from services.access.requests.idempotency import IdempotentCall, content
+from services.access.requests.requests import DesiredAccess
 from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.rpc import caller
 from services.common.vault.address import Address, AddressError
@@ -27,10 +28,10 @@ _MOST_SUBJECTS = 100
 
 
 def text(value: str, *, field: str, least: int = 0, most: int = _TEXT_CHARS) -> str:
-    """A text of the caller's, if it is neither too short nor too long.
+    """A text, if its length is within bounds.
 
     Raises:
-        SpecInvalidError: It is.
+        SpecInvalidError: It is too short or too long.
     """
     if not least <= len(value) <= most:
         raise SpecInvalidError.of(
@@ -40,7 +41,7 @@ def text(value: str, *, field: str, least: int = 0, most: int = _TEXT_CHARS) -> 
 
 
 def call(method: str, message: Message, *, request_id: str) -> IdempotentCall:
-    """An acting call: who makes it, its id, and what tells it from another use of that id."""
+    """A call that changes something: its caller, its id, and a digest that tells another use of that id apart."""
     text(request_id, field="request_id", least=1, most=_ID_CHARS)
     body = message.SerializeToString(deterministic=True).hex()
     return IdempotentCall(caller=caller.current(), method=method, request_id=request_id, content=content(body))
@@ -70,7 +71,7 @@ def ttl(
 
 
 def page_size(size: int) -> int:
-    """How many items a page has.
+    """The number of items of a page.
 
     Raises:
         SpecInvalidError: It is out of range.
@@ -81,10 +82,10 @@ def page_size(size: int) -> int:
 
 
 def page_token(token: str) -> tuple[float, str] | None:
-    """Where the page before ended; None for the first page.
+    """Time and key of the last item of the page before; None for the first page.
 
     Raises:
-        SpecInvalidError: It is none of our tokens.
+        SpecInvalidError: It is not a token of an earlier page.
     """
     if not token:
         return None
@@ -92,7 +93,9 @@ def page_token(token: str) -> tuple[float, str] | None:
         time, _, key = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
         return float.fromhex(time), key
     except (ValueError, binascii.Error, UnicodeDecodeError) as err:
-        raise SpecInvalidError.of(FieldViolation("page_token", "is none that a page before answered")) from err
+        raise SpecInvalidError.of(
+            FieldViolation("page_token", "is not the next_page_token of an earlier page")
+        ) from err
 
 
 def next_token(time: float, key: str) -> str:
@@ -101,14 +104,14 @@ def next_token(time: float, key: str) -> str:
 
 
 def desired(message: watcher_service_pb2.EnsureAccessRequestRequest) -> DesiredAccess:
-    """The desired state of a request of Kubernetes.
+    """The desired state of an access request of Kubernetes.
 
     Raises:
         SpecInvalidError: A field is missing or wrong.
     """
     ref, role = message.object, message.db_role
     wrong = [] if message.subjects else [FieldViolation("subjects", "needs at least one")]
-    wrong += [FieldViolation("role.name", "is missing")] if not role.name else []
+    wrong += [FieldViolation("db_role.name", "is missing")] if not role.name else []
     wrong += (
         [FieldViolation("subjects", f"has more than {_MOST_SUBJECTS}")]
         if len(message.subjects) > _MOST_SUBJECTS
@@ -135,8 +138,8 @@ def desired(message: watcher_service_pb2.EnsureAccessRequestRequest) -> DesiredA
     )
 
 
-def ended(ref: types_pb2.ObjectRef) -> DesiredAccess:
-    """A request of Kubernetes that is to end.
+def deleted(ref: types_pb2.ObjectRef) -> DesiredAccess:
+    """An access request of Kubernetes whose object is deleted.
 
     Raises:
         SpecInvalidError: It has no uid.
@@ -176,7 +179,7 @@ def _decision(d: approval_pb2.Decision) -> Decision:
 
 
 def target_name(ref: types_pb2.VaultTargetRef) -> TargetName:
-    """A Vault that the caller names.
+    """The Vault that a reference names.
 
     Raises:
         SpecInvalidError: It has no name or no address.
@@ -196,7 +199,7 @@ def target_name(ref: types_pb2.VaultTargetRef) -> TargetName:
 
 
 def cluster(ref: types_pb2.ObjectRef) -> str:
-    """Name of an object's cluster, always written the same way: ``-`` for one without a name, empty outside Kubernetes."""
+    """Name of an object's cluster: ``-`` for one without a name, empty outside Kubernetes."""
     return (ref.cluster or "-") if ref.namespace else ""
 
 
@@ -204,13 +207,13 @@ def mount(path: str) -> str:
     """The path of a mount.
 
     Raises:
-        SpecInvalidError: It is none.
+        SpecInvalidError: It is not one.
     """
     return mount_path(path, field="mount")
 
 
-def role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
-    """A role as the role service wrote it; its number and its Vault's are not known yet.
+def db_role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
+    """A db_role as the role service wrote it; its id and its Vault's are not known yet.
 
     Raises:
         SpecInvalidError: A field is missing or wrong.
@@ -218,7 +221,7 @@ def role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
     ref, definition = snapshot.object, snapshot.definition
     for field, name in (("vault_role", snapshot.vault_role), ("definition.db_name", definition.db_name)):
         if not is_name(name):
-            raise SpecInvalidError.of(FieldViolation(f"snapshot.{field}", "is no name of Vault's"))
+            raise SpecInvalidError.of(FieldViolation(f"snapshot.{field}", "is not a valid name in Vault"))
     return DbRole(
         id=0,
         cluster=cluster(ref),

@@ -1,4 +1,4 @@
-"""Values of the domain as messages."""
+"""Records of the domain as messages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from leasegate.access.v1 import access_request_pb2, approval_pb2, change_pb2, lease_pb2, watcher_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.access.domain import names
+from services.access.domain.decide import Acknowledge, Claim, NextStep, Remove, Wait
 from services.access.domain.models import (
     AccessRequest,
     Approval,
@@ -22,7 +23,7 @@ from services.access.domain.models import (
     Origin,
     VaultTargetRow,
 )
-from services.access.domain.request_view import AccessRequestView, AccessState, Condition, NextStep
+from services.access.domain.request_view import AccessRequestView, AccessState, Condition
 from services.access.leases.issue import Issued
 from services.common.errors import LeasegateError
 from services.common.rpc import status
@@ -39,14 +40,14 @@ _ACCESS = {
     AccessState.NONE: access_request_pb2.ACCESS_STATE_NONE,
     AccessState.ISSUING: access_request_pb2.ACCESS_STATE_ISSUING,
     AccessState.ACTIVE: access_request_pb2.ACCESS_STATE_ACTIVE,
-    AccessState.ENDING: access_request_pb2.ACCESS_STATE_REVOKING,
-    AccessState.ENDED: access_request_pb2.ACCESS_STATE_CLOSED,
+    AccessState.REVOKING: access_request_pb2.ACCESS_STATE_REVOKING,
+    AccessState.CLOSED: access_request_pb2.ACCESS_STATE_CLOSED,
 }
-_STEP = {
-    NextStep.NONE: watcher_service_pb2.NEXT_STEP_NONE,
-    NextStep.CLAIM: watcher_service_pb2.NEXT_STEP_CLAIM,
-    NextStep.ACKNOWLEDGE: watcher_service_pb2.NEXT_STEP_ACKNOWLEDGE,
-    NextStep.REMOVE: watcher_service_pb2.NEXT_STEP_REMOVE,
+_NEXT_STEP: dict[type[NextStep], watcher_service_pb2.NextStep.ValueType] = {
+    Wait: watcher_service_pb2.NEXT_STEP_NONE,
+    Claim: watcher_service_pb2.NEXT_STEP_CLAIM,
+    Acknowledge: watcher_service_pb2.NEXT_STEP_ACKNOWLEDGE,
+    Remove: watcher_service_pb2.NEXT_STEP_REMOVE,
 }
 LEASE = {
     AttemptState.ISSUED: lease_pb2.LEASE_STATE_ISSUED,
@@ -76,7 +77,7 @@ def duration(seconds: float | None) -> Duration | None:
 
 
 def request(view: AccessRequestView) -> access_request_pb2.AccessRequest:
-    """A request, as its owner and approvers see it."""
+    """An access request, as its owner and its approvers see it."""
     r, active = view.request, view.active
     return access_request_pb2.AccessRequest(
         id=r.uid,
@@ -104,7 +105,7 @@ def request(view: AccessRequestView) -> access_request_pb2.AccessRequest:
 
 
 def object_ref(r: AccessRequest) -> types_pb2.ObjectRef | None:
-    """The object in Kubernetes; None for a request over gRPC."""
+    """The object in Kubernetes; None for an access request over gRPC."""
     if r.origin is Origin.GRPC:
         return None
     return types_pb2.ObjectRef(
@@ -156,23 +157,28 @@ def lease(a: Attempt) -> lease_pb2.Lease:
 
 
 def credential(issued: Issued) -> lease_pb2.Credential:
-    """A credential with its password, to be answered once."""
+    """A credential with its password, answered once."""
     a = issued.attempt
     return lease_pb2.Credential(attempt=a.sequence, username=a.database_user, password=issued.password, lease=lease(a))
 
 
 def error(err: LeasegateError) -> Any:
-    """An error within an answer: the google.rpc.Status with which a call of its own would fail."""
+    """An error as a part of an answer: the google.rpc.Status that a call of its own would fail with."""
     return status.to_any(err)
 
 
-def step(found: NextStep) -> watcher_service_pb2.NextStep.ValueType:
+def next_step(step: NextStep) -> watcher_service_pb2.NextStep.ValueType:
     """What the watcher has to do next."""
-    return _STEP[found]
+    return _NEXT_STEP[type(step)]
+
+
+def retry_after_s(step: NextStep, *, now: float) -> float | None:
+    """When the watcher asks again at the latest, in seconds from now; None if the change feed says so."""
+    return max(0.0, step.until - now) if isinstance(step, Wait) and step.until is not None else None
 
 
 def target_ref(row: VaultTargetRow) -> types_pb2.VaultTargetRef:
-    """A Vault, without any login."""
+    """A Vault, without any auth."""
     return types_pb2.VaultTargetRef(
         cluster=row.cluster,
         namespace=row.namespace,
@@ -184,10 +190,12 @@ def target_ref(row: VaultTargetRow) -> types_pb2.VaultTargetRef:
 
 
 def cleanup_role_change(cleanup_role: CleanupRole, row: VaultTargetRow) -> change_pb2.Change:
-    """A cleanup role that is needed, or needed no longer."""
+    """A cleanup role that is needed, or not any more."""
     if cleanup_role.state is CleanupRoleState.UNNEEDED:
-        gone = change_pb2.CleanupRoleUnneeded(name=cleanup_role.name, target=target_ref(row), mount=cleanup_role.mount)
-        return change_pb2.Change(cleanup_role_unneeded=gone)
+        unneeded = change_pb2.CleanupRoleUnneeded(
+            name=cleanup_role.name, target=target_ref(row), mount=cleanup_role.mount
+        )
+        return change_pb2.Change(cleanup_role_unneeded=unneeded)
     needed = change_pb2.CleanupRoleNeeded(
         name=cleanup_role.name,
         target=target_ref(row),

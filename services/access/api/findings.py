@@ -1,13 +1,12 @@
-"""What the finder found, and the ledger's state, as messages."""
+"""Reports of the orphan scan, and the state of the ledger, as messages."""
 
 from __future__ import annotations
 
 from leasegate.access.v1 import ledger_pb2, orphan_pb2
 from leasegate.access.v1 import operator_service_pb2 as pb
 from services.access.api import encode
-from services.access.domain.orphans import Orphan, OrphanKind
+from services.access.domain.orphans import Orphan, OrphanKind, OrphanReport
 from services.access.ledger.guard import LedgerState
-from services.access.worker.orphan_scan import OrphanReport
 
 _KIND = {
     OrphanKind.LEASE_UNKNOWN: orphan_pb2.ORPHAN_KIND_LEASE_UNKNOWN,
@@ -19,7 +18,7 @@ _KIND = {
 
 
 def report(found: OrphanReport) -> pb.FindOrphansResponse:
-    """All that was found."""
+    """A report of the orphan scan."""
     return pb.FindOrphansResponse(
         orphans=[_orphan(each) for each in found.orphans],
         skipped_mounts=[
@@ -44,7 +43,7 @@ def _orphan(found: Orphan) -> orphan_pb2.Orphan:
 
 
 def ledger(state: LedgerState) -> ledger_pb2.Ledger:
-    """The ledger's state."""
+    """The state of the ledger."""
     return ledger_pb2.Ledger(
         id=state.id,
         issuance_paused=bool(state.known_id),

@@ -1,4 +1,4 @@
-"""``leasegate.access.v1.RequesterService``: asking for access, and holding credentials."""
+"""``leasegate.access.v1.RequesterService``: asking for access, and using credentials."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from services.common.rpc import caller
 
 
 class RequesterServicer(requester_service_pb2_grpc.RequesterServiceServicer):
-    """Decodes, calls the domain once, encodes."""
+    """Decodes a message, calls one object, encodes the answer."""
 
     def __init__(
         self,
         requests: AccessRequests,
-        issuing: LeaseIssuer,
-        holding: Heartbeat,
+        issuer: LeaseIssuer,
+        heartbeat: Heartbeat,
         *,
         ledger: Ledger,
         feed: ChangeFeed,
         settings: Settings,
     ) -> None:
-        self._requests, self._issuing, self._holding = requests, issuing, holding
+        self._requests, self._issuer, self._heartbeat = requests, issuer, heartbeat
         self._ledger, self._feed, self._settings = ledger, feed, settings
 
     def CreateAccessRequest(
         self, request: pb.CreateAccessRequestRequest, context: grpc.ServicerContext
     ) -> pb.CreateAccessRequestResponse:
-        """See the .proto file."""
+        """Create an access request for a db_role of the catalog file."""
         call = decode.call("CreateAccessRequest", request, request_id=request.request_id)
         reason = decode.text(request.reason, field="reason")
-        view = self._requests.create(
+        view = self._requests.create_request(
             call, target=request.vault_target, role=request.db_role, ttl_s=decode.ttl(request), reason=reason
         )
         return pb.CreateAccessRequestResponse(access_request=encode.request(view))
@@ -50,17 +50,19 @@ class RequesterServicer(requester_service_pb2_grpc.RequesterServiceServicer):
     def GetAccessRequest(
         self, request: pb.GetAccessRequestRequest, context: grpc.ServicerContext
     ) -> pb.GetAccessRequestResponse:
-        """See the .proto file."""
+        """Answer one access request of the caller."""
         return pb.GetAccessRequestResponse(
-            access_request=encode.request(self._requests.show(request.access_request_id, owner=caller.current()))
+            access_request=encode.request(
+                self._requests.show_request(request.access_request_id, owner=caller.current())
+            )
         )
 
     def ListAccessRequests(
         self, request: pb.ListAccessRequestsRequest, context: grpc.ServicerContext
     ) -> pb.ListAccessRequestsResponse:
-        """See the .proto file."""
+        """Answer the access requests of the caller."""
         limit = decode.page_size(request.page_size)
-        found = self._requests.mine(caller.current(), after=decode.page_token(request.page_token), limit=limit)
+        found = self._requests.list_owned(caller.current(), after=decode.page_token(request.page_token), limit=limit)
         token = decode.next_token(found[-1].request.created_at, found[-1].request.uid) if len(found) == limit else ""
         return pb.ListAccessRequestsResponse(
             access_requests=[encode.request(view) for view in found], next_page_token=token
@@ -69,10 +71,10 @@ class RequesterServicer(requester_service_pb2_grpc.RequesterServiceServicer):
     def WaitAccessRequest(
         self, request: pb.WaitAccessRequestRequest, context: grpc.ServicerContext
     ) -> pb.WaitAccessRequestResponse:
-        """See the .proto file."""
+        """Wait until an access request differs from the revision that the caller knows."""
         wait_s = min(decode.seconds(request.max_wait, field="max_wait"), LONGEST_WAIT_S)
         end = time.monotonic() + wait_s
-        number = self._feed.number(request.access_request_id)
+        number = self._feed.last_change(request.access_request_id)
         found = self._shown(request.access_request_id)
         if request.revision != _revision(found):
             return pb.WaitAccessRequestResponse(access_request=found, revision=_revision(found))
@@ -89,13 +91,13 @@ class RequesterServicer(requester_service_pb2_grpc.RequesterServiceServicer):
         return pb.WaitAccessRequestResponse(access_request=found, revision=_revision(found), retry_after=after)
 
     def _shown(self, uid: str) -> access_request_pb2.AccessRequest:
-        return encode.request(self._requests.show(uid, owner=caller.current()))
+        return encode.request(self._requests.show_request(uid, owner=caller.current()))
 
     def ClaimCredential(
         self, request: pb.ClaimCredentialRequest, context: grpc.ServicerContext
     ) -> pb.ClaimCredentialResponse:
-        """See the .proto file."""
-        issued = self._issuing.claim(
+        """Issue a credential."""
+        issued = self._issuer.claim_credential(
             request.access_request_id, owner=caller.current(), secret_attempt=request.known_attempt
         )
         return pb.ClaimCredentialResponse(credential=encode.credential(issued))
@@ -103,7 +105,7 @@ class RequesterServicer(requester_service_pb2_grpc.RequesterServiceServicer):
     def AcknowledgeCredential(
         self, request: pb.AcknowledgeCredentialRequest, context: grpc.ServicerContext
     ) -> pb.AcknowledgeCredentialResponse:
-        """See the .proto file."""
+        """Make a claimed credential the active one."""
         acknowledge(
             self._ledger,
             request.access_request_id,
@@ -114,18 +116,18 @@ class RequesterServicer(requester_service_pb2_grpc.RequesterServiceServicer):
         return pb.AcknowledgeCredentialResponse(access_request=self._shown(request.access_request_id))
 
     def RenewLease(self, request: pb.RenewLeaseRequest, context: grpc.ServicerContext) -> pb.RenewLeaseResponse:
-        """See the .proto file."""
+        """Renew the lease of the active credential."""
         call = decode.call("RenewLease", request, request_id=request.request_id)
-        attempt, anew = self._holding.renew(call, request.access_request_id)
-        return pb.RenewLeaseResponse(lease=encode.lease(attempt), should_claim=anew)
+        attempt, should_claim = self._heartbeat.renew_held(call, request.access_request_id)
+        return pb.RenewLeaseResponse(lease=encode.lease(attempt), should_claim=should_claim)
 
     def ReleaseAccessRequest(
         self, request: pb.ReleaseAccessRequestRequest, context: grpc.ServicerContext
     ) -> pb.ReleaseAccessRequestResponse:
-        """See the .proto file."""
+        """End access."""
         call = decode.call("ReleaseAccessRequest", request, request_id=request.request_id)
         return pb.ReleaseAccessRequestResponse(
-            access_request=encode.request(self._requests.release(call, request.access_request_id))
+            access_request=encode.request(self._requests.release_request(call, request.access_request_id))
         )
 
 

@@ -1,6 +1,7 @@
-"""Whether a request is approved, pure (design, section 6).
+"""Whether an access request is approved, pure.
 
-Decisions accumulate: none is taken back. One denial is final. An approval counts for the digest that it was made on, and grants only that.
+Decisions accumulate, none is withdrawn. One denial is final. An approval counts for the digest that it was made on, and
+grants only that.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from services.access.domain.models import Approval, Decision
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where decisions leave a request.
+    """What the decisions on an access request amount to.
 
     Attributes:
         approval: Pending, approved or denied.
-        outdated: Whether somebody approved, but something else than what would be granted now.
+        outdated: Whether somebody approved something else than what would be granted now.
     """
 
     approval: Approval
@@ -25,11 +26,11 @@ class Verdict:
 
 
 def verdict(decisions: Sequence[Decision], *, digest: str, approvals: int = 1) -> Verdict:
-    """What the decisions say about ``digest``.
+    """What the decisions amount to for ``digest``.
 
     Args:
         decisions: All of them.
-        digest: Of what would be granted now; empty if no definition of the role was ever known.
+        digest: Digest of what would be granted now; empty if the db_role was never known.
         approvals: How many different approvers it takes.
     """
     if any(d.kind is Approval.DENIED for d in decisions):
@@ -42,17 +43,17 @@ def verdict(decisions: Sequence[Decision], *, digest: str, approvals: int = 1) -
 
 
 def unseen(sent: Sequence[Decision], known: Sequence[Decision], *, status_digest: str) -> list[Decision]:
-    """The decisions that are new, each with the digest that it counts for.
+    """The new decisions, each with the digest that it counts for.
 
-    A decision that names none counts for the one in the status that it was written over; where that has none either, it
-    counts for nothing.
+    A decision without a digest counts for the digest in the status that it was written over; without either it counts
+    for nothing.
     """
     seen = {_identity(d) for d in known}
     return [replace(d, digest=d.sent_digest or status_digest) for d in sent if _identity(d) not in seen]
 
 
 def granting(decisions: Sequence[Decision], *, digest: str) -> Decision | None:
-    """The approval that counts for ``digest``, the newest."""
+    """The newest approval that counts for ``digest``."""
     return next((d for d in reversed(decisions) if d.kind is Approval.APPROVED and d.digest == digest), None)
 
 

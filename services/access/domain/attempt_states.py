@@ -1,15 +1,13 @@
-"""The rules of attempts, pure: which transitions there are, when a new attempt is due, and what a claim has to do.
+"""The states of an attempt, pure: its transitions, and what becomes of it when access ends or another is begun.
 
-They are those of proofs/attempt_model.py (``ENDING``, ``pending``, ``due``, ``takes``, ``claimed``); the ledger commits them.
+They are those of the exhaustive model (docs/safety.md); the ledger commits them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
-from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole
+from services.access.domain.models import Attempt, AttemptState
 
 ENDING: Mapping[AttemptState, AttemptState] = {
     AttemptState.PENDING: AttemptState.REVOKING_TOKEN,
@@ -20,7 +18,7 @@ ENDING: Mapping[AttemptState, AttemptState] = {
     AttemptState.RETIRING: AttemptState.REVOKING,
     AttemptState.REPLACED: AttemptState.REVOKING,
 }
-"""What the end of access makes of an attempt; what is not named is being ended already."""
+"""What becomes of an attempt when access ends; a state that is not named is being revoked already."""
 
 LAPSING: Mapping[AttemptState, AttemptState] = {
     AttemptState.PENDING: AttemptState.REVOKING_TOKEN,
@@ -28,8 +26,17 @@ LAPSING: Mapping[AttemptState, AttemptState] = {
     AttemptState.ISSUING: AttemptState.REVOKING,
     AttemptState.ISSUED: AttemptState.REVOKING,
 }
-"""What becomes of an attempt when an approval counts no longer, but nothing was taken away: a credential in use runs to
-its end.
+"""What becomes of an attempt when its approval does not count any more: a credential in use runs to its end."""
+
+REPLACING: Mapping[AttemptState, AttemptState] = {
+    AttemptState.PENDING: AttemptState.REVOKING_TOKEN,
+    AttemptState.TOKEN_READY: AttemptState.REVOKING_TOKEN,
+    AttemptState.ISSUING: AttemptState.REVOKING,
+    AttemptState.ISSUED: AttemptState.REPLACED,
+}
+"""What becomes of a pending attempt when another is begun.
+
+A credential that was answered may be in a Secret already: it lives until the later one is acknowledged.
 """
 
 ALLOWED: Mapping[AttemptState, frozenset[AttemptState]] = {
@@ -47,14 +54,17 @@ ALLOWED: Mapping[AttemptState, frozenset[AttemptState]] = {
     AttemptState.RECOVERING: frozenset({AttemptState.CLOSED}),
     AttemptState.CLOSED: frozenset(),
 }
-"""Every transition. READING to END_TOKEN is the one that the paper model folds into END: Vault answered 4xx, so nothing
-was made.
+"""Every transition.
 
-END to END_TOKEN is the 2xx of the revoke by lease id: the login is gone, and nobody has to wait for the end of its
-token.
+ISSUING to REVOKING_TOKEN: Vault refused the read before it made anything. The model folds that into REVOKING.
+REVOKING to REVOKING_TOKEN: Vault revoked the lease, so the database user is dropped; only the token is left.
 """
 
 PENDING = (AttemptState.PENDING, AttemptState.TOKEN_READY, AttemptState.ISSUING, AttemptState.ISSUED)
+"""States of an attempt that was begun and is neither acknowledged nor ended."""
+
+LIVE = (AttemptState.ISSUED, AttemptState.ACTIVE, AttemptState.REPLACED, AttemptState.RETIRING)
+"""States of an attempt whose credential works."""
 
 
 def last(attempts: Sequence[Attempt], *states: AttemptState) -> Attempt | None:
@@ -63,90 +73,5 @@ def last(attempts: Sequence[Attempt], *states: AttemptState) -> Attempt | None:
 
 
 def pending(attempts: Sequence[Attempt]) -> Attempt | None:
-    """The newest attempt that was begun and neither acknowledged nor ended."""
+    """The newest attempt that was begun and is neither acknowledged nor ended."""
     return last(attempts, *PENDING)
-
-
-def due(
-    request: AccessRequest, attempts: Sequence[Attempt], *, secret_attempt: int, role: DbRole | None, now: float
-) -> bool:
-    """Whether a new attempt is due when none is pending.
-
-    Args:
-        request: The request.
-        attempts: Its open attempts.
-        secret_attempt: Number of the attempt whose credential the caller holds; 0 for none.
-        role: The role as it is now, None if it is gone.
-        now: The time.
-    """
-    active = last(attempts, AttemptState.ACTIVE)
-    return (
-        active is None
-        or request.rotation_due
-        or secret_attempt != active.sequence
-        or active.expired(now)
-        or last(attempts, AttemptState.REPLACED) is not None
-        or active.grant != request.digest
-        or (role is not None and active.target != role.target)
-    )
-
-
-def takes(request: AccessRequest, attempt: Attempt | None, *, now: float) -> bool:
-    """Whether an acknowledge of ``attempt`` would be accepted."""
-    return (
-        request.approved and attempt is not None and attempt.state is AttemptState.ISSUED and not attempt.expired(now)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """A claim has nothing to do: the caller holds what there is, or has to acknowledge it."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class GoOn:
-    """A claim goes on with an attempt that has not read yet."""
-
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """A claim begins a new attempt; ``replaced`` ones leave their state first, each to the state given."""
-
-    replaced: tuple[tuple[Attempt, AttemptState], ...] = ()
-
-
-Plan: TypeAlias = Nothing | GoOn | Begin
-
-
-def plan(request: AccessRequest, attempts: Sequence[Attempt], *, secret_attempt: int, role: DbRole, now: float) -> Plan:
-    """What a claim of an approved request has to do."""
-    current = pending(attempts)
-    if current is None and not due(request, attempts, secret_attempt=secret_attempt, role=role, now=now):
-        return Nothing("the caller holds the active credential already")
-    if current is not None and secret_attempt == current.sequence and takes(request, current, now=now):
-        return Nothing("the caller holds the pending credential already: acknowledge it")
-    if current is None:
-        return Begin()
-    if current.state not in (AttemptState.PENDING, AttemptState.TOKEN_READY):
-        return Begin(((current, superseded(current.state)),))
-    if (
-        fits(current, request=request, role=role) and current.sequence > secret_attempt
-    ):  # it falls below only if the ledger was lost or restored
-        return GoOn(current)
-    return Begin(((current, AttemptState.REVOKING_TOKEN),))
-
-
-def superseded(state: AttemptState) -> AttemptState:
-    """What an attempt that has begun to read becomes when another is begun: one that was never answered is undone at
-    once.
-    """
-    return AttemptState.REVOKING if state is AttemptState.ISSUING else AttemptState.REPLACED
-
-
-def fits(attempt: Attempt, *, request: AccessRequest, role: DbRole) -> bool:
-    """Whether an attempt was begun for what would be granted now."""
-    return attempt.grant == request.digest and attempt.target == role.target and attempt.role_digest == role.digest

@@ -1,4 +1,4 @@
-"""What the ledger holds, as the domain sees it: frozen values. Times are seconds since 1970, spans seconds."""
+"""The records of the ledger as frozen values. Times are seconds since 1970, spans are seconds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from enum import IntEnum, StrEnum
 
 
 class Origin(StrEnum):
-    """Where a request was made, and so where it is decided."""
+    """Where an access request was made, and so where it is decided."""
 
     KUBERNETES = "kubernetes"
     GRPC = "grpc"
 
 
 class Approval(StrEnum):
-    """Where the approval of a request stands. Only ``APPROVED`` grants anything; the last three end access for good."""
+    """Where the approval of an access request stands. Only ``APPROVED`` grants anything; the last three are final."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -36,14 +36,14 @@ class AttemptState(StrEnum):
     ACTIVE = "active"  # acknowledged: in use
     RETIRING = "retiring"  # a later one is in use; it is revoked when the overlap is over
     REPLACED = "replaced"  # answered, never acknowledged, a later one was begun; it retires with that one's acknowledge
-    REVOKING_TOKEN = "revoking_token"  # noqa: S105 - nothing was issued, or its lease is revoked: the token is what is left
+    REVOKING_TOKEN = "revoking_token"  # noqa: S105 - nothing was issued, or its lease is revoked: only the token is left
     REVOKING = "revoking"  # its lease is to be revoked; an attempt without one is recovered
     RECOVERING = "recovering"  # whether it made a database user is not known: a cleanup role drops it
     CLOSED = "closed"
 
 
 class Priority(IntEnum):
-    """Kinds of work, the most urgent first (design, section 5)."""
+    """Priorities of the work queue, the most urgent first."""
 
     REVOKE = 0
     ISSUE = 1
@@ -62,12 +62,12 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class VaultTargetRow:
-    """A Vault, without any login.
+    """A Vault, without any auth.
 
     Attributes:
         id: Number in this ledger.
         key_digest: Digest of address, Vault namespace and auth mount; another one is another target.
-        address: As it was given; a part of the digest.
+        address: As the caller writes it; a part of the digest.
         server: The address in the one form in which two can be compared.
     """
 
@@ -87,17 +87,17 @@ class VaultTargetRow:
 
 @dataclass(frozen=True, slots=True)
 class DbRole:
-    """A role of the catalogue.
+    """A db_role of the catalog.
 
     Attributes:
         target: Number of its Vault.
         digest: What an approver approves of it.
         default_ttl_s: First TTL of a lease; None for the mount's.
         max_ttl_s: Longest life of a lease; None for the mount's.
-        deleted: Whether it was taken out of the catalogue; kept for its digest.
+        deleted: Whether it is deleted from the catalog; the row is kept for its digest.
         approvals: How many approvers it takes.
-        self_approval: Whether one of them may be the requester; for requests over gRPC.
-        configured: Whether the operator's catalogue file says it, rather than a snapshot.
+        self_approval: Whether one of them may be the requester; for access requests over gRPC.
+        configured: Whether the operator's catalog file defines it, rather than a snapshot of the role service.
     """
 
     id: int
@@ -121,21 +121,22 @@ class DbRole:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRequest:
-    """One wish for access.
+    """One access request.
 
     Attributes:
-        uid: The object's uid in Kubernetes, ours elsewhere.
-        owner: Identity of the caller who ensured or made it, the only one who may use it.
-        digest: Of what would be granted, by the last definition of the role that was known; empty if none ever was.
+        uid: The object's uid in Kubernetes; a UUID of the service for an access request over gRPC.
+        owner: Identity of the caller who ensured or created it, the only one who may use it.
+        digest: Of what would be granted, by the last known definition of the db_role; empty if there never was one.
         outdated: Whether it was approved, but not with the present digest.
-        last_sequence: Number of the newest attempt.
-        rotation_due: Whether the active credential is to be replaced.
+        last_sequence: Sequence of the newest attempt.
+        rotation_due: Whether the active credential has to be replaced.
         first_issued_at: Access counts from here.
-        ends_at: End of access for good, once it counts.
-        error_reason: Why the last claim failed; empty after one that did not.
-        retry_at: When a claim makes sense again.
+        ends_at: When access ends for good; None before the first credential, or without a limit.
+        error_reason: Why the last claim failed; empty after a successful one.
+        retry_at: When the next claim is due after a failure.
         due_at: When a worker has to look at it.
-        deleted_at: Since when nobody can ask for it again: its object is gone, or it was made over gRPC and has ended.
+        deleted_at: Since when nobody can ask for it again: its object is deleted, or it was made over gRPC and has
+            ended.
     """
 
     uid: str
@@ -177,9 +178,13 @@ class AccessRequest:
         """Whether access is over for good."""
         return self.approval in FINAL
 
+    def expired(self, now: float) -> bool:
+        """Whether the time of its access is over, noted or not."""
+        return self.ends_at is not None and now >= self.ends_at
+
     @property
     def role_label(self) -> str:
-        """The role as people name it: ``namespace/name``, or the catalogue's name."""
+        """The db_role as people name it: ``namespace/name``, or the name in the catalog."""
         return f"{self.role_namespace}/{self.role_name}" if self.role_namespace else self.role_name
 
 
@@ -189,8 +194,8 @@ class Decision:
 
     Attributes:
         kind: ``approved`` or ``denied``.
-        sent_digest: The digest that the decision named itself, or empty.
-        digest: What it counts for: the one that it named, else the one in the status that it was written over.
+        sent_digest: The digest that the decision itself names, or empty.
+        digest: What it counts for: the digest that it names, else the one in the status that it was written over.
     """
 
     kind: Approval
@@ -206,26 +211,26 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try to issue a credential, and the credential's lease if it came to that.
+    """One attempt to issue a credential, and the lease of that credential once there is one.
 
     Attributes:
-        id: 20 characters of a-z and 0-9; the end of the login's name.
-        sequence: Rising in its request.
-        grant: The request's digest that it was begun under.
-        database_user: Name of its login in PostgreSQL, if there is one: no other attempt ever has it.
+        id: 20 characters of a-z and 0-9; the end of the name of its database user.
+        sequence: Rising within its access request.
+        grant: The digest of the access request that it was begun under.
+        database_user: Name of its PostgreSQL role; no other attempt ever has it.
         accessor: Names its token.
         token_ends_at: Hard end of token and lease.
-        lease_ttl_s: What Vault granted last.
+        lease_ttl_s: TTL that Vault granted last.
         ends_at: Lesser of the lease's and the token's end.
-        max_ends_at: End however often it is renewed; None while not known.
-        renewal_failures: Renewals that failed since the last good one.
-        force_drop: Whether PostgreSQL refused to drop the login, so that our own statements have to.
-        failures: Failures in ending it.
-        error: Why it could not be ended, bounded.
-        end_reason: Why it was ended, for people; kept when it is closed.
-        priority: Kind of the work that waits.
+        max_ends_at: Latest end, however often it is renewed; None while not known.
+        renewal_failures: Renewals that failed since the last successful one.
+        force_drop: Whether PostgreSQL refused to drop the database user, so that Leasegate's own statements have to.
+        failures: Failures in a row of its revocation or recovery.
+        error: Why the last of them failed, bounded.
+        end_reason: Why it ended, for people; kept when it is closed.
+        priority: Priority of its next work.
         due_at: When that work is due; None for none.
-        overlap_ends_at: Until when it is kept beside the one that replaced it.
+        overlap_ends_at: Until when it is renewed beside the attempt that replaced it.
     """
 
     id: str
@@ -264,21 +269,19 @@ class Attempt:
     overlap_ends_at: float | None = None
 
     def expired(self, now: float) -> bool:
-        """Whether it is past its end."""
+        """Whether its lease has ended."""
         return self.ends_at is not None and now >= self.ends_at
 
     @property
     def longest_s(self) -> float | None:
-        """Longest life of its lease: as Vault grants it where that is known, else as the role says; None where neither
-        is.
-        """
+        """Longest life of its lease: what Vault grants where that is known, else what the db_role says, or None."""
         if self.max_ends_at is None or self.issued_at is None:
             return self.max_ttl_s
         return self.max_ends_at - self.issued_at
 
     @property
     def may_have_database_user(self) -> bool:
-        """Whether there may be a login of it that is not known to be gone."""
+        """Whether its database user may exist."""
         return self.state not in (
             AttemptState.PENDING,
             AttemptState.TOKEN_READY,
@@ -289,13 +292,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """One recovery of an attempt's login.
+    """One recovery of an attempt: a cleanup role adopts its database user and drops it.
 
     Attributes:
         sequence: Rising over the whole ledger: only the newest of an attempt may close it.
-        accessor: Names the cleanup_role's token.
-        second: Whether it is the one after the wait.
-        lease_id: The cleanup_role's lease; empty while not known.
+        accessor: Names the token of the cleanup role.
+        second: Whether it is the recovery after the wait.
+        lease_id: The lease of the cleanup role; empty while not known.
         done_at: When that lease was revoked.
     """
 
@@ -318,7 +321,7 @@ class CleanupRoleState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CleanupRole:
-    """A cleanup role that the role service makes on the watcher's word."""
+    """A cleanup role that the role service creates when the watcher asks for it."""
 
     name: str
     target: int

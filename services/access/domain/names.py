@@ -1,4 +1,4 @@
-"""Names and digests, pure: of attempts, logins, cleanup roles, leases for people, and of what is approved."""
+"""Names and digests, pure: of attempts, database users, cleanup roles, leases for people, and of what is approved."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def new_attempt_id() -> str:
 
 
 def display_name(attempt_id: str, *, namespace: str, role: str) -> str:
-    """The display name of an attempt's tokens, ``{namespace}-{role}-{attempt id}``, its front cut so that the login
-    keeps the whole id.
+    """The display name of an attempt's tokens: ``{namespace}-{role}-{attempt id}``.
 
-    Characters other than letters, digits and dashes become dashes, as in Vault.
+    The front is cut so that the name of the database user keeps the whole id. Characters other than letters, digits and
+    dashes become dashes, as in Vault.
     """
     front = re.sub(r"[^a-zA-Z0-9-]", "-", f"{namespace}-{role}" if namespace else role)
     return f"{front[: DATABASE_USER_BYTES - len(_VAULTS_PREFIX) - 1 - len(attempt_id)]}-{attempt_id}"
 
 
 def database_user_name(display: str) -> str:
-    """The login that Vault makes for a token of this display name, by the engine's username_template."""
+    """The database user that Vault creates for a token of this display name, by the engine's username_template."""
     return _VAULTS_PREFIX + display
 
 
 def display_name_of(attempt: Attempt) -> str:
-    """The display name that an attempt's login has, for another token of the same name."""
+    """The display name in an attempt's database user, for another token of the same name."""
     return attempt.database_user.removeprefix(_VAULTS_PREFIX)
 
 
@@ -52,25 +52,23 @@ def cleanup_role_name(*, mount: str, db_name: str, revocation_statements: Sequen
 
 
 def lease_handle(attempt_id: str) -> str:
-    """Short name of an attempt's lease for logs and people."""
+    """Short name of an attempt's lease, for logs and people."""
     return hashlib.sha256(attempt_id.encode()).hexdigest()[:12]
 
 
 def grant_digest(*, role_digest: str, subjects: Sequence[Subject], ttl_s: float | None, uid: str) -> str:
-    """What an approver approves (design, section 6): the role as resolved, who may read the credential, for how long,
-    for which request.
-    """
+    """Digest of what an approver approves: the resolved db_role, the subjects, the duration and the access request."""
     who = [{name: getattr(s, name) for name in _SUBJECT} for s in subjects]
     return _sha256({"role": role_digest, "subjects": who, "ttl": ttl_s, "uid": uid})
 
 
 def role_digest(*, mount: str, vault_role: str, definition: dict[str, object]) -> str:
-    """Digest of a role that the operator's catalogue describes."""
+    """Digest of a db_role of the operator's catalog file."""
     return _sha256({"mount": mount, "vault_role": vault_role, "definition": definition})
 
 
 def content_digest(*parts: object) -> str:
-    """Tells apart two uses of one request_id."""
+    """Digest that tells two uses of one request_id apart."""
     return _sha256(list(parts))
 
 

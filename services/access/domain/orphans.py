@@ -1,4 +1,4 @@
-"""What ledger, Vault and PostgreSQL disagree about, pure: the finder reads, this compares."""
+"""The comparison of ledger, Vault and PostgreSQL, pure; ``services.access.worker.orphan_scan`` reads them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.access.domain.models import AttemptState
 from services.access.domain.names import ATTEMPT_ID_CHARS, DATABASE_USER_BYTES
 
 _LIVE = frozenset({AttemptState.ISSUED, AttemptState.ACTIVE, AttemptState.RETIRING, AttemptState.REPLACED})
-_LOGIN = re.compile(rf"token-[A-Za-z0-9-]*-([a-z0-9]{{{ATTEMPT_ID_CHARS}}})")
+_DATABASE_USER = re.compile(rf"token-[A-Za-z0-9-]*-([a-z0-9]{{{ATTEMPT_ID_CHARS}}})")
 _GUIDES_ROLE = "k8s."
 
 
@@ -40,9 +40,9 @@ class LeaseEntry:
 
     Attributes:
         place: Where.
-        role: Name of the role, or of the cleanup role, in Vault.
+        role: Name of the db_role, or of the cleanup role, in Vault.
         lease_id: Empty while it is not known.
-        login: Name of the login.
+        database_user: Name of its PostgreSQL role.
         access_request_id: Id of the access request.
         state: State of the attempt.
         ends_at: When the lease ends unless it is renewed.
@@ -59,7 +59,7 @@ class LeaseEntry:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """One thing that is not explained; see ``leasegate.access.v1.Orphan``."""
+    """A lease or database user that the ledger does not explain; see ``leasegate.access.v1.Orphan``."""
 
     kind: OrphanKind
     advice: str
@@ -79,13 +79,30 @@ class SkippedMount:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class OrphanReport:
+    """What a scan found.
+
+    Attributes:
+        orphans: What the ledger does not explain.
+        skipped_mounts: What was not compared.
+        leases_compared: How many leases of Vault were compared.
+        database_users_compared: How many database users were compared whose name is one of Leasegate's.
+    """
+
+    orphans: tuple[Orphan, ...]
+    skipped_mounts: tuple[SkippedMount, ...]
+    leases_compared: int
+    database_users_compared: int
+
+
 def is_ours(role: str, *, known: Collection[str], cleanup_roles: str) -> bool:
-    """Whether leases of this role are Leasegate's to explain.
+    """Whether leases of this db_role are Leasegate's to explain.
 
     Args:
         role: Name in Vault.
-        known: Roles that the ledger names.
-        cleanup_roles: What the names of cleanup roles begin with.
+        known: Names of db_roles in the ledger.
+        cleanup_roles: Prefix of the names of cleanup roles.
     """
     return role in known or role.startswith((cleanup_roles, _GUIDES_ROLE))
 
@@ -101,14 +118,14 @@ def leases(
     """Compare leases.
 
     Args:
-        before: What was open in the ledger before Vault was asked.
-        after: What is open since.
-        listed: The lease ids in Vault, for each place that could be asked.
-        ended: By lease id, what the ledger counts as ended.
+        before: Entries that were open in the ledger before Vault was read.
+        after: Entries that were open afterwards.
+        listed: The lease ids in Vault, of each mount that could be read.
+        ended: By lease id, entries that are closed in the ledger.
         now: The time of ``after``.
 
     Returns:
-        The orphans, and the places where something is under way that makes leases which are not in the ledger yet.
+        The orphans, and the mounts where issuance or recovery is under way, whose leases are not in the ledger yet.
     """
     explained = {entry.lease_id for entry in (*before, *after)}
     in_doubt = [
@@ -124,7 +141,7 @@ def leases(
             waiting = [lease_id for lease_id in unknown if _role(place, lease_id) in busy]
             unknown = [lease_id for lease_id in unknown if lease_id not in waiting]
             if waiting:
-                text = f"{len(waiting)} lease(s) may be of attempts that are being made or undone now: look again in some minutes"
+                text = f"{len(waiting)} lease(s) may be of attempts in progress: scan again in some minutes"
                 undecided.append(SkippedMount(place.server, place.mount, text))
         orphans += [_unknown(place, lease_id) for lease_id in unknown]
         orphans += [_ended(place, ended[lease_id]) for lease_id in strange if lease_id in ended]
@@ -134,14 +151,17 @@ def leases(
 
 def _unknown(place: Place, lease_id: str) -> Orphan:
     advice = (
-        "If no other Leasegate and nobody by hand issues from this role, nobody will end it before its TTL: end it with"
-        " `vault lease revoke -sync` and the lease id."
+        "If neither another Leasegate nor a person issues from this role, nothing revokes it before its TTL: revoke it"
+        " with `vault lease revoke -sync` and the lease id."
     )
     return Orphan(OrphanKind.LEASE_UNKNOWN, advice, place.mount, _role(place, lease_id), lease_id)
 
 
 def _ended(place: Place, entry: LeaseEntry) -> Orphan:
-    advice = "Vault said that it had ended: end it with `vault lease revoke -sync` and the lease id, and look for the login in PostgreSQL."
+    advice = (
+        "Vault reported it as revoked before: revoke it with `vault lease revoke -sync` and the lease id, and look for"
+        " the database user in PostgreSQL."
+    )
     return Orphan(
         OrphanKind.LEASE_CLOSED,
         advice,
@@ -156,7 +176,9 @@ def _ended(place: Place, entry: LeaseEntry) -> Orphan:
 def _missing(
     before: Sequence[LeaseEntry], after: Sequence[LeaseEntry], *, place: Place, ids: Collection[str], now: float
 ) -> Iterable[Orphan]:
-    advice = "It was ended in Vault by somebody else. It is replaced at its next renewal; `leasegate revoke` does so at once."
+    advice = (
+        "Somebody else revoked it in Vault. It is replaced at its next renewal; `leasegate revoke` does so at once."
+    )
     seen = {entry.lease_id for entry in before if entry.state in _LIVE}
     for entry in after:
         alive = entry.state in _LIVE and entry.ends_at is not None and entry.ends_at > now
@@ -176,47 +198,50 @@ def _role(place: Place, lease_id: str) -> str:
     return lease_id.removeprefix(f"{place.mount}/creds/").rpartition("/")[0]
 
 
-def attempt_id(login: str) -> str | None:
-    """The attempt that a login's name says; None for a login that is not named as ours."""
-    found = _LOGIN.fullmatch(login) if len(login) <= DATABASE_USER_BYTES else None
+def attempt_id(user: str) -> str | None:
+    """The attempt in the name of a database user; None for a name that is not one of Leasegate's."""
+    found = _DATABASE_USER.fullmatch(user) if len(user) <= DATABASE_USER_BYTES else None
     return found[1] if found else None
 
 
-def logins(seen: Sequence[str], known: Mapping[str, LeaseEntry]) -> list[Orphan]:
-    """Compare logins of PostgreSQL.
+def database_users(seen: Sequence[str], known: Mapping[str, LeaseEntry]) -> list[Orphan]:
+    """Compare database users.
 
     Args:
-        seen: Their names, read before the ledger was.
-        known: The attempts that these names say, as far as the ledger has them.
+        seen: Names of PostgreSQL roles, read before the ledger was.
+        known: By attempt id, the entries of the attempts in these names, as far as the ledger has them.
     """
-    return [orphan for login in seen if (orphan := _login(login, known))]
+    return [orphan for user in seen if (orphan := _database_user(user, known))]
 
 
-def _login(login: str, known: Mapping[str, LeaseEntry]) -> Orphan | None:
-    attempt = attempt_id(login)
+def _database_user(user: str, known: Mapping[str, LeaseEntry]) -> Orphan | None:
+    attempt = attempt_id(user)
     if attempt is None:
         return None
     entry = known.get(attempt)
     if entry is None:
         return Orphan(
             OrphanKind.DATABASE_USER_UNKNOWN,
-            "No attempt of this ledger has made it: if no other Leasegate issues in this database, the ledger was lost or replaced, or has"
-            " ended it so long ago that it does not remember."
-            f" Look for its lease in Vault; if there is none: {_drop(login)}",
-            username=login,
+            "No attempt of this ledger created it. If no other Leasegate issues in this database, the ledger was lost"
+            " or replaced, or closed the attempt longer ago than --retention."
+            f" Look for its lease in Vault; if there is none: {_drop(user)}",
+            username=user,
         )
     if entry.state is not AttemptState.CLOSED:
         return None
-    advice = f"Its attempt has ended, so nobody will drop it: {_drop(login)}"
+    advice = f"Its attempt is closed, so nothing drops it any more: {_drop(user)}"
     return Orphan(
         OrphanKind.DATABASE_USER_CLOSED,
         advice,
         entry.place.mount,
         entry.role,
-        username=login,
+        username=user,
         request=entry.access_request_id,
     )
 
 
-def _drop(login: str) -> str:
-    return f'ALTER ROLE "{login}" NOLOGIN; REASSIGN OWNED BY "{login}" TO CURRENT_USER; DROP OWNED BY "{login}"; DROP ROLE "{login}";'
+def _drop(user: str) -> str:
+    return (
+        f'ALTER ROLE "{user}" NOLOGIN; REASSIGN OWNED BY "{user}" TO CURRENT_USER; DROP OWNED BY "{user}";'
+        f' DROP ROLE "{user}";'
+    )

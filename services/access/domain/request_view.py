@@ -1,4 +1,4 @@
-"""What callers are shown of a request: where its access stands, what its owner should know, and what the watcher has to do next. Pure."""
+"""What callers are shown of an access request, pure: where its access stands, and the conditions for its owner."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from services.access.domain import attempt_states as rules
+from services.access.domain.attempt_states import last
+from services.access.domain.decide import NextStep, Pause, decide
 from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Decision, Origin
-from services.access.ledger.guard import WHAT_TO_DO
+from services.common.errors import LedgerMismatchError
 
-_LIVE = (AttemptState.ISSUED, AttemptState.ACTIVE, AttemptState.REPLACED, AttemptState.RETIRING)
-_ENDING = (AttemptState.REVOKING, AttemptState.RECOVERING)
-_LOOK_AGAIN_S = 30.0
+_REVOKING = (AttemptState.REVOKING, AttemptState.RECOVERING)
 
 
 class AccessState(Enum):
@@ -21,17 +20,8 @@ class AccessState(Enum):
     NONE = auto()
     ISSUING = auto()
     ACTIVE = auto()
-    ENDING = auto()
-    ENDED = auto()
-
-
-class NextStep(Enum):
-    """What the watcher has to do next."""
-
-    NONE = auto()
-    CLAIM = auto()
-    ACKNOWLEDGE = auto()
-    REMOVE = auto()
+    REVOKING = auto()
+    CLOSED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,106 +36,72 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class AccessRequestView:
-    """A request with all that belongs to it, as of one moment.
+    """An access request with all that belongs to it, as of one moment.
 
     Attributes:
-        request: The request.
+        request: The access request.
         attempts: Its attempts that are not closed.
         decisions: The decisions on it.
-        role: Its role, taken out of the catalogue or not; None if it never was there.
-        quiesced: Whether nothing is issued there now.
-        service_auth: Whether the service has a login of its own at that Vault; True where the Vault is not known yet.
-        now: The moment.
-        known_ledger: Id of another ledger that is known, for which nothing is issued; empty if none.
-        unknown: Number of an attempt that the Secret holds and the ledger does not know; 0 if none.
+        db_role: Its db_role, deleted or not; None if the catalog never had it.
+        engine_paused: Whether nothing is issued there, as its secret engine or connection is about to change.
+        service_auth: Whether the service has its own auth at that Vault; True where the Vault is not known yet.
+        now: The moment, seconds since 1970.
+        known_ledger: Id of another ledger that a watcher knows, for which nothing is issued; empty if none.
+        unknown_attempt: Sequence of an attempt that the Secret holds and the ledger does not know; 0 if none.
     """
 
     request: AccessRequest
     attempts: tuple[Attempt, ...]
     decisions: tuple[Decision, ...]
-    role: DbRole | None
-    quiesced: bool
+    db_role: DbRole | None
+    engine_paused: bool
     service_auth: bool
     now: float
     known_ledger: str = ""
-    unknown: int = 0
+    unknown_attempt: int = 0
+
+    def next_step(self, secret_attempt: int) -> NextStep:
+        """What is due next, for a Secret (or a gRPC caller) that holds this attempt; 0 for none."""
+        engine = Pause.SECRET_ENGINE if self.engine_paused else None
+        paused = Pause.LEDGER if self.known_ledger else engine
+        return decide(
+            self.request, self.attempts, self.db_role, paused=paused, secret_attempt=secret_attempt, now=self.now
+        )
 
     @property
     def active(self) -> Attempt | None:
         """The attempt in use."""
-        return None if self.request.ended else rules.last(self.attempts, AttemptState.ACTIVE)
+        return None if self.request.ended else last(self.attempts, AttemptState.ACTIVE)
 
     @property
     def open_count(self) -> int:
-        """Logins that are not known to be gone."""
+        """How many database users are not known to be dropped."""
         return sum(attempt.may_have_database_user for attempt in self.attempts)
 
     @property
-    def dropping(self) -> bool:
-        """Whether there are logins left, and all that is left to do is a drop that has not failed yet."""
-        left = [attempt for attempt in self.attempts if attempt.may_have_database_user]
-        return bool(left) and all(
-            attempt.state is AttemptState.REVOKING and attempt.lease_id and not attempt.failures for attempt in left
-        )
-
-    @property
     def digest(self) -> str:
-        """What would be granted now; empty while the role is not known."""
-        return self.request.digest if self.role_there else ""
-
-    @property
-    def role_there(self) -> bool:
-        """Whether the role is in the catalogue."""
-        return self.role is not None and not self.role.deleted
+        """Digest of what would be granted now; empty while the db_role is not in the catalog."""
+        return self.request.digest if self.db_role is not None and not self.db_role.deleted else ""
 
     @property
     def access(self) -> AccessState:
         """Where access stands."""
         if self.request.ended:
-            return AccessState.ENDING if self.open_count else AccessState.ENDED
+            return AccessState.REVOKING if self.open_count else AccessState.CLOSED
         if self.active:
             return AccessState.ACTIVE
-        return (
-            AccessState.ISSUING
-            if rules.last(self.attempts, AttemptState.ISSUING, AttemptState.ISSUED)
-            else AccessState.NONE
-        )
-
-    def next_step(self, secret_attempt: int) -> tuple[NextStep, float | None]:
-        """What the watcher has to do, and when to ask again at the latest if nothing changes before.
-
-        Args:
-            secret_attempt: Number of the attempt that the Secret holds with its password unharmed; 0 for none.
-        """
-        request = self.request
-        if request.ended:
-            return NextStep.REMOVE, None
-        issuable = request.approved and self.role_there and not self.quiesced
-        current = rules.pending(self.attempts)
-        if current and secret_attempt == current.sequence and rules.takes(request, current, now=self.now):
-            return NextStep.ACKNOWLEDGE, None
-        if (
-            self.known_ledger or self.unknown
-        ):  # what the Secret holds may be alive in Vault: it is neither replaced nor removed
-            return NextStep.NONE, _LOOK_AGAIN_S
-        if issuable and (
-            current or rules.due(request, self.attempts, secret_attempt=secret_attempt, role=self.role, now=self.now)
-        ):
-            pause = (request.retry_at or 0.0) - self.now
-            return (NextStep.NONE, pause) if pause > 0 else (NextStep.CLAIM, None)
-        if secret_attempt and not issuable and rules.last(self.attempts, *_LIVE) is None:
-            return NextStep.REMOVE, None
-        return NextStep.NONE, None
+        issuing = last(self.attempts, AttemptState.ISSUING, AttemptState.ISSUED)
+        return AccessState.ISSUING if issuing else AccessState.NONE
 
     def conditions(self) -> list[Condition]:
-        """What the owner should know. A login that is being dropped is worth a word only if that does not go at once."""
-        slow = any(attempt.state is AttemptState.RECOVERING or attempt.error for attempt in self._ending())
+        """What the owner should know. A revocation is mentioned once it takes longer than one call to Vault."""
+        slow = any(attempt.state is AttemptState.RECOVERING or attempt.error for attempt in self._revoking())
         found = [
             self._available(),
-            self.revoke_pending() if slow else None,
-            self._ledger(),
+            self.revocation_pending() if slow else None,
+            self._ledger_mismatch(),
             *self._approval(),
-            *self._role(),
+            *self._db_role(),
         ]
         return [condition for condition in found if condition]
 
@@ -154,73 +110,76 @@ class AccessRequestView:
         if request.ended or not (request.approved or self.active):
             return None
         if request.error_reason:
-            return Condition(
-                "Available", status=bool(self.active), reason="FailedToGetCredential", message=request.error_message
-            )
+            return Condition("Available", bool(self.active), "FailedToGetCredential", request.error_message)
         if self.active:
             return Condition(
                 "Available", True, "SuccessfullyIssuedCredential", "The requested credentials successfully issued."
             )
         return Condition("Available", False, "IssuingCredential", "The credential is being issued.")
 
-    def _ending(self) -> list[Attempt]:
-        return [attempt for attempt in self.attempts if attempt.state in _ENDING]
+    def _revoking(self) -> list[Attempt]:
+        return [attempt for attempt in self.attempts if attempt.state in _REVOKING]
 
-    def revoke_pending(self) -> Condition | None:
-        """Why logins are not gone yet that should be; None if there are none."""
-        stuck = self._ending()
-        if not stuck:
+    def revocation_pending(self) -> Condition | None:
+        """Why database users that have to be dropped are not; None if there are none."""
+        left = self._revoking()
+        if not left:
             return None
-        error = next((attempt.error for attempt in stuck if attempt.error), "")
+        error = next((attempt.error for attempt in left if attempt.error), "")
         reason = "RevocationFailing" if error else "RevocationInProgress"
-        return Condition(
-            "RevocationPending",
-            True,
-            reason,
-            f"{len(stuck)} login(s) not known to be gone: {error or 'it is being dropped'}",
-        )
+        text = f"{len(left)} database user(s) not dropped yet: {error or 'the revocation is in progress'}"
+        return Condition("RevocationPending", True, reason, text)
 
-    def _ledger(self) -> Condition | None:
-        if self.request.ended or not (self.known_ledger or self.unknown):
+    def _ledger_mismatch(self) -> Condition | None:
+        if self.request.ended or not (self.known_ledger or self.unknown_attempt):
             return None
-        what = "The ledger is not the one that is known"
+        reason, text = "LedgerMismatch", "The access service runs on another ledger than the watcher knows"
         if not self.known_ledger:
-            what = f"The ledger does not know attempt {self.unknown}, which the Secret holds (delete the Secret if that is an error)"
-        return Condition(
-            "IssuancePaused",
-            True,
-            "LedgerMismatch" if self.known_ledger else "AttemptUnknown",
-            f"{what}: {WHAT_TO_DO}.",
-        )
+            reason = "AttemptUnknown"
+            text = (
+                f"The Secret holds attempt {self.unknown_attempt}, which the ledger does not know"
+                " (if the annotation of the Secret is wrong, delete the Secret)"
+            )
+        return Condition("IssuancePaused", True, reason, f"{text}: {LedgerMismatchError.advice}.")
 
     def _approval(self) -> Iterable[Condition | None]:
         request = self.request
         if request.ended:
             return
         if request.outdated:
-            text = "It was approved, but not what would be granted now: look at the role and at spec, and approve anew."
+            text = (
+                "The approval was given for something else than would be granted now: check the role and spec, and"
+                " approve again."
+            )
             yield Condition("ApprovalStale", True, "GrantChanged", text)
         if request.origin is Origin.KUBERNETES and not request.requester:
-            text = "Who asked is not proven: the cluster has no admission policy that says so, or the object is older than it."
+            text = (
+                "The requester is not verified: the admission policy that records it is missing, or was applied after"
+                " this object was created. Apply it and create the object again."
+            )
             yield Condition("RequesterUnverified", True, "AdmissionPolicyMissing", text)
         if not self.service_auth:
-            text = "Leasegate has no login of its own at this Vault, so whoever has the AppBinding's can take credentials unapproved."
+            text = (
+                "Leasegate has no auth of its own at this Vault, so anyone who can use the AppBinding's auth can take"
+                " credentials without an approval. Configure --vault-config."
+            )
             yield Condition("ApprovalNotEnforced", True, "ServiceAuthNotConfigured", text)
 
-    def _role(self) -> Iterable[Condition | None]:
+    def _db_role(self) -> Iterable[Condition | None]:
         request = self.request
         if request.ended:
             return
-        if self.role is not None and self.role.deleted:
-            text = f"The role {request.role_label} is gone: nothing is issued, and what is in use runs to its end without being renewed."
-            yield Condition("RoleDeleted", True, "PostgresRoleDeleted", text)
-        elif self.role is None:
-            yield Condition(
-                "RoleNotReady",
-                True,
-                "RoleNotFound",
-                f"The role {request.role_label} is not there, or not in Success yet.",
+        if self.db_role is None:
+            text = f"The PostgresRole {request.role_label} does not exist, or its phase is not Success yet."
+            yield Condition("RoleNotReady", True, "RoleNotFound", text)
+        elif self.db_role.deleted:
+            text = (
+                f"The PostgresRole {request.role_label} is deleted: nothing is issued, and the credential in use"
+                " expires without being renewed."
             )
-        if self.quiesced:
-            text = "Nothing is issued there now, as its engine or connection is about to change or to go."
+            yield Condition("RoleDeleted", True, "PostgresRoleDeleted", text)
+        if self.engine_paused:
+            text = (
+                "Nothing is issued now, because the secret engine or its connection is about to change or be deleted."
+            )
             yield Condition("IssuancePaused", True, "SecretEngineUpdating", text)

@@ -1,17 +1,16 @@
-"""The operators' view: what is issued, and the means to end one lease."""
+"""Operators: which leases are open, renewing one and revoking one."""
 
 from __future__ import annotations
 
-from services.access.domain import names
+from services.access.domain import names, renewal
 from services.access.domain.attempt_states import ENDING
 from services.access.domain.models import Attempt, AttemptState
-from services.access.leases.renew import LeaseRenewal, kept, renews_itself
+from services.access.leases.renew import LeaseLostError, LeaseRenewal
 from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.db.database import Ledger, Tx
-from services.access.requests.requests import IdempotentCall
-from services.access.vault import leases
+from services.access.requests.idempotency import IdempotentCall
 from services.common import failpoints
-from services.common.errors import DbRoleNotReadyError, LeasegateError, LeaseNotFoundError
+from services.common.errors import DbRoleNotReadyError, LeaseNotFoundError
 from services.common.logs import bounded, logger
 
 _LOG = logger(__name__)
@@ -27,58 +26,57 @@ OPEN = (
 
 
 class LeaseAdmin:
-    """Lists and ends leases."""
+    """Lists, renews and revokes leases for operators."""
 
-    def __init__(self, ledger: Ledger, renewal: LeaseRenewal) -> None:
-        self._ledger, self._renewal = ledger, renewal
+    def __init__(self, ledger: Ledger, lease_renewal: LeaseRenewal) -> None:
+        self._ledger, self._renewal = ledger, lease_renewal
 
-    def leases(self, states: tuple[AttemptState, ...], *, after: tuple[float, str] | None, limit: int) -> list[Attempt]:
-        """Leases in these states, newest first."""
+    def list_leases(
+        self, states: tuple[AttemptState, ...], *, after: tuple[float, str] | None, limit: int
+    ) -> list[Attempt]:
+        """Leases of attempts in these states, newest first."""
         with self._ledger.read() as tx:
             return attempts.page(tx, *states, after=after, limit=limit)
 
-    def renew(self, handle: str) -> Attempt:
-        """Prolong one lease now.
+    def renew_lease(self, handle: str) -> Attempt:
+        """Renew one lease now.
 
         Raises:
-            LeaseNotFoundError: No open lease has this handle, or Vault has it no longer; then it is replaced.
-            DbRoleNotReadyError: It is not in use, or not what would be granted now, or cannot be prolonged.
+            LeaseNotFoundError: No open lease has this handle, or Vault does not have it any more; then it is replaced.
+            DbRoleNotReadyError: It is not in use, not what would be granted now, or cannot be renewed.
             LeasegateError: Vault failed.
         """
         with self._ledger.read() as tx:
-            found = _by_handle(tx, handle)
+            found = _find_by_handle(tx, handle)
             request = requests.find(tx, found.access_request_id)
-            role = catalog.role_of(tx, request) if request else None
+            db_role = catalog.role_of(tx, request) if request else None
         if (
             request is None
             or found.state is not AttemptState.ACTIVE
-            or not kept(found, request=request, role=role)
-            or not renews_itself(found)
+            or not renewal.still_granted(found, request=request, db_role=db_role)
+            or not renewal.renewable(found)
         ):
             raise DbRoleNotReadyError(
-                "the lease is not prolonged: it is not in use, not what would be granted now, or at its longest life"
+                "the lease is not renewed: it is not in use, not what would be granted now, or at its longest life"
             )
         try:
-            return self._renewal.renew(found, request)
-        except LeasegateError as err:
-            if not leases.is_gone(err):
-                raise
-            self._renewal.lost(found, request)
+            return self._renewal.renew_lease(found, request)
+        except LeaseLostError as err:
             raise LeaseNotFoundError(
-                "Vault has this lease no longer: its request gets a new credential", lease=handle
+                "Vault does not have this lease any more: its access request gets a new credential", lease=handle
             ) from err
 
-    def revoke(self, call: IdempotentCall, handle: str, *, reason: str) -> Attempt:
-        """End one lease for good; its request, if it is still approved, gets a new credential.
+    def revoke_lease(self, call: IdempotentCall, handle: str, *, reason: str) -> Attempt:
+        """Revoke one lease; its access request, if it is still approved, gets a new credential.
 
         Raises:
             LeaseNotFoundError: No open lease has this handle.
         """
         with self._ledger.write() as tx:
-            if attempt_id := call.earlier(tx):
+            if attempt_id := call.find_earlier(tx):
                 return attempts.get(tx, attempt_id)
-            found = _by_handle(tx, handle)
-            call.keep(tx, found.id)
+            found = _find_by_handle(tx, handle)
+            call.remember_call(tx, found.id)
             if found.state in ENDING:
                 attempts.revoke(
                     tx,
@@ -87,19 +85,19 @@ class LeaseAdmin:
                     end_reason=f"an operator revoked it: {bounded(reason, _REASON_CHARS)}",
                 )
                 tx.changed.add(found.access_request_id)
-            ended = attempts.get(tx, found.id)
-        failpoints.point("end.committed")
+            revoked = attempts.get(tx, found.id)
+        failpoints.point("revoke.committed")
         _LOG.info(
             "lease revoked by an operator",
             caller=call.caller,
             handle=handle,
             request=found.access_request_id,
-            why=bounded(reason, 1024),
+            reason=bounded(reason, 1024),
         )
-        return ended
+        return revoked
 
 
-def _by_handle(tx: Tx, handle: str) -> Attempt:
+def _find_by_handle(tx: Tx, handle: str) -> Attempt:
     for attempt_id in attempts.ids_with_database_user(tx):
         if names.lease_handle(attempt_id) == handle:
             return attempts.get(tx, attempt_id)

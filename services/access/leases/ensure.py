@@ -1,87 +1,76 @@
-"""EnsureAccessRequest with the claim that follows from it: the decision and the attempt's `reading` are one commit, and so are call and claim.
+"""EnsureAccessRequest, with the claim that follows from it in the same call.
 
-It is EnsureAccessRequest followed at once by ClaimCredential, without the call and the commit in between. What was ensured is durable whatever
-becomes of the claim, so a claim that fails is no failure of the call: it is answered beside where the request stands, and the watcher says
-both in the status. (A call that failed could not say where it stands, and an answer that left the claim to a second call would have Vault
-tried twice.) For the servicers of access.
+A decision and the beginning of its claim are one commit. What was ensured is durable whatever becomes of the claim, so
+a
+claim that fails does not fail the call: its error is a part of the answer, and the watcher writes both into the status.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.access.domain.decide import Claim, NextStep
 from services.access.domain.request_view import AccessRequestView
-from services.access.leases.issue import Issued, LeaseIssuer, Start, check_approved
-from services.access.ledger.db.database import Tx
+from services.access.leases.issue import ClaimStart, Issued, LeaseIssuer
+from services.access.ledger.db.database import Ledger
 from services.access.requests.requests import AccessRequests, DesiredAccess
-from services.common.errors import DbRoleNotReadyError, LeasegateError
+from services.common import failpoints
+from services.common.errors import LeasegateError
 
 
 @dataclass(frozen=True, slots=True)
 class Ensured:
-    """What came of it.
+    """What EnsureAccessRequest answers.
 
     Attributes:
-        view: Where the request stands, as before the claim.
+        view: Where the access request stands, as before the claim.
+        next_step: What was due then.
         issued: The credential that was claimed; None if none was.
         refused: Why the claim failed; None if it did not.
     """
 
     view: AccessRequestView
+    next_step: NextStep
     issued: Issued | None = None
     refused: LeasegateError | None = None
 
 
 class AccessEnsurer:
-    """Ensures requests and claims in the same call."""
+    """Takes in access requests of Kubernetes, and claims in the same call."""
 
-    def __init__(self, requests: AccessRequests, issuing: LeaseIssuer) -> None:
-        self._requests, self._issuing = requests, issuing
+    def __init__(self, ledger: Ledger, requests: AccessRequests, issuer: LeaseIssuer) -> None:
+        self._ledger, self._requests, self._issuer = ledger, requests, issuer
 
-    def ensure(self, desired: DesiredAccess, *, owner: str, secret_attempt: int, claim: bool) -> Ensured:
-        """Take the desired state of a request of Kubernetes and, if it is to be claimed for now, claim.
+    def ensure_request(self, desired: DesiredAccess, *, owner: str, secret_attempt: int, claim: bool) -> Ensured:
+        """Take in the desired state; if a claim is due then, claim. A state that brings nothing new writes nothing.
 
         Args:
-            desired: The request.
+            desired: The desired state.
             owner: Who ensures it.
-            secret_attempt: Number of the attempt that its Secret holds; 0 for none.
-            claim: Whether to claim at all.
+            secret_attempt: Sequence of the attempt that its Secret holds; 0 for none.
+            claim: Whether the caller takes a credential in this call.
 
         Raises:
-            CallerNotAllowed: Somebody else ensured it before.
-            LeasegateError: The ledger failed, and nothing was taken or claimed.
+            CallerNotAllowedError: Somebody else ensured it before.
+            LeasegateError: The ledger failed; nothing was taken in or claimed.
         """
-        if not claim:
-            return Ensured(self._requests.ensure(desired, owner=owner, secret_attempt=secret_attempt))
-        begun = _Begun(self._issuing, secret_attempt)
-        view = self._requests.ensure(desired, owner=owner, secret_attempt=secret_attempt, claim=begun.begin)
-        if begun.start is None:
-            return Ensured(view, refused=begun.refused)
-        try:
-            return Ensured(view, issued=self._issuing.finish(begun.start))
-        except LeasegateError as err:
-            return Ensured(view, refused=err)
-
-
-class _Begun:
-    """Begins one claim within the transaction that ensures its request; what is refused there must not undo that
-    transaction.
-    """
-
-    def __init__(self, issuing: LeaseIssuer, secret_attempt: int) -> None:
-        self._issuing, self._held = issuing, secret_attempt
-        self.start: Start | None = None
-        self.refused: LeasegateError | None = None
-
-    def begin(self, tx: Tx, view: AccessRequestView) -> None:
-        """Begin; for ``Requests.ensure``."""
-        request, role = view.request, view.role
-        try:
-            check_approved(request, now=tx.now)
-            if role is None:
-                raise DbRoleNotReadyError(
-                    f"the role {request.role_name} is not in the catalogue", db_role=request.role_name
+        view = self._requests.view_unchanged(desired, owner=owner, secret_attempt=secret_attempt)
+        if view:
+            step = view.next_step(secret_attempt)
+            if not (claim and isinstance(step, Claim)):
+                return Ensured(view, step)
+        start: ClaimStart | None = None
+        with self._ledger.write() as tx:
+            view = self._requests.take_in(tx, desired, owner=owner, secret_attempt=secret_attempt)
+            step = view.next_step(secret_attempt)
+            if claim and isinstance(step, Claim) and view.db_role:
+                start = self._issuer.begin_claim(
+                    tx, view.request, step, db_role=view.db_role, secret_attempt=secret_attempt
                 )
-            self.start = self._issuing.begin(tx, request, role=role, opened=view.attempts, secret_attempt=self._held)
-        except LeasegateError as err:  # before anything of the claim was written
-            self.refused = err
+        failpoints.point("ensure.committed")
+        if start is None:
+            return Ensured(view, step)
+        try:
+            return Ensured(view, step, issued=self._issuer.complete_claim(start))
+        except LeasegateError as err:
+            return Ensured(view, step, refused=err)

@@ -1,31 +1,29 @@
-"""Making a credential: the write-ahead order of design, section 5, steps 1 to 6, and what happens where it breaks off.
+"""Issuing a credential: the write-ahead protocol of docs/safety.md, and what happens where it breaks off.
 
-At every moment the ledger says at least as much as Vault has done. The hot path is one read of ``creds`` and two commits; the first may be
-the one of the decision that it follows (``services.access.leases.ensure``).
+At every moment the ledger says at least as much as Vault has done. A claim is one read of ``creds`` and two commits;
+the first may be the commit of the decision that it follows (``services.access.leases.ensure``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services.access.domain import attempt_states as rules
 from services.access.domain import durations
-from services.access.domain.models import AccessRequest, Approval, Attempt, AttemptState, DbRole, VaultTargetRow
+from services.access.domain.decide import Claim, Pause, decide
+from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, VaultTargetRow
 from services.access.domain.settings import Settings
 from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.ledger.guard import LedgerGuard
+from services.access.requests.guards import check_claim, owned
 from services.access.vault import leases, tokens
 from services.access.vault.clients import VaultClients
 from services.access.vault.tokens import PreparedTokens, Token
 from services.common import failpoints
 from services.common.errors import (
-    AccessEndedError,
     AccessRequestNotFoundError,
-    ApprovalDeniedError,
-    ApprovalRequiredError,
     ConflictError,
     DbRoleNotReadyError,
     DeadlineTooShortError,
@@ -53,9 +51,12 @@ _NOTHING_MADE = (
     VaultThrottledError,
     VaultUnreachedError,
 )
-"""What a read fails with before Vault asks the database for anything: not sent, or refused for its login, path or rate.
-What fails later is 500 on a real bao, a name that exists, too. Of the other 4xx only an unknown role is known to come
-so early: a proxy answers 408 late."""
+"""Errors of a read that Vault answers before it asks the database: not sent, or refused for its auth, path or rate.
+
+Everything later is a 500 on a real OpenBao, an existing name included. Of the other 4xx only an unknown role is known
+to
+come so early: a proxy answers 408 late.
+"""
 _UNKNOWN_ROLE = ": unknown role: "
 _ERROR_CHARS = 300
 
@@ -65,8 +66,8 @@ class Issued:
     """A credential, answered once.
 
     Attributes:
-        attempt: With its lease.
-        password: Stored nowhere.
+        attempt: The attempt, with its lease.
+        password: The password; stored nowhere.
     """
 
     attempt: Attempt
@@ -74,14 +75,14 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """What the ledger says at the beginning of a claim.
+class ClaimStart:
+    """A claim whose beginning is written, as ``complete_claim`` needs it.
 
     Attributes:
-        attempt: As it was read, or begun.
+        attempt: As it was before, or just begun.
         target: Its Vault.
-        life_s: How long the credential may be needed.
-        token: That of the attempt, if `reading` is committed with it; None if one has to be made first.
+        life_s: How long the credential may be needed, in seconds.
+        token: The token of the attempt, if ISSUING is committed with it; None if one has to be made first.
     """
 
     attempt: Attempt
@@ -91,17 +92,17 @@ class Start:
 
 
 class LeaseIssuer:
-    """Claims, and tokens made beforehand."""
+    """Issues credentials, and makes tokens for access requests that are not approved yet."""
 
     def __init__(
-        self, ledger: Ledger, vaults: VaultClients, *, settings: Settings, losses: LedgerGuard | None = None
+        self, ledger: Ledger, vaults: VaultClients, *, settings: Settings, guard: LedgerGuard | None = None
     ) -> None:
         self._ledger, self._vaults, self._settings = ledger, vaults, settings
-        self._losses = losses or LedgerGuard(ledger)
+        self._guard = guard or LedgerGuard(ledger)
         self._tokens = PreparedTokens()
 
-    def prepare(self, attempt: Attempt) -> None:
-        """Make the token of an attempt whose request is pending; for a worker.
+    def prepare_token(self, attempt: Attempt) -> None:
+        """Make the token of an attempt whose access request is pending; for a worker.
 
         Raises:
             LeasegateError: It could not be made; the attempt stays as it is.
@@ -110,113 +111,110 @@ class LeaseIssuer:
             request, target = _request(tx, attempt.access_request_id), catalog.target(tx, attempt.target)
         failpoints.point("pre.begun")
         with self._vaults.at(target) as vault:
-            token = self._make(
+            token = self._make_token(
                 vault, attempt, life_s=self._life_s(request, attempt.max_ttl_s, now=self._ledger.clock())
             )
             failpoints.point("pre.token")
             with self._ledger.write() as tx:
-                taken = attempts.commit_accessor(tx, attempt.id, accessor=token.accessor, token_ends_at=token.ends_at)
+                committed = attempts.commit_accessor(
+                    tx, attempt.id, accessor=token.accessor, token_ends_at=token.ends_at
+                )
             failpoints.point("pre.accessor")
-            if taken:
-                self._tokens.keep(attempt.id, token)
+            if committed:
+                self._tokens.keep_token(attempt.id, token)
             else:
                 tokens.discard(vault, token.accessor)
 
-    def forget(self, attempt: Attempt) -> None:
-        """An attempt needs its token no longer."""
-        self._tokens.drop(attempt.id)
+    def forget_token(self, attempt: Attempt) -> None:
+        """Drop the token of an attempt from memory."""
+        self._tokens.drop_token(attempt.id)
 
-    def claim(self, uid: str, *, owner: str, secret_attempt: int) -> Issued:
-        """Issue a credential for an approved request.
+    def claim_credential(self, uid: str, *, owner: str, secret_attempt: int) -> Issued:
+        """Issue a credential for an approved access request, whatever pause an earlier failure asks for.
 
         Args:
-            uid: The request.
-            owner: The caller, whose request it has to be.
-            secret_attempt: Number of the attempt that the caller holds; 0 for none.
+            uid: The access request.
+            owner: The caller, whose access request it has to be.
+            secret_attempt: Sequence of the attempt that the caller holds; 0 for none.
 
         Raises:
-            AccessRequestNotFoundError: No such request of the caller.
-            ApprovalRequiredError: Not approved.
-            ApprovalDeniedError: Denied.
-            AccessEndedError: Over.
-            DbRoleNotReadyError: The role is not in the catalogue, or nothing may be issued there.
-            LedgerMismatchError: The ledger is not the one that is known, or does not know the attempt that is held.
-            Superseded: The caller needs none, or the attempt was ended meanwhile.
+            AccessRequestNotFoundError: The caller has no such access request.
+            ApprovalRequiredError, ApprovalDeniedError, AccessEndedError: Access is not granted.
+            DbRoleNotReadyError: The db_role is not in the catalog, or nothing may be issued there.
+            LedgerMismatchError: The ledger does not match what the cluster or the caller knows.
+            ConflictError: The caller needs none, or the attempt was ended meanwhile.
             LeasegateError: Vault or the ledger failed.
         """
         with self._ledger.write() as tx:
-            request, role = self._claimable(tx, uid, owner=owner)
-            start = self.begin(tx, request, role=role, opened=attempts.open_of(tx, uid), secret_attempt=secret_attempt)
-        return self.finish(start)
+            request = owned(tx, uid, owner)
+            db_role = catalog.role_of(tx, request)
+            step = decide(
+                replace(request, retry_at=None),
+                attempts.open_of(tx, uid),
+                db_role,
+                paused=self._paused(tx, db_role),
+                secret_attempt=secret_attempt,
+                now=tx.now,
+            )
+            claim = check_claim(step, request, guard=self._guard, secret_attempt=secret_attempt, now=tx.now)
+            if db_role is None:
+                raise DbRoleNotReadyError(
+                    f"the role {request.role_name} is not in the catalog", db_role=request.role_name
+                )
+            start = self.begin_claim(tx, request, claim, db_role=db_role, secret_attempt=secret_attempt)
+        return self.complete_claim(start)
 
-    def finish(self, start: Start) -> Issued:
-        """Read the credential of a claim whose beginning is committed; a failure is noted in its request.
+    def _paused(self, tx: Tx, db_role: DbRole | None) -> Pause | None:
+        if self._guard.known_id:
+            return Pause.LEDGER
+        return Pause.SECRET_ENGINE if db_role and pauses.covers(tx, db_role) else None
+
+    def begin_claim(
+        self, tx: Tx, request: AccessRequest, claim: Claim, *, db_role: DbRole, secret_attempt: int
+    ) -> ClaimStart:
+        """Write the beginning of a claim within a transaction of the caller, who commits it before ``complete_claim``.
+
+        Args:
+            tx: Transaction.
+            request: The access request, as it is in this transaction.
+            claim: What ``decide`` says of it.
+            db_role: Its db_role.
+            secret_attempt: Sequence of the attempt that the caller holds; 0 for none.
+        """
+        life_s = self._life_s(request, db_role.max_ttl_s, now=tx.now)
+        target = catalog.target(tx, db_role.target)
+        if prepared := claim.prepared:
+            token = self._tokens.find_token(prepared, life_s=life_s, now=tx.now)
+            committed = token and attempts.commit_issuing(tx, prepared.id, accessor=token.accessor)
+            return ClaimStart(prepared, target, life_s, token if committed else None)
+        if former := claim.replaced:
+            to = rules.REPLACING[former.state]
+            if to is AttemptState.REPLACED:
+                attempts.replace(tx, former)
+            else:
+                attempts.revoke(tx, former, to=to, end_reason="another attempt was begun")
+        sequence = max(request.last_sequence, secret_attempt) + 1
+        begun = attempts.begin(tx, request=request, role=db_role, sequence=sequence, due_at=None)
+        requests.update_silently(tx, request.uid, last_sequence=sequence)
+        return ClaimStart(begun, target, life_s, None)
+
+    def complete_claim(self, start: ClaimStart) -> Issued:
+        """Read the credential of a claim whose beginning is committed; a failure is noted in its access request.
 
         Raises:
-            Superseded: The attempt was ended meanwhile.
+            ConflictError: The attempt was ended meanwhile.
             LeasegateError: Vault or the ledger failed.
         """
         attempt = start.attempt
         try:
             with self._vaults.at(start.target) as vault:
-                token = start.token or self._with_own_token(vault, attempt, start.life_s)
-                self._tokens.drop(attempt.id)
+                token = start.token or self._commit_new_token(vault, attempt, start.life_s)
+                self._tokens.drop_token(attempt.id)
                 failpoints.point("claim.reading")
                 return self._read(vault, attempt, token)
         except LeasegateError as err:
-            self._failed(attempt.access_request_id, err)
+            self._note_failure(attempt.access_request_id, err)
             raise
-
-    def begin(
-        self, tx: Tx, request: AccessRequest, *, role: DbRole, opened: Sequence[Attempt], secret_attempt: int
-    ) -> Start:
-        """Begin a claim within a transaction of the caller's, which has to be committed before ``finish``.
-
-        Args:
-            tx: Transaction; where this raises, nothing was written in it.
-            request: The request, which is approved, as it is in this transaction.
-            role: Its role, for which something may be issued.
-            opened: Its open attempts.
-            secret_attempt: Number of the attempt that the caller holds; 0 for none.
-
-        Raises:
-            LedgerMismatchError: The ledger is not the one that is known, or does not know the attempt that is held.
-            Superseded: The caller needs none, or the attempt was ended meanwhile.
-        """
-        self._losses.check_issuance(request, secret_attempt=secret_attempt)
-        plan = rules.plan(request, opened, secret_attempt=secret_attempt, role=role, now=tx.now)
-        if isinstance(plan, rules.Nothing):
-            raise ConflictError(plan.why, retry_after_s=1.0)
-        life_s = self._life_s(request, role.max_ttl_s, now=tx.now)
-        target = catalog.target(tx, role.target)
-        if isinstance(plan, rules.GoOn):
-            token = self._tokens.find(plan.attempt, life_s=life_s, now=tx.now)
-            if token and not attempts.commit_issuing(tx, plan.attempt.id, accessor=token.accessor):
-                raise ConflictError("the attempt was ended meanwhile")
-            return Start(plan.attempt, target, life_s, token)
-        for former, state in plan.replaced:
-            attempts.replace(tx, former) if state is AttemptState.REPLACED else attempts.revoke(
-                tx, former, to=state, end_reason="another was begun"
-            )
-        number = max(request.last_sequence, secret_attempt) + 1
-        begun = attempts.begin(tx, request=request, role=role, sequence=number, due_at=None)
-        requests.update_silently(tx, request.uid, last_sequence=number)
-        return Start(begun, target, life_s, None)
-
-    def _claimable(self, tx: Tx, uid: str, *, owner: str) -> tuple[AccessRequest, DbRole]:
-        request = owned(tx, uid, owner)
-        check_approved(request, now=tx.now)
-        role = catalog.role_of(tx, request)
-        if role is None or role.deleted:
-            raise DbRoleNotReadyError(
-                f"the role {request.role_name} is not in the catalogue", db_role=request.role_name
-            )
-        if pauses.covers(tx, role):
-            raise DbRoleNotReadyError(
-                f"nothing is issued on {role.mount} now, as its engine or connection is about to change",
-                db_role=request.role_name,
-            )
-        return request, role
 
     def _life_s(self, request: AccessRequest, role_max_s: float | None, *, now: float) -> float:
         left = request.ends_at - now if request.ends_at is not None else self._access_s(request)
@@ -225,16 +223,16 @@ class LeaseIssuer:
     def _access_s(self, request: AccessRequest) -> float | None:
         return min((s for s in (request.ttl_s, self._settings.max_access_s) if s is not None), default=None)
 
-    def _make(self, vault: Vault, attempt: Attempt, *, life_s: float) -> Token:
+    def _make_token(self, vault: Vault, attempt: Attempt, *, life_s: float) -> Token:
         return tokens.make(vault, attempt, ttl_s=durations.token_ttl_s(life_s), now=self._ledger.clock())
 
-    def _with_own_token(self, vault: Vault, attempt: Attempt, life_s: float) -> Token:
-        """Make a token where none was made beforehand, and commit its accessor and `reading` together.
+    def _commit_new_token(self, vault: Vault, attempt: Attempt, life_s: float) -> Token:
+        """Make a token where none was prepared, and commit its accessor and ISSUING together.
 
-        A former token goes only after that commit: until then, somebody else may commit `reading` with it.
+        A former token is revoked only after that commit: until then, another claim may commit ISSUING with it.
         """
         failpoints.point("claim.begun")
-        token = self._make(vault, attempt, life_s=life_s)
+        token = self._make_token(vault, attempt, life_s=life_s)
         failpoints.point("claim.token")
         with self._ledger.write() as tx:
             ends_at = token.ends_at
@@ -258,7 +256,7 @@ class LeaseIssuer:
         return self._commit(vault, attempt, token, answer=answer, asked_at=asked_at)
 
     def _give_up(self, attempt: Attempt, to: AttemptState, err: Exception) -> None:
-        """Have an attempt ended whose read failed: by its token alone if nothing was made, else undone."""
+        """Have an attempt ended whose read failed: its token is revoked if nothing was made, else it is recovered."""
         text = bounded(err.message if isinstance(err, LeasegateError) else type(err).__name__, _ERROR_CHARS)
         with self._ledger.write() as tx:
             current = attempts.get(tx, attempt.id)
@@ -274,7 +272,7 @@ class LeaseIssuer:
                 if fits and request.approved and attempts.commit_lease(tx, attempt.id, **lease):
                     self._note_issued(tx, request, at=asked_at)
                     issued = Issued(attempts.get(tx, attempt.id), password=str(answer.data["password"]))
-        except BaseException:  # not even a commit failed half-way may leave the login behind
+        except BaseException:  # not even a commit that failed half-way may leave the database user behind
             self._give_back(vault, attempt, token, answer.lease_id)
             raise
         if issued is None:
@@ -285,7 +283,7 @@ class LeaseIssuer:
         return issued
 
     def _note_issued(self, tx: Tx, request: AccessRequest, *, at: float) -> None:
-        """Count access from the issue of the first credential, as its lease is counted, and forget earlier failures."""
+        """Count access from the issue of the first credential, as its lease is counted, and clear earlier failures."""
         changes: dict[str, Any] = {}
         if request.first_issued_at is None:
             access_s = self._access_s(request)
@@ -298,8 +296,9 @@ class LeaseIssuer:
             tx.wake(changes.get("due_at"))
 
     def _give_back(self, vault: Vault, attempt: Attempt, token: Token, lease_id: str) -> None:
-        """Revoke what was just made, by lease id. That ends the attempt unless an undo has begun; where it fails, the
-        worker goes on.
+        """Revoke the lease that was just made, which ends the attempt unless its recovery has begun.
+
+        If that fails, a worker revokes it.
         """
         try:
             leases.revoke(vault, lease_id)
@@ -309,14 +308,14 @@ class LeaseIssuer:
                 current = attempts.get(tx, attempt.id)
                 if current.state is AttemptState.ISSUING:
                     attempts.revoke(
-                        tx, current, to=AttemptState.REVOKING, end_reason="it was not current any more when it was read"
+                        tx, current, to=AttemptState.REVOKING, end_reason="it was ended while its credential was made"
                     )
                 attempts.close(tx, attempt.id, AttemptState.REVOKING)
         except LeasegateError as err:
-            _LOG.warning("a credential that was not answered is undone later", attempt=attempt.id, reason=err.reason)
+            _LOG.warning("unanswered credential not revoked: a worker retries", attempt=attempt.id, reason=err.reason)
 
-    def _failed(self, uid: str, err: LeasegateError) -> None:
-        """Say in the request why there is no credential, and when to try again."""
+    def _note_failure(self, uid: str, err: LeasegateError) -> None:
+        """Store in the access request why there is no credential, and when the next claim is due."""
         if isinstance(err, ConflictError):
             return
         with self._ledger.write() as tx:
@@ -333,39 +332,11 @@ class LeaseIssuer:
             )
 
 
-def owned(tx: Tx, uid: str, owner: str) -> AccessRequest:
-    """A request of this caller.
-
-    Raises:
-        AccessRequestNotFoundError: There is none; somebody else's is not told apart.
-    """
-    request = requests.find(tx, uid)
-    if request is None or request.owner != owner:
-        raise AccessRequestNotFoundError("no such request", request=bounded(uid, 128))
-    return request
-
-
-def check_approved(request: AccessRequest, *, now: float) -> None:
-    """Refuse unless access is granted.
-
-    Raises:
-        ApprovalRequiredError: Not approved.
-        ApprovalDeniedError: Denied.
-        AccessEndedError: Over.
-    """
-    if request.approval is Approval.DENIED:
-        raise ApprovalDeniedError("the request was denied", request=request.uid)
-    if request.ended or (request.ends_at is not None and now >= request.ends_at):
-        raise AccessEndedError("access has ended", request=request.uid)
-    if not request.approved:
-        raise ApprovalRequiredError("nobody has approved what would be granted now", request=request.uid)
-
-
 def read_credential(vault: Vault, attempt: Attempt, token: Token) -> Answer:
-    """The one read of an attempt.
+    """Read the credential of an attempt; an attempt reads once.
 
     Raises:
-        DbRoleNotReadyError: Nothing is mounted there.
+        DbRoleNotReadyError: Vault has nothing at that path.
         LeasegateError: Any other failure.
     """
     try:
@@ -381,12 +352,12 @@ def _nothing_made(err: Exception) -> bool:
 def _request(tx: Tx, uid: str) -> AccessRequest:
     request = requests.find(tx, uid)
     if request is None:
-        raise AccessRequestNotFoundError("no such request", request=uid)
+        raise AccessRequestNotFoundError("no such access request", request=uid)
     return request
 
 
 def _lease(attempt: Attempt, token: Token, answer: Answer, *, asked_at: float) -> dict[str, Any]:
-    """Columns of the lease. Counted from before the read, so that our end is never later than Vault's."""
+    """Columns of the lease. Times count from before the read, so that the ledger's end is never later than Vault's."""
     ttl_s = float(answer.lease_duration_s)
     max_ends_at = token.ends_at if attempt.max_ttl_s is None else min(asked_at + attempt.max_ttl_s, token.ends_at)
     return {
@@ -403,5 +374,5 @@ def _not_current(*, fits: bool) -> LeasegateError:
     if fits:
         return ConflictError("the attempt was ended while its credential was made")
     return DbRoleNotReadyError(
-        "the connection in Vault names its logins otherwise than Leasegate needs: let the engine service write it"
+        "the connection in Vault has another username_template than Leasegate needs: let the engine service write it"
     )

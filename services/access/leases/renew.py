@@ -1,6 +1,8 @@
-"""Keeping the credential in use alive, and having it replaced in time. All times come from the ledger, none from a timer in memory.
+"""Renewing leases and having credentials replaced in time. All times come from the ledger, none from a timer in memory.
 
-A request of Kubernetes is renewed here, as its object is its heartbeat; a gRPC request by its holder alone (``RenewLease``).
+Workers renew for access requests of Kubernetes, whose object is their heartbeat. The holder of a gRPC access request
+renews by itself (``services.access.leases.heartbeat``), and operators renew one lease
+(``services.access.leases.admin``).
 """
 
 from __future__ import annotations
@@ -8,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from services.access.domain import durations
-from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Origin, VaultTargetRow
+from services.access.domain import durations, renewal
+from services.access.domain.models import AccessRequest, Attempt, AttemptState, VaultTargetRow
 from services.access.domain.settings import Settings
 from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.db.database import Ledger, Tx
@@ -20,188 +22,161 @@ from services.common.errors import LeasegateError, VaultRefusedError
 from services.common.logs import logger
 
 _LOG = logger(__name__)
-SHORTENED_S = 2.0
-"""Vault answers whole seconds; a grant shorter than asked for by more than this was cut at the longest life."""
+
+
+class LeaseLostError(VaultRefusedError):
+    """Vault does not have the lease any more: it was revoked by somebody else, or its token was."""
 
 
 class LeaseRenewal:
-    """Looks at active attempts when something is due for them."""
+    """Renews leases of active and of retiring attempts."""
 
     def __init__(self, ledger: Ledger, vaults: VaultClients, *, settings: Settings, jitter: durations.Jitter) -> None:
-        self._ledger, self._vaults, self._settings, self._jitter = ledger, vaults, settings, jitter
+        self._ledger, self._vaults, self._overlap_s, self._jitter = ledger, vaults, settings.overlap_s, jitter
 
-    def look(self, attempt: Attempt) -> None:
-        """Renew, have replaced or end an active attempt, whichever is due, and say when to look again; for a worker."""
+    def renew_active(self, attempt: Attempt) -> None:
+        """Renew an active attempt, have it replaced or revoked, whichever is due; for a worker."""
         with self._ledger.read() as tx:
             attempt, request = attempts.get(tx, attempt.id), requests.find(tx, attempt.access_request_id)
             if request is None or attempt.state is not AttemptState.ACTIVE:
                 return
-            role, at = catalog.role_of(tx, request), catalog.target(tx, attempt.target)
-        if not self._ends_or_rotates(attempt, request, now=tx.now) and _to_renew(
-            attempt, request, role=role, now=tx.now
-        ):
-            self._renew_in_time(
-                attempt, request, at=at
-            )  # nothing has to be written before: writers would wait for their turn
-        else:
-            self._write_down(attempt, at=at)
+            db_role, target = catalog.role_of(tx, request), catalog.target(tx, attempt.target)
+        now = tx.now
+        rotates = renewal.rotation_due(attempt, request=request, overlap_s=self._overlap_s, now=now)
+        renews = renewal.renewal_due(attempt, request=request, db_role=db_role, now=now)
+        if attempt.expired(now) or rotates or not renews:
+            found = self._note_due(attempt)
+            if found is None:
+                return
+            attempt, request = found
+        try:
+            self.renew_lease(attempt, request, target=target)
+        except LeaseLostError:
+            return
+        except LeasegateError as err:
+            self._note_failure(attempt, request, err)
 
-    def _ends_or_rotates(self, attempt: Attempt, request: AccessRequest, *, now: float) -> bool:
-        return attempt.expired(now) or (
-            not request.rotation_due and _reached(rotation_at(attempt, request=request, settings=self._settings), now)
-        )
+    def _note_due(self, attempt: Attempt) -> tuple[Attempt, AccessRequest] | None:
+        """Commit that an active attempt has ended, that its rotation is due, or when to look again.
 
-    def _write_down(self, attempt: Attempt, *, at: VaultTargetRow) -> None:
+        Returns:
+            The attempt and its access request if its lease has to be renewed now all the same; else None.
+        """
         with self._ledger.write() as tx:
             attempt, request = attempts.get(tx, attempt.id), requests.find(tx, attempt.access_request_id)
             if request is None or attempt.state is not AttemptState.ACTIVE:
-                return
-            role = catalog.role_of(tx, request)
+                return None
+            db_role = catalog.role_of(tx, request)
             if attempt.expired(tx.now):
-                attempts.revoke(
-                    tx, attempt, to=AttemptState.REVOKING, end_reason=_why_over(attempt, request=request, role=role)
-                )
+                reason = renewal.expiry_reason(attempt, request=request, db_role=db_role)
+                attempts.revoke(tx, attempt, to=AttemptState.REVOKING, end_reason=reason)
                 tx.changed.add(request.uid)
-                return
-            alive = kept(attempt, request=request, role=role)
-            if alive and self._ends_or_rotates(attempt, request, now=tx.now):
+                return None
+            granted = renewal.still_granted(attempt, request=request, db_role=db_role)
+            if granted and renewal.rotation_due(attempt, request=request, overlap_s=self._overlap_s, now=tx.now):
                 request = requests.update(tx, request, rotation_due=True)
                 failpoints.point("rotate.due")
-            if not _to_renew(attempt, request, role=role, now=tx.now):
-                due_at = next_look(attempt, request=request, settings=self._settings, alive=alive)
-                attempts.schedule(tx, attempt.id, due_at=due_at)
-                return
-        self._renew_in_time(attempt, request, at=at)
+            if renewal.renewal_due(attempt, request=request, db_role=db_role, now=tx.now):
+                return attempt, request
+            due_at = renewal.next_due_at(attempt, request=request, overlap_s=self._overlap_s, granted=granted)
+            attempts.schedule(tx, attempt.id, due_at=due_at)
+        return None
 
-    def _renew_in_time(self, attempt: Attempt, request: AccessRequest, *, at: VaultTargetRow) -> None:
+    def renew_retiring(self, attempt: Attempt) -> bool:
+        """Renew the lease of a retiring attempt if it ends before the overlap; for a worker.
+
+        Returns:
+            Whether the attempt has to be revoked now instead.
+        """
+        with self._ledger.read() as tx:
+            request = requests.find(tx, attempt.access_request_id)
+            db_role = catalog.role_of(tx, request) if request else None
+        overlap_ends_at = attempt.overlap_ends_at
+        if request is None or overlap_ends_at is None or tx.now >= overlap_ends_at or attempt.expired(tx.now):
+            return True
+        if not renewal.overlap_renewal_due(attempt, request=request, db_role=db_role):
+            due_at = min(overlap_ends_at, attempt.ends_at or overlap_ends_at)
+            with self._ledger.write() as tx:
+                attempts.keep_retiring(tx, replace(attempt, due_at=due_at))
+            return False
         try:
-            self.renew(attempt, request, at=at)
+            self.renew_lease(attempt, request)
+        except LeaseLostError:
+            return True
         except LeasegateError as err:
-            self._failed(attempt, request, err)
+            self._note_failure(attempt, request, err)
+        return False
 
-    def renew(
+    def renew_lease(
         self,
         attempt: Attempt,
         request: AccessRequest,
         *,
-        at: VaultTargetRow | None = None,
+        target: VaultTargetRow | None = None,
         also: Callable[[Tx], None] = lambda _tx: None,
     ) -> Attempt:
-        """Prolong a lease, never past the end of the access.
+        """Renew a lease, never past the end of access or of the overlap.
 
         Args:
-            attempt: Whose lease it is.
-            request: Its request.
-            at: Its Vault, if that was read already.
-            also: What is to be committed with it.
+            attempt: The attempt, active or retiring.
+            request: Its access request.
+            target: Its Vault, if that was read already.
+            also: What has to be committed with the renewal.
 
         Returns:
             The attempt as it is now.
 
         Raises:
-            LeasegateError: It was not prolonged.
+            LeaseLostError: Vault does not have the lease any more; an active attempt is due for replacement.
+            LeasegateError: It was not renewed.
         """
         asked_at = self._ledger.clock()
-        increment_s = attempt.default_ttl_s or attempt.lease_ttl_s
-        if request.ends_at is not None:
-            increment_s = min(increment_s, max(1.0, request.ends_at - asked_at))
-        with self._vaults.at(at or self._target(attempt)) as vault:
-            answer = leases.renew(vault, attempt.lease_id, increment_s=increment_s)
+        increment_s = renewal.increment_s(attempt, request=request, now=asked_at)
+        with self._vaults.at(target or self._target(attempt)) as vault:
+            try:
+                answer = leases.renew(vault, attempt.lease_id, increment_s=increment_s)
+            except LeasegateError as err:
+                if not leases.is_gone(err):
+                    raise
+                self.note_lost(attempt, request)
+                raise LeaseLostError("Vault does not have this lease any more", path=attempt.mount) from err
         failpoints.point("renew.asked")
         ttl_s = float(answer.lease_duration_s)
-        ends_at = min(asked_at + ttl_s, attempt.token_ends_at or asked_at + ttl_s)
-        max_ends_at = ends_at if ttl_s < increment_s - SHORTENED_S else attempt.max_ends_at
         with self._ledger.write() as tx:
-            renewed = replace(attempt, lease_ttl_s=ttl_s, renewed_at=tx.now, ends_at=ends_at, max_ends_at=max_ends_at)
-            renewed = replace(renewed, due_at=next_look(renewed, request=request, settings=self._settings))
-            if not attempts.commit_renewal(tx, renewed):
+            renewed = renewal.renewed(attempt, ttl_s=ttl_s, increment_s=increment_s, asked_at=asked_at, now=tx.now)
+            if not self._store(tx, renewed, request):
                 renewed = attempts.get(tx, attempt.id)
             also(tx)
         failpoints.point("renew.committed")
         return renewed
 
+    def _store(self, tx: Tx, renewed: Attempt, request: AccessRequest) -> bool:
+        if renewed.overlap_ends_at is not None:
+            due_at = renewal.next_retiring_at(renewed, overlap_ends_at=renewed.overlap_ends_at, now=tx.now)
+            return attempts.keep_retiring(tx, replace(renewed, due_at=due_at))
+        due_at = renewal.next_due_at(renewed, request=request, overlap_s=self._overlap_s)
+        return attempts.commit_renewal(tx, replace(renewed, due_at=due_at))
+
     def _target(self, attempt: Attempt) -> VaultTargetRow:
         with self._ledger.read() as tx:
             return catalog.target(tx, attempt.target)
 
-    def _failed(self, attempt: Attempt, request: AccessRequest, err: LeasegateError) -> None:
-        """Try again soon; a lease that Vault does not have any more is replaced."""
-        say = (
-            _LOG.warning if (attempt.renewal_failures + 1).bit_count() == 1 else _LOG.debug
-        )  # each time that the tries have doubled
-        say("a lease was not renewed", request=request.uid, attempt=attempt.sequence, reason=err.reason)
-        if leases.is_gone(err):
-            return self.lost(attempt, request)
+    def _note_failure(self, attempt: Attempt, request: AccessRequest, err: LeasegateError) -> None:
+        """Schedule the next try."""
+        tries = attempt.renewal_failures + 1
+        log = _LOG.warning if tries.bit_count() == 1 else _LOG.debug  # each time that the tries have doubled
+        log("lease not renewed", request=request.uid, attempt=attempt.sequence, reason=err.reason, tries=tries)
+        refused = isinstance(err, VaultRefusedError)
         with self._ledger.write() as tx:
-            most_s = (
-                durations.longest_renewal_pause_s(attempt)
-                if isinstance(err, VaultRefusedError)
-                else durations.LONGEST_PAUSE_S
-            )
-            again = tx.now + durations.backoff_s(attempt.renewal_failures + 1, spread=self._jitter(), most_s=most_s)
-            attempts.schedule(tx, attempt.id, due_at=min(again, attempt.ends_at or again), renew_failed=True)
-        return None
+            due_at = renewal.retry_at(attempt, refused=refused, spread=self._jitter(), now=tx.now)
+            if attempt.overlap_ends_at is not None:
+                attempts.keep_retiring(tx, replace(attempt, renewal_failures=tries, due_at=due_at))
+            else:
+                attempts.schedule(tx, attempt.id, due_at=due_at, renew_failed=True)
 
-    def lost(self, attempt: Attempt, request: AccessRequest) -> None:
-        """Have a credential replaced whose lease Vault does not have any more."""
+    def note_lost(self, attempt: Attempt, request: AccessRequest) -> None:
+        """Have an active credential replaced whose lease Vault does not have any more."""
         with self._ledger.write() as tx:
             if attempts.get(tx, attempt.id).state is AttemptState.ACTIVE:  # else it was replaced meanwhile
                 requests.update(tx, request, rotation_due=True)
                 attempts.schedule(tx, attempt.id, due_at=attempt.ends_at)
-
-
-def _why_over(attempt: Attempt, *, request: AccessRequest, role: DbRole | None) -> str:
-    if not kept(attempt, request=request, role=role):
-        return "it was not renewed, as it was not what is granted any more"
-    if not renews_itself(attempt):
-        return "it reached its longest life"
-    return "its holder did not renew it" if request.origin is Origin.GRPC else "it could not be renewed in time"
-
-
-def kept(attempt: Attempt, *, request: AccessRequest, role: DbRole | None) -> bool:
-    """Whether a credential in use is still what is granted: else it runs to its end, neither renewed nor replaced
-    beforehand.
-    """
-    return request.approved and role is not None and not role.deleted and attempt.grant == request.digest
-
-
-def _to_renew(attempt: Attempt, request: AccessRequest, *, role: DbRole | None, now: float) -> bool:
-    """Whether it is the service that has to renew a lease, now."""
-    ours = request.origin is Origin.KUBERNETES and renews_itself(attempt) and kept(attempt, request=request, role=role)
-    return ours and durations.renew_at(attempt) <= now
-
-
-def renews_itself(attempt: Attempt) -> bool:
-    """Whether a renewal can prolong the lease: Vault allows it, and it does not last to its longest life already."""
-    return attempt.renewable and (
-        attempt.max_ends_at is None or attempt.ends_at is None or attempt.ends_at < attempt.max_ends_at - 1
-    )
-
-
-def rotation_at(attempt: Attempt, *, request: AccessRequest, settings: Settings) -> float | None:
-    """When the replacement of an active attempt is to begin; None if that is not known yet, or if it outlives the
-    access.
-
-    For a lease that cannot be renewed its end is its longest life.
-    """
-    longest_at = attempt.max_ends_at if attempt.renewable else attempt.ends_at
-    if longest_at is not None and request.ends_at is not None and request.ends_at <= longest_at:
-        return None
-    overlap = durations.overlap_s(settings.overlap_s, max_ttl_s=attempt.longest_s)
-    if not attempt.renewable and attempt.ends_at is not None:
-        return attempt.ends_at - min(2 * overlap, attempt.lease_ttl_s / 4)
-    return durations.rotate_at(attempt, overlap=overlap)
-
-
-def next_look(attempt: Attempt, *, request: AccessRequest, settings: Settings, alive: bool = True) -> float:
-    """When something is due for an active attempt next: its renewal, its replacement or its end."""
-    times = [attempt.ends_at]
-    if alive and request.origin is Origin.KUBERNETES and renews_itself(attempt):
-        times.append(durations.renew_at(attempt))
-    if alive and not request.rotation_due:
-        times.append(rotation_at(attempt, request=request, settings=settings))
-    return min((at for at in times if at is not None), default=attempt.begun_at + durations.LONGEST_TTL_S)
-
-
-def _reached(at: float | None, now: float) -> bool:
-    return at is not None and now >= at

@@ -19,7 +19,6 @@ from services.common.logs import bounded, logger
 _LOG = logger(__name__)
 _HELD, _ACCEPTED, _ACCEPTED_AT = "paused_for:", "accepted:", "loss_accepted_at"
 _ID_CHARS = 64
-WHAT_TO_DO = "restore the ledger, or have an operator run `leasegate ledger accept-loss`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class LedgerGuard:
             "the ledger is not the one that is known: nothing is issued",
             known=known_id,
             found=self._ledger.id,
-            do=WHAT_TO_DO,
+            do=LedgerMismatchError.advice,
         )
         return True
 
@@ -113,11 +112,11 @@ class LedgerGuard:
             LedgerMismatchError: It is.
         """
         if known := self.known_id:
-            text = f"the ledger is not the one that is known ({known}): {WHAT_TO_DO}"
+            text = f"the ledger is not the one that is known ({known}): {LedgerMismatchError.advice}"
             raise LedgerMismatchError(text, ledger=self._ledger.id)
         if secret_attempt > request.last_sequence:
             raise LedgerMismatchError(
-                f"the ledger does not know attempt {secret_attempt} of this request: {WHAT_TO_DO}",
+                f"the ledger does not know attempt {secret_attempt} of this request: {LedgerMismatchError.advice}",
                 ledger=self._ledger.id,
             )
 

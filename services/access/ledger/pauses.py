@@ -27,10 +27,15 @@ _COVERING = (
 
 def add(tx: Tx, place: IssuancePause) -> bool:
     """Issue nothing there from now on; answers whether that is new."""
-    known = tx.execute(sa.select(issuance_pauses.c.mount).where(*_is(place))).first()
-    if known is None:
-        tx.execute(issuance_pauses.insert().values(**_columns(place)))
-    return known is None
+    if is_paused(tx, place):
+        return False
+    tx.execute(issuance_pauses.insert().values(**_columns(place)))
+    return True
+
+
+def is_paused(tx: Tx, place: IssuancePause) -> bool:
+    """Whether exactly this mount or connection is paused."""
+    return tx.execute(sa.select(issuance_pauses.c.mount).where(*_is(place))).first() is not None
 
 
 def remove(tx: Tx, place: IssuancePause) -> None:

@@ -1,4 +1,4 @@
-"""The catalogue: which roles there are and at which Vaults, as the watcher or the operator's file says. Nobody else names paths."""
+"""The catalog: which db_roles exist at which Vaults. Only the watcher and the operator's file name paths of Vault."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.common.vault.target import VaultTarget
 
 @dataclass(frozen=True, slots=True)
 class TargetName:
-    """A Vault as a caller names one that it does not describe: ``leasegate.types.v1.VaultTargetRef``."""
+    """A reference to a Vault, without its description: ``leasegate.types.v1.VaultTargetRef``."""
 
     cluster: str
     namespace: str
@@ -33,22 +33,22 @@ class TargetName:
 
 
 class Catalog:
-    """Takes in Vaults, roles and cleanup roles."""
+    """Takes in Vaults, db_roles and reports of cleanup roles."""
 
     def __init__(self, ledger: Ledger, vaults: VaultClients, feed: ChangeFeed) -> None:
         self._ledger, self._vaults, self._feed = ledger, vaults, feed
 
     def put_target(self, target: VaultTarget) -> VaultTargetRow:
-        """Take in a Vault, and its login where the service has none of its own; what waits for a login goes on.
+        """Take in a Vault, and the auth there where the service has none of its own; work that lacked it is due now.
 
         Raises:
-            VaultAuthRefused: Vault refused the login.
+            VaultAuthRefusedError: Vault refused the auth.
             LeasegateError: Vault cannot be reached.
         """
         row = self._row(target)
         if target.login is not None:
-            self._vaults.give(target)
-            self._feed.login_given(row.id)
+            self._vaults.put_auth(target)
+            self._feed.auth_arrived(row.id)
             with self._ledger.write() as tx:
                 attempts.retry_failed_now(tx, row.id)
                 requests.retry_failed_now(tx, row.id)
@@ -58,15 +58,15 @@ class Catalog:
         wanted = row_of(target)
         with self._ledger.read() as tx:
             known = catalog.find_target(tx, wanted.cluster, wanted.namespace, wanted.name, wanted.key_digest)
-            if known is None and not target.mount:  # who has no login to give does not know its mount
+            if known is None and not target.mount:  # a caller without auth does not know its mount
                 known = _same_place(tx, wanted)
         if known and (known == replace(wanted, id=known.id) or not target.mount):
             return known
         with self._ledger.write() as tx:
             return catalog.put_target(tx, wanted)
 
-    def named(self, tx: Tx, name: TargetName) -> VaultTargetRow:
-        """The Vault that a caller names; noted as it is named if it is new."""
+    def named_target(self, tx: Tx, name: TargetName) -> VaultTargetRow:
+        """The Vault that a caller refers to; stored as the reference says if it is new."""
         found = catalog.find_target(tx, name.cluster, name.namespace, name.name, name.digest)
         if found:
             return found
@@ -80,9 +80,9 @@ class Catalog:
         return catalog.put_target(tx, row_of(described, digest=name.digest))
 
     def put_role(self, role: DbRole, *, at: TargetName) -> None:
-        """Take in a role; its requests are looked at again if it is not what it was."""
+        """Take in a db_role; if it changed, its access requests are reassessed."""
         with self._ledger.write() as tx:
-            self._put(tx, replace(role, target=self.named(tx, at).id))
+            self._put(tx, replace(role, target=self.named_target(tx, at).id))
 
     def _put(self, tx: Tx, role: DbRole) -> None:
         known = catalog.find_role(tx, role.cluster, role.cluster_uid, role.namespace, role.name)
@@ -90,7 +90,7 @@ class Catalog:
             reassess.role_changed(tx, catalog.put_role(tx, role))
 
     def drop_role(self, *, cluster: str, cluster_uid: str, namespace: str, name: str) -> None:
-        """Take a role out; what was issued runs to its end."""
+        """Delete a db_role from the catalog; credentials in use expire without being renewed."""
         with self._ledger.write() as tx:
             known = catalog.find_role(tx, cluster, cluster_uid, namespace, name)
             if known and not known.deleted:
@@ -98,16 +98,14 @@ class Catalog:
                 reassess.role_changed(tx, replace(known, deleted=True))
 
     def report_cleanup_role(self, name: str, *, at: TargetName, error: str) -> None:
-        """A cleanup role is there, or could not be made."""
+        """Store that a cleanup role exists, or why it could not be created."""
         with self._ledger.write() as tx:
-            known = recoveries.find_cleanup_role(tx, name, self.named(tx, at).id)
+            known = recoveries.find_cleanup_role(tx, name, self.named_target(tx, at).id)
             if known:
                 recoveries.report(tx, known, error=error)
 
-    def configure(self, found: Sequence[tuple[VaultTarget, DbRole]]) -> None:
-        """Take in what the operator's file says; roles that it named at an earlier start and does not any more are
-        taken out.
-        """
+    def put_configured(self, found: Sequence[tuple[VaultTarget, DbRole]]) -> None:
+        """Take in the operator's catalog file, and delete db_roles that only an earlier version of it named."""
         with self._ledger.write() as tx:
             for target, role in found:
                 self._put(tx, replace(role, target=catalog.put_target(tx, row_of(target)).id))

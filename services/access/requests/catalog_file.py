@@ -1,4 +1,4 @@
-"""The operator's catalogue file: targets and roles for callers outside Kubernetes. Read at the start, which a mistake in it refuses."""
+"""The operator's catalog file: VaultTargets and db_roles for callers outside Kubernetes, read and checked at start."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from services.common.vault.target import VaultTarget
 
 _TARGET_KEYS = {"name", "address", "vault_namespace", "ca_file", "insecure_skip_tls_verify", "server_name"}
 _ROLE_KEYS = {
-    "name", "target", "mount", "vault_role", "db_name", "creation_statements", "revocation_statements", "default_ttl", "max_ttl",
-    "approvals", "self_approval",
+    "name", "target", "mount", "vault_role", "db_name", "creation_statements", "revocation_statements", "default_ttl",
+    "max_ttl", "approvals", "self_approval",
 }  # fmt: skip
 _STATEMENTS = ("creation_statements", "revocation_statements")
 
 
 def read_catalog(path: Path) -> list[tuple[VaultTarget, DbRole]]:
-    """Read the operator's file.
+    """Read the operator's catalog file.
 
     It looks like this::
 
@@ -73,7 +73,7 @@ def _entries(found: dict[str, Any], key: str, allowed: set[str]) -> list[dict[st
 
 
 def _flag(raw: dict[str, Any], key: str, *, of: str) -> bool:
-    """A flag; a text such as "false" is refused, as it would count for true."""
+    """A flag; a string such as "false" is refused, as it would count as true."""
     value = raw.get(key, False)
     if value is True or value is False:
         return bool(value)

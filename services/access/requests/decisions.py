@@ -1,4 +1,4 @@
-"""Decisions over gRPC, on requests that were made over gRPC. Those of Kubernetes are decided there (design, section 6)."""
+"""Decisions over gRPC, on access requests that were created over gRPC. Those of Kubernetes are decided there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from services.access.domain.request_view import AccessRequestView
 from services.access.ledger import catalog, requests
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.requests import reassess
-from services.access.requests.requests import AccessRequests, IdempotentCall
+from services.access.requests.idempotency import IdempotentCall
+from services.access.requests.requests import AccessRequests
 from services.common import failpoints
 from services.common.errors import (
     AccessEndedError,
@@ -27,54 +28,54 @@ CLIENT_CERTIFICATE = 2
 
 
 class Decisions:
-    """Approves and denies."""
+    """Approves and denies access requests."""
 
-    def __init__(self, ledger: Ledger, shown: AccessRequests) -> None:
-        self._ledger, self._requests = ledger, shown
+    def __init__(self, ledger: Ledger, access_requests: AccessRequests) -> None:
+        self._ledger, self._requests = ledger, access_requests
 
-    def approve(self, call: IdempotentCall, uid: str, *, digest: str, message: str) -> AccessRequestView:
+    def approve_request(self, call: IdempotentCall, uid: str, *, digest: str, message: str) -> AccessRequestView:
         """Approve what would be granted now.
 
         Args:
             call: Who approves.
-            uid: The request.
+            uid: The access request.
             digest: What the approver saw; empty for what would be granted now.
             message: The approver's words.
 
         Raises:
-            AccessRequestNotFoundError: No such request.
+            AccessRequestNotFoundError: There is no such access request.
             CallerNotAllowedError: It is the approver's own, or one of Kubernetes.
-            AlreadyDecidedError: It was decided already.
+            AlreadyDecidedError: It is decided already.
             DigestStaleError: Something else would be granted now.
-            DbRoleNotReadyError: Its role is not in the catalogue.
+            DbRoleNotReadyError: Its db_role is not in the catalog.
             AccessEndedError: It was withdrawn or has expired.
         """
         with self._ledger.write() as tx:
             request = _decidable(tx, uid)
-            if call.earlier(tx) is None:
+            if call.find_earlier(tx) is None:
                 self._check_approvable(tx, request, call.caller, digest=digest)
-                call.keep(tx, uid)
+                call.remember_call(tx, uid)
                 request = self._decide(tx, request, Approval.APPROVED, call.caller, message=message)
             view = self._requests.view(tx, request)
         failpoints.point("ensure.committed")
         return view
 
-    def deny(self, call: IdempotentCall, uid: str, *, message: str) -> AccessRequestView:
-        """Deny for good; what was issued is revoked.
+    def deny_request(self, call: IdempotentCall, uid: str, *, message: str) -> AccessRequestView:
+        """Deny an access request for good; what was issued is revoked.
 
         Raises:
-            AccessRequestNotFoundError: No such request.
+            AccessRequestNotFoundError: There is no such access request.
             CallerNotAllowedError: It is one of Kubernetes.
             AlreadyDecidedError: It was denied already.
             AccessEndedError: It was withdrawn or has expired.
         """
         with self._ledger.write() as tx:
             request = _decidable(tx, uid)
-            if call.earlier(tx) is None:
+            if call.find_earlier(tx) is None:
                 if request.approval is Approval.DENIED:
                     raise _decided(approval.denial(requests.decisions_of(tx, uid)))
                 _check_open(request)
-                call.keep(tx, uid)
+                call.remember_call(tx, uid)
                 request = self._decide(tx, request, Approval.DENIED, call.caller, message=message)
             view = self._requests.view(tx, request)
         failpoints.point("ensure.committed")
@@ -87,7 +88,7 @@ class Decisions:
         _check_open(request)
         if role is None or role.deleted:
             raise DbRoleNotReadyError(
-                f"the role {request.role_name} is not in the catalogue, so nobody can know what is approved",
+                f"the role {request.role_name} is not in the catalog, so nobody can know what is approved",
                 db_role=request.role_name,
             )
         mine = [decision for decision in made if decision.approver == approver]
@@ -96,9 +97,11 @@ class Decisions:
                 approval.granting(mine, digest=request.digest) or approval.granting(made, digest=request.digest)
             )
         if approver == request.requester and not role.self_approval:
-            raise CallerNotAllowedError("nobody approves a request of their own", service="ApproverService")
+            raise CallerNotAllowedError("nobody approves an access request of their own", service="ApproverService")
         if digest and digest != request.digest:
-            raise DigestStaleError("something else would be granted now: look again", digest=request.digest)
+            raise DigestStaleError(
+                "something else would be granted now: get the access request again", digest=request.digest
+            )
 
     def _decide(self, tx: Tx, request: AccessRequest, kind: Approval, approver: str, *, message: str) -> AccessRequest:
         decision = Decision(
@@ -119,17 +122,17 @@ class Decisions:
 def _decidable(tx: Tx, uid: str) -> AccessRequest:
     request = requests.find(tx, uid)
     if request is None:
-        raise AccessRequestNotFoundError("no such request", request=bounded(uid, 128))
+        raise AccessRequestNotFoundError("no such access request", request=bounded(uid, 128))
     if request.origin is not Origin.GRPC:
         raise CallerNotAllowedError(
-            "a request of Kubernetes is decided there: kubectl vault approve", service="ApproverService"
+            "an access request of Kubernetes is decided there: kubectl vault approve", service="ApproverService"
         )
     return request
 
 
 def _check_open(request: AccessRequest) -> None:
     if request.ended:
-        raise AccessEndedError("the request was withdrawn or has expired", request=request.uid)
+        raise AccessEndedError("the access request was withdrawn or has expired", request=request.uid)
 
 
 def _decided(decision: Decision | None) -> AlreadyDecidedError:

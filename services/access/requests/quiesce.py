@@ -1,4 +1,4 @@
-"""Quiesce: before a mount or connection changes or goes, nothing more is issued there, and what remains is counted (design, section 5)."""
+"""Pausing issuance at a mount or connection that is about to change or be deleted, and counting what is left."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from services.access.requests import reassess
 from services.access.requests.catalog import TargetName
 
 VALID_S = 30.0
-"""How long a count may be relied on: nothing is issued there meanwhile, so it only falls."""
+"""How long a count is valid: nothing is issued there meanwhile, so it only falls."""
 
 _UNREAD = (AttemptState.PENDING, AttemptState.TOKEN_READY)
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What is left at a place.
+    """What is left at a mount or connection.
 
     Attributes:
-        remaining: Attempts that may have a login.
-        counted_at: When.
+        remaining: Attempts whose database user may exist.
+        counted_at: When they were counted.
         conditions: Why something is left.
     """
 
@@ -34,19 +34,19 @@ class Count:
 
 
 class IssuancePauses:
-    """Stops and resumes issuing at a place."""
+    """Pauses and resumes issuance at a mount or connection."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def quiesce(self, at: TargetName, *, mount: str, connection: str, end_leases: bool) -> Count:
-        """Issue nothing there until ``resume``, and count what is left.
+        """Pause issuance until ``resume``, and count what is left.
 
         Args:
             at: The Vault.
             mount: Path of the mount.
             connection: Name of the connection; empty for the whole mount.
-            end_leases: Whether what is in use is to be ended, too.
+            end_leases: Whether leases in use are revoked, too; else they are only counted.
         """
         place = _place(at, mount, connection)
         with self._ledger.write() as tx:
@@ -58,14 +58,17 @@ class IssuancePauses:
                         tx,
                         attempt,
                         to=ENDING[attempt.state],
-                        end_reason="its engine or connection is about to change or to go",
+                        end_reason="its secret engine or connection is about to change or be deleted",
                     )
                     tx.changed.add(attempt.access_request_id)
             return _count(tx, place)
 
     def resume(self, at: TargetName, *, mount: str, connection: str) -> None:
-        """Issue there again."""
+        """Resume issuance; without a pause there is nothing to do."""
         place = _place(at, mount, connection)
+        with self._ledger.read() as tx:
+            if not pauses.is_paused(tx, place):
+                return
         with self._ledger.write() as tx:
             pauses.remove(tx, place)
             reassess.place_changed(tx, pauses.roles_at(tx, place))
@@ -90,7 +93,7 @@ def _reasons(left: list[Attempt]) -> tuple[Condition, ...]:
         for attempt in left
     )
     error = next((attempt.error for attempt in left if attempt.error), "")
-    text = f"{in_use} credential(s) in use, {len(left) - in_use} login(s) not known to be gone" + (
+    text = f"{in_use} credential(s) in use, {len(left) - in_use} database user(s) not dropped yet" + (
         f": {error}" if error else ""
     )
     return (Condition("Quiescing", True, "LeasesLeft", text),)

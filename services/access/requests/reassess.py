@@ -1,4 +1,4 @@
-"""What decisions, roles and ends make of a request and, in the same transaction, of its attempts."""
+"""Bringing an access request and its attempts in line with its decisions and its db_role, and ending access."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Tx
 
 _UNREAD = {AttemptState.PENDING: AttemptState.REVOKING_TOKEN, AttemptState.TOKEN_READY: AttemptState.REVOKING_TOKEN}
-_OVER = {
-    Approval.WITHDRAWN: "its request was deleted or given back",
+_END_REASON = {
+    Approval.WITHDRAWN: "its access request was deleted or released",
     Approval.EXPIRED: "the time of its access was over",
 }
 
 
 def digest_of(request: AccessRequest, role: DbRole | None) -> str:
-    """The digest of what would be granted now; where the role is not known, the last that was."""
+    """The digest of what would be granted now; where the db_role is not in the catalog, the last known one."""
     if role is None or role.deleted:
         return request.digest
     return names.grant_digest(role_digest=role.digest, subjects=request.subjects, ttl_s=request.ttl_s, uid=request.uid)
 
 
 def reassess(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessRequest:
-    """Bring a request in line with its decisions and its role; the same again changes nothing.
+    """Bring an access request in line with its decisions and its db_role; the same again changes nothing.
 
-    A denial ends everything. An approval that counts no longer sends the request back to pending: what was not
-    acknowledged yet is ended, what is in use runs on without being renewed.
+    A denial revokes everything. An approval that does not count any more returns the access request to pending: what is
+    not acknowledged yet is revoked, a credential in use expires without being renewed.
     """
     if request.ended:
         return request
@@ -44,18 +44,18 @@ def reassess(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessReque
             "digest": digest,
             "retry_at": None,
         }
-        request = requests.update(tx, request, **changes, **_gone(tx, request, verdict.approval))
+        request = requests.update(tx, request, **changes, **_deleted(tx, request, verdict.approval))
     if request.approval is Approval.DENIED:
-        attempts.revoke_all(tx, request.uid, ENDING, end_reason="its request was denied")
+        attempts.revoke_all(tx, request.uid, ENDING, end_reason="its access request was denied")
     elif before.approved and not request.approved:
-        attempts.revoke_all(tx, request.uid, LAPSING, end_reason="its approval counts no longer")
+        attempts.revoke_all(tx, request.uid, LAPSING, end_reason="its approval does not count any more")
     elif before.digest != digest:
         attempts.revoke_all(tx, request.uid, _UNREAD, end_reason="something else is granted now")
     return prepare(tx, request, role)
 
 
 def prepare(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessRequest:
-    """Have a token made while the request is pending, so that its credential takes one call once it is approved."""
+    """Have a token made while the access request is pending, so that its credential takes one call once approved."""
     if request.approval is not Approval.PENDING or role is None or role.deleted or pauses.covers(tx, role):
         return request
     if any(attempt.may_have_database_user or attempt.state in _UNREAD for attempt in attempts.open_of(tx, request.uid)):
@@ -66,34 +66,32 @@ def prepare(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessReques
     return replace(request, last_sequence=number)
 
 
-def finish(tx: Tx, request: AccessRequest, outcome: Approval) -> AccessRequest:
-    """End the access of a request for good."""
+def end_access(tx: Tx, request: AccessRequest, outcome: Approval) -> AccessRequest:
+    """End access for good."""
     if request.ended:
         return request
-    attempts.revoke_all(tx, request.uid, ENDING, end_reason=_OVER[outcome])
+    attempts.revoke_all(tx, request.uid, ENDING, end_reason=_END_REASON[outcome])
     return requests.update(
-        tx, request, approval=outcome, rotation_due=False, due_at=None, **_gone(tx, request, outcome)
+        tx, request, approval=outcome, rotation_due=False, due_at=None, **_deleted(tx, request, outcome)
     )
 
 
-def _gone(tx: Tx, request: AccessRequest, outcome: Approval) -> dict[str, float]:
-    """Nobody can ask again for a request over gRPC that has ended; one of Kubernetes is asked for as long as its object
-    is there.
-    """
+def _deleted(tx: Tx, request: AccessRequest, outcome: Approval) -> dict[str, float]:
+    """An ended access request over gRPC counts as deleted; one of Kubernetes exists as long as its object does."""
     return {"deleted_at": tx.now} if outcome in FINAL and request.origin is Origin.GRPC else {}
 
 
 def expire(tx: Tx, uid: str) -> None:
-    """End the access of a request whose time is over; for a worker. One that has ended already is not looked at again."""
+    """End access whose time is over; for a worker."""
     request = requests.find(tx, uid)
     if request is None or request.ends_at is None or request.ended:
         requests.update_silently(tx, uid, due_at=None)
     elif request.ends_at <= tx.now:
-        finish(tx, request, Approval.EXPIRED)
+        end_access(tx, request, Approval.EXPIRED)
 
 
 def role_changed(tx: Tx, role: DbRole) -> None:
-    """A role came, changed or went: all its requests are looked at again."""
+    """A db_role was created, changed or deleted: reassess all its access requests."""
     touched = requests.of_role(tx, role)
     for request in touched:
         reassess(tx, request, role)
@@ -104,7 +102,7 @@ def role_changed(tx: Tx, role: DbRole) -> None:
 
 
 def place_changed(tx: Tx, roles: list[DbRole]) -> None:
-    """Something may be issued again for these roles, or may not any more."""
+    """Issuance was paused or resumed for these db_roles."""
     for role in roles:
         for request in requests.of_role(tx, role):
             prepare(tx, request, catalog.role_of(tx, request))

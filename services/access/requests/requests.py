@@ -1,28 +1,43 @@
-"""Requests: taking them in from Kubernetes, making them over gRPC, ending them, and showing them."""
+"""Access requests: taken in from Kubernetes, created over gRPC, ended and shown."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from services.access.domain import approval, names
+from services.access.domain import approval
 from services.access.domain.models import AccessRequest, Approval, Attempt, DbRole, Decision, Origin, Subject
-from services.access.domain.request_view import AccessRequestView, NextStep
-from services.access.leases.issue import owned
-from services.access.ledger import answers, attempts, catalog, pauses, requests
+from services.access.domain.request_view import AccessRequestView
+from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.ledger.guard import LedgerGuard
 from services.access.requests import reassess
+from services.access.requests.guards import owned
+from services.access.requests.idempotency import IdempotentCall
 from services.access.vault.clients import VaultClients
 from services.common import failpoints
 from services.common.errors import CallerNotAllowedError, DbRoleNotFoundError
 
+_SPEC = (
+    "cluster",
+    "cluster_uid",
+    "namespace",
+    "name",
+    "generation",
+    "role_namespace",
+    "role_name",
+    "subjects",
+    "ttl_s",
+    "requester",
+)
+"""What a DesiredAccess and an AccessRequest have in common."""
+
 
 @dataclass(frozen=True, slots=True)
 class DesiredAccess:
-    """A request of Kubernetes as its object says it is wanted."""
+    """The desired state of an access request, as its object in Kubernetes says."""
 
     uid: str
     cluster: str
@@ -39,256 +54,204 @@ class DesiredAccess:
     status_digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class IdempotentCall:
-    """A call that acts, made to do its thing once however often it is repeated."""
-
-    caller: str
-    method: str
-    request_id: str
-    content: str
-
-    def earlier(self, tx: Tx) -> str | None:
-        """What the same call was about before; None at the first time."""
-        return answers.find_earlier(
-            tx, caller=self.caller, method=self.method, request_id=self.request_id, content=self.content
-        )
-
-    def keep(self, tx: Tx, subject: str) -> None:
-        """Remember that it was carried out."""
-        answers.remember(
-            tx,
-            caller=self.caller,
-            method=self.method,
-            request_id=self.request_id,
-            content=self.content,
-            subject=subject,
-        )
-
-
 class AccessRequests:
-    """The requests of the ledger, for callers."""
+    """The access requests of the ledger, for callers."""
 
-    def __init__(self, ledger: Ledger, vaults: VaultClients, *, losses: LedgerGuard | None = None) -> None:
-        self._ledger, self._vaults, self._losses = ledger, vaults, losses or LedgerGuard(ledger)
-        self._own: dict[int, bool] = {}
+    def __init__(self, ledger: Ledger, vaults: VaultClients, *, guard: LedgerGuard | None = None) -> None:
+        self._ledger, self._vaults, self._guard = ledger, vaults, guard or LedgerGuard(ledger)
+        self._service_auth: dict[int, bool] = {}
 
-    def ensure(
-        self,
-        desired: DesiredAccess,
-        *,
-        owner: str,
-        secret_attempt: int = 0,
-        claim: Callable[[Tx, AccessRequestView], None] | None = None,
-    ) -> AccessRequestView:
-        """Take the desired state of a request of Kubernetes; the same again, or an older generation, writes nothing.
+    def view_unchanged(self, desired: DesiredAccess, *, owner: str, secret_attempt: int) -> AccessRequestView | None:
+        """The access request, if its desired state brings nothing new; None if it has to be taken in.
 
         Args:
-            desired: The request.
+            desired: The desired state.
             owner: Who ensures it.
-            secret_attempt: Number of the attempt that its Secret holds; 0 for none.
-            claim: Called within the transaction, with what is answered, if the next step is to claim.
+            secret_attempt: Sequence of the attempt that its Secret holds; 0 for none.
 
         Raises:
             CallerNotAllowedError: Somebody else ensured it before.
         """
         with self._ledger.read() as tx:
             known = requests.find(tx, desired.uid)
-            if known and known.owner != owner:
-                raise CallerNotAllowedError("that request belongs to another caller", service="WatcherService")
-            view = self._view(tx, known) if known else None
-        if view and not _brings_news(desired, view):
-            view = self._held(view, secret_attempt)
-            if claim is None or not _is_to_claim(view, secret_attempt):
-                return view
-        with self._ledger.write() as tx:
-            request = self._take(tx, desired, owner=owner)
-            role = catalog.role_of(tx, request)
-            view = self._held(self._view(tx, reassess.reassess(tx, request, role)), secret_attempt)
-            tx.changed.discard(request.uid)  # the answer tells the only one who would be told
-            if claim is not None and _is_to_claim(view, secret_attempt):
-                claim(tx, view)
-        failpoints.point("ensure.committed")
-        return view
+            if known is None:
+                return None
+            _check_owner(known, owner)
+            view = self.view(tx, known)
+        return None if _brings_news(desired, view) else self._note_secret(view, secret_attempt)
 
-    def _held(self, view: AccessRequestView, secret_attempt: int) -> AccessRequestView:
-        return replace(
-            view,
-            unknown=secret_attempt if self._losses.observe_attempt(view.request, secret_attempt=secret_attempt) else 0,
-        )
+    def take_in(self, tx: Tx, desired: DesiredAccess, *, owner: str, secret_attempt: int) -> AccessRequestView:
+        """Take in the desired state of an access request of Kubernetes; an older generation changes nothing.
 
-    def _take(self, tx: Tx, desired: DesiredAccess, *, owner: str) -> AccessRequest:
+        Args:
+            tx: Transaction of the caller.
+            desired: The desired state.
+            owner: Who ensures it.
+            secret_attempt: Sequence of the attempt that its Secret holds; 0 for none.
+
+        Raises:
+            CallerNotAllowedError: Somebody else ensured it before.
+        """
+        request = self._store(tx, desired, owner=owner)
+        request = reassess.reassess(tx, request, catalog.role_of(tx, request))
+        return self._note_secret(self.view(tx, request), secret_attempt)
+
+    def _note_secret(self, view: AccessRequestView, secret_attempt: int) -> AccessRequestView:
+        """Have the guard remember an attempt that the Secret holds and the ledger does not know."""
+        unknown = self._guard.observe_attempt(view.request, secret_attempt=secret_attempt)
+        return replace(view, unknown_attempt=secret_attempt if unknown else 0)
+
+    def _store(self, tx: Tx, desired: DesiredAccess, *, owner: str) -> AccessRequest:
         request = requests.find(tx, desired.uid)
         if request is None:
             request = _new(desired, owner=owner, now=tx.now)
             requests.insert(tx, request)
-        elif request.owner != owner:
-            raise CallerNotAllowedError("that request belongs to another caller", service="WatcherService")
-        elif request.ended:
+        _check_owner(request, owner)
+        if request.ended:
             return request
-        spec = _spec(desired)
-        if desired.generation >= request.generation and any(
-            getattr(request, name) != value for name, value in spec.items()
-        ):
-            request = requests.update(tx, request, **spec)
+        if _spec_changed(desired, request):
+            request = requests.update(tx, request, **_spec(desired))
         known = requests.decisions_of(tx, request.uid)
         requests.decide(tx, request.uid, approval.unseen(desired.decisions, known, status_digest=desired.status_digest))
         return request
 
-    def end(self, desired: DesiredAccess, *, owner: str) -> AccessRequestView:
-        """End the access of a request that was deleted or vanished; one that is not known is noted as ended, lest it
-        comes late.
+    def delete_request(self, desired: DesiredAccess, *, owner: str) -> AccessRequestView:
+        """End the access of an access request whose object is deleted.
+
+        An unknown one is stored as withdrawn, so that an EnsureAccessRequest that arrives later does not create it.
+
+        Raises:
+            CallerNotAllowedError: Somebody else ensured it before.
         """
         with self._ledger.write() as tx:
             request = requests.find(tx, desired.uid)
             if request is None:
                 request = replace(_new(desired, owner=owner, now=tx.now), approval=Approval.WITHDRAWN)
                 requests.insert(tx, request)
-            elif request.owner != owner:
-                raise CallerNotAllowedError("that request belongs to another caller", service="WatcherService")
+            _check_owner(request, owner)
             if request.deleted_at is None:
                 requests.update_silently(tx, request.uid, deleted_at=tx.now)
-            view = self._view(tx, reassess.finish(tx, request, Approval.WITHDRAWN))
-            tx.changed.discard(request.uid)  # the answer tells the only one who would be told
-        failpoints.point("end.committed")
-        self._losses.observe_attempt(view.request, secret_attempt=0)  # nothing is held any more of what is gone
+            view = self.view(tx, reassess.end_access(tx, request, Approval.WITHDRAWN))
+        failpoints.point("revoke.committed")
+        self._guard.observe_attempt(view.request, secret_attempt=0)
         return view
 
-    def create(
+    def create_request(
         self, call: IdempotentCall, *, target: str, role: str, ttl_s: float | None, reason: str
     ) -> AccessRequestView:
-        """Make a request over gRPC, for a role of the catalogue.
+        """Create an access request over gRPC, for a db_role of the catalog file.
 
         Raises:
-            DbRoleNotFoundError: The catalogue has no such role there.
-            RequestIdReused: The id was used for another request.
+            DbRoleNotFoundError: The catalog file has no such role at that VaultTarget.
+            RequestIdReusedError: The request_id was used for other content.
         """
         with self._ledger.write() as tx:
-            if uid := call.earlier(tx):
-                return self._view(tx, owned(tx, uid, call.caller))
-            found = catalog.find_role(tx, "", "", "", role)
-            if found is None or found.deleted or catalog.target(tx, found.target).name != target:
-                raise DbRoleNotFoundError(f"the catalogue has no role {role!r} at the target {target!r}", db_role=role)
-            request = _new(
-                _wish(found, requester=call.caller, ttl_s=ttl_s),
-                owner=call.caller,
-                now=tx.now,
-                origin=Origin.GRPC,
-                reason=reason,
-            )
-            request = replace(request, digest=reassess.digest_of(request, found))
+            if uid := call.find_earlier(tx):
+                return self.view(tx, owned(tx, uid, call.caller))
+            db_role = catalog.find_role(tx, "", "", "", role)
+            if db_role is None or db_role.deleted or catalog.target(tx, db_role.target).name != target:
+                raise DbRoleNotFoundError(f"the catalog has no role {role!r} at the target {target!r}", db_role=role)
+            desired = _desired_over_grpc(db_role, requester=call.caller, ttl_s=ttl_s)
+            request = _new(desired, owner=call.caller, now=tx.now, origin=Origin.GRPC, reason=reason)
+            request = replace(request, digest=reassess.digest_of(request, db_role))
             requests.insert(tx, request)
-            call.keep(tx, request.uid)
-            view = self._view(tx, reassess.prepare(tx, request, found))
+            call.remember_call(tx, request.uid)
+            view = self.view(tx, reassess.prepare(tx, request, db_role))
         failpoints.point("ensure.committed")
         return view
 
-    def release(self, call: IdempotentCall, uid: str) -> AccessRequestView:
-        """The requester gives access back, or withdraws a pending request.
+    def release_request(self, call: IdempotentCall, uid: str) -> AccessRequestView:
+        """End access because the requester gives it back, or withdraws a pending access request.
 
         Raises:
-            RequestNotFound: No such request of the caller.
+            AccessRequestNotFoundError: The caller has no such access request.
         """
         with self._ledger.write() as tx:
             request = owned(tx, uid, call.caller)
-            if call.earlier(tx) is None:
-                call.keep(tx, uid)
-                request = reassess.finish(tx, request, Approval.WITHDRAWN)
-            view = self._view(tx, request)
-        failpoints.point("end.committed")
+            if call.find_earlier(tx) is None:
+                call.remember_call(tx, uid)
+                request = reassess.end_access(tx, request, Approval.WITHDRAWN)
+            view = self.view(tx, request)
+        failpoints.point("revoke.committed")
         return view
 
-    def show(self, uid: str, *, owner: str) -> AccessRequestView:
-        """One request of the caller.
+    def show_request(self, uid: str, *, owner: str) -> AccessRequestView:
+        """One access request of the caller.
 
         Raises:
-            RequestNotFound: There is none.
+            AccessRequestNotFoundError: There is none.
         """
         with self._ledger.read() as tx:
-            return self._view(tx, owned(tx, uid, owner))
+            return self.view(tx, owned(tx, uid, owner))
 
-    def mine(self, owner: str, *, after: tuple[float, str] | None, limit: int) -> list[AccessRequestView]:
-        """The caller's requests, newest first."""
+    def list_owned(self, owner: str, *, after: tuple[float, str] | None, limit: int) -> list[AccessRequestView]:
+        """The caller's access requests, newest first."""
         with self._ledger.read() as tx:
-            return self._views(
-                tx, requests.page(tx, requests.owned_by(owner), after=after, limit=limit, newest_first=True)
-            )
+            found = requests.page(tx, requests.owned_by(owner), after=after, limit=limit, newest_first=True)
+            return self._views(tx, found)
 
-    def waiting(self, *, after: tuple[float, str] | None, limit: int) -> list[AccessRequestView]:
-        """The requests that nobody has decided, oldest first."""
+    def list_undecided(self, *, after: tuple[float, str] | None, limit: int) -> list[AccessRequestView]:
+        """The access requests that nobody has decided, oldest first."""
         with self._ledger.read() as tx:
-            return self._views(
-                tx, requests.page(tx, requests.undecided(), after=after, limit=limit, newest_first=False)
-            )
+            found = requests.page(tx, requests.undecided(), after=after, limit=limit, newest_first=False)
+            return self._views(tx, found)
 
     def view(self, tx: Tx, request: AccessRequest) -> AccessRequestView:
-        """A request with all that belongs to it, within a transaction of the caller's."""
-        return self._view(tx, request)
-
-    def _view(self, tx: Tx, request: AccessRequest) -> AccessRequestView:
-        return self._make(tx, request, attempts.open_of(tx, request.uid), requests.decisions_of(tx, request.uid))
+        """An access request with all that belongs to it, within a transaction of the caller."""
+        return self._view(tx, request, attempts.open_of(tx, request.uid), requests.decisions_of(tx, request.uid))
 
     def _views(self, tx: Tx, found: Sequence[AccessRequest]) -> list[AccessRequestView]:
         uids = [request.uid for request in found]
         opened, decided = attempts.open_of_many(tx, uids), requests.decisions_of_many(tx, uids)
-        return [self._make(tx, request, opened[request.uid], decided[request.uid]) for request in found]
+        return [self._view(tx, request, opened[request.uid], decided[request.uid]) for request in found]
 
-    def _make(
+    def _view(
         self, tx: Tx, request: AccessRequest, opened: Sequence[Attempt], decided: Sequence[Decision]
     ) -> AccessRequestView:
-        role = catalog.role_of(tx, request)
+        db_role = catalog.role_of(tx, request)
         return AccessRequestView(
             request=request,
             attempts=tuple(opened),
             decisions=tuple(decided),
-            role=role,
-            quiesced=role is not None and not request.ended and pauses.covers(tx, role),
-            service_auth=role is None or self._own_login(tx, role.target),
+            db_role=db_role,
+            engine_paused=db_role is not None and not request.ended and pauses.covers(tx, db_role),
+            service_auth=db_role is None or self._has_service_auth(tx, db_role.target),
             now=tx.now,
-            known_ledger=self._losses.known_id,
+            known_ledger=self._guard.known_id,
         )
 
-    def _own_login(self, tx: Tx, target: int) -> bool:
-        found = self._own.get(
-            target
-        )  # the address belongs to the target's number, and own logins are configured at the start
-        return (
-            self._own.setdefault(target, self._vaults.service_auth(catalog.target(tx, target)))
-            if found is None
-            else found
-        )
+    def _has_service_auth(self, tx: Tx, target: int) -> bool:
+        """Whether the service has its own auth there; the answer never changes, as its auths are read at start."""
+        found = self._service_auth.get(target)
+        if found is None:
+            found = self._service_auth[target] = self._vaults.service_auth(catalog.target(tx, target))
+        return found
 
 
-def _is_to_claim(view: AccessRequestView, secret_attempt: int) -> bool:
-    return view.next_step(secret_attempt)[0] is NextStep.CLAIM
+def _check_owner(request: AccessRequest, owner: str) -> None:
+    if request.owner != owner:
+        raise CallerNotAllowedError("that access request belongs to another caller", service="WatcherService")
 
 
 def _brings_news(desired: DesiredAccess, view: AccessRequestView) -> bool:
     if view.request.ended:
         return False
-    newer = desired.generation >= view.request.generation
-    changed = newer and any(getattr(view.request, name) != value for name, value in _spec(desired).items())
-    return changed or bool(approval.unseen(desired.decisions, view.decisions, status_digest=desired.status_digest))
+    unseen = approval.unseen(desired.decisions, view.decisions, status_digest=desired.status_digest)
+    return _spec_changed(desired, view.request) or bool(unseen)
+
+
+def _spec_changed(desired: DesiredAccess, request: AccessRequest) -> bool:
+    return desired.generation >= request.generation and any(
+        getattr(request, name) != value for name, value in _spec(desired).items()
+    )
 
 
 def _spec(desired: DesiredAccess) -> dict[str, Any]:
-    names = (
-        "cluster",
-        "cluster_uid",
-        "namespace",
-        "name",
-        "generation",
-        "role_namespace",
-        "role_name",
-        "subjects",
-        "ttl_s",
-        "requester",
-    )
-    return {name: getattr(desired, name) for name in names}
+    return {name: getattr(desired, name) for name in _SPEC}
 
 
-def _wish(role: DbRole, *, requester: str, ttl_s: float | None) -> DesiredAccess:
-    """The desired state of a request that is made over gRPC."""
+def _desired_over_grpc(db_role: DbRole, *, requester: str, ttl_s: float | None) -> DesiredAccess:
+    """The desired state of an access request that is created over gRPC."""
     return DesiredAccess(
         uid=str(uuid.uuid4()),
         cluster="",
@@ -297,7 +260,7 @@ def _wish(role: DbRole, *, requester: str, ttl_s: float | None) -> DesiredAccess
         name="",
         generation=0,
         role_namespace="",
-        role_name=role.name,
+        role_name=db_role.name,
         subjects=(Subject("Client", "", requester, ""),),
         ttl_s=ttl_s,
         requester=requester,
@@ -310,8 +273,3 @@ def _new(
     desired: DesiredAccess, *, owner: str, now: float, origin: Origin = Origin.KUBERNETES, reason: str = ""
 ) -> AccessRequest:
     return AccessRequest(uid=desired.uid, origin=origin, owner=owner, reason=reason, created_at=now, **_spec(desired))
-
-
-def content(*parts: object) -> str:
-    """Digest of a call's content, for ``IdempotentCall``."""
-    return names.content_digest(*parts)

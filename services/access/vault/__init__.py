@@ -1,1 +1,1 @@
-"""The calls of the access service to Vault: one client for each Vault, its circuit breaker, tokens and leases."""
+"""Calls of the access service to Vault: a client for each Vault, its circuit breaker, tokens and leases."""

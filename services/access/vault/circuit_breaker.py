@@ -1,7 +1,8 @@
-"""A circuit breaker for each Vault: who is known not to answer is not asked, so that no worker and no caller waits for its timeouts.
+"""A circuit breaker for each Vault, so that no worker and no caller waits for the timeouts of one that does not answer.
 
-After some failures in a row calls fail at once, as not sent, until a probe (``sys/health``) answers; the pauses between probes grow. A
-sealed Vault counts, too: it answers, but to nothing that we ask. Every other answer, refusals among them, shows that Vault is there.
+After some failures in a row the circuit opens: calls fail at once, as not sent, until a probe (``sys/health``)
+succeeds; the pauses between probes grow. A sealed Vault counts as a failure. Every other answer, refusals included,
+shows that Vault is there.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from services.common.vault.transport import VaultUnreachedError
 
 FAILURES = 3
 FAIR_S = 1.0
-"""A call that had less time than this and used it up says nothing about Vault."""
+"""A call that ran out of a shorter deadline than this says nothing about Vault."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 _NOT_SENT = (DeadlineTooShortError, VaultAuthMissingError, PathNotOwnedError)
 _LOG = logger(__name__)
@@ -43,28 +44,28 @@ class Key(NamedTuple):
 
 
 class CircuitOpenError(VaultUnreachedError):
-    """Vault is known not to answer: nothing was sent."""
+    """The circuit of a Vault is open: nothing was sent."""
 
 
 @dataclass(slots=True)
 class _Circuit:
-    """What is known of one Vault.
+    """The circuit of one Vault.
 
     Attributes:
-        failures: In a row.
-        pause_s: Until the next probe; 0 while calls go through.
-        probe_at: When that is, monotonic.
-        why: The last failure.
+        failures: Failures in a row.
+        pause_s: Pause until the next probe; 0 while the circuit is closed.
+        probe_at: When the next probe is due, monotonic.
+        last_error: Text of the last failure.
     """
 
     failures: int = 0
     pause_s: float = 0.0
     probe_at: float = 0.0
-    why: str = ""
+    last_error: str = ""
 
 
 class CircuitBreakers:
-    """The breakers of all Vaults. Safe for threads."""
+    """The circuits of all Vaults. Safe for threads."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -72,32 +73,32 @@ class CircuitBreakers:
         self._circuits: dict[Key, _Circuit] = {}
 
     def guard(self, vault: Vault, key: Key, *, probe: Probe) -> Vault:
-        """The same Vault, asked only while it is known to answer.
+        """A client that calls Vault only while the circuit is closed.
 
         Args:
-            vault: Whom to ask.
-            key: Which one that is.
-            probe: Whether it answers and is unsealed; takes two seconds at most.
+            vault: The client to wrap.
+            key: Which Vault it is.
+            probe: Answers whether Vault answers and is unsealed; takes two seconds at most.
         """
         return _GuardedVault(self, vault, key, probe)
 
     def open_for(self) -> dict[Key, bool]:
-        """Of every Vault that was asked, whether its calls fail at once now."""
+        """Of every Vault that was called, whether its circuit is open."""
         with self._lock:
             return {key: bool(circuit.pause_s) for key, circuit in self._circuits.items()}
 
     def pausing(self) -> frozenset[Key]:
-        """The Vaults that are not to be asked now, and not yet to be probed."""
+        """The Vaults whose circuit is open and whose next probe is not due yet."""
         with self._lock:
             return frozenset(
                 key for key, circuit in self._circuits.items() if circuit.pause_s and circuit.probe_at > self._clock()
             )
 
-    def check(self, key: Key, *, probe: Probe) -> None:
-        """Let a call through or refuse it; who comes first after a pause probes.
+    def check_closed(self, key: Key, *, probe: Probe) -> None:
+        """Let a call through or refuse it; the first call after a pause probes.
 
         Raises:
-            CircuitOpenError: That Vault does not answer.
+            CircuitOpenError: The circuit is open.
         """
         with self._lock:
             circuit = self._circuits.setdefault(key, _Circuit())
@@ -106,39 +107,37 @@ class CircuitBreakers:
             now = self._clock()
             if now < circuit.probe_at:
                 raise _circuit_open(circuit, wait_s=circuit.probe_at - now, address=key.server)
-            circuit.probe_at = now + circuit.pause_s  # nobody else probes meanwhile
+            circuit.probe_at = now + circuit.pause_s  # no other call probes meanwhile
         if probe():
-            self.succeeded(key)
+            self.record_success(key)
             return
         with self._lock:
             circuit.pause_s = min(circuit.pause_s * 2, LONGEST_PAUSE_S)
             circuit.probe_at = self._clock() + circuit.pause_s
             raise _circuit_open(circuit, wait_s=circuit.pause_s, address=key.server)
 
-    def succeeded(self, key: Key) -> None:
-        """Vault has answered."""
+    def record_success(self, key: Key) -> None:
+        """Count an answer of Vault, which closes its circuit."""
         with self._lock:
             circuit = self._circuits.setdefault(key, _Circuit())
             if not circuit.failures:
                 return
             was_open, self._circuits[key] = bool(circuit.pause_s), _Circuit()
         if was_open:
-            _LOG.info("Vault answers again", address=key.server)
+            _LOG.info("vault circuit closed", address=key.server)
 
-    def failed(self, key: Key, err: LeasegateError) -> None:
-        """Vault has not answered, or is sealed."""
+    def record_failure(self, key: Key, err: LeasegateError) -> None:
+        """Count a call that Vault did not answer, or answered as sealed; enough in a row open its circuit."""
         with self._lock:
             circuit = self._circuits.setdefault(key, _Circuit())
             circuit.failures += 1
-            circuit.why = err.message
+            circuit.last_error = err.message
             opens = circuit.failures >= FAILURES and not circuit.pause_s
             if opens:
                 circuit.pause_s = FIRST_PAUSE_S
                 circuit.probe_at = self._clock() + circuit.pause_s
         if opens:
-            _LOG.warning(
-                "Vault does not answer: it is only probed until it does", address=key.server, reason=err.reason
-            )
+            _LOG.warning("vault circuit opened", address=key.server, reason=err.reason)
 
 
 class _GuardedVault:
@@ -171,31 +170,29 @@ class _GuardedVault:
         return self._call(lambda: self._vault.delete(path, token=token, timeout_s=timeout_s))
 
     def _call(self, call: Callable[[], Answer]) -> Answer:
-        self._breakers.check(self._key, probe=self._probe)
+        self._breakers.check_closed(self._key, probe=self._probe)
         granted_s = deadline.remaining_s()
         try:
             answer = call()
         except (VaultUnavailableError, VaultSealedError) as err:
             if not _ran_out(granted_s):
-                self._breakers.failed(self._key, err)
+                self._breakers.record_failure(self._key, err)
             raise
         except _NOT_SENT:
             raise
         except (LeasegateError, VaultNotFoundError):
-            self._breakers.succeeded(self._key)
+            self._breakers.record_success(self._key)
             raise
-        self._breakers.succeeded(self._key)
+        self._breakers.record_success(self._key)
         return answer
 
 
 def _ran_out(granted_s: float | None) -> bool:
-    """Whether it was the caller's own haste that ended a call: else who gives Vault no time would open its breaker for
-    everybody.
-    """
+    """Whether a call ended by the caller's own short deadline; such callers must not open the circuit for everybody."""
     left_s = deadline.remaining_s()
     return granted_s is not None and granted_s < FAIR_S and left_s is not None and left_s <= granted_s / 10
 
 
 def _circuit_open(circuit: _Circuit, *, wait_s: float, address: str) -> CircuitOpenError:
-    text = f"{circuit.why}; it is not asked again for {max(wait_s, 0.1):.1f} s"
+    text = f"{circuit.last_error}; it is not asked again for {max(wait_s, 0.1):.1f} s"
     return CircuitOpenError(text, retry_after_s=max(wait_s, 0.1), address=address)

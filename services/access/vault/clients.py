@@ -1,4 +1,4 @@
-"""Which login is used at which Vault: the service's own where there is one, else the team's that the watcher gave (design, section 4)."""
+"""Clients of Vault by VaultTarget, with the service's own auth or else with the auth that the watcher sent."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SCOPE = Scope(
     "LIST sys/leases/lookup/<mount>/creds",
     "LIST sys/leases/lookup/<mount>/creds/*",
 )
-"""All that this process ever asks of Vault."""
+"""All calls that this process makes to Vault."""
 
 
 class VaultClients:
-    """Hands out a logged-in Vault for a target of the ledger."""
+    """Answers a client with a session for a VaultTarget of the ledger."""
 
     def __init__(self, sessions: Sessions, *, own: ServiceAuths, max_request_duration_s: float) -> None:
         self._sessions, self._own = sessions, own
@@ -40,10 +40,10 @@ class VaultClients:
 
     @contextmanager
     def at(self, row: VaultTargetRow) -> Iterator[Vault]:
-        """The Vault of a target; a login that is missing or refused inside is asked for on the change feed.
+        """The Vault of a VaultTarget; an auth that is missing or refused inside is requested on the change feed.
 
         Raises:
-            VaultAuthMissingError: There is no login.
+            VaultAuthMissingError: There is no auth.
         """
         try:
             vault = self._sessions.own(row.address, row.vault_namespace) or self._sessions.team(target_of(row))
@@ -57,31 +57,30 @@ class VaultClients:
                 self.on_missing(row)
             raise
 
-    def give(self, target: VaultTarget) -> None:
-        """Log in with a team's login, if that is needed at all, and keep it in memory.
+    def put_auth(self, target: VaultTarget) -> None:
+        """Open a session with a team's auth, unless the service has its own, and keep the auth in memory.
 
         Raises:
-            VaultAuthRefusedError: Vault refused it.
-            LeasegateError: Vault cannot be reached; at once where it is known not to answer.
+            VaultAuthRefusedError: Vault refused the auth.
+            LeasegateError: Vault does not answer; at once where its circuit is open.
         """
         if self._own.find(target.address, target.vault_namespace) is not None or target.login is None:
             return
-        # What goes wrong here is not counted: a team that misspelt its AppBinding must not keep the others of that
-        # Vault waiting.
+        # Failures here do not count: a team that misspelt its AppBinding must not open the circuit for others.
         key = Key(str(Address.parse(target.address)), target.vault_namespace.strip("/"))
-        self.breakers.check(key, probe=lambda: self._sessions.answers(target))
+        self.breakers.check_closed(key, probe=lambda: self._sessions.answers(target))
         self._sessions.team(target)
 
     def service_auth(self, row: VaultTargetRow) -> bool:
-        """Whether the service has a login of its own there."""
+        """Whether the service has its own auth there."""
         return self._own.find(row.address, row.vault_namespace) is not None
 
     def logged_in(self, row: VaultTargetRow) -> bool:
-        """Whether there is a login of whatever kind."""
+        """Whether there is a session or an own auth."""
         return self.service_auth(row) or self._sessions.logged_in(target_of(row))
 
     def max_request_duration_s(self, row: VaultTargetRow) -> float:
-        """How long that Vault goes on with a request at most."""
+        """How long that Vault processes one request at most."""
         own = self._own.find(row.address, row.vault_namespace)
         return own.max_request_duration_s if own else self._max_request_duration_s
 
@@ -91,7 +90,7 @@ class VaultClients:
 
 
 def target_of(row: VaultTargetRow) -> VaultTarget:
-    """A target without its login."""
+    """A VaultTarget without its auth."""
     return VaultTarget(
         name=row.name,
         address=row.address,
@@ -106,7 +105,7 @@ def target_of(row: VaultTargetRow) -> VaultTarget:
 
 
 def row_of(target: VaultTarget, *, digest: str | None = None) -> VaultTargetRow:
-    """What the ledger keeps of a target; its number is not known yet."""
+    """The ledger's row of a VaultTarget; its id is not known yet."""
     return VaultTargetRow(
         id=0,
         cluster=target.cluster,

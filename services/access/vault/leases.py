@@ -1,4 +1,4 @@
-"""The calls to Vault about one lease, and what their refusals mean."""
+"""Calls to Vault about one lease, and what their refusals mean."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from services.common.errors import LeasegateError, VaultRefusedError
 from services.common.vault.client import Vault
 from services.common.vault.response import Answer, VaultNotFoundError
 
-# Classes of SQLSTATE that say nothing about the statement: connection, resources, operator's intervention, system,
-# rollback (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+# Classes of SQLSTATE that say nothing about the statement: connection, rollback, resources, operator intervention,
+# system (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 _PASSING = frozenset({"08", "40", "53", "57", "58"})
 _SQLSTATE = re.compile(r"SQLSTATE ([0-9A-Z]{2})[0-9A-Z]{3}")
 
 
 def revoke(vault: Vault, lease_id: str) -> None:
-    """Drop the login of a lease now: it is gone from PostgreSQL when this returns. A lease that Vault does not know, it
-    has ended.
+    """Revoke a lease synchronously: its database user is dropped when this returns.
+
+    A lease that Vault does not know counts as revoked.
 
     Raises:
-        LeasegateError: Vault or PostgreSQL refused or failed; the login may be there.
+        LeasegateError: Vault or PostgreSQL refused or failed; the database user may exist.
     """
     try:
         vault.write(f"sys/leases/revoke/{lease_id}", {"sync": True})
@@ -28,7 +29,7 @@ def revoke(vault: Vault, lease_id: str) -> None:
 
 
 def renew(vault: Vault, lease_id: str, *, increment_s: float) -> Answer:
-    """Prolong a lease.
+    """Renew a lease.
 
     Raises:
         LeasegateError: Vault or PostgreSQL refused or failed.
@@ -40,14 +41,14 @@ def renew(vault: Vault, lease_id: str, *, increment_s: float) -> Answer:
 
 
 def is_gone(err: LeasegateError) -> bool:
-    """Whether a renewal failed because Vault has no such lease: it was revoked, or its token was."""
+    """Whether a renewal failed because Vault does not have the lease: it was revoked, or its token was."""
     return isinstance(err, VaultRefusedError) and "lease not found" in err.message
 
 
 def drop_refused(err: LeasegateError) -> bool:
-    """Whether PostgreSQL answered and refused to drop the login, as it does while the login owns something.
+    """Whether PostgreSQL refused to drop the database user, as it does while the user owns something.
 
-    Vault answers 400 for that as for a database that cannot be reached; the SQLSTATE tells them apart.
+    Vault answers 400 for that and for a database that cannot be reached; the SQLSTATE tells them apart.
     """
     if not isinstance(err, VaultRefusedError):
         return False

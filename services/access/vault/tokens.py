@@ -1,4 +1,4 @@
-"""The tokens of attempts: made in Vault through the token role, each good for one credential, kept in the memory of their maker alone."""
+"""Tokens of attempts: made through Vault's token role, each for one credential, kept in memory only."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LOG = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An orphan token that reads credentials.
+    """An orphan token that reads one credential.
 
     Attributes:
         client_token: The token.
-        accessor: Names it in the ledger.
-        made_at: When, seconds since 1970.
-        ends_at: When Vault ends it and every lease made with it.
+        accessor: Names the token in the ledger.
+        made_at: When it was made, seconds since 1970.
+        ends_at: When Vault ends it and every lease that it made.
     """
 
     client_token: str = field(repr=False)
@@ -36,38 +36,36 @@ class Token:
 
 
 class PreparedTokens:
-    """Tokens that were made while their requests were pending, by attempt; lost with the process, which then makes
-    others.
-    """
+    """Tokens that were made while their access requests were pending, by attempt; the next process makes others."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[str, Token] = {}
 
-    def keep(self, attempt_id: str, token: Token) -> None:
+    def keep_token(self, attempt_id: str, token: Token) -> None:
         """Remember a token whose accessor is committed."""
         with self._lock:
             self._made[attempt_id] = token
 
-    def find(self, attempt: Attempt, *, life_s: float, now: float) -> Token | None:
-        """The token of an attempt, if it is the committed one and outlives what is to be made with it."""
+    def find_token(self, attempt: Attempt, *, life_s: float, now: float) -> Token | None:
+        """The token of an attempt, if its accessor is the committed one and it outlives the credential."""
         with self._lock:
             token = self._made.get(attempt.id)
         if token is None or token.accessor != attempt.accessor:
             return None
         return token if token_serves(made_at=token.made_at, ends_at=token.ends_at, life_s=life_s, now=now) else None
 
-    def drop(self, attempt_id: str) -> None:
+    def drop_token(self, attempt_id: str) -> None:
         """Forget a token."""
         with self._lock:
             self._made.pop(attempt_id, None)
 
 
 def make(vault: Vault, attempt: Attempt, *, ttl_s: float, now: float, timeout_s: float | None = None) -> Token:
-    """Make an orphan token whose display name gives the attempt's login its name.
+    """Make an orphan token whose display name becomes the name of the attempt's database user.
 
     Raises:
-        LeasegateError: Vault refused or failed; at worst an unused token is left, which ends by itself.
+        LeasegateError: Vault refused or failed; at worst an unused token is left, which expires.
     """
     body = {
         "ttl": f"{max(1, int(ttl_s))}s",
@@ -88,11 +86,11 @@ def make(vault: Vault, attempt: Attempt, *, ttl_s: float, now: float, timeout_s:
 
 
 def revoke(vault: Vault, accessor: str) -> None:
-    """End a token by its accessor; one that is not known counts as ended, and so does one whose end was broken off.
+    """Revoke a token by its accessor; an unknown token counts as revoked, as does one whose revocation was interrupted.
 
-    Where Vault is sealed in the midst of that, it keeps the accessor of a token that it marks as being revoked: nobody
-    can use that token again, and to end it is refused with 400 until Vault gets to it by itself, at its TTL or the next
-    start (``handleUpdateRevokeAccessor`` and ``revokeInternal`` in vault/token_store.go; seen on OpenBao by
+    A Vault that is sealed during the revocation keeps the accessor of a token that it has marked: nobody can use that
+    token again, and revoking it is refused with 400 until Vault completes it, at its TTL or the next start
+    (``handleUpdateRevokeAccessor`` and ``revokeInternal`` in vault/token_store.go; seen on OpenBao by
     ``tests/contract/test_attempt_vault``).
 
     Raises:
@@ -108,8 +106,8 @@ def revoke(vault: Vault, accessor: str) -> None:
 
 
 def discard(vault: Vault, accessor: str) -> None:
-    """End a token that nobody will use, if Vault lets us; else it ends by itself."""
+    """Revoke an unused token, if Vault answers; else it expires."""
     try:
         revoke(vault, accessor)
     except LeasegateError as err:
-        _LOG.info("an unused token is left to its end", reason=err.reason)
+        _LOG.info("unused token not revoked: it expires", reason=err.reason)

@@ -56,19 +56,19 @@ class AccessMetrics(Collector):
             return []
 
     def _of_process(self) -> Iterator[Metric]:
-        if self._finder.leases_found is not None:
+        if self._finder.orphaned_leases is not None:
             yield _gauge(
                 "unexplained_leases",
                 "Leases that the last comparison of ledger and Vault did not explain.",
-                self._finder.leases_found,
+                self._finder.orphaned_leases,
             )
             yield _gauge(
                 "uncompared_mounts",
                 "Mounts that the last comparison could not look at, or not wholly.",
-                self._finder.mounts_unlooked,
+                self._finder.skipped_mounts,
             )
             yield _gauge(
-                "compared_timestamp_seconds", "When ledger and Vault were compared last.", self._finder.looked_at or 0
+                "compared_timestamp_seconds", "When ledger and Vault were compared last.", self._finder.scanned_at or 0
             )
         yield _gauge(
             "issuing_held",

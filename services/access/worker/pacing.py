@@ -1,4 +1,4 @@
-"""The renew rate: how many renewals begin in a second at most, so that a Vault that comes back is not asked for all that waited at once."""
+"""The renewal rate: how many renewals begin in a second, so that a Vault that comes back is not flooded."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 
 _EVENED_OUT_S = 0.1
-"""A worker that wakes up late may catch up on so much, so that the rate is reached."""
+"""How much a worker that wakes up late may catch up, so that the rate is reached."""
 _LEAST_WAIT_S = 0.02
 
 
 class RateLimiter:
-    """Says when the next one may begin. For one thread at a time: its user has the lock."""
+    """Limits how many pieces of work begin in a second. For one thread at a time: the caller has the lock."""
 
     def __init__(self, per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Nothing has begun.
+        """Nothing has begun yet.
 
         Args:
             per_s: How many may begin in a second; 0 for no limit.
@@ -24,10 +24,10 @@ class RateLimiter:
         self._clock, self._next = clock, 0.0
 
     def wait_s(self) -> float:
-        """How long to wait until the next one may begin; 0 for not at all. Never so short that waiting itself is work."""
+        """Seconds until the next one may begin; 0 for now. Never so short that waiting itself is work."""
         left = self._next - self._clock()
         return max(left, _LEAST_WAIT_S) if left > 0 else 0.0
 
-    def begin(self) -> None:
-        """One begins now."""
+    def count_begun(self) -> None:
+        """Count one that begins now."""
         self._next = max(self._next, self._clock() - _EVENED_OUT_S) + self._every_s

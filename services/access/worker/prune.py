@@ -1,4 +1,4 @@
-"""Keeps the ledger from growing for ever: what has been over for long enough is taken out, some rows at a time."""
+"""Deletes from the ledger what ended longer ago than --retention, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -10,36 +10,39 @@ from services.common.logs import logger
 
 _LOG = logger(__name__)
 BATCH = 200
-"""Rows of one transaction: some milliseconds, for which every other writer waits."""
+"""Rows of one transaction: some milliseconds that every other writer waits."""
 
 _KINDS = (pruning.old_answers, pruning.closed_attempts, pruning.deleted_requests, pruning.deleted_roles)
 
 
 class LedgerPruner:
-    """Takes out of a ledger what has been over for ``kept_s`` seconds."""
+    """Prunes a ledger."""
 
     def __init__(self, ledger: Ledger, *, kept_s: float) -> None:
-        """Nothing is taken out yet.
+        """Nothing is deleted yet.
 
         Args:
             ledger: The ledger.
-            kept_s: How long closed attempts, requests that are gone, and answered calls are kept.
+            kept_s: How long closed attempts, deleted access requests and answered calls are kept.
         """
         self._ledger, self._kept_s = ledger, kept_s
 
     def prune(self, stopping: Callable[[], bool] = lambda: False) -> int:
-        """Take out all that is due; answers how many rows that were.
+        """Delete all that is due.
 
         Args:
             stopping: Asked between two batches whether to leave the rest to a later round.
 
+        Returns:
+            How many rows were deleted.
+
         Raises:
-            LedgerUnavailable: The ledger cannot be written.
+            LedgerUnavailableError: The ledger cannot be written.
         """
         before = self._ledger.clock() - self._kept_s
         total = sum(self._all_of(kind, before, stopping) for kind in _KINDS)
         if total:
-            _LOG.info("what has been over for long was taken out of the ledger", rows=total)
+            _LOG.info("ledger pruned", rows=total)
         return total
 
     def _all_of(self, kind: Callable[..., int], before: float, stopping: Callable[[], bool]) -> int:

@@ -1,4 +1,4 @@
-"""What a process that starts has to do about what an earlier one has left, before it takes anything on."""
+"""What a starting process does about what an earlier one left, before it accepts calls."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ _LOG = logger(__name__)
 
 
 def recover(ledger: Ledger, *, max_access_s: float | None) -> None:
-    """Have undone what readers of an earlier process may have left, as they are dead, and hold what it granted to the
-    limit of this one.
+    """Schedule recovery of issuances that the previous process left in flight, and limit access that it granted.
 
     Args:
         ledger: The ledger.
@@ -19,9 +18,9 @@ def recover(ledger: Ledger, *, max_access_s: float | None) -> None:
             they are.
     """
     with ledger.write() as tx:
-        left = attempts.schedule_interrupted(tx)
-        cut = 0 if max_access_s is None else requests.limit_access(tx, max_access_s)
-    if left:
-        _LOG.warning("reads of an earlier process are undone", count=left)
-    if cut:
-        _LOG.warning("access ends sooner than it was granted for, as it may not last so long any more", count=cut)
+        interrupted = attempts.schedule_interrupted(tx)
+        shortened = 0 if max_access_s is None else requests.limit_access(tx, max_access_s)
+    if interrupted:
+        _LOG.warning("recovering issuances interrupted by restart", count=interrupted)
+    if shortened:
+        _LOG.warning("access shortened to --max-access-duration", count=shortened)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from services.access.domain import durations
+from services.access.domain import renewal
 from services.access.domain.models import AccessRequest, Attempt, AttemptState
 from services.access.ledger.db import schema
 
@@ -49,7 +49,7 @@ def _moved(world: World, former: Attempt | None, attempt: Attempt, request: Acce
         and former.state in (AttemptState.ACTIVE, AttemptState.REPLACED)
         and attempt.state is AttemptState.RETIRING
     ):
-        overlap = durations.overlap_s(300.0, max_ttl_s=attempt.longest_s)
+        overlap = renewal.fitting_overlap_s(300.0, max_ttl_s=attempt.longest_s)
         world.kept_until[attempt.id] = min(world.now + overlap, attempt.ends_at or world.now)
 
 

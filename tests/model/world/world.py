@@ -16,6 +16,7 @@ from typing import Any, cast
 from unittest.mock import patch
 
 from services.access.domain import names
+from services.access.domain.decide import Acknowledge, Claim, Remove, Wait
 from services.access.domain.models import (
     AccessRequest,
     Approval,
@@ -25,7 +26,6 @@ from services.access.domain.models import (
     Subject,
     VaultTargetRow,
 )
-from services.access.domain.request_view import NextStep
 from services.access.domain.settings import Settings
 from services.access.leases.acknowledge import acknowledge
 from services.access.leases.ensure import AccessEnsurer
@@ -81,12 +81,12 @@ class Replica:
         self.ledger.listeners.append(world.committed)
         vaults, settings = FakeVaults(world.vault), Settings(max_request_duration_s=world.vault.most_s)
         self.settings, self.requests = settings, AccessRequests(self.ledger, vaults)
-        self.issuing = LeaseIssuer(self.ledger, vaults, settings=settings)
-        self.ensuring = AccessEnsurer(self.requests, self.issuing)
+        self.issuer = LeaseIssuer(self.ledger, vaults, settings=settings)
+        self.ensurer = AccessEnsurer(self.ledger, self.requests, self.issuer)
         renewal = LeaseRenewal(self.ledger, vaults, settings=settings, jitter=lambda: 0.5)
-        undoing = IssuanceRecovery(self.ledger, vaults)
+        recovery = IssuanceRecovery(self.ledger, vaults)
         self.work = AttemptDispatcher(
-            self.ledger, vaults, issuing=self.issuing, renewal=renewal, undoing=undoing, jitter=lambda: 0.5
+            self.ledger, vaults, issuer=self.issuer, renewal=renewal, recovery=recovery, jitter=lambda: 0.5
         )
         self.jobs: dict[Job, str] = {}
         with self.ledger.write() as tx:
@@ -192,9 +192,9 @@ class World:
         replica, thing = self.replicas[0], self.thing
         with self._room():
             if thing.deleted:
-                replica.requests.end(self.desired(), owner=OWNER)
+                replica.requests.delete_request(self.desired(), owner=OWNER)
             else:
-                replica.requests.ensure(self.desired(), owner=OWNER)
+                replica.ensurer.ensure_request(self.desired(), owner=OWNER, secret_attempt=0, claim=False)
 
     def desired(self) -> DesiredAccess:
         """The object, for the access service."""
@@ -254,26 +254,26 @@ class World:
         uid = self.thing.uid
         secret_attempt = self.secrets.get(uid, 0)
         with self._room():
-            view = replica.requests.show(uid, owner=OWNER)
-        step, _ = view.next_step(secret_attempt)
+            view = replica.requests.show_request(uid, owner=OWNER)
+        step = view.next_step(secret_attempt)
         if not view.request.ended and len(view.decisions) < len(self.thing.decisions):
-            step = NextStep.CLAIM  # a decision that is not told yet, which may lead to that
+            step = Claim()  # a decision that is not told yet, which may lead to that
         watcher.uid = uid
-        if step is NextStep.REMOVE:
+        if isinstance(step, Remove):
             return self.secrets.pop(uid, None) is not None
-        if step is NextStep.CLAIM:
+        if isinstance(step, Claim):
             watcher.job = replica.begin("claim", self._claim(replica, uid, secret_attempt=secret_attempt))
-        if step is NextStep.ACKNOWLEDGE:
+        if isinstance(step, Acknowledge):
             watcher.number = secret_attempt
-        return step is not NextStep.NONE
+        return not isinstance(step, Wait)
 
     def _claim(self, replica: Replica, uid: str, *, secret_attempt: int) -> Callable[[], Issued | None]:
         if not self.at_once:
-            return lambda: replica.issuing.claim(uid, owner=OWNER, secret_attempt=secret_attempt)
+            return lambda: replica.issuer.claim_credential(uid, owner=OWNER, secret_attempt=secret_attempt)
         desired = self.desired()
 
         def claim() -> Issued | None:
-            done = replica.ensuring.ensure(desired, owner=OWNER, secret_attempt=secret_attempt, claim=True)
+            done = replica.ensurer.ensure_request(desired, owner=OWNER, secret_attempt=secret_attempt, claim=True)
             if done.refused:
                 raise done.refused
             return done.issued
@@ -332,7 +332,7 @@ class World:
                 reassess.expire(tx, key)
 
         return replica.begin(
-            f"work on {key}", expire if key.startswith("uid") else lambda: replica.work.do(key), key=key
+            f"work on {key}", expire if key.startswith("uid") else lambda: replica.work.process_attempt(key), key=key
         )
 
     def hear_cleanup_roles(self) -> bool:

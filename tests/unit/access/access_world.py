@@ -90,12 +90,12 @@ class World:
         settings = Settings()
         vaults: Any = SimpleNamespace(at=self._at, max_request_duration_s=lambda _row: 5.0)
         self.renewal = LeaseRenewal(self.ledger, vaults, settings=settings, jitter=lambda: 1.0)
-        issuing: Any = SimpleNamespace(prepare=self._prepare, forget=lambda _attempt: None)
-        undoing = IssuanceRecovery(self.ledger, vaults)
+        issuer: Any = SimpleNamespace(prepare_token=self._prepare, forget_token=lambda _attempt: None)
+        recovery = IssuanceRecovery(self.ledger, vaults)
         self.work = AttemptDispatcher(
-            self.ledger, vaults, issuing=issuing, renewal=self.renewal, undoing=undoing, jitter=lambda: 1.0
+            self.ledger, vaults, issuer=issuer, renewal=self.renewal, recovery=recovery, jitter=lambda: 1.0
         )
-        self.holding = Heartbeat(self.ledger, self.renewal, settings=settings)
+        self.heartbeat = Heartbeat(self.ledger, self.renewal, settings=settings)
 
     @contextmanager
     def _at(self, _row: VaultTargetRow) -> Iterator[Vault]:
@@ -145,7 +145,7 @@ class World:
     def do(self, made: Attempt) -> Attempt:
         """Let time pass until the attempt is due, and have a worker look at it."""
         self.clock.now = max(self.clock.now, self.attempt(made).due_at or 0.0)
-        self.work.do(made.id)
+        self.work.process_attempt(made.id)
         return self.attempt(made)
 
 

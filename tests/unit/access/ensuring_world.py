@@ -10,6 +10,7 @@ from typing import Any
 
 from services.access.domain import names
 from services.access.domain.models import Approval, Attempt, AttemptState, Decision, Subject, VaultTargetRow
+from services.access.domain.request_view import AccessRequestView
 from services.access.domain.settings import Settings
 from services.access.leases.ensure import AccessEnsurer, Ensured
 from services.access.leases.issue import LeaseIssuer
@@ -63,7 +64,7 @@ class World:
         self.clock, self.vault = Clock(), Vault()
         self.ledger = ledger_at(file, clock=self.clock)
         self.vaults: Any = SimpleNamespace(at=self._at, service_auth=lambda _row: True)
-        self.settings, self.losses = Settings(), LedgerGuard(self.ledger)
+        self.settings, self.guard = Settings(), LedgerGuard(self.ledger)
         self.decisions: tuple[Decision, ...] = ()
         self.digest = ""
         with self.ledger.write() as tx:
@@ -75,9 +76,9 @@ class World:
 
     def start(self) -> None:
         """A process of the service, without memory of one before."""
-        self.requests = AccessRequests(self.ledger, self.vaults, losses=self.losses)
-        self.issuing = LeaseIssuer(self.ledger, self.vaults, settings=self.settings, losses=self.losses)
-        self.ensuring = AccessEnsurer(self.requests, self.issuing)
+        self.requests = AccessRequests(self.ledger, self.vaults, guard=self.guard)
+        self.issuer = LeaseIssuer(self.ledger, self.vaults, settings=self.settings, guard=self.guard)
+        self.ensurer = AccessEnsurer(self.ledger, self.requests, self.issuer)
 
     @contextmanager
     def _at(self, _row: VaultTargetRow) -> Iterator[Vault]:
@@ -102,7 +103,7 @@ class World:
         )
 
     def ensure(self, *, secret_attempt: int = 0, claim: bool = True, owner: str = OWNER) -> Ensured:
-        done = self.ensuring.ensure(self.desired, owner=owner, secret_attempt=secret_attempt, claim=claim)
+        done = self.ensurer.ensure_request(self.desired, owner=owner, secret_attempt=secret_attempt, claim=claim)
         self.digest = done.view.digest
         return done
 
@@ -110,12 +111,16 @@ class World:
         """Asked for; with its token unless no worker came to make it. Counts from here on."""
         self.ensure()
         if prepared:
-            self.issuing.prepare(self.attempt())
+            self.issuer.prepare_token(self.attempt())
         self.commits.clear()
         self.vault.calls.clear()
 
     def decide(self, kind: Approval = Approval.APPROVED, *, digest: str = "") -> None:
         self.decisions += (Decision(kind, "carol", 1, "", "", self.clock(), digest, digest, False),)
+
+    def view(self) -> AccessRequestView:
+        """Where the access request stands."""
+        return self.requests.show_request("uid-1", owner=OWNER)
 
     def attempt(self, number: int = 1) -> Attempt:
         with self.ledger.read() as tx:

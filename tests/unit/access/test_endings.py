@@ -153,7 +153,7 @@ def test_a_lease_that_an_operator_renews_in_vain_is_replaced(world: World) -> No
     made = world.begin(AttemptState.ACTIVE)
     world.vault.error = VaultRefusedError("Vault answered 400: lease not found", path="x")
     with pytest.raises(LeaseNotFoundError, match="gets a new credential"):
-        LeaseAdmin(world.ledger, world.renewal).renew(names.lease_handle(made.id))
+        LeaseAdmin(world.ledger, world.renewal).renew_lease(names.lease_handle(made.id))
     with world.ledger.read() as tx:
         request = requests.find(tx, "uid-1")
     assert request
@@ -174,25 +174,25 @@ def test_a_holder_that_stops_renewing_loses_its_login_and_the_ledger_says_why(wo
 
 
 @pytest.mark.parametrize(
-    ("state", "outcome", "why"),
+    ("state", "outcome", "end_reason"),
     [
         (AttemptState.ACTIVE, Approval.EXPIRED, "the time of its access was over"),
-        (AttemptState.ACTIVE, Approval.WITHDRAWN, "its request was deleted or given back"),
+        (AttemptState.ACTIVE, Approval.WITHDRAWN, "its access request was deleted or released"),
         (AttemptState.RETIRING, None, "another credential replaced it"),
         (AttemptState.ISSUED, None, "nobody acknowledged it in time"),
     ],
 )
 def test_the_ledger_says_why_a_login_ended(
-    world: World, state: AttemptState, outcome: Approval | None, why: str
+    world: World, state: AttemptState, outcome: Approval | None, end_reason: str
 ) -> None:
     made = world.begin(state)
     with world.ledger.write() as tx:
         request = requests.find(tx, made.access_request_id)
         if outcome and request:
-            reassess.finish(tx, request, outcome)
+            reassess.end_access(tx, request, outcome)
     while made.state is not AttemptState.CLOSED:
         made = world.do(made)
-    assert made.end_reason == why
+    assert made.end_reason == end_reason
 
 
 def test_the_ledger_says_that_it_was_denied(world: World) -> None:
@@ -202,7 +202,7 @@ def test_the_ledger_says_that_it_was_denied(world: World) -> None:
         assert request
         requests.decide(tx, request.uid, [a_decision(Approval.DENIED)])
         reassess.reassess(tx, request, None)
-    assert world.attempt(made).end_reason == "its request was denied"
+    assert world.attempt(made).end_reason == "its access request was denied"
 
 
 def test_a_limit_that_is_set_later_holds_for_what_was_granted_before(world: World) -> None:
@@ -261,9 +261,9 @@ def test_a_scrape_has_one_figure_for_each_server() -> None:
     """Two namespaces of one Vault were the same series twice, which Prometheus refuses."""
     breakers = CircuitBreakers()
     for namespace in ("", "team"):
-        breakers.succeeded(Key("https://v:1", namespace))
+        breakers.record_success(Key("https://v:1", namespace))
     ledger: Any = SimpleNamespace(read=_unreadable)
-    finder: Any = SimpleNamespace(leases_found=None)
+    finder: Any = SimpleNamespace(orphaned_leases=None)
     losses: Any = SimpleNamespace(known_id="", paused_requests=0)
     registry = CollectorRegistry()
     AccessMetrics(ledger, registry, finder=finder, breakers=breakers, losses=losses)

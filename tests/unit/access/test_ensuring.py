@@ -13,8 +13,8 @@ from leasegate.access.v1 import requester_service_pb2
 from leasegate.access.v1 import watcher_service_pb2 as pb
 from leasegate.types.v1 import types_pb2
 from services.access.api.watcher import WatcherServicer
+from services.access.domain.decide import Claim, NextStep, Remove, Wait, WaitReason
 from services.access.domain.models import Approval, AttemptState, IssuancePause
-from services.access.domain.request_view import NextStep
 from services.access.leases.acknowledge import acknowledge
 from services.access.leases.ensure import Ensured
 from services.access.ledger import attempts, pauses, requests
@@ -33,10 +33,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.ledger.close()
 
 
-def step(done: Ensured, secret_attempt: int = 0) -> NextStep:
-    return done.view.next_step(secret_attempt)[0]
-
-
 # -- what it does
 
 
@@ -46,18 +42,17 @@ def test_from_a_decision_to_the_credential_it_takes_one_read_and_two_commits(wor
     done = world.ensure()
     assert done.issued
     assert (done.issued.attempt.sequence, done.issued.password, done.refused) == (1, "password-1", None)
-    assert (step(done), done.view.request.approval) == (NextStep.CLAIM, Approval.APPROVED)
+    assert (type(done.next_step), done.view.request.approval) == (Claim, Approval.APPROVED)
     assert (len(world.commits), world.vault.calls) == (2, ["my-postgres-se/creds/k8s.-.demo.psql-role"])
     assert world.states() == [AttemptState.ISSUED]
-    assert not any(tx.changed for tx in world.commits), "nobody has to be told what is in the answer"
 
 
 def test_apart_it_takes_a_commit_more_and_comes_to_the_same(world: World) -> None:
     world.pending()
     world.decide()
     done = world.ensure(claim=False)
-    assert (done.issued, done.refused, step(done)) == (None, None, NextStep.CLAIM)
-    issued = world.issuing.claim("uid-1", owner=OWNER, secret_attempt=0)
+    assert (done.issued, done.refused, type(done.next_step)) == (None, None, Claim)
+    issued = world.issuer.claim_credential("uid-1", owner=OWNER, secret_attempt=0)
     assert (issued.attempt.sequence, issued.password) == (1, "password-1")
     assert len(world.commits) == 3
     assert world.states() == [AttemptState.ISSUED]
@@ -91,11 +86,19 @@ def test_where_there_is_nothing_new_and_nothing_due_nothing_is_written(world: Wo
     acknowledge(world.ledger, "uid-1", owner=OWNER, number=1, settings=world.settings)
     world.commits.clear()
     done = world.ensure(secret_attempt=1)
-    assert (done.issued, done.refused, step(done, 1)) == (None, None, NextStep.NONE)
+    assert (done.issued, done.refused, done.next_step) == (None, None, Wait(WaitReason.UP_TO_DATE))
     assert world.commits == []
 
 
 # -- where nothing is to be claimed
+
+
+def _reason(step: NextStep) -> WaitReason | None:
+    """Why there is nothing to do; None if access has ended."""
+    if isinstance(step, Wait):
+        return step.reason
+    assert step == Remove()
+    return None
 
 
 def nobody_decided(world: World) -> None:
@@ -119,7 +122,7 @@ def quiesced_meanwhile(world: World) -> None:
 
 def another_ledger_is_known(world: World) -> None:
     world.decide()
-    world.losses.observe_ledger_id("another-ledger")
+    world.guard.observe_ledger_id("another-ledger")
 
 
 def failed_a_moment_ago(world: World) -> None:
@@ -131,20 +134,22 @@ def failed_a_moment_ago(world: World) -> None:
 @pytest.mark.parametrize(
     ("before", "expected"),
     [
-        (nobody_decided, NextStep.NONE),
-        (denied_at_once, NextStep.REMOVE),
-        (something_else_was_approved, NextStep.NONE),
-        (quiesced_meanwhile, NextStep.NONE),
-        (another_ledger_is_known, NextStep.NONE),
-        (failed_a_moment_ago, NextStep.NONE),
+        (nobody_decided, WaitReason.NOT_APPROVED),
+        (denied_at_once, None),
+        (something_else_was_approved, WaitReason.NOT_APPROVED),
+        (quiesced_meanwhile, WaitReason.SECRET_ENGINE_PAUSED),
+        (another_ledger_is_known, WaitReason.LEDGER_MISMATCH),
+        (failed_a_moment_ago, WaitReason.BACKOFF),
     ],
 )
-def test_nothing_is_claimed_that_is_not_due(world: World, before: Callable[[World], None], expected: NextStep) -> None:
+def test_nothing_is_claimed_that_is_not_due(
+    world: World, before: Callable[[World], None], expected: WaitReason | None
+) -> None:
     world.pending()
     before(world)
     world.vault.calls.clear()
     done = world.ensure()
-    assert (done.issued, done.refused, step(done)) == (None, None, expected)
+    assert (done.issued, done.refused, _reason(done.next_step)) == (None, None, expected)
     assert world.vault.calls == []
 
 
@@ -152,7 +157,7 @@ def test_nothing_is_claimed_beside_an_attempt_that_the_ledger_does_not_know(worl
     world.pending()
     world.decide()
     done = world.ensure(secret_attempt=7)
-    assert (done.issued, done.refused, step(done, 7)) == (None, None, NextStep.NONE)
+    assert (done.issued, done.refused, _reason(done.next_step)) == (None, None, WaitReason.ATTEMPT_UNKNOWN)
     assert [each.type for each in done.view.conditions()] == ["Available", "IssuancePaused"]
 
 
@@ -183,12 +188,14 @@ def test_a_claim_that_vault_refuses_leaves_the_decision_and_counts_once(
     world.decide()
     world.vault.error = error
     done = world.ensure()
-    assert (done.issued, done.refused, step(done)) == (None, error, NextStep.CLAIM)
+    assert (done.issued, done.refused, type(done.next_step)) == (None, error, Claim)
     assert done.view.request.approved
     assert (world.states(), world.tries()) == ([state], 1)
     after = world.ensure()
-    assert (after.view.next_step(0)[0], after.refused, after.view.request.approved) == (NextStep.NONE, None, True)
-    assert after.view.next_step(0)[1] == pytest.approx(error.retry_after_s)
+    assert (after.refused, after.view.request.approved) == (None, True)
+    assert isinstance(after.next_step, Wait)
+    assert after.next_step.reason is WaitReason.BACKOFF
+    assert after.next_step.until == pytest.approx(world.clock.now + (error.retry_after_s or 0.0))
     assert [each.reason for each in after.view.conditions()][:1] == ["FailedToGetCredential"]
     world.clock.now += error.retry_after_s or 0
     world.vault.error = None
@@ -231,7 +238,7 @@ def test_of_two_at_once_the_later_one_is_answered(world: World) -> None:
     assert world.states() == [AttemptState.ISSUED], "the first one was given back and closed"
 
 
-def test_a_claim_refused_at_its_beginning_undoes_no_decision(world: World) -> None:
+def test_an_access_whose_time_is_over_keeps_its_decision_and_is_not_claimed(world: World) -> None:
     """The time of access is over, which no worker has noted yet."""
     world.pending()
     with world.ledger.write() as tx:
@@ -240,8 +247,10 @@ def test_a_claim_refused_at_its_beginning_undoes_no_decision(world: World) -> No
     world.clock.now += 10
     world.vault.calls.clear()
     done = world.ensure()
-    assert isinstance(done.refused, errors.AccessEndedError)
-    assert (done.issued, world.vault.calls) == (None, [])
+    assert (done.issued, done.refused, _reason(done.next_step)) == (None, None, WaitReason.ACCESS_EXPIRED)
+    assert world.vault.calls == []
+    with pytest.raises(errors.AccessEndedError):
+        world.issuer.claim_credential("uid-1", owner=OWNER, secret_attempt=0)
     with world.ledger.read() as tx:
         assert len(requests.decisions_of(tx, "uid-1")) == 1
     assert world.states() == [AttemptState.TOKEN_READY]
@@ -314,15 +323,15 @@ def test_what_is_in_vault_is_in_the_ledger_before(
 
 def _servicer(world: World) -> WatcherServicer:
     nothing: Any = None
-    quiescing = IssuancePauses(world.ledger)
+    issuance_pauses = IssuancePauses(world.ledger)
     return WatcherServicer(
         world.requests,
         nothing,
-        quiescing,
-        ensuring=world.ensuring,
+        issuance_pauses,
+        ensurer=world.ensurer,
         feed=nothing,
         vaults=world.vaults,
-        losses=world.losses,
+        guard=world.guard,
     )
 
 

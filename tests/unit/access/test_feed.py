@@ -13,7 +13,7 @@ from services.access.ledger import attempts as stored
 from services.access.ledger import catalog, recoveries, requests
 from services.access.ledger.db import schema
 from services.access.ledger.db.database import Ledger, open_ledger
-from services.access.requests.changefeed import AccessRequestChanged, ChangeFeed
+from services.access.requests.changefeed import ChangeFeed
 from services.common.rpc.limit import LongPolls
 from tests.unit.access.access_builders import a_request, a_role, a_target
 
@@ -72,37 +72,6 @@ def test_each_owner_hears_of_its_own_requests_in_order_and_once(ledger: Ledger, 
     assert [each.uid for each in batch.requests] == ["b", "c", "a"]
     assert feed.poll(batch.cursor, owner=OWNER, max_wait_s=0).requests == ()
     assert feed.poll(cursor, owner=OWNER, max_wait_s=0).requests == batch.requests  # a cursor may be used again
-
-
-def test_what_an_answer_tells_of_no_poll_is_told(ledger: Ledger, feed: ChangeFeed) -> None:
-    cursor = begin(feed)
-    insert(ledger, "a")
-    with feed.answering("a", since=feed.number("a")) as answer:
-        feed.publish(AccessRequestChanged("a"))
-        insert(ledger, "b")
-        batch = feed.poll(cursor, owner=OWNER, max_wait_s=0)
-        assert [each.uid for each in batch.requests] == ["b"]
-        answer.number = feed.wait_for("a", beyond=answer.number, end=0)
-    assert feed.poll(batch.cursor, owner=OWNER, max_wait_s=0).requests == ()
-    feed.publish(AccessRequestChanged("a"))
-    assert [each.uid for each in feed.poll(batch.cursor, owner=OWNER, max_wait_s=0).requests] == ["a"]
-
-
-def test_what_came_too_late_for_an_answer_a_poll_is_told_of(ledger: Ledger, feed: ChangeFeed) -> None:
-    insert(ledger, "a")
-    cursor = begin(feed)
-    with feed.answering("a", since=feed.number("a")):
-        feed.publish(AccessRequestChanged("a"))
-        cursor = feed.poll(cursor, owner=OWNER, max_wait_s=0).cursor  # which is beyond that change now
-    assert [each.uid for each in feed.poll(cursor, owner=OWNER, max_wait_s=0).requests] == ["a"]
-
-
-def test_an_answer_to_a_request_that_nobody_changed_leaves_nothing_behind(ledger: Ledger, feed: ChangeFeed) -> None:
-    cursor = begin(feed)
-    with feed.answering("a", since=feed.number("a")):
-        pass
-    insert(ledger, "a")
-    assert [each.uid for each in feed.poll(cursor, owner=OWNER, max_wait_s=0).requests] == ["a"]
 
 
 @pytest.mark.parametrize("cursor", ["", "other:1", "nonsense", "{epoch}:99", "{epoch}:x"])
@@ -168,13 +137,13 @@ def test_a_cleanup_role_that_may_go_is_told_until_a_later_poll(ledger: Ledger, f
 def test_a_missing_login_is_asked_for_until_it_is_given(ledger: Ledger, feed: ChangeFeed) -> None:
     target, cursor = place(ledger), begin(feed)
     for _ in range(3):
-        feed.login_missing(target)
+        feed.request_auth(target)
     told = feed.poll(cursor, owner=OWNER, max_wait_s=0)
-    assert [row.id for row in told.logins] == [target]
-    assert feed.poll(told.cursor, owner=OWNER, max_wait_s=0).logins == ()
-    assert [row.id for row in feed.poll("", owner=OWNER, max_wait_s=0).logins] == [target]
-    feed.login_given(target)
-    assert feed.poll("", owner=OWNER, max_wait_s=0).logins == ()
+    assert [row.id for row in told.missing_auths] == [target]
+    assert feed.poll(told.cursor, owner=OWNER, max_wait_s=0).missing_auths == ()
+    assert [row.id for row in feed.poll("", owner=OWNER, max_wait_s=0).missing_auths] == [target]
+    feed.auth_arrived(target)
+    assert feed.poll("", owner=OWNER, max_wait_s=0).missing_auths == ()
 
 
 def test_a_cleanup_role_that_nobody_hears_of_is_noticed(

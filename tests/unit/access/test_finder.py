@@ -85,7 +85,7 @@ def test_a_lease_that_ended_while_vault_was_asked() -> None:
 def test_a_lease_may_be_of_an_attempt_whose_outcome_is_not_known(state: AttemptState) -> None:
     orphans, undecided = found([], [entry("", state)], lease(1))
     assert not orphans
-    assert [(each.mount, "look again" in each.reason) for each in undecided] == [("team/a", True)]
+    assert [(each.mount, "scan again" in each.reason) for each in undecided] == [("team/a", True)]
     assert kinds([], [entry("", state, role="k8s.-.demo.other")], lease(1)) == [OrphanKind.LEASE_UNKNOWN]
     assert kinds([], [entry("", state, place=THERE)], lease(1)) == [OrphanKind.LEASE_UNKNOWN]
 
@@ -126,18 +126,18 @@ def test_every_login_that_we_name_is_recognised() -> None:
 )
 def test_other_logins_are_none_of_our_business(login: str) -> None:
     assert orphans.attempt_id(login) is None
-    assert orphans.logins([login], {}) == []
+    assert orphans.database_users([login], {}) == []
 
 
 def test_a_login_of_an_attempt_that_the_ledger_does_not_know() -> None:
-    (orphan,) = orphans.logins([LOGIN], {})
+    (orphan,) = orphans.database_users([LOGIN], {})
     assert (orphan.kind, orphan.username) == (OrphanKind.DATABASE_USER_UNKNOWN, LOGIN)
     assert f'DROP ROLE "{LOGIN}"' in orphan.advice
 
 
 @pytest.mark.parametrize("state", list(AttemptState))
 def test_a_login_is_explained_while_its_attempt_is_open(state: AttemptState) -> None:
-    found = orphans.logins([LOGIN], {ID: entry(state=state)})
+    found = orphans.database_users([LOGIN], {ID: entry(state=state)})
     assert [orphan.kind for orphan in found] == (
         [OrphanKind.DATABASE_USER_CLOSED] if state is AttemptState.CLOSED else []
     )

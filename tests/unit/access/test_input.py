@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from services.access.__main__ import main
 from services.access.domain import durations
 from services.access.domain.models import AttemptState, Priority, VaultTargetRow
+from services.access.domain.renewal import rotation_at
 from services.access.domain.settings import Settings
 from services.access.leases.issue import LeaseIssuer
-from services.access.leases.renew import rotation_at
 from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.db.database import Ledger, open_ledger
 from services.access.ledger.inspect import offline
@@ -155,18 +155,18 @@ def test_access_is_counted_as_its_first_lease_is(ledger: Ledger) -> None:
     """Else a credential whose longest life is that of the access ended some milliseconds before it, and was replaced
     for these.
     """
-    issued = issuing(ledger).claim("uid-1", owner=a_request().owner, secret_attempt=0)
+    issued = issuing(ledger).claim_credential("uid-1", owner=a_request().owner, secret_attempt=0)
     with ledger.read() as tx:
         request = requests.find(tx, "uid-1")
     assert request
     assert request.first_issued_at == issued.attempt.issued_at
     assert request.ends_at == issued.attempt.max_ends_at
-    assert rotation_at(issued.attempt, request=request, settings=Settings()) is None
+    assert rotation_at(issued.attempt, request=request, overlap_s=Settings().overlap_s) is None
 
 
 def test_a_credential_without_a_lease_is_not_given_out_but_undone(ledger: Ledger) -> None:
     with pytest.raises(DbRoleNotReadyError):
-        issuing(ledger, lease_id="").claim("uid-1", owner=a_request().owner, secret_attempt=0)
+        issuing(ledger, lease_id="").claim_credential("uid-1", owner=a_request().owner, secret_attempt=0)
     with ledger.read() as tx:
         (left,) = attempts.open_of(tx, "uid-1")
     assert (left.state, left.priority) == (AttemptState.ISSUING, Priority.REVOKE)

@@ -6,11 +6,12 @@ from collections import Counter
 
 import pytest
 
-from services.access.domain import durations
+from services.access.domain import durations, renewal
 from services.access.domain.models import Approval, Origin
-from services.access.domain.settings import Settings
-from services.access.leases.renew import kept, next_look, renews_itself, rotation_at
+from services.access.domain.renewal import next_due_at, renewable, rotation_at, still_granted
 from tests.unit.access.access_builders import a_request, a_role, an_attempt
+
+OVERLAP_S = 300.0
 
 
 @pytest.mark.parametrize(
@@ -37,59 +38,59 @@ def test_a_token_made_beforehand_serves_ten_minutes_and_no_shorter_life() -> Non
 
 
 def test_renewals_are_spread_over_a_tenth_of_the_ttl() -> None:
-    times = [durations.renew_at(an_attempt(number=number)) for number in range(2000)]
+    times = [renewal.renew_at(an_attempt(number=number)) for number in range(2000)]
     assert all(1800 <= at < 2160 for at in times)
     per_slice = Counter(int((at - 1800) // 36) for at in times)
     assert max(per_slice.values()) <= 2 * len(times) / 10
 
 
 def test_a_later_renewal_counts_from_the_last() -> None:
-    assert 9000 + 1800 <= durations.renew_at(an_attempt(renewed_at=9000.0)) < 9000 + 2160
+    assert 9000 + 1800 <= renewal.renew_at(an_attempt(renewed_at=9000.0)) < 9000 + 2160
 
 
 def test_the_overlap_is_a_quarter_of_the_longest_life_at_most() -> None:
-    assert durations.overlap_s(300.0, max_ttl_s=86400.0) == 300.0
-    assert durations.overlap_s(300.0, max_ttl_s=600.0) == 150.0
-    assert durations.overlap_s(300.0, max_ttl_s=None) == 300.0
+    assert renewal.fitting_overlap_s(300.0, max_ttl_s=86400.0) == 300.0
+    assert renewal.fitting_overlap_s(300.0, max_ttl_s=600.0) == 150.0
+    assert renewal.fitting_overlap_s(300.0, max_ttl_s=None) == 300.0
 
 
 def test_a_rotation_begins_so_early_that_the_overlap_fits() -> None:
-    asked, settings = a_request(), Settings()
-    assert rotation_at(an_attempt(max_ends_at=86400.0), request=asked, settings=settings) == 86400.0 - 300 - 60
-    assert rotation_at(an_attempt(max_ends_at=None), request=asked, settings=settings) is None
-    assert rotation_at(an_attempt(renewable=False), request=asked, settings=settings) == 3600.0 - 600
+    asked = a_request()
+    assert rotation_at(an_attempt(max_ends_at=86400.0), request=asked, overlap_s=OVERLAP_S) == 86400.0 - 300 - 60
+    assert rotation_at(an_attempt(max_ends_at=None), request=asked, overlap_s=OVERLAP_S) is None
+    assert rotation_at(an_attempt(renewable=False), request=asked, overlap_s=OVERLAP_S) == 3600.0 - 600
 
 
 def test_a_life_that_vault_cuts_short_leaves_an_overlap_that_fits_into_it() -> None:
     """Else the time of the replacement would lie before the issue, and each credential would be replaced at once."""
     cut = an_attempt(ends_at=40.0, max_ends_at=40.0)
-    assert rotation_at(cut, request=a_request(), settings=Settings()) == 40.0 - 10 - 10
+    assert rotation_at(cut, request=a_request(), overlap_s=OVERLAP_S) == 40.0 - 10 - 10
 
 
 def test_what_outlives_the_access_is_not_replaced() -> None:
-    limited, settings = a_request(ends_at=600.0), Settings()
-    assert rotation_at(an_attempt(max_ends_at=660.0), request=limited, settings=settings) is None
-    assert rotation_at(an_attempt(renewable=False, ends_at=660.0), request=limited, settings=settings) is None
-    assert rotation_at(an_attempt(max_ends_at=400.0), request=limited, settings=settings) == 400.0 - 100 - 60
+    limited = a_request(ends_at=600.0)
+    assert rotation_at(an_attempt(max_ends_at=660.0), request=limited, overlap_s=OVERLAP_S) is None
+    assert rotation_at(an_attempt(renewable=False, ends_at=660.0), request=limited, overlap_s=OVERLAP_S) is None
+    assert rotation_at(an_attempt(max_ends_at=400.0), request=limited, overlap_s=OVERLAP_S) == 400.0 - 100 - 60
 
 
 def test_what_is_looked_at_next() -> None:
-    attempt, settings = an_attempt(max_ends_at=86400.0), Settings()
-    assert next_look(attempt, request=a_request(), settings=settings) == durations.renew_at(attempt)
-    held_by_a_client = a_request(origin=Origin.GRPC)
-    assert next_look(attempt, request=held_by_a_client, settings=settings) == 3600.0  # its holder renews it, or it ends
-    assert next_look(attempt, request=a_request(), settings=settings, alive=False) == 3600.0
+    attempt = an_attempt(max_ends_at=86400.0)
+    assert next_due_at(attempt, request=a_request(), overlap_s=OVERLAP_S) == renewal.renew_at(attempt)
+    over_grpc = a_request(origin=Origin.GRPC)
+    assert next_due_at(attempt, request=over_grpc, overlap_s=OVERLAP_S) == 3600.0  # its holder renews it, or it ends
+    assert next_due_at(attempt, request=a_request(), overlap_s=OVERLAP_S, granted=False) == 3600.0
     last_time = an_attempt(ends_at=86400.0, max_ends_at=86400.0)
-    assert not renews_itself(last_time)
-    assert next_look(last_time, request=a_request(), settings=settings) == 86040.0
+    assert not renewable(last_time)
+    assert next_due_at(last_time, request=a_request(), overlap_s=OVERLAP_S) == 86040.0
 
 
 def test_only_what_is_granted_now_is_kept_alive() -> None:
-    assert kept(an_attempt(), request=a_request(), role=a_role())
-    assert not kept(an_attempt(), request=a_request(approval=Approval.PENDING), role=a_role())
-    assert not kept(an_attempt(grant="b" * 64), request=a_request(), role=a_role())
-    assert not kept(an_attempt(), request=a_request(), role=a_role(deleted=True))
-    assert not kept(an_attempt(), request=a_request(), role=None)
+    assert still_granted(an_attempt(), request=a_request(), db_role=a_role())
+    assert not still_granted(an_attempt(), request=a_request(approval=Approval.PENDING), db_role=a_role())
+    assert not still_granted(an_attempt(grant="b" * 64), request=a_request(), db_role=a_role())
+    assert not still_granted(an_attempt(), request=a_request(), db_role=a_role(deleted=True))
+    assert not still_granted(an_attempt(), request=a_request(), db_role=None)
 
 
 def test_pauses_grow_to_a_bound_and_are_jittered() -> None:

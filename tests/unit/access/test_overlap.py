@@ -83,7 +83,7 @@ def test_a_vault_that_is_away_during_the_overlap_is_asked_again(world: World) ->
     with world.ledger.write() as tx:
         request = requests.find(tx, "uid-1")
         assert request
-        reassess.finish(tx, request, Approval.WITHDRAWN)  # the end of access does not wait for an overlap
+        reassess.end_access(tx, request, Approval.WITHDRAWN)  # the end of access does not wait for an overlap
     assert world.attempt(old).state is AttemptState.REVOKING
     assert world.clock.now < since + 60
 
@@ -94,7 +94,7 @@ def test_a_lease_that_was_replaced_meanwhile_replaces_nothing(world: World) -> N
     with world.ledger.read() as tx:
         request = requests.find(tx, "uid-1")
     assert request
-    world.renewal.lost(old, request)
+    world.renewal.note_lost(old, request)
     with world.ledger.read() as tx:
         request = requests.find(tx, "uid-1")
     assert request

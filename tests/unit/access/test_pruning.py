@@ -84,12 +84,12 @@ def test_what_ended_long_ago_goes_and_what_ended_lately_stays(ledger: Ledger, cl
         role = place(tx)
         request = asked(tx, "uid-1", origin=Origin.GRPC)
         closed(tx, request, role)
-        reassess.finish(tx, request, Approval.WITHDRAWN)
+        reassess.end_access(tx, request, Approval.WITHDRAWN)
     clock.now += KEPT - 1
     with ledger.write() as tx:
         late = asked(tx, "uid-2", origin=Origin.GRPC)
         closed(tx, late, role)
-        reassess.finish(tx, late, Approval.WITHDRAWN)
+        reassess.end_access(tx, late, Approval.WITHDRAWN)
     pruning_round = LedgerPruner(ledger, kept_s=KEPT)
     assert pruning_round.prune() == 0
     clock.now += 2
@@ -119,12 +119,14 @@ def test_an_object_that_is_still_there_is_never_granted_anew(ledger: Ledger, clo
     with ledger.write() as tx:
         place(tx)
         request = asked(tx, "uid-1")
-        reassess.finish(tx, request, Approval.EXPIRED)
+        reassess.end_access(tx, request, Approval.EXPIRED)
     clock.now += 10 * KEPT
     assert LedgerPruner(ledger, kept_s=KEPT).prune() == 0
     found = of_kubernetes(ledger)
-    assert found.ensure(desired(request), owner=request.owner).request.approval is Approval.EXPIRED
-    found.end(desired(request), owner=request.owner)  # its object is deleted
+    view = found.view_unchanged(desired(request), owner=request.owner, secret_attempt=0)
+    assert view
+    assert view.request.approval is Approval.EXPIRED
+    found.delete_request(desired(request), owner=request.owner)  # its object is deleted
     clock.now += KEPT + 1
     assert LedgerPruner(ledger, kept_s=KEPT).prune() == 1
     with ledger.read() as tx:
@@ -135,9 +137,9 @@ def test_the_time_counts_from_the_first_end(ledger: Ledger, clock: Clock) -> Non
     with ledger.write() as tx:
         request = asked(tx, "uid-1")
     found = of_kubernetes(ledger)
-    found.end(desired(request), owner=request.owner)
+    found.delete_request(desired(request), owner=request.owner)
     clock.now += KEPT / 2
-    found.end(desired(request), owner=request.owner)
+    found.delete_request(desired(request), owner=request.owner)
     clock.now += KEPT / 2 + 1
     assert LedgerPruner(ledger, kept_s=KEPT).prune() == 1
 
@@ -208,7 +210,7 @@ def test_a_role_that_is_gone_goes_with_the_last_request_that_names_it(ledger: Le
     LedgerPruner(ledger, kept_s=KEPT).prune()
     assert left(ledger, schema.db_roles) == 1
     with ledger.write() as tx:
-        reassess.finish(tx, request, Approval.WITHDRAWN)
+        reassess.end_access(tx, request, Approval.WITHDRAWN)
     clock.now += KEPT + 1
     LedgerPruner(ledger, kept_s=KEPT).prune()
     assert (left(ledger, schema.db_roles), left(ledger, schema.vault_targets)) == (0, 1)
@@ -242,12 +244,13 @@ def test_nothing_is_held_of_a_request_that_is_gone(ledger: Ledger) -> None:
     with ledger.write() as tx:
         request = asked(tx, "uid-1")
     vaults: Any = SimpleNamespace(service_auth=lambda _row: True)
-    losses = LedgerGuard(ledger)
-    found = AccessRequests(ledger, vaults, losses=losses)
-    found.ensure(desired(request), owner=request.owner, secret_attempt=7)
-    assert losses.paused_requests == 1
-    found.end(desired(request), owner=request.owner)
-    assert losses.paused_requests == 0
+    guard = LedgerGuard(ledger)
+    found = AccessRequests(ledger, vaults, guard=guard)
+    with ledger.write() as tx:
+        found.take_in(tx, desired(request), owner=request.owner, secret_attempt=7)
+    assert guard.paused_requests == 1
+    found.delete_request(desired(request), owner=request.owner)
+    assert guard.paused_requests == 0
 
 
 def test_rounds_go_on_after_one_that_failed() -> None:

@@ -18,7 +18,7 @@ def begun(pace: RateLimiter, clock: Clock, *, for_s: float, step_s: float = 0.00
     end, count = clock.now + for_s, 0
     while clock.now < end:
         while not pace.wait_s():
-            pace.begin()
+            pace.count_begun()
             count += 1
         clock.now += step_s
     return count
@@ -42,13 +42,13 @@ def test_a_wait_is_never_so_short_that_waiting_is_work() -> None:
     clock = Clock()
     pace = RateLimiter(1000, clock=clock)
     while not pace.wait_s():
-        pace.begin()
+        pace.count_begun()
     assert pace.wait_s() == 0.02
 
 
 def test_without_a_rate_nothing_waits() -> None:
     pace = RateLimiter(0.0)
-    pace.begin()
+    pace.count_begun()
     assert pace.wait_s() == 0
 
 

@@ -44,4 +44,4 @@ def test_the_variable_names_a_point_or_is_refused(process: str, monkeypatch: pyt
 def test_the_list_is_of_the_points_in_the_code(process: str) -> None:
     house, _, points = PROCESSES[process]
     code = "".join(path.read_text() for path in house.rglob("*.py"))
-    assert set(re.findall(r"""failpoints\.point\("([a-z.]+)"\)""", code)) == set(points)
+    assert set(re.findall(r"""failpoints\.point\("([a-z._]+)"\)""", code)) == set(points)

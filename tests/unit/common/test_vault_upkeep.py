@@ -119,9 +119,9 @@ def test_a_team_is_not_logged_in_where_vault_is_known_not_to_answer() -> None:
     logins: Any = Logins()
     vaults = VaultClients(logins, own=ServiceAuths(), max_request_duration_s=90)
     for _ in range(FAILURES):
-        vaults.breakers.failed(Circuit(ADDRESS, ""), DOWN)
+        vaults.breakers.record_failure(Circuit(ADDRESS, ""), DOWN)
     with pytest.raises(VaultUnreachedError, match="not asked again") as refused:
-        vaults.give(target())
+        vaults.put_auth(target())
     assert (logins.logins, refused.value.retry_after_s is not None) == (0, True)
 
 
@@ -131,9 +131,9 @@ def test_a_team_is_logged_in_as_soon_as_its_vault_answers_a_probe() -> None:
     vaults = VaultClients(logins, own=ServiceAuths(), max_request_duration_s=90)
     vaults.breakers._clock = lambda: now[0]
     for _ in range(FAILURES):
-        vaults.breakers.failed(Circuit(ADDRESS, ""), DOWN)
+        vaults.breakers.record_failure(Circuit(ADDRESS, ""), DOWN)
     now[0], logins.up = 60.0, True
-    vaults.give(target())
+    vaults.put_auth(target())
     assert (logins.probes, logins.logins) == (1, 1)
     assert vaults.breakers.open_for() == {Circuit(ADDRESS, ""): False}
 
@@ -143,7 +143,7 @@ def test_a_login_that_fails_opens_no_breaker() -> None:
     vaults = VaultClients(Logins(), own=ServiceAuths(), max_request_duration_s=90)  # type: ignore[arg-type]
     for _ in range(3 * FAILURES):
         with pytest.raises(errors.VaultUnavailableError):
-            vaults.give(target())
+            vaults.put_auth(target())
     assert not any(vaults.breakers.open_for().values())
 
 
