@@ -17,6 +17,7 @@ from cli.kubectl_vault.kubectl import Kubectl
 from cli.kubectl_vault.options import COMMENT_LIMIT, connection, deciding, kubectl_flags
 from cli.kubectl_vault.resource import Named, parse_names, read_file
 from cli.kubectl_vault.table import as_table, as_text
+from leasegate_server import __version__
 
 _SAID = {Verdict.APPROVE: "approved", Verdict.DENY: "  Denied"}  # as the guide prints it
 _NOTHING = "No resources found"
@@ -34,7 +35,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 140})
-@click.version_option(package_name="leasegate", prog_name="kubectl-vault")
+@click.version_option(__version__, prog_name="kubectl-vault")
 @connection
 @click.pass_context
 def cli(ctx: click.Context, /, **flags: Any) -> None:

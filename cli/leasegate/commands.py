@@ -15,6 +15,7 @@ from cli.leasegate.connection import connection, operator
 from cli.leasegate.errors import CommandError, told
 from leasegate.access.v1 import lease_pb2, operator_service_pb2_grpc
 from leasegate.access.v1 import operator_service_pb2 as pb
+from leasegate_server import __version__
 from services.common.errors import LeasegateError
 
 REASON_CHARS = 1024  # RevokeLeaseRequest.reason in leasegate/access/v1/operator_service.proto
@@ -38,7 +39,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="leasegate", prog_name="leasegate")
+@click.version_option(__version__, prog_name="leasegate")
 def cli() -> None:
     """See, renew and end leases, find logins and leases that nobody explains, and care for the ledger of the access
     service.

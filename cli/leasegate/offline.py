@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ def run(command: str, arguments: Sequence[str]) -> int:
     """
     if not all(importlib.util.find_spec(name) for name in ("sqlalchemy", "alembic")):
         raise CommandError(
-            "the access service is not installed here: run this where it is, or pip install 'leasegate[access]'"
+            "the access service is not installed here: run this where it is, or pip install 'leasegate-server[access]'"
         )
-    return subprocess.run([sys.executable, "-m", _MODULE, command, *arguments], check=False).returncode
+    path = os.pathsep.join(filter(None, sys.path))  # the wheel's packages are not on the path of a new interpreter
+    return subprocess.run(
+        [sys.executable, "-m", _MODULE, command, *arguments], env=os.environ | {"PYTHONPATH": path}, check=False
+    ).returncode

@@ -21,7 +21,9 @@ def logins(url: str) -> list[str]:
     try:
         import psycopg
     except ImportError as err:
-        raise CommandError("--postgres needs psycopg, which is not installed: pip install 'leasegate[cli]'") from err
+        raise CommandError(
+            "--postgres needs psycopg, which is not installed: pip install 'leasegate-server[cli]'"
+        ) from err
     try:
         with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S, application_name="leasegate") as connection:
             return [str(row[0]) for row in connection.execute(_NAMED_AS_OURS)]
