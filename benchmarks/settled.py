@@ -57,7 +57,7 @@ class Settled:
         """How many attempts wait for a worker now, or are at one of the steps of issuing or ending; renewals do not
         count.
         """
-        return self._count("state in ('new', 'reading', 'issued', 'endt', 'end', 'undoing')")
+        return self._count("state in ('pending', 'issuing', 'issued', 'revoking_token', 'revoking', 'recovering')")
 
     def renewed(self, *, since: float) -> int:
         """How many live leases were renewed after a time (seconds since 1970)."""
@@ -67,7 +67,7 @@ class Settled:
         """How many keys wait for a worker of the watcher."""
         with urlopen(self._page, timeout=5) as page:  # noqa: S310 - of the stack itself
             lines = page.read().decode().splitlines()
-        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("leasegate_watcher_queue_depth{"))
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("workqueue_depth{"))
 
     def _count(self, where: str, *values: float) -> int:
         with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True)) as ledger:

@@ -34,7 +34,7 @@ from watcher.app import Settings, Watcher
 from watcher.clients.stubs import service_stubs
 from watcher.kube.client import HttpKubeClient, KubeError, connect
 from watcher.kube.resources import NAMESPACE
-from watcher.metrics import register
+from watcher.metrics import WatcherMetrics
 from watcher.reconcilers.failpoints import POINTS
 from watcher.reconcilers.failpoints import VARIABLE as POINT_VARIABLE
 from watcher.specs.cluster import Cluster
@@ -102,9 +102,10 @@ def main(*, log_level: str, health_listen: HostPort, metrics_listen: HostPort | 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
-        watcher = _watcher(stack, **given)
         registry = metrics.new_registry()
-        register(registry, watcher)
+        watcher_metrics = WatcherMetrics(registry)
+        watcher = _watcher(stack, watcher_metrics, **given)
+        watcher_metrics.read_from(watcher)
         bound = stack.enter_context(metrics.served(registry, listen=metrics_listen))
         probes = stack.enter_context(http_health.served(health_listen, alive=watcher.alive, ready=watcher.ready))
         LOG.info("listening", health=str(probes), metrics=str(bound or ""))
@@ -117,6 +118,7 @@ def main(*, log_level: str, health_listen: HostPort, metrics_listen: HostPort | 
 
 def _watcher(
     stack: ExitStack,
+    watcher_metrics: WatcherMetrics,
     *,
     kubeconfig: Path | None,
     tls: ClientTls,
@@ -139,7 +141,7 @@ def _watcher(
     api = _api(kubeconfig, pool_size=settings.connections)
     cluster = Cluster("" if cluster_name == "-" else cluster_name, _cluster_uid(api))
     channels = {name: stack.enter_context(connect_service(address, tls=tls)) for name, address in services.items()}
-    return Watcher(api, service_stubs(**channels), replace(settings, cluster=cluster))
+    return Watcher(api, service_stubs(**channels), replace(settings, cluster=cluster), metrics=watcher_metrics)
 
 
 def _api(kubeconfig: Path | None, *, pool_size: int) -> HttpKubeClient:

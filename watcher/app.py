@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from services.common import logs
 from watcher.clients.changefeed import ChangeFeed, Handlers
 from watcher.clients.ledger_id import LedgerId
@@ -28,6 +30,7 @@ from watcher.kube.recorder import EventRecorder
 from watcher.kube.resources import Resource
 from watcher.kube.result import Result
 from watcher.kube.workqueue import WorkQueue
+from watcher.metrics import WatcherMetrics
 from watcher.reconcilers.access_request import AccessRequestReconciler
 from watcher.reconcilers.access_request_status import AccessRequestReporter
 from watcher.reconcilers.appbinding import AppBindingReconciler
@@ -100,6 +103,7 @@ class Watcher:
         services: The services.
         settings: Its settings.
         clock: Monotonic seconds.
+        metrics: Where queues and reconciles are counted.
     """
 
     def __init__(
@@ -109,13 +113,16 @@ class Watcher:
         settings: Settings,
         *,
         clock: Callable[[], float] = time.monotonic,
+        metrics: WatcherMetrics | None = None,
     ) -> None:
+        self._metrics = metrics or WatcherMetrics(CollectorRegistry())
         self._api, self._settings, self._clock = api, settings, clock
         self._stop, self._broken = threading.Event(), threading.Event()
         self._recording: threading.Thread | None = None
         self._executor = ThreadPoolExecutor(settings.beside, thread_name_prefix="parallel")
         self.queues: dict[str, WorkQueue[Any]] = {
-            name: WorkQueue(self._backoff(0.02, 60.0), clock=clock) for name in settings.workers
+            name: WorkQueue(self._backoff(0.02, 60.0), clock=clock, observer=self._metrics.of_queue(name))
+            for name in settings.workers
         }
         self.triggers = Triggers(self.queues, settings.cluster)
         self._caches = {
@@ -199,7 +206,13 @@ class Watcher:
             "rbac_audit": rbac_audit.reconcile,
         }
         self.controllers = [
-            Controller(name, self.queues[name], reconcile, workers=settings.workers[name])
+            Controller(
+                name,
+                self.queues[name],
+                reconcile,
+                workers=settings.workers[name],
+                observer=self._metrics.count_reconcile,
+            )
             for name, reconcile in reconciles.items()
         ]
         handlers = Handlers(
@@ -233,6 +246,10 @@ class Watcher:
     def alive(self) -> bool:
         """Whether no thread has died."""
         return not self._broken.is_set() and all(controller.alive() for controller in self.controllers)
+
+    def events_waiting(self) -> int:
+        """How many Events wait to be written."""
+        return len(self.events)
 
     def counts(self) -> dict[str, int]:
         """Number of objects of each kind."""

@@ -19,7 +19,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": lambda: errors.render(ROOT),
     "events.md": lambda: events.render(ROOT),
     "grpc.md": lambda: rpcs.render(ROOT),
-    "metrics.md": lambda: metrics.render(ROOT),
+    "metrics.md": metrics.render,
 }
 SAFETY = ROOT / "docs" / "safety.md"
 

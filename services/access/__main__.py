@@ -15,8 +15,8 @@ from services.access.worker.metrics import AccessMetrics
 from services.common import failpoints
 from services.common.config import FILE, NEW_FILE, ServerConfig, StartupRefusedError, option, server_command
 from services.common.durations import parse_seconds
-from services.common.metrics import new_registry
 from services.common.rpc.server import serve
+from services.common.vault.call_metrics import new_server_registry
 from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
 
 
@@ -119,7 +119,7 @@ def main(
         retention_s=retention,
         workers=workers,
     )
-    registry = new_registry()
+    registry = new_server_registry()
     configured = read_catalog(catalog) if catalog else []
     with access(ledger, own=own, configured=configured, settings=settings, clock=time.time) as running:
         AccessMetrics(

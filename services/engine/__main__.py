@@ -7,6 +7,7 @@ from contextlib import closing
 from leasegate.engine.v1 import engine_service_pb2, engine_service_pb2_grpc
 from services.common.config import ServerConfig, StartupRefusedError, server_command
 from services.common.rpc.server import serve, service
+from services.common.vault.call_metrics import new_server_registry
 from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
 from services.common.vault.sessions import Sessions
 from services.engine.engines import SecretEngines
@@ -27,7 +28,7 @@ def main(config: ServerConfig) -> None:
         descriptor = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"]
         servicer = EngineServicer(SecretEngines(sessions))
         engine = service(descriptor, engine_service_pb2_grpc.add_EngineServiceServicer_to_server, servicer)
-        serve(config, [engine], health=sessions.serving)
+        serve(config, [engine], health=sessions.serving, registry=new_server_registry())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from contextlib import closing
 from leasegate.roles.v1 import role_service_pb2, role_service_pb2_grpc
 from services.common.config import ServerConfig, StartupRefusedError, server_command
 from services.common.rpc.server import serve, service
+from services.common.vault.call_metrics import new_server_registry
 from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
 from services.common.vault.sessions import Sessions
 from services.roles.roles import DbRoles
@@ -25,7 +26,7 @@ def main(config: ServerConfig) -> None:
         descriptor = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
         servicer = RoleServicer(DbRoles(sessions))
         roles = service(descriptor, role_service_pb2_grpc.add_RoleServiceServicer_to_server, servicer)
-        serve(config, [roles], health=sessions.serving)
+        serve(config, [roles], health=sessions.serving, registry=new_server_registry())
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ def test_deleted_while_the_database_is_away(waiting: Space) -> None:
 def _failing(stack: LocalStack) -> float:
     with urllib.request.urlopen(f"http://{stack.metrics_addresses['access']}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("leasegate_access_work_failing{"))
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("leasegate_work_failing{"))
 
 
 def test_users_that_own_something_in_an_open_session_are_dropped(waiting: Space) -> None:

@@ -60,7 +60,7 @@ def scraped(made: World, **options: str) -> Iterator[tuple[Killed, int]]:
 def scrape(port: int) -> dict[str, float]:
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
     lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
-    return {name.removeprefix("leasegate_access_"): float(value) for name, _, value in lines}
+    return {name.removeprefix("leasegate_"): float(value) for name, _, value in lines}
 
 
 def test_all_figures_are_scraped(made: World) -> None:
@@ -71,26 +71,32 @@ def test_all_figures_are_scraped(made: World) -> None:
     ):
         put_role(made, service.callee)
         empty = scrape(port)
-        assert "nearest_expiry_seconds" not in empty
+        assert "next_lease_expiry_seconds" not in empty
         assert empty['leases{state="active"}'] == 0
         dars = [Dar(service.callee) for _ in range(3)]
         credentials = [dar.issue() for dar in dars]
         now = scrape(port)
         assert now['leases{state="active"}'] == 3
         assert now['attempts{state="active"}'] == 3
-        assert 3500 < now["nearest_expiry_seconds"] <= 3600
-        assert now["attempts_undone_total"] == 0
-        assert now["issuing_held"] == now["requests_held"] == 0
-        assert {f'work_due{{lane="{lane}"}}' for lane in ("revoke", "issue", "renew")} <= now.keys()
-        assert {f'work_oldest_seconds{{lane="{lane}"}}' for lane in ("revoke", "issue", "renew")} <= now.keys()
-        assert now[f'vault_breaker_open{{address="{made.servers.vault_addr}"}}'] == 0
-        eventually(lambda: scrape(port).get("unexplained_leases") == 0)
+        assert 3500 < now["next_lease_expiry_seconds"] <= 3600
+        assert now["attempts_recovered_total"] == 0
+        assert now['issuance_paused{reason="LedgerMismatch"}'] == now["access_requests_paused"] == 0
+        assert {f'work_due{{priority="{lane}"}}' for lane in ("revoke", "issue", "renew")} <= now.keys()
+        assert {f'work_oldest_seconds{{priority="{lane}"}}' for lane in ("revoke", "issue", "renew")} <= now.keys()
+        assert now["vault_circuit_open"] == 0
+        eventually(lambda: scrape(port).get("orphaned_leases") == 0)
         made.servers.must("POST", f"sys/leases/revoke/{credentials[0].lease.lease_id}", sync=True)
-        eventually(lambda: scrape(port)["unexplained_leases"] == 1)
-        assert time.time() - scrape(port)["compared_timestamp_seconds"] < 60
+        eventually(lambda: scrape(port)["orphaned_leases"] == 1)
+        assert time.time() - scrape(port)["orphan_scan_timestamp_seconds"] < 60
         for dar in dars:
             dar.end()
         eventually(lambda: scrape(port)['leases{state="active"}'] == 0)
+        assert now["leases_issued_total"] == 3
+        eventually(lambda: scrape(port)["leases_revoked_total"] == 3)
+        after = scrape(port)
+        assert 0 <= after["lease_revocation_seconds_sum"] < 60
+        assert after['vault_requests_total{code="200",operation="creds_read"}'] == 3
+        assert after['vault_request_seconds_count{operation="lease_revoke"}'] >= 3
         assert not any(credential.password in service.log.read_text() for credential in credentials)
 
 
@@ -102,14 +108,13 @@ def test_work_that_fails_and_a_vault_that_is_away_are_seen(made: World) -> None:
         made.servers.bao.process.kill()
         try:
             dar.end()
-            address = made.servers.vault_addr
-            eventually(lambda: scrape(port)[f'vault_breaker_open{{address="{address}"}}'] == 1, timeout_s=30)
-            assert scrape(port)['work_failing{lane="revoke"}'] == 1
-            assert scrape(port)['leases{state="ending"}'] == 1
+            eventually(lambda: scrape(port)["vault_circuit_open"] == 1, timeout_s=30)
+            assert scrape(port)['work_failing{priority="revoke"}'] == 1
+            assert scrape(port)['leases{state="revoking"}'] == 1
         finally:
             made.servers.bao.start()
         eventually(lambda: credential.username not in made.database_users(), timeout_s=30)
-        eventually(lambda: scrape(port)[f'vault_breaker_open{{address="{address}"}}'] == 0)
+        eventually(lambda: scrape(port)["vault_circuit_open"] == 0)
 
 
 def test_an_undone_attempt_is_counted(made: World) -> None:
@@ -125,7 +130,7 @@ def test_an_undone_attempt_is_counted(made: World) -> None:
     crashed.process.wait(10)
     crashed.callee.close()
     with scraped(made, **{"max-request-duration": "1s"}) as (service, port), Watcher(made, service.callee):
-        eventually(lambda: scrape(port)["attempts_undone_total"] == 1, timeout_s=40)
+        eventually(lambda: scrape(port)["attempts_recovered_total"] == 1, timeout_s=40)
         dar.again(service.callee).end()
 
 

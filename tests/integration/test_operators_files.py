@@ -285,7 +285,7 @@ def test_a_ledger_that_is_whole(file: Path) -> None:
     before = sorted(path.name for path in file.parent.iterdir())
     done = leasegate(None, None, "ledger", "check", str(file))
     assert done.returncode == 0, done.stdout
-    assert "39 new" in done.stdout
+    assert "39 pending" in done.stdout
     assert done.stdout.endswith("It is whole.\n")
     assert sorted(path.name for path in file.parent.iterdir()) == before  # nothing is written beside it
 

@@ -434,10 +434,10 @@ def test_metrics_count_calls_by_method_and_code(server_pair: Pair, watcher: Clie
         with pytest.raises(errors.DbRoleNotFoundError):
             call("missing")
         text = urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=5).read().decode()
-    method = f'method="/{SERVICE}/EnsureEngine"'
-    assert f'leasegate_rpc_total{{code="OK",{method}}} 1.0' in text
-    assert f'leasegate_rpc_total{{code="NOT_FOUND",{method}}} 1.0' in text
-    assert f'leasegate_rpc_duration_seconds_count{{code="OK",{method}}} 1.0' in text
+    method = f'grpc_method="EnsureEngine",grpc_service="{SERVICE}"'
+    assert f'grpc_server_handled_total{{grpc_code="OK",{method}}} 1.0' in text
+    assert f'grpc_server_handled_total{{grpc_code="NotFound",{method}}} 1.0' in text
+    assert f"grpc_server_handling_seconds_count{{{method}}} 2.0" in text
     assert "spiffe" not in text
 
 

@@ -104,8 +104,8 @@ def test_it_becomes_ready_and_ends_cleanly(options: dict[str, str], tmp_path: Pa
         eventually(lambda: status(health, "/readyz") == 200, what="readiness")
         with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5) as answer:
             text = answer.read().decode()
-        assert 'leasegate_watcher_queue_depth{queue="access_requests"} 0.0' in text
-        assert 'leasegate_watcher_queue_depth{queue="events"} 0.0' in text
+        assert 'workqueue_depth{name="access_requests"} 0.0' in text
+        assert 'workqueue_depth{name="events"} 0.0' in text
         assert "leasegate_watcher_ready 1.0" in text
         running.send_signal(number)
         assert running.wait(15) == 0

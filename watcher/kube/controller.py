@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 from services.common import logs
@@ -22,18 +23,45 @@ LOG = logs.logger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 
+class ReconcileOutcome(StrEnum):
+    """How a reconcile ended, as controller-runtime counts it."""
+
+    SUCCESS = "success"
+    REQUEUE = "requeue"
+    REQUEUE_AFTER = "requeue_after"
+    ERROR = "error"
+
+
+ReconcileObserver = Callable[[str, ReconcileOutcome, float], None]
+"""Takes the controller's name, the outcome and the seconds of a reconcile, for the metrics."""
+
+
+def _unobserved(_name: str, _outcome: ReconcileOutcome, _seconds: float) -> None:
+    pass
+
+
 class Controller(Generic[K]):
     """Takes keys from a queue and reconciles them.
 
     Args:
-        name: For logs and thread names.
+        name: For logs, metrics and thread names.
         queue: The keys.
         reconcile: Reconciles the object of one key.
         workers: Number of threads.
+        observer: Where reconciles are counted.
     """
 
-    def __init__(self, name: str, queue: WorkQueue[K], reconcile: Callable[[K], Result], *, workers: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        queue: WorkQueue[K],
+        reconcile: Callable[[K], Result],
+        *,
+        workers: int,
+        observer: ReconcileObserver = _unobserved,
+    ) -> None:
         self.name, self.queue, self._reconcile, self._workers = name, queue, reconcile, workers
+        self._observer = observer
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -56,20 +84,26 @@ class Controller(Generic[K]):
 
     def reconcile_key(self, key: K) -> None:
         """Reconcile one key and requeue it as its result says."""
+        began = time.perf_counter()
+        outcome = self._reconcile_and_requeue(key)
+        self._observer(self.name, outcome, time.perf_counter() - began)
+
+    def _reconcile_and_requeue(self, key: K) -> ReconcileOutcome:
         try:
             with request_ids.following(None):
                 result = self._reconcile(key)
         except KubeError as err:
-            if err.status not in (404, 409):  # which the next try meets with a newer object
-                LOG.warning(
-                    "requeueing",
-                    kind=self.name,
-                    object=str(key),
-                    status=err.status,
-                    reason=err.reason,
-                    error=err.message,
-                )
             self.queue.add_rate_limited(key)
+            if err.status in (404, 409):  # which the next try meets with a newer object
+                return ReconcileOutcome.REQUEUE
+            LOG.warning(
+                "requeueing",
+                kind=self.name,
+                object=str(key),
+                status=err.status,
+                reason=err.reason,
+                error=err.message,
+            )
         except LeasegateError as err:
             LOG.warning("requeueing", kind=self.name, object=str(key), reason=err.reason, error=err.message)
             self.queue.add_rate_limited(key)
@@ -77,16 +111,19 @@ class Controller(Generic[K]):
             LOG.exception("unhandled exception in worker", kind=self.name, object=str(key))
             self.queue.add_rate_limited(key)
         else:
-            self._requeue(key, result)
+            return self._requeue(key, result)
+        return ReconcileOutcome.ERROR
 
-    def _requeue(self, key: K, result: Result) -> None:
+    def _requeue(self, key: K, result: Result) -> ReconcileOutcome:
         if result.requeue_after_s is not None:
             self.queue.forget_failures(key)
             self.queue.add_after(key, result.requeue_after_s)
-        elif result.requeue:
+            return ReconcileOutcome.REQUEUE_AFTER
+        if result.requeue:
             self.queue.add_rate_limited(key)
-        else:
-            self.queue.forget_failures(key)
+            return ReconcileOutcome.REQUEUE
+        self.queue.forget_failures(key)
+        return ReconcileOutcome.SUCCESS
 
     def _work(self) -> None:
         while (key := self.queue.next_key()) is not None:

@@ -20,20 +20,43 @@ from watcher.kube.backoff import Backoff
 K = TypeVar("K", bound=Hashable)
 
 
+class QueueObserver:
+    """Takes what a queue reports for its metrics, as the queues of client-go do; this one ignores it."""
+
+    def on_add(self) -> None:
+        """A key is added."""
+
+    def on_retry(self) -> None:
+        """A key is to be added after a growing pause."""
+
+    def on_start(self, waited_s: float) -> None:
+        """A worker takes a key that waited so long."""
+
+    def on_done(self, worked_s: float) -> None:
+        """A worker gives a key back after so long."""
+
+
 class WorkQueue(Generic[K]):
     """A queue of keys. Safe for threads.
 
     Args:
         backoff: Pauses of ``add_rate_limited``.
         clock: Monotonic seconds.
+        observer: Where adds, retries and durations are counted.
     """
 
-    def __init__(self, backoff: Backoff, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._backoff, self._clock = backoff, clock
+    def __init__(
+        self,
+        backoff: Backoff,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        observer: QueueObserver | None = None,
+    ) -> None:
+        self._backoff, self._clock, self._observer = backoff, clock, observer or QueueObserver()
         self._changed = threading.Condition()
-        self._high: OrderedDict[K, None] = OrderedDict()
-        self._low: OrderedDict[K, None] = OrderedDict()
-        self._processing: set[K] = set()
+        self._high: OrderedDict[K, float] = OrderedDict()  # and since when a key waits
+        self._low: OrderedDict[K, float] = OrderedDict()
+        self._processing: dict[K, float] = {}  # and since when
         self._again: dict[K, bool] = {}  # keys added while a worker has them; whether with low priority
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
@@ -60,6 +83,7 @@ class WorkQueue(Generic[K]):
     def add_rate_limited(self, key: K) -> None:
         """Queue a key after a pause that grows with each call until ``forget_failures``."""
         with self._changed:
+            self._observer.on_retry()
             self._failures[key] = self._failures.get(key, 0) + 1
             pause_s = self._backoff.pause_s(self._failures[key])
         self.add_after(key, pause_s)
@@ -82,8 +106,9 @@ class WorkQueue(Generic[K]):
             while not self._closed:
                 self._queue_due()
                 if lane := self._high or self._low:
-                    key, _ = lane.popitem(last=False)
-                    self._processing.add(key)
+                    key, since = lane.popitem(last=False)
+                    now = self._processing[key] = self._clock()
+                    self._observer.on_start(now - since)
                     self._changed.notify()  # another worker waits for what is due next
                     return key
                 if not block:
@@ -94,7 +119,7 @@ class WorkQueue(Generic[K]):
     def mark_done(self, key: K) -> None:
         """Give a key back that ``next_key`` returned."""
         with self._changed:
-            self._processing.discard(key)
+            self._observer.on_done(self._clock() - self._processing.pop(key))
             if key in self._again:
                 self._enqueue(key, low=self._again.pop(key))
 
@@ -113,13 +138,20 @@ class WorkQueue(Generic[K]):
         """How many keys wait for their time."""
         return len(self._due)
 
+    @property
+    def unfinished_s(self) -> float:
+        """Seconds of work in progress, summed over the keys that workers have."""
+        with self._changed:
+            return sum(self._clock() - since for since in self._processing.values())
+
     def _enqueue(self, key: K, *, low: bool) -> None:
         if key in self._processing:
             self._again[key] = low and self._again.get(key, True)
-        elif key not in self._high:
-            if not low:
-                self._low.pop(key, None)
-            (self._low if low else self._high).setdefault(key)
+        elif key not in self._high and not (low and key in self._low):
+            since = self._low.pop(key, None)
+            (self._low if low else self._high)[key] = self._clock() if since is None else since
+            if since is None:
+                self._observer.on_add()
             self._changed.notify()
 
     def _queue_due(self) -> None:

@@ -228,6 +228,7 @@ class Attempt:
         failures: Failures in a row of its revocation or recovery.
         error: Why the last of them failed, bounded.
         end_reason: Why it ended, for people; kept when it is closed.
+        revocation_due_at: Since when its database user is to be dropped; None while it is not.
         priority: Priority of its next work.
         due_at: When that work is due; None for none.
         overlap_ends_at: Until when it is renewed beside the attempt that replaced it.
@@ -264,6 +265,7 @@ class Attempt:
     failures: int = 0
     error: str = ""
     end_reason: str = ""
+    revocation_due_at: float | None = None
     priority: Priority = Priority.ISSUE
     due_at: float | None = None
     overlap_ends_at: float | None = None

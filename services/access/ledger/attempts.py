@@ -1,4 +1,4 @@
-"""Attempts: each function is one transition of proofs/attempt_model.py, or the reading of rows. None waits and none calls Vault."""
+"""Reads and changes attempts. Each function that changes one is one transition of docs/safety.md; none waits and none calls Vault."""
 
 from __future__ import annotations
 
@@ -11,45 +11,42 @@ from services.access.domain import attempt_states as rules
 from services.access.domain import names
 from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Priority
 from services.access.ledger.db.database import Tx
+from services.access.ledger.db.outcomes import LeaseOutcome, OutcomeKind
 from services.access.ledger.db.schema import attempts, row_of
 
 ISSUING_TIMEOUT_S = 150.0
-"""A read that has been under way for so long has lost its reader; longer than any call to Vault may take."""
+"""After so long in ISSUING an attempt is recovered; longer than any request to Vault may take."""
 
 ISSUING_GRACE_S = 3.0
-"""How long a reader whose attempt was ended may take to revoke by itself what it gets, and a read whose reader is gone
-may go on.
+"""How long a request for credentials may go on after its attempt is to be revoked, or after its process ended.
 
-After that the attempt is undone by recovery, which begins with the end of its token. A lease that Vault registers
-before dies with the token; one that it registers for a token that was ended during the read would stay in its list
-until its TTL, without a login.
+Within it the issuing call revokes the lease that it gets. After it the attempt is recovered, which begins with the
+revocation of its token. A lease that Vault registers before is revoked with the token; one that Vault registers for a
+token that is revoked during the request would stay in Vault's list until its TTL, without a database user.
 """
 
 TOKEN_REVOKE_DELAY_S = 0.25
-"""How long after its login an attempt's token is ended: nobody waits for that, and whoever waits for the login's end
-goes on meanwhile.
-"""
+"""How long after its lease an attempt's token is revoked: the deletion of the object waits for the lease alone."""
 
 _BATCH = 500
-"""Values of one statement; SQLite takes 32,766 and no more."""
+"""Values of one statement; SQLite takes at most 32,766."""
 
 _table = attempts.c
 OPEN = tuple(state for state in AttemptState if state is not AttemptState.CLOSED)
-"""Asked for by name, not by "is not closed", of which the index knows nothing."""
+"""Named one by one in queries: the index on the state does not serve "is not closed"."""
 
 _OPEN = sa.select(attempts).where(_table.state != AttemptState.CLOSED).order_by(_table.sequence)
 
 # The statements of the hot path are built once, so that SQLAlchemy finds their compiled form by their kept cache key.
 _GET = sa.select(attempts).where(_table.id == sa.bindparam("attempt_id"))
 _OPEN_OF = _OPEN.where(_table.access_request_id == sa.bindparam("uid"))
-_REQUEST_OF = sa.select(_table.access_request_id).where(_table.id == sa.bindparam("attempt_id"))
 _CHANGE = attempts.update().where(
     _table.id == sa.bindparam("attempt_id"), _table.state.in_(sa.bindparam("states", expanding=True))
 )
 _CHANGE_IF_ACCESSOR = _CHANGE.where(_table.accessor == sa.bindparam("expected_accessor"))
 _CHANGE_AFTER_FAILURE = _CHANGE.values(failures=_table.failures + 1)
 _CHANGE_AFTER_RENEWAL_FAILURE = _CHANGE.values(renewal_failures=_table.renewal_failures + 1)
-_WITH_LOGIN = tuple(
+_WITH_DATABASE_USER = tuple(
     state
     for state in OPEN
     if state not in (AttemptState.PENDING, AttemptState.TOKEN_READY, AttemptState.REVOKING_TOKEN)
@@ -57,7 +54,7 @@ _WITH_LOGIN = tuple(
 
 
 def get(tx: Tx, attempt_id: str) -> Attempt:
-    """One attempt, which must be there."""
+    """Return one attempt, which must exist."""
     found = tx.fetch_first(Attempt, _GET, {"attempt_id": attempt_id})
     if found is None:
         raise LookupError(f"the ledger has no attempt {attempt_id}")
@@ -65,12 +62,12 @@ def get(tx: Tx, attempt_id: str) -> Attempt:
 
 
 def open_of(tx: Tx, uid: str) -> list[Attempt]:
-    """The attempts of a request that are not closed, oldest first."""
+    """Return the attempts of an access request that are not closed, oldest first."""
     return tx.fetch(Attempt, _OPEN_OF, {"uid": uid})
 
 
 def open_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Attempt]]:
-    """The same of several requests."""
+    """Return the same of several access requests, by uid."""
     found: dict[str, list[Attempt]] = {uid: [] for uid in uids}
     for attempt in tx.fetch(Attempt, _OPEN.where(_table.access_request_id.in_(uids))):
         found[attempt.access_request_id].append(attempt)
@@ -78,7 +75,7 @@ def open_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Attempt]]:
 
 
 def begin(tx: Tx, *, request: AccessRequest, role: DbRole, sequence: int, due_at: float | None) -> Attempt:
-    """Begin an attempt, `new`. With ``due_at`` a worker makes its token, else whoever claims does."""
+    """Begin an attempt, PENDING. With ``due_at`` a worker creates its token, else the call that claims does."""
     attempt_id = names.new_attempt_id()
     display = names.display_name(attempt_id, namespace=request.namespace, role=role.name)
     made = Attempt(
@@ -105,7 +102,7 @@ def begin(tx: Tx, *, request: AccessRequest, role: DbRole, sequence: int, due_at
 
 
 def commit_accessor(tx: Tx, attempt_id: str, *, accessor: str, token_ends_at: float) -> bool:
-    """Its token is made: `token`. Refused once the attempt reads or was ended; another accessor is replaced."""
+    """Store the accessor of its token: TOKEN_READY. An earlier accessor is replaced; refused from ISSUING on."""
     return _move(
         tx,
         attempt_id,
@@ -122,13 +119,13 @@ def commit_accessor(tx: Tx, attempt_id: str, *, accessor: str, token_ends_at: fl
 def commit_issuing(
     tx: Tx, attempt_id: str, *, accessor: str, replacing: bool = False, token_ends_at: float | None = None
 ) -> bool:
-    """The read begins, with the token of this accessor: `reading`.
+    """Store that credentials are about to be requested with the token of this accessor: ISSUING.
 
     Args:
         tx: Transaction.
         attempt_id: The attempt.
-        accessor: Names the token that will read.
-        replacing: Whether this is also the commit of the accessor; else the ledger must hold the same one.
+        accessor: Names the token that requests them.
+        replacing: Whether this also stores the accessor; else the ledger must have the same one.
         token_ends_at: With ``replacing``, the end of that token.
     """
     committed: dict[str, Any] = {"accessor": accessor, "token_ends_at": token_ends_at} if replacing else {}
@@ -157,11 +154,11 @@ def commit_lease(
     max_ends_at: float | None,
     issued_at: float,
 ) -> bool:
-    """The credential's lease is known: `issued`. Refused if the attempt was ended or is being undone meanwhile."""
+    """Store the lease: ISSUED. Refused if the attempt is to be revoked or recovered meanwhile."""
     tx.wake(ends_at)
     lease: dict[str, Any] = {"lease_id": lease_id, "lease_ttl_s": ttl_s, "renewable": renewable}
     times: dict[str, Any] = {"ends_at": ends_at, "max_ends_at": max_ends_at, "issued_at": issued_at}
-    return _move(
+    done = _move(
         tx,
         attempt_id,
         AttemptState.ISSUING,
@@ -171,10 +168,13 @@ def commit_lease(
         **lease,
         **times,
     )
+    if done:
+        tx.outcomes.append(LeaseOutcome(OutcomeKind.ISSUED))
+    return done
 
 
 def activate(tx: Tx, attempt: Attempt, *, due_at: float) -> bool:
-    """Acknowledged: `active`."""
+    """Store that it is acknowledged: ACTIVE."""
     tx.wake(due_at)
     return _move(
         tx,
@@ -188,17 +188,18 @@ def activate(tx: Tx, attempt: Attempt, *, due_at: float) -> bool:
 
 
 def retire(tx: Tx, attempt: Attempt, *, overlap_ends_at: float, due_at: float) -> bool:
-    """A later one was acknowledged: `old`, until the overlap is over. ``due_at`` is then, or when its lease has to be
-    prolonged before.
+    """Store that a later one is acknowledged: RETIRING, until the overlap ends.
+
+    ``due_at`` is that time, or when its lease has to be renewed before.
     """
     tx.wake(due_at)
-    change: dict[str, Any] = {"priority": _lane_of_old(due_at, overlap_ends_at), "renewal_failures": 0}
+    change: dict[str, Any] = {"priority": _priority_of_retiring(due_at, overlap_ends_at), "renewal_failures": 0}
     change |= {"overlap_ends_at": overlap_ends_at, "due_at": due_at}
     return _move(tx, attempt.id, AttemptState.ACTIVE, AttemptState.REPLACED, to=AttemptState.RETIRING, **change)
 
 
 def replace(tx: Tx, attempt: Attempt) -> bool:
-    """Answered but never acknowledged, and another is begun: `superseded`, until its end or a later one's acknowledge."""
+    """Store that another is begun before this one was acknowledged: REPLACED, until its end or that one's acknowledge."""
     tx.wake(attempt.ends_at)
     return _move(
         tx, attempt.id, AttemptState.ISSUED, to=AttemptState.REPLACED, priority=Priority.REVOKE, due_at=attempt.ends_at
@@ -206,14 +207,15 @@ def replace(tx: Tx, attempt: Attempt) -> bool:
 
 
 def revoke(tx: Tx, attempt: Attempt, *, to: AttemptState, end_reason: str, error: str = "") -> bool:
-    """Have it ended: `end`, or `endt` if no read was begun. At once, or after the reader's grace where there may be
-    one.
+    """Schedule its revocation: REVOKING, or REVOKING_TOKEN where no credentials were requested.
+
+    It is due at once; for an attempt that is ISSUING after ``ISSUING_GRACE_S``.
 
     Args:
         tx: Transaction.
         attempt: As it was read in this transaction.
-        to: One of the two.
-        end_reason: What people are told of it, also when it is closed.
+        to: One of the two states.
+        end_reason: Why, for people; kept when it is closed.
         error: What failed, if something did.
     """
     due = tx.now + (ISSUING_GRACE_S if attempt.state is AttemptState.ISSUING and to is AttemptState.REVOKING else 0.0)
@@ -228,18 +230,19 @@ def revoke(tx: Tx, attempt: Attempt, *, to: AttemptState, end_reason: str, error
         failures=0,
         error=error,
         end_reason=end_reason,
+        revocation_due_at=due if to is AttemptState.REVOKING else None,
     )
 
 
 def revoke_all(tx: Tx, uid: str, mapping: Mapping[AttemptState, AttemptState], *, end_reason: str) -> None:
-    """Have a request's attempts ended as ``mapping`` says."""
+    """Schedule the revocation of an access request's attempts, each to the state that ``mapping`` gives for its own."""
     for attempt in open_of(tx, uid):
         if attempt.state in mapping:
             revoke(tx, attempt, to=mapping[attempt.state], end_reason=end_reason)
 
 
 def begin_recovery(tx: Tx, attempt: Attempt, *, force_drop: bool) -> bool:
-    """From here on lease commit and acknowledge refuse the attempt, however alive its reader may be: `undoing`."""
+    """Begin to recover: RECOVERING. From here on ``commit_lease`` and ``activate`` refuse the attempt."""
     return _move(
         tx,
         attempt.id,
@@ -247,51 +250,64 @@ def begin_recovery(tx: Tx, attempt: Attempt, *, force_drop: bool) -> bool:
         AttemptState.REVOKING,
         to=AttemptState.RECOVERING,
         force_drop=attempt.force_drop or force_drop,
+        revocation_due_at=tx.now if attempt.revocation_due_at is None else attempt.revocation_due_at,
     )
 
 
 def commit_revoked(tx: Tx, attempt: Attempt) -> bool:
-    """Vault has dropped its login, by lease id: its token is all that is left, `endt`, or nothing, `closed`.
+    """Store that Vault revoked its lease, which dropped the database user: REVOKING_TOKEN, or CLOSED without a token.
 
-    The token is ended a moment later, and nobody is woken for it: the worker that dropped the login looks next at what
-    is due.
+    The token is revoked a moment later. No worker is woken for it: the one that revoked the lease looks next at what is
+    due.
     """
-    if not attempt.accessor:
-        return close(tx, attempt.id, AttemptState.REVOKING)
-    tx.changed.add(attempt.access_request_id)
-    due = tx.now + TOKEN_REVOKE_DELAY_S
-    return _move(
-        tx,
-        attempt.id,
-        AttemptState.REVOKING,
-        to=AttemptState.REVOKING_TOKEN,
-        priority=Priority.REVOKE,
-        due_at=due,
-        failures=0,
-        error="",
-    )
+    if attempt.accessor:
+        due = tx.now + TOKEN_REVOKE_DELAY_S
+        done = _move(
+            tx,
+            attempt.id,
+            AttemptState.REVOKING,
+            to=AttemptState.REVOKING_TOKEN,
+            priority=Priority.REVOKE,
+            due_at=due,
+            failures=0,
+            error="",
+        )
+        tx.changed.add(attempt.access_request_id)
+    else:
+        done = close(tx, attempt.id, AttemptState.REVOKING)
+    if done:
+        _count_revoked(tx, attempt)
+    return done
 
 
 def close(tx: Tx, attempt_id: str, *states: AttemptState) -> bool:
-    """No login of it is left: `closed`."""
+    """Store that nothing of it is left: CLOSED."""
     done = _move(tx, attempt_id, *states, to=AttemptState.CLOSED, closed_at=tx.now, due_at=None, accessor="", error="")
-    if done and states != (AttemptState.REVOKING_TOKEN,):  # of a token's end nobody has to hear
-        tx.changed.add(tx.execute(_REQUEST_OF, {"attempt_id": attempt_id}).scalar_one())
+    if done and states != (AttemptState.REVOKING_TOKEN,):  # the owner does not look at the end of a token
+        attempt = get(tx, attempt_id)
+        tx.changed.add(attempt.access_request_id)
+        if states == (AttemptState.RECOVERING,):
+            _count_revoked(tx, attempt)
     return done
+
+
+def _count_revoked(tx: Tx, attempt: Attempt) -> None:
+    since = tx.now if attempt.revocation_due_at is None else attempt.revocation_due_at
+    tx.outcomes.append(LeaseOutcome(OutcomeKind.REVOKED, max(0.0, tx.now - since)))
 
 
 def postpone(
     tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: bool = True, force_drop: bool = False
 ) -> bool:
-    """Try again later, if it is still in the state in which it was read; answers whether it is.
+    """Schedule another try, if the attempt is still in the state in which it was read; return whether it is.
 
     Args:
         tx: Transaction.
         attempt: As it was read.
         until: When.
-        error: What to tell its owner, bounded.
+        error: What its owner is shown, bounded.
         failed: Whether this counts as a failure in a row.
-        force_drop: Whether our own statements have to drop the login.
+        force_drop: Whether Leasegate's own statements have to drop the database user.
     """
     change: dict[str, Any] = {"due_at": until, "error": error}
     if force_drop:
@@ -301,31 +317,33 @@ def postpone(
 
 
 def commit_renewal(tx: Tx, renewed: Attempt) -> bool:
-    """Vault prolonged the lease of an active attempt: keep its times, and when to look at it again."""
+    """Store the times of an active attempt whose lease Vault renewed, and when a worker looks at it again."""
     tx.wake(renewed.due_at)
     names = ("lease_ttl_s", "ends_at", "max_ends_at", "renewed_at", "due_at")
     change = {name: getattr(renewed, name) for name in names}
-    return _update(
-        tx, renewed.id, (AttemptState.ACTIVE,), {"renewal_failures": 0, "priority": Priority.RENEW, **change}
-    )
+    change |= {"renewal_failures": 0, "priority": Priority.RENEW}
+    done = _update(tx, renewed.id, (AttemptState.ACTIVE,), change)
+    if done:
+        tx.outcomes.append(LeaseOutcome(OutcomeKind.RENEWED))
+    return done
 
 
 def keep_retiring(tx: Tx, attempt: Attempt) -> bool:
-    """Store how a replaced attempt's lease goes on, and when a worker has to look at it again: ``attempt`` is as it is
-    to be.
-    """
+    """Store the times of a retiring attempt, given as it is to be: its lease was renewed, was not, or need not be."""
     tx.wake(attempt.due_at)
+    before = get(tx, attempt.id)
     names = ("lease_ttl_s", "ends_at", "renewed_at", "renewal_failures", "due_at")
     change = {name: getattr(attempt, name) for name in names}
-    return _update(
-        tx,
-        attempt.id,
-        (AttemptState.RETIRING,),
-        {"priority": _lane_of_old(attempt.due_at, attempt.overlap_ends_at), **change},
-    )
+    change["priority"] = _priority_of_retiring(attempt.due_at, attempt.overlap_ends_at)
+    done = _update(tx, attempt.id, (AttemptState.RETIRING,), change)
+    if done and attempt.renewed_at != before.renewed_at:
+        tx.outcomes.append(LeaseOutcome(OutcomeKind.RENEWED))
+    elif done and attempt.renewal_failures > before.renewal_failures:
+        tx.outcomes.append(LeaseOutcome(OutcomeKind.RENEWAL_FAILED))
+    return done
 
 
-def _lane_of_old(due_at: float | None, overlap_ends_at: float | None) -> Priority:
+def _priority_of_retiring(due_at: float | None, overlap_ends_at: float | None) -> Priority:
     return (
         Priority.RENEW
         if due_at is not None and overlap_ends_at is not None and due_at < overlap_ends_at
@@ -336,15 +354,16 @@ def _lane_of_old(due_at: float | None, overlap_ends_at: float | None) -> Priorit
 def schedule(
     tx: Tx, attempt_id: str, *, due_at: float | None, priority: Priority = Priority.RENEW, renew_failed: bool = False
 ) -> None:
-    """Say when a worker has to look at an active attempt again."""
+    """Schedule when a worker looks at an active attempt again; with ``renew_failed`` its renewal has failed."""
     change: dict[str, Any] = {"due_at": due_at, "priority": priority}
     statement = _CHANGE_AFTER_RENEWAL_FAILURE if renew_failed else _CHANGE
-    _update(tx, attempt_id, (AttemptState.ACTIVE,), change, statement=statement)
+    if _update(tx, attempt_id, (AttemptState.ACTIVE,), change, statement=statement) and renew_failed:
+        tx.outcomes.append(LeaseOutcome(OutcomeKind.RENEWAL_FAILED))
     tx.wake(due_at)
 
 
 def schedule_now(tx: Tx, uids: Sequence[str]) -> None:
-    """Have the active attempts of these requests looked at now, as their role changed."""
+    """Schedule the active attempts of these access requests for now, as their db_role changed."""
     for start in range(0, len(uids), _BATCH):
         of_these = (_table.access_request_id.in_(uids[start : start + _BATCH]), _table.state == AttemptState.ACTIVE)
         tx.execute(attempts.update().where(*of_these).values(due_at=tx.now, priority=Priority.RENEW))
@@ -352,7 +371,7 @@ def schedule_now(tx: Tx, uids: Sequence[str]) -> None:
 
 
 def retry_failed_now(tx: Tx, target: int) -> None:
-    """Have everything that failed at this Vault tried now, as there is a fresh login."""
+    """Schedule all work that failed at this Vault for now, as there is a new session."""
     waiting = (AttemptState.PENDING, AttemptState.REVOKING_TOKEN, AttemptState.REVOKING, AttemptState.RECOVERING)
     where = (_table.target == target, _table.state.in_(waiting), _table.failures > 0, _table.due_at > tx.now)
     tx.execute(attempts.update().where(*where).values(due_at=tx.now))
@@ -360,8 +379,8 @@ def retry_failed_now(tx: Tx, target: int) -> None:
 
 
 def schedule_interrupted(tx: Tx) -> int:
-    """At the start of the process: whoever was reading is dead. Answers how many there were."""
-    over = tx.now + ISSUING_GRACE_S  # Vault may still be at what they asked for
+    """Schedule recovery of issuances that the previous process left in flight; return how many there are."""
+    over = tx.now + ISSUING_GRACE_S  # Vault may still work on their requests
     done = tx.execute(
         attempts.update().where(_table.state == AttemptState.ISSUING).values(due_at=over, priority=Priority.REVOKE)
     )
@@ -374,12 +393,12 @@ def schedule_interrupted(tx: Tx) -> int:
 
 
 def ids_with_database_user(tx: Tx) -> list[str]:
-    """Attempts that may have a login."""
-    return list(tx.execute(sa.select(_table.id).where(_table.state.in_(_WITH_LOGIN))).scalars())
+    """Return the ids of the attempts that may have a database user."""
+    return list(tx.execute(sa.select(_table.id).where(_table.state.in_(_WITH_DATABASE_USER))).scalars())
 
 
 def page(tx: Tx, *states: AttemptState, after: tuple[float, str] | None, limit: int) -> list[Attempt]:
-    """Attempts in these states that have a lease, newest first, after the one with this time of issue and id."""
+    """Return attempts in these states that were issued, newest first, after the one with this time of issue and id."""
     query = sa.select(attempts).where(_table.state.in_(states), _table.issued_at.is_not(None))
     if after:
         query = query.where(
@@ -389,7 +408,7 @@ def page(tx: Tx, *states: AttemptState, after: tuple[float, str] | None, limit: 
 
 
 def count_by_state(tx: Tx) -> dict[AttemptState, int]:
-    """How many there are in each state but `closed`."""
+    """Return how many attempts are in each state but CLOSED."""
     found = tx.execute(
         sa.select(_table.state, sa.func.count().label("number")).where(_table.state.in_(OPEN)).group_by(_table.state)
     )
@@ -404,9 +423,12 @@ def _move(
     expected_accessor: str | None = None,
     **columns: Any,
 ) -> bool:
-    """Change the state, the one place that does: only from the states given, each of which the rules let go to ``to``.
+    """Change the state, if the attempt is in one of ``states``; return whether it was. No other function changes it.
 
     With ``expected_accessor`` only if the ledger has this accessor.
+
+    Raises:
+        ValueError: The rules let no attempt go from one of ``states`` to ``to``.
     """
     forbidden = [state for state in states if to not in rules.ALLOWED[state]]
     if forbidden:
@@ -421,5 +443,5 @@ def _move(
 def _update(
     tx: Tx, attempt_id: str, states: Sequence[AttemptState], change: dict[str, Any], *, statement: sa.Update = _CHANGE
 ) -> bool:
-    """Change columns of an attempt that is in one of these states; answers whether it was."""
+    """Change columns, if the attempt is in one of these states; return whether it was."""
     return tx.execute(statement, {"attempt_id": attempt_id, "states": states, **change}).rowcount == 1

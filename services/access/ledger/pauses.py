@@ -49,6 +49,11 @@ def covers(tx: Tx, role: DbRole) -> bool:
     return tx.execute(_COVERING, at).first() is not None
 
 
+def count(tx: Tx) -> int:
+    """Return how many mounts and connections are paused."""
+    return int(tx.execute(sa.select(sa.func.count()).select_from(issuance_pauses)).scalar_one())
+
+
 def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
     """The attempts of that place that are not closed."""
     same = [

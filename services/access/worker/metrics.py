@@ -1,31 +1,114 @@
-"""Figures of the access service, read when they are asked for: from the ledger, and from what the process knows of Vaults and ledgers."""
+"""Metrics of the access service: read from the ledger at each scrape, and counted as transactions are committed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from services.access.domain.models import AttemptState, Priority
-from services.access.ledger import attempts, counts
+from services.access.ledger import attempts, counts, pauses
 from services.access.ledger.db.database import Ledger, Tx
+from services.access.ledger.db.outcomes import OutcomeKind
 from services.access.ledger.guard import LedgerGuard
 from services.access.vault.circuit_breaker import CircuitBreakers
 from services.access.worker.orphan_scan import OrphanScanner
 from services.common.errors import LedgerUnavailableError
+from services.common.metrics import MetricSpec
+from services.common.vault.call_metrics import server_metrics
 
-_LEASES = {
+ISSUED = MetricSpec("leasegate_leases_issued_total", "counter", "Credentials issued.")
+RENEWED = MetricSpec("leasegate_leases_renewed_total", "counter", "Renewals of leases that Vault granted.")
+RENEWAL_FAILURES = MetricSpec(
+    "leasegate_lease_renewal_failures_total", "counter", "Renewals of leases that failed; each is tried again."
+)
+REVOKED = MetricSpec(
+    "leasegate_leases_revoked_total",
+    "counter",
+    "Credentials whose database user was dropped, by revocation or recovery.",
+)
+REVOCATION_SECONDS = MetricSpec(
+    "leasegate_lease_revocation_seconds",
+    "histogram",
+    "Time from when a revocation was due to when the database user was dropped, in seconds.",
+)
+ATTEMPTS = MetricSpec("leasegate_attempts", "gauge", "Attempts that are not closed, by state.", ("state",))
+RECOVERED = MetricSpec(
+    "leasegate_attempts_recovered_total",
+    "counter",
+    "Attempts of unknown outcome whose database user was dropped by a cleanup role, since the ledger began.",
+)
+LEASES = MetricSpec("leasegate_leases", "gauge", "Leases that are not revoked, by state.", ("state",))
+NEXT_EXPIRY = MetricSpec(
+    "leasegate_next_lease_expiry_seconds",
+    "gauge",
+    "Seconds until the first active lease expires unless it is renewed; absent without an active lease.",
+)
+WORK_DUE = MetricSpec("leasegate_work_due", "gauge", "Pieces of work that are due, by priority.", ("priority",))
+WORK_OLDEST = MetricSpec(
+    "leasegate_work_oldest_seconds",
+    "gauge",
+    "How long the oldest piece of work has been due, by priority.",
+    ("priority",),
+)
+WORK_FAILING = MetricSpec(
+    "leasegate_work_failing", "gauge", "Pieces of work whose last try failed, by priority.", ("priority",)
+)
+ORPHANED_LEASES = MetricSpec(
+    "leasegate_orphaned_leases",
+    "gauge",
+    "Leases in Vault that the last orphan scan found and the ledger does not explain.",
+)
+SKIPPED_MOUNTS = MetricSpec(
+    "leasegate_orphan_scan_skipped_mounts",
+    "gauge",
+    "Mounts that the last orphan scan could not compare, or not wholly.",
+)
+SCANNED_AT = MetricSpec(
+    "leasegate_orphan_scan_timestamp_seconds", "gauge", "When the last orphan scan ended, in seconds since 1970."
+)
+ISSUANCE_PAUSED = MetricSpec(
+    "leasegate_issuance_paused",
+    "gauge",
+    "Why issuance is paused: 1 for LedgerMismatch while a watcher knows another ledger; for SecretEngineUpdating the"
+    " number of mounts and connections that are paused.",
+    ("reason",),
+)
+REQUESTS_PAUSED = MetricSpec(
+    "leasegate_access_requests_paused",
+    "gauge",
+    "Access requests that are paused because their Secret has an attempt that the ledger does not know.",
+)
+CIRCUIT_OPEN = MetricSpec(
+    "leasegate_vault_circuit_open", "gauge", "Vault servers whose circuit is open: they are probed and not called."
+)
+
+_COUNTED = {OutcomeKind.ISSUED: ISSUED, OutcomeKind.RENEWED: RENEWED, OutcomeKind.RENEWAL_FAILED: RENEWAL_FAILURES}
+_STATES = {
     "issued": (AttemptState.ISSUED,),
     "active": (AttemptState.ACTIVE,),
-    "superseded": (AttemptState.RETIRING, AttemptState.REPLACED),
-    "ending": (AttemptState.REVOKING, AttemptState.RECOVERING),
+    "retiring": (AttemptState.RETIRING, AttemptState.REPLACED),
+    "revoking": (AttemptState.REVOKING, AttemptState.RECOVERING),
 }
+_REVOCATION_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
+
+
+def access_metrics() -> tuple[MetricSpec, ...]:
+    """Return all metrics of the process."""
+    own = (
+        *_COUNTED.values(), REVOKED, REVOCATION_SECONDS, ATTEMPTS, RECOVERED, LEASES, NEXT_EXPIRY, WORK_DUE, WORK_OLDEST,
+        WORK_FAILING, ORPHANED_LEASES, SKIPPED_MOUNTS, SCANNED_AT, ISSUANCE_PAUSED, REQUESTS_PAUSED, CIRCUIT_OPEN,
+    )  # fmt: skip
+    return (*own, *server_metrics())
 
 
 class AccessMetrics(Collector):
-    """Collects at each scrape; where the ledger cannot be read, its figures are absent."""
+    """Reads gauges at each scrape and counts the outcomes of commits.
+
+    Where the ledger cannot be read, what is read from it is absent.
+    """
 
     def __init__(
         self,
@@ -38,95 +121,78 @@ class AccessMetrics(Collector):
     ) -> None:
         self._ledger, self._finder, self._breakers, self._losses = ledger, finder, breakers, losses
         registry.register(self)
+        self._counters = {kind: spec.counter(registry) for kind, spec in _COUNTED.items()}
+        self._counters[OutcomeKind.REVOKED] = REVOKED.counter(registry)
+        self._revocation_seconds = REVOCATION_SECONDS.histogram(registry, buckets=_REVOCATION_BUCKETS_S)
+        ledger.listeners.append(self._count_outcomes)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing beforehand: the ledger is read when it is asked for."""
+        """Return nothing: the ledger is read at a scrape, not at the registration."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """All counts."""
+        """Read all gauges."""
         yield from self._of_ledger()
         yield from self._of_process()
+
+    def _count_outcomes(self, tx: Tx) -> None:
+        for outcome in tx.outcomes:
+            self._counters[outcome.kind].inc()
+            if outcome.kind is OutcomeKind.REVOKED:
+                self._revocation_seconds.observe(outcome.seconds)
 
     def _of_ledger(self) -> list[Metric]:
         try:
             with self._ledger.read() as tx:
-                return [*_attempts(tx), *_leases(tx), *_work(tx)]
+                return [*_attempts(tx), *_leases(tx), *_work(tx), self._issuance_paused(tx)]
         except LedgerUnavailableError:
             return []
 
+    def _issuance_paused(self, tx: Tx) -> Metric:
+        paused = {"LedgerMismatch": bool(self._losses.known_id), "SecretEngineUpdating": pauses.count(tx)}
+        return _labeled(ISSUANCE_PAUSED, paused)
+
     def _of_process(self) -> Iterator[Metric]:
         if self._finder.orphaned_leases is not None:
-            yield _gauge(
-                "unexplained_leases",
-                "Leases that the last comparison of ledger and Vault did not explain.",
-                self._finder.orphaned_leases,
-            )
-            yield _gauge(
-                "uncompared_mounts",
-                "Mounts that the last comparison could not look at, or not wholly.",
-                self._finder.skipped_mounts,
-            )
-            yield _gauge(
-                "compared_timestamp_seconds", "When ledger and Vault were compared last.", self._finder.scanned_at or 0
-            )
-        yield _gauge(
-            "issuing_held",
-            "1 while nothing is issued as another ledger is known than this one.",
-            bool(self._losses.known_id),
-        )
-        yield _gauge(
-            "requests_held", "Requests with an attempt that the ledger does not know.", self._losses.paused_requests
-        )
-        breaker = GaugeMetricFamily(
-            "leasegate_access_vault_breaker_open", "1 while a Vault is only probed.", labels=["address"]
-        )
-        found = self._breakers.open_for()
-        for server in sorted({key.server for key in found}):  # namespaces of one server would be the same series twice
-            breaker.add_metric([server], any(is_open for key, is_open in found.items() if key.server == server))
-        yield breaker
+            yield _gauge(ORPHANED_LEASES, self._finder.orphaned_leases)
+            yield _gauge(SKIPPED_MOUNTS, self._finder.skipped_mounts)
+            yield _gauge(SCANNED_AT, self._finder.scanned_at or 0)
+        yield _gauge(REQUESTS_PAUSED, self._losses.paused_requests)
+        yield _gauge(CIRCUIT_OPEN, len({key.server for key, is_open in self._breakers.open_for().items() if is_open}))
 
 
 def _attempts(tx: Tx) -> Iterator[Metric]:
-    states = GaugeMetricFamily("leasegate_access_attempts", "Attempts that are not closed, by state.", labels=["state"])
     found = attempts.count_by_state(tx)
-    for state in AttemptState:
-        if state is not AttemptState.CLOSED:
-            states.add_metric([state], found.get(state, 0))
-    yield states
-    yield CounterMetricFamily(
-        "leasegate_access_attempts_undone", "Attempts of unknown outcome whose login was dropped.", counts.recovered(tx)
-    )
+    yield _labeled(ATTEMPTS, {state: found.get(state, 0) for state in attempts.OPEN})
+    recovered = RECOVERED.counter_family()
+    recovered.add_metric([], counts.recovered(tx))
+    yield recovered
 
 
 def _leases(tx: Tx) -> Iterator[Metric]:
-    leases = GaugeMetricFamily("leasegate_access_leases", "Leases that have not ended, by state.", labels=["state"])
     found = counts.leases_by_state(tx)
-    for name, states in _LEASES.items():
-        leases.add_metric([name], sum(found.get(state, 0) for state in states))
-    yield leases
-    if (left := counts.next_lease_expiry_s(tx)) is not None:
-        yield _gauge("nearest_expiry_seconds", "Until the first credential in use ends unless it is renewed.", left)
+    yield _labeled(LEASES, {name: sum(found.get(state, 0) for state in states) for name, states in _STATES.items()})
+    if (left_s := counts.next_lease_expiry_s(tx)) is not None:
+        yield _gauge(NEXT_EXPIRY, left_s)
 
 
 def _work(tx: Tx) -> Iterator[Metric]:
-    due = GaugeMetricFamily("leasegate_access_work_due", "Pieces of work that are due, by lane.", labels=["lane"])
-    oldest = GaugeMetricFamily(
-        "leasegate_access_work_oldest_seconds", "How long the oldest piece of work has been due.", labels=["lane"]
-    )
-    failing = GaugeMetricFamily(
-        "leasegate_access_work_failing", "Pieces of work whose last try failed, by lane.", labels=["lane"]
-    )
-    found, failed = counts.due_by_priority(tx), counts.failing_by_priority(tx)
-    for lane in Priority:
-        there = found.get(lane)
-        failing.add_metric([lane.name.lower()], failed.get(lane, 0))
-        due.add_metric([lane.name.lower()], there.count if there else 0)
-        oldest.add_metric([lane.name.lower()], there.oldest_s if there else 0)
-    yield due
-    yield oldest
-    yield failing
+    due, failing = counts.due_by_priority(tx), counts.failing_by_priority(tx)
+    priorities = {priority.name.lower(): priority for priority in Priority}
+    nothing = counts.Due(0, 0.0)
+    yield _labeled(WORK_DUE, {name: due.get(each, nothing).count for name, each in priorities.items()})
+    yield _labeled(WORK_OLDEST, {name: due.get(each, nothing).oldest_s for name, each in priorities.items()})
+    yield _labeled(WORK_FAILING, {name: failing.get(each, 0) for name, each in priorities.items()})
 
 
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"leasegate_access_{name}", text, value=float(value))
+def _gauge(spec: MetricSpec, value: float) -> Metric:
+    family = spec.gauge_family()
+    family.add_metric([], float(value))
+    return family
+
+
+def _labeled(spec: MetricSpec, values: Mapping[str, float]) -> Metric:
+    family = spec.gauge_family()
+    for label, value in values.items():
+        family.add_metric([str(label)], float(value))
+    return family

@@ -125,7 +125,7 @@ class Chain(grpc.ServerInterceptor):
             raise
         finally:
             seconds = time.perf_counter() - began
-            self._metrics.answered(method, code=code, seconds=seconds)
+            self._metrics.count_handled(method, code=code, seconds=seconds)
             _log.info(
                 "rpc", method=method, code=code, reason=reason, duration_ms=round(seconds * 1000, 1), caller=_who(names)
             )

@@ -23,6 +23,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionErr
 
 from services.common.errors import VaultFailedError, VaultUnavailableError
 from services.common.rpc import deadline
+from services.common.vault import call_metrics
 from services.common.vault.address import Address
 from services.common.vault.response import Answer, decode
 
@@ -113,7 +114,13 @@ class Transport(_Adapter):
         budget_s = deadline.timeout_s(CALL_TIMEOUT_S if timeout_s is None else timeout_s)
         headers = {**self._headers, "X-Vault-Token": token} if token else self._headers
         payload = None if body is None else json.dumps(body).encode()
-        status, raw, retry_after = self._exchange(method, f"/v1/{path}", payload, headers, budget_s)
+        with call_metrics.measured(method, path) as call:
+            try:
+                status, raw, retry_after = self._exchange(method, f"/v1/{path}", payload, headers, budget_s)
+            except VaultUnreachedError:
+                call.code = call_metrics.UNREACHABLE
+                raise
+            call.answered(status)
         return decode(status, raw, path=path, address=self.base_uri, sent=body, retry_after=retry_after)
 
     def _exchange(

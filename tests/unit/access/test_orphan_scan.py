@@ -69,5 +69,5 @@ def test_a_mount_without_any_login_is_said_and_counted(ledger: Ledger) -> None:
     losses: Any = SimpleNamespace(known_id="", paused_requests=0)
     AccessMetrics(ledger, registry, finder=made, breakers=CircuitBreakers(), losses=losses)
     page = generate_latest(registry).decode()
-    assert "leasegate_access_unexplained_leases 0.0" in page
-    assert "leasegate_access_uncompared_mounts 1.0" in page
+    assert "leasegate_orphaned_leases 0.0" in page
+    assert "leasegate_orphan_scan_skipped_mounts 1.0" in page

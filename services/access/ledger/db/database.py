@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from services.access.ledger.db import schema
 from services.access.ledger.db.migrate import NewerVersionError, upgrade
+from services.access.ledger.db.outcomes import LeaseOutcome
 from services.common import failpoints
 from services.common.config import StartupRefusedError
 from services.common.errors import LedgerUnavailableError
@@ -50,6 +51,7 @@ class Tx:
         now: Time of the transaction.
         changed: Requests whose owners should look again; published after the commit.
         work: Whether there may be work that is due soon; the workers are woken after the commit.
+        outcomes: What it did to leases; counted after the commit.
         cleanup_roles: CleanupRoles (name and target) that are now needed or no longer needed; published after the commit.
     """
 
@@ -58,6 +60,7 @@ class Tx:
     changed: set[str] = field(default_factory=set)
     work: bool = False
     cleanup_roles: set[tuple[str, int]] = field(default_factory=set)
+    outcomes: list[LeaseOutcome] = field(default_factory=list)
 
     def wake(self, at: float | None) -> None:
         """Have the workers look, if something is due so soon that they might sleep over it."""

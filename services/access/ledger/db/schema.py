@@ -226,6 +226,7 @@ attempts = sa.Table(
     sa.Column("failures", sa.Integer, nullable=False),
     _text("error"),
     _text("end_reason"),
+    _time("revocation_due_at"),
     sa.Column("priority", Number(Priority), nullable=False),
     _time("due_at"),
     _time("overlap_ends_at"),

@@ -153,6 +153,7 @@ def _attempts() -> None:
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("error", sa.String(), nullable=False),
         sa.Column("end_reason", sa.String(), nullable=False),
+        sa.Column("revocation_due_at", sa.Float(), nullable=True),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("due_at", sa.Float(), nullable=True),
         sa.Column("overlap_ends_at", sa.Float(), nullable=True),
