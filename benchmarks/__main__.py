@@ -17,7 +17,7 @@ from benchmarks.progress import say
 RESULTS = Path(__file__).parent / "results"
 _MEASURES: dict[str, tuple[Callable[[Place, Sizes], Iterator[Figures]], tuple[str, ...]]] = {
     "issue": (issue.measure, ("approve_to_secret_vs_raw_creds_p50", "approve_to_secret_vs_raw_creds_p99")),
-    "ending": (ending.measure, ("delete_to_login_dropped_vs_raw_revoke_p50", "delete_to_object_gone_ms_p50")),
+    "ending": (ending.measure, ("delete_to_user_dropped_vs_raw_revoke_p50", "delete_to_object_gone_ms_p50")),
     "burst": (burst.measure, ("burst_200_vs_raw", "burst_1000_vs_raw", "leases_per_request")),
     "holding": (grpc_callers.measure, ("claim_vs_raw_rate", "renew_vs_raw_rate")),
     "writers": (writers.measure, ()),

@@ -32,8 +32,8 @@ BARS: Mapping[str, Bar] = {
     "approve_to_secret_vs_raw_creds_p99": Bar("the same, p99", 2, peer=1.6),
     "burst_200_vs_raw": Bar("200 approved at once to the last Secret, over raw with 8 clients", 2, peer=3.1),
     "burst_1000_vs_raw": Bar("1,000 of them", 2, peer=3.3),
-    "delete_to_login_dropped_vs_raw_revoke_p50": Bar(
-        "delete answered to login dropped, over raw revoke, p50", 2, peer=1.4
+    "delete_to_user_dropped_vs_raw_revoke_p50": Bar(
+        "delete answered to user dropped, over raw revoke, p50", 2, peer=1.4
     ),
     "delete_to_object_gone_ms_p50": Bar("delete answered to object gone, ms, p50", 15, peer=12),
     "claim_vs_raw_rate": Bar("credentials a second over gRPC, create to claim, 8 clients, over raw", 0.8, least=True),

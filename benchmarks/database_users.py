@@ -1,4 +1,4 @@
-"""PostgreSQL's logins, asked for one by one on one connection: a lookup by index."""
+"""Looks up PostgreSQL's database users one by one on one connection, by index."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class DatabaseUsers:
         """Run statements."""
         self._connection.execute(sql.encode(), prepare=False)
 
-    def wait_gone(self, login: str, *, timeout_s: float = 30) -> float:
-        """Wait until a login is dropped; answers when that was seen.
+    def wait_gone(self, user: str, *, timeout_s: float = 30) -> float:
+        """Wait until a user is dropped; answers when that was seen.
 
         Raises:
             TimeoutError: It is still there.
         """
         end = time.perf_counter() + timeout_s
-        while self._connection.execute("select 1 from pg_roles where rolname = %s", (login,)).fetchone():
+        while self._connection.execute("select 1 from pg_roles where rolname = %s", (user,)).fetchone():
             if time.perf_counter() > end:
-                raise TimeoutError(f"a login was not dropped within {timeout_s:.0f} s")
+                raise TimeoutError(f"a user was not dropped within {timeout_s:.0f} s")
             time.sleep(_EVERY_S)
         return time.perf_counter()
 
     def count(self, part: str) -> int:
-        """How many logins there are whose names contain ``part``."""
+        """How many users there are whose names contain ``part``."""
         row = self._connection.execute(
             "select count(*) from pg_roles where strpos(rolname, %s) > 0", (part,)
         ).fetchone()

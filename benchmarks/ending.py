@@ -27,17 +27,17 @@ def deletions(place: Place, names: list[str]) -> tuple[list[float], list[float]]
 
 
 def measure(place: Place, sizes: Sizes) -> Iterator[Figures]:
-    """Delete to login dropped over raw revoke, and delete to object gone."""
+    """Delete to user dropped over raw revoke, and delete to object gone."""
     dropped, gone, raw = list[float](), list[float](), list[float]()
     for turn in range(_TURNS):
         raw += place.raw.end(place.raw.singles(MEMBER, sizes.single // _TURNS)[1])
         some_dropped, some_gone = deletions(place, approvals(place, f"end-{turn}", sizes.single // _TURNS)[1])
         dropped, gone = dropped + some_dropped, gone + some_gone
     yield {
-        "delete_to_login_dropped_vs_raw_revoke_p50": p50(dropped) / p50(raw),
+        "delete_to_user_dropped_vs_raw_revoke_p50": p50(dropped) / p50(raw),
         "delete_to_object_gone_ms_p50": ms(p50(gone)),
         "delete_to_object_gone_ms_p99": ms(p99(gone)),
-        "delete_to_login_dropped_ms_p50": ms(p50(dropped)),
-        "delete_to_login_dropped_ms_p99": ms(p99(dropped)),
+        "delete_to_user_dropped_ms_p50": ms(p50(dropped)),
+        "delete_to_user_dropped_ms_p99": ms(p99(dropped)),
         "raw_revoke_ms_p50": ms(p50(raw)),
     }

@@ -89,7 +89,7 @@ class Server:
             answer = connection.getresponse()
             raw = answer.read()
         except (OSError, http.client.HTTPException):
-            connection.close()  # the next request of this thread connects anew
+            connection.close()  # the next request of this thread connects again
             raise
         if answer.status >= 300:
             raise RequestRefusedError(
@@ -113,7 +113,7 @@ class Server:
         return Lines(connection)
 
     def _connection(self) -> http.client.HTTPSConnection:
-        """This thread's connection; one that was idle for long is made anew, as the server may be about to close it."""
+        """This thread's connection; one that was idle for long is replaced, as the server may be about to close it."""
         now, own = time.monotonic(), self._own
         found: http.client.HTTPSConnection | None = getattr(own, "connection", None)
         if found is None:

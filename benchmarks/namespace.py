@@ -47,8 +47,8 @@ class Namespace:
             return {name: self._approved(watched.newest[name]) for name in names}
 
     def approve(self, name: str, body: bytes) -> tuple[float, float]:
-        """Write the decision as status; answers when it was sent and when it was written. A status changed meanwhile is
-        read anew.
+        """Write the decision as status; answers when it was sent and when it was written. A status changed meanwhile
+        is read again.
         """
         while True:
             sent = time.perf_counter()

@@ -33,7 +33,7 @@ MEMBER, GUIDE, GRPC = "member", "guide", "held"
 _GROUP = "benchmark_readers"
 _CREATE = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"
 SQL = {
-    # A GRANT on all tables rewrites each table's access list, which grows with every login, so that it slows as logins
+    # A GRANT on all tables rewrites each table's access list, which grows with every user, so that it slows as users
     # grow.
     MEMBER: [_CREATE, f'GRANT {_GROUP} TO "{{{{name}}}}";'],
     GUIDE: [_CREATE, 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}";'],
@@ -50,7 +50,7 @@ class Place:
         space: The namespace.
         raw: Raw Vault.
         vault: Vault as an administrator.
-        logins: PostgreSQL as its superuser.
+        database_users: PostgreSQL as its superuser.
         mount: Path of our mount.
         settled: Tells when all that was begun is done.
     """
@@ -64,7 +64,7 @@ class Place:
     settled: Settled
 
     def usernames(self) -> dict[str, str]:
-        """The login of each request, by its name."""
+        """The database user of each request, by its name."""
         found = {}
         for item in self.space.kube.call("GET", f"/api/v1/namespaces/{self.space.name}/secrets")["items"]:
             for owner in item["metadata"].get("ownerReferences") or []:
@@ -164,7 +164,7 @@ def _ready(made: Place) -> bool:
 
 
 def _catalog(made: Place, definition: dict[str, Any]) -> None:
-    """A role of our mount for callers over gRPC: written in Vault as an operator would, and named in access' catalogue
+    """A role of our mount for callers over gRPC: written in Vault as an operator would, and named in access' catalog
     file.
     """
     role = {**definition, "db_name": f"k8s.-.{made.space.name}.postgres-app"}

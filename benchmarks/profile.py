@@ -81,7 +81,7 @@ def _durations(spans: Sequence[Span], *, seen: float, until: float) -> dict[str,
 
 @contextmanager
 def traced(stack: LocalStack, *names: str) -> Iterator[None]:
-    """Run processes anew with their calls noted, and as they were afterwards."""
+    """Restart processes with their calls noted, and as they were afterwards."""
     plain = {name: stack.process(name)._command for name in names}
     try:
         for name, command in plain.items():

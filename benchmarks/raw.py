@@ -41,7 +41,7 @@ class Raw:
         return str(json.loads(self.vault.send("GET", f"/v1/{self.mount}/creds/{role}"))["lease_id"])
 
     def revoke(self, lease: str) -> None:
-        """End a lease and wait until its login is dropped."""
+        """End a lease and wait until its user is dropped."""
         self.vault.send("POST", "/v1/sys/leases/revoke", json.dumps({"lease_id": lease, "sync": True}).encode())
 
     def renew(self, lease: str) -> None:

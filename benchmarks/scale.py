@@ -132,7 +132,7 @@ def _growth(found: Figures) -> Figures:
 
 
 def _restart(place: Place) -> Iterator[Figures]:
-    """Restart access and watcher; count what Vault issued and what Kubernetes was written anew."""
+    """Restart access and watcher; count what Vault issued and what Kubernetes wrote again."""
     say("  restarting access and watcher")
     leases, versions = place.leases(MEMBER), place.space.secret_versions()
     processes = [place.stack.process(name) for name in _MEASURED]
@@ -148,9 +148,9 @@ def _restart(place: Place) -> Iterator[Figures]:
     yield {"restart_10000_s": ready - began}
     place.settled.wait(timeout_s=900)  # a watcher that is ready has queued all that it knows
     settled = time.monotonic()
-    anew = len(place.leases(MEMBER) - leases)
+    reissued = len(place.leases(MEMBER) - leases)
     written = sum(versions.get(name) != version for name, version in place.space.secret_versions().items())
-    yield {"restart_10000_settled_s": settled - began, "restart_reissues": anew + written}
+    yield {"restart_10000_settled_s": settled - began, "restart_reissues": reissued + written}
 
 
 def _busy(place: Place, sizes: Sizes, *, idle: list[float]) -> Figures:

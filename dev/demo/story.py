@@ -139,7 +139,7 @@ class Story:
     # What is asked of the world.
 
     def database_users(self) -> list[str]:
-        """Logins in PostgreSQL that Vault made, by name."""
+        """Database users in PostgreSQL that Vault made, by name."""
         with psycopg.connect(self.stack.postgres_url) as connection:
             rows = connection.execute(
                 "select rolname from pg_roles where rolname ~ '^(token|v)-' order by 1"
@@ -155,8 +155,8 @@ class Story:
 
     def _no_user(self) -> str:
         if left := self.database_users():
-            raise NotSeenError(f"logins are left in PostgreSQL: {left}")
-        return "PostgreSQL has no login that Vault made"
+            raise NotSeenError(f"users are left in PostgreSQL: {left}")
+        return "PostgreSQL has no user that Vault created"
 
     def _no_secret(self) -> str:
         names = self.shell.ok("kubectl get secrets,roles,rolebindings -n demo -o name").splitlines()
@@ -164,7 +164,7 @@ class Story:
             raise NotSeenError(f"there is still {found}")
         return "no Secret, Role or RoleBinding of the request"
 
-    def login(self, password: str) -> str:
+    def connect(self, password: str) -> str:
         """Log in to PostgreSQL with the issued credential and read a table.
 
         Raises:
@@ -270,7 +270,7 @@ class Story:
             ]
             self.seen.username, password = decoded(data["username"]), decoded(data["password"])
             self.seen.passwords.append(password)
-            return f"{READER} reads it; {self.login(password)}"
+            return f"{READER} reads it; {self.connect(password)}"
 
         def others() -> str:
             return self.shell.refused(f"kubectl get secret -n demo {self.seen.secret} --as {OTHER}", "Forbidden", OTHER)
@@ -282,7 +282,7 @@ class Story:
 
         return [
             Step("$ kubectl get secret -n demo NAME -o yaml", lambda: "", secret),
-            Step("The named subject reads the Secret, and PostgreSQL accepts the login", lambda: "", read),
+            Step("The named subject reads the Secret, and PostgreSQL accepts the credential", lambda: "", read),
             Step("Another ServiceAccount is refused the Secret", lambda: "", others),
             Step("The decided request is frozen", frozen, lambda: ""),
         ]
@@ -290,17 +290,17 @@ class Story:
     def _deleted(self) -> list[Step]:
         def refused() -> str:
             try:
-                self.login(self.seen.passwords[-1])
+                self.connect(self.seen.passwords[-1])
             except NotSeenError as err:
                 return str(err)
-            raise NotSeenError("the login still works")
+            raise NotSeenError("the credential still works")
 
         def gone() -> str:
             return f"{self._no_secret()}; {self._no_user()}; {refused()}"
 
         deny = self._commands[21].line
         return [
-            Step("The login is refused after the delete, and nothing is left of it", lambda: "", gone),
+            Step("The credential is refused after the delete, and nothing is left of it", lambda: "", gone),
             Step(
                 f"$ {deny} (the guide has deleted the request by now)",
                 lambda: self.shell.refused(deny, "there is no databaseaccessrequest"),

@@ -1,6 +1,6 @@
-"""A mount, a connection and a role for callers outside Kubernetes, as an operator would make them by hand, and the catalogue for them.
+"""A mount, a connection and a role for callers outside Kubernetes, as an operator would make them by hand, and the catalog for them.
 
-In Kubernetes the watcher has engine and roles make these from objects; access is told of roles by it, or by a catalogue file such as this.
+In Kubernetes the watcher has engine and roles make these from objects; access is told of roles by it, or by a catalog file such as this.
 """
 
 from __future__ import annotations

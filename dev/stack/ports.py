@@ -40,13 +40,13 @@ class Ports:
         return self.numbers[name]
 
     def release(self, *names: str) -> None:
-        """Let go of the ports of these names, right before their server binds them."""
+        """Release the ports of these names, right before their server binds them."""
         for name in names:
             if held := self._held.pop(name, None):
                 held.close()
 
     def close(self) -> None:
-        """Let go of every port that is still held."""
+        """Release every port that is still held."""
         self.release(*list(self._held))
 
 

@@ -103,7 +103,7 @@ class Process:
             directory: The stack's folder.
             command: Asked at each start.
             ready: Whether it answers as it should; called only while the process runs.
-            before_start: Called at each start, for instance to let go of the server's ports.
+            before_start: Called at each start, for instance to release the server's ports.
             stop_signal: Ends it in an orderly way.
             cancelled: Waiting ends with an error once this is set.
         """
@@ -163,7 +163,7 @@ class Process:
             stderr=log,
             env=command.env,
             cwd=command.cwd,
-            start_new_session=True,  # a Ctrl-C at the terminal must not end it behind our back
+            start_new_session=True,  # a Ctrl-C at the terminal must not end it as well
             user=uid,
             group=gid,
             extra_groups=None if command.user is None else [],

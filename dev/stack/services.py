@@ -92,10 +92,10 @@ class Services:
         )
 
     def prepare(self, *, tokens: Mapping[str, str], watcher_kubeconfig: Mapping[str, Any]) -> None:
-        """Write certificates, logins and configuration.
+        """Write certificates, auths and configuration.
 
         Args:
-            tokens: A ServiceAccount's token for each of the three servers, for its own login to Vault.
+            tokens: A ServiceAccount's token for each of the three servers, for its own auth at Vault.
             watcher_kubeconfig: The watcher's own.
         """
         self._folder.mkdir(mode=0o700)
@@ -103,7 +103,7 @@ class Services:
         for name in SERVERS:
             authority.server(name, hosts=("localhost", "127.0.0.1", f"leasegate-{name}.leasegate-system.svc"))
             self._write(f"{name}.token", tokens[name])
-            self._write(f"{name}-vaults.yaml", json.dumps([self._login(name)], indent=1))  # JSON is YAML, too
+            self._write(f"{name}-vaults.yaml", json.dumps([self._auth(name)], indent=1))  # JSON is YAML, too
         for name in CLIENTS:
             self.client(name)
         self._write("watcher.kubeconfig", json.dumps(watcher_kubeconfig, indent=1))
@@ -135,7 +135,7 @@ class Services:
         path.touch(mode=0o600)
         path.write_text(text)
 
-    def _login(self, name: str) -> dict[str, Any]:
+    def _auth(self, name: str) -> dict[str, Any]:
         return {
             "address": self._around.vault_addr,
             "ca_file": str(self._around.vault_ca),

@@ -137,7 +137,7 @@ def _tell_broken(broken: Sequence[str], options: str) -> None:
 
 def _tell_husks(husks: int) -> None:
     click.echo(
-        f"  leases without a login, each explained by a recovery, whose end changed nothing in PostgreSQL: {husks}"
+        f"  leases without a user, each explained by a recovery, whose end changed nothing in PostgreSQL: {husks}"
     )
 
 

@@ -17,7 +17,7 @@ from tests.integration.access_world import World
 
 PATIENCE_S = 15.0
 LOST = "LOST:"
-"""Begins what is said of a login or a lease that is lost; whatever else is said went wrong, but lost nothing."""
+"""Begins what is said of a user or a lease that is lost; whatever else is said went wrong, but lost nothing."""
 _OPEN = """SELECT access_request_id, sequence, state, database_user, lease_id, due_at, id, error, failures, vault_role
 FROM attempts WHERE state NOT IN ('closed')"""
 
@@ -51,7 +51,7 @@ def open_attempts(ledger: Path) -> list[Row]:
 
 
 class Eyes:
-    """The superuser's view of PostgreSQL and Vault; one connection, made anew when it was cut. For one thread at a
+    """The superuser's view of PostgreSQL and Vault; one connection, opened again when it was cut. For one thread at a
     time.
     """
 
@@ -172,7 +172,7 @@ def alive_meanwhile(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row]) -
 
 
 def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: World) -> tuple[list[str], set[str]]:
-    """What is broken when nothing is left to be done, and leases that Vault has beyond the ledger's, whose logins are
+    """What is broken when nothing is left to be done, and leases that Vault has beyond the ledger's, whose users are
     gone.
     """
     database_users, leases = eyes.database_users(), eyes.leases()
@@ -183,9 +183,7 @@ def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: W
         if row.state not in ("active", "pending", "token_ready")
     ]
     owned = {row.database_user for row in active.values()}
-    broken += [
-        f"{LOST} PostgreSQL has {login}, which no active attempt owns" for login in database_users.keys() - owned
-    ]
+    broken += [f"{LOST} PostgreSQL has {user}, which no active attempt owns" for user in database_users.keys() - owned]
     unleased = [row for row in active.values() if row.lease_id not in leases]
     broken += [
         f"{LOST} Vault has lost the lease of attempt {row.sequence} of {row.access_request_id} ({row.vault_role})"

@@ -35,7 +35,7 @@ _SLOW = "SELECT pg_sleep(0.6);"
 
 
 def prepare(stack: LocalStack) -> None:
-    """Add a slow role and a brief one to Vault and to the catalogue, which access reads at its next start."""
+    """Add a slow role and a brief one to Vault and to the catalog, which access reads at its next start."""
     vault = stack.vault_api()
     role = vault.call("GET", f"{MOUNT}/roles/{PLAIN}").body["data"]
     kept = {name: role[name] for name in ("db_name", "creation_statements", "revocation_statements")}
@@ -66,7 +66,7 @@ class Beside:
 
     Attributes:
         made: How many there were.
-        refusing: How many sessions own something, for which PostgreSQL refuses to drop their login.
+        refusing: How many sessions own something, for which PostgreSQL refuses to drop their user.
     """
 
     def __init__(self, stack: LocalStack, rng: random.Random) -> None:
@@ -188,7 +188,7 @@ class Beside:
                 self.refusing += 1
 
     def _deny_while_claiming(self, rng: random.Random) -> None:
-        """Somebody is denied while Vault makes the login."""
+        """Somebody is denied while Vault creates the user."""
         each = self._new(SLOW)
         self._holders.append(each)
         for _ in range(100):

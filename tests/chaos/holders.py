@@ -24,8 +24,8 @@ class Holder(Wanted):
 
     Args:
         service: The running service.
-        role: Of the catalogue.
-        target: Of the catalogue.
+        role: Of the catalog.
+        target: Of the catalog.
         requester: SAN of who asks.
         approver: SAN of who decides.
         renew_every_s: Between two renewals, in the time of ``clock``.
@@ -142,11 +142,11 @@ class Holder(Wanted):
     def _renew(self, rng: random.Random | None) -> None:
         asked_at = self._clock()
         try:
-            anew = self._mine.RenewLease(
+            should_claim = self._mine.RenewLease(
                 requester.RenewLeaseRequest(request_id=secrets.token_hex(8), access_request_id=self._id)
             ).should_claim
         except ConflictError:
-            anew = True
+            should_claim = True
         self._renewed_at = asked_at
-        if anew:
+        if should_claim:
             self._claim(rng)

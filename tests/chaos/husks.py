@@ -130,7 +130,7 @@ def _harm(eyes: Eyes, lease_id: str, ledger: Path) -> str:
     meanwhile = {row.database_user for row in rows ^ set(open_attempts(ledger))}
     if not 200 <= status < 300:
         return f"Vault answers {status} when it is to end it"
-    harmed = {login for login, _ in changed} - meanwhile
+    harmed = {user for user, _ in changed} - meanwhile
     return f"its end changed {', '.join(sorted(harmed))}" if harmed else ""
 
 

@@ -14,7 +14,7 @@ from tests.chaos.spots import VARIABLES, Spot, Spots
 
 READY_S = 20.0
 DOUBT = Spot("claim.read", 1, False, 10.0)
-"""Killed there, access leaves a login of whose lease it knows nothing."""
+"""Killed there, access leaves a user of whose lease it knows nothing."""
 
 
 class Keeper:

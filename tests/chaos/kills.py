@@ -52,7 +52,7 @@ class Kills:
         made: Requests of Kubernetes.
         holders: Requests over gRPC.
         faults: What else failed.
-        husks: Leases without a login that a recovery explains.
+        husks: Leases without a user that a recovery explains.
     """
 
     met: Counter[str] = field(default_factory=Counter)
@@ -278,10 +278,10 @@ def _differ(rows: list[Row], database_users: dict[str, bool], leases: set[str]) 
         for row in rows
         if row.state not in _AT_REST
     ]
-    wrong += [f"{LOST} PostgreSQL has {login}, which no attempt in use owns" for login in database_users.keys() - owned]
+    wrong += [f"{LOST} PostgreSQL has {user}, which no attempt in use owns" for user in database_users.keys() - owned]
     for row in in_use:
         wrong += (
-            [f"{LOST} attempt {row.sequence} of {row.access_request_id} has no login any more"]
+            [f"{LOST} attempt {row.sequence} of {row.access_request_id} has no user any more"]
             if row.database_user not in database_users
             else []
         )

@@ -82,7 +82,7 @@ class Life:
 
 
 class Lives:
-    """Starts one life after the other over the same ledger file, with one login at Vault for all of them."""
+    """Starts one life after the other over the same ledger file, with one auth at Vault for all of them."""
 
     def __init__(self, made: World, weather: Weather, clock: LeapingClock) -> None:
         self._world, self._weather, self._clock = made, weather, clock

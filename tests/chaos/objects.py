@@ -126,7 +126,7 @@ class Cluster:
 
 
 def user_of(secret: Mapping[str, Any]) -> str:
-    """The login of a Secret."""
+    """The database user of a Secret."""
     return base64.b64decode(secret["data"]["username"]).decode()
 
 

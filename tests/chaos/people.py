@@ -29,7 +29,7 @@ STRICT = ('REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP RO
 
 @dataclass(frozen=True, slots=True)
 class RoleKind:
-    """A role of the runs: what makes its logins and what drops them."""
+    """A role of the runs: what creates its users and what drops them."""
 
     create: Sequence[str]
     revoke: Sequence[str] = ()
@@ -47,7 +47,7 @@ IN_CATALOG = ("reader", "slow-reader", "brief-reader")
 
 
 def prepare(made: World) -> None:
-    """Write the roles into Vault, and into the catalogue of callers outside Kubernetes."""
+    """Write the roles into Vault, and into the catalog of callers outside Kubernetes."""
     for name, kind in ROLES.items():
         made.write_role(
             f"k8s.-.demo.{name}", max_ttl=f"{kind.max_s}s", create=list(kind.create), revoke=list(kind.revoke)
@@ -75,7 +75,7 @@ class People:
         self.did: Counter[str] = Counter()
 
     def say_roles(self, life: Life) -> None:
-        """Say the roles to the catalogue, as the watcher does."""
+        """Say the roles to the catalog, as the watcher does."""
         for name, kind in ROLES.items():
             changes = {"digest": f"{self._digest:064d}", "max_ttl_s": kind.max_s, "revoke": list(kind.revoke)}
             put_role(self._world, cast(Callee, life), name=name, **changes)
@@ -141,7 +141,7 @@ class People:
             None,
         ):
             each.shaken = True
-            self.did["revoked behind our back"] += 1
+            self.did["revoked by somebody else"] += 1
             self._world.servers.vault("POST", f"sys/leases/revoke/{row.lease_id}", sync=True)
 
     def _session_that_owns(self, each: Wanted) -> None:

@@ -45,7 +45,7 @@ class Tally:
         moments: How often it did at none, as nothing that it was aimed at came about.
         faults: How often something else failed.
         broken: What is wrong.
-        husks: Leases without a login that a recovery explains.
+        husks: Leases without a user that a recovery explains.
         took_s: Seconds.
     """
 
@@ -66,7 +66,7 @@ class Run:
     """One seed.
 
     Args:
-        made: Servers, mount and login; the ledger is this run's own.
+        made: Servers, mount and auth; the ledger is this run's own.
         seed: Decides all that is chance here; what threads and servers do in which order it cannot.
         lives: How often the service dies.
         within_s: Longest time of all lives.
@@ -258,8 +258,8 @@ class Run:
         """All faults stop; everything comes to rest and agrees, then everything is deleted, and nothing is left."""
         with self._calm_life() as life:
             self._rest(life)
-            # Every lease is renewed once, and those that are never renewed are replaced: what was revoked behind our
-            # back is noticed then.
+            # Every lease is renewed once, and those that are never renewed are replaced: what was revoked by
+            # somebody else is noticed then.
             for seconds in (RENEW_LEAP_S, ROTATE_LEAP_S - RENEW_LEAP_S):
                 self._clock.leap(seconds)
                 life.nudge()

@@ -83,5 +83,5 @@ def test_a_rule_left_out_is_noticed(made: World, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(recover.IssuanceRecovery, "recover_attempt", close)
     tally = Run(made, seed=SEED, lives=4, points=("claim.read",), aim_s=30).go()
     assert any("which no active attempt owns" in each for each in tally.broken)
-    for login in made.database_users():
-        made.servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')
+    for user in made.database_users():
+        made.servers.psql(f'DROP OWNED BY "{user}"; DROP ROLE "{user}"')

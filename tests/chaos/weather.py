@@ -71,7 +71,7 @@ class Weather:
         self._late.clear()
 
     def still(self) -> bool:
-        """Whether no read of ours can be under way in Vault, so that the clock may leap."""
+        """Whether none of its reads can be under way in Vault, so that the clock may leap."""
         with self._lock:
             return self._reading == 0 and time.monotonic() - self._cut_at > CUT_REST_S
 

@@ -41,10 +41,10 @@ class Seen:
     """What there is of a crowd at one moment.
 
     Attributes:
-        logins: User name in the Secret of each request, by the request's name.
+        database_users: User name in the Secret of each request, by the request's name.
         versions: ``uid/resourceVersion`` of each Secret.
         leases: Lease id in the status of each request.
-        made: How many logins were begun in PostgreSQL since the role is there.
+        made: How many users were begun in PostgreSQL since the role is there.
     """
 
     database_users: Mapping[str, str]
@@ -212,7 +212,7 @@ class Crowd:
         return {row[0] for row in self.psql(f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{pattern}'")}  # noqa: S608
 
     def made(self) -> int:
-        """How many logins were begun since the role is there, dropped and rolled back ones as well."""
+        """How many users were begun since the role is there, dropped and rolled back ones as well."""
         ((last, called),) = self.psql(f'SELECT last_value, is_called FROM "{self._sequence}"')  # noqa: S608
         return int(last) if called else 0
 
@@ -226,7 +226,7 @@ class Crowd:
     # ----------------------------------------------------------------------------------------------------------
 
     def all_well(self, names: Sequence[str], *, husks: bool = False) -> Seen:
-        """Check that each request has one Secret, one lease and one login, the same ones everywhere, and that there is
+        """Check that each request has one Secret, one lease and one user, the same ones everywhere, and that there is
         no other.
 
         Args:
@@ -256,7 +256,7 @@ class Crowd:
         return Seen(database_users, versions, reported, self.made())
 
     def nothing_left(self) -> bool:
-        """Check that no request, Secret, lease or login is left.
+        """Check that no request, Secret, lease or user is left.
 
         Raises:
             AssertionError: It is not so (yet).
@@ -267,12 +267,12 @@ class Crowd:
         return self.none_alive()
 
     def none_alive(self) -> bool:
-        """Check that no login and no lease is left.
+        """Check that no user and no lease is left.
 
         Raises:
             AssertionError: It is not so (yet).
         """
-        assert (len(self.database_users()), len(self.leases())) == (0, 0), "logins and leases"
+        assert (len(self.database_users()), len(self.leases())) == (0, 0), "users and leases"
         return True
 
     def works(self, name: str) -> bool:
@@ -290,7 +290,7 @@ def at_once(work: Callable[[str], Any], names: Iterable[str], *, hands: int = HA
 
 @contextmanager
 def crowded(stack: LocalStack, name: str) -> Iterator[Space]:
-    """A namespace with the guide's AppBinding and SecretEngine, where a replaced login lives on for no more than a
+    """A namespace with the guide's AppBinding and SecretEngine, where a replaced user lives on for no more than a
     second.
     """
     with access_set(stack, ROTATION_OVERLAP="1s"), space(stack, name) as made:

@@ -1,4 +1,4 @@
-"""One served namespace with the guide's objects in it, as the tests of single promises use it."""
+"""One enabled namespace with the guide's objects in it, as the tests of single promises use it."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class Space:
         return True
 
     def database_users(self) -> list[str]:
-        """Names of the logins in PostgreSQL that Vault made for this namespace."""
+        """Names of the users in PostgreSQL that Vault made for this namespace."""
         return [
             name
             for name in self.stack.psql("select rolname from pg_roles order by 1").splitlines()
@@ -186,4 +186,4 @@ def space(stack: LocalStack, name: str, *, serve: bool = True) -> Iterator[Space
         made.serve()
     yield made
     stack.kubectl("delete", "namespace", name, "--timeout=90s")
-    eventually(lambda: not made.database_users(), timeout_s=30, what="every login dropped")
+    eventually(lambda: not made.database_users(), timeout_s=30, what="every user dropped")

@@ -142,11 +142,11 @@ VAULT_CASES = [
     Case("AppBinding", "clientConfig.url", "https://127.0.0.1:1", "connect|refused|reach|answer"),
     Case("AppBinding", "clientConfig.service.name", "no-such-service", "no-such-service"),
     Case("AppBinding", "clientConfig.caBundle", GONE, "certificate"),
-    Case("AppBinding", "parameters", GONE, "parameters|secret|log in|login"),
+    Case("AppBinding", "parameters", GONE, "parameters|secret|log ?in"),
     Case("AppBinding", "parameters.vaultRole", GONE, "vaultRole"),
     Case("AppBinding", "parameters.vaultRole", "no-such-role", "no-such-role|role"),
     Case("AppBinding", "parameters.serviceAccountName", "no-such-account", "no-such-account"),
-    Case("AppBinding", "parameters.path", "no-such-auth", "no-such-auth|permission|login"),
+    Case("AppBinding", "parameters.path", "no-such-auth", "no-such-auth|permission|log ?in"),
 ]
 
 

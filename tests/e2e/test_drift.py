@@ -138,7 +138,7 @@ def test_a_connection_led_elsewhere_is_led_back_at_once_under_live_leases(guide:
         assert guide.status(ENGINE)["database"].endswith("/postgres")
         assert guide.secret(guide.secret_name()) == secret
         guide.decide("deny")
-        eventually(lambda: not guide.database_users(), timeout_s=45, what="the login dropped at the right database")
+        eventually(lambda: not guide.database_users(), timeout_s=45, what="the user dropped at the right database")
     finally:
         guide.stack.psql(f"drop database {other} with (force)")
 
@@ -168,7 +168,7 @@ def test_a_later_engine_that_wants_the_connection_otherwise_is_refused(guide: Sp
 
 
 def test_a_mount_removed_by_hand_is_made_again(guide: Space) -> None:
-    """Vault ends its leases; mount, connection and role are there again, and what is asked for anew is issued."""
+    """Vault ends its leases; mount, connection and role are there again, and what is asked for again is issued."""
     guide.kubectl("delete", "databaseaccessrequest", "--all", "--timeout=60s")
     before = {path: _read(guide, path) for path in (_config(guide), _role(guide))}
     description = guide.described()

@@ -95,7 +95,7 @@ def _delete(crowd: Crowd, names: list[str]) -> float:
 
 
 def _said(crowd: Crowd, names: list[str], *words: str) -> None:
-    """Wait for an Event on each request, which is no more, that says that its login is still to be dropped, and why."""
+    """Wait for an Event on each request, which is no more, that says that its user is still to be dropped, and why."""
 
     def reported(name: str) -> bool:
         events = crowd.events(name)
@@ -121,7 +121,7 @@ def waiting(stack: LocalStack) -> Iterator[Space]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", OUTAGES)
 def test_deleted_while_vault_is_away(waiting: Space, how: str) -> None:
-    """The requests go within seconds, their logins when Vault is back; role and engine wait for it, say why, and go by
+    """The requests go within seconds, their users when Vault is back; role and engine wait for it, say why, and go by
     themselves.
     """
     made, engine = apart(waiting, how), how
@@ -159,7 +159,7 @@ def _waits(made: Space, name: str) -> bool:
 
 @pytest.mark.timeout(600)
 def test_deleted_while_the_right_to_revoke_is_missing(waiting: Space) -> None:
-    """The requests go, their logins as soon as an operator gives the right back; the Event says which right it is."""
+    """The requests go, their users as soon as an operator gives the right back; the Event says which right it is."""
     crowd = Crowd(waiting, "forbidden")
     crowd.prepare()
     names = crowd.granted(MANY)
@@ -174,7 +174,7 @@ def test_deleted_while_the_right_to_revoke_is_missing(waiting: Space) -> None:
 
 @pytest.mark.timeout(600)
 def test_deleted_while_the_database_is_away(waiting: Space) -> None:
-    """Vault cannot drop the logins: the requests go, it is tried again and seen, and none of the logins is left at the
+    """Vault cannot drop the users: the requests go, it is tried again and seen, and none of the users is left at the
     end.
     """
     crowd = Crowd(waiting, "unreached")

@@ -57,7 +57,7 @@ def _uid(seen: Seen, name: str) -> str:
 
 
 def test_deleted_secrets_are_recreated_with_another_user(behind: Space) -> None:
-    """A password is stored nowhere, so each gets a new one, under the same name; the login before ends."""
+    """A password is stored nowhere, so each gets a new one, under the same name; the user before is dropped."""
     crowd = Crowd(behind, "lost")
     crowd.prepare()
     names = crowd.granted(MANY)
@@ -78,7 +78,7 @@ EDITS: dict[str, dict[str, Any]] = {
 
 
 def test_edited_secrets_are_replaced_with_another_user(behind: Space) -> None:
-    """Whatever somebody wrote over: the password before is lost, the Secret gets another credential, and the login
+    """Whatever somebody wrote over: the password before is lost, the Secret gets another credential, and the user
     before ends.
     """
     crowd = Crowd(behind, "edited")
@@ -168,8 +168,8 @@ def test_leases_revoked_in_vault_are_noticed_and_replaced(behind: Space) -> None
 
 
 def test_what_vanished_unseen_ends_like_a_delete(behind: Space) -> None:
-    """Finalizers taken off by hand and objects deleted while no watcher runs, one of them made anew: only what is there
-    keeps a login.
+    """Finalizers taken off by hand and objects deleted while no watcher runs, one of them created again: only what is there
+    keeps a user.
     """
     crowd = Crowd(behind, "vanished")
     crowd.prepare()
@@ -244,7 +244,7 @@ def _tear_away(crowd: Crowd, name: str) -> None:
 
 
 def _left(crowd: Crowd, names: set[str], before: Seen) -> bool:
-    """Check that the logins and leases of these requests alone are left."""
+    """Check that the users and leases of these requests alone are left."""
     assert crowd.leases() == {before.leases[name] for name in names}
     assert crowd.database_users() == {before.database_users[name] for name in names}
     return True

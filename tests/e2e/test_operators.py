@@ -49,12 +49,12 @@ def guide(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Space]:
 
 
 def test_access_ends_for_good_when_its_time_is_over(guide: Space) -> None:
-    """``spec.ttl``: Secret, Role and RoleBinding go, the login is dropped, the phase and an Event say so, and it stays
+    """``spec.ttl``: Secret, Role and RoleBinding go, the user is dropped, the phase and an Event say so, and it stays
     so.
     """
-    (wish,) = guide.guide("postgresAccessRequest")
+    (request,) = guide.guide("postgresAccessRequest")
     guide.kubectl("delete", REQUEST)
-    guide.apply(wish | {"spec": wish["spec"] | {"ttl": "4s"}})
+    guide.apply(request | {"spec": request["spec"] | {"ttl": "4s"}})
     name = guide.granted()
     data = eventually(lambda: guide.secret(name))
     assert isinstance(data, dict)

@@ -64,7 +64,7 @@ def test_any_order_of_apply_converges(story: Story, stack: LocalStack, order: tu
 
 @pytest.mark.parametrize("order", _orders(tuple(DELETE), 6, 2), ids="-".join)
 def test_any_order_of_delete_leaves_nothing(story: Story, stack: LocalStack, order: tuple[str, ...]) -> None:
-    """Every finalizer goes, and no lease, role, mount or login is left."""
+    """Every finalizer goes, and no lease, role, mount or user is left."""
     for name in APPLY:
         _apply(story, stack, name)
     _grant(story)

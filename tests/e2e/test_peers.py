@@ -83,7 +83,7 @@ def test_killed_while_many_are_made(peers: Space, name: str) -> None:
     with ThreadPoolExecutor(1) as pool:
         making = pool.submit(at_once, crowd.ask, names)
         for nth in sorted(chance.sample(range(10, MANY - 20), 3)):
-            eventually(lambda nth=nth: crowd.made() >= nth, timeout_s=LONG_S, every_s=0.05, what=f"{nth} logins")  # type: ignore[misc]
+            eventually(lambda nth=nth: crowd.made() >= nth, timeout_s=LONG_S, every_s=0.05, what=f"{nth} users")  # type: ignore[misc]
             process.kill()
             process.start()
             process.wait_ready()
@@ -110,7 +110,7 @@ def _at_rest(crowd: Crowd) -> bool:
 
 
 def _end_husks(crowd: Crowd) -> None:
-    """End the leases that Vault keeps of reads that broke off with the SIGKILL; each is proven to have no login
+    """End the leases that Vault keeps of reads that broke off with the SIGKILL; each is proven to have no user
     (tests/chaos/husks.py).
     """
     stack = crowd.space.stack
@@ -123,7 +123,7 @@ def _end_husks(crowd: Crowd) -> None:
     reported = {(body.get("status") or {})["lease"]["id"] for body in crowd.requests().values()}
     found = end_husks(eyes, crowd.leases() - reported, ledger=_ledger(crowd))
     eyes.close()
-    print(f"{found.ended} leases without a login")
+    print(f"{found.ended} leases without a user")
     assert found.wrong == []
 
 

@@ -40,7 +40,7 @@ def test_a_request_without_kubernetes_by_grpcurl(stack: LocalStack, tmp_path: Pa
         "APPROVAL_STATE_WITHDRAWN",
     ):
         assert seen in done.stdout, f"{seen} is missing in\n{done.stdout}"
-    eventually(lambda: not Story(stack).database_users(), timeout_s=30, what="the login's end after the release")
+    eventually(lambda: not Story(stack).database_users(), timeout_s=30, what="the user's drop after the release")
 
 
 def test_the_fields_table_names_every_field_of_the_schemas() -> None:

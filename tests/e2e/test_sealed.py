@@ -56,5 +56,5 @@ def test_a_minute_without_vault_needs_nobody(stack: LocalStack) -> None:
         except NotSeenError as err:
             raise AssertionError(str(err)) from err
 
-    eventually(gone, timeout_s=90, what="the login's end after the unseal")
+    eventually(gone, timeout_s=90, what="the user's drop after the unseal")
     shell.ok("kubectl delete namespace demo --timeout=60s")

@@ -38,7 +38,7 @@ def _must(stack: LocalStack, method: str, path: str, body: dict[str, Any]) -> di
 
 def _secret(made: Space, kind: str, **values: str) -> None:
     made.apply(
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vault-login"}, "type": kind, "stringData": values}
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vault-auth"}, "type": kind, "stringData": values}
     )
 
 
@@ -79,11 +79,11 @@ def _app_role(made: Space, _: Path) -> dict[str, str]:
 
 
 def _account_token(made: Space, _: Path) -> dict[str, str]:
-    metadata = {"name": "vault-login", "annotations": {"kubernetes.io/service-account.name": "vault"}}
+    metadata = {"name": "vault-auth", "annotations": {"kubernetes.io/service-account.name": "vault"}}
     made.apply(
         {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/service-account-token"}
     )
-    eventually(lambda: made.secret("vault-login").get("token"), timeout_s=30, what="the token of the ServiceAccount")
+    eventually(lambda: made.secret("vault-auth").get("token"), timeout_s=30, what="the token of the ServiceAccount")
     return {"path": "kubernetes", "vaultRole": "vault-policy-controller"}
 
 
@@ -97,7 +97,7 @@ USERS = {
 
 
 def _binding(made: Space) -> dict[str, Any]:
-    """The served namespace's AppBinding of Vault, to be changed and applied."""
+    """The enabled namespace's AppBinding of Vault, to be changed and applied."""
     found = made.get("appbinding/vault")
     return {
         "apiVersion": found["apiVersion"],
@@ -124,14 +124,14 @@ def test_a_secret_of_each_type_logs_in(
     methods: LocalStack, kind: str, prepare: Callable[[Space, Path], dict[str, str]], tmp_path: Path
 ) -> None:
     """Its content is enough for mount, role and the end of both, and is in no status."""
-    with space(methods, f"login{list(USERS).index(kind)}") as made:
+    with space(methods, f"auth{list(USERS).index(kind)}") as made:
         binding = _binding(made)
         binding["spec"]["parameters"] = CONFIGURATION | prepare(made, tmp_path)
-        binding["spec"]["secret"] = {"name": "vault-login"}
+        binding["spec"]["secret"] = {"name": "vault-auth"}
         _replace(made, binding)
         _story(made)
         values = [
-            value for value in made.secret("vault-login").values() if len(value) > 8 and "CERTIFICATE" not in value
+            value for value in made.secret("vault-auth").values() if len(value) > 8 and "CERTIFICATE" not in value
         ]
         seen = made.kubectl(
             "get", "appbindings,secretengines,postgresroles,databaseaccessrequests,events", "-o", "json"
@@ -145,9 +145,9 @@ def test_a_changed_auth_secret_is_used(methods: LocalStack, tmp_path: Path) -> N
         binding = _binding(made)
         del binding["spec"]["parameters"]
         _token(made, tmp_path)
-        right = made.secret("vault-login")["token"]
-        binding["spec"]["secret"] = {"name": "vault-login"}
-        made.kubectl("delete", "secret", "vault-login")
+        right = made.secret("vault-auth")["token"]
+        binding["spec"]["secret"] = {"name": "vault-auth"}
+        made.kubectl("delete", "secret", "vault-auth")
         _secret(made, "kubevault.com/token", token="s.not-a-token-of-this-vault")
         _replace(made, binding)
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
@@ -192,7 +192,7 @@ def test_an_unverified_vault_only_where_asked(stack: LocalStack) -> None:
 
 @pytest.fixture
 def without_service_auth(stack: LocalStack) -> Iterator[LocalStack]:
-    """The stack with an access service that has no login of its own, and a team's role that may issue, as in the guide
+    """The stack with an access service that has no auth of its own, and a team's role that may issue, as in the guide
     of 2019.
     """
     file = stack.directory / "services" / "access-vaults.yaml"
@@ -222,4 +222,4 @@ def test_the_teams_session_issues_without_service_auth(without_service_auth: Loc
         made.reported(REQUEST, "Warning", "ServiceAuthNotConfigured")
         _restart(without_service_auth)
         made.decide("deny")
-        eventually(lambda: not made.database_users(), timeout_s=60, what="the login dropped after a restart")
+        eventually(lambda: not made.database_users(), timeout_s=60, what="the user dropped after a restart")

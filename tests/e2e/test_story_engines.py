@@ -30,7 +30,7 @@ def _password(text: str) -> dict[str, dict[str, str]]:
 def test_a_changed_database_password_is_pushed_to_vault(guide: Space) -> None:
     """Vault logs in with what the AppBinding's Secret holds now."""
     user = f"manager_{guide.name}"
-    guide.stack.psql(f"create role {user} superuser login password 'first-password'")
+    guide.stack.psql(f"create role {user} superuser LOGIN password 'first-password'")
     try:
         names = {"username": base64.b64encode(user.encode()).decode()}
         guide.patch("secret/postgres-user-cred", {"data": names | _password("first-password")["data"]})
@@ -43,7 +43,7 @@ def test_a_changed_database_password_is_pushed_to_vault(guide: Space) -> None:
         assert guide.condition(ENGINE, "Available")["status"] == "False"
         guide.patch("secret/postgres-user-cred", _password("second-password"))
         guide.phase(ENGINE, "Success")
-        # No session of the old password may be what makes the login.
+        # No session of the old password may be what creates the user.
         guide.stack.psql(f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{user}'")  # noqa: S608
         assert guide.user_works(guide.secret(guide.granted()))
         guide.kubectl("delete", "databaseaccessrequest", "--all")
@@ -140,7 +140,7 @@ def test_a_shared_mount_goes_with_its_last_engine(guide: Space) -> None:
 
 @pytest.fixture
 def foreign(stack: LocalStack) -> Iterator[Space]:
-    """A served namespace whose mount an operator made by hand."""
+    """An enabled namespace whose mount an operator made by hand."""
     with space(stack, "foreign") as made:
         stack.bao("secrets", "enable", f"-path={made.mount}", "-description=the operator's", "database")
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
@@ -192,7 +192,7 @@ def test_an_unenabled_namespace_is_named_with_the_command_that_serves_it(stack: 
 
 
 def test_a_database_changes_only_when_no_lease_depends_on_it(guide: Space) -> None:
-    """Vault would revoke at the new place, succeed there, and forget the login that lives on at the old one."""
+    """Vault would revoke at the new place, succeed there, and forget the user that lives on at the old one."""
     url = f"{guide.mount}/config/k8s.-.{guide.name}.postgres-app"
     other = f"other_{guide.name}"
     guide.stack.psql(f"create database {other}")

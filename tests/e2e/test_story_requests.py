@@ -39,7 +39,7 @@ def _reader(guide: Space) -> str:
 
 
 def test_a_deleted_secret_is_recreated_with_a_new_user(guide: Space) -> None:
-    """A password is stored nowhere, so a new one takes its place; the old login, which may be in use, ends later, or
+    """A password is stored nowhere, so a new one takes its place; the old user, which may be in use, ends later, or
     with access.
     """
     name = guide.granted()
@@ -53,9 +53,9 @@ def test_a_deleted_secret_is_recreated_with_a_new_user(guide: Space) -> None:
 
 
 def _denied(guide: Space, *credentials: dict[str, str]) -> None:
-    """A denial ends the new login and the old one at once."""
+    """A denial ends the new user and the old one at once."""
     guide.decide("deny")
-    eventually(lambda: not guide.database_users(), timeout_s=30, what="every login dropped")
+    eventually(lambda: not guide.database_users(), timeout_s=30, what="every user dropped")
     assert not any(guide.user_works(each) for each in credentials)
 
 
@@ -98,7 +98,7 @@ def _restart(guide: Space) -> None:
 
 
 def test_a_denial_after_an_approval_revokes_all(guide: Space) -> None:
-    """Secret, Role, RoleBinding, status.secret, status.lease and the login go; the decision stays final."""
+    """Secret, Role, RoleBinding, status.secret, status.lease and the user go; the decision stays final."""
     name = guide.granted()
     data, role = guide.secret(name), _reader(guide)
     status = guide.status(REQUEST)
@@ -130,7 +130,7 @@ def test_a_denial_after_an_approval_revokes_all(guide: Space) -> None:
 
 
 def test_a_new_request_of_the_same_name_is_another_request(guide: Space) -> None:
-    """An approval does not outlive its object: the new one waits, and gets another Secret and login."""
+    """An approval does not outlive its object: the new one waits, and gets another Secret and user."""
     first = guide.granted()
     old = guide.secret(first)
     guide.kubectl("delete", REQUEST)

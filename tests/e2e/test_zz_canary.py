@@ -9,7 +9,7 @@ from tests.e2e.witness import Witness
 
 
 def test_no_issued_secret_can_be_read(stack: LocalStack, witness: Witness) -> None:
-    """Passwords and tokens of the whole run, by Vault's own record, are in no log of ours, no Event and no status."""
+    """Passwords and tokens of the whole run, by Vault's own record, are in no log, no Event and no status."""
     story = Story(stack)
     for step in story.steps():  # so that the canary also sings when it runs alone
         step.run()
