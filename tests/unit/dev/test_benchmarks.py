@@ -71,7 +71,7 @@ def test_for_rates_more_is_better() -> None:
 
 
 def test_quick_says_that_it_stands_for_nothing() -> None:
-    assert "--quick" in list(table({}, quick=True))[-1]
+    assert any("--quick" in line for line in table({}, quick=True))
     assert BARS["restart_reissues"].bar == 0
 
 
