@@ -51,7 +51,7 @@ def not_seen_yet(request: Json) -> bool:
 
 
 def check(request: Json, verdict: Verdict) -> None:
-    """Refuse what may not be decided (design section 6): a decision is final, but a deny after an approval revokes.
+    """Refuse what may not be decided (docs/concepts.md): a decision is final, but a deny after an approval revokes.
 
     Raises:
         CommandError: Says who decided when, or what is missing.

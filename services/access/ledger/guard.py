@@ -1,8 +1,9 @@
-"""Whether the ledger is the one that was known, and what to hold while it is not (design, section 5, "Ledger").
+"""Pauses issuance while the ledger is not the known one (docs/adr/0024-unknown-ledger-pauses-issuance.md).
 
-A lost ledger looks like a first start, and an old copy of one like the present. Neither may lead to new credentials beside those that
-nobody remembers: a watcher that knows another ledger's id holds all issuing, a Secret with an attempt that the ledger does not know holds
-its own request. Both hold until an operator accepts the loss; renewing and ending go on.
+A lost ledger looks like a first start, and an old copy looks like the present. Neither may lead to new credentials beside
+those that nobody remembers: a watcher that knows another ledger's id pauses all issuance, a Secret with an attempt that the
+ledger does not know pauses its own access request. Both last until an operator accepts the loss; renewals and revocations
+go on.
 """
 
 from __future__ import annotations
