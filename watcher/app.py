@@ -65,7 +65,7 @@ class Settings:
         finalizer_timeout_s: How long a deletion waits where Vault answers but does not permit the cleanup.
         resync_s: Every object is reconciled once in so long, whatever changed: how often drift in Vault is checked.
         workers: Threads of each work queue.
-        beside: Threads for work that a worker does not wait for.
+        parallel_threads: Threads for work in parallel to a worker's own.
         watch_s: Longest time of one watch.
         refused_cap_s: Longest pause between two tries to list a namespace that is not enabled.
     """
@@ -85,14 +85,14 @@ class Settings:
             "rbac_audit": 1,
         }
     )
-    beside: int = 16
+    parallel_threads: int = 16
     watch_s: float = 60.0
     refused_cap_s: float = 8.0
 
     @property
     def connections(self) -> int:
         """How many threads may call Kubernetes at once, without the watches."""
-        return sum(self.workers.values()) + self.beside + 2
+        return sum(self.workers.values()) + self.parallel_threads + 2
 
 
 class Watcher:
@@ -119,7 +119,7 @@ class Watcher:
         self._api, self._settings, self._clock = api, settings, clock
         self._stop, self._broken = threading.Event(), threading.Event()
         self._recording: threading.Thread | None = None
-        self._executor = ThreadPoolExecutor(settings.beside, thread_name_prefix="parallel")
+        self._executor = ThreadPoolExecutor(settings.parallel_threads, thread_name_prefix="parallel")
         self.queues: dict[str, WorkQueue[Any]] = {
             name: WorkQueue(self._backoff(0.02, 60.0), clock=clock, observer=self._metrics.of_queue(name))
             for name in settings.workers

@@ -56,7 +56,7 @@ class Script:
         self.errors.setdefault(method, []).extend(errors)
 
     def fail_always(self, method: str, error: LeasegateError | None) -> None:
-        """Have a method fail until told otherwise (None)."""
+        """Have a method fail until this is called with None."""
         if error is None:
             self.always.pop(method, None)
         else:
@@ -348,7 +348,7 @@ class PlayedAccess(Script):
         known.attempt, known.open = next(self._number), known.open + 1
         return lease_pb2.Credential(
             attempt=known.attempt,
-            username=f"login-{known.attempt}",
+            username=f"user-{known.attempt}",
             password=f"password-{known.attempt}",
             lease=_lease(known.attempt),
         )

@@ -45,7 +45,7 @@ def namespace(watcher: Running) -> Iterator[str]:
 def test_from_the_first_apply_to_the_namespaces_end(watcher: Running, namespace: str) -> None:
     secret = watcher.granted(namespace)
     assert {key: base64.b64decode(value) for key, value in secret["data"].items()} == {
-        "username": b"login-1",
+        "username": b"user-1",
         "password": b"password-1",
     }
     for kind, name in (("secretengine", "postgresql-engine"), ("postgresrole", "psql-role")):
@@ -75,6 +75,15 @@ def test_the_events_that_kubectl_describe_shows(watcher: Running, namespace: str
     )
     assert "leasegate-watcher" in described
     assert "secret engine is ready to use" in watcher.kubectl("describe", "secretengine", "-n", namespace)
+
+
+def test_kubectl_wait_sees_when_each_kind_is_ready(watcher: Running, namespace: str) -> None:
+    names = ("secretengine/postgresql-engine", "postgresrole/psql-role", "databaseaccessrequest/postgres-cred-rqst")
+    watcher.granted(namespace)
+    for name in names:
+        assert "condition met" in watcher.kubectl(
+            "wait", "--for=condition=Ready", name, "-n", namespace, "--timeout=60s"
+        )
 
 
 def test_a_namespace_is_served_when_its_owner_says_so(watcher: Running, namespace: str) -> None:

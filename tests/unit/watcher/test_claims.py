@@ -92,7 +92,7 @@ def test_a_request_that_changed_meanwhile_is_asked_for_again(decided: World) -> 
 
 @pytest.mark.parametrize("foreign", [True, False])
 def test_nothing_is_asked_to_be_claimed_that_could_not_be_kept(decided: World, foreign: bool) -> None:
-    """Neither where the Secret's name is somebody else's, nor in a namespace that is not served."""
+    """Neither where the Secret's name is somebody else's, nor in a namespace that is not enabled."""
     if foreign:
         decided.settle()
         name = decided.secret()["metadata"]["name"]  # type: ignore[index]

@@ -360,7 +360,7 @@ def test_a_role_waits_for_its_vault_too(granted: World) -> None:
 
 
 def test_what_lets_nobody_in_for_long_is_abandoned_and_reported(granted: World) -> None:
-    granted.engine.fail_always("DeleteEngine", errors.VaultAuthMissingError("no login", target="demo/vault"))
+    granted.engine.fail_always("DeleteEngine", errors.VaultAuthMissingError("no session", target="demo/vault"))
     granted.delete(SECRET_ENGINE, "postgresql-engine")
     granted.advance(118, step_s=2)
     assert granted.kube.see(SECRET_ENGINE, "demo/postgresql-engine") is not None

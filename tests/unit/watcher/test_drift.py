@@ -37,7 +37,7 @@ def events(world: World, name: str, reason: str) -> list[str]:
     return [event for event in world.kube.events(name) if f" {reason}" in event]
 
 
-# -- put back
+# -- corrected
 
 
 def test_a_connection_to_elsewhere_is_corrected_under_live_leases(granted: World) -> None:
@@ -260,7 +260,7 @@ def test_a_rival_of_another_database_or_mount_is_none(world: World) -> None:
 
 
 def test_the_end_of_access_claims_no_dropped_user(granted: World) -> None:
-    """The login goes when Vault lets it; the Event must not say more than is known."""
+    """The database user is dropped when Vault can; the Event must not promise more than is known."""
     granted.decide("Denied")
     granted.settle()
     ended = events(granted, "rqst", "AccessEnded")
@@ -271,7 +271,7 @@ def test_the_end_of_access_claims_no_dropped_user(granted: World) -> None:
 
 def test_a_role_whose_cleanup_is_given_up_is_issued_no_more(granted: World) -> None:
     """Else it could be used again once Vault permits it, although nobody can see it any more."""
-    granted.roles.fail_always("DeleteDbRole", errors.VaultAuthMissingError("no login", target="demo/vault"))
+    granted.roles.fail_always("DeleteDbRole", errors.VaultAuthMissingError("no session", target="demo/vault"))
     granted.delete(POSTGRES_ROLE, "psql-role")
     granted.settle()
     assert granted.access.roles == {}

@@ -43,7 +43,7 @@ def test_an_approval_puts_a_credential_into_a_secret(world: World) -> None:
     secret, status = world.secret(), world.status(ACCESS_REQUEST, "rqst")
     assert secret is not None
     assert {k: base64.b64decode(v) for k, v in secret["data"].items()} == {
-        "username": b"login-1",
+        "username": b"user-1",
         "password": b"password-1",
     }
     assert secret["type"] == "Opaque"

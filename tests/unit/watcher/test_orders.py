@@ -202,7 +202,7 @@ def test_a_wrong_field_is_reported_once_and_retried_only_when_changed(world: Wor
 ERRORS: list[tuple[LeasegateError, str]] = [
     (errors.VaultSealedError("Vault is sealed", address="a"), "VaultSealed"),
     (errors.VaultUnavailableError("Vault does not answer", address="a"), "VaultUnavailable"),
-    (errors.VaultAuthRefusedError("Vault refused the login", target="t"), "VaultAuthRefused"),
+    (errors.VaultAuthRefusedError("Vault refused the token", target="t"), "VaultAuthRefused"),
     (errors.MountConflictError("somebody else's", path=MOUNT, owner="x"), "MountConflict"),
     (errors.VaultPolicyMissingError("the policy lacks it", path="sys/mounts/x"), "VaultPolicyMissing"),
     (errors.PathNotOwnedError("not allowed", path=MOUNT), "PathNotOwned"),

@@ -121,7 +121,7 @@ def test_a_binding_without_a_spec_is_wrong() -> None:
         appbinding.vault_address({"metadata": {"namespace": "demo", "name": "v"}}, cluster=CLUSTER, addresses=NOWHERE)
 
 
-# -- how to log in
+# -- how to authenticate
 
 
 @pytest.mark.parametrize(
@@ -165,13 +165,13 @@ def test_both_shapes_of_parameters(parameters: Body, plan: ServiceAccountAuth) -
 
 
 def test_a_secret_logs_in_where_no_service_account_is_named() -> None:
-    plan = appbinding.auth_plan(binding(secret={"name": "login"}, parameters={"vaultRole": "r", "path": "p"}))
-    assert plan == SecretAuth("login", "r", "p")
+    plan = appbinding.auth_plan(binding(secret={"name": "auth"}, parameters={"vaultRole": "r", "path": "p"}))
+    assert plan == SecretAuth("auth", "r", "p")
 
 
 def test_a_service_account_wins_over_a_secret() -> None:
     plan = appbinding.auth_plan(
-        binding(secret={"name": "login"}, parameters={"vaultRole": "r", "serviceAccountName": "sa"})
+        binding(secret={"name": "auth"}, parameters={"vaultRole": "r", "serviceAccountName": "sa"})
     )
     assert isinstance(plan, ServiceAccountAuth)
 
@@ -184,7 +184,7 @@ def test_a_service_account_wins_over_a_secret() -> None:
         ({"parameters": {"serviceAccountName": 7, "vaultRole": "r"}}, "parameters.serviceAccountName"),
         ({"parameters": "x"}, "parameters"),
         ({"parameters": {"kubernetes": []}, "secret": {"name": "s"}}, "parameters.kubernetes"),
-        ({"secret": "login"}, "secret"),
+        ({"secret": "auth"}, "secret"),
     ],
 )
 def test_wrong_authentication_is_named(spec: Body, field: str) -> None:
@@ -195,21 +195,21 @@ def test_wrong_authentication_is_named(spec: Body, field: str) -> None:
     )
 
 
-def login(kind: str, data: dict[str, bytes], *, role: str = "r", mount: str = "m") -> types_pb2.VaultTarget:
+def authenticated(kind: str, data: dict[str, bytes], *, role: str = "r", mount: str = "m") -> types_pb2.VaultTarget:
     target = types_pb2.VaultTarget(source=types_pb2.ObjectRef(name="vault"), address="https://v:1")
     appbinding.set_secret_auth(target, SecretAuth("s", role, mount), SecretContent(kind, data))
     return target
 
 
 def test_every_secret_type_logs_in() -> None:
-    jwt = login("kubernetes.io/service-account-token", {"token": b"jwt"}).kubernetes
+    jwt = authenticated("kubernetes.io/service-account-token", {"token": b"jwt"}).kubernetes
     assert (jwt.mount, jwt.auth_role, jwt.jwt) == ("m", "r", "jwt")
-    assert login("kubevault.com/token", {"token": b"t"}).token.token == "t"
-    user = login("kubernetes.io/basic-auth", {"username": b"u", "password": b"p"}).userpass
+    assert authenticated("kubevault.com/token", {"token": b"t"}).token.token == "t"
+    user = authenticated("kubernetes.io/basic-auth", {"username": b"u", "password": b"p"}).userpass
     assert (user.mount, user.username, user.password) == ("m", "u", "p")
-    tls = login("kubernetes.io/tls", {"tls.crt": b"C", "tls.key": b"K"}).certificate
+    tls = authenticated("kubernetes.io/tls", {"tls.crt": b"C", "tls.key": b"K"}).certificate
     assert (tls.mount, tls.auth_role, tls.certificate, tls.private_key) == ("m", "r", b"C", b"K")
-    app = login("leasegate.dev/approle", {"role_id": b"i", "secret_id": b"s"}).app_role
+    app = authenticated("leasegate.dev/approle", {"role_id": b"i", "secret_id": b"s"}).app_role
     assert (app.mount, app.role_id, app.secret_id) == ("m", "i", "s")
 
 
@@ -226,13 +226,13 @@ def test_every_secret_type_logs_in() -> None:
 )
 def test_a_wrong_secret_is_named_without_its_values(kind: str, data: dict[str, bytes], says: str) -> None:
     with pytest.raises(SpecInvalidError, match=says) as caught:
-        login(kind, data)
+        authenticated(kind, data)
     assert "sesame" not in str(caught.value)
 
 
 def test_a_service_account_token_needs_a_role() -> None:
     with pytest.raises(SpecInvalidError, match="vaultRole"):
-        login("kubernetes.io/service-account-token", {"token": b"jwt"}, role="")
+        authenticated("kubernetes.io/service-account-token", {"token": b"jwt"}, role="")
 
 
 @pytest.mark.parametrize(
@@ -247,8 +247,8 @@ def test_a_service_account_token_needs_a_role() -> None:
     ],
 )
 def test_absent_authentication_is_known_by_its_mount(kind: str, data: dict[str, bytes], mount: str, auth: str) -> None:
-    """The digest is the services' own, so that a target without a login finds the login in a service's memory."""
-    target = login(kind, data, mount=mount)
+    """The digest is the services' own, so that a target finds the session that a service has for it."""
+    target = authenticated(kind, data, mount=mount)
     assert appbinding.auth_mount(target) == auth
     theirs = VaultTarget.from_proto(target)
     assert appbinding.target_ref(target).digest == theirs.digest

@@ -17,7 +17,7 @@ NAME = "postgresql-engine"
 
 @pytest.fixture
 def unmounted() -> Iterator[World]:
-    """The guide's objects with a login left, their mount gone, and the engine being deleted."""
+    """The guide's objects with a database user left, their mount gone, and the engine being deleted."""
     world = World()
     world.guide()
     world.decide()
@@ -60,7 +60,7 @@ def test_what_cannot_be_made_again_is_abandoned_and_reported(unmounted: World) -
 
 
 def test_a_mount_that_is_there_is_never_abandoned(unmounted: World) -> None:
-    """The logins can still be dropped, however long that takes, and whatever is missing to write the connection."""
+    """The users can still be dropped, however long that takes, and whatever is missing to write the connection."""
     unmounted.engine.mounts[VAULT, MOUNT] = {f"demo/{NAME}"}
     unmounted.delete(SECRET, "postgres-user-cred")
     unmounted.delete(SECRET_ENGINE, NAME)

@@ -76,7 +76,7 @@ def test_the_last_events_are_written_before_the_end(world: World) -> None:
 
 
 def test_what_an_informer_of_the_past_finds_is_not_believed() -> None:
-    """A namespace that was left and is looked after again must not count as served before its Secrets are read."""
+    """A namespace that is watched again must not count as enabled before its Secrets are listed."""
     started: list[Informer] = []
     timing = InformerTiming(backoff=NEVER, random=lambda: 0.5)
     changed: list[Any] = []

@@ -21,7 +21,7 @@ VAULT = "https://vault.demo.svc:8200"
 
 
 class ByHand(Watcher):
-    """A watcher whose informers list once and are then told of changes by the world."""
+    """A watcher whose informers list once and then get their changes from the world."""
 
     def _start_informer(self, informer: Informer, stop: threading.Event) -> None:
         informer.list_and_watch()
@@ -35,7 +35,7 @@ def write_events(recorder: EventRecorder) -> None:
 
 
 class World:
-    """A namespace ``demo`` that is served, and what is in it."""
+    """A namespace ``demo`` that is enabled, and what is in it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -46,7 +46,7 @@ class World:
         """Start the watcher, or another one in place of one that died."""
         stubs: Any = {"engine": self.engine, "roles": self.roles, "access": self.access, "holder": self.access}
         self.watcher = ByHand(self.kube, ServiceStubs(**stubs), Settings(cluster=CLUSTER), clock=lambda: self.now)
-        self.kube.listeners[:] = [self._tell]
+        self.kube.listeners[:] = [self._notify]
         for informer in self.watcher._informers:
             informer.list_and_watch()
         self.watcher.triggers.start()
@@ -189,7 +189,7 @@ class World:
         controller.queue.mark_done(key)
         return True
 
-    def _tell(self, kind: str, resource: Resource, obj: Body) -> None:
+    def _notify(self, kind: str, resource: Resource, obj: Body) -> None:
         if resource is SECRET:
             known = self.watcher.namespaces._watched.get(key_of(obj).namespace)
             store = known.secrets if known else None
