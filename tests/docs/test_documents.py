@@ -1,4 +1,4 @@
-"""docs/safety.md says what a crash at each failpoint does, and docs/adr/README.md lists every record."""
+"""docs/safety.md covers every failpoint, docs/operations.md names what exists, docs/adr/README.md lists every record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from services.access.domain import failpoints as access
 from watcher.reconcilers import failpoints as watcher
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 RECORDS = sorted((DOCS / "adr").glob("[0-9]*.md"))
 
 
@@ -26,6 +27,35 @@ def _first_cells(heading: str) -> list[str]:
 )
 def test_safety_names_every_failpoint_in_order(heading: str, points: tuple[str, ...]) -> None:
     assert _first_cells(heading) == list(points)
+
+
+def _operations() -> str:
+    return (DOCS / "operations.md").read_text(encoding="utf-8")
+
+
+def test_operations_names_conditions_and_events_that_exist() -> None:
+    named = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", _operations()))
+    known = (DOCS / "reference" / "events.md").read_text(encoding="utf-8")
+    kinds = {"AppBinding", "SecretEngine", "PostgresRole", "DatabaseAccessRequest"}
+    assert named
+    assert {name for name in named - kinds if not re.search(rf"\b{name}\b", known)} == set()
+
+
+def test_operations_names_metrics_that_exist() -> None:
+    section = _operations().partition("## Metrics\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"\b(?:leasegate|workqueue|grpc)_[a-z_]+", section))
+    known = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
+    assert named
+    assert {name for name in named if f"`{name}`" not in known} == set()
+
+
+def test_operations_names_log_lines_that_exist() -> None:
+    quoted = {line for row in re.findall(r"log.*$", _operations(), re.M) for line in re.findall(r'"([a-z ,]+)"', row)}
+    code = "\n".join(
+        file.read_text(encoding="utf-8") for folder in ("services", "watcher") for file in (ROOT / folder).rglob("*.py")
+    )
+    assert quoted
+    assert {line for line in quoted if f'"{line}' not in code} == set()
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.stem)
