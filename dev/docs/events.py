@@ -70,6 +70,8 @@ REASONS = (
         "The access request waits for a decision.",
         "Approve or deny it: `kubectl vault approve databaseaccessrequest NAME`.",
     ),
+    Reason("Denied", REQUEST, "An approver denied the access request.", "Make a new access request."),
+    Reason("Expired", REQUEST, "Access has expired, or its requester withdrew it.", "Make a new access request."),
     Reason(
         "FailedToGetCredential", REQUEST, "The last claim failed.", "Read the message; it is repeated with a backoff."
     ),
