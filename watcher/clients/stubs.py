@@ -22,13 +22,13 @@ class ServiceStubs:
         engine: Mounts and connections.
         roles: Database roles and cleanup roles in Vault.
         access: Access requests, catalog and change feed.
-        holder: Acknowledgement of credentials, and the list of access requests.
+        requester: Acknowledgement of credentials, and the list of access requests.
     """
 
     engine: engine_service_pb2_grpc.EngineServiceStub
     roles: role_service_pb2_grpc.RoleServiceStub
     access: watcher_service_pb2_grpc.WatcherServiceStub
-    holder: requester_service_pb2_grpc.RequesterServiceStub
+    requester: requester_service_pb2_grpc.RequesterServiceStub
 
 
 def service_stubs(*, engine: grpc.Channel, roles: grpc.Channel, access: grpc.Channel) -> ServiceStubs:
@@ -37,5 +37,5 @@ def service_stubs(*, engine: grpc.Channel, roles: grpc.Channel, access: grpc.Cha
         engine=engine_service_pb2_grpc.EngineServiceStub(engine),
         roles=role_service_pb2_grpc.RoleServiceStub(roles),
         access=watcher_service_pb2_grpc.WatcherServiceStub(access),
-        holder=requester_service_pb2_grpc.RequesterServiceStub(access),
+        requester=requester_service_pb2_grpc.RequesterServiceStub(access),
     )

@@ -107,7 +107,7 @@ class AccessRequestReconciler:
         found, page = list[Key](), requester_service_pb2.ListAccessRequestsResponse(next_page_token="")
         while True:
             request = requester_service_pb2.ListAccessRequestsRequest(page_size=PAGE, page_token=page.next_page_token)
-            page = self._services.holder.ListAccessRequests(request)
+            page = self._services.requester.ListAccessRequests(request)
             found += [self.note_open_access(each.object) for each in page.access_requests if self._is_missing(each)]
             if not page.next_page_token:
                 return found
@@ -229,7 +229,7 @@ class AccessRequestReconciler:
 
     def _acknowledge(self, obj: Body, attempt: int) -> access_request_pb2.AccessRequest:
         request = requester_service_pb2.AcknowledgeCredentialRequest(access_request_id=uid_of(obj), attempt=attempt)
-        answer = self._services.holder.AcknowledgeCredential(request)
+        answer = self._services.requester.AcknowledgeCredential(request)
         failpoints.point("acknowledged")
         return answer.access_request
 

@@ -12,7 +12,7 @@ from watcher.specs.cluster import Cluster
 from watcher.specs.fields import Fields
 from watcher.specs.kinds import REQUESTED_BY
 from watcher.specs.references import db_role_ref
-from watcher.specs.status import decision_conditions, status_of
+from watcher.specs.status import RequestStatus, decision_conditions
 
 DECISION_KINDS = {"Approved": approval_pb2.DECISION_KIND_APPROVED, "Denied": approval_pb2.DECISION_KIND_DENIED}
 MESSAGE_CHARS = 1024
@@ -39,7 +39,7 @@ def ensure_access_request(
         ttl=spec.duration("ttl"),
         requester=annotation(obj, REQUESTED_BY),
         decisions=decisions(obj),
-        status_digest=str(status_of(obj).get("digest") or ""),
+        status_digest=RequestStatus.from_object(obj).digest,
         secret_attempt=secret_attempt,
     )
     spec.check()

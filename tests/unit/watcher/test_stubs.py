@@ -36,14 +36,14 @@ CALLS: list[tuple[str, str, Any, Any]] = [
     ("access", "access", WATCHER, watcher_service_pb2.ResumeRequest(mount="m")),
     ("access", "access", WATCHER, watcher_service_pb2.WatchChangesRequest(cursor="c")),
     ("access", "access", WATCHER, watcher_service_pb2.ReportCleanupRoleRequest(name="n")),
-    ("holder", "access", REQUESTER, requester_service_pb2.ClaimCredentialRequest(access_request_id="u")),
+    ("requester", "access", REQUESTER, requester_service_pb2.ClaimCredentialRequest(access_request_id="u")),
     (
-        "holder",
+        "requester",
         "access",
         REQUESTER,
         requester_service_pb2.AcknowledgeCredentialRequest(access_request_id="u", attempt=1),
     ),
-    ("holder", "access", REQUESTER, requester_service_pb2.ListAccessRequestsRequest(page_size=500)),
+    ("requester", "access", REQUESTER, requester_service_pb2.ListAccessRequestsRequest(page_size=500)),
 ]
 """Stub, channel, service and request of every call that the watcher makes."""
 

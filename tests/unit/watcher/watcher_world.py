@@ -44,7 +44,7 @@ class World:
 
     def start(self) -> None:
         """Start the watcher, or another one in place of one that died."""
-        stubs: Any = {"engine": self.engine, "roles": self.roles, "access": self.access, "holder": self.access}
+        stubs: Any = {"engine": self.engine, "roles": self.roles, "access": self.access, "requester": self.access}
         self.watcher = ByHand(self.kube, ServiceStubs(**stubs), Settings(cluster=CLUSTER), clock=lambda: self.now)
         self.kube.listeners[:] = [self._notify]
         for informer in self.watcher._informers:
