@@ -25,7 +25,7 @@ class WatcherServiceStub:
     """
     DeleteAccessRequest: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.DeleteAccessRequestRequest, _watcher_service_pb2.DeleteAccessRequestResponse]
     """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even if the caller stops.
-    The call may wait up to 0.1 s for the revocation, so that one answer often is the last.
+    It answers at once how many attempts are open; WatchChanges announces when they are revoked.
 
     Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: LEDGER_*.
     """
@@ -88,7 +88,7 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _grpc.ServicerContext,
     ) -> _watcher_service_pb2.DeleteAccessRequestResponse:
         """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even if the caller stops.
-        The call may wait up to 0.1 s for the revocation, so that one answer often is the last.
+        It answers at once how many attempts are open; WatchChanges announces when they are revoked.
 
         Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: LEDGER_*.
         """
