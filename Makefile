@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/protos/gen
 export NO_PROXY := 127.0.0.1,localhost
 export no_proxy := 127.0.0.1,localhost
 
-.PHONY: help dev stack demo up down env gen check gen-check lint types contracts docs docs-check prose test test-fast unit contract integration e2e model chaos bench profile format lock clean
+.PHONY: help dev stack demo up down env gen check gen-check lint types contracts docs docs-check prose test test-fast unit contract integration e2e model chaos bench bench-beside profile format lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 32
@@ -84,6 +84,9 @@ chaos: stack ## Kill processes, cut connections and fill disks at every failpoin
 
 bench: stack ## Measure Leasegate beside raw Vault on the same servers; write benchmarks/results/latest.json (long).
 	@$(BIN)/python -m benchmarks $(OPTIONS)
+
+bench-beside: stack ## Measure this checkout beside another one in turns: BASE=path of a checkout of the commit before.
+	@$(BIN)/python -m benchmarks.beside $(OPTIONS) $(BASE)
 
 profile: stack ## Print where the time from approval to Secret goes.
 	@$(BIN)/python -m benchmarks.profile $(OPTIONS)
