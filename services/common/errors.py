@@ -1,12 +1,14 @@
-"""The one hierarchy of what can go wrong, for services and their callers alike.
+"""The one hierarchy of errors, for services and their callers alike.
 
-A class says its gRPC code, its reason (``leasegate.errors.v1.ErrorReason``) and whether a retry helps; ``services.common.rpc.status`` is
-the only place that turns it into a google.rpc.Status and back. Texts and metadata never hold a password, a token or a whole lease id.
+A class has a gRPC code, a reason (``leasegate.errors.v1.ErrorReason``) and the time after which a retry may help.
+``services.common.rpc.status`` is the only place that turns it into a google.rpc.Status and back. Texts and metadata never hold a
+password, a token or a whole lease id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,6 +36,8 @@ class LeasegateError(Exception):
         reason: Name in ``ErrorReason`` without its prefix.
         metadata: The dynamic parts of the message, for programs (https://google.aip.dev/193).
         retry_after_s: Seconds after which a retry may help; None where it cannot.
+        changed_nothing: Whether the call is proven to have written nothing to Vault (ErrorInfo metadata ``effects: none``).
+            False where that is not known.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
@@ -45,6 +49,7 @@ class LeasegateError(Exception):
         self.message = message
         self.metadata: Mapping[str, str] = metadata
         self.retry_after_s = self.default_retry_after_s if retry_after_s is None else retry_after_s
+        self.changed_nothing = False
 
 
 class SpecInvalidError(LeasegateError):
@@ -260,3 +265,19 @@ class LedgerMismatchError(LeasegateError):
 
 class InternalError(LeasegateError):
     """A defect; its text stays in the log of the process that has it."""
+
+
+_OUTAGES = (VaultSealedError, VaultUnavailableError, VaultThrottledError, VaultFailedError)
+
+
+@contextmanager
+def writes_nothing() -> Iterator[None]:
+    """Mark the errors of a block that writes nothing to Vault with ``changed_nothing``.
+
+    An outage of Vault is not marked: it passes, and what the caller has recorded for the call stays for the retry.
+    """
+    try:
+        yield
+    except LeasegateError as err:
+        err.changed_nothing = not isinstance(err, _OUTAGES)
+        raise

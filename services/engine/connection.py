@@ -11,6 +11,7 @@ from typing import Any
 
 from services.common.errors import FieldViolation, SpecInvalidError, VaultRefusedError
 from services.common.names import CLEANUP_ROLE_PREFIX, DEFAULT_PLUGIN
+from services.common.vault import error_texts
 from services.common.vault.client import Vault
 from services.common.vault.mounts import being_removed
 from services.common.vault.response import VaultNotFoundError
@@ -154,7 +155,7 @@ def write(vault: Vault, mount: str, connection: Connection, *, existing: Existin
     except VaultNotFoundError as err:
         raise being_removed(mount) from err
     except VaultRefusedError as err:
-        if "verifying connection" not in err.message and "failed to connect" not in err.message:
+        if not error_texts.is_connection_unverified(err.message):
             raise
         user = connection.username or "the user that it has"
         hint = "See that the database is up and that Vault reaches it under this host and port, and that user name and password are right"

@@ -36,7 +36,7 @@ def wanted(request: pb.EnsureEngineRequest) -> Wanted:
     return Wanted(
         owner=ObjectRef.from_proto(request.owner),
         target=VaultTarget.from_proto(request.target),
-        path=mount_path(request.mount, field="mount"),
+        mount=mount_path(request.mount, field="mount"),
         connection=_connection(request.postgres),
         adopt=request.adopt_mount,
         quiesce_report=_quiescence(request.quiesce_report) if request.HasField("quiesce_report") else None,
@@ -56,7 +56,7 @@ def unwanted(request: pb.DeleteEngineRequest) -> Unwanted:
     return Unwanted(
         owner=ObjectRef.from_proto(request.owner),
         target=VaultTarget.from_proto(request.target),
-        path=mount_path(request.mount, field="mount"),
+        mount=mount_path(request.mount, field="mount"),
         connection=request.connection,
         connection_shared=request.connection_shared,
         connection_only=request.connection_only,
@@ -68,11 +68,11 @@ def ensured(wanted: Wanted, result: Ensured) -> pb.EnsureEngineResponse:
     """Encode EnsureEngine's answer."""
     return pb.EnsureEngineResponse(
         target=wanted.target.ref(),
-        mount=wanted.path,
+        mount=wanted.mount,
         connection=wanted.connection.name,
         ownership=pb.MOUNT_OWNERSHIP_ADOPTED if result.adopted else pb.MOUNT_OWNERSHIP_OWNED,
         changed=result.changed,
-        drift_corrected=result.put_back,
+        drift_corrected=result.drift_corrected,
         database=wanted.connection.url.where,
         notices=[] if result.narrowed else [_not_narrowed()],
     )

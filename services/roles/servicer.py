@@ -6,6 +6,7 @@ import grpc
 
 from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.roles.v1 import role_service_pb2_grpc
+from services.common.errors import writes_nothing
 from services.common.vault.object_ref import ObjectRef
 from services.common.vault.paths import mount_path
 from services.common.vault.target import VaultTarget
@@ -14,20 +15,21 @@ from services.roles.roles import DbRoles
 
 
 class RoleServicer(role_service_pb2_grpc.RoleServiceServicer):
-    """Answers ``leasegate.roles.v1.RoleService``; what it raises the interceptors turn into statuses."""
+    """Answers ``leasegate.roles.v1.RoleService``; the interceptors turn its errors into statuses."""
 
     def __init__(self, roles: DbRoles) -> None:
         self._roles = roles
 
     def EnsureDbRole(self, request: pb.EnsureDbRoleRequest, context: grpc.ServicerContext) -> pb.EnsureDbRoleResponse:
-        """Write the role as described."""
-        wanted = wire.wanted(request)
-        return wire.ensured(wanted, request, self._roles.ensure(wanted))
+        """Write the database role as described."""
+        with writes_nothing():
+            wanted = wire.wanted(request)
+        return wire.ensured(wanted, request, self._roles.ensure_db_role(wanted))
 
     def DeleteDbRole(self, request: pb.DeleteDbRoleRequest, context: grpc.ServicerContext) -> pb.DeleteDbRoleResponse:
-        """Remove the role."""
+        """Remove the database role."""
         owner, target = ObjectRef.from_proto(request.owner), VaultTarget.from_proto(request.target)
-        self._roles.delete(owner, target, mount_path(request.mount, field="mount"))
+        self._roles.delete_db_role(owner, target, mount_path(request.mount, field="mount"))
         return pb.DeleteDbRoleResponse()
 
     def EnsureCleanupRole(

@@ -50,7 +50,7 @@ def cleanup_role_wanted(request: pb.EnsureCleanupRoleRequest) -> CleanupRoleWant
         SpecInvalidError: A field is wrong.
     """
     wrong = [
-        *_db_name(request.connection, "connection"),
+        *_connection_violations(request.connection, "connection"),
         *_list("revocation_statements", request.revocation_statements, ""),
     ]
     if wrong:
@@ -59,9 +59,9 @@ def cleanup_role_wanted(request: pb.EnsureCleanupRoleRequest) -> CleanupRoleWant
         target=VaultTarget.from_proto(request.target),
         mount=mount_path(request.mount, field="mount"),
         name=cleanup_role_name(request.name),
-        db_name=request.connection,
+        connection=request.connection,
         revocation_statements=tuple(request.revocation_statements),
-        finish=request.force_drop,
+        force_drop=request.force_drop,
     )
 
 
@@ -127,7 +127,7 @@ def _definition(message: db_role_pb2.DbRoleDefinition) -> Definition:
 
 
 def _violations(message: db_role_pb2.DbRoleDefinition) -> Iterator[FieldViolation]:
-    yield from _db_name(message.db_name, "definition.db_name")
+    yield from _connection_violations(message.db_name, "definition.db_name")
     for name in _LISTS:
         yield from _list(name, getattr(message, name), "definition.")
     if not message.creation_statements:
@@ -147,7 +147,7 @@ def _violations(message: db_role_pb2.DbRoleDefinition) -> Iterator[FieldViolatio
         yield FieldViolation("definition.default_ttl", "is longer than max_ttl")
 
 
-def _db_name(text: str, field: str) -> Iterator[FieldViolation]:
+def _connection_violations(text: str, field: str) -> Iterator[FieldViolation]:
     if not is_vault_object(text):
         yield FieldViolation(field, "is missing: it names the connection" if not text else "is no name of a connection")
 

@@ -394,7 +394,9 @@ class Watcher:
         if change.HasField("cleanup_role_needed"):
             need = change.cleanup_role_needed
             definition = cleanup_role_definition(
-                db_name=need.connection, revocation_statements=tuple(need.revocation_statements), finish=need.force_drop
+                db_name=need.connection,
+                revocation_statements=tuple(need.revocation_statements),
+                force_drop=need.force_drop,
             )
             status, body = self._world.servers.vault("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
             error = "" if status < 300 else f"Vault answered {status}: {body}"

@@ -69,9 +69,9 @@ def test_a_connection_led_elsewhere_is_led_back_at_once_if_it_was_ours(servers: 
         engine.EnsureEngine(request)
     request.last_database = f"{servers.postgres_host}:{servers.postgres_port}/postgres"
     answer = engine.EnsureEngine(request)
-    assert (answer.changed, answer.put_back, url_now(servers)) == (True, True, url)
+    assert (answer.changed, answer.drift_corrected, url_now(servers)) == (True, True, url)
     again = engine.EnsureEngine(request)
-    assert (again.changed, again.put_back) == (False, False)
+    assert (again.changed, again.drift_corrected) == (False, False)
 
 
 def test_whatever_was_written_is_put_back_and_told(servers: Servers, engine: Any) -> None:
@@ -86,7 +86,7 @@ def test_whatever_was_written_is_put_back_and_told(servers: Servers, engine: Any
         servers.must("POST", CONFIG, **drift)
         assert servers.must("GET", CONFIG)["data"] != before
         answer = engine.EnsureEngine(ensure_engine(servers))
-        assert (answer.changed, answer.put_back) == (True, True), drift
+        assert (answer.changed, answer.drift_corrected) == (True, True), drift
         found = servers.must("GET", CONFIG)["data"]
         shown = {**found, **found.pop("connection_details")}
         for key, value in before.items():
@@ -99,7 +99,7 @@ def test_what_is_gone_is_made_again_and_told(servers: Servers, engine: Any) -> N
     for path in (CONFIG, f"sys/mounts/{MOUNT}"):
         servers.must("DELETE", path)
         answer = engine.EnsureEngine(ensure_engine(servers))
-        assert (answer.changed, answer.put_back) == (True, True), path
+        assert (answer.changed, answer.drift_corrected) == (True, True), path
         assert servers.vault("GET", CONFIG)[0] == 200
 
 
@@ -107,10 +107,10 @@ def test_what_its_owner_changes_is_not_told_as_put_back(servers: Servers, engine
     request = ensure_engine(servers)
     request.postgres.max_open_connections = 3
     answer = engine.EnsureEngine(request)
-    assert (answer.changed, answer.put_back) == (True, False)
+    assert (answer.changed, answer.drift_corrected) == (True, False)
     engine.DeleteEngine(delete_engine(servers))
     answer = engine.EnsureEngine(request)
-    assert (answer.changed, answer.put_back) == (True, False)
+    assert (answer.changed, answer.drift_corrected) == (True, False)
 
 
 def test_only_the_connection_goes_where_its_owner_stays(servers: Servers, engine: Any) -> None:

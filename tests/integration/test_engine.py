@@ -429,7 +429,7 @@ def test_a_mount_with_leases_at_a_dead_database_says_why_it_stays(servers: Serve
     with pytest.raises(VaultFailedError) as failed:
         engine.DeleteEngine(delete_engine(servers))
 
-    assert f"could not remove the mount {MOUNT}" in failed.value.message
+    assert f"could not disable the mount {MOUNT}" in failed.value.message
     assert "connection refused" in failed.value.message
     with pytest.raises(VaultFailedError, match="being removed"):
         engine.EnsureEngine(ensure_engine(servers))

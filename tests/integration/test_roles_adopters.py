@@ -8,7 +8,7 @@ import pytest
 from leasegate.engine.v1 import engine_service_pb2_grpc
 from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.roles.v1 import role_service_pb2_grpc
-from services.roles.statements import FINISH
+from services.roles.statements import FORCE_DROP
 from tests.integration.vault_services import (
     CLEANUP_ROLE,
     CREATE,
@@ -72,8 +72,8 @@ def test_a_finishing_cleanup_role_ends_what_postgresql_refused_to_drop(servers: 
     assert revoke(servers, lease) == 400
     log_in(servers, lease).close()
 
-    roles.EnsureCleanupRole(cleanup_role(servers, finish=True))
-    assert shown(servers, f"{MOUNT}/roles/{CLEANUP_ROLE}")["revocation_statements"] == list(FINISH)
+    roles.EnsureCleanupRole(cleanup_role(servers, force_drop=True))
+    assert shown(servers, f"{MOUNT}/roles/{CLEANUP_ROLE}")["revocation_statements"] == list(FORCE_DROP)
     finishing = issue(servers, CLEANUP_ROLE)
 
     assert revoke(servers, finishing) < 300
@@ -103,7 +103,7 @@ def test_a_finishing_cleanup_role_works_for_a_user_who_is_no_superuser(servers: 
         with log_in(servers, lease) as session:
             session.execute("CREATE TABLE shared.kept (a int); INSERT INTO shared.kept VALUES (1)")
         assert revoke(servers, lease) == 400
-        roles.EnsureCleanupRole(cleanup_role(servers, finish=True))
+        roles.EnsureCleanupRole(cleanup_role(servers, force_drop=True))
 
         assert revoke(servers, issue(servers, CLEANUP_ROLE)) < 300
 

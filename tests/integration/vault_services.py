@@ -188,7 +188,7 @@ def delete_engine(
 
 
 def cleanup_role(
-    servers: Servers, *, finish: bool = False, revocation: tuple[str, ...] = ()
+    servers: Servers, *, force_drop: bool = False, revocation: tuple[str, ...] = ()
 ) -> roles_pb.EnsureCleanupRoleRequest:
     """A cleanup role for attempts of the guide's role."""
     return roles_pb.EnsureCleanupRoleRequest(
@@ -197,7 +197,7 @@ def cleanup_role(
         name=CLEANUP_ROLE,
         connection="k8s.-.demo.postgres-app",
         revocation_statements=revocation,
-        force_drop=finish,
+        force_drop=force_drop,
     )
 
 

@@ -36,6 +36,7 @@ from services.common.errors import (
     VaultThrottledError,
 )
 from services.common.logs import bounded, logger
+from services.common.vault import error_texts
 from services.common.vault.client import Vault
 from services.common.vault.response import Answer, VaultNotFoundError
 from services.common.vault.transport import VaultUnreachedError
@@ -346,7 +347,9 @@ def read_credential(vault: Vault, attempt: Attempt, token: Token) -> Answer:
 
 
 def _nothing_made(err: Exception) -> bool:
-    return isinstance(err, _NOTHING_MADE) or (isinstance(err, VaultRefusedError) and _UNKNOWN_ROLE in err.message)
+    return isinstance(err, _NOTHING_MADE) or (
+        isinstance(err, VaultRefusedError) and error_texts.is_unknown_db_role(err.message)
+    )
 
 
 def _request(tx: Tx, uid: str) -> AccessRequest:

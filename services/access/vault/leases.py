@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from services.common.errors import LeasegateError, VaultRefusedError
+from services.common.vault import error_texts
 from services.common.vault.client import Vault
 from services.common.vault.response import Answer, VaultNotFoundError
 
@@ -50,7 +49,4 @@ def drop_refused(err: LeasegateError) -> bool:
 
     Vault answers 400 for that and for a database that cannot be reached; the SQLSTATE tells them apart.
     """
-    if not isinstance(err, VaultRefusedError):
-        return False
-    found = _SQLSTATE.search(err.message)
-    return found is not None and found[1] not in _PASSING
+    return isinstance(err, VaultRefusedError) and error_texts.is_drop_refused(err.message)

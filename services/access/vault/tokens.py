@@ -11,10 +11,10 @@ from services.access.domain.models import Attempt
 from services.access.vault.clients import TOKEN_ROLE
 from services.common.errors import LeasegateError, VaultFailedError, VaultRefusedError
 from services.common.logs import logger
+from services.common.vault import error_texts
 from services.common.vault.client import Vault
 from services.common.vault.response import VaultNotFoundError
 
-_DEAD = "token not found"
 _LOG = logger(__name__)
 
 
@@ -101,7 +101,7 @@ def revoke(vault: Vault, accessor: str) -> None:
     except VaultNotFoundError:
         return
     except VaultRefusedError as err:
-        if _DEAD not in err.message:
+        if not error_texts.is_token_unknown(err.message):
             raise
 
 

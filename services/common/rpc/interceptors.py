@@ -16,14 +16,20 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, cast
 
 import grpc
 
 from services.common import logs
 from services.common.config import PLAINTEXT
-from services.common.errors import CallerNotAllowedError, DeadlineTooShortError, InternalError, LeasegateError
+from services.common.errors import (
+    CallerNotAllowedError,
+    DeadlineTooShortError,
+    InternalError,
+    LeasegateError,
+    writes_nothing,
+)
 from services.common.logs import bounded
 from services.common.metrics import RpcMetrics
 from services.common.rpc import caller, deadline, request_ids, status
@@ -134,7 +140,11 @@ class Chain(grpc.ServerInterceptor):
         self, method: str, context: grpc.ServicerContext, names: Sequence[str], handle: Callable[[], Any]
     ) -> Any:
         try:
-            with deadline.within(_left_s(context)), self._acting(method, names), self._slots.one():
+            with ExitStack() as stack:
+                with writes_nothing():  # the handler does not run yet
+                    stack.enter_context(deadline.within(_left_s(context)))
+                    stack.enter_context(self._acting(method, names))
+                    stack.enter_context(self._slots.one())
                 return handle()
         except LeasegateError:
             raise

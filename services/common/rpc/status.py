@@ -29,6 +29,9 @@ MAX_BYTES = 4500
 ASCII.
 """
 
+_EFFECTS, _NO_EFFECTS = "effects", "none"
+"""Metadata of an error that proves that the call wrote nothing to Vault (leasegate.errors.v1.ErrorReason)."""
+
 _ANY_BYTES = 100
 """What packing adds to a detail."""
 
@@ -56,7 +59,8 @@ def classes() -> Mapping[str, type[LeasegateError]]:
 def to_status(err: LeasegateError) -> status_pb2.Status:
     """Make the google.rpc.Status that says ``err``, within ``MAX_BYTES``."""
     status = status_pb2.Status(code=err.code.value[0], message=_short(err.message))
-    info = error_details_pb2.ErrorInfo(reason=err.reason, domain=DOMAIN, metadata=_bounded_values(err.metadata))
+    metadata = _bounded_values(err.metadata) | ({_EFFECTS: _NO_EFFECTS} if err.changed_nothing else {})
+    info = error_details_pb2.ErrorInfo(reason=err.reason, domain=DOMAIN, metadata=metadata)
     _add(status, info)
     if err.retry_after_s is not None:
         _add(status, error_details_pb2.RetryInfo(retry_delay=_duration(err.retry_after_s)))
@@ -77,7 +81,8 @@ def from_status(status: status_pb2.Status) -> LeasegateError:
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     known = classes().get(info.reason) if info.domain == DOMAIN else None
     err = (known or _UNKNOWN_REASON.get(code, errors.InternalError))(status.message)
-    err.metadata = dict(info.metadata)
+    err.changed_nothing = info.domain == DOMAIN and info.metadata.get(_EFFECTS) == _NO_EFFECTS
+    err.metadata = {key: value for key, value in info.metadata.items() if key != _EFFECTS}
     if known is None:
         err.metadata |= {"code": code.name} | ({"reason": info.reason} if info.reason else {})
     retry = _detail(status, error_details_pb2.RetryInfo())

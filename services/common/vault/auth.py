@@ -11,6 +11,7 @@ from typing import Any
 from hvac.api.auth_methods import AppRole, Kubernetes, Userpass
 
 from services.common.errors import VaultAuthRefusedError, VaultPolicyMissingError, VaultRefusedError
+from services.common.vault import error_texts
 from services.common.vault.response import POLICY_HINT, Answer, Auth, VaultNotFoundError
 from services.common.vault.target import (
     AppRoleAuth,
@@ -21,10 +22,6 @@ from services.common.vault.target import (
     UserpassAuth,
 )
 from services.common.vault.transport import Transport
-
-# Of a token that exists but may not; of one that it does not know, Vault says "permission denied" alone, or "invalid
-# token".
-_DENIED_BY_POLICY = "1 error occurred"
 
 
 def log_in(transport: Transport, login: AuthMethod, *, name: str) -> Auth:
@@ -81,7 +78,7 @@ def _found(transport: Transport, login: TokenAuth) -> Answer:
     try:
         found = transport.send("GET", "auth/token/lookup-self", token=login.token).data
     except VaultPolicyMissingError as err:
-        if _DENIED_BY_POLICY not in err.message:
+        if not error_texts.is_denied_by_policy(err.message):
             raise
     return Answer(
         auth=Auth(

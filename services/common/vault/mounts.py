@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from services.common.errors import VaultFailedError, VaultRefusedError
+from services.common.vault import error_texts
 from services.common.vault.client import Vault
 from services.common.vault.response import VaultNotFoundError
 
 DATABASE = "database"
 _MARKER = re.compile(r"(?:(?P<before>.*) )?leasegate (?P<json>\{.*\})", re.DOTALL)
-_NO_MOUNT = "No secret engine mount"  # Vault and OpenBao answer 400 with this text
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def read_mount(vault: Vault, path: str) -> Mount | None:
     except VaultNotFoundError:
         return None
     except VaultRefusedError as err:
-        if _NO_MOUNT in err.message:
+        if error_texts.is_no_mount(err.message):
             return None
         raise
     return Mount(path=path, type=str(data.get("type", "")), description=str(data.get("description") or ""))

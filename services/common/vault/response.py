@@ -18,6 +18,7 @@ from services.common.errors import (
     VaultUnavailableError,
 )
 from services.common.logs import bounded
+from services.common.vault import error_texts
 
 ERROR_CHARS = 400
 _PATH_CHARS = 200
@@ -115,7 +116,7 @@ def decode(
             ) from err
     text = error_text(body, secrets=_secrets_of(sent))
     if status == 404:
-        raise VaultNotFoundError(path, no_mount="no handler for route" in text)
+        raise VaultNotFoundError(path, no_mount=error_texts.is_no_route(text))
     raise _error(status, text, path=path, address=address, retry_after=retry_after)
 
 

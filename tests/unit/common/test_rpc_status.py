@@ -127,3 +127,27 @@ def test_a_large_error_is_cut_to_what_a_header_holds() -> None:
 
 def test_text_that_is_no_utf8_is_sent_all_the_same() -> None:
     assert status.to_status(errors.VaultFailedError("half \ud800 a pair", path="\udfff")).message == "half ? a pair"
+
+
+@pytest.mark.parametrize("changed_nothing", [True, False])
+def test_that_a_call_changed_nothing_survives_the_wire(changed_nothing: bool) -> None:
+    sent = errors.MountConflictError("text", path="p")
+    sent.changed_nothing = changed_nothing
+    made = status.to_status(sent)
+    info = error_details_pb2.ErrorInfo()
+    assert made.details[0].Unpack(info)
+    assert dict(info.metadata) == {"path": "p"} | ({"effects": "none"} if changed_nothing else {})
+    found = status.from_status(made)
+    assert (found.changed_nothing, found.metadata) == (changed_nothing, {"path": "p"})
+
+
+def test_a_block_that_writes_nothing_marks_its_errors() -> None:
+    with pytest.raises(SpecInvalidError) as invalid, errors.writes_nothing():
+        raise SpecInvalidError("x")
+    assert invalid.value.changed_nothing
+
+
+def test_an_outage_is_not_marked_as_changing_nothing() -> None:
+    with pytest.raises(errors.VaultSealedError) as sealed, errors.writes_nothing():
+        raise errors.VaultSealedError("x")
+    assert not sealed.value.changed_nothing

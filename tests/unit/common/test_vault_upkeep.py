@@ -152,7 +152,7 @@ def test_the_turn_at_a_mount_is_waited_for_no_longer_than_the_deadline(sessions:
     inside, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with engines._alone(target(), "team/a"):
+        with engines._lock_mount(target(), "team/a"):
             inside.set()
             done.wait(60)
 
@@ -163,15 +163,15 @@ def test_the_turn_at_a_mount_is_waited_for_no_longer_than_the_deadline(sessions:
         with (
             pytest.raises(errors.DeadlineTooShortError, match="team/a"),
             deadline.within(0.1),
-            engines._alone(target(), "team/a"),
+            engines._lock_mount(target(), "team/a"),
         ):
             pytest.fail("two at once")
-        with engines._alone(target(), "team/b"):
+        with engines._lock_mount(target(), "team/b"):
             pass
     finally:
         done.set()
         holder.join(30)
-    with engines._alone(target(), "team/a"):
+    with engines._lock_mount(target(), "team/a"):
         pass
 
 

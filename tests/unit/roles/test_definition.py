@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from services.roles.definition import Definition, cleanup_role
-from services.roles.statements import CREATE_IF_ABSENT, FINISH, tolerant
+from services.roles.statements import CREATE_IF_ABSENT, FORCE_DROP, tolerant
 
 BASE = Definition(db_name="c", creation_statements=('CREATE ROLE "{{name}}"',), default_ttl_s=3600, max_ttl_s=86400)
 
@@ -68,19 +68,19 @@ def test_a_teams_revocation_statements_are_made_to_work_twice_and_none_stay_none
 
 
 def test_cleanup_roles() -> None:
-    plain = cleanup_role(db_name="c", revocation_statements=(), finish=False)
+    plain = cleanup_role(db_name="c", revocation_statements=(), force_drop=False)
     assert plain.creation_statements == (CREATE_IF_ABSENT,)
     assert "NOLOGIN" in CREATE_IF_ABSENT
     assert plain.revocation_statements == ()
-    assert cleanup_role(db_name="c", revocation_statements=("x",), finish=False).revocation_statements == (
+    assert cleanup_role(db_name="c", revocation_statements=("x",), force_drop=False).revocation_statements == (
         CREATE_IF_ABSENT,
         "x",
     )
     assert cleanup_role(
-        db_name="c", revocation_statements=(CREATE_IF_ABSENT, "x"), finish=False
+        db_name="c", revocation_statements=(CREATE_IF_ABSENT, "x"), force_drop=False
     ).revocation_statements == (
         CREATE_IF_ABSENT,
         "x",
     )
-    assert cleanup_role(db_name="c", revocation_statements=("x",), finish=True).revocation_statements == FINISH
+    assert cleanup_role(db_name="c", revocation_statements=("x",), force_drop=True).revocation_statements == FORCE_DROP
     assert (plain.default_ttl_s, plain.max_ttl_s) == (60, 60)
