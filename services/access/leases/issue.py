@@ -58,7 +58,6 @@ Everything later is a 500 on a real OpenBao, an existing name included. Of the o
 to
 come so early: a proxy answers 408 late.
 """
-_UNKNOWN_ROLE = ": unknown role: "
 _ERROR_CHARS = 300
 
 

@@ -7,11 +7,6 @@ from services.common.vault import error_texts
 from services.common.vault.client import Vault
 from services.common.vault.response import Answer, VaultNotFoundError
 
-# Classes of SQLSTATE that say nothing about the statement: connection, rollback, resources, operator intervention,
-# system (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-_PASSING = frozenset({"08", "40", "53", "57", "58"})
-_SQLSTATE = re.compile(r"SQLSTATE ([0-9A-Z]{2})[0-9A-Z]{3}")
-
 
 def revoke(vault: Vault, lease_id: str) -> None:
     """Revoke a lease synchronously: its database user is dropped when this returns.
@@ -41,7 +36,7 @@ def renew(vault: Vault, lease_id: str, *, increment_s: float) -> Answer:
 
 def is_gone(err: LeasegateError) -> bool:
     """Whether a renewal failed because Vault does not have the lease: it was revoked, or its token was."""
-    return isinstance(err, VaultRefusedError) and "lease not found" in err.message
+    return isinstance(err, VaultRefusedError) and error_texts.is_lease_unknown(err.message)
 
 
 def drop_refused(err: LeasegateError) -> bool:
