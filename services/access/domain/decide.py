@@ -84,7 +84,7 @@ NextStep: TypeAlias = Claim | Acknowledge | Remove | Wait
 def decide(
     request: AccessRequest,
     attempts: Sequence[Attempt],
-    role: DbRole | None,
+    db_role: DbRole | None,
     *,
     paused: Pause | None,
     secret_attempt: int,
@@ -95,7 +95,7 @@ def decide(
     Args:
         request: The access request.
         attempts: Its attempts that are not closed.
-        role: Its db_role, deleted or not; None if the catalog never had it.
+        db_role: Its db_role, deleted or not; None if the catalog never had it.
         paused: Why nothing is issued there now; None if something may be issued.
         secret_attempt: Sequence of the attempt whose credential the Secret (or the gRPC caller) holds unharmed; 0 for
             none.
@@ -110,13 +110,13 @@ def decide(
         return Wait(WaitReason.LEDGER_MISMATCH, now + LOOK_AGAIN_S)
     if secret_attempt > request.last_sequence:
         return Wait(WaitReason.ATTEMPT_UNKNOWN, now + LOOK_AGAIN_S)
-    if obstacle := _obstacle(request, role, paused=paused, now=now):
+    if obstacle := _obstacle(request, db_role, paused=paused, now=now):
         return Remove() if secret_attempt and last(attempts, *LIVE) is None else Wait(obstacle)
-    if current is None and not replacement_due(request, attempts, role, secret_attempt=secret_attempt, now=now):
+    if current is None and not replacement_due(request, attempts, db_role, secret_attempt=secret_attempt, now=now):
         return Wait(WaitReason.UP_TO_DATE)
     if request.retry_at is not None and request.retry_at > now:
         return Wait(WaitReason.BACKOFF, request.retry_at)
-    if current and current.sequence > secret_attempt and _prepared_for(current, request, role):
+    if current and current.sequence > secret_attempt and _prepared_for(current, request, db_role):
         return Claim(prepared=current)  # its sequence is lower only if the ledger was lost or restored
     return Claim(replaced=current)
 
@@ -132,7 +132,7 @@ def acknowledgeable(request: AccessRequest, attempt: Attempt, *, now: float) -> 
 
 
 def replacement_due(
-    request: AccessRequest, attempts: Sequence[Attempt], role: DbRole | None, *, secret_attempt: int, now: float
+    request: AccessRequest, attempts: Sequence[Attempt], db_role: DbRole | None, *, secret_attempt: int, now: float
 ) -> bool:
     """Whether a new attempt is due for an approved access request that has none pending."""
     active = last(attempts, AttemptState.ACTIVE)
@@ -143,27 +143,27 @@ def replacement_due(
         or active.expired(now)
         or last(attempts, AttemptState.REPLACED) is not None
         or active.grant != request.digest
-        or (role is not None and active.target != role.target)
+        or (db_role is not None and active.target != db_role.target)
     )
 
 
-def _obstacle(request: AccessRequest, role: DbRole | None, *, paused: Pause | None, now: float) -> WaitReason | None:
+def _obstacle(request: AccessRequest, db_role: DbRole | None, *, paused: Pause | None, now: float) -> WaitReason | None:
     """Why no credential may be issued; None if one may."""
     if not request.approved:
         return WaitReason.NOT_APPROVED
     if request.expired(now):
         return WaitReason.ACCESS_EXPIRED
-    if role is None or role.deleted:
+    if db_role is None or db_role.deleted:
         return WaitReason.ROLE_MISSING
     return WaitReason.SECRET_ENGINE_PAUSED if paused else None
 
 
-def _prepared_for(attempt: Attempt, request: AccessRequest, role: DbRole | None) -> bool:
+def _prepared_for(attempt: Attempt, request: AccessRequest, db_role: DbRole | None) -> bool:
     """Whether an attempt has not read yet and was begun for what would be granted now."""
     return (
-        role is not None
+        db_role is not None
         and attempt.state in (AttemptState.PENDING, AttemptState.TOKEN_READY)
         and attempt.grant == request.digest
-        and attempt.target == role.target
-        and attempt.role_digest == role.digest
+        and attempt.target == db_role.target
+        and attempt.role_digest == db_role.digest
     )

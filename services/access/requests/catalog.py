@@ -79,15 +79,15 @@ class Catalog:
         )
         return catalog.put_target(tx, row_of(described, digest=name.digest))
 
-    def put_role(self, role: DbRole, *, at: TargetName) -> None:
+    def put_role(self, db_role: DbRole, *, at: TargetName) -> None:
         """Take in a db_role; if it changed, its access requests are reassessed."""
         with self._ledger.write() as tx:
-            self._put(tx, replace(role, target=self.named_target(tx, at).id))
+            self._put(tx, replace(db_role, target=self.named_target(tx, at).id))
 
-    def _put(self, tx: Tx, role: DbRole) -> None:
-        known = catalog.find_role(tx, role.cluster, role.cluster_uid, role.namespace, role.name)
-        if known != replace(role, id=known.id if known else 0):
-            reassess.role_changed(tx, catalog.put_role(tx, role))
+    def _put(self, tx: Tx, db_role: DbRole) -> None:
+        known = catalog.find_role(tx, db_role.cluster, db_role.cluster_uid, db_role.namespace, db_role.name)
+        if known != replace(db_role, id=known.id if known else 0):
+            reassess.role_changed(tx, catalog.put_role(tx, db_role))
 
     def drop_role(self, *, cluster: str, cluster_uid: str, namespace: str, name: str) -> None:
         """Delete a db_role from the catalog; credentials in use expire without being renewed."""
@@ -107,13 +107,13 @@ class Catalog:
     def put_configured(self, found: Sequence[tuple[VaultTarget, DbRole]]) -> None:
         """Take in the operator's catalog file, and delete db_roles that only an earlier version of it named."""
         with self._ledger.write() as tx:
-            for target, role in found:
-                self._put(tx, replace(role, target=catalog.put_target(tx, row_of(target)).id))
-            names = {role.name for _, role in found}
-            for role in catalog.configured(tx):
-                if role.name not in names:
-                    catalog.drop_role(tx, role)
-                    reassess.role_changed(tx, replace(role, deleted=True))
+            for target, db_role in found:
+                self._put(tx, replace(db_role, target=catalog.put_target(tx, row_of(target)).id))
+            names = {db_role.name for _, db_role in found}
+            for db_role in catalog.configured(tx):
+                if db_role.name not in names:
+                    catalog.drop_role(tx, db_role)
+                    reassess.role_changed(tx, replace(db_role, deleted=True))
 
 
 def _same_place(tx: Tx, wanted: VaultTargetRow) -> VaultTargetRow | None:

@@ -82,11 +82,11 @@ class Decisions:
         return view
 
     def _check_approvable(self, tx: Tx, request: AccessRequest, approver: str, *, digest: str) -> None:
-        role, made = catalog.role_of(tx, request), requests.decisions_of(tx, request.uid)
+        db_role, made = catalog.role_of(tx, request), requests.decisions_of(tx, request.uid)
         if request.approval is Approval.DENIED:
             raise _decided(approval.denial(made))
         _check_open(request)
-        if role is None or role.deleted:
+        if db_role is None or db_role.deleted:
             raise DbRoleNotReadyError(
                 f"the role {request.role_name} is not in the catalog, so nobody can know what is approved",
                 db_role=request.role_name,
@@ -96,7 +96,7 @@ class Decisions:
             raise _decided(
                 approval.granting(mine, digest=request.digest) or approval.granting(made, digest=request.digest)
             )
-        if approver == request.requester and not role.self_approval:
+        if approver == request.requester and not db_role.self_approval:
             raise CallerNotAllowedError("nobody approves an access request of their own", service="ApproverService")
         if digest and digest != request.digest:
             raise DigestStaleError(

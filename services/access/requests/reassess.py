@@ -18,14 +18,16 @@ _END_REASON = {
 }
 
 
-def digest_of(request: AccessRequest, role: DbRole | None) -> str:
+def digest_of(request: AccessRequest, db_role: DbRole | None) -> str:
     """The digest of what would be granted now; where the db_role is not in the catalog, the last known one."""
-    if role is None or role.deleted:
+    if db_role is None or db_role.deleted:
         return request.digest
-    return names.grant_digest(role_digest=role.digest, subjects=request.subjects, ttl_s=request.ttl_s, uid=request.uid)
+    return names.grant_digest(
+        role_digest=db_role.digest, subjects=request.subjects, ttl_s=request.ttl_s, uid=request.uid
+    )
 
 
-def reassess(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessRequest:
+def reassess(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessRequest:
     """Bring an access request in line with its decisions and its db_role; the same again changes nothing.
 
     A denial revokes everything. An approval that does not count any more returns the access request to pending: what is
@@ -33,9 +35,9 @@ def reassess(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessReque
     """
     if request.ended:
         return request
-    digest = digest_of(request, role)
+    digest = digest_of(request, db_role)
     made = requests.decisions_of(tx, request.uid)
-    verdict = approval.verdict(made, digest=digest, approvals=role.approvals if role else 1)
+    verdict = approval.verdict(made, digest=digest, approvals=db_role.approvals if db_role else 1)
     before = request
     if (verdict.approval, verdict.outdated, digest) != (request.approval, request.outdated, request.digest):
         changes: dict[str, Any] = {
@@ -51,17 +53,17 @@ def reassess(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessReque
         attempts.revoke_all(tx, request.uid, LAPSING, end_reason="its approval does not count any more")
     elif before.digest != digest:
         attempts.revoke_all(tx, request.uid, _UNREAD, end_reason="something else is granted now")
-    return prepare(tx, request, role)
+    return prepare(tx, request, db_role)
 
 
-def prepare(tx: Tx, request: AccessRequest, role: DbRole | None) -> AccessRequest:
+def prepare(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessRequest:
     """Have a token made while the access request is pending, so that its credential takes one call once approved."""
-    if request.approval is not Approval.PENDING or role is None or role.deleted or pauses.covers(tx, role):
+    if request.approval is not Approval.PENDING or db_role is None or db_role.deleted or pauses.covers(tx, db_role):
         return request
     if any(attempt.may_have_database_user or attempt.state in _UNREAD for attempt in attempts.open_of(tx, request.uid)):
         return request
     number = request.last_sequence + 1
-    attempts.begin(tx, request=request, role=role, sequence=number, due_at=tx.now)
+    attempts.begin(tx, request=request, role=db_role, sequence=number, due_at=tx.now)
     requests.update_silently(tx, request.uid, last_sequence=number)
     return replace(request, last_sequence=number)
 
@@ -90,11 +92,11 @@ def expire(tx: Tx, uid: str) -> None:
         end_access(tx, request, Approval.EXPIRED)
 
 
-def role_changed(tx: Tx, role: DbRole) -> None:
+def role_changed(tx: Tx, db_role: DbRole) -> None:
     """A db_role was created, changed or deleted: reassess all its access requests."""
-    touched = requests.of_role(tx, role)
+    touched = requests.of_role(tx, db_role)
     for request in touched:
-        reassess(tx, request, role)
+        reassess(tx, request, db_role)
         if request.retry_at is not None:
             requests.update_silently(tx, request.uid, retry_at=None)
         tx.changed.add(request.uid)
@@ -103,7 +105,7 @@ def role_changed(tx: Tx, role: DbRole) -> None:
 
 def place_changed(tx: Tx, roles: list[DbRole]) -> None:
     """Issuance was paused or resumed for these db_roles."""
-    for role in roles:
-        for request in requests.of_role(tx, role):
+    for db_role in roles:
+        for request in requests.of_role(tx, db_role):
             prepare(tx, request, catalog.role_of(tx, request))
             tx.changed.add(request.uid)
