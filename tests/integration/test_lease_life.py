@@ -308,7 +308,7 @@ def holders(made: World) -> dict[str, lease_pb2.Lease]:
         steady, silent, robbed = (Holder(callee, "held") for _ in range(3))
         first, lost, taken = steady.claim(), silent.claim(), robbed.claim()
         made.servers.must("POST", "sys/leases/revoke", lease_id=taken.lease.lease_id, sync=True)
-        with pytest.raises(ConflictError, match="claim anew"):
+        with pytest.raises(ConflictError, match="claim another"):
             robbed.renew()
         assert made.can_log_in(robbed.claim())
         robbed.release()
@@ -344,7 +344,7 @@ def test_a_holder_renews_claims_anew_and_releases_and_one_that_falls_silent_lose
     assert {name: lease.end_reason for name, lease in ended.items()} == {
         "replaced": "another credential replaced it",
         "silent": "its holder did not renew it",
-        "released": "its request was deleted or given back",
+        "released": "its access request was deleted or released",
     }
 
 
