@@ -150,7 +150,7 @@ def test_a_credential_is_named_after_its_token_and_goes_with_its_lease(asked: As
     revoke(asked, lease.lease_id)  # what Vault does not know, it has ended
 
 
-def test_a_login_goes_with_its_token_by_and_by_and_an_accessor_may_be_revoked_twice(asked: Asked, display: str) -> None:
+def test_a_database_user_is_dropped_after_its_token_is_revoked(asked: Asked, display: str) -> None:
     token, accessor = make(asked, display)
     read(asked, token)
     asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
@@ -211,7 +211,7 @@ def _refused(asked: Real, accessor: str) -> str:
     return ""
 
 
-def test_a_token_whose_end_was_broken_off_serves_nobody_and_its_end_is_refused(
+def test_a_token_whose_revocation_was_interrupted_serves_nobody(
     half_ended: tuple[Asked, str, str],
 ) -> None:
     asked, token, accessor = half_ended
@@ -237,7 +237,7 @@ def test_an_unknown_role_is_refused_before_anything_is_made(asked: Asked, displa
     assert not asked.logins()
 
 
-def test_one_name_makes_one_login(asked: Asked, display: str) -> None:
+def test_one_display_name_makes_one_database_user(asked: Asked, display: str) -> None:
     read(asked, make(asked, display)[0])
     with pytest.raises(VaultFailedError, match="already exists"):
         read(asked, make(asked, display)[0])
@@ -245,7 +245,7 @@ def test_one_name_makes_one_login(asked: Asked, display: str) -> None:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_cleanup_roles_lease_drops_the_login_of_its_name(asked: Asked, display: str, there: bool) -> None:
+def test_the_lease_of_a_cleanup_role_drops_the_user_of_its_name(asked: Asked, display: str, there: bool) -> None:
     lease = read(asked, make(asked, display)[0]) if there else None
     adopted = read(asked, make(asked, display)[0], CLEANUP_ROLE)
     assert adopted.data["username"] == f"token-{display}"
@@ -257,7 +257,7 @@ def test_a_cleanup_roles_lease_drops_the_login_of_its_name(asked: Asked, display
             revoke(asked, lease.lease_id)
 
 
-def test_a_lease_is_renewed_until_it_is_gone(asked: Asked, display: str) -> None:
+def test_a_lease_is_renewed_until_it_is_lost(asked: Asked, display: str) -> None:
     lease = read(asked, make(asked, display)[0])
     renewed = asked.send("POST", f"sys/leases/renew/{lease.lease_id}", {"increment": 3600})
     assert 3590 <= renewed.lease_duration_s <= 3600

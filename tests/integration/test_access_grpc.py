@@ -82,7 +82,7 @@ def gone(made: World, credential: lease_pb2.Credential) -> None:
     assert not made.can_log_in(credential)
 
 
-def test_from_create_to_release_the_login_comes_and_goes(made: World, callee: Callee) -> None:
+def test_from_create_to_release_the_database_user_comes_and_goes(made: World, callee: Callee) -> None:
     uid = ask(callee).id
     with pytest.raises(errors.ApprovalRequiredError):
         claim(callee, uid)
@@ -101,7 +101,7 @@ def test_from_create_to_release_the_login_comes_and_goes(made: World, callee: Ca
         claim(callee, uid)
 
 
-def test_the_login_carries_the_attempts_name(made: World, callee: Callee) -> None:
+def test_the_database_user_carries_the_name_of_its_attempt(made: World, callee: Callee) -> None:
     uid = ask(callee).id
     approve(callee, uid)
     credential = claim(callee, uid)
@@ -182,7 +182,7 @@ def test_the_same_request_id_acts_once(callee: Callee) -> None:
     )
 
 
-def test_only_what_the_catalogue_names(callee: Callee) -> None:
+def test_only_what_the_catalog_names(callee: Callee) -> None:
     calls = callee.as_(ALICE).requester
     for target, role in (("prod", "writer"), ("elsewhere", "reader")):
         with pytest.raises(errors.DbRoleNotFoundError):
@@ -267,7 +267,7 @@ def test_the_holder_renews(made: World, callee: Callee) -> None:
         calls.RenewLease(requester.RenewLeaseRequest(request_id="r2", access_request_id=uid))
 
 
-def test_the_holder_is_told_to_claim_anew_near_the_longest_life(made: World, callee: Callee) -> None:
+def test_the_holder_should_claim_near_the_longest_life(made: World, callee: Callee) -> None:
     """For a role that an operator has put into the catalogue over gRPC, outside Kubernetes."""
     made.write_role("brief", ttl="3s", max_ttl="8s")
     snapshot = made.snapshot(ttl_s=3, max_ttl_s=8)

@@ -206,7 +206,7 @@ def test_killed_while_a_token_is_ended(made: World, point: str) -> None:
 
 
 @pytest.mark.parametrize("point", TWICE)
-def test_killed_while_a_login_is_adopted(made: World, point: str) -> None:
+def test_killed_while_a_database_user_is_recovered(made: World, point: str) -> None:
     """The first kill leaves a login of whose lease the ledger knows nothing; the second one hits its undo, in either of
     its recoveries.
     """
@@ -239,7 +239,7 @@ def test_killed_while_a_reader_gives_back(made: World, point: str) -> None:
 
 
 @pytest.mark.parametrize("after_s", [0.05, 0.4])
-def test_killed_while_vault_makes_the_login(made: World, after_s: float) -> None:
+def test_killed_while_vault_creates_the_database_user(made: World, after_s: float) -> None:
     """Vault goes on without its client, or breaks off and leaves a login for which it has no lease
     (docs/safety.md).
     """

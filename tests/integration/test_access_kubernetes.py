@@ -206,7 +206,7 @@ def test_who_else_may_use_it(callee: Callee) -> None:
     dar.end()
 
 
-def test_the_same_again_writes_nothing_and_an_older_generation_changes_nothing(callee: Callee) -> None:
+def test_an_older_generation_and_a_repeated_ensure_change_nothing(callee: Callee) -> None:
     dar = Dar(callee)
     digest = dar.ensure().access_request.digest
     dar.desired.subjects.add(kind="Group", name="others")
@@ -308,7 +308,7 @@ def test_denied_while_the_credential_is_read(made: World, callee: Callee) -> Non
     assert made.database_users() <= before
 
 
-def test_a_credential_is_renewed_and_then_replaced_before_its_longest_life(made: World, callee: Callee) -> None:
+def test_a_credential_is_renewed_then_replaced_before_its_longest_life(made: World, callee: Callee) -> None:
     made.write_role("k8s.-.demo.short-role", ttl="3s", max_ttl="9s")
     put_role(made, callee, name="short-role", ttl_s=3, max_ttl_s=9)
     dar = Dar(callee, role="short-role")
@@ -358,7 +358,7 @@ def test_spec_ttl_ends_access(made: World, callee: Callee) -> None:
     gone(made, credential)
 
 
-def test_a_role_that_cannot_make_logins_is_said_and_leaves_nothing(made: World, callee: Callee) -> None:
+def test_a_role_whose_creation_fails_is_a_condition_and_leaves_nothing(made: World, callee: Callee) -> None:
     made.write_role("k8s.-.demo.broken-role", create=["CREATE NONSENSE"])
     put_role(made, callee, name="broken-role")
     dar = Dar(callee, role="broken-role")
@@ -373,7 +373,7 @@ def test_a_role_that_cannot_make_logins_is_said_and_leaves_nothing(made: World, 
     eventually(lambda: not dar.end().open_attempts, timeout_s=15)
 
 
-def test_a_role_that_is_not_in_vault_needs_no_undo(made: World, callee: Callee) -> None:
+def test_a_role_that_is_not_in_vault_needs_no_recovery(made: World, callee: Callee) -> None:
     put_role(made, callee, name="nowhere")
     dar = Dar(callee, role="nowhere")
     dar.ensure()
@@ -386,7 +386,7 @@ def test_a_role_that_is_not_in_vault_needs_no_undo(made: World, callee: Callee) 
 @pytest.mark.parametrize(
     "statements", [[], ['REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP ROLE "{{name}}";']]
 )
-def test_a_login_that_owns_something_is_dropped_by_our_own_statements(
+def test_a_database_user_that_owns_something_is_force_dropped(
     made: World, callee: Callee, statements: list[str]
 ) -> None:
     made.write_role("k8s.-.demo.owner-role", revoke=statements)
@@ -402,7 +402,7 @@ def test_a_login_that_owns_something_is_dropped_by_our_own_statements(
     session.close()
 
 
-def test_a_connection_that_names_logins_otherwise_gets_none_issued(made: World, callee: Callee) -> None:
+def test_a_connection_with_another_username_template_issues_nothing(made: World, callee: Callee) -> None:
     config = made.servers.must("GET", f"{made.mount}/config/{DB}")["data"]
     there = {
         "plugin_name": config["plugin_name"],

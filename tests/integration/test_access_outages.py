@@ -139,7 +139,7 @@ def test_vault_is_killed_while_it_is_asked(made: World, callee: Callee) -> None:
     gone(made, another)
 
 
-def test_with_a_teams_login_a_restart_asks_for_another(made: World) -> None:
+def test_with_a_teams_auth_a_restart_requests_it_again(made: World) -> None:
     with in_process(made, own=False) as callee:
         put_role(made, callee)
         ref = give_login(made, callee)
@@ -186,7 +186,7 @@ def _wants_login(calls: object) -> bool:
     return any(change.HasField("vault_auth_needed") for change in answer.changes)
 
 
-def test_a_login_that_is_refused_is_said(made: World) -> None:
+def test_a_refused_auth_is_an_error(made: World) -> None:
     with in_process(made, own=False) as callee:
         target = types_pb2.VaultTarget(
             source=types_pb2.ObjectRef(cluster="-", namespace="demo", name="wrong"),

@@ -153,7 +153,7 @@ def running_creates(made: World) -> list[tuple[Any, ...]]:
     )
 
 
-def test_a_token_revoked_during_its_read_leaves_no_login(scenes: Scenes) -> None:
+def test_a_token_revoked_during_its_read_leaves_no_database_user(scenes: Scenes) -> None:
     scenes.of(denied_in_a_read)
 
 
@@ -172,7 +172,7 @@ def absent(made: World) -> None:
         nothing_left(made, made_one)
 
 
-def test_an_absent_login_is_adopted_under_strict_revocation_statements(scenes: Scenes) -> None:
+def test_an_absent_user_is_recovered_under_strict_revocation_statements(scenes: Scenes) -> None:
     scenes.of(absent)
 
 
@@ -211,7 +211,7 @@ def allow(made: World, *roles: str) -> None:
     )
 
 
-def test_roles_narrowed_by_allowed_roles_before_the_undo(scenes: Scenes) -> None:
+def test_roles_narrowed_by_allowed_roles_before_the_recovery(scenes: Scenes) -> None:
     secret_attempt: Held = scenes.of(narrowed)
     assert "cleanup_role" in secret_attempt.message
 
@@ -228,7 +228,7 @@ def without_role(made: World) -> None:
         nothing_left(made, kept)
 
 
-def test_a_role_that_is_deleted_before_the_undo(scenes: Scenes) -> None:
+def test_a_role_that_is_deleted_before_the_recovery(scenes: Scenes) -> None:
     scenes.of(without_role)
 
 
@@ -246,7 +246,7 @@ def without_mount(made: World) -> Held:
         return Held(message)
 
 
-def test_a_mount_that_is_gone_before_the_undo(scenes: Scenes) -> None:
+def test_a_mount_that_is_deleted_before_the_recovery(scenes: Scenes) -> None:
     secret_attempt: Held = scenes.of(without_mount)
     assert "404" in secret_attempt.message
 
@@ -278,7 +278,7 @@ def aborted_reads(made: World) -> Aborted:
         return Aborted(failed, made_logins, leases, husks)
 
 
-def test_reads_that_were_aborted_leave_no_login(scenes: Scenes) -> None:
+def test_aborted_reads_leave_no_database_user(scenes: Scenes) -> None:
     seen: Aborted = scenes.of(aborted_reads)
     print(
         f"{seen.failed} of {ABORTED} reads aborted: {seen.database_users} logins and {seen.leases} leases; now no login, {seen.husks} leases"

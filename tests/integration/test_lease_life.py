@@ -85,7 +85,7 @@ def rotated(kept: list[Kept]) -> int:
     return sum(each.claims - 1 for each in kept)
 
 
-def test_a_client_that_logs_in_steadily_through_100_rotations_sees_no_failed_login(scenes: Scenes) -> None:
+def test_a_client_connects_through_100_rotations_without_a_failure(scenes: Scenes) -> None:
     seen: Seen = scenes.of(rotations)
     print(f"{seen.rotations} rotations, {seen.database_users} logins, {len(seen.failed)} failed")
     assert seen.failed == []
@@ -147,7 +147,7 @@ def token_role(now: dict[str, Any], longest: str) -> dict[str, Any]:
     return {**{key: now[key] for key in keys if key in now}, "token_explicit_max_ttl": longest}
 
 
-def test_a_lease_that_is_longer_than_its_token_is_replaced_before_the_token_ends(scenes: Scenes) -> None:
+def test_a_lease_longer_than_its_token_is_replaced_before_the_token_ends(scenes: Scenes) -> None:
     seen: Seen = scenes.of(short_tokens)
     assert seen.failed == []
     assert seen.rotations <= 40  # a life that is cut short is no reason to replace a credential again and again
@@ -288,9 +288,7 @@ def revoked_by_others(made: World) -> dict[str, tuple[lease_pb2.Lease, lease_pb2
 
 
 @pytest.mark.parametrize("way", ["id", "token", "prefix"])
-def test_a_lease_that_somebody_else_revoked_is_replaced_at_its_next_renewal_at_the_latest(
-    scenes: Scenes, way: str
-) -> None:
+def test_a_lease_that_somebody_else_revoked_is_replaced_by_its_renewal(scenes: Scenes, way: str) -> None:
     last, successor = scenes.of(revoked_by_others)[way]
     assert seconds(successor.issue_time) < seconds(
         last.expire_time
@@ -337,7 +335,7 @@ def holders(made: World) -> dict[str, lease_pb2.Lease]:
         return {name: lease_shown(callee, each.lease.handle) for name, each in of.items()}
 
 
-def test_a_holder_renews_claims_anew_and_releases_and_one_that_falls_silent_loses_its_login(scenes: Scenes) -> None:
+def test_holders_renew_claim_and_release_and_a_silent_one_loses_access(scenes: Scenes) -> None:
     ended: dict[str, lease_pb2.Lease] = scenes.of(holders)
     silent = ended["silent"]
     assert seconds(silent.close_time) >= seconds(silent.expire_time)  # not before its TTL
@@ -407,7 +405,7 @@ def creds_read(made: World) -> int:
     return sum(kind == "request" and asked["path"].startswith(creds) for _, kind, asked in audited(made.servers, creds))
 
 
-def test_a_restart_issues_nothing_anew(scenes: Scenes) -> None:
+def test_a_restart_issues_nothing(scenes: Scenes) -> None:
     seen: Restarts = scenes.of(restarts)
     assert seen.before == seen.after
     assert [len(each) for each in seen.after] == [20, 20]
@@ -418,7 +416,7 @@ def test_a_restart_issues_nothing_anew(scenes: Scenes) -> None:
 # --------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_third_of_a_ttl_without_vault_ends_no_lease_and_on_return_the_renew_rate_holds(scenes: Scenes) -> None:
+def test_a_third_of_a_ttl_without_vault_ends_no_lease(scenes: Scenes) -> None:
     seen: Outage = scenes.of(sealed)
     print(f"{seen.renewals} renewals after the return, at most {seen.peak} in one second where {RATE} are configured")
     assert seen.before == seen.after

@@ -104,9 +104,7 @@ def peak(times: list[float]) -> int:
     return max(Counter(int(at) for at in times).values())
 
 
-def test_10000_leases_born_together_are_renewed_evenly_between_one_half_and_three_fifths_of_their_ttl(
-    ledger: Ledger, clock: Clock
-) -> None:
+def test_10000_leases_of_one_moment_are_renewed_evenly(ledger: Ledger, clock: Clock) -> None:
     vault = Prolonging(clock)
     renewal = LeaseRenewal(ledger, cast(VaultClients, vault), settings=Settings(), jitter=lambda: 0.0)
     born_together(ledger)

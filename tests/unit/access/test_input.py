@@ -43,7 +43,7 @@ TARGET = "{name: prod, address: 'https://vault.example:8200'%s}"
         ([TARGET % "", TARGET % ""], [], "prod: is there twice"),
     ],
 )
-def test_a_slip_in_the_catalogue_is_refused(tmp_path: Path, targets: list[str], roles: list[str], why: str) -> None:
+def test_a_mistake_in_the_catalog_is_refused(tmp_path: Path, targets: list[str], roles: list[str], why: str) -> None:
     path = tmp_path / "catalog.yaml"
     path.write_text(f"targets: [{', '.join(targets)}]\nroles: [{', '.join(roles)}]\n")
     with pytest.raises(StartupRefusedError, match=why):
@@ -64,7 +64,7 @@ def test_a_ledger_is_one_by_whatever_name(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_a_ledger_that_is_closed_is_not_opened_by_whoever_comes_late(ledger: Ledger) -> None:
+def test_a_closed_ledger_is_not_opened_by_a_late_thread(ledger: Ledger) -> None:
     """As a worker that is still at something when the service stops: the file is the next process' then."""
     ledger.close()
     with pytest.raises(LedgerUnavailableError, match="is closed"), ledger.read():
@@ -164,7 +164,7 @@ def test_access_is_counted_as_its_first_lease_is(ledger: Ledger) -> None:
     assert rotation_at(issued.attempt, request=request, overlap_s=Settings().overlap_s) is None
 
 
-def test_a_credential_without_a_lease_is_not_given_out_but_undone(ledger: Ledger) -> None:
+def test_a_credential_without_a_lease_is_not_answered(ledger: Ledger) -> None:
     with pytest.raises(DbRoleNotReadyError):
         issuing(ledger, lease_id="").claim_credential("uid-1", owner=a_request().owner, secret_attempt=0)
     with ledger.read() as tx:

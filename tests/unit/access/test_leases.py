@@ -22,9 +22,7 @@ DOWN = "failed to revoke entry: err: failed to connect to `user=postgres databas
         (VaultFailedError(OWNS), False),
     ],
 )
-def test_a_drop_that_postgresql_refused_is_told_from_one_that_did_not_reach_it(
-    err: LeasegateError, refused: bool
-) -> None:
+def test_a_refused_drop_differs_from_an_unreached_database(err: LeasegateError, refused: bool) -> None:
     assert drop_refused(err) is refused
 
 

@@ -54,13 +54,13 @@ def finder(ledger: Ledger, *, logged_in: set[str]) -> OrphanScanner:
 
 
 @pytest.mark.parametrize("team", ["one", "two"])
-def test_one_login_is_enough_for_a_mount(ledger: Ledger, team: str) -> None:
+def test_one_working_auth_is_enough_for_a_mount(ledger: Ledger, team: str) -> None:
     found = finder(ledger, logged_in={team}).find_orphans()
     assert [orphan.lease_id for orphan in found.orphans] == ["my-postgres-se/creds/k8s.-.demo.psql-role/strange"]
     assert found.skipped_mounts == ()
 
 
-def test_a_mount_without_any_login_is_said_and_counted(ledger: Ledger) -> None:
+def test_a_mount_without_any_auth_is_reported_and_counted(ledger: Ledger) -> None:
     """Else a figure of no findings would be taken for the word that all is explained."""
     made = finder(ledger, logged_in=set())
     (skipped_mounts,) = made.find_orphans().skipped_mounts

@@ -112,7 +112,7 @@ def test_nothing_that_is_open_goes_however_old(ledger: Ledger, clock: Clock) -> 
     assert left(ledger, schema.attempts) == left(ledger, schema.access_requests) == len(attempts.OPEN)
 
 
-def test_an_object_that_is_still_there_is_never_granted_anew(ledger: Ledger, clock: Clock) -> None:
+def test_an_object_that_still_exists_is_never_granted_again(ledger: Ledger, clock: Clock) -> None:
     """Its access is over, its approval still stands in its status: the ledger alone knows that it may have nothing any
     more.
     """
@@ -153,7 +153,7 @@ def test_a_denial_over_grpc_is_remembered_for_as_long(ledger: Ledger, clock: Clo
     assert LedgerPruner(ledger, kept_s=KEPT).prune() == 1
 
 
-def test_calls_are_answered_the_same_for_as_long_and_heartbeats_for_an_hour(ledger: Ledger, clock: Clock) -> None:
+def test_calls_are_remembered_for_the_retention_heartbeats_for_an_hour(ledger: Ledger, clock: Clock) -> None:
     create = {"caller": "alice", "method": "CreateAccessRequest", "request_id": "r1", "content": "c"}
     renew = create | {"method": "RenewLease"}
     with ledger.write() as tx:
@@ -174,7 +174,7 @@ def test_calls_are_answered_the_same_for_as_long_and_heartbeats_for_an_hour(ledg
         assert answers.find_earlier(tx, **create) is None
 
 
-def test_what_was_undone_stays_counted(ledger: Ledger, clock: Clock) -> None:
+def test_recovered_attempts_stay_counted(ledger: Ledger, clock: Clock) -> None:
     with ledger.write() as tx:
         role, request = place(tx), asked(tx, "uid-1")
         for number in (1, 2):
@@ -202,7 +202,7 @@ def test_what_was_undone_stays_counted(ledger: Ledger, clock: Clock) -> None:
             assert recoveries.pending(tx) == []
 
 
-def test_a_role_that_is_gone_goes_with_the_last_request_that_names_it(ledger: Ledger, clock: Clock) -> None:
+def test_a_deleted_role_is_pruned_with_its_last_access_request(ledger: Ledger, clock: Clock) -> None:
     with ledger.write() as tx:
         role = place(tx)
         catalog.drop_role(tx, role)
@@ -216,7 +216,7 @@ def test_a_role_that_is_gone_goes_with_the_last_request_that_names_it(ledger: Le
     assert (left(ledger, schema.db_roles), left(ledger, schema.vault_targets)) == (0, 1)
 
 
-def test_a_role_of_the_catalogue_stays(ledger: Ledger) -> None:
+def test_a_role_of_the_catalog_stays(ledger: Ledger) -> None:
     with ledger.write() as tx:
         place(tx)
     assert LedgerPruner(ledger, kept_s=KEPT).prune() == 0
@@ -239,7 +239,7 @@ def test_many_go_in_batches_between_which_others_write(
     assert LedgerPruner(ledger, kept_s=KEPT).prune() == 5
 
 
-def test_nothing_is_held_of_a_request_that_is_gone(ledger: Ledger) -> None:
+def test_a_deleted_access_request_pauses_nothing(ledger: Ledger) -> None:
     """Else `leasegate ledger status` spoke for ever of a request whose Secret nobody can look at any more."""
     with ledger.write() as tx:
         request = asked(tx, "uid-1")

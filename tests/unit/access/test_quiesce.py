@@ -11,7 +11,7 @@ from services.access.ledger import pauses
 from services.access.ledger.db.database import Tx
 from services.access.requests.catalog import TargetName
 from services.access.requests.quiesce import IssuancePauses
-from tests.unit.access.ensuring_world import World
+from tests.unit.access.ensure_world import World
 
 AT = TargetName(cluster="-", namespace="demo", name="vault", digest="d", address="https://v:1", vault_namespace="")
 MOUNT = "my-postgres-se"

@@ -24,7 +24,7 @@ def begun(pace: RateLimiter, clock: Clock, *, for_s: float, step_s: float = 0.00
     return count
 
 
-def test_so_many_begin_in_a_second_and_what_was_missed_is_not_made_up_for() -> None:
+def test_a_rate_holds_and_a_missed_share_is_not_made_up_for() -> None:
     clock = Clock()
     pace = RateLimiter(50, clock=clock)
     assert begun(pace, clock, for_s=1) <= 50 + 6

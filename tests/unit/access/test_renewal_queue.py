@@ -51,7 +51,7 @@ def order(ledger: Ledger, *, throttled: bool = False, renewals: RenewalQueue | N
     return taken
 
 
-def test_a_short_lease_does_not_wait_behind_long_ones_that_were_due_before(ledger: Ledger) -> None:
+def test_a_short_lease_goes_before_long_ones_that_were_due_earlier(ledger: Ledger) -> None:
     """As after an outage: thousands with hours left, one with seconds."""
     with ledger.write() as tx:
         long = [due(tx, number, since_s=60.0, left_s=36_000.0 + number, ttl_s=86_400.0) for number in range(20)]

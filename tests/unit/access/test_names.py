@@ -15,7 +15,7 @@ NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?", fullmatch=True)
 
 
 @given(namespace=NAMES, role=NAMES)
-def test_a_login_fits_and_keeps_the_whole_id(namespace: str, role: str) -> None:
+def test_the_name_of_a_database_user_fits_and_keeps_the_whole_id(namespace: str, role: str) -> None:
     attempt_id = names.new_attempt_id()
     login = names.database_user_name(names.display_name(attempt_id, namespace=namespace, role=role))
     assert len(login.encode()) <= names.DATABASE_USER_BYTES
@@ -23,7 +23,7 @@ def test_a_login_fits_and_keeps_the_whole_id(namespace: str, role: str) -> None:
     assert re.fullmatch(r"token-[a-zA-Z0-9-]+", login)  # nothing that Vault would change
 
 
-def test_the_guides_login_says_whose_it_is() -> None:
+def test_the_database_user_of_the_guide_names_its_namespace_and_role() -> None:
     assert names.display_name("x" * 20, namespace="demo", role="psql-role") == f"demo-psql-role-{'x' * 20}"
     assert names.display_name("x" * 20, namespace="", role="reader") == f"reader-{'x' * 20}"
 

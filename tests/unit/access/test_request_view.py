@@ -82,6 +82,6 @@ def test_what_is_not_proven_is_said() -> None:
     assert {"RequesterUnverified", "ApprovalNotEnforced", "IssuancePaused"} <= conditions(shown).keys()
 
 
-def test_tokens_alone_are_no_logins() -> None:
+def test_a_token_alone_has_no_database_user() -> None:
     assert view(an_attempt(S.PENDING), an_attempt(S.TOKEN_READY, 2), an_attempt(S.REVOKING_TOKEN, 3)).open_count == 0
     assert view(an_attempt(S.ISSUING), an_attempt(S.ACTIVE, 2)).open_count == 2

@@ -37,7 +37,7 @@ def replaced(world: World, *, ttl_s: float) -> tuple[Attempt, float]:
     return old, world.clock.now
 
 
-def test_a_replaced_credential_lives_until_the_overlap_is_over_however_short_its_ttl_is(world: World) -> None:
+def test_a_retiring_credential_with_a_short_ttl_lives_for_the_overlap(world: World) -> None:
     """Kubelets refresh a Secret within 60 to 90 s: a lease of a minute has to be prolonged for that."""
     old, since = replaced(world, ttl_s=60.0)
     while (old := world.do(old)).state is AttemptState.RETIRING:
@@ -48,13 +48,13 @@ def test_a_replaced_credential_lives_until_the_overlap_is_over_however_short_its
     assert (old.state, old.end_reason) == (AttemptState.REVOKING, "another credential replaced it")
 
 
-def test_a_replaced_credential_that_lasts_long_enough_is_not_prolonged(world: World) -> None:
+def test_a_retiring_credential_that_outlives_the_overlap_is_not_renewed(world: World) -> None:
     old, since = replaced(world, ttl_s=600.0)
     assert world.do(old).state is AttemptState.REVOKING
     assert (world.clock.now, world.vault.renewed) == (since + 300, [])
 
 
-def test_a_replaced_credential_that_vault_cuts_short_ends_with_its_lease(world: World) -> None:
+def test_a_retiring_credential_that_vault_cuts_short_ends_with_its_lease(world: World) -> None:
     old, since = replaced(world, ttl_s=60.0)
     world.vault.most_s = 20
     assert world.do(old).state is AttemptState.RETIRING
@@ -63,7 +63,7 @@ def test_a_replaced_credential_that_vault_cuts_short_ends_with_its_lease(world: 
     assert len(world.vault.renewed) == 1
 
 
-def test_a_replaced_credential_is_not_prolonged_for_what_is_granted_no_longer(world: World) -> None:
+def test_a_retiring_credential_is_not_renewed_without_its_grant(world: World) -> None:
     old, since = replaced(world, ttl_s=60.0)
     with world.ledger.write() as tx:
         tx.execute(schema.db_roles.update().values(deleted=True))

@@ -21,7 +21,7 @@ from services.access.ledger import attempts, pauses, requests
 from services.access.requests.quiesce import IssuancePauses
 from services.common import errors, failpoints
 from services.common.rpc import caller, status
-from tests.unit.access.ensuring_world import OWNER, World
+from tests.unit.access.ensure_world import OWNER, World
 
 REQUESTER = requester_service_pb2.DESCRIPTOR.services_by_name["RequesterService"].full_name
 
@@ -36,7 +36,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 # -- what it does
 
 
-def test_from_a_decision_to_the_credential_it_takes_one_read_and_two_commits(world: World) -> None:
+def test_a_decision_with_its_claim_takes_one_read_and_two_commits(world: World) -> None:
     world.pending()
     world.decide()
     done = world.ensure()
@@ -153,7 +153,7 @@ def test_nothing_is_claimed_that_is_not_due(
     assert world.vault.calls == []
 
 
-def test_nothing_is_claimed_beside_an_attempt_that_the_ledger_does_not_know(world: World) -> None:
+def test_nothing_is_claimed_beside_an_unknown_attempt(world: World) -> None:
     world.pending()
     world.decide()
     done = world.ensure(secret_attempt=7)
@@ -238,7 +238,7 @@ def test_of_two_at_once_the_later_one_is_answered(world: World) -> None:
     assert world.states() == [AttemptState.ISSUED], "the first one was given back and closed"
 
 
-def test_an_access_whose_time_is_over_keeps_its_decision_and_is_not_claimed(world: World) -> None:
+def test_access_whose_time_is_over_is_not_claimed(world: World) -> None:
     """The time of access is over, which no worker has noted yet."""
     world.pending()
     with world.ledger.write() as tx:
@@ -376,7 +376,7 @@ def test_the_answer_carries_why_there_is_none(world: World) -> None:
     assert (type(found), found.message) == (errors.VaultSealedError, "Vault is sealed")
 
 
-def test_who_may_not_claim_is_answered_as_if_nothing_was_to_be_claimed_here(world: World) -> None:
+def test_a_caller_who_may_not_claim_gets_the_next_step_alone(world: World) -> None:
     """The right to claim is the one of RequesterService, by whichever call."""
     world.pending()
     answer = _call(world, allowed=False)

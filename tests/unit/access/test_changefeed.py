@@ -75,7 +75,7 @@ def test_each_owner_hears_of_its_own_requests_in_order_and_once(ledger: Ledger, 
 
 
 @pytest.mark.parametrize("cursor", ["", "other:1", "nonsense", "{epoch}:99", "{epoch}:x"])
-def test_a_cursor_of_another_feed_begins_anew(feed: ChangeFeed, cursor: str) -> None:
+def test_a_cursor_of_another_feed_starts_over(feed: ChangeFeed, cursor: str) -> None:
     epoch = begin(feed).partition(":")[0]
     assert feed.poll(cursor.format(epoch=epoch), owner=OWNER, max_wait_s=0).restarted
 
@@ -105,7 +105,7 @@ def test_a_stopping_process_lets_polls_go(feed: ChangeFeed, polls: LongPolls) ->
     assert got[0].requests == ()
 
 
-def test_a_cleanup_role_is_told_and_told_again_to_a_feed_that_begins_anew(
+def test_a_cleanup_role_is_announced_again_when_the_feed_starts_over(
     ledger: Ledger, feed: ChangeFeed, polls: LongPolls
 ) -> None:
     cursor = begin(feed)
@@ -118,7 +118,7 @@ def test_a_cleanup_role_is_told_and_told_again_to_a_feed_that_begins_anew(
     ] == [name]
 
 
-def test_a_cleanup_role_that_may_go_is_told_until_a_later_poll(ledger: Ledger, feed: ChangeFeed) -> None:
+def test_an_unneeded_cleanup_role_is_announced_until_a_later_poll(ledger: Ledger, feed: ChangeFeed) -> None:
     cursor = begin(feed)
     need_cleanup_role(ledger)
     cursor = feed.poll(cursor, owner=OWNER, max_wait_s=0).cursor
@@ -134,7 +134,7 @@ def test_a_cleanup_role_that_may_go_is_told_until_a_later_poll(ledger: Ledger, f
         assert not recoveries.pending(tx)
 
 
-def test_a_missing_login_is_asked_for_until_it_is_given(ledger: Ledger, feed: ChangeFeed) -> None:
+def test_a_missing_auth_is_requested_until_it_arrives(ledger: Ledger, feed: ChangeFeed) -> None:
     target, cursor = place(ledger), begin(feed)
     for _ in range(3):
         feed.request_auth(target)

@@ -62,11 +62,11 @@ def test_a_lease_that_vault_does_not_know() -> None:
 
 
 @pytest.mark.parametrize("state", [AttemptState.REVOKING, AttemptState.RECOVERING])
-def test_a_lease_that_is_being_ended_may_be_gone_already(state: AttemptState) -> None:
+def test_a_lease_that_is_being_revoked_may_be_missing_in_vault(state: AttemptState) -> None:
     assert kinds([entry(lease(1), state)], [entry(lease(1), state)]) == []
 
 
-def test_a_lease_that_is_over_may_be_gone_already() -> None:
+def test_an_expired_lease_may_be_missing_in_vault() -> None:
     over = entry(lease(1), ends_at=NOW - 1)
     assert kinds([over], [over]) == []
 
@@ -113,7 +113,7 @@ def test_which_roles_are_ours_to_explain(role: str, ours: bool) -> None:
     assert orphans.is_ours(role, known={"reader"}, cleanup_roles="leasegate-cleanup.") is ours
 
 
-def test_every_login_that_we_name_is_recognised() -> None:
+def test_every_database_user_of_leasegate_is_recognised() -> None:
     for namespace, role in (("demo", "r"), ("", "reader"), ("n" * 63, "r" * 200), ("", "Ünïcode role")):
         attempt_id = names.new_attempt_id()
         login = names.database_user_name(names.display_name(attempt_id, namespace=namespace, role=role))
@@ -124,19 +124,19 @@ def test_every_login_that_we_name_is_recognised() -> None:
     "login",
     ["postgres", "token-x", f"tok-demo-{ID}", f"token-demo-{ID}x", f"v-token-demo-{ID}", f"token-{'x' * 60}-{ID}"],
 )
-def test_other_logins_are_none_of_our_business(login: str) -> None:
+def test_other_database_users_are_not_compared(login: str) -> None:
     assert orphans.attempt_id(login) is None
     assert orphans.database_users([login], {}) == []
 
 
-def test_a_login_of_an_attempt_that_the_ledger_does_not_know() -> None:
+def test_a_database_user_of_an_unknown_attempt() -> None:
     (orphan,) = orphans.database_users([LOGIN], {})
     assert (orphan.kind, orphan.username) == (OrphanKind.DATABASE_USER_UNKNOWN, LOGIN)
     assert f'DROP ROLE "{LOGIN}"' in orphan.advice
 
 
 @pytest.mark.parametrize("state", list(AttemptState))
-def test_a_login_is_explained_while_its_attempt_is_open(state: AttemptState) -> None:
+def test_a_database_user_is_explained_while_its_attempt_is_open(state: AttemptState) -> None:
     found = orphans.database_users([LOGIN], {ID: entry(state=state)})
     assert [orphan.kind for orphan in found] == (
         [OrphanKind.DATABASE_USER_CLOSED] if state is AttemptState.CLOSED else []

@@ -24,11 +24,11 @@ def test_endings_are_transitions() -> None:
         assert all(to in ALLOWED[state] for state, to in mapping.items())
 
 
-def test_a_lapsed_approval_takes_nothing_that_is_in_use() -> None:
+def test_a_lapsed_approval_revokes_nothing_that_is_in_use() -> None:
     assert not {S.ACTIVE, S.RETIRING, S.REPLACED} & LAPSING.keys()
 
 
-def test_what_is_being_undone_only_closes_and_what_is_closed_stays() -> None:
+def test_recovering_only_closes_and_closed_is_final() -> None:
     assert ALLOWED[S.RECOVERING] == {S.CLOSED}
     assert not ALLOWED[S.CLOSED]
 
@@ -37,7 +37,7 @@ def test_a_read_is_begun_once() -> None:
     assert {state for state, to in ALLOWED.items() if S.ISSUING in to} == {S.PENDING, S.TOKEN_READY}
 
 
-def test_a_lease_is_committed_from_reading_alone_and_acknowledged_from_issued_alone() -> None:
+def test_only_issuing_becomes_issued_and_only_issued_becomes_active() -> None:
     assert {state for state, to in ALLOWED.items() if S.ISSUED in to} == {S.ISSUING}
     assert {state for state, to in ALLOWED.items() if S.ACTIVE in to} == {S.ISSUED}
 

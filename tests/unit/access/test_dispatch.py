@@ -47,7 +47,7 @@ def cleanup_role_is_there(world: World, made: Attempt) -> None:
         recoveries.report(tx, recoveries.require(tx, made, force_drop=False), error="")
 
 
-def test_the_tries_of_an_undo_do_not_add_up_however_long_the_database_is_away(world: World) -> None:
+def test_the_tries_of_a_recovery_do_not_add_up(world: World) -> None:
     """Each further try takes the same few calls, and the ledger keeps no trace of those that failed."""
     made = world.begin(AttemptState.RECOVERING)
     cleanup_role_is_there(world, made)
@@ -65,7 +65,7 @@ def test_the_tries_of_an_undo_do_not_add_up_however_long_the_database_is_away(wo
     assert world.vault.revoked[-2:] == ["accessor-32", "accessor-33"]
 
 
-def test_a_token_is_ended_a_moment_after_its_login_and_nobody_is_woken_for_it(world: World) -> None:
+def test_a_token_is_revoked_a_moment_after_its_lease(world: World) -> None:
     made, woken = world.begin(AttemptState.REVOKING, lease_id="m/creds/r/1"), list[bool]()
     world.ledger.listeners.append(lambda tx: woken.append(tx.work))
     made = world.do(made)
@@ -77,7 +77,7 @@ def test_a_token_is_ended_a_moment_after_its_login_and_nobody_is_woken_for_it(wo
     assert world.do(made).state is AttemptState.CLOSED
 
 
-def test_a_token_whose_end_a_seal_broke_off_counts_as_ended_and_any_other_refusal_does_not(world: World) -> None:
+def test_a_token_whose_revocation_a_seal_interrupted_counts_as_revoked(world: World) -> None:
     made = world.begin(AttemptState.REVOKING_TOKEN)
     world.vault.error = VaultRefusedError("Vault answered 400 for auth/token/revoke-accessor: bad namespace", path="x")
     made = world.do(made)
@@ -88,7 +88,7 @@ def test_a_token_whose_end_a_seal_broke_off_counts_as_ended_and_any_other_refusa
     assert world.do(made).state is AttemptState.CLOSED
 
 
-def test_a_token_that_cannot_be_made_beforehand_is_not_tried_at_the_pace_of_an_end(world: World) -> None:
+def test_a_failed_prepared_token_is_retried_more_slowly_than_a_revocation(world: World) -> None:
     made = world.begin(AttemptState.PENDING)
     world.vault.error = VaultFailedError("no token role", path="x")
     for _ in range(15):
@@ -96,7 +96,7 @@ def test_a_token_that_cannot_be_made_beforehand_is_not_tried_at_the_pace_of_an_e
     assert made.due_at == world.clock.now + durations.LONGEST_PAUSE_UNURGENT_S
 
 
-def test_what_waits_for_a_login_is_tried_at_once_when_there_is_one(world: World) -> None:
+def test_work_that_lacks_an_auth_is_due_at_once_when_it_arrives(world: World) -> None:
     ending, pending = world.begin(AttemptState.REVOKING_TOKEN), world.begin(AttemptState.PENDING, uid="uid-2")
     world.vault.error = VaultAuthMissingError("no login yet", target="demo/vault")
     for _ in range(15):
@@ -109,7 +109,7 @@ def test_what_waits_for_a_login_is_tried_at_once_when_there_is_one(world: World)
     assert world.do(ending).state is AttemptState.CLOSED
 
 
-def test_a_request_whose_claim_failed_for_want_of_a_login_is_claimed_when_there_is_one(world: World) -> None:
+def test_a_claim_that_failed_for_a_missing_auth_is_due_when_it_arrives(world: World) -> None:
     at = world.begin(AttemptState.PENDING).target
     world.begin(AttemptState.PENDING, uid="uid-2")
     with world.ledger.write() as tx:
@@ -160,7 +160,7 @@ def test_a_lease_that_an_operator_renews_in_vain_is_replaced(world: World) -> No
     assert request.rotation_due
 
 
-def test_a_holder_that_stops_renewing_loses_its_login_and_the_ledger_says_why(world: World) -> None:
+def test_a_holder_that_stops_renewing_loses_its_credential(world: World) -> None:
     made = world.begin(AttemptState.ACTIVE, origin=Origin.GRPC)
     made = world.do(made)
     assert made.state is AttemptState.ACTIVE
@@ -182,7 +182,7 @@ def test_a_holder_that_stops_renewing_loses_its_login_and_the_ledger_says_why(wo
         (AttemptState.ISSUED, None, "nobody acknowledged it in time"),
     ],
 )
-def test_the_ledger_says_why_a_login_ended(
+def test_the_ledger_says_why_an_attempt_ended(
     world: World, state: AttemptState, outcome: Approval | None, end_reason: str
 ) -> None:
     made = world.begin(state)
