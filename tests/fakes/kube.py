@@ -1,6 +1,6 @@
-"""A Kubernetes API server in memory, as far as the watcher uses one.
+"""A Kubernetes API server in memory, as far as the watcher uses one, for unit tests, which have no sockets.
 
-It knows resourceVersions, generations, finalizers, deletion and garbage collection. For unit tests, which have no sockets;
+It has resourceVersions, generations, finalizers, deletion and garbage collection.
 ``tests/integration/test_watcher_api.py`` runs the same cases against it and a real one.
 """
 
@@ -22,9 +22,9 @@ class FakeKube:
     """The API in memory. Safe for threads.
 
     Attributes:
-        refused: Namespaces where Secrets, Roles, RoleBindings and tokens are not for the watcher.
-        terminating: Namespaces in which nothing can be made.
-        fail: Called with method, resource and name before each call; what it raises is what the call meets.
+        refused: Namespaces in which the watcher has no right to Secrets, Roles, RoleBindings and tokens.
+        terminating: Namespaces in which nothing can be created.
+        fail: Called with method, resource and name before each call; the call raises what it raises.
         calls: Each call as "METHOD plural namespace/name".
     """
 
@@ -181,7 +181,7 @@ class FakeKube:
         return [f"{e['type']} {e['reason']}: {e['message']}" for e in found]
 
     def vanish(self, resource: Resource, name: str) -> None:
-        """Take an object away as a restored etcd would: without a deletion that anybody sees."""
+        """Remove an object as a restored etcd would: without a deletion that a watch shows."""
         with self._changed:
             del self._objects[resource, _key(name)]
 

@@ -40,7 +40,7 @@ _PLURALS = {
 
 
 class Running(Protocol):
-    """What these tests need of the fixture ``cluster``."""
+    """The parts of the fixture ``cluster`` that these tests use."""
 
     @property
     def kubeconfig(self) -> Path:
@@ -51,7 +51,7 @@ class Running(Protocol):
 
 
 class RefusedError(AssertionError):
-    """The API server said no."""
+    """The API server refused a call."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
@@ -59,7 +59,7 @@ class RefusedError(AssertionError):
 
 
 class Kube:
-    """The API server, as one user sees it."""
+    """The API server, called as one user."""
 
     def __init__(
         self,
@@ -85,10 +85,10 @@ class Kube:
                 self._headers.add(key, value)
 
     def create(self, thing: Json, *, dry_run: bool = False) -> Json:
-        """Create, with unknown fields refused as kubectl has it; a new kind is tried again until it is served."""
+        """Create, with unknown fields refused as kubectl has it; a new kind is tried again until it works."""
         query = "fieldValidation=Strict" + ("&dryRun=All" if dry_run else "")
         path = f"{_path(thing['kind'], thing.get('metadata', {}).get('namespace', ''))}?{query}"
-        return eventually(lambda: self._unless_new(path, thing), timeout_s=20, what=f"served {thing['kind']}") or {}
+        return eventually(lambda: self._unless_new(path, thing), timeout_s=20, what=f"the kind {thing['kind']}") or {}
 
     def get(self, kind: str, name: str, namespace: str = "") -> Json:
         return self.call("GET", f"{_path(kind, namespace)}/{name}")
@@ -130,7 +130,7 @@ class _FinalError(Exception):
 
 
 def refusal(kube: Kube, action: str, *args: Any, **kwargs: Any) -> RefusedError:
-    """Call a method that has to be refused, and answer how."""
+    """Call a method that has to be refused, and return its error."""
     try:
         done = getattr(kube, action)(*args, **kwargs)
     except RefusedError as refused:
@@ -145,7 +145,7 @@ def _path(kind: str, namespace: str) -> str:
 
 
 class Can:
-    """Asks the API server's authorizer about somebody."""
+    """Asks the API server's authorizer about one user."""
 
     def __init__(self, admin: Kube, *, user: str, groups: tuple[str, ...] = ()) -> None:
         self._admin, self._who = admin, {"user": user, "groups": list(groups)}
@@ -177,7 +177,7 @@ class Can:
 
 
 def new_namespace(cluster: Running) -> str:
-    """Make a namespace of its own for one test or module, with dev and approvers bound to their roles there."""
+    """Create a namespace for one test or module, with dev and approvers bound to their ClusterRoles there."""
     kube, name = Kube(cluster), f"t-{secrets.token_hex(4)}"
     kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     asks = {"verb": "create", "resource": "databaseaccessrequests"}
@@ -188,9 +188,7 @@ def new_namespace(cluster: Running) -> str:
 
 
 def bind(kube: Kube, namespace: str, *, role: str, subject: Json, until: Json) -> None:
-    """Bind a ClusterRole to a User or Group in a namespace, and wait until the API server's authorizer knows the right
-    ``until``.
-    """
+    """Bind a ClusterRole to a User or Group in a namespace, and wait until the right ``until`` is in force."""
     kube.create(
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -251,7 +249,7 @@ def with_value(thing: Json, path: str, value: Any) -> Json:
 
 
 def publish(kube: Kube, request: Json, **status: Any) -> Json:
-    """Write a status as the watcher would after its first look."""
+    """Write a status as the watcher does at its first reconcile."""
     generation = kube.get("DatabaseAccessRequest", request["metadata"]["name"], request["metadata"]["namespace"])[
         "metadata"
     ]["generation"]

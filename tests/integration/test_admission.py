@@ -1,7 +1,7 @@
-"""The admission policies on a real API server: who asked is known, and who may decide what (docs/concepts.md).
+"""The admission policies on a real API server: the requester is known, and who decides what (docs/concepts.md).
 
-alice (group dev, ClusterRole edit) asks, bob (group approvers, ClusterRole leasegate-approver) decides, carol may nothing, admin may all:
-each of them is refused or allowed by the server itself, whatever client is used.
+alice (group dev, ClusterRole edit) requests, bob (group approvers, ClusterRole leasegate-approver) decides, carol has
+no right, admin has all: the server itself refuses or allows each of them, whatever the client.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ CRD = Path(__file__).parents[2] / "deploy/crds/databaseaccessrequests.yaml"
 
 @pytest.fixture(scope="module")
 def namespace(cluster: Running) -> str:
-    """A namespace in which the policies are known to be in force: a new one takes a moment to reach the API server's
-    own cache.
-    """
+    """A namespace in which the policies are in force: a new one takes a moment to reach the API server's cache."""
     name, admin = new_namespace(cluster), Kube(cluster)
     probe = admin.create(a_request(name))
     forged = {"status": {"conditions": [{"type": "Approved", "approver": "nobody"}]}}
@@ -109,10 +107,10 @@ def refused_decision(kube: Kube, request: Json, *conditions: Json) -> RefusedErr
 
 
 class TestStamp:
-    def test_whoever_makes_a_request_is_stamped(self, alice: Kube, namespace: str) -> None:
+    def test_the_author_of_a_request_is_stamped(self, alice: Kube, namespace: str) -> None:
         assert _stamp(alice.create(a_request(namespace))) == "alice"
 
-    def test_nobody_asks_in_anothers_name(self, alice: Kube, namespace: str) -> None:
+    def test_nobody_requests_in_anothers_name(self, alice: Kube, namespace: str) -> None:
         forged = a_request(namespace) | {"metadata": _named("forged", namespace, STAMP, "bob")}
         assert _stamp(alice.create(forged, dry_run=True)) == "alice"
 
@@ -133,7 +131,7 @@ class TestStamp:
         for kube in (alice, admin):
             assert _stamp(kube.patch(request, {"metadata": {"annotations": change}})) == "alice"
 
-    def test_changing_the_spec_and_forging_the_stamp_at_once_does_not_help(self, alice: Kube, namespace: str) -> None:
+    def test_a_change_of_the_spec_cannot_forge_the_stamp(self, alice: Kube, namespace: str) -> None:
         request = alice.create(a_request(namespace))
         assert (
             _stamp(alice.patch(request, {"metadata": {"annotations": {STAMP: "bob"}}, "spec": {"ttl": "1h"}}))
@@ -184,7 +182,7 @@ class TestStampWithoutTheMutatingPolicy:
 
 
 class TestDecision:
-    def test_an_approver_approves_in_his_own_name(self, bob: Kube, request_of_alice: Json) -> None:
+    def test_an_approver_approves_under_the_own_name(self, bob: Kube, request_of_alice: Json) -> None:
         status = decide(bob, request_of_alice, approved("bob"))["status"]
         assert status["conditions"] == [approved("bob")]
 
@@ -236,12 +234,12 @@ class TestDecision:
         admin.delete("ClusterRole", name)
 
     @pytest.mark.parametrize("user", ["alice", "carol"])
-    def test_who_asks_cannot_even_write_the_status(self, cluster: Running, request_of_alice: Json, user: str) -> None:
+    def test_a_requester_cannot_write_the_status(self, cluster: Running, request_of_alice: Json, user: str) -> None:
         refused = refused_decision(Kube(cluster, user), request_of_alice, approved(user))
         assert refused.status == 403
         assert 'cannot patch resource "databaseaccessrequests/status"' in refused.message
 
-    def test_nobody_decides_on_his_own_request(self, cluster: Running, watcher: Kube, namespace: str) -> None:
+    def test_nobody_decides_an_own_request(self, cluster: Running, watcher: Kube, namespace: str) -> None:
         both = Kube(cluster, act_as="erin", groups=("dev", "approvers"))
         request = publish(watcher, both.create(a_request(namespace)))
         for condition in (approved("erin"), denied("erin")):
@@ -258,7 +256,7 @@ class TestDecision:
         publish(watcher, request)
         assert "erin made this request" in refused_decision(both, request, approved("erin")).message
 
-    def test_who_is_alone_on_a_cluster_decides_for_himself_and_it_shows(
+    def test_a_cluster_admin_decides_an_own_request_and_it_shows(
         self, cluster: Running, watcher: Kube, namespace: str
     ) -> None:
         admin = Kube(cluster)
@@ -348,7 +346,7 @@ class TestDecisionsAccumulate:
                 refused = refused_decision(kube, after_denial, *conditions)
                 assert "a denied request cannot be decided again: delete it and create another one" in refused.message
 
-    def test_the_watcher_works_on_around_decisions(self, watcher: Kube, after_denial: Json) -> None:
+    def test_the_watcher_writes_the_status_beside_decisions(self, watcher: Kube, after_denial: Json) -> None:
         facts = [{"type": "Available", "status": "False"}, denied("bob"), approved("bob")]
         assert publish(watcher, after_denial, phase="Denied", conditions=facts)["status"]["conditions"] == facts
 
@@ -380,7 +378,7 @@ class TestIssuance:
         assert refused.status == 403
         assert "bob may change nothing in the status but the conditions Approved and Denied" in refused.message
 
-    def test_an_approver_cannot_take_the_status_away(self, bob: Kube, request_of_alice: Json) -> None:
+    def test_an_approver_cannot_remove_the_status(self, bob: Kube, request_of_alice: Json) -> None:
         assert refusal(bob, "patch", request_of_alice, {"status": None}, status=True).status == 403
 
     def test_the_watcher_and_cluster_admins_write_all_of_it(

@@ -96,7 +96,7 @@ class TestWatcher:
             watcher.call("GET", "apis/appcatalog.appscode.com/v1alpha1/appbindings?limit=1")["kind"] == "AppBindingList"
         )
 
-    def test_it_follows_what_it_sees(self, admin: Kube, namespace: str) -> None:
+    def test_it_gets_lists_and_watches(self, admin: Kube, namespace: str) -> None:
         can = Can(admin, user=WATCHER)
         engine, catalog = "engine.kubevault.com", "appcatalog.appscode.com"
         kinds = {
@@ -110,7 +110,7 @@ class TestWatcher:
             for verb in ("get", "list", "watch"):
                 assert can(verb, resource, group=group, namespace=namespace), f"{verb} {resource}"
 
-    def test_it_writes_status_and_finalizers_of_an_unenabled_namespace_too(
+    def test_it_writes_status_and_finalizers_without_enablement(
         self, admin: Kube, watcher: Kube, not_enabled: str
     ) -> None:
         request = admin.create(a_request(not_enabled))
@@ -122,9 +122,7 @@ class TestWatcher:
         assert watcher.replace(current, status=True)["status"]["observedGeneration"] == 1
         assert not watcher.patch(request, {"metadata": {"finalizers": None}})["metadata"].get("finalizers")
 
-    def test_the_status_cannot_carry_finalizers_so_that_patch_on_the_object_is_needed(
-        self, admin: Kube, watcher: Kube, not_enabled: str
-    ) -> None:
+    def test_the_status_subresource_ignores_finalizers(self, admin: Kube, watcher: Kube, not_enabled: str) -> None:
         request = admin.create(a_request(not_enabled))
         change = {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}, "status": {"phase": "WaitingForApproval"}}
         assert "finalizers" not in watcher.patch(request, change, status=True)["metadata"]
@@ -157,9 +155,7 @@ class TestWatcher:
             assert watcher.call("GET", _collection(kind, namespace))["items"]
             watcher.delete(kind, each, namespace)
 
-    def test_it_mints_tokens_for_the_teams_account_in_an_enabled_namespace(
-        self, admin: Kube, watcher: Kube, namespace: str
-    ) -> None:
+    def test_it_creates_tokens_in_an_enabled_namespace(self, admin: Kube, watcher: Kube, namespace: str) -> None:
         admin.create(
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "vault", "namespace": namespace}}
         )
@@ -177,7 +173,7 @@ class TestWatcher:
         }
         assert watcher.patch(watcher.create(event), {"count": 2})["count"] == 2
 
-    def test_it_knows_which_cluster_this_is(self, watcher: Kube) -> None:
+    def test_it_reads_the_uid_of_kube_system(self, watcher: Kube) -> None:
         assert watcher.get("Namespace", "kube-system")["metadata"]["uid"]
 
     @pytest.mark.parametrize(
@@ -202,7 +198,9 @@ class TestWatcher:
     def test_it_reads_nothing_else(self, watcher: Kube, namespace: str, not_enabled: str, path: str) -> None:
         assert refusal(watcher, "call", "GET", path.format(namespace=namespace, not_enabled=not_enabled)).status == 403
 
-    def test_it_writes_nothing_in_an_unenabled_namespace(self, admin: Kube, watcher: Kube, not_enabled: str) -> None:
+    def test_it_writes_nothing_in_a_namespace_that_is_not_enabled(
+        self, admin: Kube, watcher: Kube, not_enabled: str
+    ) -> None:
         for thing in (a_secret(not_enabled), a_reader(admin, not_enabled), a_binding(admin, not_enabled)):
             assert refusal(watcher, "create", thing).status == 403
         asked = {"spec": {"audiences": ["vault"]}}
@@ -213,7 +211,9 @@ class TestWatcher:
             == 403
         )
 
-    def test_it_makes_and_deletes_no_object_of_the_four_kinds(self, admin: Kube, watcher: Kube, namespace: str) -> None:
+    def test_it_creates_and_deletes_no_object_of_the_four_kinds(
+        self, admin: Kube, watcher: Kube, namespace: str
+    ) -> None:
         assert refusal(watcher, "create", a_request(namespace)).status == 403
         request = admin.create(a_request(namespace))
         assert refusal(watcher, "delete", "DatabaseAccessRequest", request["metadata"]["name"], namespace).status == 403
@@ -271,9 +271,7 @@ class TestWatcher:
             for elsewhere in (not_enabled, ""):
                 assert not can(verb, "roles", group=RBAC_GROUP, namespace=elsewhere)
 
-    def test_where_there_are_no_policies_it_works_without_them(
-        self, cluster: Running, admin: Kube, namespace: str
-    ) -> None:
+    def test_it_works_where_there_are_no_policies(self, cluster: Running, admin: Kube, namespace: str) -> None:
         """Before Kubernetes 1.30, as docs/security/rbac.md has it; the policies do not look at this user."""
         rules = admin.get("ClusterRole", "leasegate-enabled-namespace-base")["rules"]
         meta = {"name": f"enabled-{namespace}"}
@@ -289,7 +287,7 @@ class TestWatcher:
         assert "attempting to grant RBAC permissions not currently held" in refused.message
         admin.delete("ClusterRole", meta["name"])
 
-    def test_the_other_processes_may_nothing(self, cluster: Running, namespace: str) -> None:
+    def test_the_other_processes_have_no_rights(self, cluster: Running, namespace: str) -> None:
         for account in ("leasegate-engine", "leasegate-roles", "leasegate-access", "vault-token-reviewer"):
             kube = Kube(cluster, act_as=f"system:serviceaccount:leasegate-system:{account}")
             for path in (
@@ -325,7 +323,7 @@ def who(request: pytest.FixtureRequest, admin: Kube, not_enabled: str) -> tuple[
 
 
 class TestPeople:
-    def test_who_may_ask(self, who: tuple[str, Can], not_enabled: str) -> None:
+    def test_who_creates_requests(self, who: tuple[str, Can], not_enabled: str) -> None:
         role, can = who
         for verb in ("create", "update", "patch", "delete", "deletecollection"):
             assert can(verb, "databaseaccessrequests", namespace=not_enabled) == (
@@ -336,7 +334,7 @@ class TestPeople:
                 looks = role != "leasegate-team" or resource == "postgresroles"
                 assert can(verb, resource, namespace=not_enabled) == looks, f"{verb} {resource}"
 
-    def test_who_may_look(self, who: tuple[str, Can], not_enabled: str) -> None:
+    def test_who_reads_the_kinds(self, who: tuple[str, Can], not_enabled: str) -> None:
         role, can = who
         engine, catalog = "engine.kubevault.com", "appcatalog.appscode.com"
         for resource, group in (("secretengines", engine), ("appbindings", catalog)):
@@ -346,7 +344,7 @@ class TestPeople:
                 )
                 assert can(verb, resource, group=group, namespace=not_enabled) == looks, f"{verb} {resource}"
 
-    def test_who_may_set_up_engines_and_roles(self, who: tuple[str, Can], not_enabled: str) -> None:
+    def test_who_sets_up_engines_and_roles(self, who: tuple[str, Can], not_enabled: str) -> None:
         role, can = who
         engine, catalog = "engine.kubevault.com", "appcatalog.appscode.com"
         for resource, group in (("secretengines", engine), ("postgresroles", engine), ("appbindings", catalog)):
@@ -354,7 +352,7 @@ class TestPeople:
                 allowed = can(verb, resource, group=group, namespace=not_enabled)
                 assert allowed == (role in ("edit", "admin", "leasegate-team")), f"{verb} {resource}"
 
-    def test_only_approvers_decide_and_none_decides_for_himself(self, who: tuple[str, Can], not_enabled: str) -> None:
+    def test_only_approvers_decide_and_not_their_own_requests(self, who: tuple[str, Can], not_enabled: str) -> None:
         role, can = who
         for verb, subresource in (("get", "status"), ("patch", "status"), ("update", "status"), ("update", "approval")):
             allowed = can(verb, "databaseaccessrequests", subresource=subresource, namespace=not_enabled)
@@ -373,7 +371,7 @@ class TestPeople:
         assert can("update", "databaseaccessrequests", subresource="approval", namespace=not_enabled)
         assert not can("get", "secrets", group="", namespace=not_enabled)
 
-    def test_cluster_admin_alone_may_decide_for_himself(self, cluster: Running, not_enabled: str) -> None:
+    def test_cluster_admin_alone_decides_own_requests(self, cluster: Running, not_enabled: str) -> None:
         can = Can(Kube(cluster), user="root", groups=("system:masters",))
         assert can("update", "databaseaccessrequests", subresource="ownapproval", namespace=not_enabled)
 
@@ -401,13 +399,13 @@ def test_the_manifest_for_a_namespace_is_a_rolebinding_without_a_namespace() -> 
     assert (document["kind"], "namespace" in document["metadata"]) == ("RoleBinding", False)
 
 
-def test_no_other_manifest_depends_on_the_namespace_that_kubectl_is_in() -> None:
+def test_no_other_manifest_depends_on_the_context_of_kubectl() -> None:
     for file, document in _documents():
         if file != "enabled-namespace.yaml" and document["kind"] in ("ServiceAccount", "Role", "RoleBinding"):
             assert document["metadata"]["namespace"] == "leasegate-system", file
 
 
-def test_the_watcher_has_secrets_in_no_cluster_role_that_is_bound_cluster_wide(admin: Kube) -> None:
+def test_no_cluster_wide_role_of_the_watcher_has_secrets(admin: Kube) -> None:
     bound = admin.call("GET", RULES + "clusterrolebindings")["items"]
     mine = [
         b["roleRef"]["name"]

@@ -1,4 +1,4 @@
-"""The watcher's way to Kubernetes: the same cases against a real API server and against the one in memory that unit tests use."""
+"""The watcher's client: the same cases against a real API server and the one in memory that unit tests use."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def made(api: KubeClient, namespace: str, name: str = "engine") -> Body:
     return found[0]
 
 
-def test_what_is_made_can_be_read(api: KubeClient, namespace: str) -> None:
+def test_a_created_object_can_be_read(api: KubeClient, namespace: str) -> None:
     obj = made(api, namespace)
     found = api.get(SECRET_ENGINE, namespace=namespace, name="engine")
     assert (uid_of(found), version_of(found)) == (uid_of(obj), version_of(obj))
@@ -85,14 +85,14 @@ def test_what_is_made_can_be_read(api: KubeClient, namespace: str) -> None:
     assert found["metadata"]["generation"] == 1
 
 
-def test_a_name_is_taken_once(api: KubeClient, namespace: str) -> None:
+def test_a_name_is_unique(api: KubeClient, namespace: str) -> None:
     made(api, namespace)
     with pytest.raises(KubeError) as caught:
         api.create(SECRET_ENGINE, engine(), namespace=namespace)
     assert (caught.value.status, caught.value.reason) == (409, "AlreadyExists")
 
 
-def test_what_is_not_there_is_not_found(api: KubeClient, namespace: str) -> None:
+def test_a_missing_object_is_not_found(api: KubeClient, namespace: str) -> None:
     made(api, namespace)
     for call in (
         lambda: api.get(SECRET_ENGINE, namespace=namespace, name="none"),
@@ -104,7 +104,7 @@ def test_what_is_not_there_is_not_found(api: KubeClient, namespace: str) -> None
         assert (caught.value.status, caught.value.reason) == (404, "NotFound")
 
 
-def test_a_status_is_written_alone_and_only_over_what_was_read(api: KubeClient, namespace: str) -> None:
+def test_a_status_replaces_only_the_version_that_was_read(api: KubeClient, namespace: str) -> None:
     obj = made(api, namespace)
     meta = {key: obj["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
     body = {**engine(), "metadata": meta, "spec": obj["spec"] | {"path": "other"}, "status": {"phase": "Success"}}
@@ -119,7 +119,7 @@ def test_a_status_is_written_alone_and_only_over_what_was_read(api: KubeClient, 
     assert (caught.value.status, caught.value.reason) == (409, "Conflict")
 
 
-def test_a_finalizer_goes_on_and_off_by_a_patch_of_one_version(api: KubeClient, namespace: str) -> None:
+def test_a_finalizer_patch_applies_to_one_version_only(api: KubeClient, namespace: str) -> None:
     obj = made(api, namespace)
     patch = {"metadata": {"resourceVersion": version_of(obj), "finalizers": [FINALIZER]}}
     secret_attempt = api.patch(SECRET_ENGINE, patch, namespace=namespace, name="engine")
@@ -148,7 +148,7 @@ def test_a_delete_of_another_uid_is_refused(api: KubeClient, namespace: str) -> 
     assert caught.value.status == 409
 
 
-def test_a_secret_is_replaced_only_over_what_was_read(api: KubeClient, namespace: str) -> None:
+def test_a_secret_replaces_only_the_version_that_was_read(api: KubeClient, namespace: str) -> None:
     body: Body = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -168,7 +168,7 @@ def test_a_secret_is_replaced_only_over_what_was_read(api: KubeClient, namespace
     assert caught.value.status == 409
 
 
-def test_a_token_is_made_for_a_service_account(api: KubeClient, namespace: str) -> None:
+def test_a_token_is_created_for_a_service_account(api: KubeClient, namespace: str) -> None:
     if isinstance(api, FakeKube):
         api.put(SERVICE_ACCOUNT, {"metadata": {"name": "default"}}, namespace=namespace)
     body: Body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}}
@@ -180,7 +180,7 @@ def test_a_token_is_made_for_a_service_account(api: KubeClient, namespace: str) 
     assert caught.value.status == 404
 
 
-def test_a_list_and_a_watch_from_there_miss_nothing(api: KubeClient, namespace: str) -> None:
+def test_a_list_and_a_watch_from_its_version_miss_nothing(api: KubeClient, namespace: str) -> None:
     made(api, namespace, "one")
     page = api.page(SECRET_ENGINE, namespace=namespace)
     assert [item["metadata"]["name"] for item in page["items"]] == ["one"]
@@ -197,7 +197,7 @@ def test_a_list_and_a_watch_from_there_miss_nothing(api: KubeClient, namespace: 
     assert seen == [("ADDED", "two"), ("DELETED", "one")]
 
 
-def test_a_list_of_those_with_a_label_has_no_others(api: KubeClient, namespace: str) -> None:
+def test_a_list_by_label_has_no_others(api: KubeClient, namespace: str) -> None:
     made(api, namespace, "plain")
     for name, labels in (("ours", {"by": "us", "x": "1"}), ("theirs", {"by": "them"})):
         body = engine(name)
@@ -233,7 +233,7 @@ def test_a_long_list_comes_in_pages(real: KubeClient, cluster: LocalStack) -> No
     cluster.kubectl("delete", "namespace", "pages", "--wait=false")
 
 
-def test_a_watch_ends_when_the_server_was_told_to_end_it(real: KubeClient) -> None:
+def test_a_watch_ends_after_the_seconds_it_asked_for(real: KubeClient) -> None:
     page = real.page(EVENT, namespace="default")
     assert (
         list(
@@ -245,7 +245,7 @@ def test_a_watch_ends_when_the_server_was_told_to_end_it(real: KubeClient) -> No
     )
 
 
-def test_a_silent_watch_breaks_off(real: KubeClient) -> None:
+def test_a_silent_watch_times_out(real: KubeClient) -> None:
     page = real.page(EVENT, namespace="default")
     with pytest.raises(KubeError) as caught:
         list(
@@ -256,9 +256,7 @@ def test_a_silent_watch_breaks_off(real: KubeClient) -> None:
     assert caught.value.status == 0
 
 
-def test_a_server_that_is_not_there_is_an_error_and_no_exception_of_a_library(
-    cluster: LocalStack, tmp_path: object
-) -> None:
+def test_an_unreachable_server_is_a_kube_error(cluster: LocalStack, tmp_path: object) -> None:
     config = json.loads(cluster.kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     path = cluster.directory / "nowhere.kubeconfig"
@@ -268,7 +266,7 @@ def test_a_server_that_is_not_there_is_an_error_and_no_exception_of_a_library(
     assert caught.value.status == 0
 
 
-def test_a_refusal_says_what_is_forbidden(cluster: LocalStack) -> None:
+def test_a_refusal_names_what_is_forbidden(cluster: LocalStack) -> None:
     config = json.loads(cluster.kubeconfig.read_text())
     config["current-context"] = "carol"
     path = cluster.directory / "carol.kubeconfig"
@@ -278,7 +276,7 @@ def test_a_refusal_says_what_is_forbidden(cluster: LocalStack) -> None:
     assert (caught.value.status, caught.value.is_terminating) == (403, False)
 
 
-def test_nothing_is_made_in_a_namespace_that_is_being_deleted(real: KubeClient, cluster: LocalStack) -> None:
+def test_nothing_is_created_in_a_namespace_being_deleted(real: KubeClient, cluster: LocalStack) -> None:
     cluster.kubectl("create", "namespace", "going")
     made(real, "going")
     secret_attempt = {"metadata": {"finalizers": [FINALIZER]}}
@@ -300,7 +298,7 @@ def test_nothing_is_made_in_a_namespace_that_is_being_deleted(real: KubeClient, 
     )
 
 
-def test_one_connection_serves_many_calls_and_threads(real: KubeClient) -> None:
+def test_connections_are_shared_by_calls_and_threads(real: KubeClient) -> None:
     errors: list[Exception] = []
 
     def work() -> None:

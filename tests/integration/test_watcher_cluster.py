@@ -86,18 +86,18 @@ def test_kubectl_wait_sees_when_each_kind_is_ready(watcher: Running, namespace: 
         )
 
 
-def test_a_namespace_is_served_when_its_owner_says_so(watcher: Running, namespace: str) -> None:
+def test_a_namespace_works_once_it_is_enabled(watcher: Running, namespace: str) -> None:
     watcher.apply(namespace, "vault", "postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest")
 
-    def told() -> bool:
+    def is_reported() -> bool:
         found = watcher.get(namespace, "secretengine", "postgresql-engine")
         texts = [
             c["message"] for c in found.get("status", {}).get("conditions", []) if c["type"] == "NamespaceNotEnabled"
         ]
         return any(f"kubectl apply -n {namespace} -f deploy/rbac/enabled-namespace.yaml" in text for text in texts)
 
-    eventually(told, what="the command that serves it")
-    watcher.apply(namespace, "served")
+    eventually(is_reported, what="the command that enables it")
+    watcher.apply(namespace, "enabled")
     eventually(lambda: watcher.phase(namespace, "postgresrole", "psql-role") == "Success", timeout_s=30, what="Success")
 
 
@@ -116,7 +116,7 @@ def test_a_restart_claims_nothing(watcher: Running, namespace: str) -> None:
     assert len(watcher.services.access.asked(CLAIM)) == 1
 
 
-def test_what_was_deleted_while_nobody_looked_ends(watcher: Running, namespace: str) -> None:
+def test_access_deleted_while_the_watcher_was_down_ends(watcher: Running, namespace: str) -> None:
     watcher.granted(namespace)
     watcher.stop()
     patch = json.dumps({"metadata": {"finalizers": []}})
@@ -131,7 +131,7 @@ def test_what_was_deleted_while_nobody_looked_ends(watcher: Running, namespace: 
     )
 
 
-def test_a_secret_that_somebody_spoiled_is_restored_within_seconds(watcher: Running, namespace: str) -> None:
+def test_a_changed_secret_is_restored_within_seconds(watcher: Running, namespace: str) -> None:
     name = watcher.granted(namespace)["metadata"]["name"]
     patch = json.dumps({"data": {"password": base64.b64encode(b"spoiled").decode()}})
     watcher.kubectl("patch", "secret", "-n", namespace, name, "--type=merge", "-p", patch)
@@ -145,18 +145,18 @@ def test_a_foreign_secret_of_that_name_stays(watcher: Running, namespace: str) -
     patch = json.dumps({"metadata": {"ownerReferences": None}, "data": {"theirs": "eA=="}})
     watcher.kubectl("patch", "secret", "-n", namespace, name, "--type=merge", "-p", patch)
 
-    def told() -> bool:
+    def is_reported() -> bool:
         conditions = watcher.get(namespace, "databaseaccessrequest", "postgres-cred-rqst")["status"]["conditions"]
         return any(c["reason"] == "FailedToCreateSecret" and name in c["message"] for c in conditions)
 
-    eventually(told, what="the conflict")
+    eventually(is_reported, what="the conflict")
     assert watcher.get(namespace, "secret", name)["data"]["theirs"] == "eA=="
     assert len(watcher.services.access.asked(CLAIM)) == 1
     watcher.kubectl("delete", "secret", "-n", namespace, name)
-    eventually(lambda: _password(watcher, namespace) == b"password-2", timeout_s=10, what="a Secret of ours")
+    eventually(lambda: _password(watcher, namespace) == b"password-2", timeout_s=10, what="the request's Secret")
 
 
-def test_a_denial_takes_everything_back(watcher: Running, namespace: str) -> None:
+def test_a_denial_removes_everything(watcher: Running, namespace: str) -> None:
     watcher.granted(namespace)
     watcher.decide(namespace, "Denied")
     eventually(lambda: not watcher.secrets(namespace), what="the Secret's end")
@@ -167,18 +167,18 @@ def test_a_denial_takes_everything_back(watcher: Running, namespace: str) -> Non
     assert "postgres-cred-rqst" not in left
 
 
-def test_a_namespace_goes_although_vault_is_away_for_a_while(watcher: Running, namespace: str) -> None:
+def test_a_namespace_is_deleted_after_an_outage_of_vault(watcher: Running, namespace: str) -> None:
     watcher.granted(namespace)
     sealed = errors.VaultSealedError("Vault is sealed", address="https://vault", retry_after_s=1.0)
     watcher.services.engine.fail_always("DeleteEngine", sealed)
     watcher.services.roles.fail_always("DeleteDbRole", sealed)
     watcher.kubectl("delete", "namespace", namespace, "--wait=false")
 
-    def told() -> bool:
+    def is_reported() -> bool:
         found = watcher.get(namespace, "secretengine", "postgresql-engine")
         return any(c["reason"] == "VaultSealed" for c in found["status"]["conditions"])
 
-    eventually(told, timeout_s=30, what="why it waits")
+    eventually(is_reported, timeout_s=30, what="why it waits")
     watcher.services.engine.fail_always("DeleteEngine", None)
     watcher.services.roles.fail_always("DeleteDbRole", None)
     watcher.kubectl("wait", "--for=delete", f"namespace/{namespace}", "--timeout=60s")
@@ -186,10 +186,10 @@ def test_a_namespace_goes_although_vault_is_away_for_a_while(watcher: Running, n
 
 
 @pytest.mark.parametrize("name", ["engine", "roles", "access"])
-def test_a_service_that_is_away_is_found_again(watcher: Running, namespace: str, name: str) -> None:
+def test_a_service_that_was_down_is_used_again(watcher: Running, namespace: str, name: str) -> None:
     watcher.services.stop(name)
     watcher.apply(
-        namespace, "vault", "served", "postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest"
+        namespace, "vault", "enabled", "postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest"
     )
     eventually(lambda: _finalizers(watcher, namespace) >= 3, what="finalizers on all three")
     watcher.services.start(name)
@@ -200,7 +200,7 @@ def test_a_service_that_is_away_is_found_again(watcher: Running, namespace: str,
     )
 
 
-def test_an_api_server_that_restarts_is_found_again(watcher: Running, namespace: str, cluster: LocalStack) -> None:
+def test_an_api_server_that_restarts_is_used_again(watcher: Running, namespace: str, cluster: LocalStack) -> None:
     watcher.granted(namespace)
     server = cluster.process("kube-apiserver")
     server.kill()
@@ -226,7 +226,7 @@ def test_every_order_of_delete_leaves_nothing(watcher: Running, namespace: str) 
     eventually(
         lambda: not json.loads(watcher.kubectl("get", KINDS, "-n", namespace, "-o", "json"))["items"],
         timeout_s=30,
-        what="an empty place",
+        what="an empty namespace",
     )
     eventually(lambda: not watcher.secrets(namespace), what="the Secret to go with its owner")
     assert (watcher.services.engine.mounts, watcher.services.roles.roles) == ({}, {})

@@ -1,4 +1,4 @@
-"""``python -m watcher`` as a process: it starts as it is told or says in one line why not, answers probes, and ends cleanly."""
+"""``python -m watcher`` as a process: it starts or says in one line why not, answers probes, and ends cleanly."""
 
 from __future__ import annotations
 
@@ -166,8 +166,9 @@ def test_its_help_explains_every_option(options: dict[str, str]) -> None:
         check=True,
     )
     for flag in (
-        "--kubeconfig", "--engine", "--roles", "--access", "--tls-cert", "--tls-key", "--tls-ca", "--cluster-name", "--service-address",
-        "--token-audience", "--finalizer-timeout", "--resync-interval", "--health-listen", "--metrics-listen", "--log-level",
+        "--kubeconfig", "--engine", "--roles", "--access", "--tls-cert", "--tls-key", "--tls-ca", "--cluster-name",
+        "--service-address", "--token-audience", "--finalizer-timeout", "--resync-interval", "--health-listen",
+        "--metrics-listen", "--log-level",
     ):  # fmt: skip
         assert flag in done.stdout
     assert "LEASEGATE_WATCHER_SERVICE_ADDRESS" in done.stdout

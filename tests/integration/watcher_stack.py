@@ -1,4 +1,4 @@
-"""The real watcher on a real API server, with the rights of its own ServiceAccount, and the three services played behind real gRPC."""
+"""The real watcher on a real API server, with its own ServiceAccount, over real gRPC to three played services."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from watcher.specs.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs/examples/guides/secret-engines/postgres"
-SERVED = ROOT / "deploy/rbac/enabled-namespace.yaml"
+ENABLED_NAMESPACE = ROOT / "deploy/rbac/enabled-namespace.yaml"
 KINDS = "secretengines,postgresroles,databaseaccessrequests,appbindings"
 
 
 @dataclass
 class Services:
-    """The played services, at addresses that stay when they are stopped and started; plaintext without ``tls``."""
+    """The played services, at addresses that stay over a stop and a start; plaintext without ``tls``."""
 
     tls: ServerTls | None = None
     engine: PlayedEngine = field(default_factory=PlayedEngine)
@@ -57,7 +57,7 @@ class Services:
         """Start some, or all."""
         for name in names or self.addresses:
             stack = self._running[name] = ExitStack()
-            served = self._served(name)
+            registered = self._registered(name)
             caller = "spiffe://leasegate/watcher" if self.tls else "plaintext"
             config = ServerConfig(
                 process=name,
@@ -65,17 +65,17 @@ class Services:
                 health_listen=HostPort("127.0.0.1", 0),
                 tls=self.tls,
                 drain_delay_s=0,
-                allow={each.name: frozenset({caller}) for each in served},
+                allow={each.name: frozenset({caller}) for each in registered},
                 max_concurrent_rpcs=40,
             )
-            stack.enter_context(running(config, served, health=lambda: True, long_polls=LongPolls(2)))
+            stack.enter_context(running(config, registered, health=lambda: True, long_polls=LongPolls(2)))
 
     def stop(self, *names: str) -> None:
         """Stop some, or all."""
         for name in names or list(self._running):
             self._running.pop(name).close()
 
-    def _served(self, name: str) -> list[Service]:
+    def _registered(self, name: str) -> list[Service]:
         if name == "engine":
             descriptor = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"]
             return [
@@ -112,7 +112,7 @@ def _as_servicer(played: Any) -> Any:
 
 
 class Running:
-    """A watcher that runs, and what is around it."""
+    """A running watcher, its cluster and the played services."""
 
     def __init__(self, cluster: LocalStack, services: Services) -> None:
         self.cluster, self.services = cluster, services
@@ -167,11 +167,11 @@ class Running:
         return list(found["items"])
 
     def granted(self, namespace: str) -> Any:
-        """Converge, approve, and answer the Secret."""
+        """Apply the guide's objects, approve, and return the Secret."""
         self.apply(
             namespace,
             "vault",
-            "served",
+            "enabled",
             "postgres-app",
             "postgresSecretEngine",
             "postgresRole",
@@ -204,7 +204,7 @@ class Running:
 
 @contextmanager
 def running_watcher(cluster: LocalStack) -> Iterator[Running]:
-    """Services and a watcher, ended at the end."""
+    """Services and a watcher, stopped at the end."""
     services = Services()
     services.start()
     found = Running(cluster, services)
@@ -231,9 +231,9 @@ def watcher_kubeconfig(cluster: LocalStack) -> Path:
 
 
 def manifest(name: str, namespace: str) -> str:
-    """One of the guide's files for a namespace, or what it takes for granted: ``vault`` or ``served``."""
-    if name == "served":
-        return SERVED.read_text()
+    """One of the guide's files for a namespace, or what it assumes: ``vault`` or ``enabled``."""
+    if name == "enabled":
+        return ENABLED_NAMESPACE.read_text()
     if name == "vault":
         service = {"name": "vault", "port": 8200, "scheme": "HTTPS"}
         parameters = {

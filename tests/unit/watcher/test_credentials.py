@@ -1,4 +1,4 @@
-"""Secret, Role and RoleBinding as they are to be, their names, and how a changed Secret is told from an unharmed one."""
+"""Bodies and names of Secret, Role and RoleBinding, and how a changed Secret is recognized."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from leasegate.access.v1 import lease_pb2
 from watcher.delivery import manifests
 from watcher.kube.resources import Body
 
-CREDENTIAL = lease_pb2.Credential(attempt=7, username="login-7", password="sesame")
+CREDENTIAL = lease_pb2.Credential(attempt=7, username="user-7", password="sesame")
 LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN = re.compile(rf"{LABEL}(\.{LABEL})*")
 
@@ -33,7 +33,7 @@ def test_a_secrets_name_is_the_requests_and_six_letters_of_its_uid() -> None:
 
 
 @given(st.from_regex(SUBDOMAIN, fullmatch=True).filter(lambda name: len(name) <= 253), st.uuids())
-def test_every_secrets_name_is_one_that_kubernetes_takes(name: str, uid: object) -> None:
+def test_every_secrets_name_is_valid_in_kubernetes(name: str, uid: object) -> None:
     found = manifests.secret_name(request(name, uid=str(uid)))
     assert len(found) <= 253
     assert SUBDOMAIN.fullmatch(found)
@@ -46,7 +46,7 @@ def test_a_long_name_is_cut_before_the_letters(name: str) -> None:
     assert SUBDOMAIN.fullmatch(found)
 
 
-def test_the_readers_name_is_kubevaults() -> None:
+def test_the_name_of_the_reader_role_is_kubevaults() -> None:
     assert manifests.reader_role_name(request()) == "DatabaseAccessRequest-demo-rqst-credential-reader"
 
 
@@ -62,7 +62,7 @@ def test_two_long_names_never_share_a_role() -> None:
 def test_the_secret_holds_exactly_user_name_and_password() -> None:
     body = manifests.secret_body(request(), CREDENTIAL)
     assert {key: base64.b64decode(value) for key, value in body["data"].items()} == {
-        "username": b"login-7",
+        "username": b"user-7",
         "password": b"sesame",
     }
     assert body["type"] == "Opaque"
@@ -77,14 +77,14 @@ def test_the_secret_holds_exactly_user_name_and_password() -> None:
     ]
 
 
-def test_the_annotations_give_nothing_away_and_differ_each_time() -> None:
+def test_the_annotations_reveal_nothing_and_differ_each_time() -> None:
     one, two = (manifests.secret_body(request(), CREDENTIAL)["metadata"]["annotations"] for _ in range(2))
     assert one["leasegate.dev/attempt"] == two["leasegate.dev/attempt"] == "7"
     assert one["leasegate.dev/content"] != two["leasegate.dev/content"]
     assert "sesame" not in str(one)
 
 
-def test_an_unharmed_secret_holds_its_attempt() -> None:
+def test_an_unchanged_secret_has_its_attempt() -> None:
     assert manifests.attempt_of(manifests.secret_body(request(), CREDENTIAL)) == 7
 
 
@@ -102,7 +102,7 @@ def test_an_unharmed_secret_holds_its_attempt() -> None:
         ("annotations", "leasegate.dev/content", None),
     ],
 )
-def test_a_changed_secret_holds_nothing(part: str, key: str, value: str | None) -> None:
+def test_a_changed_secret_has_no_attempt(part: str, key: str, value: str | None) -> None:
     secret = manifests.secret_body(request(), CREDENTIAL)
     place = secret["data"] if part == "data" else secret["metadata"]["annotations"]
     if value is None:
@@ -112,7 +112,7 @@ def test_a_changed_secret_holds_nothing(part: str, key: str, value: str | None) 
     assert manifests.attempt_of(secret) == 0
 
 
-def test_another_requests_secret_holds_nothing_for_this_one() -> None:
+def test_a_secret_of_another_owner_has_no_attempt() -> None:
     secret = manifests.secret_body(request(), CREDENTIAL)
     secret["metadata"]["ownerReferences"][0]["uid"] = "uid-2"
     assert manifests.attempt_of(secret) == 0

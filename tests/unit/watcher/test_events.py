@@ -1,4 +1,4 @@
-"""Events for kubectl describe: written once, counted when repeated, lost without harm, and never in the way."""
+"""Events for kubectl describe: written once, counted when repeated, and lost without harm."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def engine(kube: FakeKube) -> Body:
     return kube.put(SECRET_ENGINE, {"metadata": {"name": "engine"}, "spec": {}}, namespace="demo")
 
 
-def say(recorder: EventRecorder, engine: Body, *, transition: bool = True, message: str = "Vault is sealed") -> None:
+def record(recorder: EventRecorder, engine: Body, *, transition: bool = True, message: str = "Vault is sealed") -> None:
     recorder.record(engine, reason="VaultSealed", message=message, warning=True, transition=transition)
     write_events(recorder)
 
 
 def test_an_event_names_its_object(recorder: EventRecorder, kube: FakeKube, engine: Body) -> None:
-    say(recorder, engine)
+    record(recorder, engine)
     (event,) = kube.all(EVENT)
     about = event["involvedObject"]
     assert (about["apiVersion"], about["kind"], about["namespace"], about["name"], about["uid"]) == (
@@ -69,9 +69,9 @@ def test_an_event_names_its_object(recorder: EventRecorder, kube: FakeKube, engi
 
 
 def test_a_repetition_is_counted(recorder: EventRecorder, kube: FakeKube, engine: Body, clock: Clock) -> None:
-    say(recorder, engine)
+    record(recorder, engine)
     clock.advance(5)
-    say(recorder, engine)
+    record(recorder, engine)
     (event,) = kube.all(EVENT)
     assert (event["count"], event["firstTimestamp"], event["lastTimestamp"]) == (
         2,
@@ -80,35 +80,35 @@ def test_a_repetition_is_counted(recorder: EventRecorder, kube: FakeKube, engine
     )
 
 
-def test_a_retry_that_fails_the_same_way_is_said_once_a_minute(
+def test_a_repeated_failure_is_written_once_a_minute(
     recorder: EventRecorder, kube: FakeKube, engine: Body, clock: Clock
 ) -> None:
-    say(recorder, engine)
+    record(recorder, engine)
     for _ in range(30):
         clock.advance(4)
-        say(recorder, engine, transition=False)
+        record(recorder, engine, transition=False)
     patches = [call for call in kube.calls if call.startswith("PATCH events")]
     assert len(patches) == 2
     assert kube.all(EVENT)[0]["count"] == 31
 
 
 def test_another_message_is_another_event(recorder: EventRecorder, kube: FakeKube, engine: Body) -> None:
-    say(recorder, engine)
-    say(recorder, engine, message="Vault does not answer")
+    record(recorder, engine)
+    record(recorder, engine, message="Vault does not answer")
     assert len(kube.all(EVENT)) == 2
 
 
-def test_an_event_that_the_server_forgot_is_made_anew(
+def test_an_event_that_the_server_deleted_is_created_again(
     recorder: EventRecorder, kube: FakeKube, engine: Body, clock: Clock
 ) -> None:
-    say(recorder, engine)
+    record(recorder, engine)
     kube.vanish(EVENT, f"demo/{kube.all(EVENT)[0]['metadata']['name']}")
     clock.advance(5)
-    say(recorder, engine)
+    record(recorder, engine)
     assert [event["count"] for event in kube.all(EVENT)] == [1]
 
 
-def test_an_event_on_a_namespace_lands_where_kubectl_looks(recorder: EventRecorder, kube: FakeKube) -> None:
+def test_an_event_about_a_namespace_is_in_default(recorder: EventRecorder, kube: FakeKube) -> None:
     namespace: Body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}}
     recorder.record(namespace, reason="VaultCleanupSkipped", message="what stays", warning=True)
     write_events(recorder)
@@ -121,7 +121,7 @@ def test_a_namespace_that_is_being_deleted_takes_no_events(
     recorder: EventRecorder, kube: FakeKube, engine: Body
 ) -> None:
     kube.terminating.add("demo")
-    say(recorder, engine)
+    record(recorder, engine)
     assert kube.all(EVENT) == []
 
 
@@ -134,23 +134,23 @@ def test_an_event_that_cannot_be_written_is_lost_and_the_next_is_not(
 
     kube.fail = fail
     with caplog.at_level(logging.DEBUG):
-        say(recorder, engine)
-        say(recorder, engine, message="another")
+        record(recorder, engine)
+        record(recorder, engine, message="another")
     assert [event["message"] for event in kube.all(EVENT)] == ["another"]
 
 
-def test_a_full_backlog_drops_events_and_keeps_nobody_waiting(recorder: EventRecorder, engine: Body) -> None:
+def test_a_full_backlog_drops_events_and_blocks_nothing(recorder: EventRecorder, engine: Body) -> None:
     for number in range(BACKLOG + 10):
         recorder.record(engine, reason="VaultSealed", message=str(number), warning=True)
 
 
-def test_a_secret_is_not_said(recorder: EventRecorder, kube: FakeKube, engine: Body) -> None:
-    say(recorder, engine, message="refused: token=hvs.CAESIabcdefghijkl password=hunter2")
+def test_an_event_contains_no_secret(recorder: EventRecorder, kube: FakeKube, engine: Body) -> None:
+    record(recorder, engine, message="refused: token=hvs.CAESIabcdefghijkl password=hunter2")
     assert "hunter2" not in kube.events()[0]
     assert "hvs.CAES" not in kube.events()[0]
 
 
-def test_what_waits_is_written_before_the_end(recorder: EventRecorder, kube: FakeKube, engine: Body) -> None:
+def test_waiting_events_are_written_before_the_end(recorder: EventRecorder, kube: FakeKube, engine: Body) -> None:
     stop = threading.Event()
     stop.set()
     recorder.record(engine, reason="Provisioned", message="ready", warning=False)

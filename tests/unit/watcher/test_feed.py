@@ -1,4 +1,4 @@
-"""The feed is answered, and so the watcher ready, before what the answer asks for is done."""
+"""The feed counts as answered, and the watcher as ready, before the answer's changes are handled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from watcher.clients.changefeed import ChangeFeed, Handlers
 from watcher.kube.backoff import Backoff
 
 
-def test_nobody_waits_for_all_requests_to_be_compared() -> None:
+def test_the_feed_has_answered_before_requests_are_compared() -> None:
     answer = watcher_service_pb2.WatchChangesResponse(restarted=True, ledger_id="ledger", next_cursor="1")
     peers: Any = SimpleNamespace(access=SimpleNamespace(WatchChanges=lambda _request, timeout: answer))
     ledger_id: Any = SimpleNamespace(id="", load=lambda: None, store=lambda _id: None)

@@ -1,4 +1,4 @@
-"""The informer against a scripted API server: pages, bookmarks, expiry, broken and stalled watches, deletes found by comparing."""
+"""The informer against a scripted API server: pages, bookmarks, expiry, broken and stalled watches, missed deletes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GONE = event("ERROR", {"kind": "Status", "code": 410, "reason": "Expired", "mess
 
 
 class Scripted:
-    """Answers lists and watches in turn; an error in a script is raised, as a broken or silent connection is."""
+    """Answers lists and watches in turn; an error in the script is raised, as for a broken or silent connection."""
 
     def __init__(self, lists: list[Any], watches: list[list[Any]]) -> None:
         self.lists, self.watches = lists, watches
@@ -95,7 +95,7 @@ class Seen:
         return sorted(obj["metadata"]["name"] for obj in self.store)
 
 
-def test_a_list_is_read_page_by_page_and_watched_from_there() -> None:
+def test_a_list_is_read_page_by_page_and_watched_from_its_version() -> None:
     scripted = Scripted(
         [page(5, thing("a", 1), more="next"), page(9, thing("b", 2))], [[event("ADDED", thing("c", 6))]]
     )
@@ -107,7 +107,7 @@ def test_a_list_is_read_page_by_page_and_watched_from_there() -> None:
     assert seen.informer.synced.is_set()
 
 
-def test_the_next_watch_goes_on_where_the_last_one_ended() -> None:
+def test_the_next_watch_continues_where_the_last_one_ended() -> None:
     scripted = Scripted([page(5)], [[event("ADDED", thing("a", 6)), event("MODIFIED", thing("a", 8))], []])
     seen = Seen(scripted)
     seen.informer.list_and_watch()
@@ -116,7 +116,7 @@ def test_the_next_watch_goes_on_where_the_last_one_ended() -> None:
     assert seen.changes == [("new", "a"), ("changed", "a")]
 
 
-def test_a_bookmark_moves_the_place_without_a_change() -> None:
+def test_a_bookmark_advances_the_version_without_a_change() -> None:
     scripted = Scripted([page(5)], [[BOOKMARK], []])
     seen = Seen(scripted)
     seen.informer.list_and_watch()
@@ -125,7 +125,7 @@ def test_a_bookmark_moves_the_place_without_a_change() -> None:
     assert seen.changes == []
 
 
-def test_an_expired_version_is_listed_anew_and_deletes_are_found() -> None:
+def test_an_expired_version_is_listed_again_and_deletes_are_found() -> None:
     scripted = Scripted([page(5, thing("a", 1), thing("b", 2)), page(90, thing("b", 2))], [[GONE], []])
     seen = Seen(scripted)
     assert seen.informer.list_and_watch() > 0
@@ -135,7 +135,7 @@ def test_an_expired_version_is_listed_anew_and_deletes_are_found() -> None:
     assert seen.names() == ["b"]
 
 
-def test_a_410_as_the_answer_itself_is_listed_anew_too() -> None:
+def test_a_410_as_the_answer_of_a_watch_is_listed_again_too() -> None:
     scripted = Scripted([page(5), page(6)], [[KubeError("gone", status=410, reason="Expired")], []])
     seen = Seen(scripted)
     seen.informer.list_and_watch()
@@ -143,7 +143,7 @@ def test_a_410_as_the_answer_itself_is_listed_anew_too() -> None:
     assert scripted.asked == ["list", "watch 5", "list", "watch 6"]
 
 
-def test_an_expired_page_begins_the_list_again() -> None:
+def test_an_expired_page_restarts_the_list() -> None:
     scripted = Scripted(
         [page(5, thing("a", 1), more="next"), KubeError("expired", status=410), page(7, thing("b", 6))], [[]]
     )
@@ -156,7 +156,7 @@ def test_an_expired_page_begins_the_list_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [KubeError("broke off", status=0), KubeError("too many", status=429), KubeError("down", status=503)]
+    "error", [KubeError("broken", status=0), KubeError("too many", status=429), KubeError("down", status=503)]
 )
 def test_a_broken_watch_is_resumed_without_a_list(error: KubeError) -> None:
     scripted = Scripted([page(5)], [[event("ADDED", thing("a", 6)), error], []])
@@ -167,14 +167,14 @@ def test_a_broken_watch_is_resumed_without_a_list(error: KubeError) -> None:
     assert seen.errors == [error]
 
 
-def test_pauses_grow_while_nothing_works_and_end_with_a_success() -> None:
+def test_pauses_grow_with_each_failure_until_a_success() -> None:
     down = KubeError("down", status=0)
     scripted = Scripted([down, down, down, page(5)], [[], [down]])
     seen = Seen(scripted)
     assert [seen.informer.list_and_watch() for _ in range(5)] == [1.0, 2.0, 4.0, 0.0, 1.0]
 
 
-def test_a_server_that_ends_each_watch_at_once_is_not_asked_in_a_tight_loop() -> None:
+def test_watches_that_end_at_once_are_not_repeated_in_a_tight_loop() -> None:
     scripted = Scripted([page(5)], [[], [], []])
     seen = Seen(scripted)
     seen.informer._timing = InformerTiming(
@@ -183,14 +183,14 @@ def test_a_server_that_ends_each_watch_at_once_is_not_asked_in_a_tight_loop() ->
     assert [seen.informer.list_and_watch() for _ in range(3)] == [1.0, 2.0, 4.0]
 
 
-def test_a_watch_that_stalls_is_noticed_after_the_server_should_have_ended_it() -> None:
+def test_a_stalled_watch_times_out_after_its_server_side_end() -> None:
     scripted = Scripted([page(5)], [[]])
     Seen(scripted).informer.list_and_watch()
     server_s, silence_s = scripted.timeouts[0]
     assert 0 < server_s < silence_s <= server_s + 30
 
 
-def test_a_refusal_is_listed_anew_as_nobody_saw_what_happened_meanwhile() -> None:
+def test_a_refused_watch_is_listed_again() -> None:
     refused = KubeError("forbidden", status=403, reason="Forbidden")
     scripted = Scripted([page(5, thing("a", 1)), page(9)], [[refused], []])
     seen = Seen(scripted, resource=SECRET)
@@ -200,7 +200,7 @@ def test_a_refusal_is_listed_anew_as_nobody_saw_what_happened_meanwhile() -> Non
     assert seen.names() == []
 
 
-def test_an_object_that_makes_something_go_wrong_does_not_end_the_watching() -> None:
+def test_an_object_that_a_handler_fails_on_does_not_end_the_watch() -> None:
     scripted = Scripted([page(5), page(7, thing("b", 6))], [[event("ADDED", {"no": "metadata"})], []])
     seen = Seen(scripted)
     assert seen.informer.list_and_watch() > 0
@@ -208,7 +208,7 @@ def test_an_object_that_makes_something_go_wrong_does_not_end_the_watching() -> 
     assert seen.names() == ["b"]
 
 
-def test_items_of_a_list_learn_their_kind() -> None:
+def test_items_of_a_list_get_their_kind() -> None:
     seen = Seen(Scripted([page(5, thing("a", 1))], [[]]))
     seen.informer.list_and_watch()
     found = seen.store.get(Key("demo", "a"))
@@ -216,7 +216,7 @@ def test_items_of_a_list_learn_their_kind() -> None:
     assert (found["kind"], found["apiVersion"]) == ("SecretEngine", "engine.kubevault.com/v1alpha1")
 
 
-def test_what_an_own_write_showed_is_not_undone_by_an_older_event() -> None:
+def test_an_older_event_does_not_undo_an_own_write() -> None:
     seen = Seen(Scripted([], []))
     seen.store.put(thing("a", 12))
     seen.store.put(thing("a", 10))
@@ -227,7 +227,7 @@ def test_what_an_own_write_showed_is_not_undone_by_an_older_event() -> None:
     assert seen.names() == ["a"]
 
 
-def test_a_list_that_is_older_than_an_own_write_does_not_forget_it() -> None:
+def test_a_list_older_than_an_own_write_keeps_its_object() -> None:
     seen = Seen(Scripted([], []))
     seen.store.put(thing("a", 12))
     seen.store.put(thing("b", 3))
@@ -235,7 +235,7 @@ def test_a_list_that_is_older_than_an_own_write_does_not_forget_it() -> None:
     assert seen.names() == ["a"]
 
 
-def test_the_late_answer_to_an_own_write_does_not_bring_an_object_back() -> None:
+def test_a_late_answer_to_an_own_write_does_not_restore_the_object() -> None:
     seen = Seen(Scripted([], []))
     seen.store.put(thing("a", 3))
     seen.store.remove(thing("a", 5))
@@ -246,7 +246,7 @@ def test_the_late_answer_to_an_own_write_does_not_bring_an_object_back() -> None
     assert seen.names() == ["a"]
 
 
-def test_no_more_is_kept_than_is_read() -> None:
+def test_managed_fields_and_last_applied_are_not_kept() -> None:
     seen = Seen(Scripted([], []))
     notes = {"kubectl.kubernetes.io/last-applied-configuration": "long", "leasegate.dev/requested-by": "alice"}
     seen.store.put(thing("a", 1, managedFields=[{"manager": "kubectl"}], annotations=notes))

@@ -1,4 +1,4 @@
-"""The watcher remembers access' ledger in Kubernetes, says it with each poll, and takes another one only where access does not hold it."""
+"""The watcher stores the id of access' ledger, sends it with each poll, and replaces it only after an operator did."""
 
 from __future__ import annotations
 
@@ -20,54 +20,54 @@ def world() -> World:
     return World()
 
 
-def remembered(world: World) -> str:
+def stored(world: World) -> str:
     found = world.kube.see(CONFIG_MAP, WHERE)
     return str(found["data"][ENTRY]) if found else ""
 
 
-def said(world: World) -> list[str]:
-    """The ids that the watcher has said, oldest first."""
+def sent(world: World) -> list[str]:
+    """The ids that the watcher has sent, oldest first."""
     return [request.known_ledger_id for request in world.access.asked(watcher_service_pb2.WatchChangesRequest)]
 
 
-def test_the_first_ledger_is_remembered_and_said_from_then_on(world: World) -> None:
+def test_the_first_ledger_id_is_stored_and_sent_from_then_on(world: World) -> None:
     world.follow_feed()
-    assert remembered(world) == "one"
+    assert stored(world) == "one"
     world.follow_feed()
     world.start()  # another watcher reads it
     world.follow_feed()
-    assert said(world) == ["", "one", "one"]
+    assert sent(world) == ["", "one", "one"]
 
 
-def test_a_ledger_that_is_held_is_not_remembered(world: World) -> None:
+def test_a_ledger_with_paused_issuance_is_not_stored(world: World) -> None:
     world.follow_feed()
     world.access.ledger, world.access.issuance_paused = "two", True
     world.follow_feed()
     world.follow_feed()
-    assert remembered(world) == "one"
+    assert stored(world) == "one"
     world.access.issuance_paused = False  # an operator has accepted the loss
     world.follow_feed()
-    assert remembered(world) == "two"
+    assert stored(world) == "two"
     world.follow_feed()
-    assert said(world)[-1] == "two"
+    assert sent(world)[-1] == "two"
 
 
-def test_the_feed_is_not_followed_while_what_is_known_cannot_be_read(world: World) -> None:
+def test_the_feed_is_not_polled_while_the_stored_id_is_unreadable(world: World) -> None:
     def refuse(method: str, resource: Resource, _name: str) -> None:
         if resource == CONFIG_MAP and method == "GET":
             raise KubeError("forbidden", status=403, reason="Forbidden")
 
     world.kube.fail = refuse
     assert world.watcher.feed.poll() > 0
-    assert said(world) == []  # it would look like a first start
+    assert sent(world) == []  # it would look like a first start
     assert not world.watcher.feed.answered.is_set()
     world.kube.fail = lambda *_: None
     world.follow_feed()
-    assert remembered(world) == "one"
+    assert stored(world) == "one"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-def test_what_cannot_be_written_is_tried_again_and_stops_nothing(world: World, method: str) -> None:
+def test_a_failed_store_is_tried_again_and_stops_nothing(world: World, method: str) -> None:
     if method == "PUT":
         world.follow_feed()
         world.access.ledger = "two"
@@ -78,14 +78,14 @@ def test_what_cannot_be_written_is_tried_again_and_stops_nothing(world: World, m
 
     world.kube.fail = refuse
     world.follow_feed()
-    assert remembered(world) == ("one" if method == "PUT" else "")
+    assert stored(world) == ("one" if method == "PUT" else "")
     assert world.watcher.feed.answered.is_set()
     world.kube.fail = lambda *_: None
     world.follow_feed()
-    assert remembered(world) == world.access.ledger
+    assert stored(world) == world.access.ledger
 
 
-def test_what_somebody_else_wrote_meanwhile_is_read_anew(world: World) -> None:
+def test_a_conflicting_write_of_the_id_is_read_again(world: World) -> None:
     world.follow_feed()
     found = world.kube.see(CONFIG_MAP, WHERE)
     assert found is not None
@@ -93,10 +93,10 @@ def test_what_somebody_else_wrote_meanwhile_is_read_anew(world: World) -> None:
     world.access.ledger = "two"
     world.follow_feed()  # a conflict
     world.follow_feed()
-    assert remembered(world) == "two"
+    assert stored(world) == "two"
 
 
-def test_while_the_ledger_is_unknown_the_status_keeps_what_the_secret_holds(world: World) -> None:
+def test_a_ledger_mismatch_keeps_secret_and_lease_in_the_status(world: World) -> None:
     world.guide()
     world.decide()
     world.settle()
@@ -115,7 +115,7 @@ def test_while_the_ledger_is_unknown_the_status_keeps_what_the_secret_holds(worl
     assert world.condition(ACCESS_REQUEST, "rqst", "IssuancePaused")["reason"] == "LedgerMismatch"
 
 
-def test_a_change_of_a_request_is_heard_though_access_calls_a_cluster_without_a_name_a_dash(world: World) -> None:
+def test_a_change_of_a_cluster_without_a_name_is_handled(world: World) -> None:
     world.guide()
     uid = world.uid(ACCESS_REQUEST, "rqst")
     before = len(world.access.asked(watcher_service_pb2.EnsureAccessRequestRequest))

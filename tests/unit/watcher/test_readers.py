@@ -1,4 +1,4 @@
-"""Roles and RoleBindings: a round finds what somebody edited or removed, and a look at a request asks Kubernetes nothing."""
+"""Roles and RoleBindings: an audit finds what was edited or removed, and a reconcile of a request reads neither."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def place(name: str) -> str:
     return f"demo/DatabaseAccessRequest-demo-{name}-credential-reader"
 
 
-def look_again(world: World) -> None:
-    """What the resync does."""
+def resync(world: World) -> None:
+    """One whole resync."""
     list(world.watcher.triggers.resync(1))
     world.settle()
 
@@ -51,32 +51,32 @@ def restart(world: World) -> None:
     world.settle()
 
 
-def about_readers(world: World) -> list[str]:
+def rbac_calls(world: World) -> list[str]:
     """The calls about Roles and RoleBindings, without the objects' names."""
     return [call.split("/")[0] for call in world.kube.calls if call.split()[1] in ("roles", "rolebindings")]
 
 
-def test_a_look_at_what_is_right_asks_kubernetes_nothing(granted: World) -> None:
-    look_again(granted)
-    assert about_readers(granted) == LISTS
+def test_a_reconcile_without_drift_asks_kubernetes_nothing(granted: World) -> None:
+    resync(granted)
+    assert rbac_calls(granted) == LISTS
     assert len(granted.access.calls) >= len(NAMES)
 
 
-def test_a_renewals_change_costs_no_list(granted: World) -> None:
+def test_a_renewal_costs_no_list(granted: World) -> None:
     for obj in granted.kube.all(ACCESS_REQUEST):
         granted.watcher.queues["access_requests"].add(key_of(obj), low=True)
     granted.settle()
     assert granted.kube.calls == []
 
 
-def test_a_restart_reads_none_by_itself(granted: World) -> None:
+def test_a_restart_lists_roles_and_reads_none_by_itself(granted: World) -> None:
     restart(granted)
-    assert about_readers(granted) == LISTS
+    assert rbac_calls(granted) == LISTS
 
 
-@pytest.mark.parametrize("again", [look_again, restart])
+@pytest.mark.parametrize("again", [resync, restart])
 @pytest.mark.parametrize("resource", [ROLE, ROLE_BINDING])
-def test_what_was_removed_is_made_again(granted: World, resource: Resource, again: Again) -> None:
+def test_a_removed_role_or_binding_is_created_again(granted: World, resource: Resource, again: Again) -> None:
     granted.kube.vanish(resource, place("two"))
     again(granted)
     assert granted.kube.see(resource, place("two")) is not None
@@ -99,7 +99,7 @@ def _unlabelled(obj: Body) -> None:
     del obj["metadata"]["labels"]
 
 
-@pytest.mark.parametrize("again", [look_again, restart])
+@pytest.mark.parametrize("again", [resync, restart])
 @pytest.mark.parametrize(
     ("resource", "change"),
     [
@@ -110,26 +110,28 @@ def _unlabelled(obj: Body) -> None:
         (ROLE_BINDING, _unlabelled),
     ],
 )
-def test_what_was_edited_is_put_right(granted: World, resource: Resource, change: Change, again: Again) -> None:
+def test_an_edited_role_or_binding_is_corrected(
+    granted: World, resource: Resource, change: Change, again: Again
+) -> None:
     before = granted.kube.see(resource, place("two"))
     granted.kube.edit(resource, place("two"), change)
     again(granted)
     after = granted.kube.see(resource, place("two"))
-    assert _said(after) == _said(before)
+    assert _grant(after) == _grant(before)
     granted.kube.calls.clear()
-    look_again(granted)
-    assert about_readers(granted) == LISTS
+    resync(granted)
+    assert rbac_calls(granted) == LISTS
 
 
-def test_a_first_credential_is_made_without_a_list(granted: World) -> None:
+def test_a_first_credential_costs_no_list(granted: World) -> None:
     granted.request("four")
     granted.settle()
     granted.decide(name="four")
     granted.settle()
-    assert about_readers(granted) == ["POST roles demo", "POST rolebindings demo"]
+    assert rbac_calls(granted) == ["POST roles demo", "POST rolebindings demo"]
 
 
-def test_what_could_not_be_made_is_due_until_it_is(granted: World) -> None:
+def test_a_failed_write_is_due_until_it_succeeds(granted: World) -> None:
     granted.request("four")
     granted.settle()
     broken = [KubeError("etcd is full", status=500)] * 2
@@ -146,7 +148,7 @@ def test_what_could_not_be_made_is_due_until_it_is(granted: World) -> None:
     assert granted.kube.see(ROLE_BINDING, place("four")) is not None
 
 
-def test_what_a_crash_left_unmade_is_found(granted: World) -> None:
+def test_what_a_crash_left_unwritten_is_found(granted: World) -> None:
     granted.access.fail("AcknowledgeCredential", errors.PeerUnavailableError("it died", retry_after_s=30.0))
     granted.kube.vanish(ROLE, place("one"))
     granted.kube.vanish(ROLE_BINDING, place("one"))
@@ -154,23 +156,23 @@ def test_what_a_crash_left_unmade_is_found(granted: World) -> None:
     assert granted.kube.see(ROLE_BINDING, place("one")) is not None
 
 
-def test_where_none_may_be_listed_each_is_read_by_itself(granted: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_right_to_list_each_is_read_by_itself(granted: World, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(method: str, resource: Resource, _name: str) -> None:
         if method == "LIST" and resource in (ROLE, ROLE_BINDING):
             raise KubeError("roles is forbidden", status=403, reason="Forbidden")
 
     granted.kube.fail = fail
     granted.kube.edit(ROLE_BINDING, place("two"), _mallory)
-    look_again(granted)
+    resync(granted)
     found = granted.kube.see(ROLE_BINDING, place("two"))
     assert found is not None
     assert found["subjects"][0]["name"] == "demo-sa"
-    look_again(granted)
+    resync(granted)
     out = capsys.readouterr()
     assert (out.out + out.err).count("roles cannot be listed") == 1
 
 
-def test_a_list_that_fails_is_tried_again(granted: World) -> None:
+def test_a_failed_list_is_tried_again(granted: World) -> None:
     broken = [KubeError("no etcd", status=500)]
 
     def fail(method: str, resource: Resource, _name: str) -> None:
@@ -179,20 +181,20 @@ def test_a_list_that_fails_is_tried_again(granted: World) -> None:
 
     granted.kube.fail = fail
     granted.kube.vanish(ROLE, place("three"))
-    look_again(granted)
+    resync(granted)
     assert granted.kube.see(ROLE, place("three")) is None
     granted.advance(2)
     assert granted.kube.see(ROLE, place("three")) is not None
 
 
-def test_what_is_not_ours_is_neither_read_nor_touched(granted: World) -> None:
+def test_foreign_roles_are_neither_read_nor_touched(granted: World) -> None:
     foreign = {"metadata": {"name": "theirs", "labels": {"app.kubernetes.io/managed-by": "leasegate"}}, "rules": []}
     granted.kube.put(ROLE, foreign, namespace="demo")
-    look_again(granted)
-    assert about_readers(granted) == LISTS
+    resync(granted)
+    assert rbac_calls(granted) == LISTS
 
 
-def test_after_a_restart_who_waits_for_a_credential_goes_before_all_who_have_one(granted: World) -> None:
+def test_after_a_restart_requests_without_a_credential_go_first(granted: World) -> None:
     granted.request("four")
     granted.settle()
     granted.watcher.stop()
@@ -217,7 +219,7 @@ def drain(world: World) -> list[str]:
     return found
 
 
-def test_a_round_looks_at_everything_once_a_part_at_each_step(granted: World) -> None:
+def test_a_resync_queues_each_object_once_in_steps(granted: World) -> None:
     taken = [drain(granted) for _ in granted.watcher.triggers.resync(4)]
     taken.append(drain(granted))
     known = [
@@ -231,7 +233,7 @@ def test_a_round_looks_at_everything_once_a_part_at_each_step(granted: World) ->
     assert [len(part) for part in taken] == [0, 2, 2, 2, 2]
 
 
-def test_a_round_passes_over_what_has_gone_meanwhile(granted: World) -> None:
+def test_a_resync_passes_over_objects_deleted_meanwhile(granted: World) -> None:
     steps = granted.watcher.triggers.resync(2)
     next(steps)
     next(steps)
@@ -241,17 +243,17 @@ def test_a_round_passes_over_what_has_gone_meanwhile(granted: World) -> None:
     assert f"access_requests demo/{NAMES[-1]}" not in drain(granted)
 
 
-def test_what_has_ended_gets_none_back(granted: World) -> None:
+def test_a_request_without_access_gets_no_role_back(granted: World) -> None:
     granted.decide("Denied", name="one")
     granted.settle()
     assert granted.kube.see(ROLE, place("one")) is None
-    look_again(granted)
+    resync(granted)
     restart(granted)
     assert granted.kube.see(ROLE, place("one")) is None
     assert granted.kube.see(ROLE_BINDING, place("one")) is None
 
 
-def _said(obj: Body | None) -> Body:
+def _grant(obj: Body | None) -> Body:
     assert obj is not None
     labels = obj["metadata"].get("labels")
     return {"labels": labels, **{name: obj.get(name) for name in ("rules", "roleRef", "subjects")}}

@@ -1,4 +1,4 @@
-"""Which module of the watcher writes which kind of object to Kubernetes; the linter has the imports (pyproject.toml)."""
+"""Which module of the watcher writes which kind to Kubernetes; pyproject.toml has the contracts about imports."""
 
 from __future__ import annotations
 

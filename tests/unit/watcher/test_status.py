@@ -24,12 +24,14 @@ READY = Condition("Available", status=True, reason="Provisioned", message="ready
 
 
 def write(
-    status: Body, *facts: Condition, complete: bool = True, now: datetime.datetime = NOW, **fields: object
+    status: Body, *conditions: Condition, complete: bool = True, now: datetime.datetime = NOW, **fields: object
 ) -> Body:
-    return merged(status, fields=fields, conditions=facts, foreign=DECISIONS, complete=complete, now=now, generation=3)
+    return merged(
+        status, fields=fields, conditions=conditions, foreign=DECISIONS, complete=complete, now=now, generation=3
+    )
 
 
-def test_a_fact_becomes_a_condition_with_the_guides_fields_and_the_standard_ones() -> None:
+def test_a_condition_has_the_guides_fields_and_the_standard_ones() -> None:
     assert write({}, READY)["conditions"] == [
         {
             "type": "Available",
@@ -43,7 +45,7 @@ def test_a_fact_becomes_a_condition_with_the_guides_fields_and_the_standard_ones
     ]
 
 
-def test_saying_the_same_again_changes_nothing() -> None:
+def test_the_same_condition_again_changes_nothing() -> None:
     first = write({}, READY, phase="Success")
     assert write(first, READY, now=LATER, phase="Success") == first
 
@@ -59,7 +61,7 @@ def test_another_message_moves_the_update_but_not_the_transition() -> None:
     )
 
 
-def test_a_flip_moves_both() -> None:
+def test_a_flipped_status_moves_update_and_transition() -> None:
     second = write(
         write({}, READY), Condition("Available", status=False, reason="VaultSealed", message="sealed"), now=LATER
     )
@@ -84,14 +86,14 @@ def test_a_decision_that_kubectl_vault_wrote_with_a_generation_stays() -> None:
     assert write({"conditions": [decision]}, READY)["conditions"][0] == decision
 
 
-def test_nobody_here_writes_a_decision() -> None:
+def test_a_decision_is_never_written() -> None:
     assert "conditions" not in write({}, Condition("Approved", status=True, reason="X", message="x"))
     assert write({"conditions": [APPROVED]}, Condition("Denied", status=True, reason="X", message="x"))[
         "conditions"
     ] == [APPROVED]
 
 
-def test_an_incomplete_set_of_facts_leaves_our_others() -> None:
+def test_an_incomplete_set_keeps_the_other_conditions() -> None:
     before = write({}, READY)
     after = write(before, Condition("RevocationPending", status=True, reason="X", message="x"), complete=False)
     assert [c["type"] for c in after["conditions"]] == ["Available", "RevocationPending"]
@@ -101,14 +103,14 @@ def test_fields_are_set_and_removed_and_others_stay() -> None:
     assert write({"lease": 1, "other": 2}, phase="Denied", lease=None) == {"other": 2, "phase": "Denied"}
 
 
-def test_news_is_what_the_status_does_not_say_in_these_words() -> None:
+def test_a_changed_condition_is_one_that_the_status_does_not_have() -> None:
     status = write({}, READY)
     assert changed_conditions(status, [READY]) == []
     other = Condition("Available", status=True, reason="Provisioned", message="otherwise")
     assert changed_conditions(status, [other]) == [other]
 
 
-def test_what_looks_like_a_secret_is_not_written() -> None:
+def test_a_message_that_looks_like_a_secret_is_scrubbed() -> None:
     text = write(
         {},
         Condition(
@@ -148,7 +150,7 @@ _FACT = st.builds(
     st.lists(_FACT, max_size=3, unique_by=lambda f: f.type),
     st.booleans(),
 )
-def test_merging_is_idempotent_and_never_touches_what_is_not_ours(
+def test_merging_is_idempotent_and_keeps_foreign_conditions(
     conditions: list[Body], facts: list[Condition], complete: bool
 ) -> None:
     once = write({"conditions": conditions}, *facts, complete=complete)

@@ -70,7 +70,7 @@ def _played(channel: Any, method: Any, answer: Any, *, code: grpc.StatusCode, se
 
 
 @pytest.mark.parametrize(("stub", "channel", "service", "call"), CALLS, ids=[type(call[3]).__name__ for call in CALLS])
-def test_each_call_reaches_its_service_whole(
+def test_each_call_reaches_its_service_complete(
     channels: dict[str, Any], stub: str, channel: str, service: Any, call: Any
 ) -> None:
     seen, name = list[Any](), type(call).__name__.removesuffix("Request")

@@ -30,7 +30,7 @@ from watcher.specs.kinds import APP_BINDING
 NEVER = Backoff(base_s=1.0, cap_s=1.0, random=lambda: 1.0)
 
 
-def test_a_thread_that_dies_makes_the_process_count_as_dead(world: World) -> None:
+def test_a_thread_that_dies_makes_the_process_unhealthy(world: World) -> None:
     """Feed, resync and informers, too: what they did nobody else does."""
     assert world.watcher.alive()
 
@@ -41,12 +41,12 @@ def test_a_thread_that_dies_makes_the_process_count_as_dead(world: World) -> Non
     assert not world.watcher.alive()
 
 
-def test_a_thread_that_ends_is_not_dead(world: World) -> None:
+def test_a_thread_that_ends_leaves_the_process_healthy(world: World) -> None:
     world.watcher._run("begin", lambda: None).join(10)
     assert world.watcher.alive()
 
 
-def test_workers_that_hang_hold_the_end_up_together_not_one_by_one() -> None:
+def test_hanging_workers_share_one_timeout_at_the_end() -> None:
     hang = threading.Event()
 
     def reconcile(_key: str) -> Result:
@@ -75,8 +75,8 @@ def test_the_last_events_are_written_before_the_end(world: World) -> None:
     assert any("Last" in event for event in world.kube.events("demo"))
 
 
-def test_what_an_informer_of_the_past_finds_is_not_believed() -> None:
-    """A namespace that is watched again must not count as enabled before its Secrets are listed."""
+def test_a_stopped_informer_enables_no_namespace() -> None:
+    """A namespace that is watched again does not count as enabled before its Secrets are listed."""
     started: list[Informer] = []
     timing = InformerTiming(backoff=NEVER, random=lambda: 0.5)
     changed: list[Any] = []
@@ -127,7 +127,7 @@ def test_a_cleanup_role_that_cannot_be_removed_is_logged(world: World, capsys: p
     assert "cleanup role not made or removed, requeueing" in out.out + out.err
 
 
-def test_a_token_that_is_slow_to_come_keeps_no_other_namespace_waiting(world: World) -> None:
+def test_a_slow_token_delays_no_other_namespace(world: World) -> None:
     world.guide()
     for namespace in ("slow", "quick"):
         world.put(SERVICE_ACCOUNT, "vault", namespace)
@@ -159,7 +159,7 @@ def test_a_token_that_is_slow_to_come_keeps_no_other_namespace_waiting(world: Wo
         waiting.join(30)
 
 
-def test_an_event_about_a_long_name_has_a_name_that_kubernetes_takes() -> None:
+def test_an_event_about_a_long_name_has_a_valid_name() -> None:
     """Names are cut, and none of their parts may end in a dash (RFC 1123)."""
     kube = FakeKube()
     recorder = EventRecorder(kube, now=lambda: datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
