@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from cryptography import x509
-
 _PRINTABLE = re.compile(r"[!-~]+")
 _CALLER: ContextVar[tuple[str, Callable[[str], bool]]] = ContextVar("caller")
 
@@ -58,6 +56,8 @@ def names(certificate: bytes) -> tuple[str, ...]:
     Args:
         certificate: PEM, already verified by TLS.
     """
+    from cryptography import x509  # 8 MiB, which a process without TLS, or without a caller, does not need
+
     try:
         found = (
             x509.load_pem_x509_certificate(certificate)

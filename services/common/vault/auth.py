@@ -1,6 +1,6 @@
 """Logging in to Vault, by each of the methods that an AppBinding may name, and narrowing what came of it.
 
-hvac's API classes know the requests; ``Transport`` sends them.
+Source of the requests: https://developer.hashicorp.com/vault/api-docs/auth.
 """
 
 from __future__ import annotations
@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hvac.api.auth_methods import AppRole, Kubernetes, Userpass
-
 from services.common.errors import VaultAuthRefusedError, VaultPolicyMissingError, VaultRefusedError
 from services.common.vault import error_texts
 from services.common.vault.response import POLICY_HINT, Answer, Auth, VaultNotFoundError
 from services.common.vault.target import (
     AppRoleAuth,
     AuthMethod,
-    CertificateAuth,
     KubernetesAuth,
     TokenAuth,
     UserpassAuth,
@@ -52,18 +49,16 @@ def log_in(transport: Transport, login: AuthMethod, *, name: str) -> Auth:
 
 
 def _send(transport: Transport, login: AuthMethod) -> Answer:
-    answer: Answer
+    if isinstance(login, TokenAuth):
+        return _found(transport, login)
+    path = f"auth/{login.mount}/login"
     if isinstance(login, KubernetesAuth):
-        answer = Kubernetes(transport).login(login.role, login.jwt, use_token=False, mount_point=login.mount)
-    elif isinstance(login, UserpassAuth):
-        answer = Userpass(transport).login(login.username, login.password, use_token=False, mount_point=login.mount)
-    elif isinstance(login, AppRoleAuth):
-        answer = AppRole(transport).login(login.role_id, login.secret_id, use_token=False, mount_point=login.mount)
-    elif isinstance(login, CertificateAuth):  # hvac's own reads certificates from files
-        answer = transport.send("POST", f"auth/{login.mount}/login", body={"name": login.name} if login.name else {})
-    else:
-        answer = _found(transport, login)
-    return answer
+        return transport.send("POST", path, body={"role": login.role, "jwt": login.jwt})
+    if isinstance(login, UserpassAuth):
+        return transport.send("POST", f"{path}/{login.username}", body={"password": login.password})
+    if isinstance(login, AppRoleAuth):
+        return transport.send("POST", path, body={"role_id": login.role_id, "secret_id": login.secret_id})
+    return transport.send("POST", path, body={"name": login.name} if login.name else {})
 
 
 def _found(transport: Transport, login: TokenAuth) -> Answer:

@@ -1,7 +1,7 @@
 """The way to one Vault server: a pool of kept-alive connections and nothing else in between.
 
-Measured against ``requests`` under hvac's own adapter: 0.4 ms instead of 0.65 ms for the same call. urllib3 is used as it is, so neither
-proxies nor CA bundles nor tokens come from the environment; no redirect is followed and nothing is sent twice.
+urllib3 is used as it is, so neither proxies nor CA bundles nor tokens come from the environment; no redirect is
+followed and nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import hvac.adapters
 import urllib3
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
@@ -60,17 +59,8 @@ class Endpoint:
     private_key: bytes = field(default=b"", repr=False)
 
 
-if TYPE_CHECKING:
-    _Adapter = hvac.adapters.Adapter[Answer]  # generic in its stubs alone
-else:
-    _Adapter = hvac.adapters.Adapter
-
-
-class Transport(_Adapter):
-    """Sends requests to one endpoint in one Vault namespace; safe for many threads.
-
-    It is the adapter under hvac's API classes too, to which it answers ``Answer`` in place of dicts.
-    """
+class Transport:
+    """Sends requests to one endpoint in one Vault namespace; safe for many threads."""
 
     def __init__(self, endpoint: Endpoint, *, vault_namespace: str = "") -> None:
         """Make the pool; nothing is connected.
@@ -142,16 +132,6 @@ class Transport(_Adapter):
             return response.status, _read(response, end=end), response.headers.get("Retry-After", "")
         except HTTPError as err:
             raise _unavailable(err, self.base_uri, budget_s=budget_s) from err
-
-    def request(
-        self, method: str, url: str, headers: Any = None, raise_exception: bool = True, **kwargs: Any
-    ) -> Answer:
-        """What hvac's API classes call; everything but the JSON body is ours to say."""
-        return self.send(method.upper(), url.removeprefix("/v1/"), body=kwargs.get("json"))
-
-    def get_login_token(self, response: Answer) -> str:
-        """Part of hvac's adapter interface."""
-        return response.auth.client_token if response.auth else ""
 
     def close(self) -> None:
         """Close all idle connections."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from leasegate.access.v1 import lease_pb2
@@ -36,7 +35,6 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
     yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     root.handlers[:] = handlers
     logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
 
 
 def test_a_line_says_when_who_and_for_which_request(lines: Lines) -> None:

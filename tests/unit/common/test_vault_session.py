@@ -56,10 +56,6 @@ class ScriptedVault:
             return Answer(auth=Auth(f"{kind}-{self._count}", "a", self.ttl_s, self.renewable))
         return Answer(data={"token": token})
 
-    def login(self, url: str, use_token: bool, json: Mapping[str, Any]) -> Answer:
-        """As hvac's adapters have it."""
-        return self.send("POST", url.removeprefix("/v1/"), body=json)
-
     def count(self, path: str) -> int:
         return sum(asked.startswith(path) for asked, _ in self.asked)
 

@@ -9,7 +9,6 @@ import pytest
 
 HEAVY = {
     "kubernetes",
-    "hvac",
     "sqlalchemy",
     "alembic",
     "grpc_reflection",
@@ -22,9 +21,9 @@ NEEDED = {
     "watcher.__main__": {"kubernetes"},
     "cli.kubectl_vault.commands": {"psycopg"},
     "cli.leasegate": {"psycopg"},
-    "services.engine.__main__": {"hvac", "grpc_reflection", "cryptography"},
-    "services.roles.__main__": {"hvac", "grpc_reflection", "cryptography"},
-    "services.access.__main__": {"hvac", "grpc_reflection", "cryptography", "sqlalchemy", "alembic"},
+    "services.engine.__main__": {"grpc_reflection"},
+    "services.roles.__main__": {"grpc_reflection"},
+    "services.access.__main__": {"grpc_reflection", "sqlalchemy", "alembic"},
 }
 PROGRAM = """
 import importlib, sys
