@@ -1,6 +1,7 @@
 """The rules of approving and denying. Pure: an object in, its new conditions or a refusal out.
 
-The admission policies (deploy/policies) enforce the same once more; here a person is told before anything is sent, in plainer words.
+The admission policies (deploy/policies) enforce the same rules; here a person learns before anything is sent, in
+plainer words.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Json = dict[str, Any]
 
 
 class Verdict(Enum):
-    """What is decided: condition type, condition reason and message as the guide prints them, and the word for people."""
+    """What is decided: type, reason and message of the condition as the guide prints them, and the word for people."""
 
     APPROVE = (
         "Approved",
@@ -46,12 +47,12 @@ class Decision:
 
 
 def not_seen_yet(request: Json) -> bool:
-    """Whether the watcher has still to look at the present spec, so that waiting a little may help."""
+    """Whether the watcher has still to process the current spec, so that waiting a little may help."""
     return bool(_status(request).get("observedGeneration") != request["metadata"].get("generation"))
 
 
 def check(request: Json, verdict: Verdict) -> None:
-    """Refuse what may not be decided (docs/concepts.md): a decision is final, but a deny after an approval revokes.
+    """Refuse a decision that is not allowed: a decision is final, except that a deny after an approval revokes.
 
     Raises:
         CommandError: Says who decided when, or what is missing.
@@ -69,17 +70,18 @@ def check(request: Json, verdict: Verdict) -> None:
 def _check_approval(request: Json) -> None:
     digest, approved = _status(request).get("digest"), find(request, "Approved")
     if approved and not _outdated(request, approved, digest):
-        raise CommandError(f"{who_and_when(approved, 'approved')} already; to take it back, deny it")
+        raise CommandError(f"{who_and_when(approved, 'approved')} already; to revoke the access, deny it")
     if not_seen_yet(request):
         raise CommandError(
-            "Leasegate has not looked at it yet: try again in a moment; if it stays so, ask the operator whether the watcher runs"
+            "Leasegate has not processed it yet: try again in a moment; if this persists, ask the operator whether the "
+            "watcher runs"
         )
     if not digest:
         raise CommandError(f"it cannot be approved yet, since its role is not ready: {_why_not_ready(request)}")
 
 
 def _outdated(request: Json, approved: Json, digest: str | None) -> bool:
-    """Whether the approval was of something else than what would be granted now, so that a new one may replace it."""
+    """Whether the grant has changed since the approval, so that a new approval may replace it."""
     named = approved.get("digest")
     outdated = find(request, "ApprovalStale")
     return bool(digest) and (bool(named and named != digest) or bool(outdated and outdated.get("status") == "True"))
@@ -100,7 +102,7 @@ def who_and_when(condition: Json, word: str) -> str:
 
 
 def decided(request: Json, decision: Decision, now: datetime) -> list[Json]:
-    """Answer the conditions with the decision: an older one of its type is replaced, all others stay as they are."""
+    """Add the decision to the conditions: an older one of its type is replaced, all others stay as they are."""
     verdict, time = decision.verdict, now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     condition: Json = {
         "type": verdict.condition,
@@ -123,7 +125,7 @@ def conditions_of(request: Json) -> list[Json]:
 
 
 def find(request: Json, kind: str) -> Json | None:
-    """The condition of one type, whatever its status: in 2019 a decision had none."""
+    """The condition of one type, with any status: the guide's decisions have none."""
     return next((c for c in conditions_of(request) if c.get("type") == kind), None)
 
 

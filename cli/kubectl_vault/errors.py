@@ -1,10 +1,10 @@
-"""What a person is told when something does not work: one line that says what is wrong and what to do next."""
+"""The errors of this command: one line that says what is wrong and what to do next."""
 
 from __future__ import annotations
 
 
 class CommandError(Exception):
-    """One thing that went wrong, in a person's words. Holds no token or password."""
+    """An error for people. Its text has no token or password."""
 
 
 class ConflictError(CommandError):

@@ -1,4 +1,4 @@
-"""Which requests are meant: words of the command line and files. Pure but for reading the file."""
+"""Which access requests are meant: by words of the command line, or by files. Pure except for reading the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """One request by name; namespace is empty where the file does not say."""
+    """One access request by name; the namespace is empty where the file has none."""
 
     name: str
     namespace: str = ""
@@ -58,7 +58,7 @@ def _check_type(word: str) -> None:
 
 
 def read_file(path: str) -> list[Named]:
-    """Read the requests of a YAML or JSON file, ``-`` for standard input; of several documents and Lists too.
+    """Read the access requests of a YAML or JSON file, ``-`` for standard input; of several documents and Lists too.
 
     Raises:
         CommandError: The file cannot be read, or names something else.

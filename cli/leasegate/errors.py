@@ -1,4 +1,4 @@
-"""What an operator is told when something does not work: one line that says what is wrong and what to do next."""
+"""The errors of this command: one line that says what is wrong and what to do next."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from services.common.errors import CallerNotAllowedError, LeasegateError, PeerUn
 
 
 class CommandError(Exception):
-    """One thing that went wrong, in a person's words. Holds no secret."""
+    """An error for people. Its text has no secret."""
 
 
-def told(err: LeasegateError) -> str:
+def error_text(err: LeasegateError) -> str:
     """An error of the service in one line, with what to do."""
     text = logs.scrub(" ".join(err.message.split())).rstrip(".")
     return f"{text}: {hint}" if (hint := _hint(err)) else f"{text}."
@@ -21,10 +21,13 @@ def told(err: LeasegateError) -> str:
 def _hint(err: LeasegateError) -> str:
     if isinstance(err, PeerUnavailableError):
         return (
-            "look whether the access service runs there (--access) and accepts this certificate (--tls-cert, --tls-ca)."
+            "check that the access service runs there (--access) and accepts this certificate (--tls-cert, --tls-ca)."
         )
     if isinstance(err, CallerNotAllowedError):
-        return "use the operator's certificate (--tls-cert), or have the service --allow this one for leasegate.access.v1.OperatorService."
+        return (
+            "use the operator's certificate (--tls-cert), or let the service --allow this one for "
+            "leasegate.access.v1.OperatorService."
+        )
     if err.code is grpc.StatusCode.UNIMPLEMENTED:
         return "the service is older than this program."
     if err.retry_after_s is not None:

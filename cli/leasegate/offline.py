@@ -1,4 +1,4 @@
-"""Looks at a ledger's file by the access service's own program, run with this interpreter: the command line itself knows no ledger."""
+"""Checks or exports a ledger's file by the access service's own program: the command line itself knows no ledger."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _MODULE = "services.access.ledger.inspect"
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Run ``check`` or ``export``, which print by themselves.
+    """Run ``check`` or ``export``, which print their result.
 
     Returns:
         Its exit code.
 
     Raises:
-        Problem: The access service is not installed here.
+        CommandError: The access service is not installed here.
     """
     if not all(importlib.util.find_spec(name) for name in ("sqlalchemy", "alembic")):
         raise CommandError(

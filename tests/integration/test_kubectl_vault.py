@@ -138,7 +138,7 @@ class TestRules:
         assert run("approve", "dar", name_of(asked)).exit_code == 0
         done = run("approve", "dar", name_of(asked))
         assert (done.exit_code, done.stdout) == (1, "")
-        assert re.search(r"bob approved it at \d{4}-\S+Z already; to take it back, deny it\n$", done.stderr)
+        assert re.search(r"bob approved it at \d{4}-\S+Z already; to revoke the access, deny it\n$", done.stderr)
 
     def test_an_approval_can_be_taken_back_by_denying(self, run: Run, watcher: Kube, asked: Json) -> None:
         run("approve", "dar", name_of(asked))
@@ -193,7 +193,7 @@ class TestRules:
         self, run: Run, alice: Kube, watcher: Kube, namespace: str
     ) -> None:
         request = alice.create(a_request(namespace))
-        assert "Leasegate has not looked at it yet" in run("approve", "dar", name_of(request), "--wait", "0").stderr
+        assert "Leasegate has not processed it yet" in run("approve", "dar", name_of(request), "--wait", "0").stderr
         later = threading.Timer(0.3, publish, (watcher, request))
         later.start()
         try:

@@ -72,7 +72,7 @@ def test_an_approval_waits_for_the_watchers_first_look() -> None:
 
 def test_the_wait_has_an_end() -> None:
     cluster, time = Recorded(version("3")), Time()
-    with pytest.raises(CommandError, match="has not looked at it yet"):
+    with pytest.raises(CommandError, match="has not processed it yet"):
         decide(cluster, NAMED, Decision(Verdict.APPROVE, "bob"), clock=time.clock(), wait_s=5)
     assert not cluster.written
     assert 105 <= time.now_s < 106

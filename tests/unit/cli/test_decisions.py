@@ -78,7 +78,7 @@ def test_a_denial_needs_no_digest() -> None:
 def test_a_request_that_nobody_has_looked_at_can_be_denied_but_not_approved() -> None:
     request = {key: value for key, value in a_request().items() if key != "status"}
     check(request, Verdict.DENY)
-    with pytest.raises(CommandError, match="has not looked at it yet"):
+    with pytest.raises(CommandError, match="has not processed it yet"):
         check(request, Verdict.APPROVE)
 
 
@@ -101,7 +101,7 @@ def test_a_request_that_nobody_has_looked_at_can_be_denied_but_not_approved() ->
         ({"conditions": [{"type": "Approved"}]}, Verdict.APPROVE, "somebody approved it already"),
         ({"phase": "Expired"}, Verdict.APPROVE, "expired"),
         ({"phase": "Expired"}, Verdict.DENY, "expired"),
-        ({"observedGeneration": 2}, Verdict.APPROVE, "has not looked at it yet"),
+        ({"observedGeneration": 2}, Verdict.APPROVE, "has not processed it yet"),
         ({"digest": ""}, Verdict.APPROVE, "role is not ready: see kubectl describe postgresrole psql-role -n demo"),
         (
             {"digest": "", "conditions": [{"type": "RoleReady", "message": "no such role"}]},

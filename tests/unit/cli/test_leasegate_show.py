@@ -18,8 +18,8 @@ def test_why_leases_were_ended_is_a_column_where_any_was() -> None:
         access_request_id="uid-2",
         end_reason="its holder did not renew it",
     )
-    assert "ENDED BECAUSE" not in show.leases([live], now=NOW)
+    assert "END REASON" not in show.leases([live], now=NOW)
     header, first, second = show.leases([live, ended], now=NOW).splitlines()
-    assert header.endswith("ENDED BECAUSE")
+    assert header.endswith("END REASON")
     assert first.endswith("uid-1")
     assert second.endswith("its holder did not renew it")

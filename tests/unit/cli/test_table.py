@@ -1,4 +1,4 @@
-"""How requests are shown."""
+"""How access requests are printed."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def test_the_table_says_who_asked_who_decided_and_when_it_ends() -> None:
     approved = a_request("one", phase="Approved", lease=lease, conditions=[{"type": "Approved", "approver": "bob"}])
     pending = a_request("other-one", requester="")
     assert as_table([approved, pending], now=NOW, with_namespace=False).splitlines() == [
-        "NAME        STATUS               REQUESTER    APPROVER   LEASE EXPIRES                   AGE",
-        "one         Approved             alice        bob        2026-11-24T07:59:00Z (in 59m)   90s",
-        "other-one   WaitingForApproval   <unproven>   <none>     <none>                          90s",
+        "NAME        STATUS               REQUESTER      APPROVER   LEASE EXPIRES                   AGE",
+        "one         Approved             alice          bob        2026-11-24T07:59:00Z (in 59m)   90s",
+        "other-one   WaitingForApproval   <unverified>   <none>     <none>                          90s",
     ]
 
 
@@ -48,7 +48,7 @@ def test_of_all_namespaces_the_namespace_comes_first() -> None:
     assert row.startswith("demo        r ")
 
 
-def test_own_approvals_and_dead_leases_are_marked() -> None:
+def test_own_approvals_and_expired_leases_are_marked() -> None:
     own = a_request(
         phase="Approved",
         lease={"expireTime": "2026-11-24T06:59:00Z"},
@@ -56,11 +56,11 @@ def test_own_approvals_and_dead_leases_are_marked() -> None:
     )
     table = as_table([own], now=NOW, with_namespace=False)
     assert "alice (own request)" in table
-    assert "2026-11-24T06:59:00Z (over)" in table
+    assert "2026-11-24T06:59:00Z (expired)" in table
 
 
-def test_a_decision_without_an_approver_is_unproven() -> None:
-    assert "<unproven>" in as_table([a_request(conditions=[{"type": "Denied"}])], now=NOW, with_namespace=False)
+def test_a_decision_without_an_approver_is_unverified() -> None:
+    assert "<unverified>" in as_table([a_request(conditions=[{"type": "Denied"}])], now=NOW, with_namespace=False)
 
 
 @pytest.mark.parametrize(
