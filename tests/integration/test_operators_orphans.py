@@ -164,7 +164,7 @@ def test_logins_that_the_ledger_does_not_explain_are_found(made: World, callee: 
         ended.username: "ORPHAN_KIND_DATABASE_USER_CLOSED",
         unknown: "ORPHAN_KIND_DATABASE_USER_UNKNOWN",
     }
-    assert found[ended.username]["request"] == dar.uid
+    assert found[ended.username]["access_request_id"] == dar.uid
     for orphan in found.values():  # what to do does it
         made.servers.psql("ALTER ROLE" + orphan["advice"].partition("ALTER ROLE")[2])
     assert leasegate(made, callee, "orphans", "--postgres", made.servers.postgres_url).returncode == 0
