@@ -58,13 +58,13 @@ class Servers:
         return answer
 
     def allow_mounts(self, *paths: str, prefixes: tuple[str, ...] = ("team/",)) -> None:
-        """Render the four policies anew for these mounts besides the default ones."""
+        """Render the four policies again for these mounts besides the default ones."""
         mounts = Mounts((*DEFAULT_MOUNTS.paths, *paths), prefixes)
         for _ in Setup(VaultApi(self.vault_addr, ca=self.vault_ca, token=self.root_token)).policies(mounts):
             pass
 
-    def login(self, *policies: str, ttl: str = "1h") -> str:
-        """A token with just these policies, as a login by Kubernetes auth would give it (no default policy)."""
+    def token_with(self, *policies: str, ttl: str = "1h") -> str:
+        """A token with just these policies, as Kubernetes auth would give it (no default policy)."""
         body = self.must("POST", "auth/token/create-orphan", policies=list(policies), no_default_policy=True, ttl=ttl)
         return str(body["auth"]["client_token"])
 

@@ -31,7 +31,7 @@ class Asked(Protocol):
     def send(self, method: str, path: str, body: Mapping[str, Any], token: str = "") -> Answer:
         """One call, with the service's own token unless one is given."""
 
-    def logins(self) -> dict[str, bool]:
+    def users(self) -> dict[str, bool]:
         """The attempts' roles in PostgreSQL: whether each may log in."""
 
     def background(self) -> None:
@@ -52,8 +52,8 @@ class Fake:
             raise call.error
         return call.answer
 
-    def logins(self) -> dict[str, bool]:
-        return self.vault.logins
+    def users(self) -> dict[str, bool]:
+        return self.vault.users
 
     def background(self) -> None:
         for lease_id in sorted(self.vault.revoking):
@@ -70,7 +70,7 @@ class Real:
     def send(self, method: str, path: str, body: Mapping[str, Any], token: str = "") -> Answer:
         return self.transport.send(method, path, body=body or None, token=token or self.servers.root_token)
 
-    def logins(self) -> dict[str, bool]:
+    def users(self) -> dict[str, bool]:
         return dict(self.servers.psql("SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname LIKE 'token-%'"))
 
     def background(self) -> None:
@@ -93,8 +93,8 @@ def asked(request: pytest.FixtureRequest) -> Iterator[Asked]:
         servers.vault("POST", f"sys/leases/revoke-force/{MOUNT}")
         servers.must("DELETE", f"sys/mounts/{MOUNT}")
         transport.close()
-        for (login,) in servers.psql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'token-%'"):
-            servers.psql(f'DROP ROLE "{login}"')
+        for (user,) in servers.psql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'token-%'"):
+            servers.psql(f'DROP ROLE "{user}"')
 
 
 def _set_up(servers: Servers) -> None:
@@ -144,9 +144,9 @@ def test_a_credential_is_named_after_its_token_and_goes_with_its_lease(asked: As
     token, _ = make(asked, display)
     lease = read(asked, token)
     assert lease.data["username"] == f"token-{display}"
-    assert asked.logins() == {f"token-{display}": True}
+    assert asked.users() == {f"token-{display}": True}
     revoke(asked, lease.lease_id)
-    assert not asked.logins()
+    assert not asked.users()
     revoke(asked, lease.lease_id)  # what Vault does not know, it has ended
 
 
@@ -157,7 +157,7 @@ def test_a_database_user_is_dropped_after_its_token_is_revoked(asked: Asked, dis
 
     def gone() -> bool:
         asked.background()
-        return not asked.logins()
+        return not asked.users()
 
     eventually(gone, timeout_s=10)
     for known in (accessor, "nobodys"):
@@ -217,7 +217,7 @@ def test_a_token_whose_revocation_was_interrupted_serves_nobody(
     asked, token, accessor = half_ended
     with pytest.raises(VaultPolicyMissingError):
         read(asked, token)
-    assert not asked.logins()
+    assert not asked.users()
     with pytest.raises(VaultRefusedError, match="token not found"):
         asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
 
@@ -227,21 +227,21 @@ def test_a_dead_token_reads_nothing(asked: Asked, display: str) -> None:
     asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
     with pytest.raises(VaultPolicyMissingError):
         read(asked, token)
-    assert not asked.logins()
+    assert not asked.users()
 
 
 def test_an_unknown_role_is_refused_before_anything_is_made(asked: Asked, display: str) -> None:
     token, _ = make(asked, display)
     with pytest.raises(VaultRefusedError, match=": unknown role: nosuch"):
         read(asked, token, "nosuch")
-    assert not asked.logins()
+    assert not asked.users()
 
 
 def test_one_display_name_makes_one_database_user(asked: Asked, display: str) -> None:
     read(asked, make(asked, display)[0])
     with pytest.raises(VaultFailedError, match="already exists"):
         read(asked, make(asked, display)[0])
-    assert asked.logins() == {f"token-{display}": True}
+    assert asked.users() == {f"token-{display}": True}
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -249,9 +249,9 @@ def test_the_lease_of_a_cleanup_role_drops_the_user_of_its_name(asked: Asked, di
     lease = read(asked, make(asked, display)[0]) if there else None
     adopted = read(asked, make(asked, display)[0], CLEANUP_ROLE)
     assert adopted.data["username"] == f"token-{display}"
-    assert asked.logins() == {f"token-{display}": there}
+    assert asked.users() == {f"token-{display}": there}
     revoke(asked, adopted.lease_id)
-    assert not asked.logins()
+    assert not asked.users()
     if lease:
         with pytest.raises(VaultRefusedError, match="SQLSTATE 42704"):  # strict statements fail where the role is gone
             revoke(asked, lease.lease_id)
@@ -285,4 +285,4 @@ def test_what_fails_in_the_database_is_never_a_4xx(
     servers.must("POST", f"{MOUNT}/roles/fails", **role)
     with pytest.raises(VaultFailedError):
         read(asked, make(asked, display)[0], "fails")
-    assert asked.logins() == ({f"token-{display}": True} if left else {})
+    assert asked.users() == ({f"token-{display}": True} if left else {})

@@ -136,9 +136,7 @@ TRANSITIONS: dict[str, tuple[Callable[[Tx, Attempt], object], set[AttemptState]]
 
 @pytest.mark.parametrize("state", list(AttemptState))
 @pytest.mark.parametrize("name", TRANSITIONS)
-def test_a_transition_leaves_only_the_states_that_the_paper_model_lets_it_leave(
-    ledger: Ledger, name: str, state: AttemptState
-) -> None:
+def test_a_transition_leaves_only_the_states_of_the_protocol(ledger: Ledger, name: str, state: AttemptState) -> None:
     step, accepted = TRANSITIONS[name]
     with ledger.write() as tx:
         assert bool(step(tx, in_state(tx, state))) is (state in accepted)
@@ -210,9 +208,7 @@ def test_a_cleanup_role_is_asked_for_once_and_let_go_when_nobody_needs_it(ledger
         assert not recoveries.pending(tx)
 
 
-def test_what_was_written_is_there_after_the_process_and_nothing_of_what_was_not_committed(
-    tmp_path: Path, clock: Clock
-) -> None:
+def test_what_was_committed_outlives_the_process_and_nothing_else_does(tmp_path: Path, clock: Clock) -> None:
     opened = open_ledger(tmp_path / "l.db", clock=clock)
     with opened.write() as tx:
         seed(tx)
@@ -382,7 +378,7 @@ def due_at(tx: Tx, number: int, lane: Priority, *, due_at: float, ends_at: float
     return made.id
 
 
-def test_the_queue_takes_the_most_urgent_first_and_nothing_before_its_time(ledger: Ledger) -> None:
+def test_the_most_urgent_work_comes_first_and_none_before_its_time(ledger: Ledger) -> None:
     with ledger.write() as tx:
         renew = due_at(tx, 2, Priority.RENEW, due_at=2.0)
         issue = due_at(tx, 3, Priority.ISSUE, due_at=3.0)
@@ -449,7 +445,7 @@ def test_a_token_is_made_beforehand_only_while_pending(ledger: Ledger) -> None:
         assert [each.id for each in attempts.open_of(tx, "uid-1")] == [made.id]
 
 
-def test_a_decision_on_something_else_sends_back_to_pending_and_ends_what_nobody_uses_yet(ledger: Ledger) -> None:
+def test_a_decision_on_another_digest_leaves_the_request_pending(ledger: Ledger) -> None:
     with ledger.write() as tx:
         request, role = seed(tx, approval=Approval.PENDING)
         digest = reassess.digest_of(request, role)

@@ -86,7 +86,7 @@ def test_a_lease_that_does_not_exist(servers: Servers) -> None:
 
 def test_a_denied_token_is_told_from_an_unknown_one(servers: Servers) -> None:
     assert error_texts.is_denied_by_policy(
-        refusal(servers, 403, "GET", "auth/token/lookup-self", servers.login("none"))
+        refusal(servers, 403, "GET", "auth/token/lookup-self", servers.token_with("none"))
     )
     assert not error_texts.is_denied_by_policy(refusal(servers, 403, "GET", "auth/token/lookup-self", "s.absent"))
 

@@ -36,8 +36,8 @@ SCOPE = Scope(
 @pytest.fixture
 def vault(servers: Servers) -> Iterator[Vault]:
     servers.must("POST", f"sys/mounts/{MOUNT}", type="database")
-    login = TokenAuth(token=servers.root_token)
-    target = VaultTarget(name="vault", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), login=login)
+    auth = TokenAuth(token=servers.root_token)
+    target = VaultTarget(name="vault", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), login=auth)
     with closing(Sessions(SCOPE)) as sessions:
         yield sessions.team(target)
     servers.vault("DELETE", f"sys/mounts/{MOUNT}")
@@ -99,8 +99,8 @@ def test_what_vault_refuses_carries_its_words_without_secrets(vault: Vault) -> N
     assert refused.value.metadata["path"] == f"{MOUNT}/config/db"
 
 
-def test_another_token_is_used_and_no_new_login_tried(vault: Vault, servers: Servers) -> None:
-    token = servers.login("leasegate-roles")
+def test_another_token_is_used_and_no_new_session_tried(vault: Vault, servers: Servers) -> None:
+    token = servers.token_with("leasegate-roles")
     vault.write(f"{MOUNT}/roles/r", {"db_name": "db", "creation_statements": ["SELECT 1"]}, token=token)
     with pytest.raises(VaultPolicyMissingError, match="a Vault policy has to permit it"):
         vault.read(f"{MOUNT}/config/db", token=token)

@@ -223,7 +223,7 @@ class PlayedAccess(Script):
         self.requests: dict[str, Asked] = {}
         self.roles: dict[tuple[str, str], str] = {}
         self.targets: dict[tuple[str, str], types_pb2.VaultTarget] = {}
-        self.quiesced: set[tuple[str, str]] = set()
+        self.paused: set[tuple[str, str]] = set()
         self.reports: list[watcher_service_pb2.ReportCleanupRoleRequest] = []
         self.remaining = 0
         self.stuck = False
@@ -263,7 +263,7 @@ class PlayedAccess(Script):
         self, request: watcher_service_pb2.QuiesceRequest, context: Any = None, timeout: float | None = None
     ) -> watcher_service_pb2.QuiesceResponse:
         self.enter("Quiesce", request)
-        self.quiesced.add((request.mount, request.connection))
+        self.paused.add((request.mount, request.connection))
         answer = types_pb2.QuiesceReport(
             target=request.target, mount=request.mount, connection=request.connection, open_attempts=self.remaining
         )
@@ -273,7 +273,7 @@ class PlayedAccess(Script):
         self, request: watcher_service_pb2.ResumeRequest, context: Any = None, timeout: float | None = None
     ) -> watcher_service_pb2.ResumeResponse:
         self.enter("Resume", request)
-        self.quiesced.discard((request.mount, request.connection))
+        self.paused.discard((request.mount, request.connection))
         return watcher_service_pb2.ResumeResponse()
 
     def EnsureAccessRequest(

@@ -168,7 +168,7 @@ def give_login(made: World, callee: Callee) -> types_pb2.VaultTargetRef:
         source=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name="vault"),
         address=made.servers.vault_addr,
         ca_bundle=made.servers.vault_ca.read_bytes(),
-        token=types_pb2.TokenAuth(token=made.servers.login("leasegate-access")),
+        token=types_pb2.TokenAuth(token=made.servers.token_with("leasegate-access")),
     )
     answer = callee.as_(WATCHER).watcher.EnsureVaultTarget(watcher.EnsureVaultTargetRequest(target=target))
     assert not answer.service_auth

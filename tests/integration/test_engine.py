@@ -364,7 +364,7 @@ def test_a_login_with_more_rights_is_narrowed(servers: Servers, engine: Stub) ->
     request.target.token.token = servers.root_token
     assert not engine.EnsureEngine(request).notices
     # what the engine uses may not write roles, though the token may
-    request.target.token.token = servers.login("leasegate-engine", "leasegate-roles")
+    request.target.token.token = servers.token_with("leasegate-engine", "leasegate-roles")
     assert not engine.EnsureEngine(request).notices
 
 
@@ -375,7 +375,7 @@ def test_a_login_that_cannot_be_narrowed_says_so(servers: Servers, engine: Stub)
     ]
     servers.must("POST", "sys/policies/acl/homemade", policy="\n".join(rules))
     request = ensure_engine(servers)
-    request.target.token.token = servers.login("homemade")
+    request.target.token.token = servers.token_with("homemade")
 
     notices = engine.EnsureEngine(request).notices
 

@@ -217,7 +217,7 @@ def test_what_is_wrong_is_said_in_a_line_with_what_to_do(made: World, callee: Ca
 
 
 def test_the_right_to_list_is_no_more_than_that(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
-    token, lease = made.servers.login("leasegate-access"), credential.lease.lease_id
+    token, lease = made.servers.token_with("leasegate-access"), credential.lease.lease_id
     listed, _ = made.servers.vault("LIST", f"sys/leases/lookup/{made.mount}/creds/{ROLE}", token)
     assert listed == 200
     for method, path in (

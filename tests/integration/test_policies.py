@@ -300,7 +300,7 @@ def _failed(servers: Servers, policy: str, token: str) -> Iterator[str]:
 
 def _permitted(servers: Servers, policy: str, token: str) -> Iterator[str]:
     """What the process must not do and the policy lets it do; Vault says 400 where it is a token role that refuses."""
-    team = servers.login(ENGINE, ROLES)
+    team = servers.token_with(ENGINE, ROLES)
     for call in MUST_NOT[policy](servers):
         if (status := _status(servers, call, team if call.by_team else token)) not in (403, 400):
             yield f"{call}: {status}"
@@ -308,16 +308,16 @@ def _permitted(servers: Servers, policy: str, token: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("policy", NAMES)
 def test_a_process_can_do_its_work(world: Servers, policy: str) -> None:
-    assert list(_failed(world, policy, world.login(policy))) == []
+    assert list(_failed(world, policy, world.token_with(policy))) == []
 
 
 @pytest.mark.parametrize("policy", NAMES)
 def test_a_process_is_refused_the_rest(world: Servers, policy: str) -> None:
-    assert list(_permitted(world, policy, world.login(policy))) == []
+    assert list(_permitted(world, policy, world.token_with(policy))) == []
 
 
 def test_a_team_login_narrows_to_either_policy_and_no_further(world: Servers) -> None:
-    team = world.login(ENGINE, ROLES)
+    team = world.token_with(ENGINE, ROLES)
     for kept, own, other in ((ENGINE, "config/db", "roles/app"), (ROLES, "roles/app", "config/db")):
         child = world.must("POST", "auth/token/create", team, policies=[kept], no_default_policy=True)["auth"]
         assert child["policies"] == [kept]
@@ -328,7 +328,7 @@ def test_a_team_login_narrows_to_either_policy_and_no_further(world: Servers) ->
 
 
 def test_an_attempt_token_is_an_orphan_that_can_only_read_one_credential(world: Servers) -> None:
-    access = world.login(ACCESS)
+    access = world.token_with(ACCESS)
     attempt = world.must("POST", "auth/token/create/leasegate", access, ttl="25h", display_name="demo-app-x")["auth"]
     assert (attempt["orphan"], attempt["renewable"], attempt["policies"]) == (True, False, [ISSUER])
     world.must("POST", "auth/token/revoke-self", access)
@@ -381,8 +381,10 @@ def test_nothing_can_be_left_out(world: Servers, policy: str, left: str) -> None
     status, _ = world.vault("POST", f"sys/policies/acl/{policy}", policy=left)
     if status == 400:
         return
-    token = world.login(policy)
-    missed = next(_failed(world, policy, token), None) or next(_permitted(world, policy, world.login(policy)), None)
+    token = world.token_with(policy)
+    missed = next(_failed(world, policy, token), None) or next(
+        _permitted(world, policy, world.token_with(policy)), None
+    )
     assert missed, left
 
 

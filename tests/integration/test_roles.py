@@ -203,7 +203,7 @@ def test_a_forbidden_delete_is_no_success(servers: Servers, roles: Stub) -> None
     rules = [f'path "{path}" {{ capabilities = ["read"] }}' for path in (f"sys/mounts/{MOUNT}", f"{MOUNT}/roles/*")]
     servers.must("POST", "sys/policies/acl/looks-only", policy="\n".join(rules))
     request = pb.DeleteDbRoleRequest(owner=owner("psql-role"), mount=MOUNT)
-    request.target.CopyFrom(target(servers, token=servers.login("looks-only")))
+    request.target.CopyFrom(target(servers, token=servers.token_with("looks-only")))
     with role_service() as fresh, pytest.raises(VaultPolicyMissingError):
         fresh.DeleteDbRole(request)
     assert servers.vault("GET", ROLE)[0] == 200

@@ -194,7 +194,7 @@ def test_a_refused_login_names_the_target_and_no_secret(
 
 
 def test_a_child_with_one_policy_is_used_and_ends_with_us_but_a_teams_token_lives_on(servers: Servers) -> None:
-    token = servers.login(*POLICIES)
+    token = servers.token_with(*POLICIES)
     with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
         assert works(sessions.team(target(servers, TokenAuth(token))))
         assert len(children(servers)) == 1
@@ -203,7 +203,7 @@ def test_a_child_with_one_policy_is_used_and_ends_with_us_but_a_teams_token_live
 
 
 def test_a_token_that_has_just_the_one_policy_is_used_as_it_is(servers: Servers) -> None:
-    token = servers.login("leasegate-roles")
+    token = servers.token_with("leasegate-roles")
     with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
         assert works(sessions.team(target(servers, TokenAuth(token))))
         assert sessions.narrowed(target(servers, None))
@@ -230,7 +230,7 @@ def test_each_service_is_refused_outside_its_family_in_code_and_by_the_server(se
             ("team-a/config/x", "team-a/creds/x", "team-a/static-creds/x", "sys/policies/acl/x", "sys/auth/x"),
         ),
     ):
-        login = TokenAuth(servers.login(*POLICIES, "leasegate-access", "leasegate-issuer"))
+        login = TokenAuth(servers.token_with(*POLICIES, "leasegate-access", "leasegate-issuer"))
         everything = Scope("GET <mount>/*/*", "GET sys/policies/acl/*", "GET sys/auth/*", "GET auth/token/lookup-self")
         with (
             closing(Sessions(scope, narrow_to=policy)) as fenced,
@@ -246,7 +246,7 @@ def test_each_service_is_refused_outside_its_family_in_code_and_by_the_server(se
 def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
     scope = Scope("POST,DELETE sys/mounts/<mount>", "POST sys/mounts/<mount>/tune")
     with closing(Sessions(scope, narrow_to="leasegate-roles")) as sessions:
-        vault = sessions.team(target(servers, TokenAuth(servers.login(*POLICIES))))
+        vault = sessions.team(target(servers, TokenAuth(servers.token_with(*POLICIES))))
         with pytest.raises(VaultPolicyMissingError):
             vault.delete("sys/mounts/team-a")
         with pytest.raises(VaultPolicyMissingError):

@@ -109,7 +109,7 @@ def test_ending_goes_on_to_a_login_that_may(servers: Servers, own: ServiceAuths)
     rules = 'path "sys/mounts/other" { capabilities = ["read"] }'
     servers.must("POST", "sys/policies/acl/little", policy=rules)
     with closing(Sessions(SCOPE, own=own)) as sessions:
-        wanted = target(servers, TokenAuth(servers.login("little")))
+        wanted = target(servers, TokenAuth(servers.token_with("little")))
         with pytest.raises(VaultPolicyMissingError):
             works(sessions.team(wanted))
         assert works(sessions.ending(wanted))

@@ -101,7 +101,7 @@ _TEAM_TOKENS: dict[str, str] = {}
 def _team_token(vault: str, servers: Servers) -> str:
     """One for each Vault, as a team has one token and not one for each call."""
     if vault not in _TEAM_TOKENS:
-        _TEAM_TOKENS[vault] = servers.login("leasegate-engine", "leasegate-roles", ttl="24h")
+        _TEAM_TOKENS[vault] = servers.token_with("leasegate-engine", "leasegate-roles", ttl="24h")
     return _TEAM_TOKENS[vault]
 
 

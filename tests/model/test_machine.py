@@ -1,8 +1,8 @@
-"""Request, attempt and lease of the real access service in any order of events: a state machine on the events of tests/model/protocol.
+"""The real access service in any order of events: a Hypothesis state machine over ``tests.model.world``.
 
-Two replicas over one real ledger, two watchers, Vault's calls step by step, kills between any two steps, faults of Vault and of the disk.
-At each step and once everything is quiet the invariants of ``tests.model.world.invariants`` have to hold.
-``LEASEGATE_MODEL_EXAMPLES`` asks for a longer run, ``LEASEGATE_MODEL_SEED`` for another one than the one that ``make test`` repeats.
+Two replicas over one real ledger, two watchers, Vault's calls step by step, kills between any two steps, faults of Vault
+and of the disk. ``tests.model.world.invariants`` checks each step, and what is left once nothing happens any more.
+``LEASEGATE_MODEL_EXAMPLES`` asks for a longer run, ``LEASEGATE_MODEL_SEED`` for another one than ``make test`` repeats.
 """
 
 from __future__ import annotations
@@ -137,11 +137,11 @@ class AccessMachine(RuleBasedStateMachine):
         self.w.remove_secret()
         self.secret_attempt()
 
-    @precondition(lambda self: any(self.w.vault.logins.values()))
+    @precondition(lambda self: any(self.w.vault.users.values()))
     @rule(number=some)
     def own_something(self, number: int) -> None:
-        logins = sorted(name for name, can in self.w.vault.logins.items() if can)
-        self.w.vault.owning.add(logins[number % len(logins)])
+        users = sorted(name for name, can in self.w.vault.users.items() if can)
+        self.w.vault.owning.add(users[number % len(users)])
 
     # watchers, workers and their steps
 
@@ -418,5 +418,5 @@ PROFILE = settings(
 
 
 @pytest.mark.timeout(0 if EXAMPLES > 1000 else 300)
-def test_no_order_of_events_loses_a_login_or_ends_one_in_use() -> None:
+def test_no_order_of_events_loses_a_user_or_drops_one_in_use() -> None:
     run_state_machine_as_test(seed(SEED)(AccessMachine), settings=PROFILE)

@@ -1,6 +1,6 @@
-"""Each rule of the protocol taken out of the real code: the order of events in which the model then loses a login has to show it.
+"""Each rule of the protocol is taken out of the real code: its order of events then loses a database user.
 
-``LEASEGATE_MODEL_MUTANTS=N`` has the state machine find each by itself, too, within N examples.
+``LEASEGATE_MODEL_MUTANTS=N`` has the state machine find each missing rule by itself, too, within N examples.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def test_every_rule_of_the_protocol_is_taken_out_of_the_code() -> None:
 @pytest.mark.parametrize(
     ("rule", "order", "breaks"), ORDERS, ids=[f"{rule}-{order.__name__}" for rule, order, _ in ORDERS]
 )
-def test_without_a_rule_a_login_is_lost(rule: str, order: Callable[[Play], None], breaks: str, at_once: bool) -> None:
+def test_without_a_rule_a_user_is_lost(rule: str, order: Callable[[Play], None], breaks: str, at_once: bool) -> None:
     with without(rule):
         assert played(order, rule=rule, at_once=at_once).startswith(f"{breaks}:")
 

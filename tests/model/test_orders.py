@@ -1,6 +1,6 @@
-"""Orders of events in which a login is lost if a rule of the protocol is missing, as ``tests/model/protocol --without RULE`` prints them.
+"""Orders of events that lose a database user if a rule of the protocol is missing, as ``make model`` prints them.
 
-They are played here on the real code as it is, where all holds; ``test_mutants`` plays them without the rules.
+Here they are played on the real code as it is, where all holds; ``tests.model.test_mutants`` plays them without the rules.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def denied_while_read(play: Play, at: str = "read 2") -> None:
     play.w.restart(0)
 
 
-def denied_before_the_login(play: Play) -> None:
+def denied_before_the_user(play: Play) -> None:
     denied_while_read(play, "read 1")
 
 
@@ -338,7 +338,7 @@ FOUND = [
     cleanup_role_missed_after_the_close,
 ]
 """Once broken in the code: a request that had been denied kept a worker busy for ever from the end of its ttl on; a
-proxy's 408 to a read that Vault carried out counted as if no login had been made; who could not use a token that was
+proxy's 408 to a read that Vault carried out counted as if no user had been made; who could not use a token that was
 made beforehand revoked it before the ledger said that nobody reads with it; a worker asked for a cleanup role after another
 process had closed the attempt and released it, or called it missing as its own token was revoked, so that the role was
 made and never removed."""
@@ -346,7 +346,7 @@ made and never removed."""
 ORDERS: list[tuple[str, Callable[[Play], None], str]] = [
     ("commit-current", denied_before_the_commit, "I3"),
     ("recover", denied_while_read, "I1"),
-    ("second-recovery", denied_before_the_login, "I1"),
+    ("second-recovery", denied_before_the_user, "I1"),
     ("rising-numbers", former_leader, "I2+"),
     ("conditional-commits", denied_before_reading, "I1"),
     ("same-token", two_tokens_made_beforehand, "I1"),

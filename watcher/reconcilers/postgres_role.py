@@ -65,7 +65,7 @@ class PostgresRoleReconciler:
         self._on_catalog_change = on_catalog_change
         self._finalizer = Finalizer(POSTGRES_ROLE, objects=objects, reporter=reporter, failures=failures, kinds=KINDS)
         self._catalog: dict[str, str] = {}  # digest in access' catalog by uid, as this process put it there
-        self._quiesced: dict[Key, watcher_service_pb2.ResumeRequest] = {}  # what resumes issuance that a role paused
+        self._paused: dict[Key, watcher_service_pb2.ResumeRequest] = {}  # what resumes issuance that a role paused
 
     def reconcile(self, key: Key) -> Result:
         """Reconcile one PostgresRole."""
@@ -157,7 +157,7 @@ class PostgresRoleReconciler:
         """Pause issuance on the connection that the role leaves; on the whole mount if that is not known."""
         connection, ref = RoleStatus.from_object(obj).connection, target_ref(target)
         request = watcher_service_pb2.QuiesceRequest(target=ref, mount=spec.mount, connection=connection)
-        self._quiesced[key_of(obj)] = watcher_service_pb2.ResumeRequest(
+        self._paused[key_of(obj)] = watcher_service_pb2.ResumeRequest(
             target=ref, mount=spec.mount, connection=connection
         )
         answer = self._services.access.Quiesce(request)
@@ -171,9 +171,9 @@ class PostgresRoleReconciler:
 
     def _resume(self, key: Key) -> None:
         """Resume issuance that was paused for this role; the SecretEngine resumes what a former process paused."""
-        if request := self._quiesced.get(key):
+        if request := self._paused.get(key):
             self._services.access.Resume(request)
-            del self._quiesced[key]
+            del self._paused[key]
 
     def _put_into_catalog(self, obj: Body, snapshot: db_role_pb2.DbRoleSnapshot) -> None:
         self._services.access.PutDbRoleSnapshot(watcher_service_pb2.PutDbRoleSnapshotRequest(snapshot=snapshot))

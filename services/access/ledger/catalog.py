@@ -45,7 +45,7 @@ def target(tx: Tx, number: int) -> VaultTargetRow:
 
 
 def put_role(tx: Tx, role: DbRole) -> DbRole:
-    """Take a role into the catalogue, or its new definition; ``role.id`` is ignored."""
+    """Take a role into the catalog, or its new definition; ``role.id`` is ignored."""
     columns = row_of(db_roles, role, without=("id",))
     known = find_role(tx, role.cluster, role.cluster_uid, role.namespace, role.name)
     if known is None:
@@ -56,7 +56,7 @@ def put_role(tx: Tx, role: DbRole) -> DbRole:
 
 
 def drop_role(tx: Tx, role: DbRole) -> None:
-    """Take a role out of the catalogue; its digest is kept."""
+    """Take a role out of the catalog; its digest is kept."""
     tx.execute(db_roles.update().where(db_roles.c.id == role.id).values(deleted=True))
 
 
@@ -72,7 +72,7 @@ def role_of(tx: Tx, request: AccessRequest) -> DbRole | None:
 
 
 def configured(tx: Tx) -> list[DbRole]:
-    """The roles that the operator's catalogue file said at the last start and that are not deleted."""
+    """The roles that the operator's catalog file said at the last start and that are not deleted."""
     where = (db_roles.c.configured.is_(True), db_roles.c.deleted.is_(False))
     return tx.fetch(DbRole, sa.select(db_roles).where(*where))
 

@@ -1,4 +1,4 @@
-"""What the finder needs of the ledger: all that is open, and single ended attempts by lease or login."""
+"""What the orphan scan needs of the ledger: all that is open, and single closed attempts by lease or user."""
 
 from __future__ import annotations
 

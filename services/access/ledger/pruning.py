@@ -31,7 +31,7 @@ def old_answers(tx: Tx, *, before: float, limit: int) -> int:
 
 
 def closed_attempts(tx: Tx, *, before: float, limit: int) -> int:
-    """Attempts of which no login is left, with their recoveries. Those that were undone stay counted."""
+    """Attempts of which no user is left, with their recoveries. Those that were recovered stay counted."""
     a = attempts.c
     some = (
         sa.select(a.id).where(a.closed_at < before, a.state == AttemptState.CLOSED).order_by(a.closed_at).limit(limit)
@@ -47,7 +47,7 @@ def closed_attempts(tx: Tx, *, before: float, limit: int) -> int:
 def deleted_requests(tx: Tx, *, before: float, limit: int) -> int:
     """Requests that nobody can ask for again and that have no attempt left, with their decisions.
 
-    One of Kubernetes that has ended stays for as long as its object does: without it, the object would be granted anew.
+    One of Kubernetes that has ended stays for as long as its object does: without it, the object would be granted again.
     """
     r = access_requests.c
     unused = ~sa.exists().where(attempts.c.access_request_id == r.uid)
@@ -65,7 +65,7 @@ def _take_out(tx: Tx, uids: Collection[str]) -> int:
 
 
 def deleted_roles(tx: Tx, *, before: float, limit: int) -> int:
-    """Roles that were taken out of the catalogue, once no request names them; ``before`` does not matter to them."""
+    """Roles that were taken out of the catalog, once no request names them; ``before`` does not matter to them."""
     r, asked = db_roles.c, access_requests.c
     names = (
         (asked.cluster, r.cluster),

@@ -1,4 +1,4 @@
-"""Recoveries of logins without a lease, and the cleanup roles that they need."""
+"""Recoveries of users without a lease, and the cleanup roles that they need."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def discard_earlier(tx: Tx, attempt_id: str, *, newest: int) -> None:
     """The tokens of all recoveries before the newest are revoked, and need not be again. Those of which no lease is
     known are forgotten.
 
-    (A lease of theirs that nobody learned of has the cleanup role's minute to live, and the newest recovery drops the login
+    (A lease of theirs that nobody learned of has the cleanup role's minute to live, and the newest recovery drops the user
     under it.)
 
     Without this, each further try of a drop that fails for hours would take a call for every try before it, and at last
@@ -76,14 +76,14 @@ def commit_lease(tx: Tx, number: int, *, lease_id: str) -> None:
 
 
 def commit_dropped(tx: Tx, number: int, *, at: float | None = None) -> None:
-    """The cleanup role's lease was revoked, which dropped the login."""
+    """The cleanup role's lease was revoked, which dropped the user."""
     tx.execute(
         recoveries.update().where(_table.sequence == number, _table.done_at.is_(None)).values(done_at=at or tx.now)
     )
 
 
 def require(tx: Tx, attempt: Attempt, *, force_drop: bool) -> CleanupRole:
-    """The cleanup role that an attempt needs, which must be `undoing` in this transaction; asked for if it is not there."""
+    """The cleanup role that an attempt needs, which must be `RECOVERING` in this transaction; asked for if it is not there."""
     name = cleanup_role_of(attempt, force_drop=force_drop)
     known = find_cleanup_role(tx, name, attempt.target)
     if known and known.state is not CleanupRoleState.UNNEEDED:

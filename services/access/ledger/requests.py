@@ -114,7 +114,7 @@ def of_role(tx: Tx, role: DbRole) -> list[AccessRequest]:
 
 
 def retry_failed_now(tx: Tx, target: int) -> None:
-    """Have the requests claimed now whose last claim failed at this Vault for want of a login, as there is a fresh one."""
+    """Have the requests claimed now whose last claim failed at this Vault for want of a session, as there is a fresh one."""
     same = ((_table.cluster, _r.cluster), (_table.cluster_uid, _r.cluster_uid), (_table.role_namespace, _r.namespace))
     of_target = sa.exists().where(
         _r.target == target, _table.role_name == _r.name, *(mine == theirs for mine, theirs in same)

@@ -1,7 +1,7 @@
-"""The invariants of tests/model/protocol, I1 to I7, looked at in a world of the real code, and the way of a world to where it is quiet.
+"""The promises of the protocol, I1 to I7, checked in a world of the real code, and two more of the code.
 
-Quiet is where nothing happens by itself. I8 and I9 are two more of docs/safety.md: past its end nothing is acknowledged and an active
-one is replaced at once, our end of a lease is never later than Vault's; cleanup roles are made on demand and removed after.
+A world is at rest where nothing happens by itself. I8: nothing is acknowledged past its end, and the ledger's end of a
+lease is never later than Vault's. I9: cleanup roles are made on demand and removed afterwards.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ def always(world: World) -> None:
             or (request.ends_at or now + 1) <= now
         ):
             continue
-        name, works = f"{request.uid}/{attempt.sequence}", world.vault.logins.get(attempt.database_user) is True
+        name, works = f"{request.uid}/{attempt.sequence}", world.vault.users.get(attempt.database_user) is True
         if not works and (attempt.state is AttemptState.ACTIVE or world.kept_until.get(attempt.id, 0.0) > now):
-            world.fail(f"I2: {name} is acknowledged and its overlap is not over, but its login is gone")
+            world.fail(f"I2: {name} is acknowledged and its overlap is not over, but its user is gone")
         if not works and world.secrets.get(request.uid) == attempt.sequence and not world.unsecret:
-            world.fail(f"I2+: the Secret holds {name}, whose login is gone")
+            world.fail(f"I2+: the Secret holds {name}, whose user is gone")
         lease = world.vault.leases.get(attempt.lease_id)
         if lease and attempt.state in _IN_USE and attempt.ends_at > lease.ends_at:
             world.fail(f"I8: the ledger's end of {name} is later than Vault's")
@@ -139,21 +139,21 @@ def quiet(world: World) -> None:
         if a.access_request_id == request.uid and a.state is AttemptState.ACTIVE and request.approved
     ]
     active = mine[0] if mine else None
-    left = {login for login in world.vault.logins if active is None or login != active.database_user}
+    left = {user for user in world.vault.users if active is None or user != active.database_user}
     if left:
         world.fail(f"I1: left in PostgreSQL: {sorted(left)}; {_states(world)}")
     if request.approved and (
         active is None
         or world.secrets.get(request.uid) != active.sequence
-        or active.database_user not in world.vault.logins
+        or active.database_user not in world.vault.users
     ):
         secret_attempt = world.secrets.get(request.uid)
         world.fail(
-            f"I5: active is {active and active.sequence}, the Secret holds {secret_attempt}, or its login is gone; {_states(world)}"
+            f"I5: active is {active and active.sequence}, the Secret holds {secret_attempt}, or its user is gone; {_states(world)}"
         )
     for lease in world.vault.leases.values():
-        if (active is None or lease.login != active.database_user) and world.vault.refuses(lease):
-            world.fail(f"I7: a lease on {lease.login} is left that can never be revoked")
+        if (active is None or lease.user != active.database_user) and world.vault.refuses(lease):
+            world.fail(f"I7: a lease on {lease.user} is left that can never be revoked")
     if world.vault.cleanup_roles:
         world.fail(f"I9: cleanup roles are left: {sorted(world.vault.cleanup_roles)}")
     unfinished = [

@@ -1,7 +1,8 @@
-"""Vault and PostgreSQL as one attempt sees them, in memory: what tests/model/protocol says of them, answering real calls.
+"""Vault and PostgreSQL as one attempt sees them, in memory, answering real calls.
 
-Calls go step by step, so that a test decides what happens between: a read of ``creds`` goes on without its client, breaks off before or
-after CREATE ROLE (which leaves a login without a lease), or registers its lease under a token that was revoked meanwhile. Nothing waits.
+Calls go step by step, so that a test decides what happens between: a read of ``creds`` goes on without its client, breaks
+off before or after CREATE ROLE (which leaves a user without a lease), or registers its lease under a token that was
+revoked meanwhile. Nothing waits. ``tests/contract/test_attempt_vault.py`` asks the same of the real servers.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class FakeToken:
 
 @dataclass(slots=True)
 class FakeLease:
-    """A lease on a login.
+    """A lease on a user.
 
     Attributes:
         accessor: Of the token that it ends with; empty if that was revoked while it was made.
@@ -50,7 +51,7 @@ class FakeLease:
     """
 
     id: str
-    login: str
+    user: str
     accessor: str
     how: How
     ends_at: float
@@ -82,7 +83,7 @@ class AttemptVault:
     """One Vault with one database mount and one PostgreSQL.
 
     Attributes:
-        logins: The roles in PostgreSQL: whether each may log in.
+        users: The roles in PostgreSQL: whether each may log in.
         cleanup_roles: The cleanup roles; whether each has our own statements.
         owning: Logins that own something, so that PostgreSQL refuses to drop them by the usual statements.
         revoking: Leases that Vault revokes in the background.
@@ -103,7 +104,7 @@ class AttemptVault:
         self.clock, self.strict, self.absent, self.most_s = clock, strict, absent, most_s
         self.tokens: dict[str, FakeToken] = {}
         self.leases: dict[str, FakeLease] = {}
-        self.logins: dict[str, bool] = {}
+        self.users: dict[str, bool] = {}
         self.cleanup_roles: dict[str, bool] = {}
         self.owning: set[str] = set()
         self.revoking: set[str] = set()
@@ -167,8 +168,8 @@ class AttemptVault:
 
     def refuses(self, lease: FakeLease) -> bool:
         """Whether the revocation statements of a lease fail now."""
-        missing = lease.login not in self.logins and self.strict and not self.absent and lease.how != "finish"
-        return missing or (lease.login in self.owning and lease.how != "finish")
+        missing = lease.user not in self.users and self.strict and not self.absent and lease.how != "finish"
+        return missing or (lease.user in self.owning and lease.how != "finish")
 
     def _make(self, call: Call) -> None:
         accessor, ttl_s = f"accessor{next(self._numbers)}", float(str(call.body["ttl"]).removesuffix("s"))
@@ -197,15 +198,13 @@ class AttemptVault:
             )
 
     def _create(self, call: Call) -> None:
-        login = self._login(call)
+        user = self._user_name(call)
         if self._role(call) != ROLE:
-            self.logins.setdefault(login, False)
-        elif login in self.logins:
-            raise VaultFailedError(
-                f'Vault answered 500: role "{login}" already exists (SQLSTATE 42710)', path=call.path
-            )
+            self.users.setdefault(user, False)
+        elif user in self.users:
+            raise VaultFailedError(f'Vault answered 500: role "{user}" already exists (SQLSTATE 42710)', path=call.path)
         else:
-            self.logins[login] = True
+            self.users[user] = True
 
     def _register(self, call: Call) -> None:
         role, now = self._role(call), self.clock()
@@ -214,10 +213,10 @@ class AttemptVault:
         token = self._token(call)
         accessor = token.accessor if token.alive else ""
         lease = FakeLease(
-            f"{call.path}/{next(self._numbers)}", self._login(call), accessor, how, now + ttl_s, now + most_s
+            f"{call.path}/{next(self._numbers)}", self._user_name(call), accessor, how, now + ttl_s, now + most_s
         )
         self.leases[lease.id] = lease
-        data = {"username": lease.login, "password": f"secret of {lease.id}"}
+        data = {"username": lease.user, "password": f"secret of {lease.id}"}
         call.answer = Answer(data=data, lease_id=lease.id, lease_duration_s=int(ttl_s), renewable=True)
 
     def _renew(self, call: Call) -> None:
@@ -234,12 +233,12 @@ class AttemptVault:
 
     def _drop(self, lease: FakeLease) -> None:
         if self.refuses(lease):
-            code = "2BP01" if lease.login in self.logins else "42704"
+            code = "2BP01" if lease.user in self.users else "42704"
             raise VaultRefusedError(
                 f"Vault answered 400: failed to revoke: ERROR: no (SQLSTATE {code})", path="sys/leases/revoke"
             )
-        self.logins.pop(lease.login, None)
-        self.owning.discard(lease.login)
+        self.users.pop(lease.user, None)
+        self.owning.discard(lease.user)
 
     def _forget(self, lease_id: str) -> None:
         del self.leases[lease_id]
@@ -248,7 +247,7 @@ class AttemptVault:
     def _token(self, call: Call) -> FakeToken:
         return self.tokens[call.token.removeprefix("s.")]
 
-    def _login(self, call: Call) -> str:
+    def _user_name(self, call: Call) -> str:
         return f"token-{self._token(call).display}"
 
     def _role(self, call: Call) -> str:

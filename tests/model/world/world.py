@@ -1,4 +1,4 @@
-"""Replicas of the access service over one real ledger, two watchers and their Secrets: the processes of tests/model/protocol.
+"""Replicas of the access service over one real ledger, two watchers and their Secrets: the processes of the protocol.
 
 Everything of ``services.access`` is the real thing; Vault and PostgreSQL are ``tests.model.world.vault``. What happens, and in which
 order, is for the test to say. An invariant that is broken is noted in ``broken`` at once, wherever it is found.
@@ -227,7 +227,7 @@ class World:
         self.tell()
 
     def recreate(self) -> None:
-        """Somebody makes it anew."""
+        """Somebody creates it again."""
         self.things.append(Thing(f"uid-{len(self.things) + 1}"))
         self.tell()
 

@@ -472,7 +472,7 @@ def test_a_moved_database_waits_until_nothing_depends_on_it(granted: World) -> N
     granted.advance(3)
     assert granted.status(SECRET_ENGINE, "postgresql-engine")["phase"] == "Success"
     assert granted.engine.connections[VAULT, MOUNT, "k8s.-.demo.postgres-app"].service.port == 5433
-    assert granted.access.quiesced == set()
+    assert granted.access.paused == set()
 
 
 def test_a_role_whose_connection_changes_waits_too(granted: World) -> None:
@@ -487,7 +487,7 @@ def test_a_role_whose_connection_changes_waits_too(granted: World) -> None:
     granted.access.remaining = 0
     granted.advance(3)
     assert granted.status(POSTGRES_ROLE, "psql-role")["phase"] == "Success"
-    assert granted.access.quiesced == set()
+    assert granted.access.paused == set()
 
 
 def test_leases_are_ended_before_an_engine_goes(granted: World) -> None:
@@ -538,10 +538,10 @@ def test_a_shared_connection_is_left_to_the_other(world: World) -> None:
 def test_a_mount_that_is_made_again_has_issuance_resumed(granted: World) -> None:
     granted.delete(SECRET_ENGINE, "postgresql-engine")
     granted.settle()
-    assert granted.access.quiesced
+    assert granted.access.paused
     granted.secret_engine()
     granted.settle()
-    assert granted.access.quiesced == set()
+    assert granted.access.paused == set()
 
 
 def test_another_vault_is_another_place(granted: World) -> None:

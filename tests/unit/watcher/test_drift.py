@@ -297,18 +297,18 @@ def test_issuance_resumes_when_the_role_that_paused_it_is_removed(granted: World
         POSTGRES_ROLE, "demo/psql-role", lambda o: o["spec"].update(databaseRef=None, databaseName="by-hand")
     )
     granted.settle()
-    assert granted.access.quiesced
+    assert granted.access.paused
     remove_by_force(granted, POSTGRES_ROLE, "psql-role")
-    assert granted.access.quiesced == set()
+    assert granted.access.paused == set()
 
 
 def test_issuance_resumes_for_the_other_engines_of_a_removed_one(granted: World) -> None:
     granted.secret_engine("second")
     granted.settle()
-    granted.access.quiesced.add(
+    granted.access.paused.add(
         (MOUNT, "k8s.-.demo.postgres-app")
     )  # for the first one, while the second has nothing to change
     remove_by_force(granted, SECRET_ENGINE, "postgresql-engine")
     granted.advance(3)
     assert granted.status(SECRET_ENGINE, "second")["phase"] == "Success"
-    assert granted.access.quiesced == set()
+    assert granted.access.paused == set()

@@ -267,7 +267,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (sa.exc.IntegrityError, sa.exc.ProgrammingError):
-        raise  # a defect of ours
+        raise  # a defect of the code
     except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error) as err:
         raise LedgerUnavailableError(f"the ledger cannot be used: {_said(err)}") from err
 

@@ -14,7 +14,7 @@ from services.access.ledger.db.schema import metadata
 from services.access.ledger.inspect.offline import opened
 
 _IDS = frozenset({"lease_id", "accessor"})
-"""With them and a login at Vault leases can be ended, so they are written only on demand. Tokens and passwords are in
+"""With them and a session at Vault leases can be revoked, so they are written only on demand. Tokens and passwords are in
 no ledger.
 """
 
