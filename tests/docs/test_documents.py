@@ -1,4 +1,4 @@
-"""docs/safety.md covers every failpoint, docs/operations.md names what exists, docs/adr/README.md lists every record."""
+"""docs/safety.md covers every failpoint, docs/operations.md names what exists, docs/adr/README.md lists every ADR."""
 
 from __future__ import annotations
 
