@@ -22,18 +22,6 @@ from watcher.reconcilers.status import StatusReporter, reason_of
 from watcher.specs.kinds import FINALIZER
 from watcher.specs.status import PlacedStatus, TargetStatus
 
-MADE_NOTHING = (
-    errors.SpecInvalidError,
-    errors.PathNotOwnedError,
-    errors.MountConflictError,
-    errors.DbRoleNotReadyError,
-    errors.VaultAuthMissingError,
-    errors.VaultAuthRefusedError,
-    errors.CallerNotAllowedError,
-    errors.DeadlineTooShortError,
-    errors.OverloadedError,
-)
-"""Errors that a service raises before it has written anything."""
 ANSWERED = (
     errors.VaultSealedError,
     errors.VaultRefusedError,
@@ -74,16 +62,10 @@ def record_failure(obj: Body, reporter: StatusReporter[PlacedStatus], err: Lease
         first_try: Whether this was the first try at the place; only then "made nothing" means that nothing is there.
     """
     known = reporter.read_status(obj)
-    if first_try and _made_nothing(err):
+    if first_try and err.changed_nothing:
         reporter.record_status(obj, known.without_place())
     elif isinstance(err, ANSWERED) and known.target and not known.target.answered:
         reporter.record_status(obj, replace(known, target=replace(known.target, answered=True)))
-
-
-def _made_nothing(err: LeasegateError) -> bool:
-    if isinstance(err, errors.VaultPolicyMissingError):
-        return err.metadata.get("path", "").startswith(("sys/mounts", "auth/"))  # the first calls of all
-    return isinstance(err, MADE_NOTHING)
 
 
 class Finalizer(Generic[PlacedStatus]):

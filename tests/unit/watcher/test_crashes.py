@@ -313,14 +313,36 @@ def test_a_decision_that_comes_while_a_status_is_written_is_kept(world: World) -
 # -- Vault away
 
 
-def test_an_engine_that_made_nothing_goes_at_once(world: World) -> None:
-    world.engine.fail_always("EnsureEngine", errors.VaultAuthRefusedError("no such role", target="demo/vault"))
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        errors.VaultAuthRefusedError("no such role", target="demo/vault"),
+        errors.VaultPolicyMissingError("the policy lacks it", path=f"sys/mounts/{MOUNT}"),
+        errors.SpecInvalidError("the path is wrong"),
+    ],
+    ids=lambda refusal: type(refusal).__name__,
+)
+def test_an_engine_that_made_nothing_is_deleted_at_once(world: World, refusal: errors.LeasegateError) -> None:
+    """The engine service proves it in the error (``effects: none``)."""
+    refusal.changed_nothing = True
+    world.engine.fail_always("EnsureEngine", refusal)
     world.engine.fail_always("DeleteEngine", errors.VaultUnavailableError("away", address=VAULT))
     world.guide()
     world.delete(SECRET_ENGINE, "postgresql-engine")
     world.settle()
     assert world.kube.see(SECRET_ENGINE, "demo/postgresql-engine") is None
     assert not world.engine.asked(engine_service_pb2.DeleteEngineRequest)
+
+
+def test_an_engine_that_may_have_made_something_is_cleaned_up(world: World) -> None:
+    """The same kind of error without the proof: the mount may be there, so that the deletion asks for its removal."""
+    world.engine.fail_always("EnsureEngine", errors.DeadlineTooShortError("no time is left for the connection"))
+    world.guide()
+    world.delete(SECRET_ENGINE, "postgresql-engine")
+    world.settle()
+    assert world.kube.see(SECRET_ENGINE, "demo/postgresql-engine") is None
+    deleted = world.engine.asked(engine_service_pb2.DeleteEngineRequest)
+    assert [request.mount for request in deleted] == [MOUNT]
 
 
 def test_an_engine_whose_vault_never_answered_is_deleted_after_a_while(world: World) -> None:
