@@ -107,7 +107,7 @@ def main(*, log_level: str, health_listen: HostPort, metrics_listen: HostPort | 
         watcher = _watcher(stack, watcher_metrics, **given)
         watcher_metrics.read_from(watcher)
         bound = stack.enter_context(metrics.served(registry, listen=metrics_listen))
-        probes = stack.enter_context(http_health.served(health_listen, alive=watcher.alive, ready=watcher.ready))
+        probes = stack.enter_context(http_health.serve_probes(health_listen, alive=watcher.alive, ready=watcher.ready))
         LOG.info("listening", health=str(probes), metrics=str(bound or ""))
         freeze_startup_objects()
         watcher.start()

@@ -11,7 +11,7 @@ from services.common.config import HostPort, StartupRefusedError
 
 
 @contextmanager
-def served(listen: HostPort, *, alive: Callable[[], bool], ready: Callable[[], bool]) -> Iterator[HostPort]:
+def serve_probes(listen: HostPort, *, alive: Callable[[], bool], ready: Callable[[], bool]) -> Iterator[HostPort]:
     """Answer probes at the address that it yields, until the context ends.
 
     Args:

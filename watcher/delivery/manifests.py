@@ -113,7 +113,7 @@ def grants_the_same(found: Body, wanted: Body) -> bool:
 
 
 def without_values(secret: Body) -> Body:
-    """What the cache keeps of a Secret: none of its values, and for a request's Secret the attempt that it holds."""
+    """What the cache keeps of a Secret: none of its values, and for a request's Secret the attempt of its credential."""
     meta = secret["metadata"]
     kept = {
         name: meta[name] for name in ("namespace", "name", "uid", "resourceVersion", "ownerReferences") if name in meta
@@ -125,7 +125,7 @@ def without_values(secret: Body) -> Body:
 
 
 def attempt_of(secret: Body) -> int:
-    """Number of the attempt whose credential a Secret holds; 0 if user name, password or annotations were changed."""
+    """Number of the attempt whose credential is in a Secret; 0 if user name, password or annotations were changed."""
     number, content = annotation(secret, ATTEMPT), annotation(secret, CONTENT)
     salt, _, digest = content.partition(":")
     data = secret.get("data") or {}

@@ -61,7 +61,7 @@ class SecretPublisher:
         self._api, self._namespaces, self._executor = api, namespaces, executor
 
     def secret_attempt(self, obj: Body) -> int:
-        """Number of the attempt whose credential the Secret holds; 0 for none.
+        """Number of the attempt whose credential is in the Secret; 0 for none.
 
         In a namespace that is not enabled nobody can look, so that the status counts.
 
@@ -106,7 +106,7 @@ class SecretPublisher:
 
         Raises:
             ForeignObjectError: The Secret's name is taken.
-            ConflictError: The Secret holds the credential of a later attempt.
+            ConflictError: The Secret has the credential of a later attempt.
             PendingError: The namespace is not enabled, or is being deleted.
             NotWrittenError: Kubernetes failed.
         """
@@ -234,4 +234,4 @@ def _at_version_of(found: Body, body: Body) -> Body:
 
 def _check_not_later(found: Body, attempt: int) -> None:
     if int(found.get("secret_attempt", 0)) > attempt:
-        raise ConflictError("the Secret holds the credential of a later attempt")
+        raise ConflictError("the Secret has the credential of a later attempt")

@@ -85,7 +85,7 @@ class RbacAudit:
 
         Args:
             obj: The request.
-            first: Whether there are none yet, as its Secret held no credential before.
+            first: Whether there are none yet, as its Secret had no credential before.
 
         Returns:
             A future that raises as ``SecretPublisher.write_rbac`` does; None if nothing is due.

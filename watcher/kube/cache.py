@@ -5,7 +5,7 @@ write. The resourceVersions of one kind compare as numbers (KEP-5504); a version
 deleted object stays deleted: the answer to an own write may arrive after the watch has shown the deletion, above all
 when that write removed the last finalizer.
 
-Objects are shared between threads and never changed: whoever needs another one makes a copy.
+Objects are shared between threads and never changed: a change starts with a copy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Cache:
     """Objects of one kind by key. Safe for threads; ``on_change`` runs in the caller's thread, without a lock.
 
     Args:
-        transform: What the cache keeps of an object; ``trimmed`` by default.
+        transform: Selects what the cache keeps of an object; ``trimmed`` by default.
         on_change: Called after each accepted change.
         indexers: The indexes by name.
     """
@@ -90,7 +90,8 @@ class Cache:
             obj: The object.
             notify: Whether ``on_change`` is called; not for a change that its writer acts on itself.
         """
-        key, kept = key_of(obj), self._transform(obj)
+        key = key_of(obj)
+        kept: Body = _with_shared_strings(self._transform(obj))
         with self._lock:
             old = self._objects.get(key)
             if uid_of(kept) in self._deleted_uids or (old is not None and _is_older(kept, old)):
@@ -165,8 +166,7 @@ def trimmed(obj: Body) -> Body:
     meta = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
     if LAST_APPLIED in (meta.get("annotations") or {}):
         meta["annotations"] = {name: value for name, value in meta["annotations"].items() if name != LAST_APPLIED}
-    found: Body = _with_shared_strings({**obj, "metadata": meta})
-    return found
+    return {**obj, "metadata": meta}
 
 
 @lru_cache(maxsize=4096)

@@ -23,7 +23,7 @@ class Condition:
 
     Attributes:
         type: CamelCase type.
-        status: Whether it holds.
+        status: Whether it is true.
         reason: CamelCase word for programs.
         message: A sentence for people.
         warning: Whether an Event about it is a warning; None for no Event.
