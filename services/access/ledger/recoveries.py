@@ -25,7 +25,7 @@ def commit(tx: Tx, attempt_id: str, *, cleanup_role: str, accessor: str, after: 
 
     Args:
         tx: Transaction.
-        attempt_id: The attempt, which must be `undoing`.
+        attempt_id: The attempt, which must be ``RECOVERING``.
         cleanup_role: Name of the cleanup role.
         accessor: Names the cleanup role's token.
         after: For the second recovery, the number of the first, which must still be the newest; None for a first one.
@@ -83,7 +83,7 @@ def commit_dropped(tx: Tx, number: int, *, at: float | None = None) -> None:
 
 
 def require(tx: Tx, attempt: Attempt, *, force_drop: bool) -> CleanupRole:
-    """The cleanup role that an attempt needs, which must be `RECOVERING` in this transaction; asked for if it is not there."""
+    """The cleanup role that an attempt needs, which must be ``RECOVERING`` in this transaction; asked for if it is not there."""
     name = cleanup_role_of(attempt, force_drop=force_drop)
     known = find_cleanup_role(tx, name, attempt.target)
     if known and known.state is not CleanupRoleState.UNNEEDED:

@@ -83,9 +83,9 @@ class AttemptVault:
     """One Vault with one database mount and one PostgreSQL.
 
     Attributes:
-        users: The roles in PostgreSQL: whether each may log in.
+        users: The database users, and whether each may log in.
         cleanup_roles: The cleanup roles; whether each has our own statements.
-        owning: Logins that own something, so that PostgreSQL refuses to drop them by the usual statements.
+        owning: Users that own something, so that PostgreSQL refuses to drop them by the usual statements.
         revoking: Leases that Vault revokes in the background.
         calls: What it is at.
     """
