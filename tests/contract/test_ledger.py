@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
@@ -26,7 +28,7 @@ from services.access.domain.models import (
     VaultTargetRow,
 )
 from services.access.ledger import answers, attempts, catalog, due_work, pauses, pruning, recoveries, requests
-from services.access.ledger.db import schema
+from services.access.ledger.db import migrate, schema
 from services.access.ledger.db.database import Ledger, Tx, open_ledger
 from services.access.requests import reassess
 from services.common.config import StartupRefusedError
@@ -331,7 +333,40 @@ def test_a_full_disk_commits_nothing_and_says_so(ledger: Ledger) -> None:
         assert attempts.open_of(tx, "uid-1") == []
 
 
-def test_the_migrations_make_the_tables_that_the_code_expects(ledger: Ledger) -> None:
+def tables_of(path: Path) -> dict[str, object]:
+    """All that SQLite says of a ledger's tables."""
+    pragmas = ("table_info", "foreign_key_list", "index_list", "index_info")
+    with sqlite3.connect(path) as raw:
+        found = raw.execute("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
+        names = {name: kind for kind, name, _ in found}
+        described: dict[str, object] = {
+            f"{pragma} {name}": sorted(raw.execute(f"PRAGMA {pragma}('{name}')"))
+            for name in names
+            for pragma in pragmas
+            if pragma != "index_list"
+        }
+        described |= {
+            f"indexes of {name}": sorted((index[1], index[2]) for index in raw.execute(f"PRAGMA index_list('{name}')"))
+            for name in names
+        }
+        counting = sorted(name for _, name, sql in found if sql and "AUTOINCREMENT" in sql)
+        version = raw.execute("SELECT version_num FROM alembic_version").fetchall()
+    raw.close()
+    return {**described, "names": names, "counting": counting, "version": version}
+
+
+def test_a_new_ledger_has_the_tables_that_the_migrations_make(ledger: Ledger, tmp_path: Path) -> None:
+    assert ledger.id
+    migrated = sa.create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
+    with migrated.connect() as connection:
+        command.upgrade(migrate.config(connection), "head")
+        connection.commit()
+    migrated.dispose()
+    assert migrate.revisions()[-1] == schema.VERSION
+    assert tables_of(tmp_path / "ledger.db") == tables_of(tmp_path / "migrated.db")
+
+
+def test_the_tables_are_those_that_the_code_expects(ledger: Ledger) -> None:
     with ledger.read() as tx:
         context = MigrationContext.configure(tx.connection, opts={"compare_type": True})
         assert compare_metadata(context, schema.metadata) == []

@@ -148,6 +148,7 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(migrate._FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
     head = migrate.revisions()[-1]
     monkeypatch.setattr(migrate, "_FOLDER", folder)
+    monkeypatch.setattr(schema, "VERSION", "later1")
     (folder / "versions/later1.py").write_text(LATER.format(head=head))
     return folder / "versions"
 
@@ -200,8 +201,8 @@ def test_a_process_that_is_killed_in_a_migration_leaves_the_version_that_was_the
     before = at_revision(path, head)
     (later / "later2.py").write_text(FAILING.format(how="os.kill(os.getpid(), 9)"))
     code = (
-        "import sys, time; from pathlib import Path; from services.access.ledger.db import database, migrate;"
-        " migrate._FOLDER = Path(sys.argv[2]); database.open_ledger(Path(sys.argv[1]), clock=time.time)"
+        "import sys, time; from pathlib import Path; from services.access.ledger.db import database, migrate, schema;"
+        " schema.VERSION = 'later2'; migrate._FOLDER = Path(sys.argv[2]); database.open_ledger(Path(sys.argv[1]), clock=time.time)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path), str(later.parent)], check=False, capture_output=True)
     assert done.returncode == -9, done.stderr

@@ -23,7 +23,7 @@ NEEDED = {
     "cli.leasegate": {"psycopg"},
     "services.engine.__main__": {"grpc_reflection"},
     "services.roles.__main__": {"grpc_reflection"},
-    "services.access.__main__": {"grpc_reflection", "sqlalchemy", "alembic"},
+    "services.access.__main__": {"grpc_reflection", "sqlalchemy"},
 }
 PROGRAM = """
 import importlib, sys

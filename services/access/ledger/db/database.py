@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from services.access.ledger.db import schema
-from services.access.ledger.db.migrate import NewerVersionError, upgrade
 from services.access.ledger.db.outcomes import LeaseOutcome
+from services.access.ledger.db.version import NewerVersionError, bring_up
 from services.common import failpoints
 from services.common.config import StartupRefusedError
 from services.common.errors import LedgerUnavailableError
@@ -165,7 +165,7 @@ def open_ledger(path: Path, *, clock: Clock) -> Ledger:
         engine = _engine(path)
         with engine.connect() as connection:
             _check(connection, path)
-            upgrade(connection)
+            bring_up(connection)
         return Ledger(engine, lock=lock, clock=clock)
     except NewerVersionError as err:
         raise _closing(

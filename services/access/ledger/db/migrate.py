@@ -1,4 +1,4 @@
-"""Bringing a ledger's tables to the present version."""
+"""Migrates a ledger by Alembic; ``services.access.ledger.db.version`` loads this only where a migration is missing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
+from services.access.ledger.db.version import NewerVersionError
+
 _FOLDER = Path(__file__).with_name("migrations")
-
-
-class NewerVersionError(Exception):
-    """The ledger was written by a later version of the program."""
 
 
 def config(connection: Connection) -> Config:

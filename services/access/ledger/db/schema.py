@@ -11,6 +11,9 @@ from sqlalchemy.engine import Dialect
 
 from services.access.domain.models import Approval, AttemptState, CleanupRoleState, Origin, Priority, Subject
 
+VERSION = "0001"
+"""The newest migration."""
+
 metadata = sa.MetaData()
 
 
