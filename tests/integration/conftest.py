@@ -47,7 +47,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def sessions(clock: Clock) -> Iterator[Sessions]:
-    """Logins that are narrowed, by that time."""
+    """Sessions that are narrowed, by that time."""
     with closing(Sessions(SCOPE, narrow_to="leasegate-roles", clock=clock)) as made:
         yield made
 

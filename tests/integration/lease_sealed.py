@@ -24,7 +24,7 @@ class Outage:
     """What was there before and after.
 
     Attributes:
-        before: Logins and leases before Vault was sealed.
+        before: Users and leases before Vault was sealed.
         after: The same when every lease was renewed.
         claims: Credentials that were claimed all in all.
         peak: Most renewals in any one second after the return.

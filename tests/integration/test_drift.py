@@ -53,7 +53,7 @@ def url_now(servers: Servers) -> str:
     return str(servers.must("GET", CONFIG)["data"]["connection_details"]["connection_url"])
 
 
-def test_the_answer_says_where_the_connection_leads_without_user_and_password(servers: Servers, engine: Any) -> None:
+def test_the_answer_names_the_database_without_user_and_password(servers: Servers, engine: Any) -> None:
     assert (
         engine.EnsureEngine(ensure_engine(servers)).database
         == f"{servers.postgres_host}:{servers.postgres_port}/postgres"
@@ -129,7 +129,7 @@ def test_only_the_connection_goes_where_its_owner_stays(servers: Servers, engine
     assert engine.EnsureEngine(other).connection == "k8s.-.demo.other-app"
 
 
-def test_a_role_led_to_another_connection_is_led_back_at_once_if_it_was_ours(servers: Servers, roles: Any) -> None:
+def test_a_role_led_to_another_connection_is_corrected_at_once(servers: Servers, roles: Any) -> None:
     request = ensure_role(servers)
     roles.EnsureDbRole(request)
     servers.must("POST", ROLE, db_name="by-hand", creation_statements=["SELECT 1;"])
@@ -142,9 +142,7 @@ def test_a_role_led_to_another_connection_is_led_back_at_once_if_it_was_ours(ser
     assert not roles.EnsureDbRole(request).changed
 
 
-def test_a_role_that_its_owner_leads_elsewhere_waits_for_its_own_leases_whatever_vault_shows(
-    servers: Servers, roles: Any
-) -> None:
+def test_a_role_that_its_owner_leads_elsewhere_waits_for_its_leases(servers: Servers, roles: Any) -> None:
     request = ensure_role(servers)
     roles.EnsureDbRole(request)
     servers.must("POST", ROLE, db_name="by-hand")

@@ -195,7 +195,7 @@ def test_another_engine_at_the_path_is_a_conflict(servers: Servers, engine: Stub
     assert dict(conflict.value.metadata) == {"path": "team-a", "type": "kv"}
 
 
-def test_a_mount_of_somebody_else_is_used_only_when_asked_and_never_removed(servers: Servers, engine: Stub) -> None:
+def test_a_foreign_mount_is_used_only_when_asked_and_never_removed(servers: Servers, engine: Stub) -> None:
     servers.must("POST", "sys/mounts/team-a", type="database", description="the DBAs' own, hands off")
     servers.must("POST", "team-a/roles/theirs", db_name="x", creation_statements=["SELECT 1"])
     request = ensure_engine(servers, "team-a")
@@ -359,7 +359,7 @@ def test_slashes_at_the_ends_are_dropped(servers: Servers, engine: Stub) -> None
     assert engine.EnsureEngine(ensure_engine(servers, "")).mount == "database"
 
 
-def test_a_login_with_more_rights_is_narrowed(servers: Servers, engine: Stub) -> None:
+def test_a_session_with_more_rights_is_narrowed(servers: Servers, engine: Stub) -> None:
     request = ensure_engine(servers)
     request.target.token.token = servers.root_token
     assert not engine.EnsureEngine(request).notices
@@ -368,7 +368,7 @@ def test_a_login_with_more_rights_is_narrowed(servers: Servers, engine: Stub) ->
     assert not engine.EnsureEngine(request).notices
 
 
-def test_a_login_that_cannot_be_narrowed_says_so(servers: Servers, engine: Stub) -> None:
+def test_a_session_that_cannot_be_narrowed_is_reported(servers: Servers, engine: Stub) -> None:
     rules = [
         f'path "{path}" {{ capabilities = ["create", "read", "update"] }}'
         for path in ("sys/mounts/*", "my-postgres-se/config/*")
@@ -383,7 +383,7 @@ def test_a_login_that_cannot_be_narrowed_says_so(servers: Servers, engine: Stub)
     assert "leasegate-engine" in notices[0].message
 
 
-def test_deleting_without_a_login_uses_the_one_in_memory(servers: Servers, engine: Stub) -> None:
+def test_deleting_without_a_session_uses_the_one_in_memory(servers: Servers, engine: Stub) -> None:
     request = delete_engine(servers)
     request.target.CopyFrom(target(servers, login=False))
     with pytest.raises(VaultAuthMissingError):
@@ -393,7 +393,7 @@ def test_deleting_without_a_login_uses_the_one_in_memory(servers: Servers, engin
     assert engine.DeleteEngine(request).unmounted
 
 
-def test_a_refused_login_is_no_secret_and_no_half_made_engine(servers: Servers, engine: Stub) -> None:
+def test_a_refused_session_leaves_no_secret_and_no_half_made_engine(servers: Servers, engine: Stub) -> None:
     request = ensure_engine(servers)
     request.target.token.token = "s.notatokenofthisvault00"
     with pytest.raises(VaultAuthRefusedError) as refused:

@@ -159,7 +159,7 @@ class TestRules:
             r"bob denied it at \d{4}-\S+Z, which is final: delete it and create another one\n$", done.stderr
         )
 
-    def test_another_digest_can_be_approved_anew(self, run: Run, watcher: Kube, asked: Json) -> None:
+    def test_another_digest_can_be_approved_again(self, run: Run, watcher: Kube, asked: Json) -> None:
         run("approve", "dar", name_of(asked))
         publish(watcher, asked, digest="d2")
         assert run("approve", "dar", name_of(asked)).stdout == "approved\n"

@@ -53,7 +53,7 @@ def held_for(dar: Dar, *, held: int) -> dict[str, str]:
 
 def gone(made: World, *credentials: lease_pb2.Credential) -> None:
     eventually(
-        lambda: not {each.username for each in credentials} & made.database_users(), timeout_s=30, what="dropped logins"
+        lambda: not {each.username for each in credentials} & made.database_users(), timeout_s=30, what="dropped users"
     )
 
 
@@ -126,7 +126,7 @@ def test_the_loss_of_one_ledger_is_not_that_of_another(made: World) -> None:
         assert ledger_of(callee).issuance_paused
 
 
-def test_an_old_copy_of_the_ledger_holds_what_it_does_not_know_and_nothing_else(made: World) -> None:
+def test_an_old_copy_of_the_ledger_pauses_only_what_it_does_not_know(made: World) -> None:
     copy = made.folder / "copy.db"
     with in_process(made) as callee:
         put_role(made, callee)
@@ -160,7 +160,7 @@ def test_an_old_copy_of_the_ledger_holds_what_it_does_not_know_and_nothing_else(
         gone(made, old)
 
 
-def test_a_secret_whose_number_somebody_raised_is_replaced_once_it_is_deleted(made: World) -> None:
+def test_a_secret_with_a_raised_number_is_replaced_once_it_is_deleted(made: World) -> None:
     with in_process(made) as callee:
         put_role(made, callee)
         dar = Dar(callee)

@@ -192,11 +192,11 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path, later: Path, how
     assert version(path) == head
     assert present(path) == before
     (later / "later2.py").unlink()
-    open_ledger(path, clock=time.time).close()  # it was let go, and the next try goes on
+    open_ledger(path, clock=time.time).close()  # it was released, and the next try goes on
     assert version(path) == "later1"
 
 
-def test_a_process_that_is_killed_in_a_migration_leaves_the_version_that_was_there(tmp_path: Path, later: Path) -> None:
+def test_a_process_killed_in_a_migration_leaves_the_former_version(tmp_path: Path, later: Path) -> None:
     path, head = tmp_path / "ledger.db", migrate.revisions()[0]
     before = at_revision(path, head)
     (later / "later2.py").write_text(FAILING.format(how="os.kill(os.getpid(), 9)"))

@@ -26,7 +26,7 @@ class Call:
     path: str
     body: dict[str, Any] | None = None
     before: Callable[[Servers], None] | None = None
-    by_team: bool = False  # with the login of a team, which has the policies of engine and roles
+    by_team: bool = False  # with the session of a team, which has the policies of engine and roles
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {self.body or ''}"
@@ -86,7 +86,7 @@ def _engine_calls(servers: Servers) -> Iterator[Call]:
         yield Call("DELETE", f"{path}/config/new")
         yield Call("DELETE", f"sys/mounts/{path}")
         yield Call("GET", "sys/health", None, _mounted(path))  # for the calls that follow
-    yield from _own_login_calls(ENGINE)
+    yield from _session_calls(ENGINE)
 
 
 def _roles_calls(_: Servers) -> Iterator[Call]:
@@ -96,10 +96,10 @@ def _roles_calls(_: Servers) -> Iterator[Call]:
         yield Call("GET", f"{path}/roles/new")
         yield Call("POST", f"{path}/roles/new", ROLE)
         yield Call("DELETE", f"{path}/roles/new")
-    yield from _own_login_calls(ROLES)
+    yield from _session_calls(ROLES)
 
 
-def _own_login_calls(policy: str) -> Iterator[Call]:
+def _session_calls(policy: str) -> Iterator[Call]:
     yield Call("POST", "auth/token/create", {"policies": [policy], "no_default_policy": True})
     yield Call("POST", "auth/token/renew-self", {})
     yield Call("POST", "auth/token/revoke-self", {})
@@ -316,7 +316,7 @@ def test_a_process_is_refused_the_rest(world: Servers, policy: str) -> None:
     assert list(_permitted(world, policy, world.token_with(policy))) == []
 
 
-def test_a_team_login_narrows_to_either_policy_and_no_further(world: Servers) -> None:
+def test_a_team_session_narrows_to_either_policy_and_no_further(world: Servers) -> None:
     team = world.token_with(ENGINE, ROLES)
     for kept, own, other in ((ENGINE, "config/db", "roles/app"), (ROLES, "roles/app", "config/db")):
         child = world.must("POST", "auth/token/create", team, policies=[kept], no_default_policy=True)["auth"]

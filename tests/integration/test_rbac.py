@@ -394,7 +394,7 @@ def test_no_role_has_a_wildcard_and_the_option_alone_a_right_to_grant() -> None:
     ]
 
 
-def test_the_manifest_for_a_namespace_is_a_rolebinding_without_a_namespace() -> None:
+def test_the_manifest_for_a_namespace_is_a_rolebinding_without_one() -> None:
     (document,) = [doc for file, doc in _documents() if file == "enabled-namespace.yaml"]
     assert (document["kind"], "namespace" in document["metadata"]) == ("RoleBinding", False)
 

@@ -1,4 +1,4 @@
-"""The engine and role services as processes: mutual TLS, the watcher alone may call, and a drain that leaves no login behind."""
+"""The engine and role services as processes: mutual TLS, the watcher alone may call, and a drain that leaves no session behind."""
 
 from __future__ import annotations
 
@@ -79,9 +79,7 @@ def started(name: str, folder: Path, *arguments: str) -> Iterator[Running]:
         process.wait(timeout=20)
 
 
-def test_both_processes_do_their_part_for_the_watcher_alone_and_leave_no_login(
-    servers: Servers, tmp_path: Path
-) -> None:
+def test_both_processes_serve_the_watcher_alone_and_leave_no_session(servers: Servers, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     server = authority.issue("server", *LOCALHOST)
     watcher = authority.issue("watcher", x509.UniformResourceIdentifier("spiffe://leasegate/watcher"))

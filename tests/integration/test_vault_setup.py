@@ -1,4 +1,4 @@
-"""The set-up of somebody's Vault (deploy/vault): written once, then unchanged, repaired where it drifted, and good for real logins."""
+"""The set-up of somebody's Vault (deploy/vault): written once, then unchanged, repaired where it drifted, and good for real sessions."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_the_policies_can_be_written_to_files(bare: Servers, tmp_path: Path) -> 
 # -------------------------------------------------------------------------------------------------------------------
 
 
-def _login(
+def _authenticate(
     cluster: LocalStack, *, account: str, namespace: str, role: str, audience: str | None = "vault"
 ) -> tuple[int, list[str]]:
     """Log in to the cluster's Vault by a ServiceAccount's token; answers HTTP status and policies."""
@@ -156,20 +156,22 @@ def _login(
 
 @pytest.mark.parametrize("audience", ["vault", None])
 def test_any_namespace_logs_in_as_a_team(cluster: LocalStack, audience: str | None) -> None:
-    found = _login(cluster, account="vault", namespace="setup-team", role="vault-policy-controller", audience=audience)
+    found = _authenticate(
+        cluster, account="vault", namespace="setup-team", role="vault-policy-controller", audience=audience
+    )
     assert found == (200, ["leasegate-engine", "leasegate-roles"])
 
 
 def test_another_service_account_is_no_team(cluster: LocalStack) -> None:
-    assert _login(cluster, account="default", namespace="setup-team", role="vault-policy-controller")[0] == 403
+    assert _authenticate(cluster, account="default", namespace="setup-team", role="vault-policy-controller")[0] == 403
 
 
 @pytest.mark.parametrize("service", ["engine", "roles", "access"])
 def test_a_service_logs_in_from_its_own_namespace_alone(cluster: LocalStack, service: str) -> None:
     name = f"leasegate-{service}"
-    assert _login(cluster, account=name, namespace="leasegate-system", role=name) == (200, [name])
-    assert _login(cluster, account=name, namespace="setup-team", role=name)[0] == 403
-    assert _login(cluster, account="vault", namespace="setup-team", role=name)[0] == 403
+    assert _authenticate(cluster, account=name, namespace="leasegate-system", role=name) == (200, [name])
+    assert _authenticate(cluster, account=name, namespace="setup-team", role=name)[0] == 403
+    assert _authenticate(cluster, account="vault", namespace="setup-team", role=name)[0] == 403
 
 
 def test_a_deleted_service_account_cannot_log_in(cluster: LocalStack) -> None:
@@ -183,7 +185,7 @@ def test_a_deleted_service_account_cannot_log_in(cluster: LocalStack) -> None:
 
 
 def test_a_set_up_in_which_approval_can_be_bypassed_says_so(bare: Servers) -> None:
-    """With a team's login that issues, `setup` and `check` warn; without, they do not."""
+    """With a team's session that issues, `setup` and `check` warn; without, they do not."""
     issuing = _run(bare, "setup", *_kubernetes(bare), "--teams-issue")
     assert issuing.exit_code == 0
     assert "approval can be bypassed" in issuing.output

@@ -85,7 +85,7 @@ def test_a_denial_does_not_wait() -> None:
     assert time.now_s == 100
 
 
-def test_a_conflict_means_reading_anew_and_keeping_what_came_meanwhile() -> None:
+def test_a_conflict_means_reading_again_and_keeping_what_came_meanwhile() -> None:
     fresh = version("6", observedGeneration=1, digest="d1", conditions=[{"type": "RoleReady"}])
     cluster = Recorded(SEEN, fresh, conflicts=1)
     decide(cluster, NAMED, Decision(Verdict.APPROVE, "bob"), clock=Time().clock(), wait_s=0)

@@ -75,7 +75,7 @@ def test_a_denial_needs_no_digest() -> None:
     assert "digest" not in decided(request, Decision(Verdict.DENY, "bob"), NOW)[0]
 
 
-def test_a_request_that_nobody_has_looked_at_can_be_denied_but_not_approved() -> None:
+def test_a_request_without_a_status_can_be_denied_but_not_approved() -> None:
     request = {key: value for key, value in a_request().items() if key != "status"}
     check(request, Verdict.DENY)
     with pytest.raises(CommandError, match="has not processed it yet"):

@@ -73,7 +73,7 @@ def test_flags_win_over_variables() -> None:
 
 
 def test_every_option_has_a_variable(tmp_path: Path) -> None:
-    for name in ("cert", "key", "ca", "logins"):
+    for name in ("cert", "key", "ca", "vaults"):
         (tmp_path / name).touch()
     server, _, result = run(
         listen="192.0.2.1:1",
@@ -85,7 +85,7 @@ def test_every_option_has_a_variable(tmp_path: Path) -> None:
         tls_key=str(tmp_path / "key"),
         tls_client_ca=str(tmp_path / "ca"),
         allow=f"{ENGINE}=spiffe://leasegate/watcher {ENGINE}=spiffe://leasegate/operator a.B=c=d",
-        vault_config=str(tmp_path / "logins"),
+        vault_config=str(tmp_path / "vaults"),
         max_concurrent_rpcs="7",
         drain_delay="0.5",
         drain_grace="9",
@@ -104,7 +104,7 @@ def test_every_option_has_a_variable(tmp_path: Path) -> None:
             ENGINE: frozenset({"spiffe://leasegate/watcher", "spiffe://leasegate/operator"}),
             "a.B": frozenset({"c=d"}),
         },
-        vault_config=tmp_path / "logins",
+        vault_config=tmp_path / "vaults",
         max_concurrent_rpcs=7,
         drain_delay_s=0.5,
         drain_grace_s=9,

@@ -115,7 +115,7 @@ def fields(message: Descriptor) -> list[FieldDescriptor]:
     return [*message.fields, *(field for nested in message.nested_types for field in fields(nested))]
 
 
-def test_the_names_of_all_redacted_fields_of_the_contracts_are_secret_names(lines: Lines) -> None:
+def test_all_redacted_fields_of_the_contracts_have_secret_names(lines: Lines) -> None:
     names = redacted_fields()
     assert {"password", "jwt", "lease_id"} <= names
     for name in names:
@@ -202,7 +202,7 @@ def test_no_more_than_some_harmless_texts_are_kept() -> None:
     assert len(logs._harmless) <= logs._REPEATED
 
 
-def test_an_exception_is_logged_with_its_causes_and_without_local_variables(lines: Lines) -> None:
+def test_an_exception_is_logged_with_causes_and_without_variables(lines: Lines) -> None:
     def inner(argument: str) -> None:
         local = argument
         raise ValueError(f"inner {len(local)} password={CANARY}")

@@ -42,7 +42,7 @@ def test_a_long_poll_leaves_its_place_to_others() -> None:
         slots.take()
 
 
-def test_beyond_the_budget_a_long_poll_is_answered_at_once_and_keeps_its_place() -> None:
+def test_beyond_the_budget_a_long_poll_is_answered_at_once() -> None:
     slots, polls = Slots(1), LongPolls(1)
     with polls.wait(), slots.one(), polls.wait() as may:
         assert not may

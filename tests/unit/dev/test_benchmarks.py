@@ -50,7 +50,7 @@ def test_what_lies_outside_the_span_of_time_has_no_share() -> None:
     }
 
 
-def test_a_mean_counts_what_is_absent_as_nothing_and_has_the_largest_first() -> None:
+def test_a_mean_counts_what_is_absent_as_nothing() -> None:
     assert list(mean([{"a": 1.0, "b": 4.0}, {"a": 1.0}]).items()) == [("b", 2.0), ("a", 1.0)]
 
 

@@ -34,7 +34,7 @@ def test_secrets_are_read_from_the_audit_log(tmp_path: Path) -> None:
 
 def test_a_printed_secret_is_a_leak(tmp_path: Path) -> None:
     """It is named with the test that printed it, and not repeated itself."""
-    leaks = _canary(tmp_path, "login failed for pw-12345678").leaks()
+    leaks = _canary(tmp_path, "auth failed for pw-12345678").leaks()
     assert len(leaks) == 1
     assert "a test" in leaks[0]
     assert "pw-12345678" not in leaks[0]

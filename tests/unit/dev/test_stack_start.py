@@ -149,7 +149,7 @@ def test_what_is_applied_once_has_neither_a_namespace_nor_the_option() -> None:
     assert {"enabled-namespace.yaml", "fast-rbac.yaml"} & {path.name for path in manifests()} == set()
 
 
-def test_policies_come_before_the_rights_that_they_fence_in_and_the_one_that_is_waited_for_is_the_last() -> None:
+def test_policies_are_applied_before_the_rbac_that_they_restrict() -> None:
     folders = [path.parent.name for path in manifests()]
     assert folders == sorted(folders, key=["crds", "policies", "rbac"].index)
     last = [path for path in manifests() if path.parent.name == "policies"][-1]

@@ -61,7 +61,7 @@ def test_a_vault_that_leaves_empty_things_out_shows_the_same() -> None:
     )
 
 
-def test_a_teams_revocation_statements_are_made_to_work_twice_and_none_stay_none() -> None:
+def test_revocation_statements_work_twice_and_none_stay_none() -> None:
     assert replace(BASE, revocation_statements=("x",)).resolved().revocation_statements == (CREATE_IF_ABSENT, "x")
     assert BASE.resolved() == BASE
     assert tolerant(tolerant(("x",))) == tolerant(("x",))

@@ -114,7 +114,7 @@ def test_a_message_that_looks_like_a_secret_is_scrubbed() -> None:
     text = write(
         {},
         Condition(
-            "Failed", status=True, reason="X", message="login with hvs.CAESIJabcdefghij0123 failed; password=hunter2"
+            "Failed", status=True, reason="X", message="auth with hvs.CAESIJabcdefghij0123 failed; password=hunter2"
         ),
     )
     assert "hvs.CAES" not in str(text)

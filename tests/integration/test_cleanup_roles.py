@@ -1,4 +1,4 @@
-"""CleanupRoles on a real bao and PostgreSQL: they end a login that no lease knows, or that PostgreSQL refused to drop."""
+"""CleanupRoles on a real bao and PostgreSQL: they drop a user that no lease knows, or that PostgreSQL refused to drop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def shown(servers: Servers, path: str) -> dict[str, object]:
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("revocation", [(), ('DROP OWNED BY "{{name}}";', 'DROP ROLE "{{name}}";')])
-def test_a_cleanup_role_drops_a_login_and_makes_no_usable_one(
+def test_a_cleanup_role_drops_a_user_and_creates_no_usable_one(
     servers: Servers, roles: Stub, revocation: tuple[str, ...]
 ) -> None:
     roles.EnsureDbRole(ensure_role(servers))
