@@ -31,8 +31,8 @@ class Asked(Protocol):
     def send(self, method: str, path: str, body: Mapping[str, Any], token: str = "") -> Answer:
         """One call, with the service's own token unless one is given."""
 
-    def users(self) -> dict[str, bool]:
-        """The attempts' roles in PostgreSQL: whether each may log in."""
+    def database_users(self) -> dict[str, bool]:
+        """The attempts' database users: whether each may connect."""
 
     def background(self) -> None:
         """Give what goes on by itself a chance."""
@@ -52,7 +52,7 @@ class Fake:
             raise call.error
         return call.answer
 
-    def users(self) -> dict[str, bool]:
+    def database_users(self) -> dict[str, bool]:
         return self.vault.users
 
     def background(self) -> None:
@@ -70,7 +70,7 @@ class Real:
     def send(self, method: str, path: str, body: Mapping[str, Any], token: str = "") -> Answer:
         return self.transport.send(method, path, body=body or None, token=token or self.servers.root_token)
 
-    def users(self) -> dict[str, bool]:
+    def database_users(self) -> dict[str, bool]:
         return dict(self.servers.psql("SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname LIKE 'token-%'"))
 
     def background(self) -> None:
@@ -144,9 +144,9 @@ def test_a_credential_is_named_after_its_token_and_goes_with_its_lease(asked: As
     token, _ = make(asked, display)
     lease = read(asked, token)
     assert lease.data["username"] == f"token-{display}"
-    assert asked.users() == {f"token-{display}": True}
+    assert asked.database_users() == {f"token-{display}": True}
     revoke(asked, lease.lease_id)
-    assert not asked.users()
+    assert not asked.database_users()
     revoke(asked, lease.lease_id)  # what Vault does not know, it has ended
 
 
@@ -157,7 +157,7 @@ def test_a_database_user_is_dropped_after_its_token_is_revoked(asked: Asked, dis
 
     def gone() -> bool:
         asked.background()
-        return not asked.users()
+        return not asked.database_users()
 
     eventually(gone, timeout_s=10)
     for known in (accessor, "nobodys"):
@@ -188,7 +188,7 @@ def half_ended(request: pytest.FixtureRequest, display: str) -> Iterator[tuple[A
 
 
 def _broken_off(asked: Real, display: str) -> tuple[str, str]:
-    """Seal Vault while it ends tokens, eight at a time, until it has left one half ended (one in fifty is, on average)."""
+    """Seal Vault while it revokes tokens, eight at a time, until one is left half revoked (one in fifty, on average)."""
     for _ in range(20):
         made = [make(asked, display) for _ in range(100)]
         with ThreadPoolExecutor(8) as pool:
@@ -217,7 +217,7 @@ def test_a_token_whose_revocation_was_interrupted_serves_nobody(
     asked, token, accessor = half_ended
     with pytest.raises(VaultPolicyMissingError):
         read(asked, token)
-    assert not asked.users()
+    assert not asked.database_users()
     with pytest.raises(VaultRefusedError, match="token not found"):
         asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
 
@@ -227,31 +227,31 @@ def test_a_dead_token_reads_nothing(asked: Asked, display: str) -> None:
     asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
     with pytest.raises(VaultPolicyMissingError):
         read(asked, token)
-    assert not asked.users()
+    assert not asked.database_users()
 
 
 def test_an_unknown_role_is_refused_before_anything_is_made(asked: Asked, display: str) -> None:
     token, _ = make(asked, display)
     with pytest.raises(VaultRefusedError, match=": unknown role: nosuch"):
         read(asked, token, "nosuch")
-    assert not asked.users()
+    assert not asked.database_users()
 
 
 def test_one_display_name_makes_one_database_user(asked: Asked, display: str) -> None:
     read(asked, make(asked, display)[0])
     with pytest.raises(VaultFailedError, match="already exists"):
         read(asked, make(asked, display)[0])
-    assert asked.users() == {f"token-{display}": True}
+    assert asked.database_users() == {f"token-{display}": True}
 
 
 @pytest.mark.parametrize("there", [False, True])
 def test_the_lease_of_a_cleanup_role_drops_the_user_of_its_name(asked: Asked, display: str, there: bool) -> None:
     lease = read(asked, make(asked, display)[0]) if there else None
-    adopted = read(asked, make(asked, display)[0], CLEANUP_ROLE)
-    assert adopted.data["username"] == f"token-{display}"
-    assert asked.users() == {f"token-{display}": there}
-    revoke(asked, adopted.lease_id)
-    assert not asked.users()
+    recovered = read(asked, make(asked, display)[0], CLEANUP_ROLE)
+    assert recovered.data["username"] == f"token-{display}"
+    assert asked.database_users() == {f"token-{display}": there}
+    revoke(asked, recovered.lease_id)
+    assert not asked.database_users()
     if lease:
         with pytest.raises(VaultRefusedError, match="SQLSTATE 42704"):  # strict statements fail where the role is gone
             revoke(asked, lease.lease_id)
@@ -278,11 +278,9 @@ def test_a_lease_is_renewed_until_it_is_lost(asked: Asked, display: str) -> None
 def test_what_fails_in_the_database_is_never_a_4xx(
     asked: Asked, servers: Servers, display: str, statements: list[str], left: bool
 ) -> None:
-    """``services.access.leases.issue`` takes some refusals as a sign that nothing was made: none may come once the
-    database was asked.
-    """
+    """No refusal that ``services.access.leases.issue`` takes for "nothing was made" comes once the database was asked."""
     role: dict[str, Any] = {"db_name": "db", "creation_statements": statements}
     servers.must("POST", f"{MOUNT}/roles/fails", **role)
     with pytest.raises(VaultFailedError):
         read(asked, make(asked, display)[0], "fails")
-    assert asked.users() == ({f"token-{display}": True} if left else {})
+    assert asked.database_users() == ({f"token-{display}": True} if left else {})

@@ -1,6 +1,7 @@
-"""The access service on real servers: a mount with a connection and a role, the service behind mutual TLS, its callers, the watcher's part.
+"""The access service on real servers: a mount with a connection and a role, mutual TLS, its callers, a fake watcher.
 
-The watcher is played where the service needs it: it reads the change feed and makes the cleanup roles, with the role service's statements.
+The watcher is played where the service needs it: it reads the change feed and makes the cleanup roles, with the role
+service's statements.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ class World:
 
 @contextmanager
 def world(servers: Servers, folder: Path, *, mount: str = MOUNT) -> Iterator[World]:
-    """A mount, a connection and a role in Vault, the service's own login, and a catalogue; all gone afterwards."""
+    """A mount, a connection and a role in Vault, the service's own auth, and a catalog; all are deleted afterwards."""
     made = World(servers=servers, folder=folder, authority=Authority(folder / "tls"), mount=mount)
     add_mount(made)
     _own_login(made)
@@ -186,8 +187,8 @@ def world(servers: Servers, folder: Path, *, mount: str = MOUNT) -> Iterator[Wor
         yield made
     finally:
         servers.must("DELETE", f"sys/mounts/{made.mount}")
-        for login in made.database_users():
-            servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')
+        for user in made.database_users():
+            servers.psql(f'DROP OWNED BY "{user}"; DROP ROLE "{user}"')
 
 
 def add_mount(made: World) -> None:
@@ -222,13 +223,13 @@ def _own_login(made: World) -> None:
     (made.folder / "secret_id").write_text(
         s.must("POST", "auth/approle/role/leasegate-access/secret-id")["data"]["secret_id"]
     )
-    login = {
+    auth = {
         "address": s.vault_addr,
         "ca_file": str(s.vault_ca),
         "max_request_duration": "5s",
         "approle": {"role_id_file": str(made.folder / "role_id"), "secret_id_file": str(made.folder / "secret_id")},
     }
-    made.logins_file.write_text(yaml.safe_dump([login]))
+    made.logins_file.write_text(yaml.safe_dump([auth]))
 
 
 def _catalog(made: World) -> None:
@@ -498,12 +499,12 @@ class Dar:
 
 
 def put_role(made: World, callee: Callee, **changes: Any) -> None:
-    """Say the role to the catalogue, as the watcher does."""
+    """Put the role into the catalog, as the watcher does."""
     callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=made.snapshot(**changes)))
 
 
 def ask(callee: Callee, *, san: str = ALICE, ttl_s: int = 0, request_id: str = "") -> access_request_pb2.AccessRequest:
-    """A request over gRPC for the catalogue's role."""
+    """An access request over gRPC for the role of the catalog file."""
     message = requester.CreateAccessRequestRequest(
         request_id=request_id or secrets.token_hex(8), vault_target="prod", db_role="reader", reason="to look"
     )

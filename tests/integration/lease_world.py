@@ -1,6 +1,7 @@
-"""Leases that live for seconds: roles with short TTLs, requests kept as the watcher keeps them, a client that logs in, and holders.
+"""Leases that live for seconds: roles with short TTLs, a fake watcher, a client that connects, and gRPC holders.
 
-Several worlds share one pair of servers, each with a mount, a service and a ledger of its own, so that their waits pass side by side.
+Several worlds share one pair of servers, each with a mount, a service and a ledger of its own, so that their waits pass
+side by side.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def offer(
     told_ttl_s: int | None = None,
     told_max_s: int | None = None,
 ) -> None:
-    """A role in Vault, and in the catalogue as it is, or with the TTLs that the catalogue is told."""
+    """A role in Vault, and in the catalog as it is, or with other TTLs."""
     made.write_role(vault_role(name), ttl=f"{ttl_s}s", max_ttl=f"{max_ttl_s}s")
     snapshot = made.snapshot(name=name, ttl_s=told_ttl_s or ttl_s, max_ttl_s=told_max_s or max_ttl_s)
     if not snapshot.definition.max_ttl.seconds:
@@ -78,7 +79,7 @@ def offer(
 
 
 def database_users(made: World, role: str) -> set[str]:
-    """The logins of one role in PostgreSQL."""
+    """The database users of one role."""
     return {name for name in made.database_users() if name.startswith(f"token-demo-{role}-")}
 
 
@@ -88,7 +89,7 @@ def seconds(at: Timestamp) -> float:
 
 
 # -- requests of Kubernetes
-# ----------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -193,10 +194,10 @@ def many(callee: Callee, role: str, count: int) -> list[Kept]:
 
 
 def end_all(made: World, role: str, kept: Sequence[Kept]) -> None:
-    """End them; no login of the role is left."""
+    """End them; no database user of the role is left."""
     for each in kept:
         each.dar.end()
-    eventually(lambda: not database_users(made, role), timeout_s=60, what=f"no login of {role}")
+    eventually(lambda: not database_users(made, role), timeout_s=60, what=f"no database user of {role}")
     eventually(lambda: not made.leases(vault_role(role)), timeout_s=60, what=f"no lease of {role}")
 
 
@@ -226,12 +227,13 @@ class Client:
                 self._made.connect(credential).close()
                 self.count += 1
             except psycopg.OperationalError as err:
-                now = f"{time.time() - read_at:.2f} s after it was read; the Secret holds attempt {each.secret_attempt} now"
+                late_s = time.time() - read_at
+                now = f"{late_s:.2f} s after it was read; the Secret holds attempt {each.secret_attempt} now"
                 self.failed.append(f"attempt {credential.attempt} of {each.dar.uid} at {read_at:.2f}, {now}: {err}")
 
 
 # -- holders over gRPC
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Holder:
@@ -269,7 +271,7 @@ class Holder:
 
 
 def offer_to_holders(made: World, callee: Callee, name: str, *, ttl_s: int, max_ttl_s: int) -> None:
-    """A role for callers outside Kubernetes, put into the catalogue over gRPC."""
+    """A role for callers outside Kubernetes, put into the catalog over gRPC."""
     made.write_role(name, ttl=f"{ttl_s}s", max_ttl=f"{max_ttl_s}s")
     snapshot = made.snapshot(ttl_s=ttl_s, max_ttl_s=max_ttl_s)
     snapshot.object.CopyFrom(types_pb2.ObjectRef(name=name))
@@ -289,9 +291,7 @@ def lease_shown(callee: Callee, handle: str) -> lease_pb2.Lease:
 
 
 def audited(servers: Servers, what: str) -> Iterator[tuple[float, str, dict[str, Any]]]:
-    """The entries of Vault's audit log in which ``what`` stands: time, ``request`` or ``response``, and the entry's
-    request.
-    """
+    """The entries of Vault's audit log that contain ``what``: time, ``request`` or ``response``, and the request."""
     log = Path(servers.must("GET", "sys/audit")["data"]["canary/"]["options"]["file_path"])
     for line in log.read_text().splitlines():
         if what in line:
@@ -301,9 +301,7 @@ def audited(servers: Servers, what: str) -> Iterator[tuple[float, str, dict[str,
 
 
 def tokens_of(made: World, uid: str) -> list[str]:
-    """Accessors of the tokens of a request's attempts that live. There may be more than one: a claim may be sooner than
-    its preparation.
-    """
+    """Accessors of the valid tokens of an access request; several if a claim comes before its token is prepared."""
     found = []
     for accessor in made.servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
         status, body = made.servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
@@ -313,7 +311,7 @@ def tokens_of(made: World, uid: str) -> list[str]:
 
 
 # -- scenes
-# --------------------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 Scene = Callable[[World], object]
 

@@ -84,7 +84,7 @@ def test_what_cannot_be_made_is_said_beside_where_the_request_stands(made: World
 
 
 def test_of_two_calls_at_once_one_credential_is_left(made: World, callee: Callee) -> None:
-    """Two watchers, one of them a former leader: whoever comes later gets the credential, the other's login goes."""
+    """Two watchers, one of them a former leader: the later one gets the credential, the other's is revoked."""
     made.write_role("k8s.-.demo.slow-role", create=[*CREATE, "SELECT pg_sleep(1.5);"])
     put_role(made, callee, name="slow-role")
     dar = Dar(callee, role="slow-role")
@@ -98,7 +98,7 @@ def test_of_two_calls_at_once_one_credential_is_left(made: World, callee: Callee
     with pytest.raises(errors.ConflictError):
         dar.claimed(other)
     dar.acknowledge(one.attempt)
-    eventually(lambda: made.database_users() == {one.username}, timeout_s=30, what="one login")
+    eventually(lambda: made.database_users() == {one.username}, timeout_s=30, what="one database user")
     assert made.can_log_in(one)
     ends(made, dar)
 

@@ -1,4 +1,4 @@
-"""Requests over gRPC on real servers: create, approve, claim, log in, acknowledge, release, and every refusal on the way."""
+"""Access requests over gRPC on real servers: create, approve, claim, acknowledge, release, and every refusal."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def release(callee: Callee, uid: str, *, request_id: str = "") -> access_request
 
 
 def gone(made: World, credential: lease_pb2.Credential) -> None:
-    eventually(lambda: credential.username not in made.database_users(), timeout_s=15, what="dropped login")
+    eventually(lambda: credential.username not in made.database_users(), timeout_s=15, what="dropped database user")
     assert not made.can_log_in(credential)
 
 
@@ -268,7 +268,7 @@ def test_the_holder_renews(made: World, callee: Callee) -> None:
 
 
 def test_the_holder_should_claim_near_the_longest_life(made: World, callee: Callee) -> None:
-    """For a role that an operator has put into the catalogue over gRPC, outside Kubernetes."""
+    """For a role that an operator has put into the catalog over gRPC, outside Kubernetes."""
     made.write_role("brief", ttl="3s", max_ttl="8s")
     snapshot = made.snapshot(ttl_s=3, max_ttl_s=8)
     snapshot.object.CopyFrom(types_pb2.ObjectRef(name="brief"))
@@ -283,12 +283,12 @@ def test_the_holder_should_claim_near_the_longest_life(made: World, callee: Call
     first = claim(callee, uid)
     acknowledge(callee, uid, first.attempt)
 
-    def anew() -> bool:
+    def issued_again() -> bool:
         return calls.RenewLease(
             requester.RenewLeaseRequest(request_id=secrets.token_hex(4), access_request_id=uid)
         ).should_claim
 
-    eventually(anew, every_s=0.5)
+    eventually(issued_again, every_s=0.5)
     assert made.can_log_in(first)
     second = claim(callee, uid, secret_attempt=first.attempt)
     acknowledge(callee, uid, second.attempt)

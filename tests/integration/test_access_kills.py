@@ -1,7 +1,8 @@
-"""SIGKILL at every named point of the access service, on real servers: afterwards PostgreSQL has the logins that a request owns, no other.
+"""SIGKILL at every failpoint of the access service, on real servers: afterwards only owned database users exist.
 
-The process ends itself at the point (``services.access.failpoints``) as a kill would end it: no handler runs, no buffer is flushed. Then it is
-started again, and the watcher goes on from what it holds. The wait of a recovery is cut to a second, as no read here takes longer.
+The process ends itself at the point (``services.access.failpoints``) as a kill would end it: no handler runs, no buffer
+is flushed. Then it is started again, and the watcher goes on from what it holds. The wait of a recovery is cut to a
+second, as no read here takes longer.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(made: World) -> Iterator[None]:
-    """Each test begins with an empty ledger and no login, whatever became of the one before."""
+    """Each test begins with an empty ledger and no database user."""
     yield
     for part in made.folder.glob(f"{made.ledger.name}*"):
         part.unlink()
     made.servers.must("POST", f"sys/leases/revoke-force/{made.mount}/creds")
-    for login in made.database_users():
-        made.servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')
+    for user in made.database_users():
+        made.servers.psql(f'DROP OWNED BY "{user}"; DROP ROLE "{user}"')
 
 
 @dataclass
@@ -114,20 +115,19 @@ def dies(service: Killed) -> None:
 
 
 def owned_only(made: World, secret: Secret) -> None:
-    """PostgreSQL has the login of the active attempt and no other; so has Vault's list of leases."""
+    """PostgreSQL has the database user of the active attempt and no other; so has Vault's list of leases."""
     secret_attempt = [secret.credential] if secret.secret_attempt else []
     want = {credential.username for credential in secret_attempt}
-    eventually(lambda: made.database_users() == want, timeout_s=60, what=f"{want} and no other login")
+    eventually(lambda: made.database_users() == want, timeout_s=60, what=f"{want} and no other database user")
     leases_of_nobody_else(made, secret_attempt)
 
 
 def leases_of_nobody_else(made: World, secret_attempt: list[lease_pb2.Credential]) -> None:
-    """Vault has a lease for each credential; any other has nothing behind it, which its end proves: no login goes with
-    it.
+    """Vault has a lease for each credential; any other lease has no database user, which its revocation proves.
 
-    A reader that dies at the wrong moment makes Vault keep a lease that its token does not know (docs/adr/0025-lease-without-a-user.md), so that
-    neither the token's end nor any name leads to it. Its login is adopted and dropped; the lease itself stays until its
-    TTL.
+    A reader that dies at the wrong moment makes Vault keep a lease that its token does not know
+    (docs/adr/0025-lease-without-a-user.md), so that neither the token's end nor any name leads to it. Its database user
+    is recovered and dropped; the lease itself stays until its TTL.
     """
     found = {
         f"{made.mount}/creds/{role}/{lease}" for role in (ROLE, SLOW_ROLE, SHORT_ROLE) for lease in made.leases(role)
@@ -157,7 +157,7 @@ def recovers(made: World, dar: Dar, secret: Secret, *, ended: bool, **options: s
 
 
 def life(dar: Dar, secret: Secret, *, at_once: bool) -> Iterator[None]:
-    """The whole life of a request, step by step: asked for, approved, issued, its Secret lost, issued anew, deleted."""
+    """The whole life of a request, step by step: created, approved, issued, its Secret lost, issued again, deleted."""
     dar.ensure()
     yield
     dar.decided() if at_once else dar.decide()
@@ -207,9 +207,7 @@ def test_killed_while_a_token_is_ended(made: World, point: str) -> None:
 
 @pytest.mark.parametrize("point", TWICE)
 def test_killed_while_a_database_user_is_recovered(made: World, point: str) -> None:
-    """The first kill leaves a login of whose lease the ledger knows nothing; the second one hits its undo, in either of
-    its recoveries.
-    """
+    """The first kill leaves a database user whose lease is not in the ledger; the second one hits its recovery."""
     secret = Secret()
     with running(made, crash_at="claim.read") as service:
         put_role(made, service.callee)
@@ -240,9 +238,7 @@ def test_killed_while_a_reader_gives_back(made: World, point: str) -> None:
 
 @pytest.mark.parametrize("after_s", [0.05, 0.4])
 def test_killed_while_vault_creates_the_database_user(made: World, after_s: float) -> None:
-    """Vault goes on without its client, or breaks off and leaves a login for which it has no lease
-    (docs/safety.md).
-    """
+    """Vault goes on without its client, or stops and leaves a database user without a lease (docs/safety.md)."""
     made.write_role(SLOW_ROLE, create=[*CREATE, "SELECT pg_sleep(0.5);"])
     with running(made) as service:
         put_role(made, service.callee, name="slow-role")
@@ -280,7 +276,7 @@ def _quietly(call: Callable[[], object]) -> None:
 
 
 def test_killed_while_many_are_made(made: World) -> None:
-    """Each request has one login afterwards, and nothing else is there: in PostgreSQL as in Vault's list of leases."""
+    """Each access request has one database user afterwards, and Vault's list of leases agrees."""
     many = 24
     with running(made) as service:
         put_role(made, service.callee)
@@ -302,7 +298,7 @@ def test_killed_while_many_are_made(made: World) -> None:
             converge(dar, secret)
         want = {secret.credential.username for _, secret in again}
         assert len(want) == many
-        eventually(lambda: made.database_users() == want, timeout_s=30, what="one login for each request")
+        eventually(lambda: made.database_users() == want, timeout_s=30, what="one database user for each request")
         leases_of_nobody_else(made, [secret.credential for _, secret in again])
         for dar, _ in again:
             dar.end()

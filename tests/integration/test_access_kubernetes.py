@@ -1,4 +1,4 @@
-"""Requests of Kubernetes on real servers, as the watcher forwards them: what it is told to do next, and what becomes of logins."""
+"""Access requests of Kubernetes on real servers: the next step of the watcher, and what becomes of database users."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def conditions(answer: watcher.EnsureAccessRequestResponse) -> dict[str, str]:
 
 def gone(made: World, *credentials: lease_pb2.Credential) -> None:
     eventually(
-        lambda: not {each.username for each in credentials} & made.database_users(), timeout_s=15, what="dropped logins"
+        lambda: not {each.username for each in credentials} & made.database_users(),
+        timeout_s=15,
+        what="dropped database users",
     )
 
 
@@ -234,15 +236,15 @@ def test_the_feed_announces_changes_to_the_owner_once(made: World, callee: Calle
     assert len(begun.ledger_id) == 32
     dar = Dar(callee)
     dar.ensure()
-    told = calls.WatchChanges(watcher.WatchChangesRequest(cursor=begun.next_cursor, max_wait=Duration()))
-    assert dar.uid in {change.access_request_changed.uid for change in told.changes}
-    assert not told.restarted
+    batch = calls.WatchChanges(watcher.WatchChangesRequest(cursor=begun.next_cursor, max_wait=Duration()))
+    assert dar.uid in {change.access_request_changed.uid for change in batch.changes}
+    assert not batch.restarted
     dar.ensure()  # brings nothing new, so that it is not announced: the watcher's own reconcile ends here
-    told = calls.WatchChanges(watcher.WatchChangesRequest(cursor=told.next_cursor, max_wait=Duration()))
-    assert dar.uid not in {change.access_request_changed.uid for change in told.changes}
+    batch = calls.WatchChanges(watcher.WatchChangesRequest(cursor=batch.next_cursor, max_wait=Duration()))
+    assert dar.uid not in {change.access_request_changed.uid for change in batch.changes}
     put_role(made, callee, digest="another")
-    told = calls.WatchChanges(watcher.WatchChangesRequest(cursor=told.next_cursor, max_wait=Duration(seconds=5)))
-    assert dar.uid in {change.access_request_changed.uid for change in told.changes}
+    batch = calls.WatchChanges(watcher.WatchChangesRequest(cursor=batch.next_cursor, max_wait=Duration(seconds=5)))
+    assert dar.uid in {change.access_request_changed.uid for change in batch.changes}
     put_role(made, callee)
     quiet = calls.WatchChanges(watcher.WatchChangesRequest(cursor="elsewhere:7", max_wait=Duration(seconds=5)))
     assert quiet.restarted
@@ -346,7 +348,7 @@ def test_spec_ttl_ends_access(made: World, callee: Callee) -> None:
     credential = dar.issue()
     assert (
         credential.lease.expire_time.seconds <= credential.lease.issue_time.seconds + 40
-    )  # the token's end: holds if nothing of ours runs
+    )  # the token's end: holds without Leasegate running
     eventually(
         lambda: (
             dar.ensure(secret_attempt=credential.attempt).access_request.approval_state
@@ -409,8 +411,8 @@ def test_a_connection_with_another_username_template_issues_nothing(made: World,
         "allowed_roles": "*",
         "connection_url": config["connection_details"]["connection_url"],
     }
-    login = {"username": "postgres", "password": "root"}
-    made.servers.must("POST", f"{made.mount}/config/{DB}", **there, **login, username_template="v-{{random 20}}")
+    admin = {"username": "postgres", "password": "root"}
+    made.servers.must("POST", f"{made.mount}/config/{DB}", **there, **admin, username_template="v-{{random 20}}")
     dar = Dar(callee)
     dar.ensure()
     dar.decide()
@@ -418,7 +420,7 @@ def test_a_connection_with_another_username_template_issues_nothing(made: World,
         dar.claim()
     assert made.servers.psql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'") == [(0,)]
     made.servers.must(
-        "POST", f"{made.mount}/config/{DB}", **there, **login, username_template="{{ .DisplayName | truncate 63 }}"
+        "POST", f"{made.mount}/config/{DB}", **there, **admin, username_template="{{ .DisplayName | truncate 63 }}"
     )
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=15)

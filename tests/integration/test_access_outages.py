@@ -1,4 +1,4 @@
-"""Vault sealed or unreachable, PostgreSQL down, logins missing, the service stopped: everything converges by itself once they are back."""
+"""Vault sealed or unreachable, PostgreSQL down, auths missing, the service stopped: all converges afterwards."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def callee(made: World) -> Iterator[Callee]:
 
 def gone(made: World, *credentials: lease_pb2.Credential) -> None:
     eventually(
-        lambda: not {each.username for each in credentials} & made.database_users(), timeout_s=30, what="dropped logins"
+        lambda: not {each.username for each in credentials} & made.database_users(),
+        timeout_s=30,
+        what="dropped database users",
     )
 
 

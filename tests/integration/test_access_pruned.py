@@ -1,4 +1,4 @@
-"""A service that runs takes out of its ledger what has ended, and what it remembers no more is as if it had never been."""
+"""A running service prunes its ledger; what is pruned is unknown to it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def made(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def rows(made: World) -> dict[str, int]:
     """How many rows there are, by table, as another process sees them."""
     with closing(sqlite3.connect(f"file:{made.ledger}?mode=ro", uri=True)) as ledger:
-        tables = ("requests", "attempts", "decisions", "answers")
-        return {table: ledger.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}  # noqa: S608 - names of ours
+        tables = ("access_requests", "attempts", "decisions", "answers")
+        return {table: ledger.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}  # noqa: S608 - names of this repository
 
 
 def secret_attempt(callee: Callee, request_id: str) -> str:
@@ -45,8 +45,8 @@ def test_what_ended_goes_and_what_is_in_use_stays(made: World) -> None:
         calls = callee.as_(ALICE).requester
         ended, stays = secret_attempt(callee, "ends"), secret_attempt(callee, "stays")
         calls.ReleaseAccessRequest(requester.ReleaseAccessRequestRequest(request_id="release", access_request_id=ended))
-        eventually(lambda: rows(made)["requests"] == 1, timeout_s=60)
-        assert rows(made) == {"requests": 1, "attempts": 1, "decisions": 1, "answers": 0}
+        eventually(lambda: rows(made)["access_requests"] == 1, timeout_s=60)
+        assert rows(made) == {"access_requests": 1, "attempts": 1, "decisions": 1, "answers": 0}
         with pytest.raises(errors.AccessRequestNotFoundError):
             calls.GetAccessRequest(requester.GetAccessRequestRequest(access_request_id=ended))
         assert (

@@ -1,8 +1,9 @@
-"""What ends a login and what only looks like it, on real servers: in the end no login is left.
+"""What revokes a credential and what only looks like it, on real servers: at the end no database user is left.
 
-The facts that other files show: a login that owns a temporary table in an open session is in test_access_kubernetes.py, a connection that
-is pointed elsewhere under live leases in test_engine.py, a lease that is longer than its token in test_lease_life.py, the policies in
-test_policies.py. The scenes wait for graces and for reads that may still be under way, so they are played side by side.
+The facts that other files show: a database user that owns a temporary table in an open session is in
+test_access_kubernetes.py, a connection that is pointed elsewhere under live leases in test_engine.py, a lease that is
+longer than its token in test_lease_life.py, the policies in test_policies.py. The scenes wait for graces and for reads
+that may still be under way, so they are played side by side.
 """
 
 from __future__ import annotations
@@ -45,9 +46,7 @@ CUT_S: dict[str, tuple[float, float]] = {}
 
 @pytest.fixture(scope="module", autouse=True)
 def _cutting() -> Iterator[None]:
-    """Reads of credentials are cut in the middle where ``CUT_S`` says so; the breaker would end that, and long pauses
-    are for real life.
-    """
+    """Cut reads of credentials in the middle where ``CUT_S`` says so, without circuit breaker and without long pauses."""
     whole = Transport._exchange
 
     def cut(
@@ -61,7 +60,7 @@ def _cutting() -> Iterator[None]:
         patch.setattr(Transport, "_exchange", cut)
         patch.setattr(circuit_breaker, "FAILURES", 10**6)
         patch.setattr(attempts, "ISSUING_GRACE_S", 1.0)
-        patch.setattr(recover, "_ASK_AGAIN_S", 3.0)
+        patch.setattr(recover, "_RETRY_S", 3.0)
         yield
 
 
@@ -75,7 +74,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenes]:
 
 
 def doubtful(made: World, callee: Callee, role: str, *, revoke: list[str] | None = None) -> Kept:
-    """A request whose credential's read was cut: nobody knows whether there is a login."""
+    """A request whose credential's read was cut: nobody knows whether its database user exists."""
     made.write_role(vault_role(role), create=[*CREATE, "SELECT pg_sleep(0.4);"], revoke=revoke)
     put_role(made, callee, name=role, revoke=revoke)
     kept = approved(callee, role)
@@ -86,15 +85,15 @@ def doubtful(made: World, callee: Callee, role: str, *, revoke: list[str] | None
     return kept
 
 
-def told(kept: Kept) -> str:
-    """What the owner is told of logins that are not gone."""
+def pending(kept: Kept) -> str:
+    """What the owner sees of database users that are not dropped."""
     return " ".join(each.message for each in kept.dar.end().conditions if each.type == "RevocationPending")
 
 
 def nothing_left(made: World, *kept: Kept) -> None:
-    """Neither an open attempt nor a login.
+    """Neither an open attempt nor a database user.
 
-    Vault may keep a lease of a read that was cut, without a login and without a token, until its TTL
+    Vault may keep a lease of a read that was cut, without a database user and without a token, until its TTL
     (docs/adr/0023-grace-before-recovery.md).
     """
     roles = {each.dar.desired.db_role.name for each in kept}
@@ -102,12 +101,12 @@ def nothing_left(made: World, *kept: Kept) -> None:
         lambda: not any(each.dar.end().open_attempts for each in kept), timeout_s=120, what="the end of every attempt"
     )
     assert not {
-        login for login in made.database_users() if login.startswith(tuple(f"token-demo-{role}-" for role in roles))
+        user for user in made.database_users() if user.startswith(tuple(f"token-demo-{role}-" for role in roles))
     }
 
 
 # -- the facts
-# -----------------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def denied_in_a_read(made: World) -> None:
@@ -158,7 +157,7 @@ def test_a_token_revoked_during_its_read_leaves_no_database_user(scenes: Scenes)
 
 
 def absent(made: World) -> None:
-    """The read made no login, and the team's revocation statements fail on a role that is not there."""
+    """The read created no database user, and the team's revocation statements fail on a role that is not there."""
     made.write_role(vault_role("absent"), create=["CREATE NONSENSE"], revoke=STRICT)
     with serving(made) as callee, Keeper(made, callee) as keeper:
         put_role(made, callee, name="absent", revoke=STRICT)
@@ -168,7 +167,7 @@ def absent(made: World) -> None:
         assert kept.dar.end().open_attempts == 1
         nothing_left(made, kept)
         eventually(lambda: not keeper.cleanup_roles, what="cleanup roles that are removed")
-        made_one = doubtful(made, callee, "strict", revoke=STRICT)  # with and without a login of it
+        made_one = doubtful(made, callee, "strict", revoke=STRICT)  # with and without its database user
         nothing_left(made, made_one)
 
 
@@ -178,7 +177,7 @@ def test_an_absent_user_is_recovered_under_strict_revocation_statements(scenes: 
 
 @dataclass
 class Held:
-    """What the owner was told while the undo could not go on."""
+    """What the owner saw while the recovery could not go on."""
 
     message: str
 
@@ -190,7 +189,7 @@ def narrowed(made: World) -> Held:
         allow(made, vault_role("narrow"))
         kept.dar.end()
         message = eventually(
-            lambda: found if "allowed" in (found := told(kept)) else "", timeout_s=60, what="why it waits"
+            lambda: found if "allowed" in (found := pending(kept)) else "", timeout_s=60, what="why it waits"
         )
         allow(made, vault_role("narrow"), "leasegate-cleanup.*")
         nothing_left(made, kept)
@@ -217,7 +216,7 @@ def test_roles_narrowed_by_allowed_roles_before_the_recovery(scenes: Scenes) -> 
 
 
 def without_role(made: World) -> None:
-    """The PostgresRole is deleted before the undo: in Vault, and in the catalogue."""
+    """The PostgresRole is deleted before the recovery: in Vault, and in the catalog."""
     with serving(made) as callee, Keeper(made, callee):
         kept = doubtful(made, callee, "going", revoke=STRICT)
         made.servers.must("DELETE", f"{made.mount}/roles/{vault_role('going')}")
@@ -233,13 +232,13 @@ def test_a_role_that_is_deleted_before_the_recovery(scenes: Scenes) -> None:
 
 
 def without_mount(made: World) -> Held:
-    """Somebody unmounts it by hand before the undo: that waits and says so, and ends when the mount is there again."""
+    """Somebody unmounts it before the recovery, which waits, says so, and ends when the mount exists again."""
     with serving(made) as callee, Keeper(made, callee):
         kept = doubtful(made, callee, "unmounted")
         made.servers.must("DELETE", f"sys/mounts/{made.mount}")
         kept.dar.end()
         message = eventually(
-            lambda: found if "cleanup role: " in (found := told(kept)) else "", timeout_s=60, what="why it waits"
+            lambda: found if "cleanup role: " in (found := pending(kept)) else "", timeout_s=60, what="why it waits"
         )
         add_mount(made)
         nothing_left(made, kept)
@@ -281,6 +280,7 @@ def aborted_reads(made: World) -> Aborted:
 def test_aborted_reads_leave_no_database_user(scenes: Scenes) -> None:
     seen: Aborted = scenes.of(aborted_reads)
     print(
-        f"{seen.failed} of {ABORTED} reads aborted: {seen.database_users} logins and {seen.leases} leases; now no login, {seen.husks} leases"
+        f"{seen.failed} of {ABORTED} reads aborted: {seen.database_users} database users and {seen.leases} leases;"
+        f" now no database user, {seen.husks} leases"
     )
     assert seen.failed > ABORTED / 2

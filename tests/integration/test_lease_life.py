@@ -1,4 +1,4 @@
-"""The life of leases on real servers: renewed, cut short, rotated, revoked behind our back, held over gRPC, outliving logins and restarts.
+"""The life of leases on real servers: renewed, shortened, rotated, revoked by others, outliving sessions and restarts.
 
 The scenes wait for TTLs most of the time, so they are played side by side; each test asks for the end of its own.
 """
@@ -51,7 +51,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenes]:
 
 
 # -- rotation
-# ------------------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Seen:
 
 
 def rotations(made: World) -> Seen:
-    """Longest life 32 s, overlap 8 s: each credential is replaced after 16 s and lives on beside its successor for 8 s."""
+    """Longest life 32 s, overlap 8 s: each credential is replaced after 16 s and kept beside its successor for 8 s."""
     service = start(made, **{"rotation-overlap": "8s"})
     try:
         with Keeper(made, service.callee) as keeper:
@@ -87,20 +87,18 @@ def rotated(kept: list[Kept]) -> int:
 
 def test_a_client_connects_through_100_rotations_without_a_failure(scenes: Scenes) -> None:
     seen: Seen = scenes.of(rotations)
-    print(f"{seen.rotations} rotations, {seen.database_users} logins, {len(seen.failed)} failed")
+    print(f"{seen.rotations} rotations, {seen.database_users} database users, {len(seen.failed)} failed")
     assert seen.failed == []
     assert seen.rotations >= ROTATIONS
     assert seen.database_users > seen.rotations
 
 
 # -- what Vault cuts short
-# -----------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def truncated(made: World) -> Seen:
-    """Vault grants less than the catalogue says: by the role's max TTL, by its TTL, by the mount's where the role has
-    none.
-    """
+    """Vault grants less than the catalog says: by the role's max TTL, its TTL, or the mount's if the role has none."""
     made.servers.must("POST", f"sys/mounts/{made.mount}/tune", max_lease_ttl="36s")
     with serving(made, overlap_s=3) as callee, Keeper(made, callee) as keeper:
         offer(made, callee, "cut-max", ttl_s=20, max_ttl_s=36, told_max_s=86400)
@@ -153,7 +151,7 @@ def test_a_lease_longer_than_its_token_is_replaced_before_the_token_ends(scenes:
     assert seen.rotations <= 40  # a life that is cut short is no reason to replace a credential again and again
 
 
-# -- generations of the service's own login
+# -- generations of the service's own session
 # ------------------------------------------------------------------------------------------------
 
 
@@ -168,9 +166,7 @@ class Generations:
 
 
 def generations(made: World) -> Generations:
-    """The service's own login lives for 5 s at most: it logs in anew again and again, and once because somebody revoked
-    its login.
-    """
+    """Sessions of the service that last 5 s at most, so that it opens others, once because somebody revoked one."""
     own_login_of(made, seconds_=5)
     with serving(made) as callee, Keeper(made, callee):
         offer(made, callee, "stays", ttl_s=3600, max_ttl_s=86400)
@@ -179,10 +175,10 @@ def generations(made: World) -> Generations:
         for generation in range(1, 5):
             until_generation(made, seen, generation)
             kept.append(claimed(callee, "stays"))
-        for accessor in live_logins(made):
+        for accessor in live_sessions(made):
             made.servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)
         kept.append(claimed(callee, "stays"))
-        eventually(lambda: not seen & set(live_logins(made)), timeout_s=30, what="the end of every earlier login")
+        eventually(lambda: not seen & set(live_sessions(made)), timeout_s=30, what="the end of every earlier session")
         eventually(
             lambda: all(
                 each.dar.ensure(secret_attempt=each.secret_attempt).access_request.lease.HasField("renew_time")
@@ -213,7 +209,7 @@ def own_login_of(made: World, *, seconds_: int) -> None:
     (made.folder / "secret_id").write_text(s.must("POST", f"{role}/secret-id")["data"]["secret_id"])
 
 
-def live_logins(made: World) -> list[str]:
+def live_sessions(made: World) -> list[str]:
     """Accessors of the tokens of that AppRole."""
     found = []
     for accessor in made.servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
@@ -227,14 +223,14 @@ def until_generation(made: World, seen: set[str], number: int) -> None:
     """Wait until the service has logged in so many times."""
 
     def there() -> bool:
-        seen.update(live_logins(made))
+        seen.update(live_sessions(made))
         return len(seen) >= number
 
-    eventually(there, timeout_s=60, what=f"login number {number}")
+    eventually(there, timeout_s=60, what=f"session number {number}")
 
 
 def claimed(callee: Callee, role: str) -> Kept:
-    """A request with a credential; while the service's login was revoked a claim may fail once or twice."""
+    """A request with a credential; while the service's session was revoked a claim may fail once or twice."""
     kept = approved(callee, role)
 
     def claim() -> bool:
@@ -250,13 +246,13 @@ def claimed(callee: Callee, role: str) -> Kept:
 
 def test_when_the_service_logs_in_again_nothing_issued_before_dies(scenes: Scenes) -> None:
     seen: Generations = scenes.of(generations)
-    print(f"{seen.database_users} logins of the service, {seen.issued} credentials, {seen.working} work")
+    print(f"{seen.database_users} sessions of the service, {seen.issued} credentials, {seen.working} work")
     assert seen.database_users >= 4
     assert seen.working == seen.issued == seen.leases
 
 
 # -- revoked by somebody else
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def revoked_by_others(made: World) -> dict[str, tuple[lease_pb2.Lease, lease_pb2.Lease]]:
@@ -280,7 +276,9 @@ def revoked_by_others(made: World) -> dict[str, tuple[lease_pb2.Lease, lease_pb2
         assert untouched.claims == 1
         found = {way: (last[way], each.credential.lease) for way, each in kept.items()}
         gone = {credential.username for credential in former.values()}
-        eventually(lambda: not gone & made.database_users(), timeout_s=30, what="no login that was replaced")
+        eventually(
+            lambda: not gone & made.database_users(), timeout_s=30, what="no database user of a replaced attempt"
+        )
         everything = keeper.forget()
         for role in ("taken", "all-taken"):
             end_all(made, role, [each for each in everything if each.dar.desired.db_role.name == role])
@@ -296,11 +294,11 @@ def test_a_lease_that_somebody_else_revoked_is_replaced_by_its_renewal(scenes: S
 
 
 # -- holders
-# -------------------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def holders(made: World) -> dict[str, lease_pb2.Lease]:
-    """One renews, claims anew and releases; one falls silent; one is robbed of its lease."""
+    """One renews, claims another and releases; one falls silent; one loses its lease in Vault."""
     with serving(made, overlap_s=2) as callee, Keeper(made, callee):
         offer_to_holders(made, callee, "held", ttl_s=15, max_ttl_s=40)
         steady, silent, robbed = (Holder(callee, "held") for _ in range(3))
@@ -310,7 +308,7 @@ def holders(made: World) -> dict[str, lease_pb2.Lease]:
             robbed.renew()
         assert made.can_log_in(robbed.claim())
         robbed.release()
-        eventually(lambda: steady.renew().should_claim, timeout_s=60, every_s=3, what="claim anew")
+        eventually(lambda: steady.renew().should_claim, timeout_s=60, every_s=3, what="should_claim")
         assert time.time() < seconds(lease_shown(callee, first.lease.handle).max_expire_time)
         assert made.can_log_in(first)
         second = steady.claim()
@@ -319,7 +317,7 @@ def holders(made: World) -> dict[str, lease_pb2.Lease]:
         eventually(
             lambda: lost.username not in made.database_users(),
             timeout_s=30,
-            what="the end of the silent holder's login",
+            what="the end of the silent holder's credential",
         )
         with pytest.raises(ConflictError):
             silent.renew()
@@ -347,7 +345,7 @@ def test_holders_renew_claim_and_release_and_a_silent_one_loses_access(scenes: S
 
 
 # -- restarts
-# ------------------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -413,7 +411,7 @@ def test_a_restart_issues_nothing(scenes: Scenes) -> None:
 
 
 # -- Vault sealed
-# --------------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_third_of_a_ttl_without_vault_ends_no_lease(scenes: Scenes) -> None:
@@ -421,6 +419,6 @@ def test_a_third_of_a_ttl_without_vault_ends_no_lease(scenes: Scenes) -> None:
     print(f"{seen.renewals} renewals after the return, at most {seen.peak} in one second where {RATE} are configured")
     assert seen.before == seen.after
     assert [len(each) for each in seen.after] == [LEASES, LEASES]
-    assert seen.claims == LEASES  # nothing was issued anew
+    assert seen.claims == LEASES  # nothing was issued again
     assert seen.renewals >= LEASES
     assert seen.peak <= 1.1 * RATE + 8  # a tenth of a second is evened out, and each worker's call takes its time

@@ -1,4 +1,4 @@
-"""Ten thousand leases that were born together part: no second has twice the mean's renewals. A real ledger, time that is told."""
+"""Ten thousand leases of one moment are renewed apart: no second has twice the mean. A real ledger, a fake clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workers' part of the access service over a real ledger, with a Vault and a clock that are played."""
+"""The workers of the access service over a real ledger, with a fake Vault and a fake clock."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def ledger_at(path: Path, *, clock: Callable[[], float]) -> Ledger:
 
 
 class Vault:
-    """Plays a Vault whose database is away until it is said to be back; counts what it is asked."""
+    """A Vault whose database is away until the test says otherwise; it counts its calls."""
 
     address = "https://v:1"
 
     def __init__(self) -> None:
         self.error: LeasegateError | None = None
         self.database_is_there = False
-        self.made, self.login = 0, ""
+        self.made, self.database_user = 0, ""
         self.revoked: list[str] = []
         self.renewed: list[int] = []
         self.most_s = 10**6
@@ -78,11 +78,11 @@ class Vault:
     def read(self, _path: str, **_: Any) -> Answer:
         if not self.database_is_there:
             raise VaultFailedError("the database is away", path="x")
-        return Answer(data={"username": self.login}, lease_id=f"m/creds/a/{self.made}")
+        return Answer(data={"username": self.database_user}, lease_id=f"m/creds/a/{self.made}")
 
 
 class World:
-    """A ledger, the workers' part of the service, and a Vault that is played."""
+    """A ledger, the workers of the service, and a fake Vault."""
 
     def __init__(self, file: Path) -> None:
         self.clock, self.vault = Clock(), Vault()
@@ -135,7 +135,7 @@ class World:
                 **columns,
             }
             tx.execute(schema.attempts.update().where(schema.attempts.c.id == made.id).values(**given))
-            self.vault.login = made.database_user
+            self.vault.database_user = made.database_user
             return attempts.get(tx, made.id)
 
     def attempt(self, made: Attempt) -> Attempt:

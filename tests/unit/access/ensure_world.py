@@ -27,7 +27,7 @@ OWNER = "spiffe://leasegate/watcher"
 
 
 class Vault:
-    """Makes tokens, and a credential for each read, named after its token; fails as it is told."""
+    """Makes tokens, and a credential for each read, named after its token; fails when the test says so."""
 
     address = "https://v:1"
 

@@ -1,4 +1,4 @@
-"""The operator's catalogue file."""
+"""The operator's catalog file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ GOOD = """
 targets:
   - {name: prod, address: HTTPS://vault.example:8200}
 roles:
-  - {name: reader, target: prod, mount: my-postgres-se, vault_role: r, db_name: d, max_ttl: 24h, default_ttl: 3600, approvals: 2}
+  - {name: reader, target: prod, mount: my-postgres-se, vault_role: r, db_name: d, max_ttl: 24h, default_ttl: 3600,
+    approvals: 2}
 """
 
 

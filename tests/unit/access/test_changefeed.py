@@ -1,4 +1,4 @@
-"""The change feed: cursors, beginning anew, cleanup roles told until they are dealt with, logins asked for once."""
+"""The change feed: cursors, starting over, cleanup roles announced until they are handled, auths requested once."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def test_a_cleanup_role_is_announced_again_when_the_feed_starts_over(
 ) -> None:
     cursor = begin(feed)
     name = need_cleanup_role(ledger)
-    told = feed.poll(cursor, owner=OWNER, max_wait_s=0)
-    assert [cleanup_role.name for cleanup_role, _ in told.cleanup_roles] == [name]
+    batch = feed.poll(cursor, owner=OWNER, max_wait_s=0)
+    assert [cleanup_role.name for cleanup_role, _ in batch.cleanup_roles] == [name]
     assert [
         cleanup_role.name
         for cleanup_role, _ in ChangeFeed(ledger, polls).poll("", owner=OWNER, max_wait_s=0).cleanup_roles
@@ -126,10 +126,10 @@ def test_an_unneeded_cleanup_role_is_announced_until_a_later_poll(ledger: Ledger
         (attempt,) = stored.open_of(tx, "uid-1")
         stored.close(tx, attempt.id, AttemptState.RECOVERING)
         recoveries.release(tx, attempt)
-    told = feed.poll(cursor, owner=OWNER, max_wait_s=0)
-    assert [cleanup_role.state for cleanup_role, _ in told.cleanup_roles] == [CleanupRoleState.UNNEEDED]
+    batch = feed.poll(cursor, owner=OWNER, max_wait_s=0)
+    assert [cleanup_role.state for cleanup_role, _ in batch.cleanup_roles] == [CleanupRoleState.UNNEEDED]
     assert feed.poll(cursor, owner=OWNER, max_wait_s=0).cleanup_roles  # the answer may have been lost
-    assert not feed.poll(told.cursor, owner=OWNER, max_wait_s=0).cleanup_roles
+    assert not feed.poll(batch.cursor, owner=OWNER, max_wait_s=0).cleanup_roles
     with ledger.read() as tx:
         assert not recoveries.pending(tx)
 
@@ -138,9 +138,9 @@ def test_a_missing_auth_is_requested_until_it_arrives(ledger: Ledger, feed: Chan
     target, cursor = place(ledger), begin(feed)
     for _ in range(3):
         feed.request_auth(target)
-    told = feed.poll(cursor, owner=OWNER, max_wait_s=0)
-    assert [row.id for row in told.missing_auths] == [target]
-    assert feed.poll(told.cursor, owner=OWNER, max_wait_s=0).missing_auths == ()
+    batch = feed.poll(cursor, owner=OWNER, max_wait_s=0)
+    assert [row.id for row in batch.missing_auths] == [target]
+    assert feed.poll(batch.cursor, owner=OWNER, max_wait_s=0).missing_auths == ()
     assert [row.id for row in feed.poll("", owner=OWNER, max_wait_s=0).missing_auths] == [target]
     feed.auth_arrived(target)
     assert feed.poll("", owner=OWNER, max_wait_s=0).missing_auths == ()

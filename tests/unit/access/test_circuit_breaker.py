@@ -1,4 +1,4 @@
-"""The circuit breaker: who does not answer is only probed, until it does; one Vault's breaker is nothing to another."""
+"""The circuit breaker: a Vault that does not answer is only probed until it does; each Vault has its own circuit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOWN = errors.VaultUnavailableError("Vault does not answer", address="https://on
 
 
 class World:
-    """A Vault that fails as it is told, and a clock."""
+    """A Vault that fails when the test says so, and a clock."""
 
     def __init__(self) -> None:
         self.now, self.calls, self.probes, self.up = 0.0, 0, 0, False

@@ -1,4 +1,4 @@
-"""What lasts: an undo that fails for hours, the pauses between tries, and what the ledger says of a login when it is gone."""
+"""What workers do with attempts: recoveries that fail for hours, pauses between tries, and why an attempt ended."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_failed_prepared_token_is_retried_more_slowly_than_a_revocation(world:
 
 def test_work_that_lacks_an_auth_is_due_at_once_when_it_arrives(world: World) -> None:
     ending, pending = world.begin(AttemptState.REVOKING_TOKEN), world.begin(AttemptState.PENDING, uid="uid-2")
-    world.vault.error = VaultAuthMissingError("no login yet", target="demo/vault")
+    world.vault.error = VaultAuthMissingError("no auth yet", target="demo/vault")
     for _ in range(15):
         ending, pending = world.do(ending), world.do(pending)
     assert ending.due_at == pending.due_at == world.clock.now + durations.LONGEST_PAUSE_UNURGENT_S
@@ -115,10 +115,10 @@ def test_a_claim_that_failed_for_a_missing_auth_is_due_when_it_arrives(world: Wo
     with world.ledger.write() as tx:
         requests.update_silently(tx, "uid-1", error_reason=VaultAuthMissingError.reason, retry_at=tx.now + 30)
         requests.update_silently(tx, "uid-2", error_reason=VaultFailedError.reason, retry_at=tx.now + 30)
-    for target, told in ((at + 1, set[str]()), (at, {"uid-1"})):
+    for target, announced in ((at + 1, set[str]()), (at, {"uid-1"})):
         with world.ledger.write() as tx:
             requests.retry_failed_now(tx, target)
-            assert tx.changed == told
+            assert tx.changed == announced
     with world.ledger.read() as tx:
         found = [requests.find(tx, uid) for uid in ("uid-1", "uid-2")]
     assert [request.retry_at for request in found if request] == [None, world.clock.now + 30]
@@ -228,7 +228,7 @@ def test_many_requests_of_a_role_are_looked_at_again(world: World) -> None:
 
 
 def test_a_callers_haste_opens_no_breaker() -> None:
-    """Else whoever gives Vault no time would keep everybody else from it."""
+    """Else a caller with a short deadline would open the circuit for everybody."""
     breakers = CircuitBreakers()
 
     def slow(*_: Any, **__: Any) -> Answer:
@@ -265,9 +265,9 @@ def test_two_namespaces_of_one_vault_are_one_open_circuit() -> None:
     breakers.record_success(Key("https://v:2", ""))
     ledger: Any = SimpleNamespace(read=_unreadable, listeners=[])
     finder: Any = SimpleNamespace(orphaned_leases=None)
-    losses: Any = SimpleNamespace(known_id="", paused_requests=0)
+    guard: Any = SimpleNamespace(known_id="", paused_requests=0)
     registry = CollectorRegistry()
-    AccessMetrics(ledger, registry, finder=finder, breakers=breakers, losses=losses)
+    AccessMetrics(ledger, registry, finder=finder, breakers=breakers, losses=guard)
     assert "leasegate_vault_circuit_open 1.0" in generate_latest(registry).decode()
 
 

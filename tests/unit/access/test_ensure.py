@@ -1,4 +1,4 @@
-"""EnsureAccessRequest that claims: it does what EnsureAccessRequest and then ClaimCredential would do, in one call and with one commit less."""
+"""EnsureAccessRequest that claims: what EnsureAccessRequest and ClaimCredential do, in one call and one commit less."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_a_denial_during_the_read_gives_the_credential_back(world: World) -> Non
 
 
 def test_of_two_at_once_the_later_one_is_answered(world: World) -> None:
-    """As with two claims: the first one's attempt was never answered, and is undone."""
+    """As with two claims: the first one's attempt was never answered, and is recovered."""
     world.pending()
     world.decide()
     later: list[Ensured] = []
@@ -301,7 +301,7 @@ def test_a_disk_that_is_full_has_nothing_claimed(world: World) -> None:
 def test_what_is_in_vault_is_in_the_ledger_before(
     world: World, point: str, state: AttemptState, read: Literal[0, 1]
 ) -> None:
-    """A process that dies anywhere leaves an attempt by which its login is found; another one makes a new credential."""
+    """A process that dies anywhere leaves an attempt that leads to its database user; the next one issues."""
     world.pending()
     world.decide()
     failpoints.install(failpoints.Failpoints(point, die=_raise(Died())))
@@ -335,8 +335,8 @@ def _servicer(world: World) -> WatcherServicer:
     )
 
 
-def _wish(world: World) -> pb.EnsureAccessRequestRequest:
-    wish = pb.EnsureAccessRequestRequest(
+def _desired(world: World) -> pb.EnsureAccessRequestRequest:
+    desired = pb.EnsureAccessRequestRequest(
         object=types_pb2.ObjectRef(
             cluster="-", cluster_uid="c1", namespace="demo", name="cred", uid="uid-1", generation=1
         ),
@@ -345,16 +345,16 @@ def _wish(world: World) -> pb.EnsureAccessRequestRequest:
         status_digest=world.digest,
         claim=True,
     )
-    wish.subjects.add(kind="ServiceAccount", name="demo-sa", namespace="demo")
-    wish.decisions.add(
+    desired.subjects.add(kind="ServiceAccount", name="demo-sa", namespace="demo")
+    desired.decisions.add(
         kind="DECISION_KIND_APPROVED", approver="carol", proof="APPROVER_PROOF_ADMISSION", digest=world.digest
     )
-    return wish
+    return desired
 
 
 def _call(world: World, *, allowed: bool = True) -> pb.EnsureAccessRequestResponse:
     with caller.acting(OWNER, may=lambda service: allowed and service == REQUESTER):
-        return _servicer(world).EnsureAccessRequest(_wish(world), Any)  # type: ignore[arg-type]
+        return _servicer(world).EnsureAccessRequest(_desired(world), Any)  # type: ignore[arg-type]
 
 
 def test_the_answer_carries_the_credential(world: World) -> None:

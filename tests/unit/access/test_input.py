@@ -1,4 +1,4 @@
-"""What an operator writes, and by which name a ledger is opened: a slip is refused rather than taken for something else."""
+"""What an operator writes, and by which name a ledger is opened: a mistake is refused, not guessed."""
 
 from __future__ import annotations
 
@@ -88,16 +88,14 @@ def test_a_life_that_vault_cannot_read_is_not_asked_for() -> None:
 
 
 def test_a_token_that_vault_cut_serves_as_another_would_be_cut_as_well() -> None:
-    """Else a role without a longest life, or with a longer one than Vault's, never gets a credential by the token made
-    beforehand.
-    """
+    """Else a role without a longest life, or with a longer one than Vault's, never uses a prepared token."""
     assert durations.token_serves(made_at=0.0, ends_at=86400.0, life_s=durations.LONGEST_TTL_S, now=599.0)
     assert durations.token_serves(made_at=0.0, ends_at=86400.0, life_s=86400.0, now=10.0)
     assert not durations.token_serves(made_at=0.0, ends_at=86400.0, life_s=durations.LONGEST_TTL_S, now=600.0)
 
 
 class Vault:
-    """Plays a Vault that makes tokens and credentials."""
+    """A Vault that makes tokens and credentials."""
 
     address = "https://v:1"
 
@@ -152,9 +150,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def test_access_is_counted_as_its_first_lease_is(ledger: Ledger) -> None:
-    """Else a credential whose longest life is that of the access ended some milliseconds before it, and was replaced
-    for these.
-    """
+    """Else a credential with the longest life of its access ends milliseconds before it, and is replaced for these."""
     issued = issuing(ledger).claim_credential("uid-1", owner=a_request().owner, secret_attempt=0)
     with ledger.read() as tx:
         request = requests.find(tx, "uid-1")

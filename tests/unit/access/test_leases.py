@@ -7,7 +7,10 @@ import pytest
 from services.access.vault.leases import drop_refused, is_gone
 from services.common.errors import LeasegateError, VaultFailedError, VaultRefusedError
 
-OWNS = 'failed to revoke entry: err: ERROR: role "token-x" cannot be dropped because some objects depend on it (SQLSTATE 2BP01)'
+OWNS = (
+    'failed to revoke entry: err: ERROR: role "token-x" cannot be dropped because some objects depend on it'
+    " (SQLSTATE 2BP01)"
+)
 DOWN = "failed to revoke entry: err: failed to connect to `user=postgres database=postgres`: connection refused"
 
 

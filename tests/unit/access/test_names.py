@@ -1,4 +1,4 @@
-"""Names of attempts, logins and cleanup roles, and digests."""
+"""Names of attempts, database users and cleanup roles, and digests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?", fullmatch=True)
 @given(namespace=NAMES, role=NAMES)
 def test_the_name_of_a_database_user_fits_and_keeps_the_whole_id(namespace: str, role: str) -> None:
     attempt_id = names.new_attempt_id()
-    login = names.database_user_name(names.display_name(attempt_id, namespace=namespace, role=role))
-    assert len(login.encode()) <= names.DATABASE_USER_BYTES
-    assert login.endswith(f"-{attempt_id}")
-    assert re.fullmatch(r"token-[a-zA-Z0-9-]+", login)  # nothing that Vault would change
+    user = names.database_user_name(names.display_name(attempt_id, namespace=namespace, role=role))
+    assert len(user.encode()) <= names.DATABASE_USER_BYTES
+    assert user.endswith(f"-{attempt_id}")
+    assert re.fullmatch(r"token-[a-zA-Z0-9-]+", user)  # nothing that Vault would change
 
 
 def test_the_database_user_of_the_guide_names_its_namespace_and_role() -> None:

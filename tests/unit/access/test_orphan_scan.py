@@ -1,4 +1,4 @@
-"""The finder asks by whatever login there is, and says which mounts it could not look at."""
+"""The orphan scan lists leases with any auth that works, and reports the mounts that it could not compare."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def finder(ledger: Ledger, *, logged_in: set[str]) -> OrphanScanner:
-    """Only these teams' logins are there; Vault has a lease that nobody knows."""
+    """Only these teams' auths exist; Vault has a lease that nobody knows."""
     keys = {"sys/leases/lookup/my-postgres-se/creds": ["k8s.-.demo.psql-role/"]}
     vault = SimpleNamespace(list=lambda path: Answer(data={"keys": keys.get(path, ["strange"])}))
 
     @contextmanager
     def at(row: VaultTargetRow) -> Iterator[Any]:
         if row.namespace not in logged_in:
-            raise VaultAuthMissingError(f"there is no login for {row.namespace}/vault yet", target=row.name)
+            raise VaultAuthMissingError(f"there is no auth for {row.namespace}/vault yet", target=row.name)
         yield vault
 
     vaults: Any = SimpleNamespace(at=at)
@@ -64,10 +64,10 @@ def test_a_mount_without_any_auth_is_reported_and_counted(ledger: Ledger) -> Non
     """Else a figure of no findings would be taken for the word that all is explained."""
     made = finder(ledger, logged_in=set())
     (skipped_mounts,) = made.find_orphans().skipped_mounts
-    assert "there is no login" in skipped_mounts.reason
+    assert "there is no auth" in skipped_mounts.reason
     registry = CollectorRegistry()
-    losses: Any = SimpleNamespace(known_id="", paused_requests=0)
-    AccessMetrics(ledger, registry, finder=made, breakers=CircuitBreakers(), losses=losses)
+    guard: Any = SimpleNamespace(known_id="", paused_requests=0)
+    AccessMetrics(ledger, registry, finder=made, breakers=CircuitBreakers(), losses=guard)
     page = generate_latest(registry).decode()
     assert "leasegate_orphaned_leases 0.0" in page
     assert "leasegate_orphan_scan_skipped_mounts 1.0" in page

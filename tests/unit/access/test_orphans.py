@@ -1,4 +1,4 @@
-"""What ledger, Vault and PostgreSQL disagree about: found whatever comes or goes while they are read, and nothing else."""
+"""The comparison of ledger, Vault and PostgreSQL: what comes or goes while they are read is no orphan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.access.domain.orphans import LeaseEntry, Orphan, OrphanKind, Place
 
 HERE, THERE = Place("https://vault:8200", "", "team/a"), Place("https://vault:8200", "", "team/b")
 ROLE, ID = "k8s.-.demo.r", "abcdefghij0123456789"
-LOGIN = f"token-demo-r-{ID}"
+USER = f"token-demo-r-{ID}"
 NOW = 1000.0
 
 
@@ -22,7 +22,7 @@ def lease(number: int, role: str = ROLE) -> str:
 
 
 def entry(lease_id: str = "", state: AttemptState = AttemptState.ACTIVE, **changes: Any) -> LeaseEntry:
-    usual = {"place": HERE, "role": ROLE, "database_user": LOGIN, "access_request_id": "uid-1", "ends_at": NOW + 60}
+    usual = {"place": HERE, "role": ROLE, "database_user": USER, "access_request_id": "uid-1", "ends_at": NOW + 60}
     return LeaseEntry(lease_id=lease_id, state=state, **{**usual, **changes})
 
 
@@ -54,7 +54,7 @@ def test_a_lease_that_the_ledger_does_not_know() -> None:
 
 def test_a_lease_that_the_ledger_counts_as_ended() -> None:
     orphans, _ = found([], [], lease(1), ended=[entry(lease(1), AttemptState.CLOSED)])
-    assert [(o.kind, o.username, o.request) for o in orphans] == [(OrphanKind.LEASE_CLOSED, LOGIN, "uid-1")]
+    assert [(o.kind, o.username, o.request) for o in orphans] == [(OrphanKind.LEASE_CLOSED, USER, "uid-1")]
 
 
 def test_a_lease_that_vault_does_not_know() -> None:
@@ -116,28 +116,28 @@ def test_which_roles_are_ours_to_explain(role: str, ours: bool) -> None:
 def test_every_database_user_of_leasegate_is_recognised() -> None:
     for namespace, role in (("demo", "r"), ("", "reader"), ("n" * 63, "r" * 200), ("", "Ünïcode role")):
         attempt_id = names.new_attempt_id()
-        login = names.database_user_name(names.display_name(attempt_id, namespace=namespace, role=role))
-        assert orphans.attempt_id(login) == attempt_id
+        user = names.database_user_name(names.display_name(attempt_id, namespace=namespace, role=role))
+        assert orphans.attempt_id(user) == attempt_id
 
 
 @pytest.mark.parametrize(
-    "login",
+    "user",
     ["postgres", "token-x", f"tok-demo-{ID}", f"token-demo-{ID}x", f"v-token-demo-{ID}", f"token-{'x' * 60}-{ID}"],
 )
-def test_other_database_users_are_not_compared(login: str) -> None:
-    assert orphans.attempt_id(login) is None
-    assert orphans.database_users([login], {}) == []
+def test_other_database_users_are_not_compared(user: str) -> None:
+    assert orphans.attempt_id(user) is None
+    assert orphans.database_users([user], {}) == []
 
 
 def test_a_database_user_of_an_unknown_attempt() -> None:
-    (orphan,) = orphans.database_users([LOGIN], {})
-    assert (orphan.kind, orphan.username) == (OrphanKind.DATABASE_USER_UNKNOWN, LOGIN)
-    assert f'DROP ROLE "{LOGIN}"' in orphan.advice
+    (orphan,) = orphans.database_users([USER], {})
+    assert (orphan.kind, orphan.username) == (OrphanKind.DATABASE_USER_UNKNOWN, USER)
+    assert f'DROP ROLE "{USER}"' in orphan.advice
 
 
 @pytest.mark.parametrize("state", list(AttemptState))
 def test_a_database_user_is_explained_while_its_attempt_is_open(state: AttemptState) -> None:
-    found = orphans.database_users([LOGIN], {ID: entry(state=state)})
+    found = orphans.database_users([USER], {ID: entry(state=state)})
     assert [orphan.kind for orphan in found] == (
         [OrphanKind.DATABASE_USER_CLOSED] if state is AttemptState.CLOSED else []
     )

@@ -1,4 +1,4 @@
-"""What has ended long ago leaves the ledger, a few rows at a time: attempts, requests, roles, calls. Nothing goes that may matter yet."""
+"""Pruning: what ended longer ago than the retention leaves the ledger a few rows at a time, and nothing else does."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def asked(tx: Tx, uid: str, **changes: Any) -> AccessRequest:
 
 
 def closed(tx: Tx, request: AccessRequest, role: DbRole, *, number: int = 1) -> Attempt:
-    """An attempt that began and ended without a login."""
+    """An attempt that began and ended without a database user."""
     made = attempts.begin(tx, request=request, role=role, sequence=number, due_at=None)
     attempts.revoke(tx, made, to=AttemptState.REVOKING_TOKEN, end_reason="a test ends it")
     attempts.close(tx, made.id, AttemptState.REVOKING_TOKEN)
@@ -113,9 +113,7 @@ def test_nothing_that_is_open_goes_however_old(ledger: Ledger, clock: Clock) -> 
 
 
 def test_an_object_that_still_exists_is_never_granted_again(ledger: Ledger, clock: Clock) -> None:
-    """Its access is over, its approval still stands in its status: the ledger alone knows that it may have nothing any
-    more.
-    """
+    """Its access has ended while its status still has the approval: the ledger alone knows that nothing is granted."""
     with ledger.write() as tx:
         place(tx)
         request = asked(tx, "uid-1")

@@ -1,4 +1,4 @@
-"""A replaced credential lives until its overlap is over, and not longer."""
+"""A retiring credential lives until its overlap ends, and not longer."""
 
 from __future__ import annotations
 

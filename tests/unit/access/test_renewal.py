@@ -1,4 +1,4 @@
-"""How long tokens, overlaps, renewals and pauses are."""
+"""The arithmetic of tokens, renewals, rotations and pauses."""
 
 from __future__ import annotations
 

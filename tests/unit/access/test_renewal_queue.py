@@ -1,4 +1,4 @@
-"""In which order renewals are taken: by the end of their leases, so that none is lost behind others which have more time."""
+"""The order of renewals: by the end of their leases, so that none expires behind others that have more time."""
 
 from __future__ import annotations
 
