@@ -106,7 +106,7 @@ def main(
 ) -> None:
     """Serve until SIGTERM."""
     try:
-        own = ServiceAuths.read(config.vault_config)
+        own = ServiceAuths.read_file(config.vault_config)
         failpoints.install(failpoints.Failpoints.from_environment(VARIABLE, points=ALL_POINTS))
     except (ServiceAuthError, ValueError) as err:
         raise StartupRefusedError(str(err)) from err

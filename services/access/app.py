@@ -94,7 +94,7 @@ def access(
         StartupRefusedError: The ledger cannot be used.
     """
     ledger = open_ledger(ledger_file, clock=clock)
-    sessions = Sessions(SCOPE, own=own)
+    sessions = Sessions(SCOPE, service_auths=own)
     try:
         with _running(ledger, sessions, own=own, configured=configured, settings=settings) as running:
             yield running

@@ -129,7 +129,7 @@ class ServerConfig:
         health_address_file: File that the bound address of the health service is written to.
         tls: None only for plaintext on a loopback address.
         allow: Callers by full service name; whoever is not there is refused.
-        vault_config: File with the process' own logins at Vaults.
+        vault_config: File with the service's own auth for each Vault server (``services.common.vault.service_auth``).
         max_concurrent_rpcs: Calls under way beyond which the next is refused.
         drain_delay_s: Seconds between "not serving" and refusing new calls.
         drain_grace_s: Seconds that calls under way then have to end.
@@ -281,7 +281,7 @@ def _server_options(port: int) -> Sequence[Callable[[Any], Any]]:
             help="Who may call what: full service name, and the exact URI, DNS or IP name in the"
             " client's certificate. Repeat it (blanks between values in the variable). Nobody may call what is not named.",
         ),
-        option("--vault-config", type=FILE, help="YAML file with this process' own logins at Vaults."),
+        option("--vault-config", type=FILE, help="YAML file with the service's own auth for each Vault server."),
         option(
             "--max-concurrent-rpcs",
             type=click.IntRange(1, 1000),

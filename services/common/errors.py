@@ -53,7 +53,7 @@ class LeasegateError(Exception):
 
 
 class SpecInvalidError(LeasegateError):
-    """A field is wrong; the caller has to correct it."""
+    """A field is wrong; the caller corrects it."""
 
     code, reason = grpc.StatusCode.INVALID_ARGUMENT, "SPEC_INVALID"
 
@@ -68,25 +68,25 @@ class SpecInvalidError(LeasegateError):
 
 
 class PathNotOwnedError(LeasegateError):
-    """The path is outside what this process may touch."""
+    """The path is outside what this service may change."""
 
     code, reason = grpc.StatusCode.INVALID_ARGUMENT, "PATH_NOT_OWNED"
 
 
 class ApprovalRequiredError(LeasegateError):
-    """Nobody entitled has approved what would be granted now."""
+    """No decision approves what would be granted now."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_REQUIRED"
 
 
 class ApprovalDeniedError(LeasegateError):
-    """The request was denied, which is final."""
+    """The access request is denied, which is final."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_DENIED"
 
 
 class AccessEndedError(LeasegateError):
-    """Access was released, withdrawn, deleted, revoked or is over."""
+    """Access has ended: released, withdrawn, expired, deleted or revoked."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ACCESS_ENDED"
 
@@ -98,13 +98,13 @@ class DigestStaleError(LeasegateError):
 
 
 class AlreadyDecidedError(LeasegateError):
-    """The request was decided already."""
+    """The access request is decided already."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ALREADY_DECIDED"
 
 
 class DbRoleNotReadyError(LeasegateError):
-    """The role, its connection or its engine is not there (yet), or another definition was approved."""
+    """The database role, its connection or its mount does not exist (yet), or another definition is approved."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "DB_ROLE_NOT_READY"
     default_retry_after_s = 2.0
@@ -118,21 +118,21 @@ class LeasesInUseError(LeasegateError):
 
 
 class VaultPolicyMissingError(LeasegateError):
-    """Vault answered 403 after one new login."""
+    """Vault answered 403 to a new session, too."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_POLICY_MISSING"
     default_retry_after_s = 30.0
 
 
 class VaultAuthMissingError(LeasegateError):
-    """There is no login for this Vault; one was asked for."""
+    """The service has no auth for this Vault server; access asks for one on its change feed."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_AUTH_MISSING"
     default_retry_after_s = 1.0
 
 
 class VaultAuthRefusedError(LeasegateError):
-    """Vault refused the login."""
+    """Vault refused to authenticate."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_AUTH_REFUSED"
     default_retry_after_s = 10.0
@@ -145,37 +145,37 @@ class CallerNotAllowedError(LeasegateError):
 
 
 class AccessRequestNotFoundError(LeasegateError):
-    """No such request, or not the caller's."""
+    """The access request does not exist, or is not the caller's."""
 
     code, reason = grpc.StatusCode.NOT_FOUND, "ACCESS_REQUEST_NOT_FOUND"
 
 
 class DbRoleNotFoundError(LeasegateError):
-    """No such role in the catalogue."""
+    """The catalog has no such database role."""
 
     code, reason = grpc.StatusCode.NOT_FOUND, "DB_ROLE_NOT_FOUND"
 
 
 class LeaseNotFoundError(LeasegateError):
-    """No such lease."""
+    """The lease does not exist."""
 
     code, reason = grpc.StatusCode.NOT_FOUND, "LEASE_NOT_FOUND"
 
 
 class MountConflictError(LeasegateError):
-    """Something else is mounted at the path, or it belongs to somebody else."""
+    """Something else is mounted at the path, or the mount belongs to another owner."""
 
     code, reason = grpc.StatusCode.ALREADY_EXISTS, "MOUNT_CONFLICT"
 
 
 class RequestIdReusedError(LeasegateError):
-    """The request_id was used for other content."""
+    """An earlier call used the request_id for other content."""
 
     code, reason = grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"
 
 
 class ConflictError(LeasegateError):
-    """What the call began was superseded or ended meanwhile."""
+    """Another call replaced or revoked what this call works on."""
 
     code, reason = grpc.StatusCode.ABORTED, "CONFLICT"
     default_retry_after_s = 0.2
@@ -196,7 +196,7 @@ class VaultUnavailableError(LeasegateError):
 
 
 class VaultThrottledError(LeasegateError):
-    """Vault asks to be called less often."""
+    """Vault limits the rate of calls."""
 
     code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "VAULT_THROTTLED"
     default_retry_after_s = 2.0
@@ -224,25 +224,21 @@ class DeadlineTooShortError(LeasegateError):
 
 
 class DeadlineExpiredError(LeasegateError):
-    """The call took longer than its deadline; whether it did what was asked is not known. Made by the caller's side
-    alone.
-    """
+    """The call took longer than its deadline; what it did is not known. Only callers raise it."""
 
     code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXPIRED"
     default_retry_after_s = 1.0
 
 
 class PeerUnavailableError(LeasegateError):
-    """The service cannot be reached, or went away during the call: what it did is not known. Made by the caller's side
-    alone.
-    """
+    """The service cannot be reached or stopped during the call; what it did is not known. Only callers raise it."""
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "PEER_UNAVAILABLE"
     default_retry_after_s = 1.0
 
 
 class OverloadedError(LeasegateError):
-    """Too many calls are under way."""
+    """The service has too many calls under way."""
 
     code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"
     default_retry_after_s = 1.0
@@ -256,7 +252,7 @@ class LedgerUnavailableError(LeasegateError):
 
 
 class LedgerMismatchError(LeasegateError):
-    """All issuing is held because the ledger is not the one that was known."""
+    """All issuance is paused because the watcher knows another ledger."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LEDGER_MISMATCH"
     advice = "restore the ledger, or have an operator run `leasegate ledger accept-loss`"
@@ -264,7 +260,7 @@ class LedgerMismatchError(LeasegateError):
 
 
 class InternalError(LeasegateError):
-    """A defect; its text stays in the log of the process that has it."""
+    """A defect; its text is in the log of the process that has it."""
 
 
 _OUTAGES = (VaultSealedError, VaultUnavailableError, VaultThrottledError, VaultFailedError)

@@ -21,10 +21,10 @@ from services.engine.servicer import EngineServicer
 def main(config: ServerConfig) -> None:
     """Serve until SIGTERM."""
     try:
-        own = ServiceAuths.read(config.vault_config)
+        own = ServiceAuths.read_file(config.vault_config)
     except ServiceAuthError as err:
         raise StartupRefusedError(f"--vault-config: {err}") from err
-    with closing(Sessions(SCOPE, own=own, narrow_to=POLICY)) as sessions:
+    with closing(Sessions(SCOPE, service_auths=own, narrow_to=POLICY)) as sessions:
         descriptor = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"]
         servicer = EngineServicer(SecretEngines(sessions))
         engine = service(descriptor, engine_service_pb2_grpc.add_EngineServiceServicer_to_server, servicer)

@@ -27,7 +27,7 @@ from services.common.vault.address import Address
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Marker, Mount, read_mount
 from services.common.vault.object_ref import ObjectRef
-from services.common.vault.quiesce_report import QuiesceReport, require
+from services.common.vault.quiesce_report import QuiesceReport, require_quiesced
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import VaultTarget
 from services.engine import connection as connections
@@ -138,7 +138,7 @@ class SecretEngines:
             LeasegateError: The session or Vault failed.
         """
         with writes_nothing():
-            vault = self._sessions.team(wanted.target)
+            vault = self._sessions.team_vault(wanted.target)
         with self._lock_mount(wanted.target, wanted.mount):
             with writes_nothing():
                 mount = _read_mount(vault, wanted.mount)
@@ -151,7 +151,7 @@ class SecretEngines:
             adopted=marker.adopted,
             changed=mount_changed or connection_changed,
             drift_corrected=drift_corrected,
-            narrowed=self._sessions.narrowed(wanted.target),
+            narrowed=self._sessions.is_narrowed(wanted.target),
         )
 
     def delete_engine(self, unwanted: Unwanted) -> Deleted:
@@ -164,7 +164,7 @@ class SecretEngines:
             VaultFailedError: Vault could not disable the mount, for instance because it cannot revoke at the database.
             LeasegateError: The session or Vault failed.
         """
-        vault = self._sessions.ending(unwanted.target)
+        vault = self._sessions.cleanup_vault(unwanted.target)
         with self._lock_mount(unwanted.target, unwanted.mount):
             mount = _read_mount(vault, unwanted.mount)
             if mount is None:
@@ -210,7 +210,7 @@ class SecretEngines:
             return
         if wanted.last_database == wanted.connection.url.where:
             return
-        require(
+        require_quiesced(
             wanted.quiesce_report,
             wanted.target,
             mount=wanted.mount,
@@ -245,7 +245,7 @@ class SecretEngines:
 
     def _disable_mount(self, vault: Vault, unwanted: Unwanted) -> None:
         mount = unwanted.mount
-        require(
+        require_quiesced(
             unwanted.quiesce_report,
             unwanted.target,
             mount=mount,
@@ -273,7 +273,9 @@ class SecretEngines:
         if not name or unwanted.connection_shared:
             return
         what = f"the connection {name} can be removed"
-        require(unwanted.quiesce_report, unwanted.target, mount=mount, connection=name, now=self._now(), what=what)
+        require_quiesced(
+            unwanted.quiesce_report, unwanted.target, mount=mount, connection=name, now=self._now(), what=what
+        )
         connections.delete(vault, mount, name)
         self._written.pop((*_place(unwanted.target, mount), name), None)
         _LOG.info("connection removed", mount=mount, connection=name, owner=unwanted.owner.entry)

@@ -86,8 +86,8 @@ def deleted(result: Deleted) -> pb.DeleteEngineResponse:
 def _not_narrowed() -> types_pb2.Notice:
     return types_pb2.Notice(
         reason="PolicyNotNarrowed",
-        message="Vault refused to narrow the login to the policy leasegate-engine, so the engine service acts with all that the login may:"
-        " give the login's role that policy.",
+        message="Vault refused to narrow the session to the policy leasegate-engine, so the engine service acts with every policy of the"
+        " session: give the auth role the policy leasegate-engine.",
     )
 
 

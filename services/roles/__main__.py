@@ -19,10 +19,10 @@ from services.roles.servicer import RoleServicer
 def main(config: ServerConfig) -> None:
     """Serve until SIGTERM."""
     try:
-        own = ServiceAuths.read(config.vault_config)
+        own = ServiceAuths.read_file(config.vault_config)
     except ServiceAuthError as err:
         raise StartupRefusedError(f"--vault-config: {err}") from err
-    with closing(Sessions(SCOPE, own=own, narrow_to=POLICY)) as sessions:
+    with closing(Sessions(SCOPE, service_auths=own, narrow_to=POLICY)) as sessions:
         descriptor = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
         servicer = RoleServicer(DbRoles(sessions))
         roles = service(descriptor, role_service_pb2_grpc.add_RoleServiceServicer_to_server, servicer)

@@ -14,7 +14,7 @@ from services.common.logs import logger
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Mount, being_removed, read_mount
 from services.common.vault.object_ref import NO_CLUSTER, ObjectRef
-from services.common.vault.quiesce_report import QuiesceReport, require
+from services.common.vault.quiesce_report import QuiesceReport, require_quiesced
 from services.common.vault.response import VaultNotFoundError
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import VaultTarget
@@ -106,7 +106,7 @@ class DbRoles:
         """
         name, definition = wanted.owner.vault_name, wanted.definition.resolved()
         with writes_nothing():
-            vault = self._sessions.team(wanted.target)
+            vault = self._sessions.team_vault(wanted.target)
             _check_usable(_read_mount(vault, wanted.mount), wanted)
             shown = _read_db_role(vault, wanted.mount, name)
             changed = shown is None or not definition.is_in(shown)
@@ -119,7 +119,7 @@ class DbRoles:
             definition=definition,
             digest=definition.digest(mount=wanted.mount, vault_role=name),
             changed=changed,
-            narrowed=self._sessions.narrowed(wanted.target),
+            narrowed=self._sessions.is_narrowed(wanted.target),
         )
 
     def delete_db_role(self, owner: ObjectRef, target: VaultTarget, mount: str) -> None:
@@ -130,7 +130,7 @@ class DbRoles:
         Raises:
             LeasegateError: The session or Vault failed; a 403, too, as it says nothing about the database role.
         """
-        vault = self._sessions.ending(target)
+        vault = self._sessions.cleanup_vault(target)
         found = _read_mount(vault, mount)
         if found is None or found.marker is None or found.marker.cluster != owner.cluster_id:
             return
@@ -147,7 +147,7 @@ class DbRoles:
             MountConflictError: The mount is no database secrets engine.
             LeasegateError: The session or Vault failed.
         """
-        vault = self._sessions.ending(wanted.target)
+        vault = self._sessions.cleanup_vault(wanted.target)
         _check_is_database(_read_mount(vault, wanted.mount), mount_path=wanted.mount, db_role=wanted.name)
         definition = cleanup_role(
             db_name=wanted.connection,
@@ -165,7 +165,7 @@ class DbRoles:
         Raises:
             LeasegateError: The session or Vault failed.
         """
-        _delete_db_role(self._sessions.ending(target), mount, name)
+        _delete_db_role(self._sessions.cleanup_vault(target), mount, name)
 
     def _check_connection(self, wanted: Wanted, definition: Definition, shown: Mapping[str, object] | None) -> None:
         """Refuse another connection than live leases are of.
@@ -175,7 +175,7 @@ class DbRoles:
         before = wanted.last_db_name or str((shown or {}).get("db_name") or "")
         if before and before != definition.db_name:
             what = f"db_name of the database role {wanted.owner.vault_name} can change"
-            require(
+            require_quiesced(
                 wanted.quiesce_report, wanted.target, mount=wanted.mount, connection=before, now=self._now(), what=what
             )
 

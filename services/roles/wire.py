@@ -94,8 +94,8 @@ def ensured(wanted: Wanted, request: pb.EnsureDbRoleRequest, result: Ensured) ->
 def _not_narrowed() -> types_pb2.Notice:
     return types_pb2.Notice(
         reason="PolicyNotNarrowed",
-        message="Vault refused to narrow the login to the policy leasegate-roles, so the role service acts with all that the login may:"
-        " give the login's role that policy.",
+        message="Vault refused to narrow the session to the policy leasegate-roles, so the role service acts with every policy of the"
+        " session: give the auth role the policy leasegate-roles.",
     )
 
 

@@ -39,7 +39,7 @@ def vault(servers: Servers) -> Iterator[Vault]:
     auth = TokenAuth(token=servers.root_token)
     target = VaultTarget(name="vault", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), login=auth)
     with closing(Sessions(SCOPE)) as sessions:
-        yield sessions.team(target)
+        yield sessions.team_vault(target)
     servers.vault("DELETE", f"sys/mounts/{MOUNT}")
 
 

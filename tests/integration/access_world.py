@@ -279,7 +279,7 @@ def in_process(made: World, *, own: bool = True, **settings: Any) -> Iterator[Ca
         tls=made.authority.server().server(),
         allow={name: frozenset(callers) for name, callers in ALLOWED.items()},
     )
-    database_users = ServiceAuths.read(made.logins_file) if own else ServiceAuths()
+    database_users = ServiceAuths.read_file(made.logins_file) if own else ServiceAuths()
     chosen = Settings(**{"max_request_duration_s": 5.0, **settings})
     with ExitStack() as stack:
         service = stack.enter_context(

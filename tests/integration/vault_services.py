@@ -42,7 +42,7 @@ def engine_service(
     own: ServiceAuths | None = None, sessions: Sessions | None = None
 ) -> Iterator[engine_service_pb2_grpc.EngineServiceStub]:
     """The engine service and a stub to call it."""
-    sessions = sessions or Sessions(engine_scope.SCOPE, own=own, narrow_to=engine_scope.POLICY)
+    sessions = sessions or Sessions(engine_scope.SCOPE, service_auths=own, narrow_to=engine_scope.POLICY)
     descriptor = engine_pb.DESCRIPTOR.services_by_name["EngineService"]
     servicer = EngineServicer(SecretEngines(sessions))
     add = engine_service_pb2_grpc.add_EngineServiceServicer_to_server
@@ -57,7 +57,7 @@ def role_service(
     own: ServiceAuths | None = None, sessions: Sessions | None = None
 ) -> Iterator[role_service_pb2_grpc.RoleServiceStub]:
     """The role service and a stub to call it."""
-    sessions = sessions or Sessions(roles_scope.SCOPE, own=own, narrow_to=roles_scope.POLICY)
+    sessions = sessions or Sessions(roles_scope.SCOPE, service_auths=own, narrow_to=roles_scope.POLICY)
     descriptor = roles_pb.DESCRIPTOR.services_by_name["RoleService"]
     add = role_service_pb2_grpc.add_RoleServiceServicer_to_server
     with (

@@ -45,7 +45,7 @@ def target(servers: Servers, login: AuthMethod | None, **more: Any) -> VaultTarg
         namespace="demo",
         address=servers.vault_addr,
         ca_bundle=servers.vault_ca.read_bytes(),
-        login=login,
+        auth=login,
         **more,
     )
 

@@ -46,7 +46,7 @@ class Catalog:
             LeasegateError: Vault cannot be reached.
         """
         row = self._row(target)
-        if target.login is not None:
+        if target.auth is not None:
             self._vaults.put_auth(target)
             self._feed.auth_arrived(row.id)
             with self._ledger.write() as tx:

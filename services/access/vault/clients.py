@@ -46,7 +46,9 @@ class VaultClients:
             VaultAuthMissingError: There is no auth.
         """
         try:
-            vault = self._sessions.own(row.address, row.vault_namespace) or self._sessions.team(target_of(row))
+            vault = self._sessions.service_vault(row.address, row.vault_namespace) or self._sessions.team_vault(
+                target_of(row)
+            )
             yield self.breakers.guard(
                 vault,
                 Key(row.server, row.vault_namespace),
@@ -64,24 +66,24 @@ class VaultClients:
             VaultAuthRefusedError: Vault refused the auth.
             LeasegateError: Vault does not answer; at once where its circuit is open.
         """
-        if self._own.find(target.address, target.vault_namespace) is not None or target.login is None:
+        if self._own.find_auth(target.address, target.vault_namespace) is not None or target.auth is None:
             return
         # Failures here do not count: a team that misspelt its AppBinding must not open the circuit for others.
         key = Key(str(Address.parse(target.address)), target.vault_namespace.strip("/"))
         self.breakers.check_closed(key, probe=lambda: self._sessions.answers(target))
-        self._sessions.team(target)
+        self._sessions.team_vault(target)
 
     def service_auth(self, row: VaultTargetRow) -> bool:
         """Whether the service has its own auth there."""
-        return self._own.find(row.address, row.vault_namespace) is not None
+        return self._own.find_auth(row.address, row.vault_namespace) is not None
 
     def logged_in(self, row: VaultTargetRow) -> bool:
         """Whether there is a session or an own auth."""
-        return self.service_auth(row) or self._sessions.logged_in(target_of(row))
+        return self.service_auth(row) or self._sessions.has_session(target_of(row))
 
     def max_request_duration_s(self, row: VaultTargetRow) -> float:
         """How long that Vault processes one request at most."""
-        own = self._own.find(row.address, row.vault_namespace)
+        own = self._own.find_auth(row.address, row.vault_namespace)
         return own.max_request_duration_s if own else self._max_request_duration_s
 
     def serving(self) -> bool:

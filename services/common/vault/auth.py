@@ -1,4 +1,4 @@
-"""Logging in to Vault, by each of the methods that an AppBinding may name, and narrowing what came of it.
+"""Authenticates at Vault by each method that an AppBinding may name, and narrows, renews and revokes tokens.
 
 Source of the requests: https://developer.hashicorp.com/vault/api-docs/auth.
 """
@@ -21,12 +21,12 @@ from services.common.vault.target import (
 from services.common.vault.transport import Transport
 
 
-def log_in(transport: Transport, login: AuthMethod, *, name: str) -> Auth:
-    """Log in.
+def authenticate(transport: Transport, method: AuthMethod, *, name: str) -> Auth:
+    """Get a token by an auth method.
 
     Args:
         transport: Where; for a CertificateAuth its endpoint has the client certificate.
-        login: How.
+        method: How to authenticate, with its secret.
         name: The target's name, for messages.
 
     Raises:
@@ -34,17 +34,17 @@ def log_in(transport: Transport, login: AuthMethod, *, name: str) -> Auth:
         LeasegateError: Vault cannot be reached or has failed.
     """
     try:
-        answer = _send(transport, login)
+        answer = _send(transport, method)
     except (VaultRefusedError, VaultPolicyMissingError) as err:
         raise VaultAuthRefusedError(
-            f"Vault refused the login of {name}: {err.message.removesuffix(POLICY_HINT)}", target=name
+            f"Vault refused to authenticate {name}: {err.message.removesuffix(POLICY_HINT)}", target=name
         ) from err
     except VaultNotFoundError as err:
         raise VaultAuthRefusedError(
-            f"Vault has no auth method at auth/{login.mount}, which {name} names", target=name
+            f"Vault has no auth method at auth/{method.mount}, which {name} names", target=name
         ) from err
     if answer.auth is None or not answer.auth.client_token:
-        raise VaultAuthRefusedError(f"the login of {name} brought no token", target=name)
+        raise VaultAuthRefusedError(f"Vault answered no token to {name}", target=name)
     return answer.auth
 
 
@@ -61,23 +61,24 @@ def _send(transport: Transport, login: AuthMethod) -> Answer:
     return transport.send("POST", path, body={"name": login.name} if login.name else {})
 
 
-def _found(transport: Transport, login: TokenAuth) -> Answer:
-    """A given token as if a login had brought it: how long it lives is asked by whichever call its policies permit,
-    else unknown.
+def _given(transport: Transport, method: TokenAuth) -> Answer:
+    """Return a given token as if an auth method had answered it.
+
+    Its TTL comes from whichever call its policies permit, else it is unknown (0).
     """
     try:
-        return transport.send("POST", "auth/token/renew-self", body={}, token=login.token)
+        return transport.send("POST", "auth/token/renew-self", body={}, token=method.token)
     except (VaultRefusedError, VaultPolicyMissingError):  # not renewable, or not permitted
         pass
     found: Mapping[str, Any] = {}
     try:
-        found = transport.send("GET", "auth/token/lookup-self", token=login.token).data
+        found = transport.send("GET", "auth/token/lookup-self", token=method.token).data
     except VaultPolicyMissingError as err:
         if not error_texts.is_denied_by_policy(err.message):
             raise
     return Answer(
         auth=Auth(
-            client_token=login.token,
+            client_token=method.token,
             accessor=str(found.get("accessor", "")),
             lease_duration_s=int(found.get("ttl") or 0),
             renewable=bool(found.get("renewable")),
@@ -87,9 +88,9 @@ def _found(transport: Transport, login: TokenAuth) -> Answer:
 
 
 def narrow(transport: Transport, auth: Auth, *, policy: str) -> Auth | None:
-    """Make a child of a login that has one policy only; None where Vault refuses that.
+    """Make a child token that has one policy only; None where Vault refuses that.
 
-    The child ends with its parent at the latest.
+    The child expires with its parent at the latest.
     """
     if auth.policies == (policy,):
         return auth
@@ -103,7 +104,7 @@ def narrow(transport: Transport, auth: Auth, *, policy: str) -> Auth | None:
 
 
 def renew(transport: Transport, auth: Auth) -> Auth:
-    """Prolong a token.
+    """Renew a token.
 
     Raises:
         LeasegateError: Vault refused or cannot be reached.
@@ -112,7 +113,7 @@ def renew(transport: Transport, auth: Auth) -> Auth:
 
 
 def revoke(transport: Transport, auth: Auth, *, timeout_s: float) -> None:
-    """End a token and its children.
+    """Revoke a token and its children.
 
     Raises:
         LeasegateError: Vault refused or cannot be reached.

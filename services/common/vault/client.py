@@ -12,12 +12,13 @@ from services.common.vault.session import Session
 
 
 class Vault(Protocol):
-    """One Vault server, with a login.
+    """One Vault server, with a session.
 
-    Every call may raise: PathNotOwned, DeadlineTooShort, VaultUnreached (nothing was sent); NotThere (404);
-    VaultRefused (400); VaultPolicyMissingError (403, also after one new login); VaultAuthRefused; VaultAuthMissing; VaultThrottled;
-    VaultSealed; VaultFailed and VaultUnavailable (what Vault did is not known). ``token`` stands in for the login's
-    own; then no new login is tried. ``timeout_s`` bounds the wait, as does the deadline of the call under way.
+    Every call may raise: PathNotOwnedError, DeadlineTooShortError, VaultUnreachedError (nothing was sent); VaultNotFoundError
+    (404); VaultRefusedError (400); VaultPolicyMissingError (403, from a new token, too); VaultAuthRefusedError;
+    VaultAuthMissingError; VaultThrottledError; VaultSealedError; VaultFailedError and VaultUnavailableError (what Vault did is
+    not known). ``token`` replaces the session's own, without a second try. ``timeout_s`` bounds the wait, as does the deadline
+    of the call that is being handled.
     """
 
     @property
@@ -50,7 +51,7 @@ class Vault(Protocol):
 
 
 class Client:
-    """A Vault that is limited to a scope and logs in anew once where its token is refused. Safe for many threads."""
+    """A Vault that is limited to a scope and authenticates again, once, after a 403. Safe for many threads."""
 
     def __init__(self, session: Session, *, scope: Scope, address: str) -> None:
         self._session = session
@@ -95,7 +96,7 @@ class Client:
         try:
             return grant.transport.send(method, path, body=body, token=grant.token, timeout_s=timeout_s)
         except VaultPolicyMissingError:
-            if not self._session.log_in_again(instead_of=grant):
+            if not self._session.replace_grant(instead_of=grant):
                 raise
         grant = self._session.grant()
         return grant.transport.send(method, path, body=body, token=grant.token, timeout_s=timeout_s)

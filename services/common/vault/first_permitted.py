@@ -1,4 +1,4 @@
-"""A Vault for ending things, which takes whichever login still may."""
+"""A Vault for cleanup, which uses whichever session is still permitted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from services.common.vault.response import Answer
 
 
 class FirstPermitted:
-    """Makes each call by the first of several logins that Vault permits it to; what it raises is the last one's
-    refusal.
-    """
+    """Makes each call with the first of several sessions that Vault permits it to; raises the refusal of the last one."""
 
     def __init__(self, address: str, candidates: Sequence[Callable[[], Vault]]) -> None:
-        """Keep the candidates, at least one; each is made when it is needed, and may raise VaultAuthRefusedError."""
+        """Take the candidates, at least one; each is made when it is needed, and may raise VaultAuthRefusedError."""
         self._address = address
         self._candidates = candidates
 
@@ -54,5 +52,5 @@ class FirstPermitted:
             try:
                 return call(candidate())
             except (VaultAuthRefusedError, VaultAuthMissingError, VaultPolicyMissingError):
-                continue  # the next one may
+                continue  # the next one may be permitted
         return call(last())

@@ -1,6 +1,7 @@
-"""Whose a mount is, as its description in Vault says it: ``leasegate {"cluster":"<uid>","owners":["demo/postgresql-engine"]}``.
+"""The owners of a mount, which its description in Vault names: ``leasegate {"cluster":"<uid>","owners":["demo/pg-engine"]}``.
 
-engine writes it, roles reads it; both refuse a mount of another cluster. What an adopted mount had for a description stands before ours.
+engine writes the description and roles reads it. Both refuse a mount of another cluster. The description that an adopted mount had stays
+in front.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ _MARKER = re.compile(r"(?:(?P<before>.*) )?leasegate (?P<json>\{.*\})", re.DOTAL
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What Leasegate wrote into a mount's description.
+    """What Leasegate writes into a mount's description.
 
     Attributes:
         cluster: uid of the cluster, ``-`` outside Kubernetes.
-        owners: Who uses the mount, as ``namespace/name``.
-        adopted: Whether the mount was there before us, and so is never removed.
+        owners: The objects that use the mount, as ``namespace/name``.
+        adopted: Whether Leasegate did not enable the mount, and so never disables it.
         before: The description that an adopted mount had.
     """
 
@@ -36,7 +37,7 @@ class Marker:
     before: str = ""
 
     def with_owners(self, owners: Iterable[str]) -> Marker:
-        """The same with other owners, sorted."""
+        """Return the marker with other owners, sorted."""
         return replace(self, owners=tuple(sorted(set(owners))))
 
     def __str__(self) -> str:
@@ -47,7 +48,7 @@ class Marker:
 
     @classmethod
     def parse(cls, description: str) -> Marker | None:
-        """Read a description; None where it is not ours."""
+        """Parse a description; None where it has no marker."""
         found = _MARKER.fullmatch(description)
         if not found:
             return None
@@ -77,15 +78,15 @@ class Mount:
 
     @property
     def marker(self) -> Marker | None:
-        """Ours, if it has one."""
+        """The marker of Leasegate, if the description has one."""
         return Marker.parse(self.description) if self.type == DATABASE else None
 
 
 def read_mount(vault: Vault, path: str) -> Mount | None:
-    """What is mounted at exactly this path; None for nothing.
+    """Read what is mounted at exactly this path; None for nothing.
 
     Raises:
-        LeasegateError: Vault refuses to say, or cannot be reached.
+        LeasegateError: Vault refused or cannot be reached.
     """
     try:
         data = vault.read(f"sys/mounts/{path}").data
@@ -99,10 +100,9 @@ def read_mount(vault: Vault, path: str) -> Mount | None:
 
 
 def being_removed(path: str) -> VaultFailedError:
-    """The error for a mount that is there and yet answers nothing: an unmount of it has begun and could not be
-    finished.
+    """Make the error for a mount that exists and answers nothing, as an interrupted unmount leaves it.
 
-    That happens where leases cannot be revoked, and only another unmount brings it on.
+    Vault leaves it so where it cannot revoke the leases; only another unmount continues.
     """
     return VaultFailedError(
         f"the mount {path} is being removed, and Vault waits for its leases to be revoked", path=path

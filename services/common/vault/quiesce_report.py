@@ -1,4 +1,8 @@
-"""Proof that no lease or open attempt depends on what is about to change: ``leasegate.types.v1.QuiesceReport``, as access answered it."""
+"""How many leases depend on a mount or connection that is about to change: ``leasegate.types.v1.QuiesceReport``.
+
+access counts them and the watcher passes the report on. It is not signed: engine and roles trust the watcher for it
+(docs/security/threat-model.md).
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,16 @@ _CLOCK_SKEW_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class QuiesceReport:
-    """What access answered.
+    """The report of access, decoded.
 
     Attributes:
-        address: The Vault; None if it cannot be read, which fits no target.
+        address: The Vault server; None if it cannot be parsed, which matches no target.
         vault_namespace: Its namespace.
         mount: Path of the mount.
         connection: Name of the connection; empty for the whole mount.
         open_attempts: Number of attempts whose database user is not known to be dropped.
         counted_at: Unix time of the count, seconds.
-        valid_for_s: How long the answer may be relied on.
+        valid_for_s: How long the report may be used, seconds.
     """
 
     address: Address | None
@@ -37,7 +41,7 @@ class QuiesceReport:
 
     @classmethod
     def from_proto(cls, message: types_pb2.QuiesceReport) -> QuiesceReport:
-        """Decode; what is wrong in it makes it fit nothing."""
+        """Decode a report; a wrong field makes it match no target."""
         try:
             address = Address.parse(message.target.address)
         except AddressError:
@@ -53,16 +57,16 @@ class QuiesceReport:
         )
 
     def covers(self, target: VaultTarget, *, mount: str, connection: str) -> bool:
-        """Whether it speaks of this place, or of the whole mount that the place is part of."""
+        """Whether the report is about this connection or its whole mount."""
         place = (Address.parse(target.address), target.vault_namespace.strip("/"), mount)
         return (self.address, self.vault_namespace, self.mount) == place and self.connection in ("", connection)
 
-    def fresh(self, now: float) -> bool:
-        """Whether it may be relied on at a Unix time."""
+    def is_fresh(self, now: float) -> bool:
+        """Whether the report may be used at a Unix time."""
         return -_CLOCK_SKEW_S <= now - self.counted_at <= self.valid_for_s
 
 
-def require(
+def require_quiesced(
     quiesce_report: QuiesceReport | None,
     target: VaultTarget,
     *,
@@ -71,29 +75,29 @@ def require(
     now: float,
     what: str,
 ) -> None:
-    """Refuse a change unless nothing depends on it.
+    """Refuse a change unless a report says that no lease depends on it.
 
     Args:
-        quiesce_report: What the caller passed on.
-        target: The Vault.
+        quiesce_report: The report that the caller passed on.
+        target: The Vault server.
         mount: Path of the mount.
-        connection: Name of the connection; empty when the whole mount is to go.
+        connection: Name of the connection; empty for the whole mount.
         now: Unix time, seconds.
-        what: What would change, for the message.
+        what: What would change, as the start of the message.
 
     Raises:
-        LeasesInUseError: There is no fresh answer for this place, or something is left.
+        LeasesInUseError: There is no fresh report, or it has open attempts.
     """
     if (
         quiesce_report is None
         or not quiesce_report.covers(target, mount=mount, connection=connection)
-        or not quiesce_report.fresh(now)
+        or not quiesce_report.is_fresh(now)
     ):
         raise LeasesInUseError(
-            f"{what} only once access says that no lease depends on it", mount=mount, open_attempts="unknown"
+            f"{what} only once access reports that no lease depends on it", mount=mount, open_attempts="unknown"
         )
     if quiesce_report.open_attempts:
         left = quiesce_report.open_attempts
         raise LeasesInUseError(
-            f"{what} only once {left} leases or open attempts have ended", mount=mount, open_attempts=str(left)
+            f"{what} only once {left} leases or open attempts are closed", mount=mount, open_attempts=str(left)
         )

@@ -1,4 +1,4 @@
-"""What Vault answers, decoded, and the one place where its statuses become our errors."""
+"""Decodes the answers of Vault; the one place where its HTTP statuses become Leasegate's errors."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ POLICY_HINT = "; a Vault policy has to permit it"
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """A token that Vault gave out.
+    """A token that Vault issued.
 
     Attributes:
         client_token: The token.
-        accessor: Names the token to those who may revoke it; no token itself.
-        lease_duration_s: Its TTL; 0 for one that never ends.
-        renewable: Whether renew-self prolongs it.
-        policies: What it may do.
+        accessor: Names the token for its revocation; grants nothing itself.
+        lease_duration_s: Its TTL; 0 for one that never expires.
+        renewable: Whether renew-self extends it.
+        policies: Names of its policies.
     """
 
     client_token: str = field(repr=False)
@@ -49,7 +49,7 @@ class Auth:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call brought back; empty where Vault answers nothing (204).
+    """The answer to one call; empty where Vault answers 204.
 
     Attributes:
         data: The payload; may hold a password.
@@ -69,7 +69,7 @@ class Answer:
 
 
 class VaultNotFoundError(Exception):
-    """Vault answered 404: an answer rather than an error, as every caller says what an absent thing means to it.
+    """Vault answered 404. It is no LeasegateError, as each caller decides what an absent thing means.
 
     Attributes:
         path: What was asked for.
@@ -85,7 +85,7 @@ class VaultNotFoundError(Exception):
 def decode(
     status: int, raw: bytes, *, path: str, address: str, sent: Mapping[str, Any] | None = None, retry_after: str = ""
 ) -> Answer:
-    """Turn a response into an Answer, or raise what its status means.
+    """Turn a response into an Answer, or raise the error of its status.
 
     Args:
         status: HTTP status.
@@ -121,8 +121,9 @@ def decode(
 
 
 def error_text(body: Mapping[str, Any] | None, *, secrets: Iterable[str] = ()) -> str:
-    """Vault's own words, bounded, without the secrets that the request carried. Only its ``errors`` are quoted, never a
-    foreign body.
+    """Return the ``errors`` of a body, bounded, without the secrets that the request carried.
+
+    A body that is not Vault's is never quoted.
     """
     found = (body or {}).get("errors")
     text = "; ".join(str(each).strip() for each in found) if isinstance(found, list) else ""
@@ -189,7 +190,7 @@ def _error(status: int, text: str, *, path: str, address: str, retry_after: str)
 
 
 def shown(path: str) -> str:
-    """The path as messages may show it: bounded, and a lease's id without its last part."""
+    """Return the path as messages show it: bounded, and a lease id without its last part."""
     if path.startswith(("sys/leases/renew/", "sys/leases/revoke/")):
         path = path.rpartition("/")[0] + "/…"
     return bounded(path, _PATH_CHARS)

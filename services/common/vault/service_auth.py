@@ -1,6 +1,6 @@
-"""The service's own logins, one for each Vault that the operator configured, read from a YAML file.
+"""The service's own auth for each Vault server, read from the YAML file of ``--vault-config``.
 
-Secrets are named by file only and read at each login, so that a rotated file needs no restart. The file::
+The file names secrets by file only. They are read at each authentication, so that a rotated file needs no restart. An example::
 
     - address: https://vault.example:8200
       namespace: team            # optional
@@ -29,9 +29,8 @@ DEFAULT_MAX_REQUEST_DURATION_S = 90.0
 """Vault's own default (https://developer.hashicorp.com/vault/docs/configuration#default_max_request_duration)."""
 
 _COMMON = {"address", "namespace", "ca_file", "max_request_duration"}
-_METHODS: Mapping[
-    str, tuple[set[str], set[str]]
-] = {  # by method: the keys that are needed, and those that may be there
+# By method: the required keys and the optional ones.
+_METHODS: Mapping[str, tuple[set[str], set[str]]] = {
     "kubernetes": ({"role", "token_file"}, {"mount"}),
     "approle": ({"role_id_file", "secret_id_file"}, {"mount"}),
     "certificate": ({"cert_file", "key_file"}, {"mount", "name"}),
@@ -39,7 +38,7 @@ _METHODS: Mapping[
 
 
 class ServiceAuthError(ValueError):
-    """The file of own logins cannot be used; the text says which entry and why."""
+    """The file cannot be used; the text names the entry and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +46,12 @@ class ServiceAuth:
     """One entry of the file.
 
     Attributes:
-        address: The Vault.
+        address: The Vault server.
         vault_namespace: Its namespace; empty for root.
         ca_file: PEM certificates to trust; None for the system's.
         method: ``kubernetes``, ``approle`` or ``certificate``.
         options: The method's keys.
-        max_request_duration_s: How long that Vault goes on with a request at most (``default_max_request_duration``).
+        max_request_duration_s: Longest time that the server works on a request (``default_max_request_duration``).
     """
 
     address: Address
@@ -63,15 +62,15 @@ class ServiceAuth:
     max_request_duration_s: float = DEFAULT_MAX_REQUEST_DURATION_S
 
     def ca_bundle(self) -> bytes:
-        """The certificates to trust, read anew.
+        """Read the certificates to trust.
 
         Raises:
             VaultAuthRefusedError: The file cannot be read.
         """
         return self._read(str(self.ca_file)) if self.ca_file else b""
 
-    def login(self) -> AuthMethod:
-        """The login with its secrets, read anew.
+    def auth_method(self) -> AuthMethod:
+        """Read the secrets and return the auth method with them.
 
         Raises:
             VaultAuthRefusedError: A file cannot be read.
@@ -79,7 +78,7 @@ class ServiceAuth:
         options = self.options
         if self.method == "kubernetes":
             mount = options.get("mount") or KubernetesAuth.default_mount
-            return KubernetesAuth(mount=mount, role=options["role"], jwt=self._text(options["token_file"]))
+            return KubernetesAuth(mount=mount, auth_role=options["role"], jwt=self._text(options["token_file"]))
         if self.method == "approle":
             mount = options.get("mount") or AppRoleAuth.default_mount
             return AppRoleAuth(
@@ -89,7 +88,7 @@ class ServiceAuth:
             )
         certificate, key = self._read(options["cert_file"]), self._read(options["key_file"])
         mount = options.get("mount") or CertificateAuth.default_mount
-        return CertificateAuth(mount=mount, name=options.get("name", ""), certificate=certificate, private_key=key)
+        return CertificateAuth(mount=mount, auth_role=options.get("name", ""), certificate=certificate, private_key=key)
 
     def _text(self, path: str) -> str:
         return self._read(path).decode(errors="replace").strip()
@@ -99,7 +98,7 @@ class ServiceAuth:
             return Path(path).read_bytes()
         except OSError as err:
             raise VaultAuthRefusedError(
-                f"the service's own login at {self.address} needs {path}: {err.strerror}", target=str(self.address)
+                f"the service's own auth at {self.address} needs {path}: {err.strerror}", target=str(self.address)
             ) from err
 
 
@@ -112,16 +111,16 @@ class ServiceAuths:
     def __iter__(self) -> Iterator[ServiceAuth]:
         return iter(self._entries.values())
 
-    def find(self, address: str, vault_namespace: str = "") -> ServiceAuth | None:
-        """The entry for a Vault, however its address is written."""
+    def find_auth(self, address: str, vault_namespace: str = "") -> ServiceAuth | None:
+        """Find the entry of a Vault server, however its address is written."""
         try:
             return self._entries.get((Address.parse(address), vault_namespace.strip("/")))
         except AddressError:
             return None
 
     @classmethod
-    def read(cls, path: Path | None) -> ServiceAuths:
-        """Read the file; None stands for no own logins.
+    def read_file(cls, path: Path | None) -> ServiceAuths:
+        """Read the file; None means that the service has no auth of its own.
 
         Raises:
             ServiceAuthError: It cannot be used.
@@ -136,7 +135,7 @@ class ServiceAuths:
             raise ServiceAuthError(f"{path} is no YAML") from err
         if not isinstance(found, list):
             raise ServiceAuthError(
-                f"{path}: a list of logins is expected, each with an address and one of {', '.join(_METHODS)}"
+                f"{path}: a list of entries is expected, each with an address and one of {', '.join(_METHODS)}"
             )
         entries = [_entry(raw, where=f"{path}: entry {number}") for number, raw in enumerate(found, 1)]
         known = cls(entries)

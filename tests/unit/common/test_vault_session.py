@@ -85,7 +85,7 @@ def test_the_first_use_logs_in_and_narrows_and_the_next_ones_do_not(vault: Scrip
     assert vault.asked == []
     assert [made.grant().token for _ in range(3)] == ["child-2"] * 3
     assert vault.count("auth/userpass/login") == 1
-    assert made.narrowed
+    assert made.is_narrowed
 
 
 def test_where_narrowing_is_refused_the_login_itself_is_used(vault: ScriptedVault, clock: Clock) -> None:
@@ -93,7 +93,7 @@ def test_where_narrowing_is_refused_the_login_itself_is_used(vault: ScriptedVaul
         vault.fail["auth/token/create"] = refusal
         made = session(vault, clock)
         assert made.grant().token.startswith("login-")
-        assert not made.narrowed
+        assert not made.is_narrowed
 
 
 def test_a_vault_that_cannot_be_reached_while_narrowing_is_no_refusal(vault: ScriptedVault, clock: Clock) -> None:
@@ -156,7 +156,7 @@ def test_an_ended_login_is_made_anew_at_its_next_use(vault: ScriptedVault, clock
     made = session(vault, clock)
     made.grant()
     clock.now += 101
-    assert not made.logged_in
+    assert not made.is_alive
     assert made.grant().token == "child-4"
 
 
@@ -166,7 +166,7 @@ def test_a_token_that_never_ends_is_left_alone(vault: ScriptedVault, clock: Cloc
     made.grant()
     clock.now += 1e9
     made.keep_alive()
-    assert made.logged_in
+    assert made.is_alive
     assert vault.count("auth/token/renew-self") == 0
 
 
@@ -186,13 +186,13 @@ def test_other_credentials_take_over_unless_refused(vault: ScriptedVault, clock:
     made.grant()
     vault.fail["auth/userpass/login/u"] = VaultRefusedError("wrong password")
     with pytest.raises(VaultAuthRefusedError):
-        made.use(credentials(vault, identity="2"))
+        made.use_credentials(credentials(vault, identity="2"))
     assert made.grant().token == "child-2"
     assert made.identity == "1"
     vault.fail.clear()
-    made.use(credentials(vault, identity="2"))
+    made.use_credentials(credentials(vault, identity="2"))
     assert made.grant().token == "child-4"
-    made.use(credentials(vault, identity="2"))
+    made.use_credentials(credentials(vault, identity="2"))
     assert vault.count("auth/token/create") == 2
 
 
@@ -231,7 +231,7 @@ def test_a_login_that_cannot_be_repeated_says_so_only_if_the_token_has_ended(
     vault.fail["auth/token/renew-self"] = VaultPolicyMissingError("denied")
     with pytest.raises(VaultAuthRefusedError):
         client(made).read("m/roles/r")
-    assert not made.logged_in
+    assert not made.is_alive
 
 
 def test_another_token_is_sent_as_it_is_and_no_login_tried(vault: ScriptedVault, clock: Clock) -> None:

@@ -17,7 +17,7 @@ BASE = VaultTarget(
     namespace="demo",
     cluster="-",
     address="https://vault:8200",
-    login=KubernetesAuth(mount="kubernetes", role="r", jwt="e.y.J"),
+    auth=KubernetesAuth(mount="kubernetes", auth_role="r", jwt="e.y.J"),
 )
 
 
@@ -30,8 +30,8 @@ def test_a_new_login_is_the_same_target() -> None:
     for same in (
         replace(BASE, address="HTTPS://Vault:8200/"),
         replace(BASE, ca_bundle=b"other"),
-        replace(BASE, login=KubernetesAuth(mount="kubernetes", role="other", jwt="e.y.K")),
-        replace(BASE, login=None, auth_mount="kubernetes"),
+        replace(BASE, auth=KubernetesAuth(mount="kubernetes", auth_role="other", jwt="e.y.K")),
+        replace(BASE, auth=None, auth_mount="kubernetes"),
     ):
         assert same.key == BASE.key
     assert len(BASE.digest) == 16
@@ -41,9 +41,9 @@ def test_another_address_namespace_or_mount_is_another_target() -> None:
     for other in (
         replace(BASE, address="https://vault:8201"),
         replace(BASE, vault_namespace="org"),
-        replace(BASE, login=KubernetesAuth(mount="k2", role="r", jwt="e.y.J")),
-        replace(BASE, login=TokenAuth("s.x")),
-        replace(BASE, login=None),
+        replace(BASE, auth=KubernetesAuth(mount="k2", auth_role="r", jwt="e.y.J")),
+        replace(BASE, auth=TokenAuth("s.x")),
+        replace(BASE, auth=None),
         replace(BASE, name="other"),
         replace(BASE, namespace="other"),
         replace(BASE, cluster="other"),
@@ -60,7 +60,7 @@ def test_the_reference_has_no_secret_and_names_the_place() -> None:
 
 def test_nothing_prints_a_secret() -> None:
     endpoint = Endpoint(address=BASE.place[3], private_key=b"secret")
-    for each in (BASE, BASE.login, TokenAuth("secret"), UserpassAuth("userpass", "u", "secret"), endpoint):
+    for each in (BASE, BASE.auth, TokenAuth("secret"), UserpassAuth("userpass", "u", "secret"), endpoint):
         assert "secret" not in repr(each)
         assert "e.y.J" not in repr(each)
 
@@ -74,13 +74,13 @@ def test_decoding() -> None:
         )
     )
     assert (target.cluster_uid, target.vault_namespace, target.mount) == ("uid", "org", "k8s")
-    assert target.login == KubernetesAuth(mount="k8s", role="r", jwt="e.y.J")
+    assert target.auth == KubernetesAuth(mount="k8s", auth_role="r", jwt="e.y.J")
     assert target.display == "demo/vault"
 
 
 def test_a_login_without_its_secret_is_absent_and_its_mount_known() -> None:
     target = VaultTarget.from_proto(message(userpass=types_pb2.UserpassAuth(username="u")))
-    assert target.login is None
+    assert target.auth is None
     assert target.mount == "userpass"
     assert VaultTarget.from_proto(message()).mount == ""
 
@@ -98,7 +98,7 @@ def test_a_login_without_its_secret_is_absent_and_its_mount_known() -> None:
 def test_default_mounts(login: dict[str, object], mount: str) -> None:
     target = VaultTarget.from_proto(message(**login))
     assert target.mount == mount
-    assert target.login is not None
+    assert target.auth is not None
 
 
 def test_all_wrong_fields_are_named_at_once() -> None:

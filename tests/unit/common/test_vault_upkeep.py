@@ -29,7 +29,7 @@ DOWN = errors.VaultUnavailableError("Vault does not answer", address=ADDRESS)
 
 
 def target(name: str = "vault", address: str = ADDRESS) -> VaultTarget:
-    return VaultTarget(name=name, namespace="demo", address=address, login=TokenAuth("a-token"))
+    return VaultTarget(name=name, namespace="demo", address=address, auth=TokenAuth("a-token"))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ class Logins:
     def __init__(self) -> None:
         self.logins, self.probes, self.up = 0, 0, False
 
-    def team(self, _target: VaultTarget) -> None:
+    def team_vault(self, _target: VaultTarget) -> None:
         self.logins += 1
         if not self.up:
             raise DOWN

@@ -254,7 +254,7 @@ def test_absent_authentication_is_known_by_its_mount(kind: str, data: dict[str, 
     assert appbinding.target_ref(target).digest == theirs.digest
     bare = types_pb2.VaultTarget(source=target.source, address=target.address)
     appbinding.set_auth_mount(bare, auth)
-    assert VaultTarget.from_proto(bare).login is None
+    assert VaultTarget.from_proto(bare).auth is None
     assert VaultTarget.from_proto(bare).key == theirs.key
 
 

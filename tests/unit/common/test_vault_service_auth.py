@@ -15,7 +15,7 @@ ONE = "- {address: 'https://a', kubernetes: {role: r, token_file: f}}"
 
 def read(tmp_path: Path, text: str) -> ServiceAuths:
     (tmp_path / "own.yaml").write_text(text)
-    return ServiceAuths.read(tmp_path / "own.yaml")
+    return ServiceAuths.read_file(tmp_path / "own.yaml")
 
 
 def test_all_methods_with_their_defaults(tmp_path: Path) -> None:
@@ -34,34 +34,38 @@ def test_all_methods_with_their_defaults(tmp_path: Path) -> None:
   certificate: {{name: n, cert_file: {tmp_path}/cert, key_file: {tmp_path}/key}}
 """,
     )
-    first, second, third = own.find("https://a:8200"), own.find("https://b:443", "org"), own.find("https://c")
+    first, second, third = (
+        own.find_auth("https://a:8200"),
+        own.find_auth("https://b:443", "org"),
+        own.find_auth("https://c"),
+    )
     assert first is not None
     assert second is not None
     assert third is not None
-    assert first.login() == KubernetesAuth("kubernetes", "leasegate-access", "jwt-content")
+    assert first.auth_method() == KubernetesAuth("kubernetes", "leasegate-access", "jwt-content")
     assert first.max_request_duration_s == 90
-    assert second.login() == AppRoleAuth("other", "role-content", "secret-content")
+    assert second.auth_method() == AppRoleAuth("other", "role-content", "secret-content")
     assert second.max_request_duration_s == 120
-    assert third.login() == CertificateAuth("cert", "n", b"cert-content\n", b"key-content\n")
-    assert own.find("https://b") is None
-    assert own.find("nonsense") is None
+    assert third.auth_method() == CertificateAuth("cert", "n", b"cert-content\n", b"key-content\n")
+    assert own.find_auth("https://b") is None
+    assert own.find_auth("nonsense") is None
     (tmp_path / "jwt").write_text("rotated")
-    assert first.login() == KubernetesAuth("kubernetes", "leasegate-access", "rotated")
+    assert first.auth_method() == KubernetesAuth("kubernetes", "leasegate-access", "rotated")
     (tmp_path / "jwt").unlink()
     with pytest.raises(VaultAuthRefusedError, match="jwt"):
-        first.login()
+        first.auth_method()
 
 
 def test_none_is_none() -> None:
-    assert list(ServiceAuths.read(None)) == []
+    assert list(ServiceAuths.read_file(None)) == []
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("a: [", "no YAML"),
-        ("a: 1", "a list of logins"),
-        ("", "a list of logins"),
+        ("a: 1", "a list of entries"),
+        ("", "a list of entries"),
         ("- 1", "entry 1 is no mapping"),
         ("- {address: 'https://a'}", "exactly one of"),
         ("- {address: 'https://a', kubernetes: {}, approle: {}}", "exactly one of"),
@@ -80,4 +84,4 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, text: str, expected: str) -
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ServiceAuthError, match="No such file"):
-        ServiceAuths.read(tmp_path / "none")
+        ServiceAuths.read_file(tmp_path / "none")

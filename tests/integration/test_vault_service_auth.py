@@ -36,24 +36,24 @@ def own(servers: Servers, tmp_path: Path) -> ServiceAuths:
         f"- address: {servers.vault_addr.replace('https', 'HTTPS')}/\n  ca_file: {servers.vault_ca}\n  max_request_duration: 5s\n"
         f"  approle: {{role_id_file: {tmp_path}/role-id, secret_id_file: {tmp_path}/secret-id}}\n"
     )
-    return ServiceAuths.read(tmp_path / "own.yaml")
+    return ServiceAuths.read_file(tmp_path / "own.yaml")
 
 
 def test_own_logins_are_by_address(servers: Servers, own: ServiceAuths) -> None:
-    with closing(Sessions(SCOPE, own=own)) as sessions:
-        vault = sessions.own(servers.vault_addr)
+    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
+        vault = sessions.service_vault(servers.vault_addr)
         assert vault is not None
         assert works(vault)
-        assert sessions.own("https://elsewhere:8200") is None
-        assert sessions.own(servers.vault_addr, "org") is None
-    entry = own.find(servers.vault_addr)
+        assert sessions.service_vault("https://elsewhere:8200") is None
+        assert sessions.service_vault(servers.vault_addr, "org") is None
+    entry = own.find_auth(servers.vault_addr)
     assert entry is not None
     assert entry.max_request_duration_s == 5
 
 
 def test_a_rotated_file_needs_no_restart(servers: Servers, own: ServiceAuths, clock: Clock, tmp_path: Path) -> None:
-    with closing(Sessions(SCOPE, own=own, clock=clock)) as sessions:
-        vault = sessions.own(servers.vault_addr)
+    with closing(Sessions(SCOPE, service_auths=own, clock=clock)) as sessions:
+        vault = sessions.service_vault(servers.vault_addr)
         assert vault is not None
         assert works(vault)
         old = (tmp_path / "secret-id").read_text().strip()
@@ -70,8 +70,8 @@ def test_a_rotated_file_needs_no_restart(servers: Servers, own: ServiceAuths, cl
 
 def test_a_missing_file_is_a_refused_login_that_names_it(servers: Servers, own: ServiceAuths, tmp_path: Path) -> None:
     (tmp_path / "secret-id").unlink()
-    with closing(Sessions(SCOPE, own=own)) as sessions:
-        vault = sessions.own(servers.vault_addr)
+    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
+        vault = sessions.service_vault(servers.vault_addr)
         assert vault is not None
         with pytest.raises(VaultAuthRefusedError, match="secret-id"):
             works(vault)
@@ -83,21 +83,21 @@ def test_ending_takes_memory_then_the_given_then_its_own(servers: Servers, own: 
     gone = replace(target(servers, None), auth_mount="")  # as an object's status remembers it
     with closing(Sessions(SCOPE, clock=clock)) as sessions:
         with pytest.raises(VaultAuthMissingError):
-            sessions.ending(gone)
-        sessions.team(target(servers, login))
-        assert works(sessions.ending(gone))
+            sessions.cleanup_vault(gone)
+        sessions.team_vault(target(servers, login))
+        assert works(sessions.cleanup_vault(gone))
         assert len(logins(servers)) == 1
         _forget_user(servers)
         clock.ahead_s = 10
         with pytest.raises(VaultAuthRefusedError):
-            works(sessions.ending(gone))
-        assert works(sessions.ending(target(servers, user(servers, password="new one"))))
-    with closing(Sessions(SCOPE, own=own, clock=clock)) as sessions:
-        assert works(sessions.ending(gone))
-        sessions.team(target(servers, user(servers)))
+            works(sessions.cleanup_vault(gone))
+        assert works(sessions.cleanup_vault(target(servers, user(servers, password="new one"))))
+    with closing(Sessions(SCOPE, service_auths=own, clock=clock)) as sessions:
+        assert works(sessions.cleanup_vault(gone))
+        sessions.team_vault(target(servers, user(servers)))
         _forget_user(servers)
         clock.ahead_s = 20
-        assert works(sessions.ending(gone))
+        assert works(sessions.cleanup_vault(gone))
 
 
 def _forget_user(servers: Servers) -> None:
@@ -111,12 +111,12 @@ def test_ending_goes_on_to_a_login_that_may(servers: Servers, own: ServiceAuths)
     with closing(Sessions(SCOPE, own=own)) as sessions:
         wanted = target(servers, TokenAuth(servers.token_with("little")))
         with pytest.raises(VaultPolicyMissingError):
-            works(sessions.team(wanted))
-        assert works(sessions.ending(wanted))
+            works(sessions.team_vault(wanted))
+        assert works(sessions.cleanup_vault(wanted))
 
 
 def test_health_says_whether_vault_answers(servers: Servers, own: ServiceAuths) -> None:
-    with closing(Sessions(SCOPE, own=own)) as sessions:
+    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
         assert sessions.serving()
         assert sessions.reachable(servers.vault_addr)
         assert not sessions.reachable("https://127.0.0.1:1")
@@ -130,7 +130,7 @@ def test_health_says_whether_vault_answers(servers: Servers, own: ServiceAuths) 
 
 
 def test_what_was_made_before_a_restart_of_vault_works_after_it(servers: Servers, sessions: Sessions) -> None:
-    vault = sessions.team(target(servers, user(servers)))
+    vault = sessions.team_vault(target(servers, user(servers)))
     assert works(vault)
     servers.bao.process.kill()
     servers.bao.start()

@@ -65,13 +65,13 @@ def servers() -> Iterator[Servers]:
 
 def test_userpass(servers: Servers, sessions: Sessions) -> None:
     wanted = target(servers, user(servers))
-    assert works(sessions.team(wanted))
-    assert sessions.narrowed(wanted)
-    assert sessions.logged_in(wanted)
+    assert works(sessions.team_vault(wanted))
+    assert sessions.is_narrowed(wanted)
+    assert sessions.has_session(wanted)
 
 
 def test_app_role(servers: Servers, sessions: Sessions) -> None:
-    assert works(sessions.team(target(servers, app_role(servers))))
+    assert works(sessions.team_vault(target(servers, app_role(servers))))
 
 
 def test_a_client_certificate(servers: Servers, sessions: Sessions, tmp_path: Path) -> None:
@@ -79,10 +79,10 @@ def test_a_client_certificate(servers: Servers, sessions: Sessions, tmp_path: Pa
     pair = authority.client("team")
     servers.must("POST", "auth/cert/certs/team", certificate=authority.ca.read_text(), token_policies=POLICIES)
     login = CertificateAuth(
-        mount="cert", name="team", certificate=pair.cert.read_bytes(), private_key=pair.key.read_bytes()
+        mount="cert", auth_role="team", certificate=pair.cert.read_bytes(), private_key=pair.key.read_bytes()
     )
 
-    assert works(sessions.team(target(servers, login)))
+    assert works(sessions.team_vault(target(servers, login)))
 
     other = Authority(tmp_path / "other").client("team")
     for wrong in (
@@ -91,7 +91,7 @@ def test_a_client_certificate(servers: Servers, sessions: Sessions, tmp_path: Pa
         replace(login, certificate=other.cert.read_bytes(), private_key=other.key.read_bytes()),
     ):
         with pytest.raises(VaultAuthRefusedError) as refused:
-            sessions.team(replace(target(servers, wrong), name="wrong"))
+            sessions.team_vault(replace(target(servers, wrong), name="wrong"))
         assert "PRIVATE" not in refused.value.message
 
 
@@ -120,12 +120,12 @@ def test_a_service_accounts_token(servers: Servers, sessions: Sessions) -> None:
         )
         bound: dict[str, Any] = {"bound_service_account_names": ["vault"], "bound_service_account_namespaces": ["*"]}
         servers.must("POST", "auth/kubernetes/role/vault-policy-controller", token_policies=POLICIES, **bound)
-        login = KubernetesAuth(mount="kubernetes", role="vault-policy-controller", jwt=jwt)
+        login = KubernetesAuth(mount="kubernetes", auth_role="vault-policy-controller", jwt=jwt)
 
-        assert works(sessions.team(target(servers, login)))
+        assert works(sessions.team_vault(target(servers, login)))
 
         with pytest.raises(VaultAuthRefusedError) as refused:
-            sessions.team(replace(target(servers, replace(login, jwt=wrong)), name="wrong"))
+            sessions.team_vault(replace(target(servers, replace(login, jwt=wrong)), name="wrong"))
     assert wrong not in refused.value.message
     assert "demo/wrong" in refused.value.message
 
@@ -154,12 +154,12 @@ def test_a_vault_namespace(servers: Servers, sessions: Sessions) -> None:
         name="vault",
         address=servers.vault_addr,
         ca_bundle=servers.vault_ca.read_bytes(),
-        login=TokenAuth(servers.root_token),
+        auth=TokenAuth(servers.root_token),
     )
     wide = Scope("GET,POST sys/mounts/<mount>")
     with closing(Sessions(wide)) as made:
-        made.team(replace(root, vault_namespace="org")).write("sys/mounts/inside", {"type": "kv"})
-        assert made.team(replace(root, vault_namespace="org")).read("sys/mounts/inside").data["type"] == "kv"
+        made.team_vault(replace(root, vault_namespace="org")).write("sys/mounts/inside", {"type": "kv"})
+        assert made.team_vault(replace(root, vault_namespace="org")).read("sys/mounts/inside").data["type"] == "kv"
     assert servers.vault("GET", "sys/mounts/inside")[0] == 400
     servers.must("DELETE", "sys/namespaces/org")
 
@@ -179,15 +179,15 @@ def test_a_refused_login_names_the_target_and_no_secret(
 ) -> None:
     wanted = target(servers, login)
     with pytest.raises(VaultAuthRefusedError) as refused:
-        sessions.team(wanted)
+        sessions.team_vault(wanted)
     assert "demo/vault" in refused.value.message
     assert refused.value.metadata["target"] == "demo/vault"
     for text in (refused.value.message, repr(wanted), repr(login)):
         assert "wrong-password" not in text
         assert "notatoken" not in text
-    assert not sessions.logged_in(wanted)
+    assert not sessions.has_session(wanted)
     with pytest.raises(VaultAuthMissingError):
-        sessions.team(replace(wanted, login=None))
+        sessions.team_vault(replace(wanted, auth=None))
 
 
 # Narrowing, and the two fences around a path
@@ -196,7 +196,7 @@ def test_a_refused_login_names_the_target_and_no_secret(
 def test_a_child_with_one_policy_is_used_and_ends_with_us_but_a_teams_token_lives_on(servers: Servers) -> None:
     token = servers.token_with(*POLICIES)
     with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
-        assert works(sessions.team(target(servers, TokenAuth(token))))
+        assert works(sessions.team_vault(target(servers, TokenAuth(token))))
         assert len(children(servers)) == 1
     assert children(servers) == set()
     assert servers.vault("POST", "auth/token/renew-self", token)[0] == 200
@@ -205,8 +205,8 @@ def test_a_child_with_one_policy_is_used_and_ends_with_us_but_a_teams_token_live
 def test_a_token_that_has_just_the_one_policy_is_used_as_it_is(servers: Servers) -> None:
     token = servers.token_with("leasegate-roles")
     with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
-        assert works(sessions.team(target(servers, TokenAuth(token))))
-        assert sessions.narrowed(target(servers, None))
+        assert works(sessions.team_vault(target(servers, TokenAuth(token))))
+        assert sessions.is_narrowed(target(servers, None))
     servers.must("POST", "auth/token/renew-self", token)
     servers.must("POST", "auth/token/revoke-self", token)
 
@@ -238,9 +238,9 @@ def test_each_service_is_refused_outside_its_family_in_code_and_by_the_server(se
         ):
             for path in foreign:
                 with pytest.raises(PathNotOwnedError):
-                    fenced.team(target(servers, login)).read(path)
+                    fenced.team_vault(target(servers, login)).read(path)
                 with pytest.raises(VaultPolicyMissingError):
-                    open_scope.team(target(servers, login)).read(path)
+                    open_scope.team_vault(target(servers, login)).read(path)
 
 
 def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
@@ -259,7 +259,7 @@ def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
 
 
 def test_a_login_is_renewed_before_it_ends(servers: Servers, sessions: Sessions, clock: Clock) -> None:
-    sessions.team(target(servers, user(servers, token_ttl="100s")))
+    sessions.team_vault(target(servers, user(servers, token_ttl="100s")))
     (accessor,) = children(servers)
     parent = logins(servers)[0]
 
@@ -276,7 +276,7 @@ def test_a_login_is_renewed_before_it_ends(servers: Servers, sessions: Sessions,
 def test_near_its_longest_life_a_login_is_made_anew_and_the_old_one_ended(
     servers: Servers, sessions: Sessions, clock: Clock
 ) -> None:
-    vault = sessions.team(target(servers, user(servers, token_ttl="100s", token_max_ttl="110s")))
+    vault = sessions.team_vault(target(servers, user(servers, token_ttl="100s", token_max_ttl="110s")))
     (first,) = children(servers)
     clock.ahead_s = 60
     servers.must(
@@ -294,7 +294,7 @@ def test_near_its_longest_life_a_login_is_made_anew_and_the_old_one_ended(
 
 
 def test_a_revoked_login_is_made_anew_once(servers: Servers, sessions: Sessions, clock: Clock) -> None:
-    vault = sessions.team(target(servers, user(servers)))
+    vault = sessions.team_vault(target(servers, user(servers)))
     revoke_logins(servers)
     clock.ahead_s = 10
 
@@ -302,7 +302,7 @@ def test_a_revoked_login_is_made_anew_once(servers: Servers, sessions: Sessions,
 
 
 def test_many_threads_log_in_anew_once(servers: Servers, sessions: Sessions, clock: Clock) -> None:
-    vault = sessions.team(target(servers, user(servers)))
+    vault = sessions.team_vault(target(servers, user(servers)))
     revoke_logins(servers)
     clock.ahead_s = 10
     gate = threading.Barrier(16)
@@ -317,7 +317,7 @@ def test_many_threads_log_in_anew_once(servers: Servers, sessions: Sessions, clo
 
 
 def test_a_403_of_the_policies_makes_no_new_logins(servers: Servers, sessions: Sessions, clock: Clock) -> None:
-    vault = sessions.team(target(servers, user(servers)))
+    vault = sessions.team_vault(target(servers, user(servers)))
     before = logins(servers)
     for _ in range(3):
         with pytest.raises(VaultPolicyMissingError):
@@ -334,7 +334,7 @@ def test_a_403_of_the_policies_stays_one_when_the_login_cannot_be_repeated(
     servers: Servers, sessions: Sessions, clock: Clock
 ) -> None:
     login = app_role(servers, secret_id_num_uses=1)
-    vault = sessions.team(target(servers, login))
+    vault = sessions.team_vault(target(servers, login))
     clock.ahead_s = 10
     with pytest.raises(VaultPolicyMissingError):
         vault.read("not-permitted/roles/x")
@@ -342,10 +342,10 @@ def test_a_403_of_the_policies_stays_one_when_the_login_cannot_be_repeated(
 
 
 def test_a_new_secret_is_a_new_login_and_the_old_handle_works_on(servers: Servers, sessions: Sessions) -> None:
-    old = sessions.team(target(servers, user(servers)))
+    old = sessions.team_vault(target(servers, user(servers)))
     (first,) = children(servers)
 
-    new = sessions.team(target(servers, user(servers, password="another")))
+    new = sessions.team_vault(target(servers, user(servers, password="another")))
 
     assert works(new)
     assert works(old)
@@ -355,22 +355,22 @@ def test_a_new_secret_is_a_new_login_and_the_old_handle_works_on(servers: Server
 
 def test_a_refused_new_secret_leaves_the_login_in_use(servers: Servers, sessions: Sessions) -> None:
     good = target(servers, user(servers))
-    vault = sessions.team(good)
+    vault = sessions.team_vault(good)
     with pytest.raises(VaultAuthRefusedError):
-        sessions.team(replace(good, login=UserpassAuth("userpass", "team", "wrong")))
+        sessions.team_vault(replace(good, auth=UserpassAuth("userpass", "team", "wrong")))
     assert works(vault)
-    assert works(sessions.team(replace(good, login=None)))
+    assert works(sessions.team_vault(replace(good, auth=None)))
 
 
 def test_the_same_secret_is_no_new_login(servers: Servers, sessions: Sessions) -> None:
     wanted = target(servers, user(servers))
     for _ in range(3):
-        assert works(sessions.team(wanted))
+        assert works(sessions.team_vault(wanted))
     assert len(logins(servers)) == 1
 
 
 def test_another_targets_login_is_never_used(servers: Servers, sessions: Sessions) -> None:
-    sessions.team(target(servers, user(servers)))
+    sessions.team_vault(target(servers, user(servers)))
     for other in (
         target(servers, None, cluster="elsewhere"),
         replace(target(servers, None), namespace="other"),
@@ -380,4 +380,4 @@ def test_another_targets_login_is_never_used(servers: Servers, sessions: Session
         replace(target(servers, None), auth_mount="another-mount"),
     ):
         with pytest.raises(VaultAuthMissingError):
-            sessions.team(other)
+            sessions.team_vault(other)
