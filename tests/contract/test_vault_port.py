@@ -37,7 +37,7 @@ SCOPE = Scope(
 def vault(servers: Servers) -> Iterator[Vault]:
     servers.must("POST", f"sys/mounts/{MOUNT}", type="database")
     auth = TokenAuth(token=servers.root_token)
-    target = VaultTarget(name="vault", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), login=auth)
+    target = VaultTarget(name="vault", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), auth=auth)
     with closing(Sessions(SCOPE)) as sessions:
         yield sessions.team_vault(target)
     servers.vault("DELETE", f"sys/mounts/{MOUNT}")

@@ -108,7 +108,7 @@ def _forget_user(servers: Servers) -> None:
 def test_ending_goes_on_to_a_login_that_may(servers: Servers, own: ServiceAuths) -> None:
     rules = 'path "sys/mounts/other" { capabilities = ["read"] }'
     servers.must("POST", "sys/policies/acl/little", policy=rules)
-    with closing(Sessions(SCOPE, own=own)) as sessions:
+    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
         wanted = target(servers, TokenAuth(servers.token_with("little")))
         with pytest.raises(VaultPolicyMissingError):
             works(sessions.team_vault(wanted))

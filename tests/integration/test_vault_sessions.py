@@ -246,7 +246,7 @@ def test_each_service_is_refused_outside_its_family_in_code_and_by_the_server(se
 def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
     scope = Scope("POST,DELETE sys/mounts/<mount>", "POST sys/mounts/<mount>/tune")
     with closing(Sessions(scope, narrow_to="leasegate-roles")) as sessions:
-        vault = sessions.team(target(servers, TokenAuth(servers.token_with(*POLICIES))))
+        vault = sessions.team_vault(target(servers, TokenAuth(servers.token_with(*POLICIES))))
         with pytest.raises(VaultPolicyMissingError):
             vault.delete("sys/mounts/team-a")
         with pytest.raises(VaultPolicyMissingError):

@@ -48,17 +48,17 @@ def authenticate(transport: Transport, method: AuthMethod, *, name: str) -> Auth
     return answer.auth
 
 
-def _send(transport: Transport, login: AuthMethod) -> Answer:
-    if isinstance(login, TokenAuth):
-        return _found(transport, login)
-    path = f"auth/{login.mount}/login"
-    if isinstance(login, KubernetesAuth):
-        return transport.send("POST", path, body={"role": login.role, "jwt": login.jwt})
-    if isinstance(login, UserpassAuth):
-        return transport.send("POST", f"{path}/{login.username}", body={"password": login.password})
-    if isinstance(login, AppRoleAuth):
-        return transport.send("POST", path, body={"role_id": login.role_id, "secret_id": login.secret_id})
-    return transport.send("POST", path, body={"name": login.name} if login.name else {})
+def _send(transport: Transport, method: AuthMethod) -> Answer:
+    if isinstance(method, TokenAuth):
+        return _given(transport, method)
+    path = f"auth/{method.mount}/login"
+    if isinstance(method, KubernetesAuth):
+        return transport.send("POST", path, body={"role": method.auth_role, "jwt": method.jwt})
+    if isinstance(method, UserpassAuth):
+        return transport.send("POST", f"{path}/{method.username}", body={"password": method.password})
+    if isinstance(method, AppRoleAuth):
+        return transport.send("POST", path, body={"role_id": method.auth_role_id, "secret_id": method.secret_id})
+    return transport.send("POST", path, body={"name": method.auth_role} if method.auth_role else {})
 
 
 def _given(transport: Transport, method: TokenAuth) -> Answer:
