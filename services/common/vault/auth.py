@@ -57,7 +57,7 @@ def _send(transport: Transport, method: AuthMethod) -> Answer:
     if isinstance(method, UserpassAuth):
         return transport.send("POST", f"{path}/{method.username}", body={"password": method.password})
     if isinstance(method, AppRoleAuth):
-        return transport.send("POST", path, body={"role_id": method.auth_role_id, "secret_id": method.secret_id})
+        return transport.send("POST", path, body={"role_id": method.role_id, "secret_id": method.secret_id})
     return transport.send("POST", path, body={"name": method.auth_role} if method.auth_role else {})
 
 
