@@ -125,9 +125,9 @@ def main(
         AccessMetrics(
             running.ledger,
             registry,
-            finder=running.orphan_scanner,
+            orphan_scanner=running.orphan_scanner,
             breakers=running.breakers,
-            losses=running.guard,
+            guard=running.guard,
         )
         serve(
             config,

@@ -1,8 +1,8 @@
 """EnsureAccessRequest, with the claim that follows from it in the same call.
 
 A decision and the beginning of its claim are one commit. What was ensured is durable whatever becomes of the claim, so
-a
-claim that fails does not fail the call: its error is a part of the answer, and the watcher writes both into the status.
+a claim that fails does not fail the call: its error is a part of the answer, and the watcher writes both into the
+status.
 """
 
 from __future__ import annotations

@@ -55,8 +55,7 @@ _NOTHING_MADE = (
 """Errors of a read that Vault answers before it asks the database: not sent, or refused for its auth, path or rate.
 
 Everything later is a 500 on a real OpenBao, an existing name included. Of the other 4xx only an unknown role is known
-to
-come so early: a proxy answers 408 late.
+to come so early: a proxy answers 408 late.
 """
 _ERROR_CHARS = 300
 

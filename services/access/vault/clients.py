@@ -77,10 +77,6 @@ class VaultClients:
         """Whether the service has its own auth there."""
         return self._own.find_auth(row.address, row.vault_namespace) is not None
 
-    def logged_in(self, row: VaultTargetRow) -> bool:
-        """Whether there is a session or an own auth."""
-        return self.service_auth(row) or self._sessions.has_session(target_of(row))
-
     def max_request_duration_s(self, row: VaultTargetRow) -> float:
         """How long that Vault processes one request at most."""
         own = self._own.find_auth(row.address, row.vault_namespace)

@@ -115,11 +115,11 @@ class AccessMetrics(Collector):
         ledger: Ledger,
         registry: CollectorRegistry,
         *,
-        finder: OrphanScanner,
+        orphan_scanner: OrphanScanner,
         breakers: CircuitBreakers,
-        losses: LedgerGuard,
+        guard: LedgerGuard,
     ) -> None:
-        self._ledger, self._finder, self._breakers, self._losses = ledger, finder, breakers, losses
+        self._ledger, self._orphan_scanner, self._breakers, self._guard = ledger, orphan_scanner, breakers, guard
         registry.register(self)
         self._counters = {kind: spec.counter(registry) for kind, spec in _COUNTED.items()}
         self._counters[OutcomeKind.REVOKED] = REVOKED.counter(registry)
@@ -149,15 +149,15 @@ class AccessMetrics(Collector):
             return []
 
     def _issuance_paused(self, tx: Tx) -> Metric:
-        paused = {"LedgerMismatch": bool(self._losses.known_id), "SecretEngineUpdating": pauses.count(tx)}
+        paused = {"LedgerMismatch": bool(self._guard.known_id), "SecretEngineUpdating": pauses.count(tx)}
         return _labeled(ISSUANCE_PAUSED, paused)
 
     def _of_process(self) -> Iterator[Metric]:
-        if self._finder.orphaned_leases is not None:
-            yield _gauge(ORPHANED_LEASES, self._finder.orphaned_leases)
-            yield _gauge(SKIPPED_MOUNTS, self._finder.skipped_mounts)
-            yield _gauge(SCANNED_AT, self._finder.scanned_at or 0)
-        yield _gauge(REQUESTS_PAUSED, self._losses.paused_requests)
+        if self._orphan_scanner.orphaned_leases is not None:
+            yield _gauge(ORPHANED_LEASES, self._orphan_scanner.orphaned_leases)
+            yield _gauge(SKIPPED_MOUNTS, self._orphan_scanner.skipped_mounts)
+            yield _gauge(SCANNED_AT, self._orphan_scanner.scanned_at or 0)
+        yield _gauge(REQUESTS_PAUSED, self._guard.paused_requests)
         yield _gauge(CIRCUIT_OPEN, len({key.server for key, is_open in self._breakers.open_for().items() if is_open}))
 
 

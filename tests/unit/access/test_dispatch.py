@@ -264,10 +264,10 @@ def test_two_namespaces_of_one_vault_are_one_open_circuit() -> None:
             breakers.record_failure(Key("https://v:1", namespace), LedgerUnavailableError("no"))
     breakers.record_success(Key("https://v:2", ""))
     ledger: Any = SimpleNamespace(read=_unreadable, listeners=[])
-    finder: Any = SimpleNamespace(orphaned_leases=None)
+    scanner: Any = SimpleNamespace(orphaned_leases=None)
     guard: Any = SimpleNamespace(known_id="", paused_requests=0)
     registry = CollectorRegistry()
-    AccessMetrics(ledger, registry, finder=finder, breakers=breakers, losses=guard)
+    AccessMetrics(ledger, registry, orphan_scanner=scanner, breakers=breakers, guard=guard)
     assert "leasegate_vault_circuit_open 1.0" in generate_latest(registry).decode()
 
 

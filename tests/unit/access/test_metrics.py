@@ -36,9 +36,9 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 @pytest.fixture
 def registry(ledger: Ledger) -> CollectorRegistry:
     made = CollectorRegistry()
-    finder: Any = SimpleNamespace(orphaned_leases=2, skipped_mounts=1, scanned_at=5.0)
-    losses: Any = SimpleNamespace(known_id="another", paused_requests=0)
-    AccessMetrics(ledger, made, finder=finder, breakers=CircuitBreakers(), losses=losses)
+    scanner: Any = SimpleNamespace(orphaned_leases=2, skipped_mounts=1, scanned_at=5.0)
+    guard: Any = SimpleNamespace(known_id="another", paused_requests=0)
+    AccessMetrics(ledger, made, orphan_scanner=scanner, breakers=CircuitBreakers(), guard=guard)
     return made
 
 

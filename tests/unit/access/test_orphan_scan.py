@@ -38,14 +38,14 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened.close()
 
 
-def finder(ledger: Ledger, *, logged_in: set[str]) -> OrphanScanner:
+def scanner(ledger: Ledger, *, with_auth: set[str]) -> OrphanScanner:
     """Only these teams' auths exist; Vault has a lease that nobody knows."""
     keys = {"sys/leases/lookup/my-postgres-se/creds": ["k8s.-.demo.psql-role/"]}
     vault = SimpleNamespace(list=lambda path: Answer(data={"keys": keys.get(path, ["strange"])}))
 
     @contextmanager
     def at(row: VaultTargetRow) -> Iterator[Any]:
-        if row.namespace not in logged_in:
+        if row.namespace not in with_auth:
             raise VaultAuthMissingError(f"there is no auth for {row.namespace}/vault yet", target=row.name)
         yield vault
 
@@ -55,19 +55,19 @@ def finder(ledger: Ledger, *, logged_in: set[str]) -> OrphanScanner:
 
 @pytest.mark.parametrize("team", ["one", "two"])
 def test_one_working_auth_is_enough_for_a_mount(ledger: Ledger, team: str) -> None:
-    found = finder(ledger, logged_in={team}).find_orphans()
+    found = scanner(ledger, with_auth={team}).find_orphans()
     assert [orphan.lease_id for orphan in found.orphans] == ["my-postgres-se/creds/k8s.-.demo.psql-role/strange"]
     assert found.skipped_mounts == ()
 
 
 def test_a_mount_without_any_auth_is_reported_and_counted(ledger: Ledger) -> None:
     """Else a figure of no findings would be taken for the word that all is explained."""
-    made = finder(ledger, logged_in=set())
+    made = scanner(ledger, with_auth=set())
     (skipped_mounts,) = made.find_orphans().skipped_mounts
     assert "there is no auth" in skipped_mounts.reason
     registry = CollectorRegistry()
     guard: Any = SimpleNamespace(known_id="", paused_requests=0)
-    AccessMetrics(ledger, registry, finder=made, breakers=CircuitBreakers(), losses=guard)
+    AccessMetrics(ledger, registry, orphan_scanner=made, breakers=CircuitBreakers(), guard=guard)
     page = generate_latest(registry).decode()
     assert "leasegate_orphaned_leases 0.0" in page
     assert "leasegate_orphan_scan_skipped_mounts 1.0" in page
