@@ -116,13 +116,13 @@ def dies(service: Killed) -> None:
 
 def owned_only(made: World, secret: Secret) -> None:
     """PostgreSQL has the database user of the active attempt and no other; so has Vault's list of leases."""
-    secret_attempt = [secret.credential] if secret.secret_attempt else []
-    want = {credential.username for credential in secret_attempt}
+    credentials = [secret.credential] if secret.secret_attempt else []
+    want = {credential.username for credential in credentials}
     eventually(lambda: made.database_users() == want, timeout_s=60, what=f"{want} and no other database user")
-    leases_of_nobody_else(made, secret_attempt)
+    leases_of_nobody_else(made, credentials)
 
 
-def leases_of_nobody_else(made: World, secret_attempt: list[lease_pb2.Credential]) -> None:
+def leases_of_nobody_else(made: World, credentials: list[lease_pb2.Credential]) -> None:
     """Vault has a lease for each credential; any other lease has no database user, which its revocation proves.
 
     A reader that dies at the wrong moment makes Vault keep a lease that its token does not know
@@ -132,12 +132,12 @@ def leases_of_nobody_else(made: World, secret_attempt: list[lease_pb2.Credential
     found = {
         f"{made.mount}/creds/{role}/{lease}" for role in (ROLE, SLOW_ROLE, SHORT_ROLE) for lease in made.leases(role)
     }
-    mine = {credential.lease.lease_id for credential in secret_attempt}
+    mine = {credential.lease.lease_id for credential in credentials}
     assert mine <= found
     for lease in found - mine:
         made.servers.must("POST", "sys/leases/revoke", lease_id=lease, sync=True)
-    eventually(lambda: made.database_users() == {credential.username for credential in secret_attempt}, timeout_s=60)
-    assert all(made.can_log_in(credential) for credential in secret_attempt)
+    eventually(lambda: made.database_users() == {credential.username for credential in credentials}, timeout_s=60)
+    assert all(made.can_log_in(credential) for credential in credentials)
 
 
 def recovers(made: World, dar: Dar, secret: Secret, *, ended: bool, **options: str) -> None:

@@ -266,8 +266,8 @@ def test_quiesce_stops_issuing_and_counts(made: World, callee: Callee) -> None:
     counted = calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount, connection=DB))
     assert counted.quiesce_report.open_attempts == 1
     assert "1 credential(s) in use" in counted.conditions[0].message
-    secret_attempt = other.decide()
-    assert (secret_attempt.next_step, conditions(secret_attempt)["IssuancePaused"]) == (NONE, "SecretEngineUpdating")
+    paused = other.decide()
+    assert (paused.next_step, conditions(paused)["IssuancePaused"]) == (NONE, "SecretEngineUpdating")
     with pytest.raises(errors.DbRoleNotReadyError):
         other.claim()
     assert dar.ensure(secret_attempt=credential.attempt).next_step == NONE

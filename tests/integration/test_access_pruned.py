@@ -28,7 +28,7 @@ def rows(made: World) -> dict[str, int]:
         return {table: ledger.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}  # noqa: S608 - names of this repository
 
 
-def secret_attempt(callee: Callee, request_id: str) -> str:
+def in_use(callee: Callee, request_id: str) -> str:
     """A request with a credential in use."""
     uid = ask(callee, request_id=request_id).id
     approve(callee, uid)
@@ -43,7 +43,7 @@ def secret_attempt(callee: Callee, request_id: str) -> str:
 def test_what_ended_goes_and_what_is_in_use_stays(made: World) -> None:
     with in_process(made, retention_s=0.0, prune_every_s=0.2) as callee:
         calls = callee.as_(ALICE).requester
-        ended, stays = secret_attempt(callee, "ends"), secret_attempt(callee, "stays")
+        ended, stays = in_use(callee, "ends"), in_use(callee, "stays")
         calls.ReleaseAccessRequest(requester.ReleaseAccessRequestRequest(request_id="release", access_request_id=ended))
         eventually(lambda: rows(made)["access_requests"] == 1, timeout_s=60)
         assert rows(made) == {"access_requests": 1, "attempts": 1, "decisions": 1, "answers": 0}

@@ -176,13 +176,13 @@ def test_an_absent_user_is_recovered_under_strict_revocation_statements(scenes: 
 
 
 @dataclass
-class Held:
+class Stuck:
     """What the owner saw while the recovery could not go on."""
 
     message: str
 
 
-def narrowed(made: World) -> Held:
+def narrowed(made: World) -> Stuck:
     """The connection allows the team's role alone, by hand; then as the engine writes it, with the cleanup roles."""
     with serving(made) as callee, Keeper(made, callee):
         kept = doubtful(made, callee, "narrow")
@@ -193,7 +193,7 @@ def narrowed(made: World) -> Held:
         )
         allow(made, vault_role("narrow"), "leasegate-cleanup.*")
         nothing_left(made, kept)
-        return Held(message)
+        return Stuck(message)
 
 
 def allow(made: World, *roles: str) -> None:
@@ -211,8 +211,8 @@ def allow(made: World, *roles: str) -> None:
 
 
 def test_roles_narrowed_by_allowed_roles_before_the_recovery(scenes: Scenes) -> None:
-    secret_attempt: Held = scenes.of(narrowed)
-    assert "cleanup_role" in secret_attempt.message
+    seen: Stuck = scenes.of(narrowed)
+    assert "cleanup role" in seen.message
 
 
 def without_role(made: World) -> None:
@@ -231,7 +231,7 @@ def test_a_role_that_is_deleted_before_the_recovery(scenes: Scenes) -> None:
     scenes.of(without_role)
 
 
-def without_mount(made: World) -> Held:
+def without_mount(made: World) -> Stuck:
     """Somebody unmounts it before the recovery, which waits, says so, and ends when the mount exists again."""
     with serving(made) as callee, Keeper(made, callee):
         kept = doubtful(made, callee, "unmounted")
@@ -242,12 +242,12 @@ def without_mount(made: World) -> Held:
         )
         add_mount(made)
         nothing_left(made, kept)
-        return Held(message)
+        return Stuck(message)
 
 
 def test_a_mount_that_is_deleted_before_the_recovery(scenes: Scenes) -> None:
-    secret_attempt: Held = scenes.of(without_mount)
-    assert "404" in secret_attempt.message
+    seen: Stuck = scenes.of(without_mount)
+    assert "404" in seen.message
 
 
 @dataclass
