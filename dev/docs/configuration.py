@@ -20,9 +20,9 @@ PROCESSES: tuple[tuple[str, click.Command], ...] = (
     ("access", access),
     ("watcher", watcher),
 )
-INTRO = """Each process reads its environment first; an option overrides its variable. A wrong value ends the start with one
-line on stderr and exit code 2. Secrets are given by file path only. An option that is repeated takes several values in its
-variable, separated by blanks."""
+INTRO = """Each process reads its environment first; an option overrides its variable. A wrong value ends the start
+with one line on stderr and exit code 2. Secrets are given by file path only. An option that is repeated takes
+several values in its variable, separated by blanks."""
 
 OTHER = (
     ("watcher", "`KUBECONFIG`", "File with the Kubernetes cluster, where `--kubeconfig` is not given."),

@@ -11,9 +11,9 @@ from services.common.errors import LeasegateError
 
 ENUM = "leasegate.errors.v1.ErrorReason"
 PREFIX = "ERROR_REASON_"
-INTRO = """Every error between processes is a `google.rpc.Status` whose `ErrorInfo` has one of these reasons and the domain
-`leasegate.dev`. `RetryInfo` says after how long a retry may help; `BadRequest` names the wrong fields. On a resource the
-reason becomes the condition's reason in camel case, `VaultSealed` for `VAULT_SEALED`."""
+INTRO = """Every error between processes is a `google.rpc.Status` whose `ErrorInfo` has one of these reasons and the
+domain `leasegate.dev`. `RetryInfo` says after how long a retry may help; `BadRequest` names the wrong fields. On a
+resource the reason becomes the condition's reason in camel case, `VaultSealed` for `VAULT_SEALED`."""
 
 
 def render(root: Path) -> str:

@@ -211,12 +211,13 @@ EVENTS = (
     ),
 )
 
-INTRO = """A condition that is new or changed is also an Event with the same reason; a warning if somebody should act. Events of
-a repeated failure are counted. Phases and the condition reasons that begin with `FailedTo` are those of the KubeVault guide."""
+INTRO = """A condition that is new or changed is also an Event with the same reason; a warning if somebody should
+act. Events of a repeated failure are counted. Phases and the condition reasons that begin with `FailedTo` are those
+of the KubeVault guide."""
 PHASES = f"""## Phases
 
-{ENGINE} and {ROLE} have `Processing`, `Success` or `Failed`; {REQUEST} has `WaitingForApproval`, `Approved`, `Denied` or
-`Expired`. While an access request is not ready, its phase may be the reason of `Ready`."""
+{ENGINE} and {ROLE} have `Processing`, `Success` or `Failed`; {REQUEST} has `WaitingForApproval`, `Approved`,
+`Denied` or `Expired`. While an access request is not ready, its phase may be the reason of `Ready`."""
 
 
 def render(root: Path) -> str:

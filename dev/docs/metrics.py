@@ -16,8 +16,8 @@ PROCESSES = {
 }
 """The metrics of each process."""
 
-INTRO = """Each process serves its metrics in the Prometheus format at `--metrics-listen`. Beside these every process has the usual
-`process_*` and `python_info`. The samples of a histogram end in `_bucket`, `_sum` and `_count`."""
+INTRO = """Each process serves its metrics in the Prometheus format at `--metrics-listen`. Beside these every process
+has the usual `process_*` and `python_info`. The samples of a histogram end in `_bucket`, `_sum` and `_count`."""
 
 
 def render() -> str:

@@ -1,8 +1,8 @@
 """docs/architecture.md names the functions of the four flows in order, each with what calls it.
 
 A fenced block ``flow`` has one function a line, ``module:Class.method``. The nearest line above that is indented less
-leads to it: its source mentions the function's name, or the name after ``via`` where it is reached by another one, such as
-a queue or a callback. A line at the margin goes on with what the ledger or the change feed hands over.
+leads to it: its source mentions the function's name, or the name after ``via`` where it is reached by another one,
+such as a queue or a callback. A line at the margin goes on with what the ledger or the change feed hands over.
 """
 
 from __future__ import annotations

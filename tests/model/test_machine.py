@@ -1,8 +1,9 @@
 """The real access service in any order of events: a Hypothesis state machine over ``tests.model.world``.
 
-Two replicas over one real ledger, two watchers, Vault's calls step by step, kills between any two steps, faults of Vault
-and of the disk. ``tests.model.world.invariants`` checks each step, and what is left once nothing happens any more.
-``LEASEGATE_MODEL_EXAMPLES`` asks for a longer run, ``LEASEGATE_MODEL_SEED`` for another one than ``make test`` repeats.
+Two replicas over one real ledger, two watchers, Vault's calls step by step, kills between any two steps, faults of
+Vault and of the disk. ``tests.model.world.invariants`` checks each step, and what is left once nothing happens any
+more. ``LEASEGATE_MODEL_EXAMPLES`` asks for a longer run, ``LEASEGATE_MODEL_SEED`` for another one than ``make test``
+repeats.
 """
 
 from __future__ import annotations
@@ -324,7 +325,7 @@ def _revokes(machine: AccessMachine, _replica: int) -> None:
 
 
 def _dies(machine: AccessMachine, replica: int, *, finish: bool = True) -> None:
-    """The replica is killed and what it was at is undone, before Vault goes on with what it had begun or breaks it off."""
+    """The replica is killed and its work recovered, before Vault goes on with the read or breaks it off."""
     machine.kill(replica)
     _works(machine, replica)
     for call in machine.w.vault.orphans():

@@ -55,9 +55,7 @@ def value(owner: Any, name: str, new: Any) -> Mutation:
 
 
 def unconditional(to: AttemptState, *, keeps: bool = False) -> Mutation:
-    """A transition that goes from whatever state the attempt is in; with ``keeps`` it is only believed to have
-    happened.
-    """
+    """A transition from any state; with ``keeps`` its caller believes that it happened although nothing is changed."""
     wanted = to
 
     def move(

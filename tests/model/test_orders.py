@@ -1,6 +1,7 @@
 """Orders of events that lose a database user if a rule of the protocol is missing, as ``make model`` prints them.
 
-Here they are played on the real code as it is, where all holds; ``tests.model.test_mutants`` plays them without the rules.
+Here they are played on the real code as it is, where all holds; ``tests.model.test_mutants`` plays them without the
+rules.
 """
 
 from __future__ import annotations
@@ -339,9 +340,9 @@ FOUND = [
 ]
 """Once broken in the code: a request that had been denied kept a worker busy for ever from the end of its ttl on; a
 proxy's 408 to a read that Vault carried out counted as if no user had been made; who could not use a token that was
-made beforehand revoked it before the ledger said that nobody reads with it; a worker asked for a cleanup role after another
-process had closed the attempt and released it, or called it missing as its own token was revoked, so that the role was
-made and never removed."""
+made beforehand revoked it before the ledger said that nobody reads with it; a worker asked for a cleanup role after
+another process had closed the attempt and released it, or called it missing as its own token was revoked, so that the
+role was made and never removed."""
 
 ORDERS: list[tuple[str, Callable[[Play], None], str]] = [
     ("commit-current", denied_before_the_commit, "I3"),

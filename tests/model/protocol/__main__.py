@@ -1,4 +1,7 @@
-"""``python -m tests.model.protocol``: explore every scenario; ``--without each`` takes one rule away after the other and expects a violation."""
+"""``python -m tests.model.protocol`` explores every scenario.
+
+``--without each`` takes one rule away after the other, and expects a violation each time.
+"""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ class Explored:
 def explore(model: Model) -> Explored:
     """Visit every reachable state and stop at the first promise that is broken.
 
-    I6 is checked at the end, backwards from the states at rest. A state at rest whose claim needs one more attempt than the bound counts as the bound.
+    I6 is checked at the end, backwards from the states at rest. A state at rest whose claim needs one more attempt
+    than the bound counts as the bound.
     """
     states: list[State] = [model.canonical(model.start)]
     indexes = {states[0]: 0}

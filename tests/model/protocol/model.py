@@ -114,7 +114,7 @@ class Model:
         return self._found
 
     def canonical(self, state: State) -> State:
-        """One state for all that differ in nothing: replicas have no names, and nothing is kept of what is closed and clean."""
+        """One state for all that are the same: replicas have no names, and a closed, clean attempt has no details."""
         attempts = state.attempts
         for index, attempt in enumerate(attempts):
             clean = attempt.user is DatabaseUser.ABSENT and attempt.lease == NO_LEASE and not attempt.orphans
@@ -486,7 +486,7 @@ class Model:
     # Vault by itself
 
     def _vault(self, state: State, index: int, attempt: Attempt) -> None:
-        """What goes on without a client: overlaps end, Vault revokes in the background, orphaned reads go on or break off."""
+        """What goes on without a client: overlaps, revocations in the background and orphaned reads."""
 
         def add(label: str, **changes: Any) -> None:
             self._add(f"{index + 1}: {label}", self._change(state, index, **changes))
@@ -590,7 +590,7 @@ class Model:
         return state._replace(replicas=put(state.replicas, replica, Replica(kept, (job,) if job else ())))
 
     def _at(self, state: State, watcher: int, now: Watcher | None = None) -> State:
-        """The state with a watcher elsewhere; without ``now`` it is done: the leader is idle, the former leader gone."""
+        """The state with a watcher elsewhere; without ``now`` the leader is idle and the former leader gone."""
         done = Watcher(Phase.GONE if watcher else Phase.IDLE)
         return state._replace(watchers=put(state.watchers, watcher, now or done))
 

@@ -44,7 +44,7 @@ RULES: Mapping[Rule, Needed] = {
     Rule.SECOND_RECOVERY: Needed("Recovery runs once more after Vault's default_max_request_duration.", "deny"),
     Rule.RISING_NUMBERS: Needed("A Secret is never overwritten by a lower attempt.", "former"),
     Rule.CONDITIONAL_COMMITS: Needed(
-        "The commits of the accessor and of ISSUING are conditional: the attempt was neither revoked, replaced nor read.",
+        "The commits of accessor and ISSUING are conditional: the attempt was neither revoked, replaced nor read.",
         "deny",
     ),
     Rule.SAME_TOKEN: Needed(
@@ -52,7 +52,7 @@ RULES: Mapping[Rule, Needed] = {
     ),
     Rule.RECOVERING_FIRST: Needed("A recovery begins with a commit that makes the attempt not current.", "suspect"),
     Rule.NEWEST_RECOVERY: Needed(
-        "A recovery is committed before it begins; only the newest closes the attempt, after all earlier reads are over.",
+        "A recovery is committed before it begins; only the newest closes the attempt, after all earlier reads.",
         "deny",
     ),
     Rule.CLEANUP_TOKEN: Needed(

@@ -11,8 +11,10 @@ NONE = -1
 """No index: of an attempt, a token or a caller."""
 
 NO_LEASE, UNOWNED_LEASE, LEASE_REVOKING = -1, -2, -3
-"""What ``Attempt.lease`` holds beside the index of the token that the lease belongs to: there is none; its token was revoked during the read, so that
-nothing revokes it; Vault revokes it in the background."""
+"""What ``Attempt.lease`` holds beside the index of the token that the lease belongs to.
+
+There is none; its token was revoked during the read, so that nothing revokes it; Vault revokes it in the background.
+"""
 
 MOST_CLEANUP_LEASES = 2
 
@@ -223,7 +225,7 @@ class Violation(Enum):
     """The promises. "At rest" is where nothing can happen but faults and users' events."""
 
     I1 = "at rest PostgreSQL has no database user but that of the active attempt"
-    I2 = "no acknowledged credential ends before a newer one is in the Secret and the overlap is over, unless access ends"
+    I2 = "no acknowledged credential ends before a newer one is in the Secret and its overlap is over"
     I2_PLUS = "nor does an unacknowledged one that the Secret holds"
     I3 = "no lease is committed without an approval"
     I4 = "at most one attempt is active"

@@ -149,7 +149,8 @@ def quiet(world: World) -> None:
     ):
         secret_attempt = world.secrets.get(request.uid)
         world.fail(
-            f"I5: active is {active and active.sequence}, the Secret holds {secret_attempt}, or its user is gone; {_states(world)}"
+            f"I5: active is {active and active.sequence}, the Secret holds {secret_attempt}, or its user is gone;"
+            f" {_states(world)}"
         )
     for lease in world.vault.leases.values():
         if (active is None or lease.user != active.database_user) and world.vault.refuses(lease):

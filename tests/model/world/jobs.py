@@ -1,6 +1,7 @@
-"""Calls and workers of the access service as jobs that go on one step at a time, so that a test orders the steps and kills between any two.
+"""Runs calls and workers of the access service one step at a time, so that a test orders and kills them at any step.
 
-A job is a thread of its own, but only one runs at a time: it stops at each crash point and at each call to Vault until it is told to go on.
+A job is a thread of its own, but only one runs at a time: it stops at each failpoint and at each call to Vault until it
+is resumed.
 """
 
 from __future__ import annotations

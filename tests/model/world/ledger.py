@@ -23,9 +23,7 @@ BEGIN = 1_000_000.0
 
 
 class SharedLedger(Ledger):
-    """The ledger as one replica has it. Replicas share the file, as none of the rules relies on there being one
-    process.
-    """
+    """The ledger as one replica has it; replicas share the file, as no rule relies on there being one process."""
 
     full = dead = inside = False
 

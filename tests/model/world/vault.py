@@ -1,8 +1,8 @@
 """Vault and PostgreSQL as one attempt sees them, in memory, answering real calls.
 
-Calls go step by step, so that a test decides what happens between: a read of ``creds`` goes on without its client, breaks
-off before or after CREATE ROLE (which leaves a user without a lease), or registers its lease under a token that was
-revoked meanwhile. Nothing waits. ``tests/contract/test_attempt_vault.py`` asks the same of the real servers.
+Calls go step by step, so that a test decides what happens between: a read of ``creds`` goes on without its client,
+breaks off before or after CREATE ROLE (which leaves a user without a lease), or registers its lease under a token that
+was revoked meanwhile. Nothing waits. ``tests/contract/test_attempt_vault.py`` asks the same of the real servers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Replicas of the access service over one real ledger, two watchers and their Secrets: the processes of the protocol.
 
-Everything of ``services.access`` is the real thing; Vault and PostgreSQL are ``tests.model.world.vault``. What happens, and in which
-order, is for the test to say. An invariant that is broken is noted in ``broken`` at once, wherever it is found.
+Everything of ``services.access`` is the real thing; Vault and PostgreSQL are ``tests.model.world.vault``. What
+happens, and in which order, is for the test to say. An invariant that is broken is noted in ``broken`` at once,
+wherever it is found.
 """
 
 from __future__ import annotations
