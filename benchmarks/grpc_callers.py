@@ -12,7 +12,7 @@ from benchmarks.clients import together
 from benchmarks.figures import Figures, Sizes
 from benchmarks.place import GRPC, MEMBER, Place
 from benchmarks.raw import CLIENTS
-from dev.stack.films import TARGET
+from dev.stack.films_role import TARGET
 from leasegate.access.v1 import (
     approver_service_pb2,
     approver_service_pb2_grpc,

@@ -22,7 +22,7 @@ from benchmarks.raw import Raw
 from benchmarks.settled import Settled
 from benchmarks.waiting import until
 from deploy.vault.api import VaultApi
-from dev.stack.films import TARGET
+from dev.stack.films_role import TARGET
 from dev.stack.stack import LocalStack
 from services.common.config import ClientTls
 from services.common.rpc.channel import connect

@@ -1,1 +1,1 @@
-"""What developers and tests need and no operator gets: the local stack of real servers, and the demo that runs on it."""
+"""Tools for developers and tests, in no wheel or image: local stack, demo, reference pages, prose check."""

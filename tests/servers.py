@@ -43,9 +43,7 @@ class Servers:
     postgres_url: str = field(repr=False)
 
     def vault(self, method: str, path: str, token: str | None = None, **body: Any) -> tuple[int, dict[str, Any]]:
-        """Call Vault below ``/v1/``, as root unless a token is given; answers HTTP status and body ({} where there is
-        none).
-        """
+        """Call Vault below ``/v1/``, as root unless a token is given; returns HTTP status and body, which may be {}."""
         answer = VaultApi(self.vault_addr, ca=self.vault_ca, token=token or self.root_token).call(
             method, path, body or None
         )
@@ -77,8 +75,10 @@ class Servers:
 
 @contextmanager
 def real_servers(*, set_up: bool = True) -> Iterator[Servers]:
-    """Start both servers; unless ``set_up`` is False, with everything of ``python -m deploy.vault`` but Kubernetes
-    auth.
+    """Start both servers.
+
+    Args:
+        set_up: Whether to write everything that ``python -m deploy.vault`` writes, except Kubernetes auth.
     """
     directory = Path(tempfile.mkdtemp(prefix="leasegate-servers-"))
     ports = Ports()

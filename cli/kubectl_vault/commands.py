@@ -41,7 +41,7 @@ class _Commands(click.Group):
 def cli(ctx: click.Context, /, **flags: Any) -> None:
     """Approve, deny and show access requests.
 
-    An access request is a DatabaseAccessRequest of engine.kubevault.com; its name here is databaseaccessrequest, or dar.
+    An access request is a DatabaseAccessRequest of engine.kubevault.com; its type here is databaseaccessrequest or dar.
     """
     ctx.obj = flags
 

@@ -116,7 +116,7 @@ def connection(command: _Command) -> _Command:
 
 
 def deciding(command: _Command) -> _Command:
-    """Give a command the options of approve and deny: ``words``, ``files``, ``reason``, ``wait_s`` and the connection."""
+    """Give a command ``words``, ``files``, ``reason`` and ``wait_s`` of approve and deny, and the connection flags."""
     return _with(command, (*_DECIDING, *_CONNECTION))
 
 

@@ -96,8 +96,8 @@ def ledger(found: ledger_pb2.Ledger) -> str:
         lines.append(f"PAUSED   all issuance: a watcher knows the ledger {found.known_id} instead")
     if found.paused_access_requests:
         lines.append(
-            f"PAUSED   {found.paused_access_requests} access request(s), whose Secrets have attempts that the ledger does "
-            "not know"
+            f"PAUSED   {found.paused_access_requests} access request(s), whose Secrets have attempts that the ledger "
+            "does not know"
         )
     if found.HasField("accept_time"):
         lines.append(f"accepted a loss at {_time(found.accept_time)}")

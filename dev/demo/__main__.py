@@ -1,4 +1,4 @@
-"""``make demo``: starts the local stack, runs the guide's story on it and prints each step and what it saw."""
+"""``make demo``: starts the local stack, runs the guide on it and prints each step with its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dev.stack.stack import LocalStack
 
 
 @click.command()
-@click.option("--keep-going", is_flag=True, help="Run the remaining steps although one did not pass.")
+@click.option("--keep-going", is_flag=True, help="Run the remaining steps after one that failed.")
 def main(*, keep_going: bool) -> None:
     """Run the guide "Manage PostgreSQL credentials" on real servers, step by step.
 
@@ -27,13 +27,13 @@ def main(*, keep_going: bool) -> None:
         LocalStack.start(Path(folder) / "stack") as stack,
     ):
         click.echo(f"The local stack runs ({time.monotonic() - began:.0f} s).\n")
-        passed, count = tell(Story(stack), keep_going=keep_going)
-    click.echo(f"\nseed story: {passed} of {count} steps passed ({time.monotonic() - began:.0f} s)")
+        passed, count = run_steps(Story(stack), keep_going=keep_going)
+    click.echo(f"\ndemo: {passed} of {count} steps passed ({time.monotonic() - began:.0f} s)")
     sys.exit(0 if passed == count else 1)
 
 
-def tell(story: Story, *, keep_going: bool = False) -> tuple[int, int]:
-    """Run the story's steps and print each.
+def run_steps(story: Story, *, keep_going: bool = False) -> tuple[int, int]:
+    """Run the steps of the guide and print each.
 
     Returns:
         How many steps passed, and how many there are.
@@ -44,7 +44,7 @@ def tell(story: Story, *, keep_going: bool = False) -> tuple[int, int]:
         try:
             seen = step.run()
         except NotSeenError as err:
-            click.secho(f"NOT SEEN: {err}", fg="red")
+            click.secho(f"FAILED: {err}", fg="red")
             if not keep_going:
                 break
         else:

@@ -1,7 +1,7 @@
-"""Compares what a command prints today with what the guide printed in 2019.
+"""Compares the output of a command with the output that the guide printed in 2019.
 
-A block passes when every row, column, key and value that the guide prints is there in that order, random values aside; more may be
-there. What the clients themselves (kubectl, the Vault command line) changed since is listed in ``CLIENT_CHANGES``, once.
+A block passes if every row, column, key and value of the guide is in the output, in the same order; random values may
+differ, and there may be more. ``CLIENT_CHANGES`` lists what kubectl and the Vault command line have changed since.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ CLIENT_CHANGES = (
     (re.compile(r'^(\S+ "[^"]+" deleted) from \S+ namespace$', re.M), r"\1"),  # kubectl 1.33 names the namespace
     (re.compile(r"^(No value found at \S+?)/$", re.M), r"\1"),  # vault list: the trailing slash of 2019 is gone
 )
-SORTED_TODAY = frozenset(
-    {".spec.parameters"}
-)  # kubectl sorts the keys of a free-form object; the guide has apiVersion and kind first
+SORTED_TODAY = frozenset({".spec.parameters"})  # kubectl sorts the keys of a free-form object, unlike the guide
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ def guide_commands(text: str | None = None) -> list[Command]:
 
 
 def differences(command: Command, actual: str) -> list[str]:
-    """Tell in what the printed text falls short of the guide; nothing means that it passes."""
+    """List what the output lacks of the guide's; an empty list means that the block passes."""
     if command.line.endswith("-o yaml"):
         return _missing(yaml.safe_load(_same(command.expected)), yaml.safe_load(_same(actual)), "")
     if "| jq" in command.line:

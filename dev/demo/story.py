@@ -1,8 +1,8 @@
-"""The steps of the story, each one an act and what must be seen after it.
+"""The steps of the guide, each one an act and an observation that has to follow.
 
-An act runs once. What must be seen is asked again and again until a deadline, because the system converges; that is also what lets the
-tests kill a process in the middle of any step and demand the same end. Talks to the stack only as its users do: kubectl, kubectl vault,
-vault and a PostgreSQL client.
+An act runs once. The observation is repeated until a deadline, because the system converges; this lets the tests kill a
+process in the middle of any step and demand the same result. The steps use the stack as its users do: by kubectl,
+kubectl vault, vault and a PostgreSQL client.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OTHER = "system:serviceaccount:demo:default"
 
 
 class Stack(Protocol):
-    """What the story needs of the local stack."""
+    """What the steps need of the local stack."""
 
     @property
     def postgres_url(self) -> str:
@@ -39,11 +39,11 @@ class Stack(Protocol):
         """PATH, KUBECONFIG, VAULT_ADDR, VAULT_TOKEN and VAULT_CACERT as ``make up`` prints them."""
 
     def enabled_namespace(self, namespace: str) -> Path:
-        """The manifest that serves a namespace, with the AppBinding and Services of the local stack."""
+        """The manifest that enables a namespace, with the AppBinding and Services of the local stack."""
 
 
 class NotSeenError(AssertionError):
-    """A step's promise did not come true before its deadline."""
+    """A step's observation was not made before its deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Shell:
 
 @dataclass(slots=True)
 class Seen:
-    """What the story has found out on its way. Passwords live here only, and in no repr."""
+    """What earlier steps observed. Passwords are kept here alone, and in no repr."""
 
     secret: str = ""
     username: str = ""
@@ -95,7 +95,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: what is done, and what must be seen then.
+    """One step: an act, and the observation that has to follow.
 
     Attributes:
         title: What the reader of the demo sees.
@@ -108,7 +108,7 @@ class Step:
     see: Callable[[], str]
 
     def run(self, *, timeout_s: float = 60) -> str:
-        """Act, then wait for what must be seen.
+        """Act, then wait for the observation.
 
         Raises:
             NotSeenError: It was not seen within ``timeout_s`` seconds.
@@ -116,7 +116,7 @@ class Step:
         return self.wait(self.act(), timeout_s=timeout_s)
 
     def wait(self, printed: str = "", *, timeout_s: float = 60) -> str:
-        """Wait for what must be seen; ``printed`` is put before it."""
+        """Wait for the observation; ``printed`` is put before it."""
         end, pause = time.monotonic() + timeout_s, Event()
         while True:
             try:
@@ -128,7 +128,7 @@ class Step:
 
 
 class Story:
-    """The guide in its order, with the promises that it makes in words."""
+    """The guide in its order, with what its text promises."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -136,7 +136,7 @@ class Story:
         self.seen = Seen()
         self._commands = guide_commands()
 
-    # What is asked of the world.
+    # Observations.
 
     def database_users(self) -> list[str]:
         """Database users in PostgreSQL that Vault made, by name."""
@@ -162,7 +162,7 @@ class Story:
         names = self.shell.ok("kubectl get secrets,roles,rolebindings -n demo -o name").splitlines()
         if found := [name for name in names if REQUEST in name]:
             raise NotSeenError(f"there is still {found}")
-        return "no Secret, Role or RoleBinding of the request"
+        return "no Secret, Role or RoleBinding of the access request"
 
     def connect(self, password: str) -> str:
         """Log in to PostgreSQL with the issued credential and read a table.
@@ -179,7 +179,7 @@ class Story:
             raise NotSeenError(f"PostgreSQL refuses {self.seen.username}: {str(err).splitlines()[-1]}") from err
         return f"psql: current_user, count = {row}"
 
-    # How steps are made.
+    # Steps.
 
     def _guide(self, number: int) -> Step:
         command = self._commands[number]
@@ -235,23 +235,25 @@ class Story:
         def offered() -> str:
             status = self.status()
             if status.get("phase") != "WaitingForApproval" or not status.get("digest"):
-                raise NotSeenError(f"the request does not wait for its approval: {status}")
-            return f"phase {status['phase']}, digest of what is asked {status['digest'][:16]}..."
+                raise NotSeenError(f"the access request does not wait for approval: {status}")
+            return f"phase {status['phase']}, digest of the grant {status['digest'][:16]}..."
 
         def nothing() -> str:
             return f"{self._no_secret()}; {self._no_user()}"
 
         return [
             Step(
-                "The guide has deleted the role by now: an approval of nothing is refused",
+                "The guide has deleted the PostgresRole: an approval without one is refused",
                 lambda: self.shell.refused(approve),
                 lambda: "",
             ),
             Step(f"$ {apply_role} (again)", lambda: self.shell.ok(apply_role), lambda: self._reads(self._commands[10])),
-            Step("The request waits, and says what would be granted", lambda: "", offered),
+            Step(
+                "The access request waits for approval, with the digest of what would be granted", lambda: "", offered
+            ),
             Step("Nothing is issued before the approval", lambda: "", nothing),
             Step(
-                "Somebody without the approval right is refused",
+                "A user without the right to approve is refused",
                 lambda: self.shell.refused(f"{approve} --as carol", "carol"),
                 nothing,
             ),
@@ -284,7 +286,7 @@ class Story:
             Step("$ kubectl get secret -n demo NAME -o yaml", lambda: "", secret),
             Step("The named subject reads the Secret, and PostgreSQL accepts the credential", lambda: "", read),
             Step("Another ServiceAccount is refused the Secret", lambda: "", others),
-            Step("The decided request is frozen", frozen, lambda: ""),
+            Step("The spec of a decided access request cannot be changed", frozen, lambda: ""),
         ]
 
     def _deleted(self) -> list[Step]:
@@ -300,9 +302,9 @@ class Story:
 
         deny = self._commands[21].line
         return [
-            Step("The credential is refused after the delete, and nothing is left of it", lambda: "", gone),
+            Step("PostgreSQL refuses the credential after the delete, and nothing is left of it", lambda: "", gone),
             Step(
-                f"$ {deny} (the guide has deleted the request by now)",
+                f"$ {deny} (the guide has deleted the access request)",
                 lambda: self.shell.refused(deny, "there is no databaseaccessrequest"),
                 lambda: "",
             ),
@@ -314,7 +316,7 @@ class Story:
         def denied() -> str:
             status = self.status()
             if status.get("phase") != "Denied" or status.get("lease") or status.get("secret"):
-                raise NotSeenError(f"the request is not denied: {status}")
+                raise NotSeenError(f"the access request is not denied: {status}")
             return f"phase Denied; {self._no_secret()}; {self._no_user()}"
 
         approve = f"kubectl vault approve databaseaccessrequest {REQUEST} -n demo"

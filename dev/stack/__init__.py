@@ -1,4 +1,5 @@
-"""The local stack: real etcd, kube-apiserver, kube-controller-manager, Vault API (OpenBao) and PostgreSQL, without root or Docker.
+"""The local stack: real Kubernetes API servers, OpenBao and PostgreSQL, without root or Docker.
 
-Used by ``python -m dev.stack`` (``make up``), the demo and the tests. ``stack.py`` is what others import; nothing of the product does.
+``python -m dev.stack`` (``make up``), the demo and the tests use it, by ``stack.py``. Services, watcher and command
+lines never import it.
 """

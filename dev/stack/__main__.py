@@ -12,9 +12,9 @@ from types import FrameType
 
 import click
 
-from dev.stack.claim import take_down
 from dev.stack.errors import StackError
-from dev.stack.existing import Existing
+from dev.stack.external_servers import ExternalServers
+from dev.stack.folder import take_down
 from dev.stack.go_programs import grpcurl_binary, kube_binary
 from dev.stack.services import CLIENTS, SERVERS
 from dev.stack.stack import LocalStack
@@ -42,11 +42,10 @@ class _Group(click.Group):
 )
 @click.pass_context
 def main(ctx: click.Context, directory: Path) -> None:
-    """Run Leasegate on this machine with real servers: Kubernetes, a Vault API (OpenBao) and PostgreSQL, on free ports
-    of 127.0.0.1.
+    """Run Leasegate on this machine with real servers: Kubernetes, OpenBao and PostgreSQL.
 
-    Needs neither root nor Docker. KUBECONFIG, VAULT_ADDR (with VAULT_TOKEN and VAULT_CACERT) and LEASEGATE_POSTGRES_URL
-    are used instead of a local server where they are set; `up` says so.
+    They listen on free ports of 127.0.0.1 and need neither root nor Docker. KUBECONFIG, VAULT_ADDR (with VAULT_TOKEN
+    and VAULT_CACERT) and LEASEGATE_POSTGRES_URL replace a local server where they are set; `up` prints which ones.
     """
     ctx.obj = directory.resolve()
 
@@ -63,19 +62,20 @@ def build() -> None:
     "--detach", "-d", is_flag=True, help="Return once everything is ready, and leave it running until `down`."
 )
 @click.option(
-    "--services/--no-services", default=True, show_default=True, help="Start engine, roles, access and watcher, too."
+    "--services/--no-services", default=True, show_default=True, help="Start engine, roles, access and watcher as well."
 )
 @click.pass_obj
 def up(directory: Path, detach: bool, services: bool) -> None:
-    """Start everything, print how to reach it, and keep it running until Ctrl-C or `down`. Data is thrown away at the
-    end.
+    """Start everything, print how to reach it, and keep it running until Ctrl-C or `down`.
+
+    The data is deleted at the end.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    began, existing = time.monotonic(), Existing.from_environment(directory)
-    for line in existing.told():
+    began, external = time.monotonic(), ExternalServers.from_environment(directory)
+    for line in external.lines():
         click.secho(line, err=True, bold=True)
     try:
-        stack = LocalStack.start(directory, services=services, existing=existing, evictable=True, say=_say)
+        stack = LocalStack.start(directory, services=services, external=external, evictable=True, say=_say)
         click.echo(_how_to_reach(stack, seconds=time.monotonic() - began, services=services))
         if not detach:
             _keep(stack)
@@ -87,21 +87,21 @@ def up(directory: Path, detach: bool, services: bool) -> None:
 @main.command()
 @click.pass_obj
 def down(directory: Path) -> None:
-    """End exactly what `up` started, also after a crash of it, and delete its data. The logs stay."""
-    ended = take_down(directory)
-    click.echo(f"ended {', '.join(ended)}" if ended else f"nothing was running in {directory}")
+    """Stop the processes that `up` started, also after it crashed, and delete their data. The logs stay."""
+    stopped = take_down(directory)
+    click.echo(f"stopped {', '.join(stopped)}" if stopped else f"nothing was running in {directory}")
 
 
 @main.command()
 @click.pass_obj
 def status(directory: Path) -> None:
-    """Say which processes run; exit 1 if one does not."""
+    """List the processes; exit 1 if one does not run."""
     now, stack = running(directory), LocalStack.attach(directory)
-    begun = [process for process in stack.processes if process.log.exists()]  # the services may have been left out
-    for process in begun:
-        told = f"pid {now[process.name].pid}" if process.name in now else f"NOT RUNNING (log: {process.log})"
-        click.echo(f"{process.name:<25} {told}")
-    if any(process.name not in now for process in begun):
+    started = [process for process in stack.processes if process.log.exists()]  # `up --no-services` starts fewer
+    for process in started:
+        state = f"pid {now[process.name].pid}" if process.name in now else f"NOT RUNNING (log: {process.log})"
+        click.echo(f"{process.name:<25} {state}")
+    if any(process.name not in now for process in started):
         raise SystemExit(1)
 
 
@@ -123,14 +123,14 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 
 def _keep(stack: LocalStack) -> None:
-    """Keep the stack until we are told to end; say of each process that ends before."""
+    """Keep the stack until SIGINT or SIGTERM, and report each process that ends before."""
     with stack:
-        told: set[str] = set()
+        reported: set[str] = set()
         while True:
             dead = {process.name for process in stack.processes if not process.alive}
-            for name in sorted(dead - told):
+            for name in sorted(dead - reported):
                 _say(f"{name} has ended; its log: {stack.process(name).log}")
-            told = dead
+            reported = dead
             time.sleep(1)
 
 
@@ -153,11 +153,11 @@ def _how_to_reach(stack: LocalStack, *, seconds: float, services: bool) -> str:
         *([f"  {'watcher':<12} http://{stack.health_addresses['watcher']}/readyz"] if services else []),
         f"  certificates {certificates} ({', '.join(CLIENTS)}; ca.crt)",
         "",
-        "In another shell, this puts kubectl, kubectl-vault, vault, psql and jq on PATH and names the servers:",
+        "In another shell, this line puts the tools (kubectl, vault, psql, grpcurl, jq) on PATH and names the servers:",
         f'  eval "$({_command(stack, "env")})"',
-        "Then the guide begins; between `kubectl create ns demo` and the rest of it stands one command:",
+        "Then follow the guide; after `kubectl create ns demo`, one command enables the namespace for Leasegate:",
         f"  kubectl apply -n demo -f {stack.enabled_namespace('demo')}",
-        f"End it with Ctrl-C, or from anywhere with `{_command(stack, 'down')}`.",
+        f"Stop it with Ctrl-C, or from anywhere with `{_command(stack, 'down')}`.",
     ]
     return "\n".join(lines)
 

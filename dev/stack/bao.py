@@ -1,4 +1,4 @@
-"""A real Vault API: OpenBao on raft storage with TLS, initialised and unsealed, so that seal, restart and leader loss are real."""
+"""An OpenBao server on raft storage with TLS: initialized, unsealed, and able to be sealed or restarted for real."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ listener "tcp" {{
 api_addr     = "https://127.0.0.1:{port}"
 cluster_addr = "https://127.0.0.1:{cluster_port}"
 log_level    = "info"
-# So that a test can have a full record of what was given out.
+# A test may record every request and response.
 unsafe_allow_api_audit_creation = true
 # A recovery waits this long (docs/safety.md); the default is 90 s.
 default_max_request_duration = "{duration_s}s"
@@ -52,7 +52,7 @@ def bao_binary() -> Path:
 
 
 class Bao:
-    """One OpenBao server and what it needs: folder, certificate, keys."""
+    """One OpenBao server with its folder, certificate and keys."""
 
     def __init__(self, directory: Path, *, ports: Ports, **process_options: Any) -> None:
         """Describe the server of ``directory`` (the stack's folder); nothing is started."""
@@ -86,7 +86,7 @@ class Bao:
         )
 
     def start(self) -> None:
-        """Start it, initialise it the first time, unseal it, and wait until it is the active node."""
+        """Start it, initialize it the first time, unseal it, and wait until it is the active node."""
         self.process.start()
         self.process.wait_ready()
         if not self._keys_file.exists():
@@ -117,7 +117,7 @@ class Bao:
 
     @property
     def root_token(self) -> str:
-        """The token made at initialisation."""
+        """The root token, created at initialization."""
         return self._key("root_token")
 
     def _key(self, name: str) -> str:
@@ -151,9 +151,7 @@ class Bao:
         return answer
 
     def environment(self) -> dict[str, str]:
-        """The environment of a ``bao`` (or ``vault``) command that speaks to this server as root, and leaves ``~``
-        alone.
-        """
+        """The environment of a ``bao`` or ``vault`` command that calls this server as root and leaves ``~`` alone."""
         known = {key: value for key, value in os.environ.items() if not key.startswith(("VAULT_", "BAO_"))}
         return known | {
             "VAULT_ADDR": self.address,

@@ -1,6 +1,6 @@
-"""Certificate authorities and certificates for the local stack: real TLS everywhere, nothing skipped.
+"""Certificate authorities and certificates for the local stack, which uses TLS everywhere.
 
-Each server certificate is for servers alone and each client certificate for clients alone, so that no server's key opens a service.
+A server certificate is for servers alone and a client certificate for clients alone: no server's key calls a service.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class KeyPair:
 
 
 class Authority:
-    """A certificate authority that keeps what it issued in one folder; an existing folder is used on."""
+    """A certificate authority with its certificates in one folder; an existing folder is reused."""
 
     def __init__(self, directory: Path) -> None:
-        """Open or make the authority of ``directory``."""
+        """Open or create the authority of ``directory``."""
         self.directory = directory
         self.ca = directory / "ca.crt"
         directory.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""A Kubernetes control plane without nodes: etcd, kube-apiserver and kube-controller-manager on 127.0.0.1, with TLS and random tokens.
+"""A Kubernetes control plane without nodes: etcd, kube-apiserver and kube-controller-manager, with TLS and tokens.
 
-There is nothing to run Pods; everything that Leasegate needs of Kubernetes is here: custom resources, admission policies, RBAC,
+It runs no Pods, and has everything else that Leasegate needs of Kubernetes: custom resources, admission policies, RBAC,
 TokenRequest and TokenReview, garbage collection, deletion of namespaces.
 """
 
@@ -22,7 +22,7 @@ from dev.stack.ports import Ports
 from dev.stack.processes import Command, Process
 
 PORTS = ("etcd", "etcd-peer", "kube-apiserver", "kube-controller-manager")
-# User and group of each context; the API server knows them by tokens.
+# User and group of each context; the API server identifies them by tokens.
 USERS = {"admin": "system:masters", "alice": "dev", "bob": "approvers", "carol": ""}
 _MANAGER = "system:kube-controller-manager"
 _CONTROLLERS = (
@@ -37,7 +37,7 @@ _ISSUER = "https://kubernetes.default.svc"
 
 
 class ControlPlane(Protocol):
-    """A Kubernetes cluster, ours or one that was there."""
+    """A Kubernetes cluster, local or external."""
 
     kubeconfig: Path
     ca: Path
@@ -45,7 +45,7 @@ class ControlPlane(Protocol):
 
     @property
     def processes(self) -> tuple[Process, ...]:
-        """Those that are ours."""
+        """The local processes."""
         ...
 
     def prepare(self) -> None:

@@ -1,4 +1,4 @@
-"""The errors of the local stack: one class, so that the command line can print any of them without a traceback."""
+"""The errors of the local stack, which its command line prints without a traceback."""
 
 
 class StackError(RuntimeError):

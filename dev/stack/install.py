@@ -1,4 +1,4 @@
-"""Puts the product's manifests into a cluster and waits until the new kinds and policies work."""
+"""Applies the manifests of deploy/ to a cluster and waits until the new kinds and policies work."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ _FOREIGN_BINDING = {
     "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "leasegate-enabled-namespace"},
     "subjects": [{"kind": "ServiceAccount", "name": _PROBE, "namespace": NAMESPACE}],
 }
-# What a new kind answers for up to 3 s although it is established (a GET that succeeds proves nothing), and an old one
-# after a restart.
+# The API server answers this for up to 3 s after a kind is established (a GET that succeeds proves nothing), and after
+# a restart.
 _NOT_YET = (
     "could not find the requested resource",
     "no matches for kind",
@@ -56,12 +56,11 @@ _NOT_YET = (
 
 
 def install(kubectl: Kubectl, *, local_people: bool) -> None:
-    """Apply CRDs, policies and rights, and wait until the first object of each kind can be created and the policies are
-    in force.
+    """Apply CRDs, policies and RBAC, and wait until the kinds can be created and the policies are in force.
 
     Args:
         kubectl: Acts as an administrator.
-        local_people: Whether the groups ``dev`` and ``approvers`` get their rights, too.
+        local_people: Whether the groups ``dev`` and ``approvers`` get their RBAC roles, too.
 
     Raises:
         StackError: A manifest was refused, or a kind or the policies do not work after a minute.
@@ -73,9 +72,7 @@ def install(kubectl: Kubectl, *, local_people: bool) -> None:
 
 
 def manifests() -> list[Path]:
-    """What is applied once for a cluster, in order: the policies take away some of what the rights give, so they come
-    first.
-    """
+    """The manifests of a cluster in order: policies before RBAC, as they restrict verbs that RBAC grants."""
     found = [file for folder in ("crds", "policies", "rbac") for file in sorted((DEPLOY / folder).glob("*.yaml"))]
     return [file for file in found if file.name != ENABLED_NAMESPACE and file != FAST_RBAC]
 
@@ -93,8 +90,9 @@ def wait_for_kinds(kubectl: Kubectl, *, timeout_s: float = 60) -> None:
 
 
 def wait_for_policies(kubectl: Kubectl, *, timeout_s: float = 60) -> None:
-    """Try what the last policy forbids until it is refused: the API server learns of policies in the order in which
-    they were made.
+    """Retry what the last policy forbids until it is refused.
+
+    The API server learns of policies in the order in which they were created.
     """
     end = time.monotonic() + timeout_s
     while not _refused_by_the_last_policy(kubectl):
@@ -125,8 +123,7 @@ def _works(kubectl: Kubectl, kind: str) -> bool:
 
 
 def enabled_namespace(*, ca_bundle: bytes, namespace: str = "demo") -> str:
-    """The manifest that makes a namespace ready for the guide: what the product needs there, and what the guide takes
-    for granted.
+    """The manifest that enables a namespace, with the AppBinding and Services that the guide assumes.
 
     Args:
         ca_bundle: PEM of Vault's authority, for the guide's AppBinding.

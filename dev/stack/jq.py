@@ -1,4 +1,4 @@
-"""As much of jq as the guide uses, for machines without it: path filters, and ``-r``.
+"""The part of jq that the guide uses, for machines without jq: path filters, and ``-r``.
 
 A path is such as ``.status``, ``.items[0].name``, ``.items[]`` or ``."a.b"``.
 """
@@ -17,7 +17,7 @@ _STEP = re.compile(
 
 
 class FilterError(ValueError):
-    """A filter that is more than a path, or that does not fit the input."""
+    """The filter is no path, or does not fit the input."""
 
 
 def select(value: Any, path: str) -> Iterator[Any]:
@@ -31,7 +31,7 @@ def select(value: Any, path: str) -> Iterator[Any]:
         return
     step = _STEP.match(path)
     if step is None:
-        raise FilterError(f"only path filters are known here, and {path!r} is none; install jq for more")
+        raise FilterError(f"this jq has path filters only, and {path!r} is none; install jq for more")
     for found in _take(value, step):
         yield from select(found, path[step.end() :])
 
@@ -51,7 +51,7 @@ def _take(value: Any, step: re.Match[str]) -> Iterator[Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Filter standard input; answers the exit code."""
+    """Filter standard input; returns the exit code."""
     raw = any(argument in ("-r", "--raw-output") for argument in arguments)
     paths = [argument for argument in arguments if not argument.startswith("-")]
     try:

@@ -13,7 +13,7 @@ ETCD, APISERVER, CONTROLLER_MANAGER = "etcd", "kube-apiserver", "kube-controller
 
 @dataclass(frozen=True, slots=True)
 class KubePrograms:
-    """The beginning of each program's command line."""
+    """How each program is started: the first words of its command line."""
 
     etcd: list[str]
     apiserver: list[str]
@@ -21,18 +21,18 @@ class KubePrograms:
 
     @classmethod
     def of_binary(cls, binary: Path) -> KubePrograms:
-        """All three in our own binary."""
+        """All three in the binary that the local stack builds."""
         return cls(*([str(binary), name] for name in (ETCD, APISERVER, CONTROLLER_MANAGER)))
 
 
 def find_programs(build: Callable[[], Path], *, say: Callable[[str], None] = lambda _: None) -> KubePrograms:
     """Use what KUBEBUILDER_ASSETS or PATH has; build what is missing.
 
-    KUBEBUILDER_ASSETS commonly has no controller manager, but without one namespaces and owned Secrets never go.
+    KUBEBUILDER_ASSETS commonly has no controller manager, without which namespaces and owned Secrets are never deleted.
 
     Args:
-        build: Makes our own binary, or finds it in the cache.
-        say: Told what is used.
+        build: Builds the binary, or finds it in the cache.
+        say: Receives what is used.
     """
     etcd, apiserver, manager = (_find(name) for name in (ETCD, APISERVER, CONTROLLER_MANAGER))
     if not (etcd and apiserver):

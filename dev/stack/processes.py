@@ -1,8 +1,8 @@
-"""Servers as processes that outlive the one that started them, and that anybody with the folder can find and end.
+"""Servers as processes that outlive the one that started them, and that can be found and stopped by their folder.
 
-Each process is known by a file that holds what the kernel says of it: pid, time of its start and the boot that this counts from. The file
-is written by the process itself before it becomes the server, so there is no moment at which a server runs and nobody knows of it, and a
-pid that was given to somebody else since is never signalled.
+Each process has a file with its pid, its start time and the boot id that the start time counts from. The process writes
+the file itself before it becomes the server, so that no server runs without one; the start time keeps a reused pid from
+being signalled.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _LOG_TAIL_CHARS = 600
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One process, told apart from any later one with the same pid."""
+    """One process, different from any later one with the same pid."""
 
     boot: str
     pid: int
     started: int
 
     def alive(self) -> bool:
-        """Whether this very process still runs; a zombie does not."""
+        """Whether this process still runs; a zombie does not."""
         try:
             now = f"{_boot_id()} {Path(f'/proc/{self.pid}/stat').read_text()}"
         except OSError:
@@ -44,7 +44,7 @@ class Identity:
         return parse_identity(now) == self and now.rpartition(")")[2].split()[0] not in "ZX"
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, to this process or to nobody."""
+        """Send a signal, unless the process has ended."""
         if self.alive():
             try:
                 os.kill(self.pid, number)
@@ -53,8 +53,8 @@ class Identity:
 
 
 def parse_identity(line: str) -> Identity | None:
-    """Read ``BOOT_ID`` and a line of /proc/PID/stat; None for anything else, such as a file that is not written yet."""
-    head, _, rest = line.rpartition(")")  # the program's name stands in brackets and may hold anything
+    """Read ``BOOT_ID`` and a line of /proc/PID/stat; None for anything else, such as an incomplete file."""
+    head, _, rest = line.rpartition(")")  # the program's name stands in brackets and may have any characters
     words, fields = head.split("(")[0].split(), rest.split()
     if len(words) != 2 or len(fields) < _STARTTIME_FIELD - 2:
         return None
@@ -71,7 +71,7 @@ class Command:
 
     Attributes:
         arguments: Program and its arguments.
-        env: The whole environment, or None for that of the caller; may hold secrets.
+        env: The whole environment, or None for that of the caller; may have secrets.
         cwd: Working folder.
         user: Numeric (uid, gid) to run as, for a server that refuses root.
     """
@@ -101,10 +101,10 @@ class Process:
         Args:
             name: Names the pid file and the log.
             directory: The stack's folder.
-            command: Asked at each start.
-            ready: Whether it answers as it should; called only while the process runs.
+            command: Called at each start.
+            ready: Whether it serves; called only while the process runs.
             before_start: Called at each start, for instance to release the server's ports.
-            stop_signal: Ends it in an orderly way.
+            stop_signal: Stops it in an orderly way.
             cancelled: Waiting ends with an error once this is set.
         """
         self.name = name
@@ -115,7 +115,7 @@ class Process:
         self._child: subprocess.Popen[bytes] | None = None
 
     def identity(self) -> Identity | None:
-        """The process that runs under this name, whoever started it."""
+        """The process that runs under this name, also if another program started it."""
         found = read_pid_file(self._pid_file)
         return found if found and found.alive() else None
 
@@ -177,7 +177,7 @@ class Process:
             time.sleep(0.002)
 
     def wait_ready(self, timeout_s: float = 60) -> None:
-        """Wait until it answers as it should.
+        """Wait until it serves.
 
         Raises:
             StackError: It ended, or was not ready in time; the text has the last lines of its log.
@@ -186,7 +186,7 @@ class Process:
         while True:
             if self._cancelled.is_set():
                 raise StackCancelledError(f"gave up waiting for {self.name}")
-            if not self.alive:  # somebody else's server may answer at the address
+            if not self.alive:  # another server may answer at the address
                 raise StackError(f"{self.name} ended{self._last_words()}")
             if self._ready() and self.alive:
                 return
@@ -195,16 +195,16 @@ class Process:
             time.sleep(0.03)
 
     def kill(self) -> None:
-        """End it at once (SIGKILL) and wait until it is gone."""
+        """Kill it (SIGKILL) and wait until it has ended."""
         self._signal_and_wait(signal.SIGKILL, timeout_s=10)
 
     def terminate(self, timeout_s: float = 15) -> None:
-        """Ask it to end and wait; what has not ended after ``timeout_s`` is killed."""
+        """Stop it and wait; kill it after ``timeout_s``."""
         self._signal_and_wait(self._stop_signal, timeout_s=timeout_s)
         self.kill()
 
     def reap(self) -> None:
-        """Take note that our child has ended, if it has; without this it stays a zombie."""
+        """Collect the child's exit code if it has ended, so that it is no zombie."""
         if self._child and not self.alive:
             self._child.wait()
             self._child = None
@@ -228,7 +228,7 @@ def own_identity_line() -> str:
 
 
 def read_pid_file(path: Path) -> Identity | None:
-    """The process that a pid file names, or None if there is no such file or it is not whole."""
+    """The process that a pid file names, or None if the file is missing or incomplete."""
     try:
         return parse_identity(path.read_text())
     except (OSError, ValueError):
@@ -236,7 +236,7 @@ def read_pid_file(path: Path) -> Identity | None:
 
 
 def end_process(process: Identity, number: signal.Signals, *, timeout_s: float) -> bool:
-    """Signal one process and wait until it is gone; answers whether it is."""
+    """Signal one process and wait; returns whether it has ended."""
     process.signal(number)
     end = time.monotonic() + timeout_s
     while process.alive():

@@ -1,4 +1,4 @@
-"""The four processes of Leasegate in the local stack: mutual TLS, identities of their own, nothing of the caller's environment."""
+"""The four processes of Leasegate in the local stack, with mutual TLS and without the caller's environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dev.stack.certificates import Authority, KeyPair
-from dev.stack.films import catalog
+from dev.stack.films_role import catalog
 from dev.stack.http_probe import http_status
 from dev.stack.ports import Ports
 from dev.stack.processes import Command, Process
@@ -50,7 +50,7 @@ _ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the processes have to know of the rest of the stack.
+    """What the processes need to know of the rest of the stack.
 
     Attributes:
         vault_addr: Vault's address.
@@ -120,7 +120,7 @@ class Services:
             self.processes[name].wait_ready()
 
     def set_options(self, name: str, **options: str) -> None:
-        """Give a process these options, and no other ones than the stack's own, from its next start on."""
+        """Set the options of a process, besides the stack's own, from its next start on."""
         self._options[name] = {option.upper(): value for option, value in options.items()}
 
     def client(self, name: str) -> KeyPair:
@@ -168,7 +168,7 @@ class Services:
                 f"{service}={CLIENTS[client]}" for service, clients in _ALLOWED[name].items() for client in clients
             ),
             "VAULT_CONFIG": str(folder / f"{name}-vaults.yaml"),
-            "DRAIN_DELAY": "0",  # there is no load balancer that would have to notice
+            "DRAIN_DELAY": "0",  # no load balancer has to notice
         }
         if name == "access":
             settings |= {"LEDGER": str(folder / "ledger.sqlite"), "CATALOG": str(folder / "catalog.yaml")}

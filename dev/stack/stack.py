@@ -1,4 +1,4 @@
-"""The local stack as one object: what tests, demo and ``python -m dev.stack`` start, reach, break and stop."""
+"""The local stack as one object, which tests, the demo and ``python -m dev.stack`` use."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from deploy.vault.policies import Mounts
 from deploy.vault.setup import KubernetesAuth, Setup
 from dev.stack import bao, cluster, postgres, services
 from dev.stack.bao import Bao
-from dev.stack.claim import claim, read_state, write_state
 from dev.stack.cluster import Cluster, ControlPlane
 from dev.stack.errors import StackError
-from dev.stack.existing import Existing, ExistingCluster
-from dev.stack.films import set_up_films
+from dev.stack.external_servers import ExternalCluster, ExternalServers
+from dev.stack.films_role import set_up_films
+from dev.stack.folder import claim_folder, read_state, write_state
 from dev.stack.go_programs import kube_binary
 from dev.stack.install import NAMESPACE, enabled_namespace, install
 from dev.stack.kube_programs import KubePrograms, find_programs
@@ -41,8 +41,9 @@ _UNKNOWN_VAULT_REQUEST_S = 90  # Vault's default
 
 
 class LocalStack:
-    """A stack in one folder. ``start`` makes one, ``attach`` finds one that runs; as a context manager it is stopped at
-    the end.
+    """A stack in one folder.
+
+    ``start`` starts one, ``attach`` finds a running one. As a context manager it is stopped at the end.
     """
 
     def __init__(self, directory: Path, *, state: dict[str, Any], ports: Ports) -> None:
@@ -50,10 +51,10 @@ class LocalStack:
         self.directory, self._ports, self._state = directory, ports, state
         self.logs = directory / "logs"
         self._cancelled, self._lock = threading.Event(), ExitStack()
-        self._existing = Existing(**state["existing"])
-        self._bao = None if self._existing.vault_addr else Bao(directory, ports=ports, cancelled=self._cancelled)
+        self._external = ExternalServers(**state["external"])
+        self._bao = None if self._external.vault_addr else Bao(directory, ports=ports, cancelled=self._cancelled)
         self._postgres = (
-            None if self._existing.postgres_url else Postgres(directory, ports=ports, cancelled=self._cancelled)
+            None if self._external.postgres_url else Postgres(directory, ports=ports, cancelled=self._cancelled)
         )
         self._cluster = self._control_plane()
         self._kubectl = Kubectl(self._cluster.kubeconfig, cache=directory / "kubectl-cache", cancelled=self._cancelled)
@@ -66,32 +67,30 @@ class LocalStack:
         directory: Path,
         *,
         services: bool = True,
-        existing: Existing | None = None,
+        external: ExternalServers | None = None,
         evictable: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> LocalStack:
         """Start everything and wait until it is ready.
 
         Args:
-            directory: Folder of the stack; made if it is not there.
+            directory: Folder of the stack; created if it does not exist.
             services: Whether engine, roles, access and watcher are started, too.
-            existing: Servers to use instead of local ones. None of those that the environment names is used unless it
-                is given here.
-            evictable: Whether ``python -m dev.stack down`` may end this process by SIGTERM; else it leaves the stack to
-                us.
-            say: Told what goes on, a line at a time.
+            external: Servers to use instead of local ones; the environment is not read.
+            evictable: Whether ``python -m dev.stack down`` may end this process by SIGTERM, instead of refusing.
+            say: Receives the progress, a line at a time.
 
         Raises:
-            StackError: Something could not be started; what had been started was stopped.
+            StackError: Something could not be started; everything started before was stopped.
         """
-        directory, existing = directory.resolve(), existing or Existing()
+        directory, external = directory.resolve(), external or ExternalServers()
         with ExitStack() as undo:
-            lock = undo.enter_context(claim(directory, evictable=evictable))
-            programs = None if existing.kubeconfig else asdict(find_programs(lambda: kube_binary(say), say=say))
+            lock = undo.enter_context(claim_folder(directory, evictable=evictable))
+            programs = None if external.kubeconfig else asdict(find_programs(lambda: kube_binary(say), say=say))
             ports = Ports()
             undo.callback(ports.close)
             ports.reserve(_port_names())
-            state: dict[str, Any] = {"ports": ports.numbers, "programs": programs, "existing": asdict(existing)}
+            state: dict[str, Any] = {"ports": ports.numbers, "programs": programs, "external": asdict(external)}
             write_state(directory, state)
             stack = cls(directory, state=state, ports=ports)
             stack._lock = lock
@@ -120,7 +119,7 @@ class LocalStack:
         self.stop()
 
     def stop(self) -> None:
-        """End every process and delete everything but the logs."""
+        """Stop every process and delete everything except the logs."""
         self._cancelled.set()
         self._ports.close()
         end_processes(self.directory)
@@ -129,12 +128,8 @@ class LocalStack:
         remove_files(self.directory)
         self._lock.close()
 
-    # -- what runs
-    # ---------------------------------------------------------------------------------------------------------------
-
     def process(self, name: str) -> Process:
-        """One process: engine, roles, access, watcher, bao, postgres, postgres-tls, etcd, kube-apiserver or
-        kube-controller-manager.
+        """One process by name, such as access, bao, postgres-tls or kube-apiserver.
 
         Raises:
             StackError: The stack has no such process.
@@ -153,9 +148,6 @@ class LocalStack:
         database = [self._postgres.process, self._postgres.tls_process] if self._postgres else []
         return [*self._cluster.processes, *vault, *database, *self._services.processes.values()]
 
-    # -- Kubernetes
-    # --------------------------------------------------------------------------------------------------------------
-
     @property
     def kubeconfig(self) -> Path:
         """Contexts admin (current), alice (group dev), bob (group approvers) and carol (no group)."""
@@ -168,30 +160,25 @@ class LocalStack:
         return self._kubectl.run(*args, context=context, stdin=input, check=check)
 
     def enabled_namespace(self, namespace: str = "demo") -> Path:
-        """A manifest that makes a namespace ready for the guide, to be applied with ``kubectl apply -n NAMESPACE -f
-        FILE``.
-        """
+        """A manifest that enables a namespace, for ``kubectl apply -n NAMESPACE -f FILE``."""
         path = self.directory / f"enabled-namespace-{namespace}.yaml"
         path.write_text(enabled_namespace(ca_bundle=self.vault_ca.read_bytes(), namespace=namespace))
         return path
 
-    # -- Vault
-    # -------------------------------------------------------------------------------------------------------------------
-
     @property
     def vault_addr(self) -> str:
         """Vault's address."""
-        return self._bao.address if self._bao else str(self._existing.vault_addr)
+        return self._bao.address if self._bao else str(self._external.vault_addr)
 
     @property
     def vault_ca(self) -> Path:
         """PEM file to verify Vault with."""
-        return self._bao.ca if self._bao else Path(str(self._existing.vault_ca))
+        return self._bao.ca if self._bao else Path(str(self._external.vault_ca))
 
     @property
     def vault_root_token(self) -> str:
-        """A token that may do everything."""
-        return self._bao.root_token if self._bao else str(self._existing.vault_token)
+        """Vault's root token."""
+        return self._bao.root_token if self._bao else str(self._external.vault_token)
 
     def vault_api(self, token: str | None = None) -> VaultApi:
         """A client with ``token``, or as root."""
@@ -214,7 +201,7 @@ class LocalStack:
         self._own_vault().unseal()
 
     def stop_vault(self) -> None:
-        """End Vault's process."""
+        """Stop Vault's process."""
         self._own_vault().process.terminate()
 
     def start_vault(self) -> None:
@@ -222,8 +209,9 @@ class LocalStack:
         self._own_vault().start()
 
     def enable_raw_audit(self, path: Path) -> None:
-        """Have Vault write every request and answer with all secrets in clear text to a file: for tests that look for
-        leaks.
+        """Make Vault write every request and response, with secrets in clear text, to a file.
+
+        Tests search other output for these secrets.
         """
         options = {"file_path": str(path), "log_raw": "true"}
         answer = self.vault_api().call("POST", f"sys/audit/raw-{path.stem}", {"type": "file", "options": options})
@@ -235,13 +223,10 @@ class LocalStack:
             raise StackError(f"{self.vault_addr} is not this stack's own")
         return self._bao
 
-    # -- PostgreSQL
-    # --------------------------------------------------------------------------------------------------------------
-
     @property
     def postgres_url(self) -> str:
         """URL of the superuser."""
-        return self._postgres.url if self._postgres else str(self._existing.postgres_url)
+        return self._postgres.url if self._postgres else str(self._external.postgres_url)
 
     @property
     def postgres_tls_url(self) -> str | None:
@@ -249,7 +234,7 @@ class LocalStack:
         return self._postgres.tls_url if self._postgres else None
 
     def psql(self, sql: str) -> str:
-        """Run SQL as the superuser with psql; answers the rows, a line each, columns with ``|`` between.
+        """Run SQL as the superuser with psql; returns a line for each row, with ``|`` between columns.
 
         Raises:
             StackError: PostgreSQL refused it.
@@ -260,16 +245,13 @@ class LocalStack:
         ).stdout.strip()
 
     def stop_postgres(self) -> None:
-        """End PostgreSQL; sessions are cut."""
+        """Stop PostgreSQL, which cuts its sessions."""
         self.process("postgres").terminate()
 
     def start_postgres(self) -> None:
         """Start PostgreSQL again and wait until it answers."""
         self.process("postgres").start()
         self.process("postgres").wait_ready()
-
-    # -- the services
-    # ------------------------------------------------------------------------------------------------------------
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -287,8 +269,9 @@ class LocalStack:
         return self._services.metrics_addresses
 
     def set_options(self, name: str, **options: str) -> None:
-        """Give engine, roles, access or the watcher these options, such as ``resync_interval="2"``, from its next start on; none
-        takes them back.
+        """Set options of a service or the watcher, such as ``resync_interval="2"``, from its next start on.
+
+        A call without options removes earlier ones.
         """
         self._services.set_options(name, **options)
 
@@ -298,9 +281,7 @@ class LocalStack:
         return pair.cert, pair.key, pair.ca
 
     def environment(self) -> dict[str, str]:
-        """The caller's environment with this stack's tools on PATH and its servers named, and no other Vault, cluster
-        or database.
-        """
+        """The caller's environment with this stack's tools on PATH, and with its servers alone."""
         known = {
             key: value
             for key, value in os.environ.items()
@@ -311,7 +292,7 @@ class LocalStack:
         )
 
     def variables(self) -> dict[str, str]:
-        """What names this stack's servers in an environment; two of them are secrets."""
+        """Environment variables that name this stack's servers; two of them are secrets."""
         url = urlsplit(self.postgres_url)
         return {
             "LEASEGATE_STACK_DIR": str(self.directory),
@@ -330,12 +311,9 @@ class LocalStack:
             **{f"LEASEGATE_{name.upper()}_HEALTH": address for name, address in self.health_addresses.items()},
         }
 
-    # -- starting
-    # ----------------------------------------------------------------------------------------------------------------
-
     def _control_plane(self) -> ControlPlane:
-        if self._existing.kubeconfig:
-            return ExistingCluster(self.directory, source=self._existing.kubeconfig)
+        if self._external.kubeconfig:
+            return ExternalCluster(self.directory, source=self._external.kubeconfig)
         programs = KubePrograms(**self._state["programs"])
         return Cluster(self.directory, ports=self._ports, programs=programs, cancelled=self._cancelled)
 
@@ -377,7 +355,7 @@ class LocalStack:
     def _start_cluster(self) -> None:
         self._cluster.prepare()
         self._cluster.start()
-        install(self._kubectl, local_people=not self._existing.kubeconfig)
+        install(self._kubectl, local_people=not self._external.kubeconfig)
 
     def _start_bao(self) -> None:
         self._own_vault().prepare()

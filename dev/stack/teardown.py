@@ -1,4 +1,4 @@
-"""Ends what a stack started and removes its files, from its folder alone: it works for a crashed ``up`` as for a living one."""
+"""Stops the processes of a stack and removes its files, by its folder alone: it works after a crash of ``up``, too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARKER = "state.json"
 LOCK = "lock"
 KEPT = ("logs", LOCK)
 _GRACE_S = 8.0
-# Ended together, in this order: whoever calls goes before what it calls.
+# Each stage is stopped together, in this order: a caller before its servers.
 _STAGES = (
     ("watcher",),
     ("access", "engine", "roles"),
@@ -34,17 +34,20 @@ def running(directory: Path) -> dict[str, Identity]:
 
 
 def end_processes(directory: Path) -> list[str]:
-    """End every process that the stack's folder knows, and nothing else; answers the names of those that ran.
+    """Stop the processes that have a pid file in the stack's folder, and no others.
+
+    Returns:
+        The names of those that ran.
 
     Raises:
-        StackError: One could not be ended.
+        StackError: One could not be stopped.
     """
     ended = list(running(directory))
     staged = {name for stage in _STAGES for name in stage}
     for stage in (*_STAGES, tuple(set(ended) - staged)):
         _end_stage({name: found for name, found in running(directory).items() if name in stage})
     if left := running(directory):
-        raise StackError(f"could not be ended: {', '.join(left)}")
+        raise StackError(f"could not be stopped: {', '.join(left)}")
     return ended
 
 
@@ -64,12 +67,12 @@ def _await_end(processes: dict[str, Identity], *, seconds: float) -> None:
 
 
 def is_stack(directory: Path) -> bool:
-    """Whether the folder is one that a stack made."""
+    """Whether a stack made the folder."""
     return (directory / MARKER).exists() or (directory / "pids").is_dir()
 
 
 def remove_files(directory: Path) -> None:
-    """Delete everything of a stack that was ended, but for its logs.
+    """Delete the files of a stopped stack, except its logs.
 
     Raises:
         StackError: The folder is not a stack's.

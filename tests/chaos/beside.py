@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import psycopg
 
-from dev.stack import films
+from dev.stack import films_role
 from dev.stack.errors import StackError
 from dev.stack.stack import LocalStack
 from leasegate.access.v1 import approver_service_pb2_grpc as approver_grpc
@@ -27,8 +27,8 @@ from tests.chaos.agreement import LOST, Row
 from tests.chaos.holders import Holder
 from tests.integration.access_world import Callers
 
-MOUNT = films.MOUNT
-PLAIN, SLOW, BRIEF = films.ROLE, "films-slow", "films-brief"
+MOUNT = films_role.MOUNT
+PLAIN, SLOW, BRIEF = films_role.ROLE, "films-slow", "films-brief"
 BRIEF_TTL_S, BRIEF_MAX_S = 12, 36
 MOST, MOST_SESSIONS = 6, 30
 _SLOW = "SELECT pg_sleep(0.6);"
@@ -44,7 +44,7 @@ def prepare(stack: LocalStack) -> None:
     file = Path(stack.directory) / "services" / "catalog.yaml"
     catalog = json.loads(file.read_text())
     for path, body in (
-        (f"{MOUNT}/config/{films.CONNECTION}", {"allowed_roles": "*"}),
+        (f"{MOUNT}/config/{films_role.CONNECTION}", {"allowed_roles": "*"}),
         (f"{MOUNT}/roles/{SLOW}", slow),
         (f"{MOUNT}/roles/{BRIEF}", brief),
     ):
@@ -52,7 +52,7 @@ def prepare(stack: LocalStack) -> None:
             raise StackError(f"{path}: {answer.status} {answer.errors}")
     for name, definition in ((SLOW, slow), (BRIEF, brief)):
         catalog["roles"].append(
-            {"name": name, "target": films.TARGET, "mount": MOUNT, "vault_role": name, **definition}
+            {"name": name, "target": films_role.TARGET, "mount": MOUNT, "vault_role": name, **definition}
         )
     file.write_text(json.dumps(catalog))
 
@@ -155,7 +155,9 @@ class Beside:
     def _new(self, role: str) -> Holder:
         self.made += 1
         every_s = BRIEF_TTL_S / 4 if role == BRIEF else 1200.0
-        return Holder(self, role=role, target=films.TARGET, requester="alice", approver="bob", renew_every_s=every_s)
+        return Holder(
+            self, role=role, target=films_role.TARGET, requester="alice", approver="bob", renew_every_s=every_s
+        )
 
     def _act(self, rng: random.Random) -> None:
         if len(self._holders) < MOST and rng.random() < 0.3:

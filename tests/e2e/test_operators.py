@@ -1,4 +1,4 @@
-"""What operators see and do on the whole stack: leases, orphans, a lost ledger, and access that ends by itself."""
+"""What operators see and do on the whole stack: leases, orphans, a lost ledger, and access that expires."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def guide(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Space]:
         yield made
 
 
-def test_access_ends_for_good_when_its_time_is_over(guide: Space) -> None:
+def test_access_expires_for_good_after_its_ttl(guide: Space) -> None:
     """``spec.ttl``: Secret, Role and RoleBinding go, the user is dropped, the phase and an Event say so, and it stays
     so.
     """
@@ -92,7 +92,7 @@ def test_no_access_is_longer_than_the_operator_allows(guide: Space) -> None:
 
 
 def restart_with(stack: LocalStack, **more: str) -> None:
-    """Start the access service again with other settings than the stack's."""
+    """Restart the access service with other settings than the stack's."""
     service = stack.process("access")
     service.terminate()
     usual = service._command

@@ -1,4 +1,4 @@
-"""``kubectl vault`` against a real API server with the policies in force: output as in the guide, exit codes, and helpful errors."""
+"""``kubectl vault`` with a real API server and its policies: output as in the guide, exit codes, helpful errors."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class TestAsTheGuidePrintsIt:
         assert (condition["type"], condition["reason"], condition["approver"]) == ("Denied", "KubectlDeny", "bob")
         assert condition["message"] == "This was denied by kubectl vault deny databaseaccessrequest"
 
-    def test_who_is_alone_approves_his_own_and_is_told(
+    def test_approving_an_own_request_prints_a_warning(
         self, plugin: Callable[..., Any], cluster: Running, watcher: Kube, namespace: str
     ) -> None:
         request = publish(watcher, Kube(cluster).create(a_request(namespace)))
@@ -189,7 +189,7 @@ class TestRules:
         assert run("approve", "dar", name_of(asked)).exit_code == 0
         assert conditions(watcher, asked)[:1] == facts
 
-    def test_approving_waits_for_the_watchers_first_look(
+    def test_approving_waits_until_the_watcher_has_processed_it(
         self, run: Run, alice: Kube, watcher: Kube, namespace: str
     ) -> None:
         request = alice.create(a_request(namespace))
@@ -281,9 +281,7 @@ class TestConnection:
         env = {"KUBECONFIG": str(tmp_path / "none")}
         assert CliRunner().invoke(cli, ["get", "dar", *where], env=env, catch_exceptions=False).exit_code == 0
 
-    def test_what_does_not_work_is_told_in_one_line(
-        self, run: Run, cluster: Running, asked: Json, namespace: str
-    ) -> None:
+    def test_an_error_is_one_line(self, run: Run, cluster: Running, asked: Json, namespace: str) -> None:
         name = name_of(asked)
         cases = {
             "there is no databaseaccessrequest": run("approve", "dar", "none-such"),

@@ -1,7 +1,8 @@
 """Write go.mod and go.sum beside this file for another Kubernetes version: ``python dev/stack/kube/gomod.py v1.37.2``.
 
-k8s.io/kubernetes replaces its staging modules by folders of its own repository, which a module proxy does not have; here each is replaced
-by its published twin (v1.37.2 has v0.37.2). Both files are committed, so that a build resolves nothing. Needs ``go`` on PATH.
+k8s.io/kubernetes replaces its staging modules by folders of its own repository, which a module proxy does not have;
+here each is replaced by its published twin (v1.37.2 has v0.37.2). Both files are committed, so that a build resolves
+nothing. Needs ``go`` on PATH.
 """
 
 from __future__ import annotations

@@ -88,10 +88,12 @@ def test_an_empty_file_decides_nothing(tmp_path: Path) -> None:
 def test_a_file_in_another_namespace_than_n_is_refused(tmp_path: Path) -> None:
     file, config = tmp_path / "request.yaml", tmp_path / "config"
     file.write_text(
-        "{apiVersion: engine.kubevault.com/v1alpha1, kind: DatabaseAccessRequest, metadata: {name: a, namespace: other}}"
+        "{apiVersion: engine.kubevault.com/v1alpha1, kind: DatabaseAccessRequest, "
+        "metadata: {name: a, namespace: other}}"
     )
     config.write_text(
-        "{clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], contexts: [{name: x, context: {cluster: c}}], current-context: x}"
+        "{clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], "
+        "contexts: [{name: x, context: {cluster: c}}], current-context: x}"
     )
     done = run("approve", "-f", str(file), "-n", "demo", "--kubeconfig", str(config))
     assert (done.exit_code, done.stderr) == (

@@ -16,7 +16,7 @@ NAMED = Named("r", "demo")
 
 
 class Recorded:
-    """A cluster that answers each version in turn, the last one for ever, and refuses as many writes as it was told to."""
+    """A cluster that returns each version in turn, then the last one, and refuses the first ``conflicts`` writes."""
 
     def __init__(self, *versions: dict[str, Any], conflicts: int = 0) -> None:
         self.versions, self.conflicts = list(versions), conflicts
@@ -102,7 +102,7 @@ def test_a_decision_that_came_first_is_not_written_over() -> None:
     assert not cluster.written
 
 
-def test_endless_conflicts_are_told() -> None:
+def test_endless_conflicts_are_an_error() -> None:
     cluster = Recorded(SEEN, conflicts=1000)
     with pytest.raises(ConflictError, match="changed by somebody else"):
         decide(cluster, NAMED, Decision(Verdict.APPROVE, "bob"), clock=Time().clock(), wait_s=0)

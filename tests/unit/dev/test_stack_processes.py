@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.stack.claim import claim, take_down
 from dev.stack.errors import StackCancelledError, StackError
+from dev.stack.folder import claim_folder, take_down
 from dev.stack.processes import Command, Identity, Process, parse_identity, read_pid_file
 from dev.stack.teardown import end_processes, is_stack, remove_files, running
 from tests.eventually import eventually
@@ -24,8 +24,8 @@ SLEEPS = [sys.executable, "-c", "import time; print('begun', flush=True); time.s
 READY = ("begun\n", "deaf\n")  # an error message in the log is none
 UP = """
 import pathlib, sys, time
-from dev.stack.claim import claim
-with claim(pathlib.Path(sys.argv[1]), evictable=True):
+from dev.stack.folder import claim_folder
+with claim_folder(pathlib.Path(sys.argv[1]), evictable=True):
     print("holds", flush=True)
     time.sleep(600)
 """
@@ -177,12 +177,12 @@ def test_down_needs_the_folder_alone_and_leaves_the_logs(folder: Path) -> None:
 
 
 def test_a_folder_is_held_by_one(folder: Path) -> None:
-    with claim(folder, evictable=False):
+    with claim_folder(folder, evictable=False):
         with pytest.raises(StackError, match="another process starts, keeps or ends"):
-            claim(folder, evictable=True)
+            claim_folder(folder, evictable=True)
         with pytest.raises(StackError, match="belongs to a process that ends it itself"):
             take_down(folder)
-    claim(folder, evictable=True).close()
+    claim_folder(folder, evictable=True).close()
 
 
 def test_down_ends_an_up_that_is_still_starting(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dev.stack import kube_programs
 from dev.stack.errors import StackError
-from dev.stack.existing import Existing
+from dev.stack.external_servers import ExternalServers
 from dev.stack.go_build import Progress
 from dev.stack.install import LAST_POLICY, enabled_namespace, manifests
 from dev.stack.kube.gomod import go_mod
@@ -111,10 +111,10 @@ def test_servers_of_the_environment_are_used(tmp_path: Path) -> None:
         "VAULT_CACERT": "/ca",
         "LEASEGATE_POSTGRES_URL": "postgresql://u:secret@h/d",
     }
-    found = Existing.from_environment(tmp_path, env)
+    found = ExternalServers.from_environment(tmp_path, env)
     assert (found.kubeconfig, found.vault_addr, found.postgres_url) == ("/k", "https://v", "postgresql://u:secret@h/d")
-    assert len(found.told()) == 3
-    assert "secret" not in repr(found) + " ".join(found.told())
+    assert len(found.lines()) == 3
+    assert "secret" not in repr(found) + " ".join(found.lines())
 
 
 def test_this_stacks_own_names_in_the_environment_are_no_other_servers(tmp_path: Path) -> None:
@@ -125,12 +125,12 @@ def test_this_stacks_own_names_in_the_environment_are_no_other_servers(tmp_path:
         "VAULT_TOKEN": "s.x",
         "VAULT_CACERT": "/ca",
     }
-    assert Existing.from_environment(tmp_path, env) == Existing()
+    assert ExternalServers.from_environment(tmp_path, env) == ExternalServers()
 
 
 def test_half_a_vault_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="VAULT_TOKEN and VAULT_CACERT"):
-        Existing.from_environment(tmp_path, {"VAULT_ADDR": "https://v"})
+        ExternalServers.from_environment(tmp_path, {"VAULT_ADDR": "https://v"})
 
 
 def test_a_folder_with_other_files_is_not_taken(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ YAML = Command(
         (GET, "STATUS    NAME\nSuccess   postgresql-engine", False),
         (
             YAML,
-            "status:\n  lease:\n    renewable: true\n    id: a/creds/b\n  conditions:\n  - type: Other\n  - type: Approved",
+            "status:\n  lease:\n    renewable: true\n    id: a/creds/b\n"
+            "  conditions:\n  - type: Other\n  - type: Approved",
             True,
         ),
         (YAML, "status:\n  lease:\n    id: a/creds/b\n    renewable: true\n  conditions:\n  - type: Approved", False),

@@ -1,4 +1,4 @@
-"""Servers that are there already and are used instead of local ones: a cluster, a Vault, a PostgreSQL."""
+"""Servers that run elsewhere and replace local ones: a cluster, a Vault, a PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from dev.stack.processes import Process
 
 
 @dataclass(frozen=True, slots=True)
-class Existing:
-    """What is to be used instead of a local server; what is None is started locally.
+class ExternalServers:
+    """The servers that replace a local one; a server that is None is started locally.
 
     Attributes:
         kubeconfig: KUBECONFIG; its current context must be an administrator's.
         vault_addr: VAULT_ADDR.
-        vault_token: VAULT_TOKEN, of somebody who may write policies and auth methods.
+        vault_token: VAULT_TOKEN, which may write policies and auth methods.
         vault_ca: VAULT_CACERT.
         postgres_url: LEASEGATE_POSTGRES_URL, with a superuser and a password.
     """
@@ -36,11 +36,11 @@ class Existing:
     postgres_url: str | None = field(default=None, repr=False)
 
     @classmethod
-    def from_environment(cls, directory: Path, env: Mapping[str, str] = os.environ) -> Existing:
-        """What the environment names, without what is this stack's own (from ``python -m dev.stack env``).
+    def from_environment(cls, directory: Path, env: Mapping[str, str] = os.environ) -> ExternalServers:
+        """The servers that the environment names, without those of this stack (from ``python -m dev.stack env``).
 
         Raises:
-            StackError: VAULT_ADDR is there without VAULT_TOKEN or VAULT_CACERT.
+            StackError: VAULT_ADDR is set without VAULT_TOKEN or VAULT_CACERT.
         """
         own = env.get("LEASEGATE_STACK_DIR") and Path(env["LEASEGATE_STACK_DIR"]).resolve() == directory.resolve()
         if own and env.get("KUBECONFIG", "").startswith(str(directory.resolve())):
@@ -48,17 +48,17 @@ class Existing:
         addr, token, ca = (env.get(name) for name in ("VAULT_ADDR", "VAULT_TOKEN", "VAULT_CACERT"))
         if addr and not (token and ca):
             raise StackError(
-                "VAULT_ADDR is set: set VAULT_TOKEN and VAULT_CACERT, too, or unset it to start a Vault here"
+                "VAULT_ADDR is set: set VAULT_TOKEN and VAULT_CACERT as well, or unset it to start a local Vault"
             )
         vault = {"vault_addr": addr, "vault_token": token, "vault_ca": ca} if addr else {}
         return cls(kubeconfig=env.get("KUBECONFIG"), postgres_url=env.get("LEASEGATE_POSTGRES_URL"), **vault)
 
-    def told(self) -> list[str]:
-        """A line for each server that is used instead of a local one; no secrets."""
+    def lines(self) -> list[str]:
+        """A line for each of them, without secrets."""
         lines = []
         if self.kubeconfig:
             lines.append(
-                f"USING THE CLUSTER of KUBECONFIG={self.kubeconfig} (CRDs, rights and policies are applied to it)"
+                f"USING THE CLUSTER of KUBECONFIG={self.kubeconfig} (CRDs, RBAC and policies are applied to it)"
             )
         if self.vault_addr:
             lines.append(f"USING THE VAULT at VAULT_ADDR={self.vault_addr} (policies and auth roles are written to it)")
@@ -67,8 +67,8 @@ class Existing:
         return lines
 
 
-class ExistingCluster:
-    """A cluster that runs already. The contexts of alice, bob and carol act for them by impersonation."""
+class ExternalCluster:
+    """A cluster that runs elsewhere. The contexts of alice, bob and carol impersonate them."""
 
     processes: tuple[Process, ...] = ()
 
@@ -100,7 +100,7 @@ class ExistingCluster:
         self.kubeconfig.write_text(json.dumps(self._config(users), indent=1))
 
     def start(self) -> None:
-        """Nothing: it runs."""
+        """Do nothing: the cluster runs."""
 
     def kubeconfig_for(self, user: str, *, token: str) -> dict[str, Any]:
         """A kubeconfig for one user with a token."""
@@ -110,8 +110,8 @@ class ExistingCluster:
         return {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "existing", "cluster": self._cluster}],
+            "clusters": [{"name": "external", "cluster": self._cluster}],
             "users": [{"name": name, "user": user} for name, user in users.items()],
-            "contexts": [{"name": name, "context": {"cluster": "existing", "user": name}} for name in users],
+            "contexts": [{"name": name, "context": {"cluster": "external", "user": name}} for name in users],
             "current-context": next(iter(users)),
         }

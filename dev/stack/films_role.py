@@ -1,6 +1,7 @@
-"""A mount, a connection and a role for callers outside Kubernetes, as an operator would make them by hand, and the catalog for them.
+"""The database role films-reader for callers outside Kubernetes: mount, connection and role in Vault, and the catalog.
 
-In Kubernetes the watcher has engine and roles make these from objects; access is told of roles by it, or by a catalog file such as this.
+In Kubernetes, engine and roles write these for SecretEngines and PostgresRoles, and the watcher passes the role to
+access. Without Kubernetes, an operator writes them, and access reads the role from its catalog file.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ _DEFINITION: dict[str, Any] = {
 
 
 def catalog(*, vault_addr: str, vault_ca: Path) -> dict[str, Any]:
-    """What access' ``--catalog`` file says."""
+    """The content of access' ``--catalog`` file."""
     target = {"name": TARGET, "address": vault_addr, "ca_file": str(vault_ca)}
     role = {"name": ROLE, "target": TARGET, "mount": MOUNT, "vault_role": ROLE, **_DEFINITION}
     return {"targets": [target], "roles": [role]}
 
 
 def set_up_films(vault: VaultApi, *, postgres_url: str) -> None:
-    """Write them to Vault; what is there already is written again.
+    """Write mount, connection and role to Vault; existing ones are overwritten.
 
     Args:
         vault: Acts as an administrator.
@@ -43,10 +44,11 @@ def set_up_films(vault: VaultApi, *, postgres_url: str) -> None:
         StackError: Vault refused a call.
     """
     url = urlsplit(postgres_url)
+    address = f"{url.hostname}:{url.port or 5432}"
     query = f"?{url.query}" if url.query else "?sslmode=disable"
     connection = {
         "plugin_name": "postgresql-database-plugin",
-        "connection_url": f"postgresql://{{{{username}}}}:{{{{password}}}}@{url.hostname}:{url.port or 5432}{url.path}{query}",
+        "connection_url": f"postgresql://{{{{username}}}}:{{{{password}}}}@{address}{url.path}{query}",
         "username": url.username,
         "password": url.password,
         "allowed_roles": [ROLE, "leasegate-cleanup.*"],

@@ -1,4 +1,4 @@
-"""Whose a stack's folder is while it starts, runs or ends, and what is kept in it to find the stack again."""
+"""The folder of a stack: a lock for the process that starts, keeps or stops the stack, and the stack's state file."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dev.stack.errors import StackError
 from dev.stack.processes import end_process, own_identity_line, parse_identity
 from dev.stack.teardown import KEPT, LOCK, MARKER, end_processes, is_stack, remove_files, running
 
-_UP_GRACE_S = 60.0  # an `up` that is told to end ends all that it has started
+_UP_GRACE_S = 60.0  # `up` stops everything that it started before it ends
 
 
-def claim(directory: Path, *, evictable: bool) -> ExitStack:
-    """Make the folder, or take one over whose stack has ended.
+def claim_folder(directory: Path, *, evictable: bool) -> ExitStack:
+    """Create the folder, or take over one whose stack has ended.
 
     Args:
         directory: The folder.
         evictable: Whether ``take_down`` may end this process (by SIGTERM) to get the folder.
 
     Returns:
-        A lock on it, which also goes with this process.
+        A lock on it, which the kernel releases when this process ends.
 
     Raises:
-        StackError: A stack runs there, another process holds it, or it has other files in it.
+        StackError: A stack runs there, another process has the lock, or the folder has other files in it.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with ExitStack() as undo:
@@ -42,13 +42,13 @@ def claim(directory: Path, *, evictable: bool) -> ExitStack:
 
 
 def take_down(directory: Path) -> list[str]:
-    """End what runs in a folder, an ``up`` that starts or keeps it first, and delete its files but for the logs.
+    """Stop the stack in a folder, beginning with an ``up`` that keeps it, and delete its files except the logs.
 
     Returns:
         The names of the processes that ran.
 
     Raises:
-        StackError: A process that is no ``up`` holds the folder, or something could not be ended.
+        StackError: A process that is no ``up`` has the folder's lock, or a process could not be stopped.
     """
     if not directory.exists():
         return []
@@ -75,7 +75,7 @@ def _locked(lock: IO[str]) -> bool:
 
 
 def _evict(lock: IO[str], directory: Path) -> None:
-    """End the ``up`` that holds the lock, and take it."""
+    """Stop the ``up`` that has the lock, and take it."""
     lock.seek(0)
     holder = parse_identity(lock.read())
     if holder is None:
@@ -88,22 +88,22 @@ def _evict(lock: IO[str], directory: Path) -> None:
 
 def _take_over(directory: Path) -> None:
     if left := running(directory):
-        raise StackError(f"a stack runs in {directory} ({', '.join(left)}): end it with `python -m dev.stack down`")
+        raise StackError(f"a stack runs in {directory} ({', '.join(left)}): stop it with `python -m dev.stack down`")
     if is_stack(directory):
         remove_files(directory)
     elif any(entry.name not in KEPT for entry in directory.iterdir()):
-        raise StackError(f"{directory} has files in it that are no stack's: choose another folder")
+        raise StackError(f"{directory} has files that do not belong to a stack: choose another folder")
 
 
 def write_state(directory: Path, state: dict[str, Any]) -> None:
-    """Write what ``read_state`` answers; it may hold tokens."""
+    """Write the state of a stack; it may have tokens."""
     path = directory / MARKER
     path.touch(mode=0o600)
     path.write_text(json.dumps(state, indent=1))
 
 
 def read_state(directory: Path) -> dict[str, Any]:
-    """What was written when the stack of a folder was started.
+    """Read what ``write_state`` wrote when the stack was started.
 
     Raises:
         StackError: There is none.
