@@ -49,9 +49,7 @@ def guide(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Space]:
 
 
 def test_access_expires_for_good_after_its_ttl(guide: Space) -> None:
-    """``spec.ttl``: Secret, Role and RoleBinding go, the user is dropped, the phase and an Event say so, and it stays
-    so.
-    """
+    """``spec.ttl``: Secret, Role and RoleBinding are deleted, the database user is dropped, and nothing restores them."""
     (request,) = guide.guide("postgresAccessRequest")
     guide.kubectl("delete", REQUEST)
     guide.apply(request | {"spec": request["spec"] | {"ttl": "4s"}})

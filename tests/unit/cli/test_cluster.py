@@ -96,7 +96,8 @@ def test_a_missing_object_and_a_missing_kind_differ() -> None:
 def test_a_policys_own_words_stand_alone() -> None:
     said = (
         'databaseaccessrequests.engine.kubevault.com "r" is forbidden: ValidatingAdmissionPolicy '
-        "'leasegate-decision' with binding 'leasegate-decision' denied request: alice made this request and may not decide it: ask another"
+        "'leasegate-decision' with binding 'leasegate-decision' denied request: "
+        "alice made this request and may not decide it: ask another"
     )
     expected = f"{WHAT}: alice made this request and may not decide it: ask another"
     assert str(refused(said, "Forbidden")) == expected
