@@ -1,4 +1,4 @@
-"""The ledger alone: what the transactions of one credential take, for one writer and for several. ``python -m benchmarks.ledger``."""
+"""The transactions of one credential on the ledger alone: ``python -m benchmarks.ledger``."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def main(count: int, writers: int, folder: Path | None) -> None:
             rate = count / (time.perf_counter() - began)
         ledger.close()
     click.echo(
-        f"one writer: {median(took) * 1000:.2f} ms a credential (p50); {writers} writers: {rate:.0f} credentials a second"
+        f"one writer: {median(took) * 1000:.2f} ms a credential (p50); {writers} writers: {rate:.0f} credentials/s"
     )
 
 
 def _issuer(ledger: Ledger) -> Callable[[str], None]:
-    """The transactions of a request from its creation to its acknowledge, each committed by itself."""
+    """Make a function that commits what an access request takes from its creation to its acknowledge."""
     with ledger.write() as tx:
         role = catalog.put_role(tx, replace(_ROLE, target=catalog.put_target(tx, _TARGET).id))
 

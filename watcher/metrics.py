@@ -1,4 +1,4 @@
-"""Metrics of the watcher: its queues and reconciles under the names of controller-runtime, and what it knows of Kubernetes."""
+"""Metrics of the watcher: queues and reconciles under the names of controller-runtime, and what its cache has."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def configure(level: str = "info", *, process: str) -> None:
 
 
 def logger(name: str) -> Logger:
-    """Return the logger of a module, ``logger(__name__)``: an event is a short lower-case phrase, all else a keyword."""
+    """Return the logger of a module, ``logger(__name__)``: an event is a short lower-case phrase, all else keywords."""
     return Logger(name)
 
 

@@ -1,7 +1,7 @@
 """Prometheus metrics of a process, on a registry of its own, served on ``--metrics-listen``.
 
-Any process may import this. Label values come from closed lists: the method, the code, the operation; never a caller, an object or
-anything that a request or a tenant names.
+Any process may import this. Label values come from closed lists: the method, the code, the operation; never a caller,
+an object or anything that a request or a tenant names.
 """
 
 from __future__ import annotations

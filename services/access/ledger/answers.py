@@ -1,4 +1,4 @@
-"""Which calls were answered already: the same request_id does the same thing once. No credential is ever in an answer that is kept."""
+"""Remembers which calls were answered, so that the same request_id acts once. A kept answer never has a credential."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _EARLIER = sa.select(_a.content, _a.subject).where(
 
 
 def find_earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) -> str | None:
-    """What an earlier call with this id was about, or None if there was none.
+    """Return what an earlier call with this id was about; None if there was none.
 
     Args:
         tx: Transaction.
-        caller: Who calls; each has ids of its own.
-        method: What is called.
+        caller: The caller; each has ids of its own.
+        method: The method.
         request_id: As the caller chose it.
         content: Digest of everything else in the call.
 
@@ -36,6 +36,6 @@ def find_earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: 
 
 
 def remember(tx: Tx, *, caller: str, method: str, request_id: str, content: str, subject: str) -> None:
-    """Remember that a call was carried out; ``subject`` is the id of the request or lease that it was about."""
+    """Remember that a call was carried out; ``subject`` is the id of the access request or lease that it was about."""
     call = {"caller": caller, "method": method, "request_id": request_id, "content": content}
     tx.execute(answers.insert(), {**call, "subject": subject, "answered_at": tx.now})

@@ -1,4 +1,4 @@
-"""Reads and changes attempts. Each function that changes one is one transition of docs/safety.md; none waits and none calls Vault."""
+"""Reads and changes attempts. Each change is one transition of docs/safety.md; no function waits or calls Vault."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def retire(tx: Tx, attempt: Attempt, *, overlap_ends_at: float, due_at: float) -
 
 
 def replace(tx: Tx, attempt: Attempt) -> bool:
-    """Store that another is begun before this one was acknowledged: REPLACED, until its end or that one's acknowledge."""
+    """Store that another is begun before this was acknowledged: REPLACED, until its end or that one's acknowledge."""
     tx.wake(attempt.ends_at)
     return _move(
         tx, attempt.id, AttemptState.ISSUED, to=AttemptState.REPLACED, priority=Priority.REVOKE, due_at=attempt.ends_at

@@ -1,4 +1,4 @@
-"""Targets and roles: what may be issued where."""
+"""VaultTargets and db_roles: what may be issued where."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROLE = sa.select(db_roles).where(
 
 
 def put_target(tx: Tx, target: VaultTargetRow) -> VaultTargetRow:
-    """Take a Vault into the ledger, or what is new about a known one; ``target.id`` is ignored."""
+    """Insert or update a VaultTarget by its key; ``target.id`` is ignored."""
     columns = row_of(vault_targets, target, without=("id",))
     known = find_target(tx, target.cluster, target.namespace, target.name, target.key_digest)
     if known is None:
@@ -30,14 +30,14 @@ def put_target(tx: Tx, target: VaultTargetRow) -> VaultTargetRow:
 
 
 def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) -> VaultTargetRow | None:
-    """A Vault by its key."""
+    """Return a VaultTarget by its key."""
     t = vault_targets.c
     where = (t.cluster == cluster, t.namespace == namespace, t.name == name, t.key_digest == digest)
     return tx.fetch_first(VaultTargetRow, sa.select(vault_targets).where(*where))
 
 
 def target(tx: Tx, number: int) -> VaultTargetRow:
-    """A Vault by its number, which must be there."""
+    """Return a VaultTarget by its id, which must exist."""
     found = tx.fetch_first(VaultTargetRow, _TARGET, {"target_id": number})
     if found is None:
         raise LookupError(f"the ledger has no target {number}")
@@ -45,7 +45,7 @@ def target(tx: Tx, number: int) -> VaultTargetRow:
 
 
 def put_role(tx: Tx, role: DbRole) -> DbRole:
-    """Take a role into the catalog, or its new definition; ``role.id`` is ignored."""
+    """Insert or update a db_role by its name; ``role.id`` is ignored."""
     columns = row_of(db_roles, role, without=("id",))
     known = find_role(tx, role.cluster, role.cluster_uid, role.namespace, role.name)
     if known is None:
@@ -56,23 +56,23 @@ def put_role(tx: Tx, role: DbRole) -> DbRole:
 
 
 def drop_role(tx: Tx, role: DbRole) -> None:
-    """Take a role out of the catalog; its digest is kept."""
+    """Mark a db_role as deleted; its digest is kept."""
     tx.execute(db_roles.update().where(db_roles.c.id == role.id).values(deleted=True))
 
 
 def find_role(tx: Tx, cluster: str, cluster_uid: str, namespace: str, name: str) -> DbRole | None:
-    """A role, taken out or not."""
+    """Return a db_role, deleted or not."""
     key = {"cluster": cluster, "cluster_uid": cluster_uid, "namespace": namespace, "name": name}
     return tx.fetch_first(DbRole, _ROLE, key)
 
 
 def role_of(tx: Tx, request: AccessRequest) -> DbRole | None:
-    """The role that a request names, taken out or not."""
+    """Return the db_role that an access request names, deleted or not."""
     return find_role(tx, request.cluster, request.cluster_uid, request.role_namespace, request.role_name)
 
 
 def configured(tx: Tx) -> list[DbRole]:
-    """The roles that the operator's catalog file said at the last start and that are not deleted."""
+    """Return the db_roles of the operator's catalog file, as of the last start, that are not deleted."""
     where = (db_roles.c.configured.is_(True), db_roles.c.deleted.is_(False))
     return tx.fetch(DbRole, sa.select(db_roles).where(*where))
 
@@ -80,7 +80,7 @@ def configured(tx: Tx) -> list[DbRole]:
 def same_place(
     tx: Tx, *, cluster: str, namespace: str, name: str, server: str, vault_namespace: str
 ) -> VaultTargetRow | None:
-    """The newest Vault of this name at this server, whatever its auth mount; for callers that do not know it."""
+    """Return the newest VaultTarget of this name at this server, for callers that do not know its auth mount."""
     t = vault_targets.c
     where = (
         t.cluster == cluster,

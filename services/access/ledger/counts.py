@@ -1,4 +1,4 @@
-"""Counts and ages for metrics, read at each scrape."""
+"""Counts and ages for the metrics, read at each scrape."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from services.access.ledger.db.database import Tx
 from services.access.ledger.db.schema import attempts, recoveries
 
 _a = attempts.c
-_UNDONE = "undone_and_pruned"
-_COUNT_UNDONE = sa.select(sa.func.count(sa.distinct(recoveries.c.attempt))).where(
+_RECOVERED = "recovered_and_pruned"
+_COUNT_RECOVERED = sa.select(sa.func.count(sa.distinct(recoveries.c.attempt))).where(
     recoveries.c.second, recoveries.c.done_at.is_not(None)
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Work of one lane that is due.
+    """Work of one priority that is due.
 
     Attributes:
-        count: How much.
+        count: Number of pieces.
         oldest_s: For how long the oldest piece has been due.
     """
 
@@ -34,7 +34,7 @@ class Due:
 
 
 def due_by_priority(tx: Tx) -> dict[Priority, Due]:
-    """What is due, by lane."""
+    """Return the work that is due, by priority."""
     found = sa.select(_a.priority, sa.func.count().label("number"), sa.func.min(_a.due_at).label("oldest"))
     return {
         row.priority: Due(row.number, tx.now - row.oldest)
@@ -43,7 +43,7 @@ def due_by_priority(tx: Tx) -> dict[Priority, Due]:
 
 
 def failing_by_priority(tx: Tx) -> dict[Priority, int]:
-    """Work whose last try failed, due or put off, by lane."""
+    """Return how much work failed at its last try, by priority."""
     failed = sa.or_(_a.failures > 0, _a.renewal_failures > 0)
     query = (
         sa.select(_a.priority, sa.func.count().label("number")).where(_a.state.in_(OPEN), failed).group_by(_a.priority)
@@ -52,25 +52,23 @@ def failing_by_priority(tx: Tx) -> dict[Priority, int]:
 
 
 def next_lease_expiry_s(tx: Tx) -> float | None:
-    """Seconds until the first credential in use ends unless it is renewed; negative if it has ended, None if none is in
-    use.
-    """
+    """Return the seconds until the first active lease expires; negative if it has expired, None without one."""
     found: float | None = tx.execute(sa.select(sa.func.min(_a.ends_at)).where(_a.state == AttemptState.ACTIVE)).scalar()
     return None if found is None else found - tx.now
 
 
 def leases_by_state(tx: Tx) -> dict[AttemptState, int]:
-    """Attempts that have a lease and have not ended, by state."""
+    """Return the number of attempts that have a lease and are not closed, by state."""
     query = sa.select(_a.state, sa.func.count().label("number")).where(_a.state.in_(OPEN), _a.lease_id != "")
     return {row.state: row.number for row in tx.execute(query.group_by(_a.state))}
 
 
 def recovered(tx: Tx) -> int:
-    """How many attempts were undone by recovery since the ledger began, those that are not in it any more included."""
-    return int(meta.get(tx, _UNDONE) or 0) + int(tx.execute(_COUNT_UNDONE).scalar_one())
+    """Return how many attempts were recovered since the ledger began, including those that were pruned."""
+    return int(meta.get(tx, _RECOVERED) or 0) + int(tx.execute(_COUNT_RECOVERED).scalar_one())
 
 
 def remember_recovered(tx: Tx, attempt_ids: Collection[str]) -> None:
-    """Keep counting those of these attempts that were undone, as they are about to be taken out of the ledger."""
-    if leaving := int(tx.execute(_COUNT_UNDONE.where(recoveries.c.attempt.in_(attempt_ids))).scalar_one()):
-        meta.put(tx, _UNDONE, str(int(meta.get(tx, _UNDONE) or 0) + leaving))
+    """Keep counting the recovered among these attempts, which are about to be pruned."""
+    if leaving := int(tx.execute(_COUNT_RECOVERED.where(recoveries.c.attempt.in_(attempt_ids))).scalar_one()):
+        meta.put(tx, _RECOVERED, str(int(meta.get(tx, _RECOVERED) or 0) + leaving))

@@ -43,7 +43,7 @@ _NEXT = [sa.select(sa.func.min(c.due_at)).where(c.due_at > _NOW) for c in (_a, a
 
 
 class Job(NamedTuple):
-    """One piece of work: an attempt, or an access request if ``attempt`` is empty; and whether it counts as a renewal."""
+    """A piece of work: an attempt, or an access request if ``attempt`` is empty; and whether it counts as a renewal."""
 
     attempt: str
     request: str

@@ -1,9 +1,9 @@
 """Pauses issuance while the ledger is not the known one (docs/adr/0024-unknown-ledger-pauses-issuance.md).
 
-A lost ledger looks like a first start, and an old copy looks like the present. Neither may lead to new credentials beside
-those that nobody remembers: a watcher that knows another ledger's id pauses all issuance, a Secret with an attempt that the
-ledger does not know pauses its own access request. Both last until an operator accepts the loss; renewals and revocations
-go on.
+A lost ledger looks like a first start, and an old copy looks like the present. Neither may lead to new credentials
+beside those that nobody remembers: a watcher that knows another ledger's id pauses all issuance, a Secret with an
+attempt that the ledger does not know pauses its own access request. Both last until an operator accepts the loss;
+renewals and revocations go on.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from services.common.errors import FieldViolation, LedgerMismatchError, SpecInva
 from services.common.logs import bounded, logger
 
 _LOG = logger(__name__)
-_HELD, _ACCEPTED, _ACCEPTED_AT = "paused_for:", "accepted:", "loss_accepted_at"
+_PAUSED, _ACCEPTED, _ACCEPTED_AT = "paused_for:", "accepted:", "loss_accepted_at"
 _ID_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """Which ledger is in use, and what is held.
+    """Which ledger is in use, and what is paused.
 
     Attributes:
         id: Its id.
-        known_id: The other ledger that a watcher knows; empty if none, and then only single requests are held.
-        paused_requests: Requests with an attempt that the ledger does not know.
+        known_id: The other ledger that a watcher knows, for which all issuance is paused; empty if none.
+        paused_requests: Number of access requests with an attempt that the ledger does not know.
         accepted_at: When a loss was accepted last, seconds since 1970; None if never.
     """
 
@@ -40,16 +40,17 @@ class LedgerState:
 
 
 class LedgerGuard:
-    """What was said about the ledger's past. Safe for threads; survives a restart where it has to."""
+    """Remembers what watchers know of this or another ledger, and refuses to issue meanwhile. Safe for threads.
+
+    Other ledgers' ids are stored; unknown attempts are reported again after a restart.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._unknown: dict[
-            str, int
-        ] = {}  # by request: the attempt that is held and not known; said again after a restart
+        self._unknown: dict[str, int] = {}  # by uid: the attempt in the Secret that the ledger does not know
         with ledger.read() as tx:
-            self._others = meta.names(tx, _HELD)
+            self._others = meta.names(tx, _PAUSED)
 
     @property
     def ledger_id(self) -> str:
@@ -58,18 +59,18 @@ class LedgerGuard:
 
     @property
     def known_id(self) -> str:
-        """Another ledger's id that a watcher knows, for which all issuing is held; empty if none."""
+        """Another ledger's id that a watcher knows, for which all issuance is paused; empty if none."""
         with self._lock:
             return min(self._others, default="")
 
     @property
     def paused_requests(self) -> int:
-        """How many requests have an attempt that the ledger does not know."""
+        """How many access requests have an attempt that the ledger does not know."""
         with self._lock:
             return len(self._unknown)
 
     def observe_ledger_id(self, known_id: str) -> bool:
-        """Take in which ledger a watcher knows; answers whether that is another one whose loss nobody has accepted."""
+        """Take the ledger id that a watcher knows; return whether it is another one whose loss nobody has accepted."""
         known_id = bounded(known_id, _ID_CHARS)
         if known_id in ("", self._ledger.id):
             return False
@@ -82,12 +83,12 @@ class LedgerGuard:
         with self._ledger.write() as tx:
             if meta.get(tx, _ACCEPTED + known_id) is not None:  # meanwhile
                 return False
-            meta.put(tx, _HELD + known_id, str(tx.now))
+            meta.put(tx, _PAUSED + known_id, str(tx.now))
             self._publish_open_requests(tx)
         with self._lock:
             self._others |= {known_id}
         _LOG.error(
-            "the ledger is not the one that is known: nothing is issued",
+            "issuance paused: the ledger is not the one that is known",
             known=known_id,
             found=self._ledger.id,
             do=LedgerMismatchError.advice,
@@ -95,9 +96,7 @@ class LedgerGuard:
         return True
 
     def observe_attempt(self, request: AccessRequest, *, secret_attempt: int) -> bool:
-        """Whether a request is held because its Secret has an attempt that the ledger does not know; remembered for
-        ``accept``.
-        """
+        """Return whether the Secret has an attempt that the ledger does not know; remember it for ``accept_loss``."""
         unknown = not request.ended and secret_attempt > request.last_sequence
         with self._lock:
             if unknown:
@@ -107,10 +106,10 @@ class LedgerGuard:
         return unknown
 
     def check_issuance(self, request: AccessRequest, *, secret_attempt: int) -> None:
-        """Refuse to issue where something is held.
+        """Refuse to issue while issuance is paused.
 
         Raises:
-            LedgerMismatchError: It is.
+            LedgerMismatchError: It is paused, for all or for this access request.
         """
         if known := self.known_id:
             text = f"the ledger is not the one that is known ({known}): {LedgerMismatchError.advice}"
@@ -122,11 +121,11 @@ class LedgerGuard:
             )
 
     def accept_loss(self, ledger_id: str, *, caller: str, reason: str) -> LedgerState:
-        """Take what is not known as lost: numbers go on above what is held, and new credentials are issued.
+        """Accept that what is not known is lost: sequences go on above those in Secrets, and issuance resumes.
 
         Args:
             ledger_id: The ledger in use, which the operator has to have seen.
-            caller: Who accepts, for the log.
+            caller: The caller, for the log.
             reason: Why, for the log.
 
         Raises:
@@ -141,7 +140,7 @@ class LedgerGuard:
         with self._ledger.write() as tx:
             for other in others:
                 meta.put(tx, _ACCEPTED + other, str(tx.now))
-                meta.drop(tx, _HELD + other)
+                meta.drop(tx, _PAUSED + other)
             for uid, secret_attempt in unknown.items():
                 requests.raise_sequence(tx, uid, secret_attempt)
             meta.put(tx, _ACCEPTED_AT, str(tx.now))
@@ -155,7 +154,7 @@ class LedgerGuard:
             }
         end_reason = bounded(reason, 1024)
         _LOG.warning(
-            "the loss of a ledger was accepted",
+            "ledger loss accepted",
             caller=caller,
             others=sorted(others),
             requests=len(unknown),
@@ -164,7 +163,7 @@ class LedgerGuard:
         return self.state()
 
     def state(self) -> LedgerState:
-        """What is held."""
+        """Return which ledger is in use and what is paused."""
         with self._ledger.read() as tx:
             accepted = meta.get(tx, _ACCEPTED_AT)
         return LedgerState(self._ledger.id, self.known_id, self.paused_requests, float(accepted) if accepted else None)

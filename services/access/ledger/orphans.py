@@ -1,4 +1,4 @@
-"""What the orphan scan needs of the ledger: all that is open, and single closed attempts by lease or user."""
+"""Reads for the orphan scan: everything open, and single closed attempts by lease or database user."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BATCH = 500
 
 
 def places(tx: Tx) -> dict[Place, tuple[dict[int, VaultTargetRow], frozenset[str]]]:
-    """Every mount that the ledger names, with its targets by number and the roles that are known there."""
+    """Return every mount that the ledger names, with its VaultTargets by id and the Vault roles known there."""
     targets_by_id = {each.id: each for each in tx.fetch(VaultTargetRow, sa.select(vault_targets))}
     named = sa.union(
         sa.select(_a.target, _a.mount, _a.vault_role),
@@ -44,21 +44,21 @@ def places(tx: Tx) -> dict[Place, tuple[dict[int, VaultTargetRow], frozenset[str
 
 
 def entries(tx: Tx) -> list[LeaseEntry]:
-    """What is open: attempts, and the leases of their cleanup_roles."""
+    """Return what is open: attempts, and the leases of their cleanup roles."""
     found = [_entry(row) for row in tx.execute(_OF.where(_a.state != AttemptState.CLOSED))]
     d = recoveries.c
-    adopted = sa.select(*_COLUMNS, d.cleanup_role, d.lease_id.label("cleanup_roles_lease")).join(
+    cleanup = sa.select(*_COLUMNS, d.cleanup_role, d.lease_id.label("cleanup_roles_lease")).join(
         vault_targets, _t.id == _a.target
     )
     for row in tx.execute(
-        adopted.join(recoveries, d.attempt == _a.id).where(_a.state != AttemptState.CLOSED, d.done_at.is_(None))
+        cleanup.join(recoveries, d.attempt == _a.id).where(_a.state != AttemptState.CLOSED, d.done_at.is_(None))
     ):
         found.append(_entry(row, role=row.cleanup_role, lease_id=row.cleanup_roles_lease))
     return found
 
 
-def ended(tx: Tx, lease_ids: Collection[str]) -> dict[str, LeaseEntry]:
-    """Those of these leases that the ledger counts as ended."""
+def closed(tx: Tx, lease_ids: Collection[str]) -> dict[str, LeaseEntry]:
+    """Return those of these leases whose attempts are closed, by lease id."""
     found: dict[str, LeaseEntry] = {}
     for some in _batches(lease_ids):
         for row in tx.execute(_OF.where(_a.state == AttemptState.CLOSED, _a.lease_id.in_(some))):
@@ -67,7 +67,7 @@ def ended(tx: Tx, lease_ids: Collection[str]) -> dict[str, LeaseEntry]:
 
 
 def by_id(tx: Tx, attempt_ids: Collection[str]) -> dict[str, LeaseEntry]:
-    """These attempts, ended or not, as far as there are such."""
+    """Return these attempts, closed or not, as far as they exist."""
     return {row.id: _entry(row) for some in _batches(attempt_ids) for row in tx.execute(_OF.where(_a.id.in_(some)))}
 
 

@@ -1,4 +1,4 @@
-"""Places where nothing is issued: a mount, or one connection of it; known by the server's address, whatever names it has."""
+"""Pauses of issuance at a mount or one connection of it, known by the server's address whatever its names are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COVERING = (
 
 
 def add(tx: Tx, place: IssuancePause) -> bool:
-    """Issue nothing there from now on; answers whether that is new."""
+    """Pause issuance there; return whether it was not paused."""
     if is_paused(tx, place):
         return False
     tx.execute(issuance_pauses.insert().values(**_columns(place)))
@@ -39,12 +39,12 @@ def is_paused(tx: Tx, place: IssuancePause) -> bool:
 
 
 def remove(tx: Tx, place: IssuancePause) -> None:
-    """Issue there again."""
+    """Resume issuance there."""
     tx.execute(issuance_pauses.delete().where(*_is(place)))
 
 
 def covers(tx: Tx, role: DbRole) -> bool:
-    """Whether nothing may be issued for this role now."""
+    """Return whether issuance is paused for this db_role."""
     at = {"target_id": role.target, "mount": role.mount, "connection": role.db_name}
     return tx.execute(_COVERING, at).first() is not None
 
@@ -55,7 +55,7 @@ def count(tx: Tx) -> int:
 
 
 def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
-    """The attempts of that place that are not closed."""
+    """Return the attempts at that place that are not closed."""
     same = [
         vault_targets.c.server == place.server,
         vault_targets.c.vault_namespace == place.vault_namespace,
@@ -72,7 +72,7 @@ def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
 
 
 def roles_at(tx: Tx, place: IssuancePause) -> list[DbRole]:
-    """The roles of that place."""
+    """Return the db_roles at that place."""
     same = [
         vault_targets.c.server == place.server,
         vault_targets.c.vault_namespace == place.vault_namespace,

@@ -1,7 +1,8 @@
-"""Taking out of the ledger what nobody asks about any more, by time and in small batches, so that no writer waits long for one.
+"""Deletes what the retention has passed for, in small batches, so that no writer waits long for one.
 
-Each function takes out at most ``limit`` rows that were over before ``before`` (seconds since 1970), within the transaction, and answers
-how many there were. In this order: a repeated call may name an attempt, an attempt names its request, a request its role.
+Each function deletes at most ``limit`` rows that ended before ``before`` (seconds since 1970) and returns how many
+there were. They run in this order: an answer may name an attempt, an attempt names its access request, that its
+db_role.
 """
 
 from __future__ import annotations
@@ -16,13 +17,11 @@ from services.access.ledger.db.database import Tx
 from services.access.ledger.db.schema import access_requests, answers, attempts, db_roles, decisions, recoveries
 
 _HEARTBEAT, HEARTBEATS_KEPT_S = "RenewLease", 3600.0
-"""Holders renew by a new request_id every time, so that these would be most of the ledger; nobody repeats one of them
-so late.
-"""
+"""Each heartbeat has a request_id of its own, so that these would be most of the ledger; none is repeated so late."""
 
 
 def old_answers(tx: Tx, *, before: float, limit: int) -> int:
-    """Which calls were answered already; heartbeats sooner than the others."""
+    """Delete answers to calls; those to heartbeats sooner than the others."""
     a = answers.c
     brief = sa.and_(a.method == _HEARTBEAT, a.answered_at < tx.now - HEARTBEATS_KEPT_S)
     key = sa.tuple_(a.caller, a.method, a.request_id)
@@ -31,7 +30,7 @@ def old_answers(tx: Tx, *, before: float, limit: int) -> int:
 
 
 def closed_attempts(tx: Tx, *, before: float, limit: int) -> int:
-    """Attempts of which no user is left, with their recoveries. Those that were recovered stay counted."""
+    """Delete closed attempts and their recoveries; the recovered ones stay counted."""
     a = attempts.c
     some = (
         sa.select(a.id).where(a.closed_at < before, a.state == AttemptState.CLOSED).order_by(a.closed_at).limit(limit)
@@ -45,19 +44,19 @@ def closed_attempts(tx: Tx, *, before: float, limit: int) -> int:
 
 
 def deleted_requests(tx: Tx, *, before: float, limit: int) -> int:
-    """Requests that nobody can ask for again and that have no attempt left, with their decisions.
+    """Delete access requests that are deleted and have no attempt left, with their decisions.
 
-    One of Kubernetes that has ended stays for as long as its object does: without it, the object would be granted again.
+    One from Kubernetes stays for as long as its object does: without it, the object would be granted again.
     """
     r = access_requests.c
     unused = ~sa.exists().where(attempts.c.access_request_id == r.uid)
     uids = list(
         tx.execute(sa.select(r.uid).where(r.deleted_at < before, unused).order_by(r.deleted_at).limit(limit)).scalars()
     )
-    return _take_out(tx, uids)
+    return _delete_requests(tx, uids)
 
 
-def _take_out(tx: Tx, uids: Collection[str]) -> int:
+def _delete_requests(tx: Tx, uids: Collection[str]) -> int:
     if uids:
         tx.execute(decisions.delete().where(decisions.c.access_request_id.in_(uids)))
         tx.execute(access_requests.delete().where(access_requests.c.uid.in_(uids)))
@@ -65,7 +64,7 @@ def _take_out(tx: Tx, uids: Collection[str]) -> int:
 
 
 def deleted_roles(tx: Tx, *, before: float, limit: int) -> int:
-    """Roles that were taken out of the catalog, once no request names them; ``before`` does not matter to them."""
+    """Delete db_roles that are deleted from the catalog and that no access request names, whatever ``before`` is."""
     r, asked = db_roles.c, access_requests.c
     names = (
         (asked.cluster, r.cluster),

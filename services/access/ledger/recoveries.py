@@ -1,4 +1,4 @@
-"""Recoveries of users without a lease, and the cleanup roles that they need."""
+"""Recoveries of database users without a lease, and the cleanup roles that they need."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _table = recoveries.c
 
 
 def of_attempt(tx: Tx, attempt_id: str) -> list[Recovery]:
-    """The recoveries of an attempt, oldest first."""
+    """Return the recoveries of an attempt, oldest first."""
     query = sa.select(recoveries).where(_table.attempt == attempt_id).order_by(_table.sequence)
     return tx.fetch(Recovery, query)
 
 
 def commit(tx: Tx, attempt_id: str, *, cleanup_role: str, accessor: str, after: int | None) -> Recovery | None:
-    """A recovery is about to begin, with a number that is higher than every earlier one's.
+    """Store that a recovery is about to begin, with a sequence above every earlier one's.
 
     Args:
         tx: Transaction.
-        attempt_id: The attempt, which must be ``RECOVERING``.
+        attempt_id: The attempt, which must be RECOVERING.
         cleanup_role: Name of the cleanup role.
         accessor: Names the cleanup role's token.
-        after: For the second recovery, the number of the first, which must still be the newest; None for a first one.
+        after: For the second recovery, the sequence of the first, which must still be the newest; None for a first one.
 
     Returns:
         The recovery, or None if it is refused.
@@ -50,40 +50,37 @@ def commit(tx: Tx, attempt_id: str, *, cleanup_role: str, accessor: str, after: 
 
 
 def newest(tx: Tx, attempt_id: str) -> int | None:
-    """Number of the newest recovery of an attempt."""
+    """Return the sequence of the newest recovery of an attempt."""
     found: int | None = tx.execute(sa.select(sa.func.max(_table.sequence)).where(_table.attempt == attempt_id)).scalar()
     return found
 
 
 def discard_earlier(tx: Tx, attempt_id: str, *, newest: int) -> None:
-    """The tokens of all recoveries before the newest are revoked, and need not be again. Those of which no lease is
-    known are forgotten.
+    """Store that the tokens of all recoveries before the newest are revoked, and delete those without a known lease.
 
-    (A lease of theirs that nobody learned of has the cleanup role's minute to live, and the newest recovery drops the user
-    under it.)
-
-    Without this, each further try of a drop that fails for hours would take a call for every try before it, and at last
-    more than it may.
+    A lease of theirs that was never stored lives for the cleanup role's minute, and the newest recovery drops its
+    database user. Without this, each further try of a drop that fails for hours would take a request for every try
+    before it, and at last more than its deadline allows.
     """
     earlier = (_table.attempt == attempt_id, _table.sequence < newest)
     tx.execute(recoveries.delete().where(*earlier, _table.lease_id == ""))
     tx.execute(recoveries.update().where(*earlier).values(accessor=""))
 
 
-def commit_lease(tx: Tx, number: int, *, lease_id: str) -> None:
-    """The cleanup role has its lease."""
-    tx.execute(recoveries.update().where(_table.sequence == number).values(lease_id=lease_id))
+def commit_lease(tx: Tx, sequence: int, *, lease_id: str) -> None:
+    """Store the lease of the cleanup role."""
+    tx.execute(recoveries.update().where(_table.sequence == sequence).values(lease_id=lease_id))
 
 
-def commit_dropped(tx: Tx, number: int, *, at: float | None = None) -> None:
-    """The cleanup role's lease was revoked, which dropped the user."""
+def commit_dropped(tx: Tx, sequence: int, *, at: float | None = None) -> None:
+    """Store that the lease of the cleanup role was revoked, which dropped the database user."""
     tx.execute(
-        recoveries.update().where(_table.sequence == number, _table.done_at.is_(None)).values(done_at=at or tx.now)
+        recoveries.update().where(_table.sequence == sequence, _table.done_at.is_(None)).values(done_at=at or tx.now)
     )
 
 
 def require(tx: Tx, attempt: Attempt, *, force_drop: bool) -> CleanupRole:
-    """The cleanup role that an attempt needs, which must be ``RECOVERING`` in this transaction; asked for if it is not there."""
+    """Return the cleanup role that a RECOVERING attempt needs; the watcher is asked for it if it does not exist."""
     name = cleanup_role_of(attempt, force_drop=force_drop)
     known = find_cleanup_role(tx, name, attempt.target)
     if known and known.state is not CleanupRoleState.UNNEEDED:
@@ -105,7 +102,7 @@ def require(tx: Tx, attempt: Attempt, *, force_drop: bool) -> CleanupRole:
 
 
 def cleanup_role_of(attempt: Attempt, *, force_drop: bool) -> str:
-    """Name of the cleanup role that an attempt needs. Our own statements finish a drop whatever the team's are."""
+    """Return the name of the cleanup role of an attempt; with ``force_drop`` it has Leasegate's own statements."""
     statements = () if force_drop else attempt.revocation_statements
     return names.cleanup_role_name(
         mount=attempt.mount, db_name=attempt.db_name, revocation_statements=statements, force_drop=force_drop
@@ -113,20 +110,21 @@ def cleanup_role_of(attempt: Attempt, *, force_drop: bool) -> str:
 
 
 def find_cleanup_role(tx: Tx, name: str, target: int) -> CleanupRole | None:
-    """A cleanup role."""
+    """Return a cleanup role; None if it is not known."""
     query = sa.select(cleanup_roles).where(cleanup_roles.c.name == name, cleanup_roles.c.target == target)
     return tx.fetch_first(CleanupRole, query)
 
 
 def pending(tx: Tx) -> list[CleanupRole]:
-    """What the watcher has to hear of: cleanup_roles that are needed and not there, and ones that are needed no longer."""
+    """Return the cleanup roles that the watcher has to create or delete."""
     states = (CleanupRoleState.NEEDED, CleanupRoleState.UNNEEDED)
     return tx.fetch(CleanupRole, sa.select(cleanup_roles).where(cleanup_roles.c.state.in_(states)))
 
 
 def report(tx: Tx, cleanup_role: CleanupRole, *, error: str) -> None:
-    """The watcher says that a cleanup role is there, or why it is not; whoever waits for it is woken. One that may go
-    already stays so.
+    """Store that a cleanup role exists, or why it does not, and schedule the attempts that wait for it.
+
+    One that is unneeded stays so.
     """
     if cleanup_role.state is CleanupRoleState.UNNEEDED:
         return
@@ -147,7 +145,7 @@ def report(tx: Tx, cleanup_role: CleanupRole, *, error: str) -> None:
 
 
 def mark_missing(tx: Tx, cleanup_role: CleanupRole) -> None:
-    """A cleanup role that was said to be there is not: ask for it again. One that may go already stays so."""
+    """Ask for a cleanup role again that was reported and does not exist; one that is unneeded stays so."""
     if cleanup_role.state is CleanupRoleState.UNNEEDED:
         return
     _set(tx, cleanup_role, state=CleanupRoleState.NEEDED, error="")
@@ -155,7 +153,7 @@ def mark_missing(tx: Tx, cleanup_role: CleanupRole) -> None:
 
 
 def release(tx: Tx, attempt: Attempt) -> None:
-    """An attempt needs its cleanup_roles no longer; those that no other needs may go."""
+    """Mark the cleanup roles of an attempt as unneeded, unless another attempt needs them."""
     for force_drop in (False, True):
         known = find_cleanup_role(tx, cleanup_role_of(attempt, force_drop=force_drop), attempt.target)
         if known and known.state is not CleanupRoleState.UNNEEDED and not _used(tx, known):
@@ -164,7 +162,7 @@ def release(tx: Tx, attempt: Attempt) -> None:
 
 
 def delete_unneeded(tx: Tx, name: str, target: int) -> None:
-    """The watcher took note that a cleanup role may go."""
+    """Delete a cleanup role that is unneeded, once the watcher knows."""
     tx.execute(
         cleanup_roles.delete().where(
             cleanup_roles.c.name == name,

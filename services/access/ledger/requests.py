@@ -1,4 +1,4 @@
-"""Requests and their decisions."""
+"""Reads and changes access requests and their decisions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _DECISIONS = (
 
 
 def find(tx: Tx, uid: str) -> AccessRequest | None:
-    """One request."""
+    """Return one access request; None if it does not exist."""
     return tx.fetch_first(AccessRequest, _FIND, {"of_uid": uid})
 
 
 def find_many(tx: Tx, uids: Sequence[str]) -> list[AccessRequest]:
-    """Several requests, in the order of their uids as given; those that are not there are left out."""
+    """Return several access requests in the order of ``uids``, without those that do not exist."""
     if not uids:
         return []
     found = {each.uid: each for each in tx.fetch(AccessRequest, sa.select(access_requests).where(_table.uid.in_(uids)))}
@@ -38,39 +38,41 @@ def find_many(tx: Tx, uids: Sequence[str]) -> list[AccessRequest]:
 
 
 def insert(tx: Tx, request: AccessRequest) -> None:
-    """A new request."""
+    """Insert a new access request."""
     tx.execute(access_requests.insert(), row_of(access_requests, request))
     tx.changed.add(request.uid)
 
 
 def update(tx: Tx, request: AccessRequest, **changes: Any) -> AccessRequest:
-    """Change columns; answers the request as it is now. Its owner is told."""
+    """Change columns and publish the change; return the access request as it is now."""
     update_silently(tx, request.uid, **changes)
     tx.changed.add(request.uid)
     return replace(request, **changes)
 
 
 def update_silently(tx: Tx, uid: str, **changes: Any) -> None:
-    """Change columns that nobody has to be told of."""
+    """Change columns without publishing the change."""
     tx.execute(_CHANGE, {"of_uid": uid, **changes})
 
 
 def open_uids(tx: Tx) -> list[str]:
-    """The requests whose access is not over."""
+    """Return the uids of the access requests that are not closed."""
     return list(
         tx.execute(sa.select(_table.uid).where(_table.approval.in_((Approval.PENDING, Approval.APPROVED)))).scalars()
     )
 
 
-def raise_sequence(tx: Tx, uid: str, number: int) -> None:
-    """Have the next attempt numbered above ``number``."""
+def raise_sequence(tx: Tx, uid: str, sequence: int) -> None:
+    """Make the sequence of the next attempt higher than ``sequence``."""
     tx.execute(
-        access_requests.update().where(_table.uid == uid, _table.last_sequence < number).values(last_sequence=number)
+        access_requests.update()
+        .where(_table.uid == uid, _table.last_sequence < sequence)
+        .values(last_sequence=sequence)
     )
 
 
 def limit_access(tx: Tx, access_s: float) -> int:
-    """Have no access that has begun go on for longer; answers how many were to end later."""
+    """Limit access that has begun to ``access_s`` seconds; return how many access requests were to end later."""
     ends_at, open_ones = _table.first_issued_at + access_s, (Approval.PENDING, Approval.APPROVED)
     longer = sa.or_(_table.ends_at.is_(None), _table.ends_at > ends_at)
     begun = (_table.first_issued_at.is_not(None), _table.approval.in_(open_ones))
@@ -78,12 +80,12 @@ def limit_access(tx: Tx, access_s: float) -> int:
 
 
 def decisions_of(tx: Tx, uid: str) -> list[Decision]:
-    """The decisions on a request, oldest first."""
+    """Return the decisions on an access request, oldest first."""
     return tx.fetch(Decision, _DECISIONS, {"of_uid": uid})
 
 
 def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
-    """The same of several requests."""
+    """Return the same of several access requests, by uid."""
     found: dict[str, list[Decision]] = {uid: [] for uid in uids}
     columns = [decisions.c[name] for name in _DECISION]
     for row in tx.execute(
@@ -96,13 +98,13 @@ def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
 
 
 def decide(tx: Tx, uid: str, made: Sequence[Decision]) -> None:
-    """Add decisions; none is ever changed or removed."""
+    """Add decisions; none is ever changed or removed alone."""
     for each in made:
         tx.execute(decisions.insert(), {"access_request_id": uid, **{name: getattr(each, name) for name in _DECISION}})
 
 
 def of_role(tx: Tx, role: DbRole) -> list[AccessRequest]:
-    """The requests for a role whose access is not over."""
+    """Return the access requests for a db_role that are not closed."""
     open_ones = (Approval.PENDING, Approval.APPROVED)
     same = (
         _table.cluster == role.cluster,
@@ -114,7 +116,7 @@ def of_role(tx: Tx, role: DbRole) -> list[AccessRequest]:
 
 
 def retry_failed_now(tx: Tx, target: int) -> None:
-    """Have the requests claimed now whose last claim failed at this Vault for want of a session, as there is a fresh one."""
+    """Let access requests be claimed now whose last claim found no session at this Vault, as there is a new one."""
     same = ((_table.cluster, _r.cluster), (_table.cluster_uid, _r.cluster_uid), (_table.role_namespace, _r.namespace))
     of_target = sa.exists().where(
         _r.target == target, _table.role_name == _r.name, *(mine == theirs for mine, theirs in same)
@@ -131,7 +133,7 @@ def retry_failed_now(tx: Tx, target: int) -> None:
 def page(
     tx: Tx, *where: sa.ColumnElement[bool], after: tuple[float, str] | None, limit: int, newest_first: bool
 ) -> list[AccessRequest]:
-    """Requests of which ``where`` holds, by time of creation, after the one with this time and uid."""
+    """Return access requests that match ``where``, by time of creation, after the one with this time and uid."""
     key, query = sa.tuple_(_table.created_at, _table.uid), sa.select(access_requests).where(*where)
     if after:
         at = sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
@@ -141,10 +143,10 @@ def page(
 
 
 def owned_by(owner: str) -> sa.ColumnElement[bool]:
-    """The requests of one caller."""
+    """Match the access requests of one caller."""
     return _table.owner == owner
 
 
 def undecided() -> sa.ColumnElement[bool]:
-    """The requests that nobody has decided yet."""
+    """Match the access requests that nobody has decided."""
     return _table.approval == Approval.PENDING

@@ -66,7 +66,7 @@ class OrphanScanner:
                 strange = {lease_id for leases in listed.values() for lease_id in leases} - {
                     entry.lease_id for entry in after
                 }
-                ended = ledger_orphans.ended(tx, strange)
+                ended = ledger_orphans.closed(tx, strange)
             found, undecided = orphans.leases(before, after, listed=listed, ended=ended, now=now)
             self.orphaned_leases, self.scanned_at = len(found), time.time()
             self.skipped_mounts = len(skipped_mounts) + len(undecided)

@@ -1,7 +1,7 @@
 """Counts and times each request to Vault, by operation and code, for all Vaults of a process together.
 
-An operation is one of a closed list that ``operation_of`` derives from the shape of the path; no part of a path is ever a label, as teams
-choose mounts, roles and addresses.
+An operation is one of a closed list that ``operation_of`` derives from the shape of the path; no part of a path is ever
+a label, as teams choose mounts, roles and addresses.
 """
 
 from __future__ import annotations

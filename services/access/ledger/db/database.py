@@ -1,6 +1,7 @@
-"""Opening the ledger's file, keeping everybody else off it, and transactions.
+"""Opens the ledger's file for one process alone, and runs transactions.
 
-A file that cannot be trusted is refused with a sentence that says why, never replaced: a lost ledger must not look like a first start.
+A file that cannot be trusted is refused with a sentence that says why, never replaced: a lost ledger must not look like
+a first start.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from services.common.errors import LedgerUnavailableError
 from services.common.logs import bounded
 
 Clock = Callable[[], float]
-"""Answers seconds since 1970."""
+"""Returns seconds since 1970."""
 
 R = TypeVar("R")
 
 SOON_S = 5.0
-"""Workers look for what became due at least this often."""
+"""Workers look for due work at least this often."""
 
 _BUSY_MS = 5000
-_KEPT_CONNECTIONS, _MOST_CONNECTIONS = 24, 128
+_POOL_SIZE, _MAX_CONNECTIONS = 24, 128
 _CACHE_KIB = 512  # of each connection; the system caches the file anyway
 _WRITES = "leasegate_writes"
 
@@ -47,12 +48,13 @@ class Tx:
     """One transaction.
 
     Attributes:
-        connection: For the modules of this package alone.
+        connection: For the modules of this package.
         now: Time of the transaction.
-        changed: Requests whose owners should look again; published after the commit.
+        changed: Access requests that changed for their owners; published after the commit.
         work: Whether there may be work that is due soon; the workers are woken after the commit.
         outcomes: What it did to leases; counted after the commit.
-        cleanup_roles: CleanupRoles (name and target) that are now needed or no longer needed; published after the commit.
+        cleanup_roles: Cleanup roles, by name and target, that are now needed or no longer needed; published after the
+            commit.
     """
 
     connection: Connection
@@ -63,7 +65,7 @@ class Tx:
     outcomes: list[LeaseOutcome] = field(default_factory=list)
 
     def wake(self, at: float | None) -> None:
-        """Have the workers look, if something is due so soon that they might sleep over it."""
+        """Wake the workers after the commit, if work is due before they look next."""
         self.work |= at is not None and at - self.now < SOON_S
 
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
@@ -71,11 +73,11 @@ class Tx:
         return self.connection.execute(statement, parameters)
 
     def fetch(self, record: Callable[..., R], query: sa.Select[Any], parameters: Any = None) -> list[R]:
-        """Run a query, and make a record of each row: its fields are named as the columns."""
+        """Run a query and return a record for each row; its fields are named as the columns."""
         return [record(**row) for row in self.execute(query, parameters).mappings()]
 
     def fetch_first(self, record: Callable[..., R], query: sa.Select[Any], parameters: Any = None) -> R | None:
-        """The record of the first row; None if there is none."""
+        """Run a query and return the record of the first row; None if there is none."""
         row = self.execute(query, parameters).mappings().first()
         return None if row is None else record(**row)
 
@@ -144,7 +146,7 @@ class Ledger:
             raise LedgerUnavailableError("the ledger is closed")
 
     def close(self) -> None:
-        """Close the file and let the next process have it."""
+        """Close the file and give up its lock."""
         with self._write_lock:
             self._closed = True
         self._engine.dispose()
@@ -152,58 +154,58 @@ class Ledger:
 
 
 def open_ledger(path: Path, *, clock: Clock) -> Ledger:
-    """Open the ledger, made and migrated if need be, and own it until it is closed or the process ends.
+    """Open the ledger, created or migrated where necessary, and own it until it is closed or the process ends.
 
     Raises:
         StartupRefusedError: Another process owns it, it is broken, of a newer version, or its folder cannot be written.
     """
     path = path.resolve()  # it is one file, and has one lock, by whatever name
-    lock = _own(path)
+    lock = _lock(path)
     try:
-        _recognise(path)
+        _check_kind(path)
         path.touch(mode=0o600)  # it names leases and their accessors; SQLite's other files take its mode
         engine = _engine(path)
         with engine.connect() as connection:
-            _check(connection, path)
+            _check_whole(connection, path)
             bring_up(connection)
         return Ledger(engine, lock=lock, clock=clock)
     except NewerVersionError as err:
-        raise _closing(
+        raise _unlocked(
             lock, StartupRefusedError(f"{path}: {err}; start the version that wrote it, or a later one")
         ) from err
     except (sqlite3.Error, sa.exc.DBAPIError, LedgerUnavailableError) as err:
-        raise _closing(
-            lock, StartupRefusedError(f"{path}: the ledger cannot be opened: {_said(err)}{_what_to_do(err)}")
+        raise _unlocked(
+            lock, StartupRefusedError(f"{path}: the ledger cannot be opened: {_text_of(err)}{_remedy(err)}")
         ) from err
     except BaseException:
         lock.close()
         raise
 
 
-def _closing(lock: IO[str], err: StartupRefusedError) -> StartupRefusedError:
+def _unlocked(lock: IO[str], err: StartupRefusedError) -> StartupRefusedError:
     lock.close()
     return err
 
 
-def _own(path: Path) -> IO[str]:
-    """Lock ``FILE.lock``; the kernel lets go when the process ends, however it does."""
+def _lock(path: Path) -> IO[str]:
+    """Lock ``FILE.lock``; the kernel unlocks it when the process ends, however it does."""
     try:
-        held = path.with_name(path.name + ".lock").open("a+")
+        file = path.with_name(path.name + ".lock").open("a+")
     except OSError as err:
         raise StartupRefusedError(f"{path}: its folder cannot be written: {err.strerror}") from err
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as err:
-        held.seek(0)
-        owner = held.read(20).strip()
-        held.close()
+        file.seek(0)
+        owner = file.read(20).strip()
+        file.close()
         raise StartupRefusedError(
             f"{path}: another access service (pid {owner or 'unknown'}) owns this ledger; only one may"
         ) from err
-    held.truncate(0)
-    held.write(f"{os.getpid()}\n")
-    held.flush()
-    return held
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
 
 
 def _engine(path: Path) -> Engine:
@@ -212,8 +214,8 @@ def _engine(path: Path) -> Engine:
         connect_args={"check_same_thread": False, "timeout": _BUSY_MS / 1000},
         poolclass=sa.QueuePool,
         pool_use_lifo=True,  # the connection that was used last has the newest pages in its cache
-        pool_size=_KEPT_CONNECTIONS,
-        max_overflow=_MOST_CONNECTIONS - _KEPT_CONNECTIONS,
+        pool_size=_POOL_SIZE,
+        max_overflow=_MAX_CONNECTIONS - _POOL_SIZE,
     )
     sa.event.listen(engine, "connect", _configure)
     sa.event.listen(engine, "begin", _begin)
@@ -236,24 +238,24 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
 
 
-def _recognise(path: Path) -> None:
-    """Refuse a database of somebody else's, before anything is written to it."""
+def _check_kind(path: Path) -> None:
+    """Refuse the database of another program, before anything is written to it."""
     if not path.exists() or not path.stat().st_size:
         return
     with closing(sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)) as connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if tables and "alembic_version" not in tables:
-        raise StartupRefusedError(f"{path} is an SQLite database, but no ledger of Leasegate's; it is left as it is")
+        raise StartupRefusedError(f"{path} is an SQLite database, but no ledger of Leasegate; it is left as it is")
 
 
-def _what_to_do(err: Exception) -> str:
-    text = _said(err)
+def _remedy(err: Exception) -> str:
+    text = _text_of(err)
     if "malformed" in text or "not a database" in text:
         return "; it is corrupt: keep it, and restore a copy that `leasegate ledger check` finds whole"
     return "; make room on its disk" if "full" in text or "I/O" in text else ""
 
 
-def _check(connection: Connection, path: Path) -> None:
+def _check_whole(connection: Connection, path: Path) -> None:
     found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
     connection.rollback()
     if found != "ok":
@@ -269,8 +271,8 @@ def _translated() -> Iterator[None]:
     except (sa.exc.IntegrityError, sa.exc.ProgrammingError):
         raise  # a defect of the code
     except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error) as err:
-        raise LedgerUnavailableError(f"the ledger cannot be used: {_said(err)}") from err
+        raise LedgerUnavailableError(f"the ledger cannot be used: {_text_of(err)}") from err
 
 
-def _said(err: BaseException) -> str:
+def _text_of(err: BaseException) -> str:
     return bounded(str(getattr(err, "orig", None) or err), 200)

@@ -1,4 +1,7 @@
-"""The tables. Their history is in ``migrations``; a test compares the two. Columns are named as in ``services.access.domain.models``."""
+"""The tables, with columns named as in ``services.access.domain.models``.
+
+Their history is in ``migrations``; a test compares the two.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,7 @@ class Subjects(sa.types.TypeDecorator[tuple[Subject, ...]]):
 
 
 def row_of(table: sa.Table, record: object, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The columns of a record, but for some that the database gives."""
+    """Return the columns of a record, without those that the database assigns."""
     return {column.name: getattr(record, column.name) for column in table.columns if column.name not in without}
 
 
@@ -250,7 +253,7 @@ recoveries = sa.Table(
     _text("lease_id"),
     _time("done_at"),
     sa.Index("recoveries_attempt", "attempt", "sequence"),
-    sqlite_autoincrement=True,  # a number is never given twice, even if rows are pruned
+    sqlite_autoincrement=True,  # a number is never assigned twice, even if rows are pruned
 )
 
 cleanup_roles = sa.Table(

@@ -1,4 +1,4 @@
-"""``python -m services.access.ledger.inspect check|export FILE``: looks at a ledger where it lies. ``leasegate ledger`` runs it as a process."""
+"""Looks at a ledger file: ``python -m services.access.ledger.inspect``, run by ``leasegate ledger``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _NoLedgerError(click.ClickException):
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Look at a ledger file of the access service, running or not. Nothing is changed."""
+    """Look at a ledger file of the access service, whether the service runs or not. Nothing is changed."""
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""Checks whether a ledger is whole: the file, its version, and its rows against one another. For ``leasegate ledger check``."""
+"""Checks whether a ledger is whole (file, version, rows against one another), for ``leasegate ledger check``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LedgerCheck:
 
 
 def check(path: Path) -> LedgerCheck:
-    """Look at a ledger.
+    """Check a ledger.
 
     Raises:
         NoLedgerError: It is none.
@@ -66,7 +66,10 @@ def _check(path: Path) -> LedgerCheck:
                 f"{path} is a ledger of a newer version ({version or 'none'}): check it with the program that wrote it"
             )
         if version != known[-1]:
-            found = f"It is of an older version ({version}); the service brings it up to {known[-1]} when it starts, then check it again."
+            found = (
+                f"It is of an older version ({version}); the service migrates it to {known[-1]} at its start."
+                " Check it again after that."
+            )
             return LedgerCheck(_id(connection), version, owner(path), {}, {}, (), (found,))
         return LedgerCheck(
             _id(connection),

@@ -1,4 +1,4 @@
-"""A ledger as JSON, for ``leasegate ledger export``: to look into, to compare, or to end by hand what a lost service had issued."""
+"""Exports a ledger as JSON, for ``leasegate ledger export``: to compare, or to revoke by hand what it had issued."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from services.access.ledger.db.schema import metadata
 from services.access.ledger.inspect.offline import opened
 
 _IDS = frozenset({"lease_id", "accessor"})
-"""With them and a session at Vault leases can be revoked, so they are written only on demand. Tokens and passwords are in
-no ledger.
+"""With these and a session at Vault leases can be revoked, so they are written on demand only. No ledger has a token
+or a password.
 """
 
 _LEFT_OUT = frozenset({"answers"})
 
 
 def export(path: Path, *, with_ids: bool) -> dict[str, Any]:
-    """All tables but the memory of repeated calls, each row an object.
+    """Return all tables but the answers to calls, each row as an object.
 
     Args:
         path: The file.

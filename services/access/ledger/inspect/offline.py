@@ -1,4 +1,4 @@
-"""Opening a ledger's file to look at it, read only, beside the service that owns it if there is one: nothing is made or locked."""
+"""Opens a ledger's file read-only, beside the service that owns it if there is one: nothing is created or locked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def opened(path: Path) -> Iterator[Connection]:
     try:
         with engine.connect() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):
-                raise NoLedgerError(f"{path} is an SQLite file, but no ledger of Leasegate's")
+                raise NoLedgerError(f"{path} is an SQLite file, but no ledger of Leasegate")
             yield connection
     except sa.exc.DBAPIError as err:
         if "malformed" in str(err.orig):
@@ -81,8 +81,9 @@ def _look(path: Path) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Read only. Without a write-ahead log, and so without a service that has it open, nothing is written beside the
-    file either.
+    """Connect read-only.
+
+    Without a write-ahead log, and so without a service that has the file open, nothing is written beside it either.
     """
     mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
     return sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True, check_same_thread=False)
