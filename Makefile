@@ -64,7 +64,7 @@ docs: $(READY) ## Write docs/reference and the diagram of docs/safety.md from co
 docs-check: $(READY)
 	@$(BIN)/python -m dev.docs --check
 
-prose: $(READY) ## Check docs, protos, CRDs and command line texts against the house words (builds Vale once, a minute).
+prose: $(READY) ## Check docs, protos, CRDs, and the texts and docstrings of the code against the house words (builds Vale once).
 	@$(BIN)/python -m dev.prose
 
 test: stack ## Run all tests, on real servers; TESTS=path runs some of them.

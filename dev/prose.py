@@ -8,7 +8,8 @@ from pathlib import Path
 from dev.stack.go_programs import vale_binary
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("docs", "protos/leasegate", "deploy", "cli")
+FOLDERS = ("docs", "protos/leasegate", "deploy", "cli", "services", "watcher", "dev")
+FILES = "*.{md,proto,yaml,hcl,py}"
 
 
 def main() -> int:
@@ -18,7 +19,7 @@ def main() -> int:
         Exit code: 0 for no alert.
     """
     documents = sorted(path.name for path in ROOT.glob("*.md"))
-    command = [str(vale_binary()), "--output=line", *documents, *FOLDERS]
+    command = [str(vale_binary()), "--output=line", f"--glob={FILES}", *documents, *FOLDERS]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     if code == 0:
         print(f"prose: {', '.join((*documents, *FOLDERS))} have the house words")
