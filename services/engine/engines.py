@@ -27,7 +27,7 @@ from services.common.vault.address import Address
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Marker, Mount, read_mount
 from services.common.vault.object_ref import ObjectRef
-from services.common.vault.quiesce_report import QuiesceReport, require_quiesced
+from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import VaultTarget
 from services.engine import connection as connections
@@ -210,7 +210,7 @@ class SecretEngines:
             return
         if wanted.last_database == wanted.connection.url.where:
             return
-        require_quiesced(
+        require_quiesce_report(
             wanted.quiesce_report,
             wanted.target,
             mount=wanted.mount,
@@ -245,7 +245,7 @@ class SecretEngines:
 
     def _disable_mount(self, vault: Vault, unwanted: Unwanted) -> None:
         mount = unwanted.mount
-        require_quiesced(
+        require_quiesce_report(
             unwanted.quiesce_report,
             unwanted.target,
             mount=mount,
@@ -273,7 +273,7 @@ class SecretEngines:
         if not name or unwanted.connection_shared:
             return
         what = f"the connection {name} can be removed"
-        require_quiesced(
+        require_quiesce_report(
             unwanted.quiesce_report, unwanted.target, mount=mount, connection=name, now=self._now(), what=what
         )
         connections.delete(vault, mount, name)

@@ -14,7 +14,7 @@ from services.common.logs import logger
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Mount, being_removed, read_mount
 from services.common.vault.object_ref import NO_CLUSTER, ObjectRef
-from services.common.vault.quiesce_report import QuiesceReport, require_quiesced
+from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
 from services.common.vault.response import VaultNotFoundError
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import VaultTarget
@@ -175,7 +175,7 @@ class DbRoles:
         before = wanted.last_db_name or str((shown or {}).get("db_name") or "")
         if before and before != definition.db_name:
             what = f"db_name of the database role {wanted.owner.vault_name} can change"
-            require_quiesced(
+            require_quiesce_report(
                 wanted.quiesce_report, wanted.target, mount=wanted.mount, connection=before, now=self._now(), what=what
             )
 

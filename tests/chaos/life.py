@@ -86,7 +86,7 @@ class Lives:
 
     def __init__(self, made: World, weather: Weather, clock: LeapingClock) -> None:
         self._world, self._weather, self._clock = made, weather, clock
-        self._own = ServiceAuths.read_file(made.logins_file)
+        self._own = ServiceAuths.read_file(made.vault_config_file)
         self._configured = read_catalog(made.catalog_file)
         self._sessions = Sessions(SCOPE, service_auths=self._own)
         self._patches = ExitStack()

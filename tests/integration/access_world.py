@@ -91,8 +91,8 @@ class World:
         return self.folder / "ledger.db"
 
     @property
-    def logins_file(self) -> Path:
-        return self.folder / "logins.yaml"
+    def vault_config_file(self) -> Path:
+        return self.folder / "vaults.yaml"
 
     @property
     def catalog_file(self) -> Path:
@@ -181,7 +181,7 @@ def world(servers: Servers, folder: Path, *, mount: str = MOUNT) -> Iterator[Wor
     """A mount, a connection and a role in Vault, the service's own auth, and a catalog; all are deleted afterwards."""
     made = World(servers=servers, folder=folder, authority=Authority(folder / "tls"), mount=mount)
     add_mount(made)
-    _own_login(made)
+    _service_auth(made)
     _catalog(made)
     try:
         yield made
@@ -208,7 +208,7 @@ def add_mount(made: World) -> None:
     made.write_role()
 
 
-def _own_login(made: World) -> None:
+def _service_auth(made: World) -> None:
     s = made.servers
     if "approle/" not in s.must("GET", "sys/auth")["data"]:
         s.must("POST", "sys/auth/approle", type="approle")
@@ -229,7 +229,7 @@ def _own_login(made: World) -> None:
         "max_request_duration": "5s",
         "approle": {"role_id_file": str(made.folder / "role_id"), "secret_id_file": str(made.folder / "secret_id")},
     }
-    made.logins_file.write_text(yaml.safe_dump([auth]))
+    made.vault_config_file.write_text(yaml.safe_dump([auth]))
 
 
 def _catalog(made: World) -> None:
@@ -279,13 +279,13 @@ def in_process(made: World, *, own: bool = True, **settings: Any) -> Iterator[Ca
         tls=made.authority.server().server(),
         allow={name: frozenset(callers) for name, callers in ALLOWED.items()},
     )
-    database_users = ServiceAuths.read_file(made.logins_file) if own else ServiceAuths()
+    service_auths = ServiceAuths.read_file(made.vault_config_file) if own else ServiceAuths()
     chosen = Settings(**{"max_request_duration_s": 5.0, **settings})
     with ExitStack() as stack:
         service = stack.enter_context(
             access(
                 made.ledger,
-                own=database_users,
+                own=service_auths,
                 configured=read_catalog(made.catalog_file),
                 settings=chosen,
                 clock=time.time,
@@ -329,7 +329,7 @@ def start(made: World, *, crash_at: str = "", **options: str) -> Killed:
     flags = {
         "ledger": made.ledger,
         "catalog": made.catalog_file,
-        "vault-config": made.logins_file,
+        "vault-config": made.vault_config_file,
         "listen": "127.0.0.1:0",
         "health-listen": "127.0.0.1:0",
         "address-file": address,

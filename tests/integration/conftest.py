@@ -53,7 +53,7 @@ def sessions(clock: Clock) -> Iterator[Sessions]:
 
 
 @pytest.fixture
-def login_methods(servers: Servers) -> Iterator[None]:
+def auth_methods(servers: Servers) -> Iterator[None]:
     """Vault's auth methods, for as long as a test lasts."""
     enable_methods(servers)
     yield

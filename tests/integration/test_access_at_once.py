@@ -30,7 +30,9 @@ from tests.servers import Servers
 @pytest.fixture(scope="module")
 def made(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world(servers, tmp_path_factory.mktemp("at-once"), mount="team/at-once") as found:
-        found.logins_file.write_text(found.logins_file.read_text().replace("5s", "1s"))  # a recovery waits for so long
+        found.vault_config_file.write_text(
+            found.vault_config_file.read_text().replace("5s", "1s")
+        )  # a recovery waits for so long
         yield found
 
 

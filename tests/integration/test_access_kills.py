@@ -45,9 +45,9 @@ SLOW_ROLE, SHORT_ROLE = "k8s.-.demo.slow-role", "k8s.-.demo.short-role"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with real_servers() as servers, world(servers, tmp_path_factory.mktemp("kills")) as found:
-        database_users = yaml.safe_load(found.logins_file.read_text())
-        database_users[0]["max_request_duration"] = "1s"
-        found.logins_file.write_text(yaml.safe_dump(database_users))
+        auths = yaml.safe_load(found.vault_config_file.read_text())
+        auths[0]["max_request_duration"] = "1s"
+        found.vault_config_file.write_text(yaml.safe_dump(auths))
         yield found
 
 

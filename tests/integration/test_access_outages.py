@@ -144,7 +144,7 @@ def test_vault_is_killed_while_it_is_asked(made: World, callee: Callee) -> None:
 def test_with_a_teams_auth_a_restart_requests_it_again(made: World) -> None:
     with in_process(made, own=False) as callee:
         put_role(made, callee)
-        ref = give_login(made, callee)
+        ref = give_auth(made, callee)
         put_snapshot(made, callee, ref)
         dar = Dar(callee)
         dar.ensure()
@@ -156,16 +156,16 @@ def test_with_a_teams_auth_a_restart_requests_it_again(made: World) -> None:
         mine = dar.again(callee)
         assert mine.end().open_attempts == 1
         calls = callee.as_(WATCHER).watcher
-        eventually(lambda: _wants_login(calls))
+        eventually(lambda: _wants_auth(calls))
         assert credential.username in made.database_users()
-        give_login(made, callee)
+        give_auth(made, callee)
         gone(made, credential)
-        assert not _wants_login(calls)
+        assert not _wants_auth(calls)
     with in_process(made, own=False) as callee:
         put_role(made, callee)
 
 
-def give_login(made: World, callee: Callee) -> types_pb2.VaultTargetRef:
+def give_auth(made: World, callee: Callee) -> types_pb2.VaultTargetRef:
     target = types_pb2.VaultTarget(
         source=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name="vault"),
         address=made.servers.vault_addr,
@@ -183,7 +183,7 @@ def put_snapshot(made: World, callee: Callee, ref: types_pb2.VaultTargetRef) -> 
     callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
 
 
-def _wants_login(calls: object) -> bool:
+def _wants_auth(calls: object) -> bool:
     answer = calls.WatchChanges(watcher.WatchChangesRequest(max_wait=Duration(seconds=1)))  # type: ignore[attr-defined]
     return any(change.HasField("vault_auth_needed") for change in answer.changes)
 

@@ -385,7 +385,7 @@ def test_a_session_that_cannot_be_narrowed_is_reported(servers: Servers, engine:
 
 def test_deleting_without_a_session_uses_the_one_in_memory(servers: Servers, engine: Stub) -> None:
     request = delete_engine(servers)
-    request.target.CopyFrom(target(servers, login=False))
+    request.target.CopyFrom(target(servers, auth=False))
     with pytest.raises(VaultAuthMissingError):
         engine.DeleteEngine(request)
     engine.EnsureEngine(ensure_engine(servers))

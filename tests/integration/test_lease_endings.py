@@ -268,13 +268,13 @@ def aborted_reads(made: World) -> Aborted:
             kept = list(pool.map(lambda _: approved(callee, "aborted"), range(ABORTED)))
             CUT_S[made.mount] = (0.001, 0.04)
             failed = sum(isinstance(err, VaultUnavailableError) for err in pool.map(refusal, kept))
-            made_logins, leases = len(made.database_users()), len(made.leases(vault_role("aborted")))
+            made_users, leases = len(made.database_users()), len(made.leases(vault_role("aborted")))
             list(pool.map(lambda each: each.dar.end(), kept))
         nothing_left(made, *kept)
         eventually(lambda: not keeper.cleanup_roles, what="cleanup roles that are removed")
         husks = len(made.leases(vault_role("aborted")))
         made.servers.must("POST", f"sys/leases/revoke-prefix/{made.mount}/creds", sync=True)  # Vault ends each at once
-        return Aborted(failed, made_logins, leases, husks)
+        return Aborted(failed, made_users, leases, husks)
 
 
 def test_aborted_reads_leave_no_database_user(scenes: Scenes) -> None:

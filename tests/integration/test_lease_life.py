@@ -167,7 +167,7 @@ class Generations:
 
 def generations(made: World) -> Generations:
     """Sessions of the service that last 5 s at most, so that it opens others, once because somebody revoked one."""
-    own_login_of(made, seconds_=5)
+    short_service_auth(made, seconds_=5)
     with serving(made) as callee, Keeper(made, callee):
         offer(made, callee, "stays", ttl_s=3600, max_ttl_s=86400)
         offer(made, callee, "renews", ttl_s=24, max_ttl_s=3600)
@@ -193,7 +193,7 @@ def generations(made: World) -> Generations:
         return Generations(len(seen), len(kept), working, leases)
 
 
-def own_login_of(made: World, *, seconds_: int) -> None:
+def short_service_auth(made: World, *, seconds_: int) -> None:
     """Another AppRole for this world alone, whose tokens live that long."""
     s, role = made.servers, "auth/approle/role/short-lived"
     ttl = f"{seconds_}s"

@@ -159,8 +159,8 @@ def black_hole() -> Iterator[int]:
 def add_vault(made: World, port: int) -> None:
     """A second Vault, with one role, in the catalog and in the configuration."""
     address = f"http://127.0.0.1:{port}"
-    auths = yaml.safe_load(made.logins_file.read_text())
-    made.logins_file.write_text(yaml.safe_dump([*auths, {**auths[0], "address": address}]))
+    auths = yaml.safe_load(made.vault_config_file.read_text())
+    made.vault_config_file.write_text(yaml.safe_dump([*auths, {**auths[0], "address": address}]))
     catalog = yaml.safe_load(made.catalog_file.read_text())
     catalog["targets"].append({"name": "hole", "address": address})
     catalog["roles"].append({**catalog["roles"][0], "name": "hole-reader", "target": "hole"})

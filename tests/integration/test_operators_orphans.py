@@ -71,7 +71,7 @@ def find(callee: Callee, *database_users: str) -> pb.FindOrphansResponse:
 
 
 def by_hand(made: World) -> tuple[str, str]:
-    """A credential that somebody takes from our role without Leasegate: lease id and login."""
+    """A credential that somebody takes from Leasegate's role without it: lease id and user."""
     answer = made.servers.must("GET", f"{made.mount}/creds/{ROLE}")
     return str(answer["lease_id"]), str(answer["data"]["username"])
 
@@ -146,21 +146,21 @@ def test_a_lease_that_somebody_ended_is_found(made: World, callee: Callee, crede
     assert orphan.lease_id == credential.lease.lease_id
 
 
-def test_logins_that_the_ledger_does_not_explain_are_found(made: World, callee: Callee) -> None:
+def test_users_that_the_ledger_does_not_explain_are_found(made: World, callee: Callee) -> None:
     dar = Dar(callee)
     ended = dar.issue()
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=30)
     unknown = f"token-demo-psql-role-{new_attempt_id()}"
-    for login in (ended.username, unknown):
-        made.servers.psql(f'CREATE ROLE "{login}" LOGIN')
+    for user in (ended.username, unknown):
+        made.servers.psql(f'CREATE ROLE "{user}" LOGIN')
     eventually(
         lambda: len(find(callee, ended.username, unknown, "postgres").orphans) == 2, timeout_s=30
     )  # the token of the first ends last
     done = leasegate(made, callee, "orphans", "--postgres", made.servers.postgres_url, "-o", "json")
     assert done.returncode == 1
     found = {orphan["username"]: orphan for orphan in json.loads(done.stdout)["orphans"]}
-    assert {login: orphan["kind"] for login, orphan in found.items()} == {
+    assert {user: orphan["kind"] for user, orphan in found.items()} == {
         ended.username: "ORPHAN_KIND_DATABASE_USER_CLOSED",
         unknown: "ORPHAN_KIND_DATABASE_USER_UNKNOWN",
     }
@@ -181,7 +181,7 @@ def test_without_the_right_to_list_it_says_so(made: World, callee: Callee, crede
     assert "Compared 0 leases" in done.stdout
 
 
-def test_too_many_logins_at_once_are_refused(callee: Callee) -> None:
+def test_too_many_users_at_once_are_refused(callee: Callee) -> None:
     with pytest.raises(errors.SpecInvalidError, match="at most"):
         find(callee, *["x"] * 20_001)
 

@@ -211,7 +211,7 @@ def test_a_forbidden_delete_is_no_success(servers: Servers, roles: Stub) -> None
 
 @pytest.mark.usefixtures("engine")
 def test_deleting_without_a_session_uses_the_one_in_memory(servers: Servers, roles: Stub) -> None:
-    request = pb.DeleteDbRoleRequest(owner=owner("psql-role"), target=target(servers, login=False), mount=MOUNT)
+    request = pb.DeleteDbRoleRequest(owner=owner("psql-role"), target=target(servers, auth=False), mount=MOUNT)
     with pytest.raises(VaultAuthMissingError):
         roles.DeleteDbRole(request)
     roles.EnsureDbRole(ensure_role(servers))

@@ -1,4 +1,4 @@
-"""A service's own logins, and ending without the team's, on a real bao."""
+"""A service's own auths, and revoking without the team's, on a real bao."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tests.integration.vault_users import (
     SCOPE,
     Clock,
     app_role,
-    logins,
-    revoke_logins,
+    revoke_sessions,
     target,
     user,
+    user_sessions,
     works,
 )
 from tests.servers import Servers
 
-pytestmark = pytest.mark.usefixtures("login_methods")
+pytestmark = pytest.mark.usefixtures("auth_methods")
 
 
 @pytest.fixture
 def own(servers: Servers, tmp_path: Path) -> ServiceAuths:
-    login = app_role(servers)
-    (tmp_path / "role-id").write_text(f"{login.role_id}\n")
-    (tmp_path / "secret-id").write_text(f"{login.secret_id}\n")
+    auth = app_role(servers)
+    (tmp_path / "role-id").write_text(f"{auth.role_id}\n")
+    (tmp_path / "secret-id").write_text(f"{auth.secret_id}\n")
     (tmp_path / "own.yaml").write_text(
         f"- address: {servers.vault_addr.replace('https', 'HTTPS')}/\n  ca_file: {servers.vault_ca}\n  max_request_duration: 5s\n"
         f"  approle: {{role_id_file: {tmp_path}/role-id, secret_id_file: {tmp_path}/secret-id}}\n"
@@ -39,7 +39,7 @@ def own(servers: Servers, tmp_path: Path) -> ServiceAuths:
     return ServiceAuths.read_file(tmp_path / "own.yaml")
 
 
-def test_own_logins_are_by_address(servers: Servers, own: ServiceAuths) -> None:
+def test_service_auths_are_by_address(servers: Servers, own: ServiceAuths) -> None:
     with closing(Sessions(SCOPE, service_auths=own)) as sessions:
         vault = sessions.service_vault(servers.vault_addr)
         assert vault is not None
@@ -62,13 +62,13 @@ def test_a_rotated_file_needs_no_restart(servers: Servers, own: ServiceAuths, cl
         servers.must("POST", "auth/token/create-orphan")
         for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
             status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
-            if status == 200 and body["data"]["path"] == "auth/approle/login":
+            if status == 200 and body["data"]["path"] == "auth/approle/auth":
                 servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)
         clock.ahead_s = 10
         assert works(vault)
 
 
-def test_a_missing_file_is_a_refused_login_that_names_it(servers: Servers, own: ServiceAuths, tmp_path: Path) -> None:
+def test_a_missing_file_is_a_refused_session_that_names_it(servers: Servers, own: ServiceAuths, tmp_path: Path) -> None:
     (tmp_path / "secret-id").unlink()
     with closing(Sessions(SCOPE, service_auths=own)) as sessions:
         vault = sessions.service_vault(servers.vault_addr)
@@ -79,14 +79,14 @@ def test_a_missing_file_is_a_refused_login_that_names_it(servers: Servers, own: 
 
 
 def test_ending_takes_memory_then_the_given_then_its_own(servers: Servers, own: ServiceAuths, clock: Clock) -> None:
-    login = user(servers)
+    auth = user(servers)
     gone = replace(target(servers, None), auth_mount="")  # as an object's status remembers it
     with closing(Sessions(SCOPE, clock=clock)) as sessions:
         with pytest.raises(VaultAuthMissingError):
             sessions.cleanup_vault(gone)
-        sessions.team_vault(target(servers, login))
+        sessions.team_vault(target(servers, auth))
         assert works(sessions.cleanup_vault(gone))
-        assert len(logins(servers)) == 1
+        assert len(user_sessions(servers)) == 1
         _forget_user(servers)
         clock.ahead_s = 10
         with pytest.raises(VaultAuthRefusedError):
@@ -102,10 +102,10 @@ def test_ending_takes_memory_then_the_given_then_its_own(servers: Servers, own: 
 
 def _forget_user(servers: Servers) -> None:
     servers.must("DELETE", "auth/userpass/users/team")
-    revoke_logins(servers)
+    revoke_sessions(servers)
 
 
-def test_ending_goes_on_to_a_login_that_may(servers: Servers, own: ServiceAuths) -> None:
+def test_revoking_goes_on_to_a_session_that_may(servers: Servers, own: ServiceAuths) -> None:
     rules = 'path "sys/mounts/other" { capabilities = ["read"] }'
     servers.must("POST", "sys/policies/acl/little", policy=rules)
     with closing(Sessions(SCOPE, service_auths=own)) as sessions:

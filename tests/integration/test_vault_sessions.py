@@ -1,4 +1,4 @@
-"""Logging in to a real bao by every method, keeping logins alive, and ending without the team's."""
+"""Sessions at a real bao: opened by every auth method, kept alive, and revoked."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ from tests.integration.vault_users import (
     Clock,
     app_role,
     children,
-    logins,
-    revoke_logins,
+    revoke_sessions,
     target,
     user,
+    user_sessions,
     works,
 )
 from tests.servers import Servers, real_servers
 
-pytestmark = pytest.mark.usefixtures("login_methods")
+pytestmark = pytest.mark.usefixtures("auth_methods")
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +78,17 @@ def test_a_client_certificate(servers: Servers, sessions: Sessions, tmp_path: Pa
     authority = Authority(tmp_path)
     pair = authority.client("team")
     servers.must("POST", "auth/cert/certs/team", certificate=authority.ca.read_text(), token_policies=POLICIES)
-    login = CertificateAuth(
+    auth = CertificateAuth(
         mount="cert", auth_role="team", certificate=pair.cert.read_bytes(), private_key=pair.key.read_bytes()
     )
 
-    assert works(sessions.team_vault(target(servers, login)))
+    assert works(sessions.team_vault(target(servers, auth)))
 
     other = Authority(tmp_path / "other").client("team")
     for wrong in (
-        replace(login, private_key=other.key.read_bytes()),
-        replace(login, certificate=b"nonsense"),
-        replace(login, certificate=other.cert.read_bytes(), private_key=other.key.read_bytes()),
+        replace(auth, private_key=other.key.read_bytes()),
+        replace(auth, certificate=b"nonsense"),
+        replace(auth, certificate=other.cert.read_bytes(), private_key=other.key.read_bytes()),
     ):
         with pytest.raises(VaultAuthRefusedError) as refused:
             sessions.team_vault(replace(target(servers, wrong), name="wrong"))
@@ -120,12 +120,12 @@ def test_a_service_accounts_token(servers: Servers, sessions: Sessions) -> None:
         )
         bound: dict[str, Any] = {"bound_service_account_names": ["vault"], "bound_service_account_namespaces": ["*"]}
         servers.must("POST", "auth/kubernetes/role/vault-policy-controller", token_policies=POLICIES, **bound)
-        login = KubernetesAuth(mount="kubernetes", auth_role="vault-policy-controller", jwt=jwt)
+        auth = KubernetesAuth(mount="kubernetes", auth_role="vault-policy-controller", jwt=jwt)
 
-        assert works(sessions.team_vault(target(servers, login)))
+        assert works(sessions.team_vault(target(servers, auth)))
 
         with pytest.raises(VaultAuthRefusedError) as refused:
-            sessions.team_vault(replace(target(servers, replace(login, jwt=wrong)), name="wrong"))
+            sessions.team_vault(replace(target(servers, replace(auth, jwt=wrong)), name="wrong"))
     assert wrong not in refused.value.message
     assert "demo/wrong" in refused.value.message
 
@@ -165,7 +165,7 @@ def test_a_vault_namespace(servers: Servers, sessions: Sessions) -> None:
 
 
 @pytest.mark.parametrize(
-    "login",
+    "auth",
     [
         TokenAuth("s.thisisnotatokenofvault"),
         UserpassAuth("userpass", "team", "wrong-password"),
@@ -174,15 +174,15 @@ def test_a_vault_namespace(servers: Servers, sessions: Sessions) -> None:
         KubernetesAuth("kubernetes", "no-such-role", "wrong-password"),
     ],
 )
-def test_a_refused_login_names_the_target_and_no_secret(
-    servers: Servers, sessions: Sessions, login: AuthMethod
+def test_a_refused_session_names_the_target_and_no_secret(
+    servers: Servers, sessions: Sessions, auth: AuthMethod
 ) -> None:
-    wanted = target(servers, login)
+    wanted = target(servers, auth)
     with pytest.raises(VaultAuthRefusedError) as refused:
         sessions.team_vault(wanted)
     assert "demo/vault" in refused.value.message
     assert refused.value.metadata["target"] == "demo/vault"
-    for text in (refused.value.message, repr(wanted), repr(login)):
+    for text in (refused.value.message, repr(wanted), repr(auth)):
         assert "wrong-password" not in text
         assert "notatoken" not in text
     assert not sessions.has_session(wanted)
@@ -193,7 +193,7 @@ def test_a_refused_login_names_the_target_and_no_secret(
 # Narrowing, and the two fences around a path
 
 
-def test_a_child_with_one_policy_is_used_and_ends_with_us_but_a_teams_token_lives_on(servers: Servers) -> None:
+def test_a_child_token_ends_with_the_process_and_the_teams_lives_on(servers: Servers) -> None:
     token = servers.token_with(*POLICIES)
     with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
         assert works(sessions.team_vault(target(servers, TokenAuth(token))))
@@ -211,7 +211,7 @@ def test_a_token_that_has_just_the_one_policy_is_used_as_it_is(servers: Servers)
     servers.must("POST", "auth/token/revoke-self", token)
 
 
-def test_each_service_is_refused_outside_its_family_in_code_and_by_the_server(servers: Servers) -> None:
+def test_each_service_is_refused_outside_its_family_twice(servers: Servers) -> None:
     for scope, policy, foreign in (
         (
             ENGINE,
@@ -230,7 +230,7 @@ def test_each_service_is_refused_outside_its_family_in_code_and_by_the_server(se
             ("team-a/config/x", "team-a/creds/x", "team-a/static-creds/x", "sys/policies/acl/x", "sys/auth/x"),
         ),
     ):
-        login = TokenAuth(servers.token_with(*POLICIES, "leasegate-access", "leasegate-issuer"))
+        auth = TokenAuth(servers.token_with(*POLICIES, "leasegate-access", "leasegate-issuer"))
         everything = Scope("GET <mount>/*/*", "GET sys/policies/acl/*", "GET sys/auth/*", "GET auth/token/lookup-self")
         with (
             closing(Sessions(scope, narrow_to=policy)) as fenced,
@@ -238,9 +238,9 @@ def test_each_service_is_refused_outside_its_family_in_code_and_by_the_server(se
         ):
             for path in foreign:
                 with pytest.raises(PathNotOwnedError):
-                    fenced.team_vault(target(servers, login)).read(path)
+                    fenced.team_vault(target(servers, auth)).read(path)
                 with pytest.raises(VaultPolicyMissingError):
-                    open_scope.team_vault(target(servers, login)).read(path)
+                    open_scope.team_vault(target(servers, auth)).read(path)
 
 
 def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
@@ -258,22 +258,22 @@ def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
 # Keeping alive
 
 
-def test_a_login_is_renewed_before_it_ends(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+def test_a_session_is_renewed_before_it_ends(servers: Servers, sessions: Sessions, clock: Clock) -> None:
     sessions.team_vault(target(servers, user(servers, token_ttl="100s")))
     (accessor,) = children(servers)
-    parent = logins(servers)[0]
+    parent = user_sessions(servers)[0]
 
     def ends_at() -> str:
         return str(servers.must("POST", "auth/token/lookup-accessor", accessor=parent)["data"]["expire_time"])
 
     before = ends_at()
     clock.ahead_s = 51
-    eventually(lambda: ends_at() > before, every_s=0.02, what="the login renewed")
+    eventually(lambda: ends_at() > before, every_s=0.02, what="the session renewed")
     assert accessor in children(servers)
-    assert logins(servers) == [parent]
+    assert user_sessions(servers) == [parent]
 
 
-def test_near_its_longest_life_a_login_is_made_anew_and_the_old_one_ended(
+def test_near_its_longest_life_a_session_is_replaced_and_revoked(
     servers: Servers, sessions: Sessions, clock: Clock
 ) -> None:
     vault = sessions.team_vault(target(servers, user(servers, token_ttl="100s", token_max_ttl="110s")))
@@ -287,23 +287,23 @@ def test_near_its_longest_life_a_login_is_made_anew_and_the_old_one_ended(
         token_max_ttl="20s",
         password="p w%",
     )
-    # renewing now brings 20 s at most, so it logs in anew
-    eventually(lambda: children(servers) and first not in children(servers), what="another login")
+    # renewing now brings 20 s at most, so it opens another session
+    eventually(lambda: children(servers) and first not in children(servers), what="another session")
     assert works(vault)
     assert len(children(servers)) == 1
 
 
-def test_a_revoked_login_is_made_anew_once(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+def test_a_revoked_session_is_opened_again_once(servers: Servers, sessions: Sessions, clock: Clock) -> None:
     vault = sessions.team_vault(target(servers, user(servers)))
-    revoke_logins(servers)
+    revoke_sessions(servers)
     clock.ahead_s = 10
 
     assert works(vault)
 
 
-def test_many_threads_log_in_anew_once(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+def test_many_threads_open_one_session(servers: Servers, sessions: Sessions, clock: Clock) -> None:
     vault = sessions.team_vault(target(servers, user(servers)))
-    revoke_logins(servers)
+    revoke_sessions(servers)
     clock.ahead_s = 10
     gate = threading.Barrier(16)
 
@@ -313,35 +313,35 @@ def test_many_threads_log_in_anew_once(servers: Servers, sessions: Sessions, clo
 
     with ThreadPoolExecutor(16) as pool:
         assert all(future.result() for future in [pool.submit(call) for _ in range(16)])
-    assert len(logins(servers)) == 1
+    assert len(user_sessions(servers)) == 1
 
 
-def test_a_403_of_the_policies_makes_no_new_logins(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+def test_a_403_of_the_policies_opens_no_new_sessions(servers: Servers, sessions: Sessions, clock: Clock) -> None:
     vault = sessions.team_vault(target(servers, user(servers)))
-    before = logins(servers)
+    before = user_sessions(servers)
     for _ in range(3):
         with pytest.raises(VaultPolicyMissingError):
             vault.read("not-permitted/roles/x")
-    assert logins(servers) == before
-    clock.ahead_s = 10  # the login is no longer young: one is tried
+    assert user_sessions(servers) == before
+    clock.ahead_s = 10  # the session is no longer young: one is tried
     for _ in range(3):
         with pytest.raises(VaultPolicyMissingError):
             vault.read("not-permitted/roles/x")
-    assert len(logins(servers)) == 1
+    assert len(user_sessions(servers)) == 1
 
 
-def test_a_403_of_the_policies_stays_one_when_the_login_cannot_be_repeated(
+def test_a_403_of_the_policies_stays_one_without_a_second_session(
     servers: Servers, sessions: Sessions, clock: Clock
 ) -> None:
-    login = app_role(servers, secret_id_num_uses=1)
-    vault = sessions.team_vault(target(servers, login))
+    auth = app_role(servers, secret_id_num_uses=1)
+    vault = sessions.team_vault(target(servers, auth))
     clock.ahead_s = 10
     with pytest.raises(VaultPolicyMissingError):
         vault.read("not-permitted/roles/x")
     assert works(vault)
 
 
-def test_a_new_secret_is_a_new_login_and_the_old_handle_works_on(servers: Servers, sessions: Sessions) -> None:
+def test_a_new_secret_is_a_new_session_and_the_old_handle_works_on(servers: Servers, sessions: Sessions) -> None:
     old = sessions.team_vault(target(servers, user(servers)))
     (first,) = children(servers)
 
@@ -353,7 +353,7 @@ def test_a_new_secret_is_a_new_login_and_the_old_handle_works_on(servers: Server
     assert first not in children(servers)
 
 
-def test_a_refused_new_secret_leaves_the_login_in_use(servers: Servers, sessions: Sessions) -> None:
+def test_a_refused_new_secret_leaves_the_session_in_use(servers: Servers, sessions: Sessions) -> None:
     good = target(servers, user(servers))
     vault = sessions.team_vault(good)
     with pytest.raises(VaultAuthRefusedError):
@@ -362,14 +362,14 @@ def test_a_refused_new_secret_leaves_the_login_in_use(servers: Servers, sessions
     assert works(sessions.team_vault(replace(good, auth=None)))
 
 
-def test_the_same_secret_is_no_new_login(servers: Servers, sessions: Sessions) -> None:
+def test_the_same_secret_is_no_new_session(servers: Servers, sessions: Sessions) -> None:
     wanted = target(servers, user(servers))
     for _ in range(3):
         assert works(sessions.team_vault(wanted))
-    assert len(logins(servers)) == 1
+    assert len(user_sessions(servers)) == 1
 
 
-def test_another_targets_login_is_never_used(servers: Servers, sessions: Sessions) -> None:
+def test_another_targets_session_is_never_used(servers: Servers, sessions: Sessions) -> None:
     sessions.team_vault(target(servers, user(servers)))
     for other in (
         target(servers, None, cluster="elsewhere"),

@@ -83,14 +83,14 @@ def _serving(process: str, what: Service, sessions: Sessions) -> Iterator[HostPo
         yield server.address
 
 
-def target(servers: Servers, *, login: bool = True, token: str = "", name: str = "vault") -> types_pb2.VaultTarget:
+def target(servers: Servers, *, auth: bool = True, token: str = "", name: str = "vault") -> types_pb2.VaultTarget:
     """The AppBinding ``demo/vault``, with a team's token that has both policies."""
     message = types_pb2.VaultTarget(
         source=types_pb2.ObjectRef(cluster="-", cluster_uid=UID, namespace="demo", name=name),
         address=servers.vault_addr.replace("https", "HTTPS"),
         ca_bundle=servers.vault_ca.read_bytes(),
     )
-    if login:
+    if auth:
         message.token.token = token or _team_token(servers.root_token, servers)
     return message
 
@@ -214,8 +214,8 @@ def revoke(servers: Servers, lease: dict[str, str]) -> int:
     return servers.vault("POST", f"sys/leases/revoke/{lease['lease_id']}", sync=True)[0]
 
 
-def exists(servers: Servers, login: str) -> bool:
-    return bool(servers.psql(f"SELECT 1 FROM pg_roles WHERE rolname = '{login}'"))  # noqa: S608 - a name that Vault made
+def exists(servers: Servers, user: str) -> bool:
+    return bool(servers.psql(f"SELECT 1 FROM pg_roles WHERE rolname = '{user}'"))  # noqa: S608 - a name that Vault made
 
 
 def log_in(servers: Servers, lease: dict[str, str]) -> psycopg.Connection[tuple[object, ...]]:

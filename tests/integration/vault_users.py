@@ -33,19 +33,19 @@ def enable_methods(servers: Servers) -> None:
 
 
 def disable_methods(servers: Servers) -> None:
-    """Take all of it away, and every login that came of it."""
+    """Take all of it away, and every session that came of it."""
     for path in METHODS:
         servers.vault("DELETE", f"sys/auth/{path}")
     servers.vault("DELETE", "sys/mounts/team-a")
 
 
-def target(servers: Servers, login: AuthMethod | None, **more: Any) -> VaultTarget:
+def target(servers: Servers, auth: AuthMethod | None, **more: Any) -> VaultTarget:
     return VaultTarget(
         name="vault",
         namespace="demo",
         address=servers.vault_addr,
         ca_bundle=servers.vault_ca.read_bytes(),
-        auth=login,
+        auth=auth,
         **more,
     )
 
@@ -81,7 +81,7 @@ def children(servers: Servers) -> set[str]:
     return found
 
 
-def logins(servers: Servers) -> list[str]:
+def user_sessions(servers: Servers) -> list[str]:
     found = []
     for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
         status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
@@ -90,6 +90,6 @@ def logins(servers: Servers) -> list[str]:
     return found
 
 
-def revoke_logins(servers: Servers) -> None:
-    for accessor in logins(servers):
+def revoke_sessions(servers: Servers) -> None:
+    for accessor in user_sessions(servers):
         servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)

@@ -66,7 +66,7 @@ class QuiesceReport:
         return -_CLOCK_SKEW_S <= now - self.counted_at <= self.valid_for_s
 
 
-def require_quiesced(
+def require_quiesce_report(
     quiesce_report: QuiesceReport | None,
     target: VaultTarget,
     *,

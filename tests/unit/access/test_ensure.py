@@ -114,7 +114,7 @@ def something_else_was_approved(world: World) -> None:
     world.decide(digest="0" * 64)
 
 
-def quiesced_meanwhile(world: World) -> None:
+def paused_meanwhile(world: World) -> None:
     world.decide()
     with world.ledger.write() as tx:
         pauses.add(tx, IssuancePause(server="https://v:1", vault_namespace="", mount="my-postgres-se", connection=""))
@@ -137,7 +137,7 @@ def failed_a_moment_ago(world: World) -> None:
         (nobody_decided, WaitReason.NOT_APPROVED),
         (denied_at_once, None),
         (something_else_was_approved, WaitReason.NOT_APPROVED),
-        (quiesced_meanwhile, WaitReason.SECRET_ENGINE_PAUSED),
+        (paused_meanwhile, WaitReason.SECRET_ENGINE_PAUSED),
         (another_ledger_is_known, WaitReason.LEDGER_MISMATCH),
         (failed_a_moment_ago, WaitReason.BACKOFF),
     ],

@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from leasegate.types.v1 import types_pb2
 from services.common.errors import LeasesInUseError
 from services.common.vault.mounts import Marker, Mount
-from services.common.vault.quiesce_report import QuiesceReport, require_quiesced
+from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
 from services.common.vault.target import VaultTarget
 
 TARGET = VaultTarget(name="vault", address="https://vault:8200")
@@ -74,7 +74,7 @@ def quiesce_report(**changes: object) -> QuiesceReport:
 
 def test_a_fresh_answer_for_the_place_permits_the_change() -> None:
     for now in (996, 1000, 1010):
-        require_quiesced(quiesce_report(), TARGET, mount="m", connection="c", now=now, what="x")
+        require_quiesce_report(quiesce_report(), TARGET, mount="m", connection="c", now=now, what="x")
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,6 @@ def test_a_fresh_answer_for_the_place_permits_the_change() -> None:
 )
 def test_anything_else_does_not(answer: QuiesceReport | None, connection: str, now: float, open_attempts: str) -> None:
     with pytest.raises(LeasesInUseError) as waits:
-        require_quiesced(answer, TARGET, mount="m", connection=connection, now=now, what="it can go")
+        require_quiesce_report(answer, TARGET, mount="m", connection=connection, now=now, what="it can go")
     assert waits.value.metadata == {"mount": "m", "open_attempts": open_attempts}
     assert waits.value.retry_after_s is not None

@@ -1,4 +1,4 @@
-"""The file of a service's own logins."""
+"""The file of a service's own auths."""
 
 from __future__ import annotations
 

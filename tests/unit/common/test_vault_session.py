@@ -1,4 +1,4 @@
-"""One login over time: made once, renewed at half of its life, made anew near the end, and what a 403 means."""
+"""One session over time: opened once, renewed at half of its life, replaced near the end, and what a 403 means."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from services.common.vault.session import Credentials, Session
 from services.common.vault.target import AuthMethod, TokenAuth, UserpassAuth
 from tests.clock import Clock
 
-LOGIN = UserpassAuth("userpass", "u", "p")
+AUTH = UserpassAuth("userpass", "u", "p")
 
 
 class ScriptedVault:
@@ -52,7 +52,7 @@ class ScriptedVault:
             return Answer(auth=Auth(token, "a", self.renewed_ttl_s, True))
         if path == "auth/token/create" or path.startswith("auth/userpass"):
             self._count += 1
-            kind = "child" if "create" in path else "login"
+            kind = "child" if "create" in path else "session"
             return Answer(auth=Auth(f"{kind}-{self._count}", "a", self.ttl_s, self.renewable))
         return Answer(data={"token": token})
 
@@ -66,17 +66,17 @@ def vault() -> ScriptedVault:
 
 
 def session(
-    vault: ScriptedVault, clock: Callable[[], float], *, login: AuthMethod = LOGIN, narrow_to: str | None = "p"
+    vault: ScriptedVault, clock: Callable[[], float], *, auth: AuthMethod = AUTH, narrow_to: str | None = "p"
 ) -> Session:
-    return Session(credentials(vault, login), narrow_to=narrow_to, clock=clock)
+    return Session(credentials(vault, auth), narrow_to=narrow_to, clock=clock)
 
 
-def credentials(vault: ScriptedVault, login: AuthMethod = LOGIN, identity: str = "1") -> Credentials:
+def credentials(vault: ScriptedVault, auth: AuthMethod = AUTH, identity: str = "1") -> Credentials:
     return Credentials(
         name="demo/vault",
         identity=identity,
-        connect=lambda: (vault, login),  # type: ignore[arg-type, return-value]
-        revocable=not isinstance(login, TokenAuth),
+        connect=lambda: (vault, auth),  # type: ignore[arg-type, return-value]
+        revocable=not isinstance(auth, TokenAuth),
     )
 
 
@@ -88,11 +88,11 @@ def test_the_first_use_logs_in_and_narrows_and_the_next_ones_do_not(vault: Scrip
     assert made.is_narrowed
 
 
-def test_where_narrowing_is_refused_the_login_itself_is_used(vault: ScriptedVault, clock: Clock) -> None:
+def test_where_narrowing_is_refused_the_session_itself_is_used(vault: ScriptedVault, clock: Clock) -> None:
     for refusal in (VaultPolicyMissingError("no"), VaultRefusedError("child policies must be subset of parent")):
         vault.fail["auth/token/create"] = refusal
         made = session(vault, clock)
-        assert made.grant().token.startswith("login-")
+        assert made.grant().token.startswith("session-")
         assert not made.is_narrowed
 
 
@@ -110,14 +110,14 @@ def test_renewal_at_half_of_the_life_of_both_tokens(vault: ScriptedVault, clock:
     assert vault.count("auth/token/renew-self") == 0
     clock.now += 2
     made.keep_alive()
-    assert vault.asked[-2:] == [("auth/token/renew-self", "login-1"), ("auth/token/renew-self", "child-2")]
+    assert vault.asked[-2:] == [("auth/token/renew-self", "session-1"), ("auth/token/renew-self", "child-2")]
     made.keep_alive()
     assert vault.count("auth/token/renew-self") == 2
     clock.now += 99
     assert made.grant().token == "child-2"
 
 
-def test_a_failed_renewal_is_tried_again_soon_and_does_not_end_the_login(vault: ScriptedVault, clock: Clock) -> None:
+def test_a_failed_renewal_is_repeated_and_keeps_the_session(vault: ScriptedVault, clock: Clock) -> None:
     made = session(vault, clock)
     made.grant()
     vault.fail["auth/token/renew-self"] = VaultUnavailableError("gone")
@@ -132,17 +132,17 @@ def test_a_failed_renewal_is_tried_again_soon_and_does_not_end_the_login(vault: 
     assert made.grant().token == "child-2"
 
 
-def test_near_its_longest_life_it_logs_in_anew_and_revokes_the_old_login(vault: ScriptedVault, clock: Clock) -> None:
+def test_near_its_longest_life_a_session_is_replaced(vault: ScriptedVault, clock: Clock) -> None:
     made = session(vault, clock)
     made.grant()
     vault.renewed_ttl_s = 40
     clock.now += 51
     made.keep_alive()
     assert made.grant().token == "child-4"
-    assert vault.asked[-1] == ("auth/token/revoke-self", "login-1")
+    assert vault.asked[-1] == ("auth/token/revoke-self", "session-1")
 
 
-def test_a_login_that_cannot_be_renewed_is_made_anew(vault: ScriptedVault, clock: Clock) -> None:
+def test_a_session_that_cannot_be_renewed_is_replaced(vault: ScriptedVault, clock: Clock) -> None:
     vault.renewable = False
     made = session(vault, clock)
     made.grant()
@@ -152,7 +152,7 @@ def test_a_login_that_cannot_be_renewed_is_made_anew(vault: ScriptedVault, clock
     assert made.grant().token == "child-4"
 
 
-def test_an_ended_login_is_made_anew_at_its_next_use(vault: ScriptedVault, clock: Clock) -> None:
+def test_an_expired_session_is_replaced_at_its_next_use(vault: ScriptedVault, clock: Clock) -> None:
     made = session(vault, clock)
     made.grant()
     clock.now += 101
@@ -171,11 +171,11 @@ def test_a_token_that_never_ends_is_left_alone(vault: ScriptedVault, clock: Cloc
 
 
 def test_a_teams_own_token_is_never_revoked_but_its_child_is(vault: ScriptedVault, clock: Clock) -> None:
-    made = session(vault, clock, login=TokenAuth("s.team"))
+    made = session(vault, clock, auth=TokenAuth("s.team"))
     made.grant()
     made.close()
     assert [token for path, token in vault.asked if path == "auth/token/revoke-self"] == ["child-1"]
-    unnarrowed = session(vault, clock, login=TokenAuth("s.team"), narrow_to=None)
+    unnarrowed = session(vault, clock, auth=TokenAuth("s.team"), narrow_to=None)
     unnarrowed.grant()
     unnarrowed.close()
     assert vault.count("auth/token/revoke-self") == 1
@@ -200,7 +200,7 @@ def client(made: Session) -> Client:
     return Client(made, scope=Scope("GET m/roles/*"), address="https://vault:8200")
 
 
-def test_a_403_is_about_policies_while_the_login_is_young(vault: ScriptedVault, clock: Clock) -> None:
+def test_a_403_is_about_policies_while_the_session_is_young(vault: ScriptedVault, clock: Clock) -> None:
     made = session(vault, clock)
     vault.fail["m/roles/r"] = VaultPolicyMissingError("denied")
     with pytest.raises(VaultPolicyMissingError):
@@ -208,7 +208,7 @@ def test_a_403_is_about_policies_while_the_login_is_young(vault: ScriptedVault, 
     assert vault.count("m/roles/r") == 1
 
 
-def test_an_older_login_is_tried_anew_once(vault: ScriptedVault, clock: Clock) -> None:
+def test_an_older_session_is_replaced_once(vault: ScriptedVault, clock: Clock) -> None:
     made = session(vault, clock)
     made.grant()
     clock.now += 6
@@ -218,9 +218,7 @@ def test_an_older_login_is_tried_anew_once(vault: ScriptedVault, clock: Clock) -
     assert [token for path, token in vault.asked if path == "m/roles/r"] == ["child-2", "child-4"]
 
 
-def test_a_login_that_cannot_be_repeated_says_so_only_if_the_token_has_ended(
-    vault: ScriptedVault, clock: Clock
-) -> None:
+def test_auth_that_cannot_be_repeated_is_reported_once_its_token_ended(vault: ScriptedVault, clock: Clock) -> None:
     made = session(vault, clock)
     made.grant()
     clock.now += 6
@@ -234,7 +232,7 @@ def test_a_login_that_cannot_be_repeated_says_so_only_if_the_token_has_ended(
     assert not made.is_alive
 
 
-def test_another_token_is_sent_as_it_is_and_no_login_tried(vault: ScriptedVault, clock: Clock) -> None:
+def test_another_token_is_sent_as_it_is_and_no_auth_tried(vault: ScriptedVault, clock: Clock) -> None:
     made = session(vault, clock)
     assert client(made).read("m/roles/r", token="attempt").data == {"token": "attempt"}
     assert vault.asked == [("m/roles/r", "attempt")]

@@ -26,7 +26,7 @@ def message(**more: object) -> types_pb2.VaultTarget:
     return types_pb2.VaultTarget(**{"source": source, "address": "https://vault:8200", **more})  # type: ignore[arg-type]
 
 
-def test_a_new_login_is_the_same_target() -> None:
+def test_a_new_auth_is_the_same_target() -> None:
     for same in (
         replace(BASE, address="HTTPS://Vault:8200/"),
         replace(BASE, ca_bundle=b"other"),
@@ -78,7 +78,7 @@ def test_decoding() -> None:
     assert target.display == "demo/vault"
 
 
-def test_a_login_without_its_secret_is_absent_and_its_mount_known() -> None:
+def test_auth_without_its_secret_is_absent_and_its_mount_known() -> None:
     target = VaultTarget.from_proto(message(userpass=types_pb2.UserpassAuth(username="u")))
     assert target.auth is None
     assert target.mount == "userpass"
@@ -86,7 +86,7 @@ def test_a_login_without_its_secret_is_absent_and_its_mount_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("login", "mount"),
+    ("auth", "mount"),
     [
         ({"kubernetes": types_pb2.KubernetesAuth(auth_role="r", jwt="j")}, "kubernetes"),
         ({"token": types_pb2.TokenAuth(token="t")}, "token"),
@@ -95,8 +95,8 @@ def test_a_login_without_its_secret_is_absent_and_its_mount_known() -> None:
         ({"app_role": types_pb2.AppRoleAuth(role_id="r", secret_id="s")}, "approle"),
     ],
 )
-def test_default_mounts(login: dict[str, object], mount: str) -> None:
-    target = VaultTarget.from_proto(message(**login))
+def test_default_mounts(auth: dict[str, object], mount: str) -> None:
+    target = VaultTarget.from_proto(message(**auth))
     assert target.mount == mount
     assert target.auth is not None
 

@@ -47,7 +47,7 @@ def target(name: str = "vault", address: str = ADDRESS) -> VaultTarget:
     ids=str,
 )
 def test_a_body_that_is_not_vaults_is_a_failure_of_that_vault(body: dict[str, Any]) -> None:
-    """Not a defect of ours: whoever chose the address is told, and an attempt is undone as after any answer that is not
+    """Not a defect: whoever chose the address is told, and an attempt is recovered as after any answer that is not
     known.
     """
     with pytest.raises(errors.VaultFailedError, match="not do so as a Vault does") as failed:
@@ -99,14 +99,14 @@ def test_none_answering_is_not_serving_and_none_known_is(
     assert sessions.serving()
 
 
-class Logins:
-    """Stands in for a Sessions: counts logins, which fail while the Vault is away."""
+class FakeSessions:
+    """Stands in for a Sessions: counts opened sessions, which fail while the Vault is away."""
 
     def __init__(self) -> None:
-        self.logins, self.probes, self.up = 0, 0, False
+        self.opened, self.probes, self.up = 0, 0, False
 
     def team_vault(self, _target: VaultTarget) -> None:
-        self.logins += 1
+        self.opened += 1
         if not self.up:
             raise DOWN
 
@@ -116,31 +116,31 @@ class Logins:
 
 
 def test_a_team_is_not_logged_in_where_vault_is_known_not_to_answer() -> None:
-    logins: Any = Logins()
-    vaults = VaultClients(logins, own=ServiceAuths(), max_request_duration_s=90)
+    sessions: Any = FakeSessions()
+    vaults = VaultClients(sessions, own=ServiceAuths(), max_request_duration_s=90)
     for _ in range(FAILURES):
         vaults.breakers.record_failure(Circuit(ADDRESS, ""), DOWN)
     with pytest.raises(VaultUnreachedError, match="not asked again") as refused:
         vaults.put_auth(target())
-    assert (logins.logins, refused.value.retry_after_s is not None) == (0, True)
+    assert (sessions.opened, refused.value.retry_after_s is not None) == (0, True)
 
 
 def test_a_team_is_logged_in_as_soon_as_its_vault_answers_a_probe() -> None:
-    logins: Any = Logins()
+    sessions: Any = FakeSessions()
     now = [0.0]
-    vaults = VaultClients(logins, own=ServiceAuths(), max_request_duration_s=90)
+    vaults = VaultClients(sessions, own=ServiceAuths(), max_request_duration_s=90)
     vaults.breakers._clock = lambda: now[0]
     for _ in range(FAILURES):
         vaults.breakers.record_failure(Circuit(ADDRESS, ""), DOWN)
-    now[0], logins.up = 60.0, True
+    now[0], sessions.up = 60.0, True
     vaults.put_auth(target())
-    assert (logins.probes, logins.logins) == (1, 1)
+    assert (sessions.probes, sessions.opened) == (1, 1)
     assert vaults.breakers.open_for() == {Circuit(ADDRESS, ""): False}
 
 
-def test_a_login_that_fails_opens_no_breaker() -> None:
+def test_auth_that_fails_opens_no_circuit() -> None:
     """A team's misspelt AppBinding is nothing to the other teams of that Vault."""
-    vaults = VaultClients(Logins(), own=ServiceAuths(), max_request_duration_s=90)  # type: ignore[arg-type]
+    vaults = VaultClients(FakeSessions(), own=ServiceAuths(), max_request_duration_s=90)  # type: ignore[arg-type]
     for _ in range(3 * FAILURES):
         with pytest.raises(errors.VaultUnavailableError):
             vaults.put_auth(target())
@@ -189,7 +189,7 @@ def test_the_set_up_goes_to_the_same_port_as_the_services(address: str, port: in
     ("text", "shown"),
     [
         ("Secret x data.password: is missing; it is needed", "Secret x data.password: is missing; it is needed"),
-        ("login.kubernetes.jwt: has blanks", "login.kubernetes.jwt: has blanks"),
+        ("kubernetes.jwt: has blanks", "kubernetes.jwt: has blanks"),
         ("password: is-mine", "password: [hidden]"),
         ("password: hash", "password: [hidden]"),
         ('password: "is mine"', "password: [hidden]"),
