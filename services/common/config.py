@@ -1,7 +1,7 @@
-"""Options of the processes: environment first, flags over it, parsed once into frozen dataclasses; bad ones are refused in one line.
+"""Options of the processes, from the environment and flags, which take precedence; parsed once into frozen dataclasses.
 
-Every process may import this. The flag ``--x-y`` of the process engine is also the variable ``LEASEGATE_ENGINE_X_Y``. Secrets come by file
-path only.
+Every process may import this. The flag ``--x-y`` of the process engine is also the variable ``LEASEGATE_ENGINE_X_Y``.
+Secrets come by file path only.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class ClientTls:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """What every one of the three servers is told.
+    """The options that all three servers have.
 
     Attributes:
         process: ``engine``, ``roles`` or ``access``.
@@ -177,7 +177,7 @@ class OneLine(click.Command):
 
 
 def command(process: str, *, help: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Make the command of a process that is no server: environment prefix and one-line refusals, no options of its own."""
+    """Make the command of a process that is no server, with an environment prefix and one-line refusals."""
     settings = {"auto_envvar_prefix": f"LEASEGATE_{process.upper()}", "max_content_width": 120}
     return click.command(f"leasegate-{process}", cls=OneLine, help=help, context_settings=settings)
 
@@ -224,9 +224,7 @@ def metrics_listen_option() -> Callable[[Any], Any]:
 
 
 def client_tls_options(fn: Callable[..., None]) -> Callable[..., None]:
-    """The options ``--tls-cert --tls-key --tls-ca`` of a process that calls the services; it gets them as one ``tls:
-    ClientTls``.
-    """
+    """Add ``--tls-cert --tls-key --tls-ca`` to a process that calls the services; it gets one ``tls: ClientTls``."""
 
     @functools.wraps(fn)
     def run(*args: Any, tls_cert: Path, tls_key: Path, tls_ca: Path, **rest: Any) -> None:
@@ -279,7 +277,8 @@ def _server_options(port: int) -> Sequence[Callable[[Any], Any]]:
             type=AllowType(),
             multiple=True,
             help="Who may call what: full service name, and the exact URI, DNS or IP name in the"
-            " client's certificate. Repeat it (blanks between values in the variable). Nobody may call what is not named.",
+            " client's certificate. Repeat it (blanks between values in the variable)."
+            " Nobody may call what is not named.",
         ),
         option("--vault-config", type=FILE, help="YAML file with the service's own auth for each Vault server."),
         option(
@@ -321,7 +320,8 @@ def _server_config(process: str, given: dict[str, Any]) -> tuple[ServerConfig, d
 
 
 _AS_GIVEN = (
-    "listen", "health_listen", "metrics_listen", "address_file", "health_address_file", "vault_config", "max_concurrent_rpcs", "log_level",
+    "listen", "health_listen", "metrics_listen", "address_file", "health_address_file", "vault_config",
+    "max_concurrent_rpcs", "log_level",
 )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """The one hierarchy of errors, for services and their callers alike.
 
 A class has a gRPC code, a reason (``leasegate.errors.v1.ErrorReason``) and the time after which a retry may help.
-``services.common.rpc.status`` is the only place that turns it into a google.rpc.Status and back. Texts and metadata never hold a
-password, a token or a whole lease id.
+``services.common.rpc.status`` is the only place that turns it into a google.rpc.Status and back. Texts and metadata
+never hold a password, a token or a whole lease id.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class LeasegateError(Exception):
         reason: Name in ``ErrorReason`` without its prefix.
         metadata: The dynamic parts of the message, for programs (https://google.aip.dev/193).
         retry_after_s: Seconds after which a retry may help; None where it cannot.
-        changed_nothing: Whether the call is proven to have written nothing to Vault (ErrorInfo metadata ``effects: none``).
-            False where that is not known.
+        changed_nothing: Whether the call is proven to have written nothing to Vault; False where that is not known. In
+            the ErrorInfo it is the metadata ``effects: none``.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL

@@ -1,4 +1,4 @@
-"""Named points at which tests end a process as SIGKILL would. A point costs one comparison where nothing is to be ended.
+"""Named points at which tests kill a process. A point costs one comparison in a process that is not to be killed.
 
 Each process lists its own points (``services.access.domain.failpoints``, ``watcher.reconcilers.failpoints``).
 """

@@ -35,7 +35,7 @@ def target_digest(*, address: str, vault_namespace: str, auth_mount: str) -> str
     Args:
         address: ``https://host:port``.
         vault_namespace: Vault namespace; empty for root.
-        auth_mount: Auth mount of the session, ``token`` for a token; empty where there is no login.
+        auth_mount: Auth mount of the session, ``token`` for a token; empty where there is no auth.
 
     Returns:
         16 hexadecimal digits.

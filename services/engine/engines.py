@@ -30,8 +30,7 @@ from services.common.vault.object_ref import ObjectRef
 from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import VaultTarget
-from services.engine import connection as connections
-from services.engine.connection import Connection, Existing
+from services.engine.connection import Connection, Existing, delete_connection, read_connection, write_connection
 
 _LOG = logger(__name__)
 _LOCK_TIMEOUT_S = 60.0  # for callers without a deadline
@@ -143,7 +142,7 @@ class SecretEngines:
             with writes_nothing():
                 mount = _read_mount(vault, wanted.mount)
                 marker = _wanted_marker(mount, wanted)
-                existing = connections.read(vault, wanted.mount, wanted.connection.name) if mount else None
+                existing = read_connection(vault, wanted.mount, wanted.connection.name) if mount else None
                 self._check_database(wanted, existing)
             mount_changed = _write_mount(vault, wanted, mount=mount, marker=marker)
             connection_changed, drift_corrected = self._write_connection(vault, wanted, existing)
@@ -223,7 +222,7 @@ class SecretEngines:
         """Write the connection unless Vault is known to have it as asked for.
 
         Returns:
-            Whether that changed anything that can be told, and whether it corrected what this process wrote before.
+            Whether that changed anything that Vault shows, and whether it corrected what this process wrote before.
         """
         key = (*_place(wanted.target, wanted.mount), wanted.connection.name)
         digest, before = self._digest(wanted.connection), self._written.get(key)
@@ -231,7 +230,7 @@ class SecretEngines:
         if not differs and before == digest:
             return False, False
         self._written.pop(key, None)
-        connections.write(vault, wanted.mount, wanted.connection, existing=existing)
+        write_connection(vault, wanted.mount, wanted.connection, existing=existing)
         self._written[key] = digest
         drift_corrected = differs and before == digest
         what = "connection drift corrected" if drift_corrected else "connection written"
@@ -276,7 +275,7 @@ class SecretEngines:
         require_quiesce_report(
             unwanted.quiesce_report, unwanted.target, mount=mount, connection=name, now=self._now(), what=what
         )
-        connections.delete(vault, mount, name)
+        delete_connection(vault, mount, name)
         self._written.pop((*_place(unwanted.target, mount), name), None)
         _LOG.info("connection removed", mount=mount, connection=name, owner=unwanted.owner.entry)
 
@@ -314,7 +313,8 @@ def _wanted_marker(mount: Mount | None, wanted: Wanted) -> Marker:
     if marker is None or (marker.adopted and not marker.owners):
         if not wanted.adopt:
             raise MountConflictError(
-                f"the mount {mount.path} was not enabled by Leasegate: choose another path, or permit its use with adopt_mount"
+                f"the mount {mount.path} was not enabled by Leasegate: choose another path, or permit its use with"
+                " adopt_mount"
                 ' (annotation leasegate.dev/adopt-mount: "true")',
                 path=mount.path,
                 type=mount.type,

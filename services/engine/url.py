@@ -1,6 +1,7 @@
 """The URL by which Vault reaches a database, from an AppBinding's ``url`` or from the parts of its ``service``.
 
-Vault wants ``{{username}}:{{password}}@`` in it, which goes right after the scheme; everything else stays as the owner wrote it, ``%`` too.
+Vault wants ``{{username}}:{{password}}@`` in it, which goes right after the scheme; everything else stays as the owner
+wrote it, ``%`` too.
 """
 
 from __future__ import annotations
@@ -102,8 +103,9 @@ class DatabaseUrl:
 
     @classmethod
     def of_service(cls, service: ServiceAddress, *, field: str) -> DatabaseUrl:
-        """Build the URL from its parts: a slash before the path and a question mark before the query are added where
-        they lack.
+        """Build the URL from its parts.
+
+        A missing slash before the path or question mark before the query is added.
 
         Args:
             service: The parts.
@@ -152,7 +154,8 @@ class DatabaseUrl:
         if forbidden := names & _FORBIDDEN:
             yield (
                 "query",
-                f"must not have {', '.join(sorted(forbidden))}: user and password belong into the Secret, the rest before the '?'",
+                f"must not have {', '.join(sorted(forbidden))}: user and password belong into the Secret, the rest"
+                " before the '?'",
             )
 
 

@@ -1,4 +1,4 @@
-"""Between the messages of ``leasegate.engine.v1`` and the domain, which sees only fields that were found right here."""
+"""Converts between the messages of ``leasegate.engine.v1`` and the domain, which sees only checked fields."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def wanted(request: pb.EnsureEngineRequest) -> Wanted:
         mount=mount_path(request.mount, field="mount"),
         connection=_connection(request.postgres),
         adopt=request.adopt_mount,
-        quiesce_report=_quiescence(request.quiesce_report) if request.HasField("quiesce_report") else None,
+        quiesce_report=QuiesceReport.from_proto(request.quiesce_report) if request.HasField("quiesce_report") else None,
         same_database_moved=request.same_database_moved,
         last_database=request.last_database,
     )
@@ -60,7 +60,7 @@ def unwanted(request: pb.DeleteEngineRequest) -> Unwanted:
         connection=request.connection,
         connection_shared=request.connection_shared,
         connection_only=request.connection_only,
-        quiesce_report=_quiescence(request.quiesce_report) if request.HasField("quiesce_report") else None,
+        quiesce_report=QuiesceReport.from_proto(request.quiesce_report) if request.HasField("quiesce_report") else None,
     )
 
 
@@ -86,13 +86,9 @@ def deleted(result: Deleted) -> pb.DeleteEngineResponse:
 def _not_narrowed() -> types_pb2.Notice:
     return types_pb2.Notice(
         reason="PolicyNotNarrowed",
-        message="Vault refused to narrow the session to the policy leasegate-engine, so the engine service acts with every policy of the"
-        " session: give the auth role the policy leasegate-engine.",
+        message="Vault refused to narrow the session to the policy leasegate-engine, so the engine service acts with"
+        " every policy of the session: give the auth role the policy leasegate-engine.",
     )
-
-
-def _quiescence(message: types_pb2.QuiesceReport) -> QuiesceReport:
-    return QuiesceReport.from_proto(message)
 
 
 def _connection(message: pb.PostgresConnection) -> Connection:

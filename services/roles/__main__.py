@@ -1,4 +1,4 @@
-"""The process ``python -m services.roles``: reads its options, opens logins, serves, and closes in reverse."""
+"""The process ``python -m services.roles``: reads its options, opens sessions, serves, and closes in reverse order."""
 
 from __future__ import annotations
 

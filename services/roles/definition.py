@@ -41,7 +41,7 @@ class Definition:
         return replace(self, revocation_statements=tolerant(self.revocation_statements))
 
     def payload(self) -> dict[str, Any]:
-        """Return the body for Vault, empty fields included, so that a field removed from the spec is removed from Vault."""
+        """Return the body for Vault, with empty fields, so that a field removed from the spec is removed from Vault."""
         return {
             "db_name": self.db_name,
             "creation_statements": list(self.creation_statements),

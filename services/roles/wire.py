@@ -1,4 +1,4 @@
-"""Between the messages of ``leasegate.roles.v1`` and the domain, which sees only fields that were found right here."""
+"""Converts between the messages of ``leasegate.roles.v1`` and the domain, which sees only checked fields."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def ensured(wanted: Wanted, request: pb.EnsureDbRoleRequest, result: Ensured) ->
 def _not_narrowed() -> types_pb2.Notice:
     return types_pb2.Notice(
         reason="PolicyNotNarrowed",
-        message="Vault refused to narrow the session to the policy leasegate-roles, so the role service acts with every policy of the"
-        " session: give the auth role the policy leasegate-roles.",
+        message="Vault refused to narrow the session to the policy leasegate-roles, so the role service acts with every"
+        " policy of the session: give the auth role the policy leasegate-roles.",
     )
 
 
@@ -132,11 +132,11 @@ def _violations(message: db_role_pb2.DbRoleDefinition) -> Iterator[FieldViolatio
         yield from _list(name, getattr(message, name), "definition.")
     if not message.creation_statements:
         yield FieldViolation(
-            "definition.creation_statements", "is missing: at least one statement has to make the login"
+            "definition.creation_statements", "is missing: at least one statement creates the database user"
         )
     elif not any(name in statement for statement in message.creation_statements for name in _NAMES):
         yield FieldViolation(
-            "definition.creation_statements", "name no login: {{name}} has to stand where Vault puts the user name"
+            "definition.creation_statements", "name no database user: {{name}} marks where Vault puts its name"
         )
     has_default, has_max = message.HasField("default_ttl"), message.HasField("max_ttl")
     if has_default:

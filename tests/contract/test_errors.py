@@ -1,4 +1,4 @@
-"""The errors of the services are one list in three places: the classes, the reasons of the contract, and what travels."""
+"""The errors are the same in three places: the classes, the reasons of the contract, and the wire."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_contract_says_code_retry_and_metadata_of_each_reason(cls: type[Leas
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.reason)
 @pytest.mark.parametrize("retry_after_s", [None, 0.25])
 def test_each_error_survives_the_wire(cls: type[LeasegateError], retry_after_s: float | None) -> None:
-    sent = cls("ä text", path="team/orders", role="-")
+    sent = cls("ä text", path="team/orders", db_role="-")
     sent.retry_after_s = retry_after_s
     wire = status_pb2.Status.FromString(status.to_status(sent).SerializeToString())
     got = status.from_status(wire)
@@ -51,7 +51,7 @@ def test_each_error_survives_the_wire(cls: type[LeasegateError], retry_after_s: 
     assert wire.code == cls.code.value[0]
     assert (got.message, got.metadata, got.retry_after_s) == (
         "ä text",
-        {"path": "team/orders", "role": "-"},
+        {"path": "team/orders", "db_role": "-"},
         retry_after_s,
     )
 

@@ -127,9 +127,7 @@ WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 @contextmanager
 def scripted(*answers: tuple[bytes, bool]) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that answers requests with these bytes, one after the other, and ends the connection or keeps it;
-    address and requests.
-    """
+    """Serve requests with these bytes, one after the other; answers its address and the requests it got."""
     seen: list[bytes] = []
 
     class Handler(socketserver.StreamRequestHandler):

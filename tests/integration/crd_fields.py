@@ -1,4 +1,4 @@
-"""Each field of the four kinds with values that the API server refuses at once, and with values that only a service can judge."""
+"""Each field of the four kinds: values that the API server refuses, and values that only a service can judge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real server of the skeleton whose one service does what a test says; as a program, what ``path`` of the request says."""
+"""A real server whose one service does what a test, or as a program ``mount`` of the request, asks for."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def started(
 
 
 def _by_path(path: str) -> str:
-    """What the program does: ``fail:TEXT`` raises, ``hold:FOLDER`` touches ``entered`` there and waits for ``release``."""
+    """The program: ``fail:TEXT`` raises, ``hold:FOLDER`` touches ``entered`` there and waits for ``release``."""
     verb, _, rest = path.partition(":")
     if verb == "fail":
         raise RuntimeError(rest)

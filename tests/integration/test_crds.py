@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions on a real API server: the guide's YAML applies as printed, and the text of a refusal says what is right."""
+"""The CustomResourceDefinitions on a real API server: the guide's YAML applies as printed, and refusals are clear."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What engine and roles make of a Vault that somebody else changed, on a real bao and PostgreSQL, called over real gRPC."""
+"""engine and roles correct what somebody else changed in Vault, on a real bao and PostgreSQL, over real gRPC."""
 
 from __future__ import annotations
 

@@ -160,11 +160,11 @@ def test_after_a_restart_the_password_is_written_once(servers: Servers, engine: 
     [
         (
             lambda r: setattr(r.postgres.database.service, "port", 1),
-            ("127.0.0.1:1", "connection refused", "reaches it under this host"),
+            ("127.0.0.1:1", "connection refused", "reaches this host and port"),
         ),
         (
             lambda r: setattr(r.postgres.database, "password", "hunter2 %/"),
-            ("password authentication failed", "user name and password"),
+            ("password authentication failed", "user and password"),
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Each policy of deploy/vault permits what its process does and nothing else, and has no line too many: asked of a real server."""
+"""Each policy of deploy/vault permits what its process does and nothing else, and has no unneeded line."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ MUST_NOT = {ENGINE: _engine_must_not, ROLES: _roles_must_not, ACCESS: _access_mu
 
 
 # -- asking
-# --------------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _absent(mount: str, below: str = "") -> Callable[[Servers], None]:
@@ -375,9 +375,7 @@ CUTS = [(policy, what, left) for policy in NAMES for what, left in _without(rend
     ids=[f"{policy}-{what}" for policy, what, _ in CUTS],
 )
 def test_nothing_can_be_left_out(world: Servers, policy: str, left: str) -> None:
-    """Without any one line, rule, capability or limit the policy is invalid, or forbids what is done, or permits what
-    must not be.
-    """
+    """Without any one line, rule, capability or limit the policy is invalid, forbids too much or permits too much."""
     status, _ = world.vault("POST", f"sys/policies/acl/{policy}", policy=left)
     if status == 400:
         return

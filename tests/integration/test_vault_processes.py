@@ -1,4 +1,4 @@
-"""The engine and role services as processes: mutual TLS, the watcher alone may call, and a drain that leaves no session behind."""
+"""The engine and role services as processes: mutual TLS, only the watcher may call, and a drain revokes sessions."""
 
 from __future__ import annotations
 

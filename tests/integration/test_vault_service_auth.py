@@ -33,7 +33,8 @@ def own(servers: Servers, tmp_path: Path) -> ServiceAuths:
     (tmp_path / "role-id").write_text(f"{auth.role_id}\n")
     (tmp_path / "secret-id").write_text(f"{auth.secret_id}\n")
     (tmp_path / "own.yaml").write_text(
-        f"- address: {servers.vault_addr.replace('https', 'HTTPS')}/\n  ca_file: {servers.vault_ca}\n  max_request_duration: 5s\n"
+        f"- address: {servers.vault_addr.replace('https', 'HTTPS')}/\n  ca_file: {servers.vault_ca}\n"
+        "  max_request_duration: 5s\n"
         f"  approle: {{role_id_file: {tmp_path}/role-id, secret_id_file: {tmp_path}/secret-id}}\n"
     )
     return ServiceAuths.read_file(tmp_path / "own.yaml")

@@ -1,4 +1,4 @@
-"""The set-up of somebody's Vault (deploy/vault): written once, then unchanged, repaired where it drifted, and good for real sessions."""
+"""The set-up of a Vault (deploy/vault): written once, then unchanged, corrected after drift, good for sessions."""
 
 from __future__ import annotations
 

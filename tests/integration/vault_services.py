@@ -1,4 +1,4 @@
-"""The engine and role services as they are, behind real gRPC servers on loopback, and requests as the watcher would build them."""
+"""The engine and role services behind real gRPC servers on loopback, and requests as the watcher builds them."""
 
 from __future__ import annotations
 

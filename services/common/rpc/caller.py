@@ -1,4 +1,4 @@
-"""Who makes the call that is being handled: one name of the client's certificate, set by the interceptors after they found it allowed."""
+"""The caller of the current call: one name of its client certificate, which the interceptors found permitted."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ def current() -> str:
 
 
 def may_call(service: str) -> bool:
-    """Whether the caller may call another service of this process, too; for a call that does what one of that service
-    does.
+    """Whether the caller may call another service of this process, for a call that includes one of that service.
 
     Args:
         service: Its full name.
@@ -46,8 +45,9 @@ def acting(name: str, *, may: Callable[[str], bool] = lambda _service: False) ->
 
 @functools.lru_cache(maxsize=1024)
 def names(certificate: bytes) -> tuple[str, ...]:
-    """The subject alternative names of a client's certificate: URIs, DNS names, IP addresses, in this order; never the
-    common name.
+    """Return the subject alternative names of a client's certificate: URIs, DNS names, IP addresses, in this order.
+
+    The common name is ignored.
 
     Read from the certificate itself: gRPC's own list cuts each name at a zero byte, so that a certificate for the
     watcher's name, a zero and more would pass for the watcher. Names with unprintable characters are left out, and DNS

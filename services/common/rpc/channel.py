@@ -1,7 +1,7 @@
 """The caller's side: one channel to one service, which every process that calls it keeps.
 
-Each call gets a timeout and the request id; whatever goes wrong is raised as the LeasegateError that the service raised, or where none did
-as PeerUnavailable, DeadlineExpired and the like. Any process may import this.
+Each call gets a timeout and the request id; whatever goes wrong is raised as the LeasegateError that the service
+raised, or where none did as PeerUnavailable, DeadlineExpired and the like. Any process may import this.
 """
 
 from __future__ import annotations

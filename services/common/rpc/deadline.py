@@ -1,7 +1,7 @@
-"""The deadline of the call that is being handled: what is left of it bounds every wait of the handler, above all Vault's HTTP timeout.
+"""The deadline of the current call, which bounds every wait of its handler, above all Vault's HTTP timeout.
 
-Anybody under services/, watcher/ and cli/ may import it. It is a context variable: a thread that a handler starts sees it only through
-``services.common.rpc.pool.ContextPool``.
+Anybody under services/, watcher/ and cli/ may import it. It is a context variable: a thread that a handler starts sees
+it only through ``services.common.rpc.pool.ContextPool``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ _END: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
 def remaining_s() -> float | None:
-    """Seconds until the work at hand has to be done, negative once that has passed; None outside of a call and of
-    ``within``.
-    """
+    """Seconds until the deadline, negative after it; None outside of a call and of ``within``."""
     end = _END.get()
     return None if end is None else end - time.monotonic()
 

@@ -1,4 +1,4 @@
-"""The standard health service: not serving until the process' own check first succeeds, then what that says; not serving when it stops.
+"""The standard health service: serving while the process' own check succeeds, and not serving once the process stops.
 
 The check says whether the process can do its work, which for the three services is whether Vault answers.
 """

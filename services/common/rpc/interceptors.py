@@ -1,14 +1,14 @@
 """The one chain around every call that a server answers, from the outside in.
 
 1. request id: taken from the metadata or made; in every log line from here on;
-2. answer: the LeasegateError that comes out becomes a google.rpc.Status (outside of all others, as grpc's abort raises a bare Exception);
+2. status: a LeasegateError becomes a google.rpc.Status (outside the others, as grpc's abort raises a bare Exception);
 3. log and metrics: method, code, duration, caller; never a message;
-4. errors: any other exception becomes Internal with a fixed text and an error id, its own text staying in this process' log;
-5. deadline: what is left for the handler, refused if that is too little;
-6. authorization: the client certificate's names against the service's list, default deny;
-7. limit: how many at once.
+4. errors: any other exception becomes InternalError with a fixed text and an error id, its own text stays in the log;
+5. deadline: what is left for the handler; too little is refused;
+6. authorization: the names of the client certificate against the service's list, default deny;
+7. limit: the number of calls at once.
 
-All of it runs in the handler's thread, as context variables are set there.
+The whole chain runs in the handler's thread, as context variables are set there.
 """
 
 from __future__ import annotations

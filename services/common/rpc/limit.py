@@ -1,7 +1,7 @@
 """How many calls may be under way, and how many of them may only be waiting.
 
-Ordinary calls have slots; a long poll gives its slot back while it waits and takes one of a budget of its own, so that twenty waiting
-clients never keep out an approval or a revoke.
+Ordinary calls have slots; a long poll gives its slot back while it waits and takes one of a budget of its own, so that
+twenty waiting clients never keep out an approval or a revoke.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The id that ties together what one request did in every process: taken from the caller or made, in every log line, passed on."""
+"""The id that connects the log lines of one request in all processes: taken from the caller or made, and passed on."""
 
 from __future__ import annotations
 

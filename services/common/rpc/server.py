@@ -1,6 +1,7 @@
 """The life of a server process, the same for all three: build, answer, drain, end.
 
-``serve`` is for ``__main__`` modules; ``running`` is the same server without signals, for tests. Services alone import this.
+``serve`` is for ``__main__`` modules; ``running`` is the same server without signals, for tests. Services alone import
+this.
 """
 
 from __future__ import annotations
@@ -93,8 +94,9 @@ def serve(
     on_drain: Callable[[], None] | None = None,
     registry: CollectorRegistry | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return; the caller then closes what it opened and ends with exit
-    code 0.
+    """Serve until SIGTERM or SIGINT, then drain and return.
+
+    The caller then closes what it opened and exits with code 0.
 
     Args:
         config: What the operator asked for.
@@ -127,8 +129,9 @@ def running(
     registry: CollectorRegistry | None = None,
     check_every_s: float = health_service.EVERY_S,
 ) -> Iterator[Running]:
-    """Serve while inside; arguments and errors as of ``serve``. On the way out whatever still runs is cut off, so drain
-    before.
+    """Serve while inside; arguments and errors as of ``serve``.
+
+    Leaving cancels the calls that still run, so drain before.
     """
     registry = registry or metrics.new_registry()
     polls = long_polls or LongPolls(0)

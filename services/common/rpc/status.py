@@ -1,8 +1,8 @@
 """LeasegateError to google.rpc.Status and back: the only place that knows both.
 
-A status carries ErrorInfo (reason, domain, metadata) always, RetryInfo where a retry helps, BadRequest where fields are wrong
-(https://google.aip.dev/193). Lost at the boundary: the cause, and what is cut because a status travels in a header, of which gRPC takes
-8 KiB.
+A status carries ErrorInfo (reason, domain, metadata) always, RetryInfo where a retry helps, BadRequest where fields are
+wrong (https://google.aip.dev/193). Lost at the boundary: the cause, and what is cut because a status travels in a
+header, of which gRPC takes 8 KiB.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ _UNKNOWN_REASON: Mapping[grpc.StatusCode, type[LeasegateError]] = {
 
 
 def classes() -> Mapping[str, type[LeasegateError]]:
-    """Every concrete error class by its reason; of several with the same one, the most general, which every process
-    knows.
-    """
+    """Return every concrete error class by its reason; of several with one reason, the most general one."""
     return {cls.reason: cls for cls in reversed(list(_descendants(LeasegateError)))}
 
 
@@ -76,7 +74,7 @@ def to_grpc(err: LeasegateError) -> grpc.Status:
 
 
 def from_status(status: status_pb2.Status) -> LeasegateError:
-    """Make the error that ``status`` says: the same class, or, of an unknown reason, the class that its code suggests."""
+    """Make the error of a status: the class of its reason, or, of an unknown reason, a class that fits its code."""
     info = _detail(status, error_details_pb2.ErrorInfo()) or error_details_pb2.ErrorInfo()
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     known = classes().get(info.reason) if info.domain == DOMAIN else None

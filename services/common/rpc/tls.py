@@ -1,4 +1,4 @@
-"""Certificates from files, as gRPC takes them: client certificates are always demanded, and files that change are read again."""
+"""Certificates from files for gRPC: client certificates are always required, and files that change are read again."""
 
 from __future__ import annotations
 

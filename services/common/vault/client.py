@@ -14,11 +14,11 @@ from services.common.vault.session import Session
 class Vault(Protocol):
     """One Vault server, with a session.
 
-    Every call may raise: PathNotOwnedError, DeadlineTooShortError, VaultUnreachedError (nothing was sent); VaultNotFoundError
-    (404); VaultRefusedError (400); VaultPolicyMissingError (403, from a new token, too); VaultAuthRefusedError;
-    VaultAuthMissingError; VaultThrottledError; VaultSealedError; VaultFailedError and VaultUnavailableError (what Vault did is
-    not known). ``token`` replaces the session's own, without a second try. ``timeout_s`` bounds the wait, as does the deadline
-    of the call that is being handled.
+    Every call may raise: PathNotOwnedError, DeadlineTooShortError, VaultUnreachedError (nothing was sent);
+    VaultNotFoundError (404); VaultRefusedError (400); VaultPolicyMissingError (403, from a new token, too);
+    VaultAuthRefusedError; VaultAuthMissingError; VaultThrottledError; VaultSealedError; VaultFailedError and
+    VaultUnavailableError (what Vault did is not known). ``token`` replaces the session's own, without a second try.
+    ``timeout_s`` bounds the wait, as does the deadline of the call that is being handled.
     """
 
     @property

@@ -11,7 +11,7 @@ from services.common.vault.response import Answer
 
 
 class FirstPermitted:
-    """Makes each call with the first of several sessions that Vault permits it to; raises the refusal of the last one."""
+    """Makes each call with the first of several sessions that is permitted; raises the refusal of the last one."""
 
     def __init__(self, address: str, candidates: Sequence[Callable[[], Vault]]) -> None:
         """Take the candidates, at least one; each is made when it is needed, and may raise VaultAuthRefusedError."""

@@ -10,7 +10,7 @@ _TIMEOUT_S = 2.0
 
 
 def reachable(transport: Transport) -> bool:
-    """Ask ``sys/health``, which needs no login; a standby node counts, a sealed one does not."""
+    """Ask ``sys/health``, which needs no token; a standby node counts, a sealed one does not."""
     try:
         transport.send("GET", "sys/health?standbyok=true&perfstandbyok=true", timeout_s=_TIMEOUT_S)
     except (LeasegateError, VaultNotFoundError):

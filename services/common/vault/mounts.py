@@ -1,7 +1,7 @@
-"""The owners of a mount, which its description in Vault names: ``leasegate {"cluster":"<uid>","owners":["demo/pg-engine"]}``.
+"""The owners of a mount, as its description in Vault: ``leasegate {"cluster":"<uid>","owners":["demo/pg-engine"]}``.
 
-engine writes the description and roles reads it. Both refuse a mount of another cluster. The description that an adopted mount had stays
-in front.
+engine writes the description and roles reads it. Both refuse a mount of another cluster. The description that an
+adopted mount had stays in front.
 """
 
 from __future__ import annotations

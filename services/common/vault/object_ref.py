@@ -1,4 +1,4 @@
-"""On whose behalf a call is made: the domain's form of ``leasegate.types.v1.ObjectRef``."""
+"""The object on whose behalf a call is made: the domain's form of ``leasegate.types.v1.ObjectRef``."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class ObjectRef:
 
     @property
     def entry(self) -> str:
-        """How it stands in the list of a mount's owners."""
+        """Its entry in the list of a mount's owners."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
     @property
     def cluster_id(self) -> str:
-        """Tells clusters apart, also those of one name."""
+        """Distinguishes clusters, also those of the same name."""
         return self.cluster_uid or NO_CLUSTER
 
     @property
     def vault_name(self) -> str:
-        """Its name in Vault, which outside Kubernetes is its own."""
+        """Its name in Vault; outside Kubernetes the name itself."""
         return (
             vault_name("" if self.cluster == NO_CLUSTER else self.cluster, self.namespace, self.name)
             if self.namespace
@@ -96,7 +96,7 @@ def _violations(message: types_pb2.ObjectRef) -> list[tuple[str, str]]:
         wrong.append(
             (
                 "name",
-                f"begins with {' or '.join(_RESERVED_PREFIXES)}, which stand for objects of Kubernetes and for cleanup roles",
+                f"begins with {' or '.join(_RESERVED_PREFIXES)}, which are for objects of Kubernetes and cleanup roles",
             )
         )
     if not _NAMESPACE.fullmatch(message.namespace):

@@ -1,7 +1,7 @@
-"""Which texts may stand in a path of Vault's API.
+"""Which texts may be part of a path of Vault's API.
 
-A path is made of plain segments only, so that it means the same to us, to HTTP libraries and to Vault's policies: nothing to encode, no dot
-segments, no empty ones.
+A path is made of plain segments only, so that it means the same to Leasegate, to HTTP libraries and to the policies of
+Vault: nothing to encode, no dot segments, no empty ones.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def mount_path(text: str, *, field: str) -> str:
         field: Name of the field, for errors.
 
     Raises:
-        SpecInvalidError: It is no path that a mount of ours may have.
+        SpecInvalidError: No mount of Leasegate may have that path.
     """
     path = text.strip("/") or DEFAULT_MOUNT
     if problem := _mount_problem(path):
@@ -58,7 +58,10 @@ def mount_path(text: str, *, field: str) -> str:
 def _mount_problem(path: str) -> str | None:
     segments = path.split("/")
     if len(path) > _MOUNT_CHARS or not all(_MOUNT_SEGMENT.fullmatch(segment) for segment in segments):
-        return f"is no mount path: up to {_MOUNT_CHARS} characters of letters, digits, '.', '_' and '-', with single slashes between them"
+        return (
+            f"is no mount path: up to {_MOUNT_CHARS} characters of letters, digits, '.', '_' and '-',"
+            " with single slashes between them"
+        )
     if segments[0] in _VAULTS_OWN:
         return f"begins with {segments[0]!r}, which belongs to Vault itself"
     if own := _ENGINES_OWN.intersection(segments):

@@ -1,6 +1,7 @@
 """The paths that a process may touch in Vault, enforced in code before a request leaves.
 
-One Scope object per process, built in its composition root. The second fence is the process' Vault policy (deploy/vault).
+One Scope object per process, built in its composition root. The second fence is the process' Vault policy
+(deploy/vault).
 """
 
 from __future__ import annotations

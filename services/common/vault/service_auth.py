@@ -1,6 +1,7 @@
 """The service's own auth for each Vault server, read from the YAML file of ``--vault-config``.
 
-The file names secrets by file only. They are read at each authentication, so that a rotated file needs no restart. An example::
+The file names secrets by file only. They are read at each authentication, so that a rotated file needs no restart. An
+example::
 
     - address: https://vault.example:8200
       namespace: team            # optional

@@ -143,7 +143,8 @@ class Sessions:
     def serving(self) -> bool:
         """Whether any known Vault server answers and is unsealed; True while none is known.
 
-        The one that answered last is asked first, as a health check has a few seconds and some teams' servers may not answer.
+        The one that answered last is asked first, as a health check has a few seconds and some teams' servers may not
+        answer.
         """
         known = sorted(self._known_transports(), key=lambda each: each is not self._answered)
         self._answered = next((each for each in known if health.reachable(each)), None)

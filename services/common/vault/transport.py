@@ -143,9 +143,7 @@ class AuthCertificateError(ValueError):
 
 
 class _Unchecked(HTTPSConnection):
-    """A connection whose owner asked that the server's certificate goes unchecked; urllib3 would warn of it at each
-    call.
-    """
+    """A connection that does not check the server's certificate, as its owner asked; it keeps urllib3 from warning."""
 
     def connect(self) -> None:
         super().connect()
@@ -182,8 +180,9 @@ def _context(endpoint: Endpoint) -> ssl.SSLContext:
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """A file for OpenSSL, which reads a private key from nowhere else: in memory where the system can, else for a
-    moment with mode 600.
+    """Write a file for OpenSSL, which reads private keys from files alone.
+
+    The file is in memory where the system supports that, else it exists for a moment with mode 600.
     """
     if hasattr(os, "memfd_create"):
         with os.fdopen(os.memfd_create("leasegate", os.MFD_CLOEXEC), "wb") as file:
