@@ -119,7 +119,7 @@ def two_tokens_made_beforehand(play: Play) -> None:
     play.w.run(second)
     play.w.decide(Approval.APPROVED)
     claim = play.claim()
-    play.to(claim, "claim.reading")
+    play.to(claim, "claim.issuing")
     play.w.decide(Approval.DENIED)
     play.w.passes(4)
     play.undone()
@@ -131,7 +131,7 @@ def two_tokens_made_beforehand(play: Play) -> None:
 def suspected_reader(play: Play) -> None:
     play.w.decide(Approval.APPROVED)
     claim = play.claim()
-    play.to(claim, "claim.reading")
+    play.to(claim, "claim.issuing")
     play.w.passes(151)
     worker = play.worker()
     if not worker.over:
@@ -165,7 +165,7 @@ def reader_and_cleanup_role_at_once(play: Play) -> None:
 def late_cleanup_role(play: Play) -> None:
     play.w.decide(Approval.APPROVED)
     claim = play.claim()
-    play.to(claim, "claim.reading")
+    play.to(claim, "claim.issuing")
     play.w.decide(Approval.DENIED)
     play.w.passes(4)
     play.work(times=2)
@@ -202,7 +202,7 @@ def answered_to_nobody(play: Play) -> None:
     play.watch(times=6)
     play.w.run(nobodys)
     third = play.claim()
-    play.to(third, "claim.reading")
+    play.to(third, "claim.issuing")
     play.w.vault.tokens[max(play.w.vault.tokens)].alive = False
     play.w.run(third)
 
@@ -246,7 +246,7 @@ def former_leader(play: Play) -> None:
 def strict_statements(play: Play) -> None:
     play.w.decide(Approval.APPROVED)
     claim = play.claim()
-    play.to(claim, "claim.reading")
+    play.to(claim, "claim.issuing")
     play.w.passes(151)
     play.w.run(play.worker())
     play.to(claim, "claim.read")
@@ -304,7 +304,7 @@ def prepared_by_one_claimed_by_two(play: Play) -> None:
 
 def cleanup_role_asked_for_after_the_close(play: Play) -> None:
     play.w.decide(Approval.APPROVED)
-    play.to(play.claim(), "claim.reading")
+    play.to(play.claim(), "claim.issuing")
     play.w.decide(Approval.DENIED)
     play.w.passes(4)
     play.work()
@@ -318,7 +318,7 @@ def cleanup_role_asked_for_after_the_close(play: Play) -> None:
 
 def cleanup_role_missed_after_the_close(play: Play) -> None:
     play.w.decide(Approval.APPROVED)
-    play.to(play.claim(), "claim.reading")
+    play.to(play.claim(), "claim.issuing")
     play.w.decide(Approval.DENIED)
     play.w.passes(4)
     play.work(times=2)

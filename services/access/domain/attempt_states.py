@@ -63,6 +63,9 @@ REVOKING to REVOKING_TOKEN: Vault revoked the lease, so the database user is dro
 PENDING = (AttemptState.PENDING, AttemptState.TOKEN_READY, AttemptState.ISSUING, AttemptState.ISSUED)
 """States of an attempt that was begun and is neither acknowledged nor ended."""
 
+PREPARED = (AttemptState.PENDING, AttemptState.TOKEN_READY)
+"""States of an attempt that has not read a credential yet: all that may exist is its token."""
+
 LIVE = (AttemptState.ISSUED, AttemptState.ACTIVE, AttemptState.REPLACED, AttemptState.RETIRING)
 """States of an attempt whose credential works."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
 
-from services.access.domain.attempt_states import LIVE, last, pending
+from services.access.domain.attempt_states import LIVE, PREPARED, last, pending
 from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole
 
 LOOK_AGAIN_S = 30.0
@@ -162,7 +162,7 @@ def _prepared_for(attempt: Attempt, request: AccessRequest, db_role: DbRole | No
     """Whether an attempt has not read yet and was begun for what would be granted now."""
     return (
         db_role is not None
-        and attempt.state in (AttemptState.PENDING, AttemptState.TOKEN_READY)
+        and attempt.state in PREPARED
         and attempt.grant == request.digest
         and attempt.target == db_role.target
         and attempt.role_digest == db_role.digest

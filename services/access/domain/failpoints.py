@@ -13,7 +13,7 @@ POINTS = (
     "pre.accessor",  # the accessor is committed
     "claim.begun",
     "claim.token",
-    "claim.reading",  # the accessor and ISSUING are committed
+    "claim.issuing",  # the accessor and ISSUING are committed
     "claim.read",  # Vault answered the credential
     "claim.lease",  # its lease is committed
     "claim.refused",  # the lease was not: the attempt is not current

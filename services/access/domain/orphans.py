@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
+from services.access.domain.attempt_states import LIVE, PREPARED
 from services.access.domain.models import AttemptState
 from services.access.domain.names import ATTEMPT_ID_CHARS, DATABASE_USER_BYTES
 
-_LIVE = frozenset({AttemptState.ISSUED, AttemptState.ACTIVE, AttemptState.RETIRING, AttemptState.REPLACED})
 _DATABASE_USER = re.compile(rf"token-[A-Za-z0-9-]*-([a-z0-9]{{{ATTEMPT_ID_CHARS}}})")
 _GUIDES_ROLE = "k8s."
 
@@ -128,11 +128,7 @@ def leases(
         The orphans, and the mounts where issuance or recovery is under way, whose leases are not in the ledger yet.
     """
     explained = {entry.lease_id for entry in (*before, *after)}
-    in_doubt = [
-        entry
-        for entry in (*before, *after)
-        if not entry.lease_id and entry.state not in (AttemptState.PENDING, AttemptState.TOKEN_READY)
-    ]
+    in_doubt = [entry for entry in (*before, *after) if not entry.lease_id and entry.state not in PREPARED]
     orphans, undecided = list[Orphan](), list[SkippedMount]()
     for place, ids in sorted(listed.items()):
         strange = sorted(set(ids) - explained)
@@ -179,9 +175,9 @@ def _missing(
     advice = (
         "Somebody else revoked it in Vault. It is replaced at its next renewal; `leasegate revoke` does so at once."
     )
-    seen = {entry.lease_id for entry in before if entry.state in _LIVE}
+    seen = {entry.lease_id for entry in before if entry.state in LIVE}
     for entry in after:
-        alive = entry.state in _LIVE and entry.ends_at is not None and entry.ends_at > now
+        alive = entry.state in LIVE and entry.ends_at is not None and entry.ends_at > now
         if entry.place == place and alive and entry.lease_id in seen and entry.lease_id not in ids:
             yield Orphan(
                 OrphanKind.LEASE_MISSING,

@@ -209,7 +209,7 @@ class LeaseIssuer:
             with self._vaults.at(start.target) as vault:
                 token = start.token or self._commit_new_token(vault, attempt, start.life_s)
                 self._tokens.drop_token(attempt.id)
-                failpoints.point("claim.reading")
+                failpoints.point("claim.issuing")
                 return self._read(vault, attempt, token)
         except LeasegateError as err:
             self._note_failure(attempt.access_request_id, err)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.access.domain.attempt_states import ENDING
-from services.access.domain.models import Attempt, AttemptState, IssuancePause
+from services.access.domain.attempt_states import ENDING, LIVE, PREPARED
+from services.access.domain.models import Attempt, IssuancePause
 from services.access.domain.request_view import Condition
 from services.access.ledger import attempts, pauses
 from services.access.ledger.db.database import Ledger, Tx
@@ -14,8 +14,6 @@ from services.access.requests.catalog import TargetName
 
 VALID_S = 30.0
 """How long a count is valid: nothing is issued there meanwhile, so it only falls."""
-
-_UNREAD = (AttemptState.PENDING, AttemptState.TOKEN_READY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class IssuancePauses:
             if pauses.add(tx, place):
                 reassess.place_changed(tx, pauses.roles_at(tx, place))
             for attempt in pauses.open_attempts(tx, place):
-                if attempt.state in ENDING and (end_leases or attempt.state in _UNREAD):
+                if attempt.state in ENDING and (end_leases or attempt.state in PREPARED):
                     attempts.revoke(
                         tx,
                         attempt,
@@ -88,10 +86,7 @@ def _count(tx: Tx, place: IssuancePause) -> Count:
 def _reasons(left: list[Attempt]) -> tuple[Condition, ...]:
     if not left:
         return ()
-    in_use = sum(
-        attempt.state in (AttemptState.ISSUED, AttemptState.ACTIVE, AttemptState.RETIRING, AttemptState.REPLACED)
-        for attempt in left
-    )
+    in_use = sum(attempt.state in LIVE for attempt in left)
     error = next((attempt.error for attempt in left if attempt.error), "")
     text = f"{in_use} credential(s) in use, {len(left) - in_use} database user(s) not dropped yet" + (
         f": {error}" if error else ""

@@ -6,12 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from services.access.domain import approval, names
-from services.access.domain.attempt_states import ENDING, LAPSING
-from services.access.domain.models import FINAL, AccessRequest, Approval, AttemptState, DbRole, Origin
+from services.access.domain.attempt_states import ENDING, LAPSING, PREPARED
+from services.access.domain.models import FINAL, AccessRequest, Approval, DbRole, Origin
 from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Tx
 
-_UNREAD = {AttemptState.PENDING: AttemptState.REVOKING_TOKEN, AttemptState.TOKEN_READY: AttemptState.REVOKING_TOKEN}
 _END_REASON = {
     Approval.WITHDRAWN: "its access request was deleted or released",
     Approval.EXPIRED: "the time of its access was over",
@@ -52,7 +51,9 @@ def reassess(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessRe
     elif before.approved and not request.approved:
         attempts.revoke_all(tx, request.uid, LAPSING, end_reason="its approval does not count any more")
     elif before.digest != digest:
-        attempts.revoke_all(tx, request.uid, _UNREAD, end_reason="something else is granted now")
+        attempts.revoke_all(
+            tx, request.uid, {state: ENDING[state] for state in PREPARED}, end_reason="something else is granted now"
+        )
     return prepare(tx, request, db_role)
 
 
@@ -60,7 +61,9 @@ def prepare(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessReq
     """Have a token made while the access request is pending, so that its credential takes one call once approved."""
     if request.approval is not Approval.PENDING or db_role is None or db_role.deleted or pauses.covers(tx, db_role):
         return request
-    if any(attempt.may_have_database_user or attempt.state in _UNREAD for attempt in attempts.open_of(tx, request.uid)):
+    if any(
+        attempt.may_have_database_user or attempt.state in PREPARED for attempt in attempts.open_of(tx, request.uid)
+    ):
         return request
     number = request.last_sequence + 1
     attempts.begin(tx, request=request, role=db_role, sequence=number, due_at=tx.now)

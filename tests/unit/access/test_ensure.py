@@ -293,7 +293,7 @@ def test_a_disk_that_is_full_has_nothing_claimed(world: World) -> None:
     ("point", "state", "read"),
     [
         ("ensure.committed", AttemptState.ISSUING, 0),
-        ("claim.reading", AttemptState.ISSUING, 0),
+        ("claim.issuing", AttemptState.ISSUING, 0),
         ("claim.read", AttemptState.ISSUING, 1),
         ("claim.lease", AttemptState.ISSUED, 1),
     ],
