@@ -1,6 +1,6 @@
 """SIGKILL at every failpoint of the access service, on real servers: afterwards only owned database users exist.
 
-The process ends itself at the point (``services.access.failpoints``) as a kill would end it: no handler runs, no buffer
+The process ends itself at the point (``services.access.domain.failpoints``) as a kill would end it: no handler runs, no buffer
 is flushed. Then it is started again, and the watcher goes on from what it holds. The wait of a recovery is cut to a
 second, as no read here takes longer.
 """

@@ -50,7 +50,7 @@ def connect(address: HostPort | str, *, tls: ClientTls | None, timeout_s: float 
 
 
 class _Channel(grpc.Channel):
-    """A gRPC channel that is made anew when its certificate files change, as gRPC itself reads them only once."""
+    """A gRPC channel that is replaced when its certificate files change, as gRPC itself reads them only once."""
 
     def __init__(self, address: str, *, tls: ClientTls | None, timeout_s: float) -> None:
         self.address, self.timeout_s, self._tls = address, timeout_s, tls

@@ -38,7 +38,7 @@ REFUSING = 8
 HEALTH_THREADS = 4
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second process on the port starts silently and takes half of the calls
-    ("grpc.max_connection_age_ms", 300_000),  # clients resolve names anew, and certificates are shown anew
+    ("grpc.max_connection_age_ms", 300_000),  # clients resolve names and see certificates again
     ("grpc.max_connection_age_grace_ms", 60_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
 )

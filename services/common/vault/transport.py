@@ -99,7 +99,7 @@ class Transport:
             VaultUnavailableError: It broke off or took too long: what Vault did is not known.
             DeadlineTooShort: The caller's deadline has passed; nothing was sent.
             LeasegateError: As ``answer.decode`` says.
-            NotThere: 404.
+            VaultNotFoundError: 404.
         """
         budget_s = deadline.timeout_s(CALL_TIMEOUT_S if timeout_s is None else timeout_s)
         headers = {**self._headers, "X-Vault-Token": token} if token else self._headers
