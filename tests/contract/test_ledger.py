@@ -1,4 +1,4 @@
-"""The ledger's contract: durable, owned by one process, refused when it cannot be trusted; transitions conditional on what they leave."""
+"""The ledger is durable, owned by one process and refused when it cannot be trusted; transitions are conditional."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ TRANSITIONS: dict[str, tuple[Callable[[Tx, Attempt], object], set[AttemptState]]
         lambda tx, a: attempts.commit_accessor(tx, a.id, accessor="new", token_ends_at=9e9),
         {S.PENDING, S.TOKEN_READY},
     ),
-    "reading": (lambda tx, a: attempts.commit_issuing(tx, a.id, accessor="acc"), {S.TOKEN_READY}),
-    "reading with a token of its own": (
+    "issuing": (lambda tx, a: attempts.commit_issuing(tx, a.id, accessor="acc"), {S.TOKEN_READY}),
+    "issuing with a token of its own": (
         lambda tx, a: attempts.commit_issuing(tx, a.id, accessor="new", replacing=True),
         {S.PENDING, S.TOKEN_READY},
     ),
@@ -120,12 +120,12 @@ TRANSITIONS: dict[str, tuple[Callable[[Tx, Attempt], object], set[AttemptState]]
     ),
     "acknowledge": (lambda tx, a: attempts.activate(tx, a, due_at=9e9), {S.ISSUED}),
     "retire": (lambda tx, a: attempts.retire(tx, a, overlap_ends_at=9e9, due_at=9e9), {S.ACTIVE, S.REPLACED}),
-    "supersede": (lambda tx, a: attempts.replace(tx, a), {S.ISSUED}),
-    "undo": (lambda tx, a: attempts.begin_recovery(tx, a, force_drop=False), {S.ISSUING, S.REVOKING}),
-    "close what never read": (lambda tx, a: attempts.close(tx, a.id, S.REVOKING_TOKEN), {S.REVOKING_TOKEN}),
-    "close by a reader or by lease id": (lambda tx, a: attempts.close(tx, a.id, S.REVOKING), {S.REVOKING}),
-    "close an undo": (lambda tx, a: attempts.close(tx, a.id, S.RECOVERING), {S.RECOVERING}),
-    "prolong": (
+    "replace": (lambda tx, a: attempts.replace(tx, a), {S.ISSUED}),
+    "begin recovery": (lambda tx, a: attempts.begin_recovery(tx, a, force_drop=False), {S.ISSUING, S.REVOKING}),
+    "close what never issued": (lambda tx, a: attempts.close(tx, a.id, S.REVOKING_TOKEN), {S.REVOKING_TOKEN}),
+    "close a revocation": (lambda tx, a: attempts.close(tx, a.id, S.REVOKING), {S.REVOKING}),
+    "close a recovery": (lambda tx, a: attempts.close(tx, a.id, S.RECOVERING), {S.RECOVERING}),
+    "renew": (
         lambda tx, a: attempts.commit_renewal(tx, replace(a, lease_ttl_s=60.0, ends_at=9e9, max_ends_at=None)),
         {S.ACTIVE},
     ),
@@ -145,7 +145,7 @@ def test_a_transition_leaves_only_the_states_of_the_protocol(ledger: Ledger, nam
 
 
 @pytest.mark.parametrize("state", list(AttemptState))
-def test_the_end_of_a_request_ends_its_attempts_in_the_same_transaction(ledger: Ledger, state: AttemptState) -> None:
+def test_closing_an_access_request_revokes_its_attempts_in_one_commit(ledger: Ledger, state: AttemptState) -> None:
     with ledger.write() as tx:
         made = in_state(tx, state)
         request = requests.find(tx, made.access_request_id)
@@ -159,21 +159,21 @@ def test_no_function_moves_an_attempt_where_no_rule_leads(ledger: Ledger) -> Non
         attempts.close(tx, begun(tx).id, S.ACTIVE)
 
 
-def test_reading_is_refused_with_another_accessor_than_the_committed_one(ledger: Ledger) -> None:
+def test_issuing_is_refused_with_another_accessor_than_the_stored_one(ledger: Ledger) -> None:
     with ledger.write() as tx:
         made = in_state(tx, S.TOKEN_READY)
         attempts.commit_accessor(tx, made.id, accessor="somebody else's", token_ends_at=9e9)
         assert not attempts.commit_issuing(tx, made.id, accessor="acc")
 
 
-def test_a_reader_gets_a_grace_before_it_is_undone(ledger: Ledger) -> None:
+def test_a_running_issuance_gets_a_grace_before_it_is_recovered(ledger: Ledger) -> None:
     with ledger.write() as tx:
         made = in_state(tx, S.ISSUING)
         attempts.revoke(tx, made, to=S.REVOKING, end_reason="a test ends it")
         assert attempts.get(tx, made.id).due_at == tx.now + attempts.ISSUING_GRACE_S
 
 
-def test_a_read_whose_reader_died_with_the_process_gets_the_same_grace(ledger: Ledger) -> None:
+def test_an_issuance_interrupted_by_a_restart_gets_the_same_grace(ledger: Ledger) -> None:
     """A lease that Vault registers after the token was revoked would stay in its list until its TTL."""
     with ledger.write() as tx:
         made = in_state(tx, S.ISSUING)
@@ -193,7 +193,7 @@ def test_an_older_recovery_neither_goes_on_nor_closes(ledger: Ledger) -> None:
         assert recoveries.newest(tx, made.id) == newer.sequence
 
 
-def test_a_cleanup_role_is_asked_for_once_and_let_go_when_nobody_needs_it(ledger: Ledger) -> None:
+def test_a_cleanup_role_is_required_once_and_becomes_unneeded(ledger: Ledger) -> None:
     with ledger.write() as tx:
         one = in_state(tx, S.RECOVERING)
         cleanup_role = recoveries.require(tx, one, force_drop=False)
@@ -237,14 +237,14 @@ def test_commits_are_durable(ledger: Ledger) -> None:
     assert pragma == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
-def test_listeners_hear_of_commits_and_of_nothing_else(ledger: Ledger) -> None:
-    heard: list[set[str]] = []
-    ledger.listeners.append(lambda tx: heard.append(set(tx.changed)))
+def test_listeners_are_called_after_commits_alone(ledger: Ledger) -> None:
+    called: list[set[str]] = []
+    ledger.listeners.append(lambda tx: called.append(set(tx.changed)))
     with ledger.write() as tx:
         seed(tx)
     with pytest.raises(RuntimeError, match="half-way"):
         _broken_off(ledger)
-    assert heard == [{"uid-1"}]
+    assert called == [{"uid-1"}]
 
 
 def test_writers_take_turns_and_readers_do_not_wait(ledger: Ledger) -> None:
@@ -317,12 +317,12 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path, clock: Clock) ->
         open_ledger(tmp_path / "l.db", clock=clock)
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path, clock: Clock) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path, clock: Clock) -> None:
     with pytest.raises(StartupRefusedError, match="cannot be written"):
         open_ledger(tmp_path / "nowhere" / "l.db", clock=clock)
 
 
-def test_a_full_disk_commits_nothing_and_says_so(ledger: Ledger) -> None:
+def test_a_full_disk_commits_nothing_and_is_named(ledger: Ledger) -> None:
     with ledger.write() as tx:
         seed(tx)
         pages = tx.connection.exec_driver_sql("PRAGMA page_count").scalar()

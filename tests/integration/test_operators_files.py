@@ -1,4 +1,4 @@
-"""Ledger files as they are met: missing, in use, damaged, foreign, newer, on a full disk; what service and ``leasegate ledger`` say."""
+"""Ledger files that are missing, in use, damaged, foreign, newer or on a full disk, for service and command line."""
 
 from __future__ import annotations
 
@@ -206,9 +206,7 @@ class SmallDisk:
 
 
 class SmallFiles:
-    """The kernel's limit of a process' files, set below where the ledger writes and above where the log does. Needs no
-    rights.
-    """
+    """Limits the size of a process' files below where the ledger writes and above where the log does; needs no rights."""
 
     BYTES = 48 * 1024
 
@@ -231,9 +229,7 @@ class SmallFiles:
 def test_a_full_disk_refuses_new_credentials_and_loses_none(
     made: World, tmp_path: Path, kind: type[SmallDisk] | type[SmallFiles]
 ) -> None:
-    """While nothing can be written, nothing new is issued and what is in use works; once there is room again, all goes
-    on.
-    """
+    """While nothing can be written, nothing is issued and what is in use works; with room again, all goes on."""
     folder = tmp_path / "small"
     folder.mkdir()
     disk = kind(folder)

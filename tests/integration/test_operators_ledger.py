@@ -1,4 +1,4 @@
-"""A ledger that is not the one that was known, or that has lost something: what is held, who is told, and how an operator ends it."""
+"""A lost or old ledger: what is paused, which condition says so, and how an operator accepts the loss."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def accept(callee: Callee) -> ledger_pb2.Ledger:
     return operator(callee).AcceptLedgerLoss(message).ledger
 
 
-def held_for(dar: Dar, *, held: int) -> dict[str, str]:
-    """Reason and message of the condition that says what is held; empty if nothing is."""
-    answer = dar.ensure(secret_attempt=held)
+def paused_for(dar: Dar, *, secret_attempt: int) -> dict[str, str]:
+    """Reason and message of the condition IssuancePaused; empty if nothing is paused."""
+    answer = dar.ensure(secret_attempt=secret_attempt)
     found = {c.type: c for c in answer.access_request.conditions}.get("IssuancePaused")
     return {"reason": found.reason, "message": found.message} if found else {}
 
 
-def gone(made: World, *credentials: lease_pb2.Credential) -> None:
+def wait_dropped(made: World, *credentials: lease_pb2.Credential) -> None:
     eventually(
         lambda: not {each.username for each in credentials} & made.database_users(), timeout_s=30, what="dropped users"
     )
@@ -63,7 +63,7 @@ def lose(made: World) -> None:
         file.unlink()
 
 
-def test_a_first_start_and_the_known_ledger_hold_nothing(made: World) -> None:
+def test_a_first_start_and_the_known_ledger_pause_nothing(made: World) -> None:
     with in_process(made) as callee:
         first = poll(callee, known="")
         assert not first.issuance_paused
@@ -84,8 +84,8 @@ def test_a_lost_ledger_issues_nothing_until_the_loss_is_accepted(made: World) ->
         again, other = dar.again(callee), Dar(callee)
         step = again.ensure(secret_attempt=credential.attempt)
         assert step.next_step == NONE  # neither replaced nor removed: what the Secret holds works on
-        assert held_for(again, held=credential.attempt)["reason"] == "LedgerMismatch"
-        assert "accept-loss" in held_for(again, held=credential.attempt)["message"]
+        assert paused_for(again, secret_attempt=credential.attempt)["reason"] == "LedgerMismatch"
+        assert "accept-loss" in paused_for(again, secret_attempt=credential.attempt)["message"]
         other.ensure()
         assert other.decide().next_step == NONE
         with pytest.raises(errors.LedgerMismatchError, match="accept-loss"):
@@ -97,7 +97,7 @@ def test_a_lost_ledger_issues_nothing_until_the_loss_is_accepted(made: World) ->
             other.claim()
         poll(callee, known=known)
         again = dar.again(callee)
-        assert held_for(again, held=credential.attempt)
+        assert paused_for(again, secret_attempt=credential.attempt)
         assert ledger_of(callee).known_id == known
         assert not accept(callee).issuance_paused
         assert not poll(callee, known=known).issuance_paused
@@ -112,7 +112,7 @@ def test_a_lost_ledger_issues_nothing_until_the_loss_is_accepted(made: World) ->
         again.end()
         other.ensure()
         other.end()
-        gone(made, new)
+        wait_dropped(made, new)
     with in_process(made) as callee:  # and so does the acceptance
         assert not poll(callee, known=known).issuance_paused
 
@@ -145,8 +145,8 @@ def test_an_old_copy_of_the_ledger_pauses_only_what_it_does_not_know(made: World
         assert not poll(callee, known=known).issuance_paused  # the id is the known one
         before, after = before.again(callee), after.again(callee)
         assert before.ensure(secret_attempt=old.attempt).access_request.lease.handle
-        assert not held_for(before, held=old.attempt)
-        assert held_for(after, held=new.attempt)["reason"] == "AttemptUnknown"
+        assert not paused_for(before, secret_attempt=old.attempt)
+        assert paused_for(after, secret_attempt=new.attempt)["reason"] == "AttemptUnknown"
         assert after.ensure(secret_attempt=new.attempt).next_step == NONE
         with pytest.raises(errors.LedgerMismatchError, match="does not know attempt"):
             after.claim(secret_attempt=new.attempt)
@@ -157,7 +157,7 @@ def test_an_old_copy_of_the_ledger_pauses_only_what_it_does_not_know(made: World
         assert after.claim(secret_attempt=new.attempt).attempt == new.attempt + 1
         for dar in (before, after):
             dar.end()
-        gone(made, old)
+        wait_dropped(made, old)
 
 
 def test_a_secret_with_a_raised_number_is_replaced_once_it_is_deleted(made: World) -> None:
@@ -165,14 +165,14 @@ def test_a_secret_with_a_raised_number_is_replaced_once_it_is_deleted(made: Worl
         put_role(made, callee)
         dar = Dar(callee)
         credential = dar.issue()
-        assert held_for(dar, held=41)["reason"] == "AttemptUnknown"
-        assert "delete the Secret" in held_for(dar, held=41)["message"]
+        assert paused_for(dar, secret_attempt=41)["reason"] == "AttemptUnknown"
+        assert "delete the Secret" in paused_for(dar, secret_attempt=41)["message"]
         assert dar.ensure(secret_attempt=0).next_step == CLAIM
         assert not ledger_of(callee).paused_access_requests
         second = dar.claim()
         dar.acknowledge(second.attempt)
         dar.end()
-        gone(made, credential, second)
+        wait_dropped(made, credential, second)
 
 
 def test_only_the_ledger_in_use_is_accepted_and_only_operators_accept(made: World) -> None:

@@ -1,4 +1,4 @@
-"""Ledgers of every earlier version, with rows in every table, are brought up to the present one; a migration that fails changes nothing."""
+"""Ledgers of every version, with rows in every table, are migrated; a migration that fails changes nothing."""
 
 from __future__ import annotations
 
@@ -202,7 +202,8 @@ def test_a_process_killed_in_a_migration_leaves_the_former_version(tmp_path: Pat
     (later / "later2.py").write_text(FAILING.format(how="os.kill(os.getpid(), 9)"))
     code = (
         "import sys, time; from pathlib import Path; from services.access.ledger.db import database, migrate, schema;"
-        " schema.VERSION = 'later2'; migrate._FOLDER = Path(sys.argv[2]); database.open_ledger(Path(sys.argv[1]), clock=time.time)"
+        " schema.VERSION = 'later2'; migrate._FOLDER = Path(sys.argv[2]);"
+        " database.open_ledger(Path(sys.argv[1]), clock=time.time)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path), str(later.parent)], check=False, capture_output=True)
     assert done.returncode == -9, done.stderr

@@ -67,7 +67,7 @@ def test_what_would_soon_be_too_late_does_not_wait_for_the_renew_rate(ledger: Le
     assert order(ledger, throttled=True, renewals=RenewalQueue()) == [soon]
 
 
-def test_each_is_taken_once_though_the_line_is_read_once(ledger: Ledger) -> None:
+def test_each_is_taken_once_though_the_queue_is_read_once(ledger: Ledger) -> None:
     with ledger.write() as tx:
         first, second = (due(tx, number, since_s=9.0, left_s=100.0 + number, ttl_s=600.0) for number in range(2))
     renewals = RenewalQueue()
@@ -91,7 +91,7 @@ def test_a_vault_that_does_not_answer_holds_up_no_other(ledger: Ledger) -> None:
     assert job == due_work.Job(there, "", renewal=True)
 
 
-def test_more_than_a_line_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_renewals_than_the_queue_has_are_taken_in_order(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(due_work, "_QUEUE_SIZE", 3)
     with ledger.write() as tx:
         made = [due(tx, number, since_s=9.0, left_s=1000.0 + number, ttl_s=1200.0) for number in range(10)]

@@ -179,7 +179,7 @@ def test_ordinary_text_is_left_as_it_is(text: str) -> None:
 
 
 class Text(str):
-    """A string of which it can be told whether anybody still holds it."""
+    """A string that a weak reference can point to."""
 
     __slots__ = ("__weakref__",)
 
@@ -189,11 +189,11 @@ class Text(str):
 )
 def test_a_text_with_a_secret_is_not_kept_in_memory(text: str) -> None:
     given = Text(text)
-    held = weakref.ref(given)
+    reference = weakref.ref(given)
     assert CANARY not in logs.scrub(given)
     assert CANARY not in logs.scrub(given)
     del given
-    assert held() is None
+    assert reference() is None
 
 
 def test_no_more_than_some_harmless_texts_are_kept() -> None:
@@ -280,7 +280,7 @@ def test_the_level_is_that_asked_for(capsys: pytest.CaptureFixture[str], lines: 
 
 
 def test_a_log_that_cannot_be_written_ends_nobodys_work(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk under the log: without it, a worker that logs a failure would be gone for good."""
+    """A full disk under the log must not end a worker that logs a failure."""
 
     class Full:
         def write(self, _text: str) -> int:

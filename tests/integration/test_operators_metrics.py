@@ -1,4 +1,4 @@
-"""The access service's metrics as they are scraped, and its circuit breaker, on real servers and a Vault that swallows everything."""
+"""The access service's metrics as they are scraped, and its circuit breaker, with a Vault that answers nothing."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def scrape(port: int) -> dict[str, float]:
     return {name.removeprefix("leasegate_"): float(value) for name, _, value in lines}
 
 
-def test_all_figures_are_scraped(made: World) -> None:
+def test_all_metrics_are_scraped(made: World) -> None:
     with (
         listing_granted(made.servers),
         scraped(made, **{"orphan-scan-interval": "300ms"}) as (service, port),
@@ -117,7 +117,7 @@ def test_work_that_fails_and_a_vault_that_is_away_are_seen(made: World) -> None:
         eventually(lambda: scrape(port)["vault_circuit_open"] == 0)
 
 
-def test_an_undone_attempt_is_counted(made: World) -> None:
+def test_a_recovered_attempt_is_counted(made: World) -> None:
     with in_process(made):
         pass
     crashed = start(made, crash_at="claim.read")
@@ -137,12 +137,12 @@ def test_an_undone_attempt_is_counted(made: World) -> None:
 @contextmanager
 def black_hole() -> Iterator[int]:
     """A port that takes every connection and answers nothing."""
-    held: list[socket.socket] = []
+    taken: list[socket.socket] = []
 
     def take(server: socket.socket) -> None:
         while True:
             try:
-                held.append(server.accept()[0])
+                taken.append(server.accept()[0])
             except OSError:
                 return
 
@@ -152,7 +152,7 @@ def black_hole() -> Iterator[int]:
         yield int(server.getsockname()[1])
         server.shutdown(socket.SHUT_RDWR)
     thread.join(5)
-    for each in held:
+    for each in taken:
         each.close()
 
 
@@ -189,7 +189,7 @@ def test_a_vault_that_swallows_everything_hangs_nobody(servers: Servers, tmp_pat
                 except errors.VaultUnavailableError as err:
                     return (
                         err.retry_after_s is not None and "not asked again" in err.message
-                    )  # the one that probes is told what the probe met
+                    )  # the one that probes gets the error of the probe
                 except errors.DeadlineExpiredError:
                     return False  # it waited for the Vault itself
                 raise AssertionError("a Vault that swallows everything issued a credential")
