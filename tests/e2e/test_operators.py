@@ -49,7 +49,7 @@ def guide(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Space]:
 
 
 def test_access_expires_for_good_after_its_ttl(guide: Space) -> None:
-    """``spec.ttl``: Secret, Role and RoleBinding are deleted, the database user is dropped, and nothing restores them."""
+    """``spec.ttl``: Secret, Role and RoleBinding are deleted, the database user is dropped, and all stays so."""
     (request,) = guide.guide("postgresAccessRequest")
     guide.kubectl("delete", REQUEST)
     guide.apply(request | {"spec": request["spec"] | {"ttl": "4s"}})

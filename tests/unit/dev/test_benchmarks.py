@@ -1,4 +1,4 @@
-"""The benchmarks without their servers: percentiles, the table with its bars, whose each moment was, and what is kept of a run."""
+"""The benchmarks without their servers: percentiles, the table with its bars, and what is kept of a run."""
 
 from __future__ import annotations
 

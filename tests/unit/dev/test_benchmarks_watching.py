@@ -1,4 +1,4 @@
-"""A benchmark's watch: what is closed while it is read ends in order, and what fails is told to those who wait for it."""
+"""A benchmark's watch: it closes in order, and a failure reaches the callers that wait for it."""
 
 from __future__ import annotations
 
