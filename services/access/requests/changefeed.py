@@ -1,7 +1,7 @@
 """The change feed: which access requests, cleanup roles and Vault auths the watcher should look at again.
 
 It lives in memory and restarts with the process, as the watcher then repeats everything; cleanup roles are announced
-from the ledger. Safety does not depend on it: it saves time. A watcher is told of its own writes, too; a reconcile
+from the ledger. Safety does not depend on it: it saves time. A watcher receives its own writes, too; a reconcile
 without news is cheap.
 """
 

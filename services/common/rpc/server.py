@@ -103,7 +103,7 @@ def serve(
         services: What is served, each allowed to whom ``config.allow`` says.
         health: Whether the process can do its work (Vault answers); called every few seconds in a thread of its own.
         long_polls: The budget of waiting calls, if any of the services has some.
-        on_drain: Called once when draining begins, to wake those who wait.
+        on_drain: Called once when draining begins, to wake waiting calls.
         registry: Where the metrics are; a new one if None.
 
     Raises:
@@ -254,7 +254,7 @@ def _announce(config: ServerConfig, found: Running, *, rules: Rules) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file as a whole, so that who waits for it never reads half of it."""
+    """Write a file as a whole, so that no reader sees half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_text(text)

@@ -141,7 +141,7 @@ Global___VaultTarget: _TypeAlias = VaultTarget  # noqa: Y015
 
 @_typing.final
 class KubernetesAuth(_message.Message):
-    """Authenticates by Vault's Kubernetes auth method (https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login)."""
+    """Authenticates by Vault's Kubernetes auth method (https://developer.hashicorp.com/vault/api-docs/auth/kubernetes)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
