@@ -1,4 +1,4 @@
 """Everything that speaks to Vault: targets, auth methods, sessions and the few requests that services make.
 
-Services import it; watcher and command line never do.
+hvac is imported by ``hvac_auth`` alone. Services import this package; watcher and command line never do.
 """

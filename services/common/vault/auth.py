@@ -1,6 +1,6 @@
 """Authenticates at Vault by each method that an AppBinding may name, and narrows, renews and revokes tokens.
 
-Source of the requests: https://developer.hashicorp.com/vault/api-docs/auth.
+Source of the requests: https://developer.hashicorp.com/vault/api-docs/auth. hvac knows those of each auth method.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from services.common.errors import VaultAuthRefusedError, VaultPolicyMissingErro
 from services.common.vault import error_texts
 from services.common.vault.response import POLICY_HINT, Answer, Auth, VaultNotFoundError
 from services.common.vault.target import (
-    AppRoleAuth,
     AuthMethod,
-    KubernetesAuth,
+    CertificateAuth,
     TokenAuth,
-    UserpassAuth,
 )
 from services.common.vault.transport import Transport
 
@@ -51,14 +49,12 @@ def authenticate(transport: Transport, method: AuthMethod, *, name: str) -> Auth
 def _send(transport: Transport, method: AuthMethod) -> Answer:
     if isinstance(method, TokenAuth):
         return _given(transport, method)
-    path = f"auth/{method.mount}/login"
-    if isinstance(method, KubernetesAuth):
-        return transport.send("POST", path, body={"role": method.auth_role, "jwt": method.jwt})
-    if isinstance(method, UserpassAuth):
-        return transport.send("POST", f"{path}/{method.username}", body={"password": method.password})
-    if isinstance(method, AppRoleAuth):
-        return transport.send("POST", path, body={"role_id": method.role_id, "secret_id": method.secret_id})
-    return transport.send("POST", path, body={"name": method.auth_role} if method.auth_role else {})
+    if isinstance(method, CertificateAuth):  # hvac reads certificates from files
+        body = {"name": method.auth_role} if method.auth_role else {}
+        return transport.send("POST", f"auth/{method.mount}/login", body=body)
+    from services.common.vault import hvac_auth  # at the first authentication: it takes 6 MiB
+
+    return hvac_auth.log_in(transport, method)
 
 
 def _given(transport: Transport, method: TokenAuth) -> Answer:
