@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -225,11 +226,11 @@ def render(root: Path) -> str:
     parts = [
         INTRO,
         "## Conditions",
-        table(("type", "on", "while it is True"), CONDITIONS),
+        table(("type", "on", "while it is True"), _named(CONDITIONS, 0)),
         "## Reasons of conditions",
-        table(("reason", "on", "meaning", "what to do"), REASONS),
+        table(("reason", "on", "meaning", "what to do"), _named(REASONS, 0)),
         "## Events without a condition",
-        table(("type", "reason", "about", "meaning", "what to do"), EVENTS),
+        table(("type", "reason", "about", "meaning", "what to do"), _named(EVENTS, 1)),
         "## Reasons of errors",
         "An error of a service is the reason of `Failed`, with the service's text as its message.",
         table(("reason", "meaning and what to do"), _errors(root)),
@@ -240,10 +241,18 @@ def render(root: Path) -> str:
     )
 
 
+def _named(rows: Iterable[tuple[str, ...]], column: int) -> Iterator[list[str]]:
+    """The rows with the name in a column as code."""
+    for row in rows:
+        cells = list(row)
+        cells[column] = f"`{cells[column]}`"
+        yield cells
+
+
 def _errors(root: Path) -> list[tuple[str, str]]:
     listed = {row.reason for row in REASONS}
     return [
-        (camel, meaning)
+        (f"`{camel}`", meaning)
         for reason, meaning in errors.meanings(root).items()
         for camel in ["".join(word.capitalize() for word in reason.split("_"))]
         if camel not in listed and reason != "SPEC_INVALID"
