@@ -22,6 +22,7 @@ from services.access.leases import recover
 from services.access.ledger import attempts
 from services.access.vault import circuit_breaker
 from services.common.errors import LeasegateError, VaultFailedError, VaultUnavailableError
+from services.common.names import CLEANUP_ROLE_PREFIX
 from services.common.vault.transport import Transport
 from tests.eventually import eventually
 from tests.integration.access_world import CREATE, DB, WATCHER, Callee, World, add_mount, put_role
@@ -53,7 +54,7 @@ def _cutting() -> Iterator[None]:
         self: Transport, method: str, url: str, payload: bytes | None, headers: dict[str, str], budget_s: float
     ) -> Any:
         mount, creds, role = url.removeprefix("/v1/").partition("/creds/")
-        within = CUT_S.get(mount) if creds and method == "GET" and "cleanup_role" not in role else None
+        within = CUT_S.get(mount) if creds and method == "GET" and not role.startswith(CLEANUP_ROLE_PREFIX) else None
         return whole(self, method, url, payload, headers, random.uniform(*within) if within else budget_s)
 
     with pytest.MonkeyPatch.context() as patch:
