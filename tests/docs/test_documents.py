@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.access.domain import failpoints as access
+from tests.model.protocol.scenarios import SCENARIOS
 from watcher.reconcilers import failpoints as watcher
 
 ROOT = Path(__file__).parents[2]
@@ -72,3 +73,9 @@ def test_an_adr_has_its_parts_and_stands_in_the_index(record: Path) -> None:
 
 def test_adr_numbers_have_no_gap() -> None:
     assert [int(record.name[:4]) for record in RECORDS] == list(range(1, len(RECORDS) + 1))
+
+
+def test_documents_name_the_whole_model_and_its_parts() -> None:
+    safety = (DOCS / "safety.md").read_text(encoding="utf-8")
+    assert f"{len(SCENARIOS)} scenarios" in safety
+    assert "`tests/model/protocol/scenarios.py`" in safety

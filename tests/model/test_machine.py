@@ -169,7 +169,7 @@ class AccessMachine(RuleBasedStateMachine):
     def work_on(self, replica: int, number: int, wait: bool) -> None:
         for _ in range(4):
             self.work(replica, number, 99)
-            self.w.hear_cleanup_roles()
+            self.w.receive_cleanup_roles()
             self.w.make_cleanup_roles()
             if wait:
                 self.w.passes(4.0)
@@ -180,9 +180,9 @@ class AccessMachine(RuleBasedStateMachine):
         self.advance(self.a_job(number), count)
 
     @rule(number=some)
-    def hear_cleanup_roles(self, number: int) -> None:
+    def receive_cleanup_roles(self, number: int) -> None:
         if number % 3 or not self.w.wanted:
-            self.w.hear_cleanup_roles()
+            self.w.receive_cleanup_roles()
         if number % 3 != 1:
             self.w.make_cleanup_roles()
         self.secret_attempt()
@@ -295,12 +295,12 @@ def _end(machine: AccessMachine, _replica: int) -> None:
 
 
 def _works(machine: AccessMachine, replica: int, *, wait_s: float = 4.0) -> None:
-    """The other replica takes all that is due; what an undo needs is made."""
+    """The other replica takes all that is due; what a recovery needs is made."""
     machine.w.passes(wait_s)
     for _ in range(3):
         for key in machine.w.due(machine.on(1 - replica)):
             machine.w.run(machine.w.begin_work(machine.on(1 - replica), key))
-        machine.w.hear_cleanup_roles()
+        machine.w.receive_cleanup_roles()
         machine.w.make_cleanup_roles()
 
 

@@ -98,8 +98,8 @@ def adopted_once(self: Any, made: Any, target: Any) -> None:
         self._close(vault, made)
 
 
-def undone_as_it_is(self: Any, attempt: Attempt, *, force_drop: bool, error: str = "") -> None:
-    """In place of the commit with which an undo begins."""
+def recovered_as_it_is(self: Any, attempt: Attempt, *, force_drop: bool, error: str = "") -> None:
+    """In place of the commit with which a recovery begins."""
     self._recovery.recover_attempt(attempt)
 
 
@@ -116,7 +116,7 @@ MUTATIONS: dict[str, tuple[Mutation, ...]] = {
         text(tokens.PreparedTokens, "find_token", " or token.accessor != attempt.accessor", ""),
     ),
     "recovering-first": (
-        value(AttemptDispatcher, "_begin_recovery", undone_as_it_is),
+        value(AttemptDispatcher, "_begin_recovery", recovered_as_it_is),
         text(recoveries, "commit", "state is not AttemptState.RECOVERING", "state is State.CLOSED"),
         unconditional(AttemptState.CLOSED),
     ),

@@ -48,11 +48,11 @@ class Play:
         for _ in range(times):
             for key in self.w.due(self.w.replicas[replica]):
                 self.w.run(self.w.begin_work(self.w.replicas[replica], key))
-            self.w.hear_cleanup_roles()
+            self.w.receive_cleanup_roles()
             self.w.make_cleanup_roles()
 
-    def undone(self, replica: int = 1) -> None:
-        """All of an undo."""
+    def recovered(self, replica: int = 1) -> None:
+        """All of a recovery."""
         self.work(replica, times=3)
         self.w.passes(91)
         self.work(replica, times=2)
@@ -122,7 +122,7 @@ def two_tokens_made_beforehand(play: Play) -> None:
     play.to(claim, "claim.issuing")
     play.w.decide(Approval.DENIED)
     play.w.passes(4)
-    play.undone()
+    play.recovered()
     while not claim.over and claim.at != "claim.read":
         play.w.step(claim)
     play.w.restart(0)
@@ -250,7 +250,7 @@ def strict_statements(play: Play) -> None:
     play.w.passes(151)
     play.w.run(play.worker())
     play.to(claim, "claim.read")
-    play.undone()
+    play.recovered()
     play.w.decide(Approval.DENIED)
     play.w.restart(0)
 
@@ -310,7 +310,7 @@ def cleanup_role_asked_for_after_the_close(play: Play) -> None:
     play.work()
     late = play.worker(0)
     play.to(late, "recover.accessor")
-    play.undone()
+    play.recovered()
     assert play.w.known["0" * 19 + "1"].state is AttemptState.CLOSED
     assert not play.w.vault.cleanup_roles
     play.w.run(late)

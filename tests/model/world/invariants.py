@@ -99,7 +99,7 @@ def _moves(world: World) -> bool:
             world.vault.advance(call)
     for lease_id in sorted(world.vault.revoking):
         moved |= world.vault.revoke_in_background(lease_id)
-    moved |= world.hear_cleanup_roles() | world.make_cleanup_roles()
+    moved |= world.receive_cleanup_roles() | world.make_cleanup_roles()
     for replica in world.replicas:
         for key in world.due(replica):
             world.run(world.begin_work(replica, key))

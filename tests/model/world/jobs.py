@@ -61,17 +61,17 @@ class Job:
         """End it where it stands; what Vault has begun for it goes on."""
         self.killed = True
         if self.call:
-            self.call.heard = False
+            self.call.awaited = False
         if not self.over:
             self.resume()
 
     def lose(self, error: LeasegateError) -> None:
         """Its call to Vault fails for it, whatever Vault goes on to do."""
         if self.call:
-            self.call.heard, self.lost = False, error
+            self.call.awaited, self.lost = False, error
 
     def pause(self, at: str) -> None:
-        """Stop here until told to go on; for its own thread.
+        """Stop here until resumed; for its own thread.
 
         Raises:
             Killed: Its process ended meanwhile.

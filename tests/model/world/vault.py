@@ -63,7 +63,7 @@ class Call:
     """One call that Vault is at.
 
     Attributes:
-        heard: Whether its client still listens.
+        awaited: Whether its client still waits for it.
         done: Whether it is over, with ``answer`` or ``error``.
     """
 
@@ -73,7 +73,7 @@ class Call:
     token: str
     begun_at: float
     stage: int = 0
-    heard: bool = True
+    awaited: bool = True
     done: bool = False
     answer: Answer = field(default_factory=Answer)
     error: Exception | None = None
@@ -148,7 +148,7 @@ class AttemptVault:
 
     def orphans(self) -> list[Call]:
         """The calls whose clients are gone."""
-        return [call for call in self.calls if not call.heard]
+        return [call for call in self.calls if not call.awaited]
 
     def expire(self) -> None:
         """End what is past its TTL."""

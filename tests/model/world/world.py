@@ -243,7 +243,7 @@ class World:
         """A watcher takes its next step; answers whether there was one."""
         watcher = self.watchers[number]
         if watcher.job:
-            return self._heard(watcher)
+            return self._take_answer(watcher)
         if watcher.issued:
             return self._write_secret(watcher)
         if watcher.number:
@@ -258,7 +258,7 @@ class World:
             view = replica.requests.show_request(uid, owner=OWNER)
         step = view.next_step(secret_attempt)
         if not view.request.ended and len(view.decisions) < len(self.thing.decisions):
-            step = Claim()  # a decision that is not told yet, which may lead to that
+            step = Claim()  # a decision that access does not know yet, which may lead to that
         watcher.uid = uid
         if isinstance(step, Remove):
             return self.secrets.pop(uid, None) is not None
@@ -281,7 +281,7 @@ class World:
 
         return claim
 
-    def _heard(self, watcher: Watcher) -> bool:
+    def _take_answer(self, watcher: Watcher) -> bool:
         job = watcher.job
         if job is None or not (job.over or job.killed):
             return False
@@ -336,7 +336,7 @@ class World:
             f"work on {key}", expire if key.startswith("uid") else lambda: replica.work.process_attempt(key), key=key
         )
 
-    def hear_cleanup_roles(self) -> bool:
+    def receive_cleanup_roles(self) -> bool:
         """The watcher hears which cleanup roles are needed, and which no longer."""
         before = self.wanted
         with self.replicas[0].ledger.read() as tx:
