@@ -1,6 +1,8 @@
-# The engine service: mounts and their connections, and nothing else. One set of the rules that name a mount is made for each.
+# The engine service: mounts and their connections, and nothing else. One set of the rules that name a mount is made for
+# each.
 
-# Sees whose the mount is, enables it as a database engine, and disables it. (The type limits what is enabled; deleting cannot be limited by it.)
+# Reads the owners of the mount, enables it as a database secrets engine, and disables it. (The type limits what is enabled; deleting
+# cannot be limited by it.)
 path "sys/mounts/<mount>" {
   capabilities = ["read", "update", "delete"]
   allowed_parameters = {

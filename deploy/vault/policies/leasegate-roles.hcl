@@ -1,11 +1,12 @@
-# The role service: roles of database engines, and nothing else. One set of the rules that name a mount is made for each.
+# The role service: database roles, and nothing else. One set of the rules that name a mount is made for
+# each.
 
-# Sees whose the mount is.
+# Reads the owners of the mount.
 path "sys/mounts/<mount>" {
   capabilities = ["read"]
 }
 
-# Roles, cleanup roles among them.
+# Database roles, the cleanup roles included.
 path "<mount>/roles/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
