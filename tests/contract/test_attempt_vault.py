@@ -188,7 +188,7 @@ def half_ended(request: pytest.FixtureRequest, display: str) -> Iterator[tuple[A
 
 
 def _broken_off(asked: Real, display: str) -> tuple[str, str]:
-    """Seal Vault while it revokes tokens, eight at a time, until one is left half revoked (one in fifty, on average)."""
+    """Seal Vault while it revokes tokens, eight at a time, until one is left half revoked (one in fifty)."""
     for _ in range(20):
         made = [make(asked, display) for _ in range(100)]
         with ThreadPoolExecutor(8) as pool:
@@ -278,7 +278,7 @@ def test_a_lease_is_renewed_until_it_is_lost(asked: Asked, display: str) -> None
 def test_what_fails_in_the_database_is_never_a_4xx(
     asked: Asked, servers: Servers, display: str, statements: list[str], left: bool
 ) -> None:
-    """No refusal that ``services.access.leases.issue`` takes for "nothing was made" comes once the database was asked."""
+    """No refusal that ``leases.issue`` takes for "nothing was made" comes once the database was asked."""
     role: dict[str, Any] = {"db_name": "db", "creation_statements": statements}
     servers.must("POST", f"{MOUNT}/roles/fails", **role)
     with pytest.raises(VaultFailedError):

@@ -1,8 +1,8 @@
 """SIGKILL at every failpoint of the access service, on real servers: afterwards only owned database users exist.
 
-The process ends itself at the point (``services.access.domain.failpoints``) as a kill would end it: no handler runs, no buffer
-is flushed. Then it is started again, and the watcher goes on from what it holds. The wait of a recovery is cut to a
-second, as no read here takes longer.
+The process ends itself at the point (``services.access.domain.failpoints``) as a kill would end it: no handler runs, no
+buffer is flushed. Then it is started again, and the watcher continues from what its Secret has. The wait of a recovery
+is cut to a second, as no read here takes longer.
 """
 
 from __future__ import annotations

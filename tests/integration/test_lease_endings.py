@@ -47,7 +47,7 @@ CUT_S: dict[str, tuple[float, float]] = {}
 
 @pytest.fixture(scope="module", autouse=True)
 def _cutting() -> Iterator[None]:
-    """Cut reads of credentials in the middle where ``CUT_S`` says so, without circuit breaker and without long pauses."""
+    """Cut reads of credentials in the middle where ``CUT_S`` says so, without circuit breaker and long pauses."""
     whole = Transport._exchange
 
     def cut(

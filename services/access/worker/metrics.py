@@ -99,7 +99,8 @@ def access_metrics() -> tuple[MetricSpec, ...]:
     """Return all metrics of the process."""
     own = (
         *_COUNTED.values(), REVOKED, REVOCATION_SECONDS, ATTEMPTS, RECOVERED, LEASES, NEXT_EXPIRY, WORK_DUE,
-        WORK_OLDEST, WORK_FAILING, ORPHANED_LEASES, SKIPPED_MOUNTS, SCANNED_AT, ISSUANCE_PAUSED, REQUESTS_PAUSED, CIRCUIT_OPEN,
+        WORK_OLDEST, WORK_FAILING, ORPHANED_LEASES, SKIPPED_MOUNTS, SCANNED_AT, ISSUANCE_PAUSED, REQUESTS_PAUSED,
+        CIRCUIT_OPEN,
     )  # fmt: skip
     return (*own, *server_metrics())
 
