@@ -168,8 +168,12 @@ class _LibraryHandler(logging.Handler):
     """Writes the lines of libraries, which log by the standard library's ``logging``."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        _write(record.levelno, record.name, record.getMessage(), {"exc_info": record.exc_info})
+        """Write one record; one whose arguments do not fit its text ends nobody's work."""
+        try:
+            event = record.getMessage()
+        except Exception:  # ``handleError`` would print the arguments, which may be secret
+            event = "a log record does not fit its arguments"
+        _write(record.levelno, record.name, event, {"exc_info": record.exc_info})
 
 
 def _write(level: int, name: str, event: str, fields: dict[str, Any]) -> None:

@@ -67,6 +67,14 @@ def test_the_standard_library_logs_the_same_way(lines: Lines) -> None:
     assert "old" in second["event"]
 
 
+def test_a_library_record_with_wrong_arguments_is_a_line_without_them(lines: Lines) -> None:
+    record = logging.LogRecord("urllib3", logging.WARNING, "x", 1, "retry of %d", (f"token {CANARY}",), None)
+    logs._LibraryHandler().handle(record)  # by itself, as the handler of pytest raises
+    (line,) = lines()
+    assert (line["event"], line["logger"]) == ("a log record does not fit its arguments", "urllib3")
+    assert CANARY not in json.dumps(line)
+
+
 def test_foreign_debug_is_never_printed_as_it_holds_bodies(lines: Lines) -> None:
     logging.getLogger("kubernetes.client.rest").debug("response body: %s", CANARY)
     assert lines() == []
