@@ -57,7 +57,7 @@ def test_a_path_without_a_mount_is_said_to_have_none(servers: Servers) -> None:
 
 
 @pytest.mark.usefixtures("mount")
-def test_a_mount_in_use_is_told_from_one_above_it(servers: Servers) -> None:
+def test_a_mount_in_use_differs_from_one_above_it(servers: Servers) -> None:
     same = refusal(servers, 400, "POST", f"sys/mounts/{MOUNT}", type="database")
     assert error_texts.is_mount_in_use(same, MOUNT)
     below = refusal(servers, 400, "POST", f"sys/mounts/{MOUNT}/below", type="database")
@@ -84,7 +84,7 @@ def test_a_lease_that_does_not_exist(servers: Servers) -> None:
     assert error_texts.is_lease_unknown(refusal(servers, 400, "POST", f"sys/leases/renew/{MOUNT}/creds/r/absent"))
 
 
-def test_a_denied_token_is_told_from_an_unknown_one(servers: Servers) -> None:
+def test_a_denied_token_differs_from_an_unknown_one(servers: Servers) -> None:
     assert error_texts.is_denied_by_policy(
         refusal(servers, 403, "GET", "auth/token/lookup-self", servers.token_with("none"))
     )
@@ -92,7 +92,7 @@ def test_a_denied_token_is_told_from_an_unknown_one(servers: Servers) -> None:
 
 
 @pytest.mark.usefixtures("mount")
-def test_a_refused_drop_is_told_from_a_database_out_of_reach(servers: Servers) -> None:
+def test_a_refused_drop_differs_from_an_unreachable_database(servers: Servers) -> None:
     made = servers.must("GET", f"{MOUNT}/creds/r")
     user, lease = made["data"]["username"], made["lease_id"]
     servers.psql(f'CREATE TABLE kept (); ALTER TABLE kept OWNER TO "{user}"')

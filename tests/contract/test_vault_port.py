@@ -54,7 +54,7 @@ def test_write_read_delete(vault: Vault) -> None:
     assert not gone.value.no_mount
 
 
-def test_nothing_mounted_is_told_apart(vault: Vault) -> None:
+def test_a_path_without_a_mount_is_recognised(vault: Vault) -> None:
     for call in (vault.read, vault.write, vault.delete):
         with pytest.raises(VaultNotFoundError) as nothing:
             call("nowhere/roles/r")

@@ -330,7 +330,7 @@ def test_a_credential_is_renewed_then_replaced_before_its_longest_life(made: Wor
     gone(made, second)
 
 
-def test_a_lease_revoked_behind_our_back_is_replaced(made: World, callee: Callee) -> None:
+def test_a_lease_that_somebody_revoked_is_replaced(made: World, callee: Callee) -> None:
     made.write_role("k8s.-.demo.short-role", ttl="4s", max_ttl="1h")
     put_role(made, callee, name="short-role", ttl_s=4, max_ttl_s=3600, digest="a" * 64)
     dar = Dar(callee, role="short-role")

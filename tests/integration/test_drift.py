@@ -60,7 +60,7 @@ def test_the_answer_names_the_database_without_user_and_password(servers: Server
     )
 
 
-def test_a_connection_led_elsewhere_is_led_back_at_once_if_it_was_ours(servers: Servers, engine: Any) -> None:
+def test_a_connection_to_another_database_is_corrected_at_once(servers: Servers, engine: Any) -> None:
     url, request = lead_elsewhere(servers), ensure_engine(servers)
     with pytest.raises(LeasesInUseError):  # whoever does not know where it led may be moving it
         engine.EnsureEngine(request)
@@ -74,7 +74,7 @@ def test_a_connection_led_elsewhere_is_led_back_at_once_if_it_was_ours(servers: 
     assert (again.changed, again.drift_corrected) == (False, False)
 
 
-def test_whatever_was_written_is_put_back_and_told(servers: Servers, engine: Any) -> None:
+def test_whatever_was_written_is_corrected_and_reported(servers: Servers, engine: Any) -> None:
     before = servers.must("GET", CONFIG)["data"]
     for drift in (
         {"allowed_roles": "other"},
@@ -95,7 +95,7 @@ def test_whatever_was_written_is_put_back_and_told(servers: Servers, engine: Any
         assert not engine.EnsureEngine(ensure_engine(servers)).changed
 
 
-def test_what_is_gone_is_made_again_and_told(servers: Servers, engine: Any) -> None:
+def test_what_is_deleted_is_written_again_and_reported(servers: Servers, engine: Any) -> None:
     for path in (CONFIG, f"sys/mounts/{MOUNT}"):
         servers.must("DELETE", path)
         answer = engine.EnsureEngine(ensure_engine(servers))
@@ -103,7 +103,7 @@ def test_what_is_gone_is_made_again_and_told(servers: Servers, engine: Any) -> N
         assert servers.vault("GET", CONFIG)[0] == 200
 
 
-def test_what_its_owner_changes_is_not_told_as_put_back(servers: Servers, engine: Any) -> None:
+def test_a_change_of_the_owner_is_not_reported_as_drift(servers: Servers, engine: Any) -> None:
     request = ensure_engine(servers)
     request.postgres.max_open_connections = 3
     answer = engine.EnsureEngine(request)
@@ -113,7 +113,7 @@ def test_what_its_owner_changes_is_not_told_as_put_back(servers: Servers, engine
     assert (answer.changed, answer.drift_corrected) == (True, False)
 
 
-def test_only_the_connection_goes_where_its_owner_stays(servers: Servers, engine: Any) -> None:
+def test_only_the_connection_is_removed_where_its_owner_stays(servers: Servers, engine: Any) -> None:
     request = delete_engine(servers)
     request.connection_only = True
     request.ClearField("quiesce_report")

@@ -111,7 +111,7 @@ def test_what_is_taken_out_of_the_spec_goes_out_of_vault(servers: Servers, roles
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_role_changed_behind_our_back_is_put_right(servers: Servers, roles: Stub) -> None:
+def test_a_db_role_that_somebody_changed_is_corrected(servers: Servers, roles: Stub) -> None:
     request = ensure_role(servers)
     roles.EnsureDbRole(request)
     servers.must("POST", ROLE, max_ttl="9h", db_name="k8s.-.demo.postgres-app", creation_statements=["SELECT 1"])

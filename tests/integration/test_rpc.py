@@ -283,7 +283,7 @@ def test_too_short_a_deadline_is_refused_before_the_handler(server_pair: Pair, w
     assert handled == ["warm"]
 
 
-def test_a_deadline_that_passes_is_told_apart_from_one_too_short(server_pair: Pair, watcher: ClientTls) -> None:
+def test_a_passed_deadline_differs_from_one_too_short(server_pair: Pair, watcher: ClientTls) -> None:
     release = threading.Event()
     with started(server_pair, lambda _: str(release.wait(10))) as server, calling(server.address, watcher) as call:
         with pytest.raises(errors.DeadlineExpiredError):

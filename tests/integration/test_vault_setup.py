@@ -107,7 +107,7 @@ def test_a_path_of_another_auth_method_is_refused(bare: Servers) -> None:
     assert "is of type userpass" in refused.output
 
 
-def test_a_token_without_rights_is_told_which_call_was_refused(bare: Servers) -> None:
+def test_a_token_without_rights_learns_which_call_was_refused(bare: Servers) -> None:
     refused = _run(bare, "setup", token=bare.token_with("default"))
     assert refused.exit_code == 1
     assert "sys/policies/acl/leasegate-engine: Vault answered 403" in refused.output

@@ -54,7 +54,7 @@ def _send(transport: Transport, method: AuthMethod) -> Answer:
         return transport.send("POST", f"auth/{method.mount}/login", body=body)
     from services.common.vault import hvac_auth  # at the first authentication: it takes 6 MiB
 
-    return hvac_auth.log_in(transport, method)
+    return hvac_auth.authenticate(transport, method)
 
 
 def _given(transport: Transport, method: TokenAuth) -> Answer:

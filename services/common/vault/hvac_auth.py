@@ -40,8 +40,8 @@ class _TransportAdapter(_Adapter):
         return response.auth.client_token if response.auth else ""
 
 
-def log_in(transport: Transport, method: KubernetesAuth | UserpassAuth | AppRoleAuth) -> Answer:
-    """Log in by one of the methods that hvac knows.
+def authenticate(transport: Transport, method: KubernetesAuth | UserpassAuth | AppRoleAuth) -> Answer:
+    """Authenticate by one of the methods that hvac knows.
 
     Raises:
         LeasegateError: Vault refused or cannot be reached.

@@ -85,7 +85,7 @@ def test_an_unknown_reason_becomes_the_class_of_its_code() -> None:
     assert type(status.from_status(rich(CODE.UNAVAILABLE, "NEWER_THAN_US"))) is errors.PeerUnavailableError
 
 
-def test_a_known_reason_of_another_domain_is_not_ours() -> None:
+def test_a_known_reason_of_another_domain_is_ignored() -> None:
     assert (
         type(status.from_status(rich(CODE.NOT_FOUND, "DB_ROLE_NOT_FOUND", domain="example.com")))
         is errors.InternalError

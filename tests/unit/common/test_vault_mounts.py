@@ -55,7 +55,7 @@ def test_anything_else_is_somebody_elses(description: str) -> None:
     assert Marker.parse(description) is None
 
 
-def test_a_mount_of_another_type_is_never_ours() -> None:
+def test_a_mount_of_another_type_has_no_marker() -> None:
     assert Mount("m", "kv", str(Marker("u", ("demo/a",)))).marker is None
 
 

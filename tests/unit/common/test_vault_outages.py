@@ -1,4 +1,4 @@
-"""What holds when what answers is no Vault, or many Vaults are gone: nothing here opens a socket."""
+"""Servers that are no Vault, and many Vault servers that do not answer; nothing here opens a socket."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def target(name: str = "vault", address: str = ADDRESS) -> VaultTarget:
     ids=str,
 )
 def test_a_body_that_is_not_vaults_is_a_failure_of_that_vault(body: dict[str, Any]) -> None:
-    """Not a defect: whoever chose the address is told, and an attempt is recovered as after any answer that is not
-    known.
-    """
+    """A server that is no Vault is an error of its address, not a defect of Leasegate."""
     with pytest.raises(errors.VaultFailedError, match="not do so as a Vault does") as failed:
         decode(200, json.dumps(body).encode(), path="team/creds/x", address=ADDRESS)
     assert failed.value.retry_after_s is not None
