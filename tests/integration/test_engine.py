@@ -180,6 +180,7 @@ def test_a_database_that_cannot_be_used_is_named_without_the_password(
     assert all(text in refused.value.message for text in expected)
     assert "hunter2" not in refused.value.message
     assert refused.value.retry_after_s is not None
+    assert not refused.value.changed_nothing  # the mount is enabled
     assert servers.vault("GET", CONFIG)[0] == 404
 
 
@@ -193,6 +194,7 @@ def test_another_engine_at_the_path_is_a_conflict(servers: Servers, engine: Stub
 
     assert "type kv" in conflict.value.message
     assert dict(conflict.value.metadata) == {"path": "team-a", "type": "kv"}
+    assert conflict.value.changed_nothing
 
 
 def test_a_foreign_mount_is_used_only_when_asked_and_never_removed(servers: Servers, engine: Stub) -> None:

@@ -139,6 +139,7 @@ def test_a_role_needs_an_engine_of_its_cluster(servers: Servers, roles: Stub) ->
     with pytest.raises(DbRoleNotReadyError, match="nothing is mounted") as missing:
         roles.EnsureDbRole(ensure_role(servers))
     assert missing.value.retry_after_s is not None
+    assert missing.value.changed_nothing
     servers.must("POST", f"sys/mounts/{MOUNT}", type="database", description="somebody's own")
     with pytest.raises(DbRoleNotReadyError, match="no SecretEngine"):
         roles.EnsureDbRole(ensure_role(servers))
