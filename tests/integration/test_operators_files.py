@@ -206,7 +206,7 @@ class SmallDisk:
 
 
 class SmallFiles:
-    """Limits the size of a process' files below where the ledger writes and above where the log does; needs no rights."""
+    """Limits the size of a process' files below where the ledger writes, above where the log does; needs no rights."""
 
     BYTES = 48 * 1024
 
