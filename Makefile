@@ -42,7 +42,7 @@ env: $(READY) ## Print a line that puts kubectl, kubectl-vault, vault, grpcurl a
 gen: $(READY) ## Generate Python code from the protos.
 	@bash protos/generate.sh $(CURDIR)/protos/gen $(CURDIR)/$(BIN)/python
 
-check: gen-check lint types contracts docs-check ## Check generated code, formatting, lint, types, import rules and protos.
+check: gen-check lint types contracts docs-check prose ## Check generated code, formatting, lint, types, import rules, protos and prose.
 
 gen-check: $(READY)
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && bash protos/generate.sh "$$fresh/gen" $(CURDIR)/$(BIN)/python \
