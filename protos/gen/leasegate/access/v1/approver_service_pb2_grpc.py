@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ApproverServiceStub:
-    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there and only listed here.
+    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there
+    and only listed here.
     """
 
     def __init__(self, channel):
@@ -53,7 +54,8 @@ class ApproverServiceStub:
 
 
 class ApproverServiceServicer:
-    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there and only listed here.
+    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there
+    and only listed here.
     """
 
     def ListPendingAccessRequests(self, request, context):
@@ -69,8 +71,8 @@ class ApproverServiceServicer:
         """Approves an access request.
 
         The same request_id answers the same. Called by approvers, not by the requester.
-        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, or one of Kubernetes), ALREADY_DECIDED, DIGEST_STALE,
-        DB_ROLE_NOT_READY, ACCESS_ENDED, REQUEST_ID_REUSED, LEDGER_*.
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, or one of Kubernetes),
+        ALREADY_DECIDED, DIGEST_STALE, DB_ROLE_NOT_READY, ACCESS_ENDED, REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,7 +82,8 @@ class ApproverServiceServicer:
         """Denies an access request for good; access that was granted is revoked.
 
         The same request_id answers the same. Called by approvers.
-        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes), ALREADY_DECIDED (denied), REQUEST_ID_REUSED, LEDGER_*.
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes), ALREADY_DECIDED (denied),
+        REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,7 +116,8 @@ def add_ApproverServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ApproverService:
-    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there and only listed here.
+    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there
+    and only listed here.
     """
 
     @staticmethod

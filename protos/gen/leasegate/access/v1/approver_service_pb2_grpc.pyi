@@ -13,7 +13,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ApproverServiceStub:
-    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there and only listed here."""
+    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there
+    and only listed here.
+    """
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
     ListPendingAccessRequests: _grpc.UnaryUnaryMultiCallable[_approver_service_pb2.ListPendingAccessRequestsRequest, _approver_service_pb2.ListPendingAccessRequestsResponse]
@@ -25,18 +27,21 @@ class ApproverServiceStub:
     """Approves an access request.
 
     The same request_id answers the same. Called by approvers, not by the requester.
-    Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, or one of Kubernetes), ALREADY_DECIDED, DIGEST_STALE,
-    DB_ROLE_NOT_READY, ACCESS_ENDED, REQUEST_ID_REUSED, LEDGER_*.
+    Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, or one of Kubernetes),
+    ALREADY_DECIDED, DIGEST_STALE, DB_ROLE_NOT_READY, ACCESS_ENDED, REQUEST_ID_REUSED, LEDGER_*.
     """
     DenyAccessRequest: _grpc.UnaryUnaryMultiCallable[_approver_service_pb2.DenyAccessRequestRequest, _approver_service_pb2.DenyAccessRequestResponse]
     """Denies an access request for good; access that was granted is revoked.
 
     The same request_id answers the same. Called by approvers.
-    Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes), ALREADY_DECIDED (denied), REQUEST_ID_REUSED, LEDGER_*.
+    Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes), ALREADY_DECIDED (denied),
+    REQUEST_ID_REUSED, LEDGER_*.
     """
 
 class ApproverServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there and only listed here."""
+    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there
+    and only listed here.
+    """
 
     @_abc_1.abstractmethod
     def ListPendingAccessRequests(
@@ -58,8 +63,8 @@ class ApproverServiceServicer(metaclass=_abc_1.ABCMeta):
         """Approves an access request.
 
         The same request_id answers the same. Called by approvers, not by the requester.
-        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, or one of Kubernetes), ALREADY_DECIDED, DIGEST_STALE,
-        DB_ROLE_NOT_READY, ACCESS_ENDED, REQUEST_ID_REUSED, LEDGER_*.
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, or one of Kubernetes),
+        ALREADY_DECIDED, DIGEST_STALE, DB_ROLE_NOT_READY, ACCESS_ENDED, REQUEST_ID_REUSED, LEDGER_*.
         """
 
     @_abc_1.abstractmethod
@@ -71,7 +76,8 @@ class ApproverServiceServicer(metaclass=_abc_1.ABCMeta):
         """Denies an access request for good; access that was granted is revoked.
 
         The same request_id answers the same. Called by approvers.
-        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes), ALREADY_DECIDED (denied), REQUEST_ID_REUSED, LEDGER_*.
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes), ALREADY_DECIDED (denied),
+        REQUEST_ID_REUSED, LEDGER_*.
         """
 
 def add_ApproverServiceServicer_to_server(servicer: ApproverServiceServicer, server: _grpc.Server) -> None: ...

@@ -82,7 +82,9 @@ class CleanupRoleNeeded(_message.Message):
     connection: _builtins.str
     """Name of the connection."""
     force_drop: _builtins.bool
-    """Whether PostgreSQL refused to drop the user, so that Leasegate's own statements have to: they end its sessions and reassign what it owns."""
+    """Whether PostgreSQL refused to drop the user, so that Leasegate's own statements have to: they end its sessions and
+    reassign what it owns.
+    """
     @_builtins.property
     def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault server."""

@@ -75,7 +75,9 @@ class Lease(_message.Message):
     END_REASON_FIELD_NUMBER: _builtins.int
     CLOSE_TIME_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
-    """Short name of the lease for logs and people, 12 hexadecimal digits; replaces the lease id where that tells too much."""
+    """Short name of the lease for logs and people, 12 hexadecimal digits; replaces the lease id where that tells too
+    much.
+    """
     lease_id: _builtins.str
     """Vault's lease id, "<mount>/creds/<vault_role>/<random>". Shown to the requester and to operators."""
     access_request_id: _builtins.str
@@ -140,7 +142,9 @@ Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class Credential(_message.Message):
-    """A credential of the database. The only message that holds a password of a lease; it is answered once and stored nowhere."""
+    """A credential of the database. The only message that holds a password of a lease; it is answered once and stored
+    nowhere.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

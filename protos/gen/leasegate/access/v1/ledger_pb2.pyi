@@ -35,7 +35,9 @@ class Ledger(_message.Message):
     known_id: _builtins.str
     """Id of the ledger that such a watcher knows; empty where issuance is not paused."""
     paused_access_requests: _builtins.int
-    """Number of access requests for which issuance is paused, as their Secret or their holder has an attempt that the ledger does not know."""
+    """Number of access requests for which issuance is paused, as their Secret or their holder has an attempt that the
+    ledger does not know.
+    """
     @_builtins.property
     def accept_time(self) -> _timestamp_pb2.Timestamp:
         """When an operator last accepted a loss; absent if never."""

@@ -100,7 +100,8 @@ class OperatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FindOrphans(self, request, context):
-        """Compares the ledger with Vault's leases, and with the database users that the caller found in PostgreSQL. Answers the differences.
+        """Compares the ledger with Vault's leases, and with the database users that the caller found in PostgreSQL. Answers
+        the differences.
 
         Idempotent; revokes nothing. Called by operators. Errors: SPEC_INVALID (too many database users), LEDGER_*.
         """
@@ -118,7 +119,8 @@ class OperatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AcceptLedgerLoss(self, request, context):
-        """Accepts that what this ledger does not know is lost. Issuance that was paused because of it resumes, with new credentials.
+        """Accepts that what this ledger does not know is lost. Issuance that was paused because of it resumes, with new
+        credentials.
 
         Idempotent; durable. Called by operators. Errors: SPEC_INVALID (another ledger_id than the one in use), LEDGER_*.
         """

@@ -33,7 +33,8 @@ class OperatorServiceStub:
     Errors: LEASE_NOT_FOUND, DB_ROLE_NOT_READY (the lease is not to be renewed), LEDGER_*, VAULT_AUTH_*, VAULT_*.
     """
     FindOrphans: _grpc.UnaryUnaryMultiCallable[_operator_service_pb2.FindOrphansRequest, _operator_service_pb2.FindOrphansResponse]
-    """Compares the ledger with Vault's leases, and with the database users that the caller found in PostgreSQL. Answers the differences.
+    """Compares the ledger with Vault's leases, and with the database users that the caller found in PostgreSQL. Answers
+    the differences.
 
     Idempotent; revokes nothing. Called by operators. Errors: SPEC_INVALID (too many database users), LEDGER_*.
     """
@@ -43,7 +44,8 @@ class OperatorServiceStub:
     Idempotent. Called by operators. Errors: LEDGER_*.
     """
     AcceptLedgerLoss: _grpc.UnaryUnaryMultiCallable[_operator_service_pb2.AcceptLedgerLossRequest, _operator_service_pb2.AcceptLedgerLossResponse]
-    """Accepts that what this ledger does not know is lost. Issuance that was paused because of it resumes, with new credentials.
+    """Accepts that what this ledger does not know is lost. Issuance that was paused because of it resumes, with new
+    credentials.
 
     Idempotent; durable. Called by operators. Errors: SPEC_INVALID (another ledger_id than the one in use), LEDGER_*.
     """
@@ -91,7 +93,8 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_service_pb2.FindOrphansRequest,
         context: _grpc.ServicerContext,
     ) -> _operator_service_pb2.FindOrphansResponse:
-        """Compares the ledger with Vault's leases, and with the database users that the caller found in PostgreSQL. Answers the differences.
+        """Compares the ledger with Vault's leases, and with the database users that the caller found in PostgreSQL. Answers
+        the differences.
 
         Idempotent; revokes nothing. Called by operators. Errors: SPEC_INVALID (too many database users), LEDGER_*.
         """
@@ -113,7 +116,8 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operator_service_pb2.AcceptLedgerLossRequest,
         context: _grpc.ServicerContext,
     ) -> _operator_service_pb2.AcceptLedgerLossResponse:
-        """Accepts that what this ledger does not know is lost. Issuance that was paused because of it resumes, with new credentials.
+        """Accepts that what this ledger does not know is lost. Issuance that was paused because of it resumes, with new
+        credentials.
 
         Idempotent; durable. Called by operators. Errors: SPEC_INVALID (another ledger_id than the one in use), LEDGER_*.
         """

@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class RequesterServiceStub:
-    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher those of its cluster.
-    The service remembers a request_id for the operator's retention of closed access requests (default 30 days), that of RenewLease for one hour.
+    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher
+    those of its cluster. The service remembers a request_id for the operator's retention of closed access requests
+    (default 30 days), that of RenewLease for one hour.
     """
 
     def __init__(self, channel):
@@ -79,12 +80,14 @@ class RequesterServiceStub:
 
 
 class RequesterServiceServicer:
-    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher those of its cluster.
-    The service remembers a request_id for the operator's retention of closed access requests (default 30 days), that of RenewLease for one hour.
+    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher
+    those of its cluster. The service remembers a request_id for the operator's retention of closed access requests
+    (default 30 days), that of RenewLease for one hour.
     """
 
     def CreateAccessRequest(self, request, context):
-        """Creates an access request for a database role of the catalog. No credential is issued before an approver approves it.
+        """Creates an access request for a database role of the catalog. No credential is issued before an approver approves
+        it.
 
         The same request_id with the same content answers the same access request. Called by requesters.
         Errors: SPEC_INVALID, DB_ROLE_NOT_FOUND, REQUEST_ID_REUSED, LEDGER_*.
@@ -112,7 +115,8 @@ class RequesterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WaitAccessRequest(self, request, context):
-        """Waits until the access request has another revision than the caller knows, at most 30 s. Answers at once when too many calls wait.
+        """Waits until the access request has another revision than the caller knows, at most 30 s. Answers at once when too
+        many calls wait.
 
         Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, LEDGER_*.
         """
@@ -121,30 +125,37 @@ class RequesterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ClaimCredential(self, request, context):
-        """Issues a credential for an approved access request and answers its password, once. The caller stores it and then acknowledges it.
+        """Issues a credential for an approved access request and answers its password, once. The caller stores it and then
+        acknowledges it.
 
-        Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and revokes the one that was not acknowledged. A caller
-        whose known_attempt is the active attempt gets an error, as it needs no credential. Called by its requester.
-        Errors: ACCESS_REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, DB_ROLE_NOT_READY, CONFLICT, LEDGER_*, VAULT_AUTH_*, VAULT_*.
+        Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and revokes the one that was
+        not acknowledged. A caller whose known_attempt is the active attempt gets an error, as it needs no credential.
+        Called by its requester.
+        Errors: ACCESS_REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, DB_ROLE_NOT_READY, CONFLICT,
+        LEDGER_*, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcknowledgeCredential(self, request, context):
-        """Confirms that the caller has stored the credential of an attempt. From then on its lease is renewed, and earlier ones are revoked after the overlap.
+        """Confirms that the caller has stored the credential of an attempt. From then on its lease is renewed, and earlier
+        ones are revoked after the overlap.
 
-        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, CONFLICT (the attempt is replaced or revoked: claim again), LEDGER_*.
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, CONFLICT (the attempt is replaced or
+        revoked: claim again), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """Confirms that the caller still uses the active credential, and renews its lease, never past the expire_time of the access request.
+        """Confirms that the caller still uses the active credential, and renews its lease, never past the expire_time of the
+        access request.
 
         The same request_id answers the same. Called by its requester.
-        Errors: ACCESS_REQUEST_NOT_FOUND, ACCESS_ENDED, DB_ROLE_NOT_READY (its lease is not renewed any more), CONFLICT, LEDGER_*, VAULT_AUTH_*, VAULT_*.
+        Errors: ACCESS_REQUEST_NOT_FOUND, ACCESS_ENDED, DB_ROLE_NOT_READY (its lease is not renewed any more), CONFLICT,
+        LEDGER_*, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,8 +222,9 @@ def add_RequesterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RequesterService:
-    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher those of its cluster.
-    The service remembers a request_id for the operator's retention of closed access requests (default 30 days), that of RenewLease for one hour.
+    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher
+    those of its cluster. The service remembers a request_id for the operator's retention of closed access requests
+    (default 30 days), that of RenewLease for one hour.
     """
 
     @staticmethod

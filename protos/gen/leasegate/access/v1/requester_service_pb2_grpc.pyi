@@ -13,13 +13,15 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RequesterServiceStub:
-    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher those of its cluster.
-    The service remembers a request_id for the operator's retention of closed access requests (default 30 days), that of RenewLease for one hour.
+    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher
+    those of its cluster. The service remembers a request_id for the operator's retention of closed access requests
+    (default 30 days), that of RenewLease for one hour.
     """
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
     CreateAccessRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.CreateAccessRequestRequest, _requester_service_pb2.CreateAccessRequestResponse]
-    """Creates an access request for a database role of the catalog. No credential is issued before an approver approves it.
+    """Creates an access request for a database role of the catalog. No credential is issued before an approver approves
+    it.
 
     The same request_id with the same content answers the same access request. Called by requesters.
     Errors: SPEC_INVALID, DB_ROLE_NOT_FOUND, REQUEST_ID_REUSED, LEDGER_*.
@@ -35,27 +37,35 @@ class RequesterServiceStub:
     Idempotent. Called by requesters. Errors: SPEC_INVALID (page token), LEDGER_*.
     """
     WaitAccessRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.WaitAccessRequestRequest, _requester_service_pb2.WaitAccessRequestResponse]
-    """Waits until the access request has another revision than the caller knows, at most 30 s. Answers at once when too many calls wait.
+    """Waits until the access request has another revision than the caller knows, at most 30 s. Answers at once when too
+    many calls wait.
 
     Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, LEDGER_*.
     """
     ClaimCredential: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.ClaimCredentialRequest, _requester_service_pb2.ClaimCredentialResponse]
-    """Issues a credential for an approved access request and answers its password, once. The caller stores it and then acknowledges it.
+    """Issues a credential for an approved access request and answers its password, once. The caller stores it and then
+    acknowledges it.
 
-    Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and revokes the one that was not acknowledged. A caller
-    whose known_attempt is the active attempt gets an error, as it needs no credential. Called by its requester.
-    Errors: ACCESS_REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, DB_ROLE_NOT_READY, CONFLICT, LEDGER_*, VAULT_AUTH_*, VAULT_*.
+    Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and revokes the one that was
+    not acknowledged. A caller whose known_attempt is the active attempt gets an error, as it needs no credential.
+    Called by its requester.
+    Errors: ACCESS_REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, DB_ROLE_NOT_READY, CONFLICT,
+    LEDGER_*, VAULT_AUTH_*, VAULT_*.
     """
     AcknowledgeCredential: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.AcknowledgeCredentialRequest, _requester_service_pb2.AcknowledgeCredentialResponse]
-    """Confirms that the caller has stored the credential of an attempt. From then on its lease is renewed, and earlier ones are revoked after the overlap.
+    """Confirms that the caller has stored the credential of an attempt. From then on its lease is renewed, and earlier
+    ones are revoked after the overlap.
 
-    Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, CONFLICT (the attempt is replaced or revoked: claim again), LEDGER_*.
+    Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, CONFLICT (the attempt is replaced or
+    revoked: claim again), LEDGER_*.
     """
     RenewLease: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.RenewLeaseRequest, _requester_service_pb2.RenewLeaseResponse]
-    """Confirms that the caller still uses the active credential, and renews its lease, never past the expire_time of the access request.
+    """Confirms that the caller still uses the active credential, and renews its lease, never past the expire_time of the
+    access request.
 
     The same request_id answers the same. Called by its requester.
-    Errors: ACCESS_REQUEST_NOT_FOUND, ACCESS_ENDED, DB_ROLE_NOT_READY (its lease is not renewed any more), CONFLICT, LEDGER_*, VAULT_AUTH_*, VAULT_*.
+    Errors: ACCESS_REQUEST_NOT_FOUND, ACCESS_ENDED, DB_ROLE_NOT_READY (its lease is not renewed any more), CONFLICT,
+    LEDGER_*, VAULT_AUTH_*, VAULT_*.
     """
     ReleaseAccessRequest: _grpc.UnaryUnaryMultiCallable[_requester_service_pb2.ReleaseAccessRequestRequest, _requester_service_pb2.ReleaseAccessRequestResponse]
     """Gives access back, or withdraws the access request while it is pending. Its lease is revoked.
@@ -64,8 +74,9 @@ class RequesterServiceStub:
     """
 
 class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher those of its cluster.
-    The service remembers a request_id for the operator's retention of closed access requests (default 30 days), that of RenewLease for one hour.
+    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher
+    those of its cluster. The service remembers a request_id for the operator's retention of closed access requests
+    (default 30 days), that of RenewLease for one hour.
     """
 
     @_abc_1.abstractmethod
@@ -74,7 +85,8 @@ class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _requester_service_pb2.CreateAccessRequestRequest,
         context: _grpc.ServicerContext,
     ) -> _requester_service_pb2.CreateAccessRequestResponse:
-        """Creates an access request for a database role of the catalog. No credential is issued before an approver approves it.
+        """Creates an access request for a database role of the catalog. No credential is issued before an approver approves
+        it.
 
         The same request_id with the same content answers the same access request. Called by requesters.
         Errors: SPEC_INVALID, DB_ROLE_NOT_FOUND, REQUEST_ID_REUSED, LEDGER_*.
@@ -108,7 +120,8 @@ class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _requester_service_pb2.WaitAccessRequestRequest,
         context: _grpc.ServicerContext,
     ) -> _requester_service_pb2.WaitAccessRequestResponse:
-        """Waits until the access request has another revision than the caller knows, at most 30 s. Answers at once when too many calls wait.
+        """Waits until the access request has another revision than the caller knows, at most 30 s. Answers at once when too
+        many calls wait.
 
         Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, LEDGER_*.
         """
@@ -119,11 +132,14 @@ class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _requester_service_pb2.ClaimCredentialRequest,
         context: _grpc.ServicerContext,
     ) -> _requester_service_pb2.ClaimCredentialResponse:
-        """Issues a credential for an approved access request and answers its password, once. The caller stores it and then acknowledges it.
+        """Issues a credential for an approved access request and answers its password, once. The caller stores it and then
+        acknowledges it.
 
-        Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and revokes the one that was not acknowledged. A caller
-        whose known_attempt is the active attempt gets an error, as it needs no credential. Called by its requester.
-        Errors: ACCESS_REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, DB_ROLE_NOT_READY, CONFLICT, LEDGER_*, VAULT_AUTH_*, VAULT_*.
+        Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and revokes the one that was
+        not acknowledged. A caller whose known_attempt is the active attempt gets an error, as it needs no credential.
+        Called by its requester.
+        Errors: ACCESS_REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, DB_ROLE_NOT_READY, CONFLICT,
+        LEDGER_*, VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
@@ -132,9 +148,11 @@ class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _requester_service_pb2.AcknowledgeCredentialRequest,
         context: _grpc.ServicerContext,
     ) -> _requester_service_pb2.AcknowledgeCredentialResponse:
-        """Confirms that the caller has stored the credential of an attempt. From then on its lease is renewed, and earlier ones are revoked after the overlap.
+        """Confirms that the caller has stored the credential of an attempt. From then on its lease is renewed, and earlier
+        ones are revoked after the overlap.
 
-        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, CONFLICT (the attempt is replaced or revoked: claim again), LEDGER_*.
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, CONFLICT (the attempt is replaced or
+        revoked: claim again), LEDGER_*.
         """
 
     @_abc_1.abstractmethod
@@ -143,10 +161,12 @@ class RequesterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _requester_service_pb2.RenewLeaseRequest,
         context: _grpc.ServicerContext,
     ) -> _requester_service_pb2.RenewLeaseResponse:
-        """Confirms that the caller still uses the active credential, and renews its lease, never past the expire_time of the access request.
+        """Confirms that the caller still uses the active credential, and renews its lease, never past the expire_time of the
+        access request.
 
         The same request_id answers the same. Called by its requester.
-        Errors: ACCESS_REQUEST_NOT_FOUND, ACCESS_ENDED, DB_ROLE_NOT_READY (its lease is not renewed any more), CONFLICT, LEDGER_*, VAULT_AUTH_*, VAULT_*.
+        Errors: ACCESS_REQUEST_NOT_FOUND, ACCESS_ENDED, DB_ROLE_NOT_READY (its lease is not renewed any more), CONFLICT,
+        LEDGER_*, VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod

@@ -81,8 +81,9 @@ class EnsureAccessRequestRequest(_message.Message):
     secret_attempt: _builtins.int
     """Number of the attempt whose credential the Secret has, its password unchanged; 0 for none."""
     claim: _builtins.bool
-    """Whether to claim a credential in the same call if that is the next step. The answer then carries the credential, or why there is none. Set only
-    where the caller can store a credential. Without effect for a caller that may not call RequesterService.
+    """Whether to claim a credential in the same call if that is the next step. The answer then carries the credential, or
+    why there is none. Set only where the caller can store a credential. Without effect for a caller that may not call
+    RequesterService.
     """
     @_builtins.property
     def object(self) -> _types_pb2.ObjectRef:
@@ -152,7 +153,9 @@ class EnsureAccessRequestResponse(_message.Message):
 
     @_builtins.property
     def claim_error(self) -> _any_pb2.Any:
-        """Why the claim of this call failed: the google.rpc.Status that ClaimCredential answers. Absent if there was no claim or it succeeded."""
+        """Why the claim of this call failed: the google.rpc.Status that ClaimCredential answers. Absent if there was no claim
+        or it succeeded.
+        """
 
     def __init__(
         self,
@@ -256,7 +259,9 @@ class EnsureVaultTargetResponse(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     SERVICE_AUTH_FIELD_NUMBER: _builtins.int
     service_auth: _builtins.bool
-    """Whether the access service authenticates there as itself. Otherwise it uses the given auth, and whoever has that can bypass approval."""
+    """Whether the access service authenticates there as itself. Otherwise it uses the given auth, and whoever has that
+    can bypass approval.
+    """
     @_builtins.property
     def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault server, without the auth."""
@@ -484,7 +489,9 @@ class WatchChangesRequest(_message.Message):
     cursor: _builtins.str
     """next_cursor of the answer before; empty for the first call."""
     known_ledger_id: _builtins.str
-    """Id of the ledger that the watcher knows; empty at its very first start. Another id than that of the ledger in use pauses all issuance."""
+    """Id of the ledger that the watcher knows; empty at its very first start. Another id than that of the ledger in use
+    pauses all issuance.
+    """
     @_builtins.property
     def max_wait(self) -> _duration_pb2.Duration:
         """Longest wait, at most 30 s."""
@@ -519,7 +526,9 @@ class WatchChangesResponse(_message.Message):
     next_cursor: _builtins.str
     """Cursor of the next call."""
     restarted: _builtins.bool
-    """Whether the feed lost its position: the watcher sends all live Vault targets, database roles and access requests again."""
+    """Whether the feed lost its position: the watcher sends all live Vault targets, database roles and access requests
+    again.
+    """
     ledger_id: _builtins.str
     """Id of the ledger in use. Another id than before means that the ledger was lost or replaced."""
     issuance_paused: _builtins.bool

@@ -87,19 +87,22 @@ class WatcherServiceServicer:
     """
 
     def EnsureAccessRequest(self, request, context):
-        """Takes the desired state of an access request of Kubernetes, its decisions included. Answers its current state and what the watcher has to do next.
+        """Takes the desired state of an access request of Kubernetes, its decisions included. Answers its current state and
+        what the watcher has to do next.
 
-        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureAccessRequest followed at once by
-        ClaimCredential, which is not idempotent; the call then takes as long as Vault does. Called by the watcher.
-        Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed is in the answer, as the desired state is stored nevertheless.
+        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureAccessRequest
+        followed at once by ClaimCredential, which is not idempotent; the call then takes as long as Vault does. Called by
+        the watcher.
+        Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed is in the answer, as the desired state is
+        stored nevertheless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAccessRequest(self, request, context):
-        """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even if the caller stops.
-        It answers at once how many attempts are open; WatchChanges announces when they are revoked.
+        """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even
+        if the caller stops. It answers at once how many attempts are open; WatchChanges announces when they are revoked.
 
         Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: LEDGER_*.
         """
@@ -108,7 +111,8 @@ class WatcherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnsureVaultTarget(self, request, context):
-        """Stores the Vault server of an AppBinding and how to authenticate there. Needed where the access service has no auth of its own for that server.
+        """Stores the Vault server of an AppBinding and how to authenticate there. Needed where the access service has no auth
+        of its own for that server.
 
         Idempotent. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
         """

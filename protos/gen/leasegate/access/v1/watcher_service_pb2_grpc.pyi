@@ -17,20 +17,24 @@ class WatcherServiceStub:
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
     EnsureAccessRequest: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EnsureAccessRequestRequest, _watcher_service_pb2.EnsureAccessRequestResponse]
-    """Takes the desired state of an access request of Kubernetes, its decisions included. Answers its current state and what the watcher has to do next.
+    """Takes the desired state of an access request of Kubernetes, its decisions included. Answers its current state and
+    what the watcher has to do next.
 
-    Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureAccessRequest followed at once by
-    ClaimCredential, which is not idempotent; the call then takes as long as Vault does. Called by the watcher.
-    Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed is in the answer, as the desired state is stored nevertheless.
+    Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureAccessRequest
+    followed at once by ClaimCredential, which is not idempotent; the call then takes as long as Vault does. Called by
+    the watcher.
+    Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed is in the answer, as the desired state is
+    stored nevertheless.
     """
     DeleteAccessRequest: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.DeleteAccessRequestRequest, _watcher_service_pb2.DeleteAccessRequestResponse]
-    """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even if the caller stops.
-    It answers at once how many attempts are open; WatchChanges announces when they are revoked.
+    """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even
+    if the caller stops. It answers at once how many attempts are open; WatchChanges announces when they are revoked.
 
     Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: LEDGER_*.
     """
     EnsureVaultTarget: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EnsureVaultTargetRequest, _watcher_service_pb2.EnsureVaultTargetResponse]
-    """Stores the Vault server of an AppBinding and how to authenticate there. Needed where the access service has no auth of its own for that server.
+    """Stores the Vault server of an AppBinding and how to authenticate there. Needed where the access service has no auth
+    of its own for that server.
 
     Idempotent. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
     """
@@ -74,11 +78,14 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _watcher_service_pb2.EnsureAccessRequestRequest,
         context: _grpc.ServicerContext,
     ) -> _watcher_service_pb2.EnsureAccessRequestResponse:
-        """Takes the desired state of an access request of Kubernetes, its decisions included. Answers its current state and what the watcher has to do next.
+        """Takes the desired state of an access request of Kubernetes, its decisions included. Answers its current state and
+        what the watcher has to do next.
 
-        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureAccessRequest followed at once by
-        ClaimCredential, which is not idempotent; the call then takes as long as Vault does. Called by the watcher.
-        Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed is in the answer, as the desired state is stored nevertheless.
+        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureAccessRequest
+        followed at once by ClaimCredential, which is not idempotent; the call then takes as long as Vault does. Called by
+        the watcher.
+        Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed is in the answer, as the desired state is
+        stored nevertheless.
         """
 
     @_abc_1.abstractmethod
@@ -87,8 +94,8 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _watcher_service_pb2.DeleteAccessRequestRequest,
         context: _grpc.ServicerContext,
     ) -> _watcher_service_pb2.DeleteAccessRequestResponse:
-        """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even if the caller stops.
-        It answers at once how many attempts are open; WatchChanges announces when they are revoked.
+        """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even
+        if the caller stops. It answers at once how many attempts are open; WatchChanges announces when they are revoked.
 
         Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: LEDGER_*.
         """
@@ -99,7 +106,8 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _watcher_service_pb2.EnsureVaultTargetRequest,
         context: _grpc.ServicerContext,
     ) -> _watcher_service_pb2.EnsureVaultTargetResponse:
-        """Stores the Vault server of an AppBinding and how to authenticate there. Needed where the access service has no auth of its own for that server.
+        """Stores the Vault server of an AppBinding and how to authenticate there. Needed where the access service has no auth
+        of its own for that server.
 
         Idempotent. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
         """

@@ -47,7 +47,9 @@ Global___MountOwnership: _TypeAlias = MountOwnership  # noqa: Y015
 
 @_typing.final
 class PostgresConnection(_message.Message):
-    """A database connection of a mount, <mount>/config/<name> (https://developer.hashicorp.com/vault/api-docs/secret/databases#configure-connection)."""
+    """A database connection of a mount, <mount>/config/<name>
+    (https://developer.hashicorp.com/vault/api-docs/secret/databases#configure-connection).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -123,10 +125,13 @@ class EnsureEngineRequest(_message.Message):
     adopt_mount: _builtins.bool
     """Whether a mount that Leasegate did not enable may be used. Leasegate never disables such a mount."""
     same_database_moved: _builtins.bool
-    """Whether the owner states that host, port or database change because the same database moved, so that live leases stay valid."""
+    """Whether the owner states that host, port or database change because the same database moved, so that live leases
+    stay valid.
+    """
     last_database: _builtins.str
-    """EnsureEngineResponse.database of the last success for this mount and connection; empty if there was none. If it is the database of this call, a
-    connection in Vault that leads elsewhere was changed by somebody else. It is corrected at once, without a report: live leases are of this database.
+    """EnsureEngineResponse.database of the last success for this mount and connection; empty if there was none. If it is
+    the database of this call, a connection in Vault that leads elsewhere was changed by somebody else. It is corrected
+    at once, without a report: live leases are of this database.
     """
     @_builtins.property
     def owner(self) -> _types_pb2.ObjectRef:
@@ -187,9 +192,13 @@ class EnsureEngineResponse(_message.Message):
     changed: _builtins.bool
     """Whether the call changed anything in Vault."""
     database: _builtins.str
-    """The database of the connection, "host:port/name", without user and password. The caller stores it for the next call."""
+    """The database of the connection, "host:port/name", without user and password. The caller stores it for the next
+    call.
+    """
     drift_corrected: _builtins.bool
-    """Whether somebody else changed or removed the connection, or the mount, since this service last wrote the same content, and the call corrected it."""
+    """Whether somebody else changed or removed the connection, or the mount, since this service last wrote the same
+    content, and the call corrected it.
+    """
     @_builtins.property
     def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault server, without the auth. The caller stores it for DeleteEngine."""

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EngineServiceStub:
-    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault, and nothing else.
+    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault,
+    and nothing else.
     """
 
     def __init__(self, channel):
@@ -48,14 +49,16 @@ class EngineServiceStub:
 
 
 class EngineServiceServicer:
-    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault, and nothing else.
+    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault,
+    and nothing else.
     """
 
     def EnsureEngine(self, request, context):
         """Writes the mount and its connection as described.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would
+        change), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -65,7 +68,8 @@ class EngineServiceServicer:
         """Removes the owner from the mount. The call of the last owner disables the mount if Leasegate enabled it.
 
         Idempotent: what does not exist counts as removed. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, LEASES_IN_USE (leases depend on the mount or connection), VAULT_AUTH_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, LEASES_IN_USE (leases depend on the mount or connection), VAULT_AUTH_*,
+        VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +97,8 @@ def add_EngineServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EngineService:
-    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault, and nothing else.
+    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault,
+    and nothing else.
     """
 
     @staticmethod

@@ -13,24 +13,30 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EngineServiceStub:
-    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault, and nothing else."""
+    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault,
+    and nothing else.
+    """
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
     EnsureEngine: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.EnsureEngineRequest, _engine_service_pb2.EnsureEngineResponse]
     """Writes the mount and its connection as described.
 
     Idempotent by content. Called by the watcher and by operators.
-    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
+    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would
+    change), VAULT_AUTH_*, VAULT_*.
     """
     DeleteEngine: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.DeleteEngineRequest, _engine_service_pb2.DeleteEngineResponse]
     """Removes the owner from the mount. The call of the last owner disables the mount if Leasegate enabled it.
 
     Idempotent: what does not exist counts as removed. Called by the watcher and by operators.
-    Errors: SPEC_INVALID, PATH_NOT_OWNED, LEASES_IN_USE (leases depend on the mount or connection), VAULT_AUTH_*, VAULT_*.
+    Errors: SPEC_INVALID, PATH_NOT_OWNED, LEASES_IN_USE (leases depend on the mount or connection), VAULT_AUTH_*,
+    VAULT_*.
     """
 
 class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault, and nothing else."""
+    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault,
+    and nothing else.
+    """
 
     @_abc_1.abstractmethod
     def EnsureEngine(
@@ -41,7 +47,8 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         """Writes the mount and its connection as described.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would
+        change), VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
@@ -53,7 +60,8 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         """Removes the owner from the mount. The call of the last owner disables the mount if Leasegate enabled it.
 
         Idempotent: what does not exist counts as removed. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, LEASES_IN_USE (leases depend on the mount or connection), VAULT_AUTH_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, LEASES_IN_USE (leases depend on the mount or connection), VAULT_AUTH_*,
+        VAULT_*.
         """
 
 def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: _grpc.Server) -> None: ...

@@ -35,8 +35,9 @@ class EnsureDbRoleRequest(_message.Message):
     mount: _builtins.str
     """Path of the mount; empty for "database"."""
     last_db_name: _builtins.str
-    """definition.db_name of the last success for this database role; empty if there was none, then the one in Vault counts. If it is the db_name of this
-    call, another one in Vault was written by somebody else. It is corrected at once, without a report: live leases are of this connection.
+    """definition.db_name of the last success for this database role; empty if there was none, then the one in Vault
+    counts. If it is the db_name of this call, another one in Vault was written by somebody else. It is corrected at
+    once, without a report: live leases are of this connection.
     """
     @_builtins.property
     def owner(self) -> _types_pb2.ObjectRef:
@@ -176,7 +177,9 @@ class EnsureCleanupRoleRequest(_message.Message):
     connection: _builtins.str
     """Name of the connection."""
     force_drop: _builtins.bool
-    """Whether PostgreSQL refused to drop the user, so that Leasegate's own statements have to: they end its sessions and reassign what it owns."""
+    """Whether PostgreSQL refused to drop the user, so that Leasegate's own statements have to: they end its sessions and
+    reassign what it owns.
+    """
     @_builtins.property
     def target(self) -> _types_pb2.VaultTarget:
         """The Vault server. Its auth may be absent; the service then uses one in memory or its own."""

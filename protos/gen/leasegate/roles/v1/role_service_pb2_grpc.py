@@ -65,8 +65,8 @@ class RoleServiceServicer:
         """Writes the database role as described, empty lists included.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), DB_ROLE_NOT_READY (no such mount), LEASES_IN_USE (db_name would
-        change), VAULT_AUTH_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), DB_ROLE_NOT_READY (no such
+        mount), LEASES_IN_USE (db_name would change), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,11 +83,12 @@ class RoleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnsureCleanupRole(self, request, context):
-        """Writes a cleanup role: a database role that creates no usable database user, and whose lease, when revoked, drops the database user of one attempt.
+        """Writes a cleanup role: a database role that creates no usable database user, and whose lease, when revoked, drops
+        the database user of one attempt.
 
         Idempotent by content. Called by the watcher, when the change feed of the access service asks for it.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (no database secrets engine is mounted there), DB_ROLE_NOT_READY (no such mount), VAULT_AUTH_*,
-        VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (no database secrets engine is mounted there),
+        DB_ROLE_NOT_READY (no such mount), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +97,8 @@ class RoleServiceServicer:
     def DeleteCleanupRole(self, request, context):
         """Removes a cleanup role.
 
-        Idempotent: what does not exist counts as removed. Called by the watcher, when the change feed of the access service asks for it.
+        Idempotent: what does not exist counts as removed. Called by the watcher, when the change feed of the access
+        service asks for it.
         Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -20,8 +20,8 @@ class RoleServiceStub:
     """Writes the database role as described, empty lists included.
 
     Idempotent by content. Called by the watcher and by operators.
-    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), DB_ROLE_NOT_READY (no such mount), LEASES_IN_USE (db_name would
-    change), VAULT_AUTH_*, VAULT_*.
+    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), DB_ROLE_NOT_READY (no such
+    mount), LEASES_IN_USE (db_name would change), VAULT_AUTH_*, VAULT_*.
     """
     DeleteDbRole: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.DeleteDbRoleRequest, _role_service_pb2.DeleteDbRoleResponse]
     """Removes the database role. Its leases expire as before.
@@ -30,16 +30,18 @@ class RoleServiceStub:
     Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
     """
     EnsureCleanupRole: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.EnsureCleanupRoleRequest, _role_service_pb2.EnsureCleanupRoleResponse]
-    """Writes a cleanup role: a database role that creates no usable database user, and whose lease, when revoked, drops the database user of one attempt.
+    """Writes a cleanup role: a database role that creates no usable database user, and whose lease, when revoked, drops
+    the database user of one attempt.
 
     Idempotent by content. Called by the watcher, when the change feed of the access service asks for it.
-    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (no database secrets engine is mounted there), DB_ROLE_NOT_READY (no such mount), VAULT_AUTH_*,
-    VAULT_*.
+    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (no database secrets engine is mounted there),
+    DB_ROLE_NOT_READY (no such mount), VAULT_AUTH_*, VAULT_*.
     """
     DeleteCleanupRole: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.DeleteCleanupRoleRequest, _role_service_pb2.DeleteCleanupRoleResponse]
     """Removes a cleanup role.
 
-    Idempotent: what does not exist counts as removed. Called by the watcher, when the change feed of the access service asks for it.
+    Idempotent: what does not exist counts as removed. Called by the watcher, when the change feed of the access
+    service asks for it.
     Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
     """
 
@@ -55,8 +57,8 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
         """Writes the database role as described, empty lists included.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), DB_ROLE_NOT_READY (no such mount), LEASES_IN_USE (db_name would
-        change), VAULT_AUTH_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), DB_ROLE_NOT_READY (no such
+        mount), LEASES_IN_USE (db_name would change), VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
@@ -77,11 +79,12 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _role_service_pb2.EnsureCleanupRoleRequest,
         context: _grpc.ServicerContext,
     ) -> _role_service_pb2.EnsureCleanupRoleResponse:
-        """Writes a cleanup role: a database role that creates no usable database user, and whose lease, when revoked, drops the database user of one attempt.
+        """Writes a cleanup role: a database role that creates no usable database user, and whose lease, when revoked, drops
+        the database user of one attempt.
 
         Idempotent by content. Called by the watcher, when the change feed of the access service asks for it.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (no database secrets engine is mounted there), DB_ROLE_NOT_READY (no such mount), VAULT_AUTH_*,
-        VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (no database secrets engine is mounted there),
+        DB_ROLE_NOT_READY (no such mount), VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod
@@ -92,7 +95,8 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _role_service_pb2.DeleteCleanupRoleResponse:
         """Removes a cleanup role.
 
-        Idempotent: what does not exist counts as removed. Called by the watcher, when the change feed of the access service asks for it.
+        Idempotent: what does not exist counts as removed. Called by the watcher, when the change feed of the access
+        service asks for it.
         Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
         """
 
