@@ -88,7 +88,7 @@ class Unwanted:
         mount: Path of the mount.
         connection: Name of its connection; empty if it never had one.
         connection_shared: Whether another owner uses that connection too.
-        connection_only: Whether only the connection goes, as the owner keeps the mount and uses another connection.
+        connection_only: Whether the owner keeps the mount, as it uses another connection.
         quiesce_report: The report of access.
     """
 

@@ -160,7 +160,7 @@ class DatabaseUrl:
 
 
 def place_of(template: str) -> tuple[frozenset[str], str] | None:
-    """Which database a connection in Vault leads to; None where its URL is none that we would have written."""
+    """Return the database of a connection in Vault; None where Leasegate does not write such a URL."""
     try:
         return DatabaseUrl.parse(template.replace(_TEMPLATE, "", 1), field="connection_url").place
     except SpecInvalidError:

@@ -331,7 +331,7 @@ def test_long_polls_have_a_budget_of_their_own(server_pair: Pair, watcher: Clien
     def behave(path: str) -> str:
         if path != "wait":
             return path
-        with polls.wait() as may:
+        with polls.waiting() as may:
             if not may:
                 return "at once"
             waiting.set()

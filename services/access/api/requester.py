@@ -78,7 +78,7 @@ class RequesterServicer(requester_service_pb2_grpc.RequesterServiceServicer):
         found = self._shown(request.access_request_id)
         if request.revision != _revision(found):
             return pb.WaitAccessRequestResponse(access_request=found, revision=_revision(found))
-        with self._feed.polls.wait() as granted:
+        with self._feed.polls.waiting() as granted:
             while (
                 granted
                 and request.revision == _revision(found)

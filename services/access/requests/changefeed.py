@@ -142,7 +142,7 @@ class ChangeFeed:
         if since is None:
             return self._start_over()
         self._confirm(since)
-        with self.polls.wait() as granted:
+        with self.polls.waiting() as granted:
             end = time.monotonic() + min(max(max_wait_s, 0.0), LONGEST_WAIT_S)
             found, since = self._changes(since, owner=owner, end=end if granted else 0.0)
             while granted and not found and time.monotonic() < end and not self.polls.draining:

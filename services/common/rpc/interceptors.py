@@ -36,21 +36,17 @@ from services.common.rpc import caller, deadline, request_ids, status
 from services.common.rpc.limit import Slots
 
 MARGIN_S, MARGIN_SHARE = 0.05, 0.01
-"""Kept of the caller's deadline, so that our own answer still reaches it: gRPC rounds a timeout up by as much as one in
-a hundred.
-"""
+"""Reserved of the caller's deadline, so that the answer still reaches it: gRPC rounds a timeout up by up to 1 %."""
 LEAST_USEFUL_S = 0.1
 DEFAULT_DEADLINE_S = 60.0
-"""For callers that set none; grpc then says some 292 years."""
+"""For callers that set none; grpc then reports some 292 years."""
 _NO_DEADLINE_S = 10 * 365 * 86400.0
 INTERNAL_TEXT = "an internal error occurred; the log of the service has more under this error id"
 ANY_ACCEPTED = None
-"""Instead of names: every client whose certificate the server accepts may call (reflection and health, which tell no
-secret).
-"""
+"""In place of names: every client with an accepted certificate may call (reflection and health have no secret)."""
 
 Rules = Mapping[str, frozenset[str] | None]
-"""Callers' names by full service name; a service that is not there may be called by nobody."""
+"""Names of permitted callers by full service name; no caller is permitted for a service that is not there."""
 
 _log = logs.logger(__name__)
 
@@ -111,11 +107,11 @@ class Chain(grpc.ServerInterceptor):
             try:
                 names = self._names(context)
                 self._allowed(method, names)
-                slot = self._streams.take()
+                slot = self._streams.take_slot()
             except LeasegateError as err:
                 context.abort_with_status(status.to_grpc(err))
-            if not context.add_callback(slot.give_back):
-                slot.give_back()
+            if not context.add_callback(slot.release):
+                slot.release()
             _log.info("stream", method=method, caller=_who(names))
             responses: Iterator[Any] = behaviour(requests, context)
             return responses
@@ -144,7 +140,7 @@ class Chain(grpc.ServerInterceptor):
                 with writes_nothing():  # the handler does not run yet
                     stack.enter_context(deadline.within(_left_s(context)))
                     stack.enter_context(self._acting(method, names))
-                    stack.enter_context(self._slots.one())
+                    stack.enter_context(self._slots.taken_slot())
                 return handle()
         except LeasegateError:
             raise

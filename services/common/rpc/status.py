@@ -128,7 +128,7 @@ def _rich(call: grpc.Call) -> status_pb2.Status | None:
     try:
         status: status_pb2.Status | None = rpc_status.from_call(call)
     except (ValueError, DecodeError):
-        return None  # details that contradict the code are not ours
+        return None  # details that contradict the code are not from Leasegate
     return status
 
 

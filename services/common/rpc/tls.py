@@ -53,15 +53,15 @@ def channel_credentials(tls: ClientTls) -> grpc.ChannelCredentials:
     Raises:
         StartupRefusedError: A file cannot be read or is not what it should be.
     """
-    check(cert=tls.cert, key=tls.key, ca=tls.ca)
+    check_files(cert=tls.cert, key=tls.key, ca=tls.ca)
     return grpc.ssl_channel_credentials(_read(tls.ca), _read(tls.key), _read(tls.cert))
 
 
-def check(*, cert: Path, key: Path, ca: Path) -> None:
-    """See that the files hold a certificate, its key and an authority.
+def check_files(*, cert: Path, key: Path, ca: Path) -> None:
+    """Check that the files have a certificate, its key and an authority.
 
     Raises:
-        StartupRefusedError: They do not.
+        StartupRefusedError: They have not.
     """
     for path in (cert, key, ca):
         _read(path)
@@ -84,7 +84,7 @@ def _read(path: Path) -> bytes:
 
 
 def _configuration(tls: ServerTls) -> grpc.ServerCertificateConfiguration:
-    check(cert=tls.cert, key=tls.key, ca=tls.client_ca)
+    check_files(cert=tls.cert, key=tls.key, ca=tls.client_ca)
     return grpc.ssl_server_certificate_configuration(
         [(_read(tls.key), _read(tls.cert))], root_certificates=_read(tls.client_ca)
     )

@@ -89,7 +89,7 @@ class Client:
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None, *, token: str | None, timeout_s: float | None
     ) -> Answer:
-        self._scope.check(method, path)
+        self._scope.check_request(method, path)
         if token is not None:
             return self._session.transport.send(method, path, body=body, token=token, timeout_s=timeout_s)
         grant = self._session.grant()

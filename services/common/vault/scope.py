@@ -31,7 +31,7 @@ class Scope:
         """
         self._patterns = [_compile(pattern) for pattern in patterns]
 
-    def check(self, method: str, path: str) -> None:
+    def check_request(self, method: str, path: str) -> None:
         """Permit a request or refuse it.
 
         Args:

@@ -28,14 +28,13 @@ from services.common.vault.response import Answer, decode
 
 CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
-# Vault's answers to our calls are a few KiB; a target's address is a team's choice, and what answers there may be
-# anything.
+# Vault answers with a few KiB. A team chooses the address of a target, so any server may answer there.
 ANSWER_BYTES = 4 << 20
 _POOL_SIZE = 64
 
 
 class VaultUnreachedError(VaultUnavailableError):
-    """No connection came about: nothing was sent, so nothing can have been done."""
+    """No connection was made: nothing was sent, so nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +94,10 @@ class Transport:
             timeout_s: Longest wait; 30 s unless given, never past the deadline of the call that is being handled.
 
         Raises:
-            VaultUnreachedError: No connection came about.
+            VaultUnreachedError: No connection was made.
             VaultUnavailableError: It broke off or took too long: what Vault did is not known.
-            DeadlineTooShort: The caller's deadline has passed; nothing was sent.
-            LeasegateError: As ``answer.decode`` says.
+            DeadlineTooShortError: The caller's deadline has passed; nothing was sent.
+            LeasegateError: As ``response.decode`` raises it.
             VaultNotFoundError: 404.
         """
         budget_s = deadline.timeout_s(CALL_TIMEOUT_S if timeout_s is None else timeout_s)

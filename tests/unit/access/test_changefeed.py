@@ -91,7 +91,7 @@ def test_a_poll_waits_until_something_happens(ledger: Ledger, feed: ChangeFeed) 
 
 def test_beyond_the_budget_a_poll_answers_at_once(feed: ChangeFeed, polls: LongPolls) -> None:
     cursor = begin(feed)
-    with polls.wait(), polls.wait():
+    with polls.waiting(), polls.waiting():
         assert not feed.poll(cursor, owner=OWNER, max_wait_s=20).waited
 
 

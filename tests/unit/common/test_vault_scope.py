@@ -25,7 +25,7 @@ from services.roles.scope import SCOPE as ROLES
     ],
 )
 def test_a_process_may_touch_its_own_family(scope: Scope, method: str, path: str) -> None:
-    scope.check(method, path)
+    scope.check_request(method, path)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_a_process_may_touch_its_own_family(scope: Scope, method: str, path: str
 )
 def test_and_nothing_else(scope: Scope, method: str, path: str) -> None:
     with pytest.raises(PathNotOwnedError) as refused:
-        scope.check(method, path)
+        scope.check_request(method, path)
     assert refused.value.metadata["path"] == path
 
 
 def test_a_refusal_shows_no_whole_lease_id() -> None:
     with pytest.raises(PathNotOwnedError) as refused:
-        ROLES.check("POST", "sys/leases/revoke/m/creds/r/chQO2c89Wf2zieXYA9KoL9sb")
+        ROLES.check_request("POST", "sys/leases/revoke/m/creds/r/chQO2c89Wf2zieXYA9KoL9sb")
     assert "chQO2c89" not in refused.value.message + str(refused.value.metadata)
 
 
