@@ -47,9 +47,7 @@ class Namespace:
             return {name: self._approved(watched.newest[name]) for name in names}
 
     def approve(self, name: str, body: bytes) -> tuple[float, float]:
-        """Write the decision as status; answers when it was sent and when it was written. A status changed meanwhile
-        is read again.
-        """
+        """Write the decision as status and answer when it was sent and written; a conflict reads the status again."""
         while True:
             sent = time.perf_counter()
             try:

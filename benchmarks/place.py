@@ -164,9 +164,7 @@ def _ready(made: Place) -> bool:
 
 
 def _catalog(made: Place, definition: dict[str, Any]) -> None:
-    """A role of our mount for callers over gRPC: written in Vault as an operator would, and named in access' catalog
-    file.
-    """
+    """Writes a role for callers over gRPC into Vault and into the catalog file, as an operator would."""
     role = {**definition, "db_name": f"k8s.-.{made.space.name}.postgres-app"}
     made.vault.call("POST", f"/v1/{made.mount}/roles/{GRPC}", role)
     file = made.stack.directory / "services" / "catalog.yaml"

@@ -59,9 +59,7 @@ class Raw:
         return times, leases
 
     def singles_with_tokens(self, role: str, count: int) -> tuple[list[float], list[str]]:
-        """The same, each with an orphan token of its own that was made before: what a lease costs that dies with nobody
-        else's token.
-        """
+        """The same, each with an orphan token of its own, so that no lease dies with another's token."""
         body = {"policies": ["root"], "ttl": "1h", "no_parent": True}
         tokens = [
             str(self.vault.call("POST", "/v1/auth/token/create", body)["auth"]["client_token"]) for _ in range(count)
@@ -92,9 +90,7 @@ class Raw:
         together(CLIENTS, self._revoke_at_last, leases)
 
     def _revoke_at_last(self, lease: str) -> None:
-        """Try again: PostgreSQL refuses one of two revokes of rights on one table at once ("tuple concurrently
-        updated").
-        """
+        """Repeat the call: PostgreSQL refuses one of two concurrent revokes of rights on one table."""
         for last in (*[False] * (_TRIES - 1), True):
             try:
                 return self.revoke(lease)

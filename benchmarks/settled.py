@@ -28,9 +28,7 @@ class Settled:
         self._page = f"http://{stack.metrics_addresses['watcher']}/metrics"
 
     def wait(self, *, timeout_s: float = 120) -> None:
-        """Wait until the ledger has nothing to do and the watcher's queues are empty, a few looks long, as keys may be
-        in hand.
-        """
+        """Wait until ledger and work queues are empty for several looks, as a worker may still have a key."""
         looks, tell_at = 0, time.monotonic() + _TELL_EVERY_S
 
         def quiet() -> bool:
@@ -54,9 +52,7 @@ class Settled:
         )
 
     def due(self) -> int:
-        """How many attempts wait for a worker now, or are at one of the steps of issuing or ending; renewals do not
-        count.
-        """
+        """Count the attempts that wait for a worker or are being issued or revoked; renewals do not count."""
         return self._count("state in ('pending', 'issuing', 'issued', 'revoking_token', 'revoking', 'recovering')")
 
     def renewed(self, *, since: float) -> int:

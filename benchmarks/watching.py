@@ -20,9 +20,7 @@ class WatchFailedError(RuntimeError):
 
 
 class Events:
-    """The events of a watch until it is closed here; where the server ends it, which it may at any time, from the last
-    one seen on.
-    """
+    """The events of a watch until it is closed here; one that the server ends goes on after the last event."""
 
     def __init__(self, connect: Callable[[str], Lines], version: str) -> None:
         """Begin the watch.

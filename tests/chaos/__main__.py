@@ -104,9 +104,7 @@ def _run_real(counts: Kills, seed: int, *, kills: int, within_s: float) -> None:
 
 
 def _tell_quick(counts: Sum, lives: int) -> None:
-    click.echo(
-        f"quick path: {counts.crashes} deaths of access at failpoints, {counts.runs} runs on a real Vault and PostgreSQL"
-    )
+    click.echo(f"quick path: {counts.crashes} deaths of access at failpoints, {counts.runs} runs on real servers")
     click.echo(f"  besides, {counts.moments} deaths at any other moment")
     _table("died at", {name: counts.points[name] for name in ALL_POINTS})
     _table("faults", counts.faults)
@@ -117,7 +115,7 @@ def _tell_quick(counts: Sum, lives: int) -> None:
 
 def _tell_real(counts: Kills, seed: int, kills: int) -> None:
     click.echo(
-        f"real processes: {counts.total} kills; {counts.made} requests of Kubernetes and {counts.holders} over gRPC were made"
+        f"real processes: {counts.total} kills; {counts.made} requests of Kubernetes, {counts.holders} over gRPC"
     )
     everywhere = [
         f"{process} {name}" for process, names in spots.POINTS.items() for name in (*names, spots.AT_ANY_MOMENT)

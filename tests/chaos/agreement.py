@@ -51,9 +51,7 @@ def open_attempts(ledger: Path) -> list[Row]:
 
 
 class Eyes:
-    """The superuser's view of PostgreSQL and Vault; one connection, opened again when it was cut. For one thread at a
-    time.
-    """
+    """The superuser's view of PostgreSQL and Vault, over one connection that is reopened; for one thread."""
 
     def __init__(self, *, vault: AskVault, postgres_url: str, mounts: Sequence[str]) -> None:
         self._vault, self._url, self._mounts = vault, postgres_url, mounts
@@ -150,9 +148,7 @@ def seconds_of(time_of_vault: str) -> float:
 
 
 def alive_meanwhile(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row]) -> list[str]:
-    """What is broken of the promise that no credential in use ends before its time; asked at any moment at which no
-    process runs.
-    """
+    """Lists credentials in use that ended before their time; asked while no process runs."""
     database_users = eyes.database_users()
     in_use = {
         (row.access_request_id, row.sequence): row
@@ -166,15 +162,13 @@ def alive_meanwhile(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row]) -
         row = in_use.get((each.uid, each.secret_attempt))
         if row and not database_users.get(row.database_user):
             broken.append(
-                f"{LOST} {each.uid}: the Secret holds attempt {each.secret_attempt} ({row.state}), whose user is dropped"
+                f"{LOST} {each.uid}: its Secret has attempt {each.secret_attempt} ({row.state}), whose user is dropped"
             )
     return broken
 
 
 def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: World) -> tuple[list[str], set[str]]:
-    """What is broken when nothing is left to be done, and leases that Vault has beyond the ledger's, whose users are
-    gone.
-    """
+    """Lists what is broken at rest, and the leases that only Vault has and whose users are dropped."""
     database_users, leases = eyes.database_users(), eyes.leases()
     active = {row.access_request_id: row for row in rows if row.state == "active"}
     broken = [

@@ -19,8 +19,7 @@ RENEW_EVERY_S = 1000.0
 
 
 class Holder(Wanted):
-    """One request over gRPC. Each change that it asks for carries an id, so that it can be asked for again until it is
-    answered.
+    """One access request over gRPC; each change carries an id, so that it can be repeated until it is answered.
 
     Args:
         service: The running service.

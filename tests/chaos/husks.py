@@ -108,9 +108,7 @@ class _Known:
             (self._recoveries_left,) = connection.execute(_UNKNOWN).fetchone()
 
     def explains(self, lease_id: str, at: float) -> bool:
-        """Whether one of them explains a lease that was made then; of those that fit, the one that was over first is
-        used up.
-        """
+        """Whether a recovery explains a lease of that time; the first of those that fit is used up."""
         if lease_id in self._refused:
             return True
         if self._recoveries_left and any(read.fits(lease_id, at) for read in self._cleanup_roles):

@@ -67,8 +67,7 @@ def one_run(made: World, *, seed: int, lives: int, stop: Callable[[], bool] = la
 def all_runs(
     counts: Sum, seed: int, *, points: int, lives: int, jobs: int, until: float, say: Callable[[str], None]
 ) -> None:
-    """Run seed after seed until ``points`` deaths have been met, something is broken, or the time ``until`` (monotonic)
-    has come.
+    """Run seed after seed until enough deaths are met, something is broken, or ``until`` (monotonic) has come.
 
     Args:
         counts: Filled as it goes, so that it is there when this is interrupted.

@@ -57,9 +57,7 @@ class Spots:
         self._left = {name: rng.sample(aims, len(aims)) for name, aims in AIMS.items()}
 
     def next(self, process: str) -> Spot:
-        """Where a process is to die next: an aim that was not met yet, or, one time in five and when all were,
-        anywhere.
-        """
+        """Where a process is to die next: a failpoint not met yet; one time in five, or after all, anywhere."""
         with self._lock:
             left = self._left[process]
             if self._rng.random() < 0.2:

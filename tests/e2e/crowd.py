@@ -226,8 +226,7 @@ class Crowd:
     # ----------------------------------------------------------------------------------------------------------
 
     def all_well(self, names: Sequence[str], *, husks: bool = False) -> Seen:
-        """Check that each request has one Secret, one lease and one user, the same ones everywhere, and that there is
-        no other.
+        """Check that each request has one Secret, lease and user, the same everywhere, and no other.
 
         Args:
             names: All requests of the crowd.
@@ -290,9 +289,7 @@ def at_once(work: Callable[[str], Any], names: Iterable[str], *, hands: int = HA
 
 @contextmanager
 def crowded(stack: LocalStack, name: str) -> Iterator[Space]:
-    """A namespace with the guide's AppBinding and SecretEngine, where a replaced user lives on for no more than a
-    second.
-    """
+    """A namespace with the guide's AppBinding and SecretEngine, and an overlap of a second."""
     with access_set(stack, ROTATION_OVERLAP="1s"), space(stack, name) as made:
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
         made.phase(ENGINE, "Success")

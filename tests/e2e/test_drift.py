@@ -80,9 +80,7 @@ def _put_back(guide: Space, expected: dict[str, Any]) -> None:
 
 
 def test_what_is_changed_by_hand_in_vault_is_corrected(guide: Space) -> None:
-    """Limits, allowed roles, user name template and URL of the connection; all lists, TTLs and the connection of the
-    role.
-    """
+    """Limits, allowed roles, template and URL of the connection; lists, TTLs and connection of the role."""
     before = {path: _read(guide, path) for path in (_config(guide), _role(guide))}
     url = before[_config(guide)]["connection_details"]["connection_url"]
     _write(
@@ -125,9 +123,7 @@ def test_what_is_removed_by_hand_in_vault_is_made_again(guide: Space) -> None:
 
 
 def test_a_connection_led_elsewhere_is_led_back_at_once_under_live_leases(guide: Space) -> None:
-    """The live leases are the right database's: unlike a change in the AppBinding, this one waits for none of them to
-    end.
-    """
+    """Live leases belong to the right database, so this does not wait for them, unlike a changed AppBinding."""
     before, secret = _read(guide, _config(guide)), guide.secret(guide.secret_name())
     other = "led_elsewhere"
     guide.stack.psql(f"create database {other}")
@@ -144,9 +140,7 @@ def test_a_connection_led_elsewhere_is_led_back_at_once_under_live_leases(guide:
 
 
 def test_a_later_engine_that_wants_the_connection_otherwise_is_refused(guide: Space) -> None:
-    """Else each would write over the other at every look; the condition names the older one, and a later one that
-    agrees is let in.
-    """
+    """The condition names the older SecretEngine; one that agrees with it is accepted later."""
     before, owners = _read(guide, _config(guide)), guide.described()
     later = guide.guide("postgresSecretEngine")[0]
     later["metadata"]["name"] = "later"

@@ -121,9 +121,7 @@ def waiting(stack: LocalStack) -> Iterator[Space]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", OUTAGES)
 def test_deleted_while_vault_is_away(waiting: Space, how: str) -> None:
-    """The requests go within seconds, their users when Vault is back; role and engine wait for it, say why, and go by
-    themselves.
-    """
+    """Requests are deleted within seconds, users after Vault is back; role and engine wait, report why, and follow."""
     made, engine = apart(waiting, how), how
     crowd = Crowd(made, how)
     crowd.prepare()
@@ -174,9 +172,7 @@ def test_deleted_while_the_right_to_revoke_is_missing(waiting: Space) -> None:
 
 @pytest.mark.timeout(600)
 def test_deleted_while_the_database_is_away(waiting: Space) -> None:
-    """Vault cannot drop the users: the requests go, it is tried again and seen, and none of the users is left at the
-    end.
-    """
+    """Requests are deleted while Vault cannot drop users; retries are reported, and in the end no user is left."""
     crowd = Crowd(waiting, "unreached")
     crowd.prepare()
     names = crowd.granted(MANY)
@@ -256,9 +252,7 @@ def test_a_role_that_its_engine_allows_no_more(waiting: Space) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_mount_removed_before_the_recovery(waiting: Space) -> None:
-    """Unmounted by hand and deleted while nobody knows what became of its reads: it is mounted again until all is
-    dropped.
-    """
+    """A mount removed by hand whose reads have an unknown outcome is mounted again until all users are dropped."""
     made, access = apart(waiting, "unmounted"), waiting.stack.process("access")
     crowd = Crowd(made, "unmounted")
     crowd.prepare(statements=["SELECT pg_sleep(2);"])
@@ -280,9 +274,7 @@ def test_a_mount_removed_before_the_recovery(waiting: Space) -> None:
 
 
 def test_a_database_at_another_port_waits_for_the_leases(waiting: Space) -> None:
-    """Vault would revoke at the new place, succeed there, and forget: host and port change when nothing depends on them
-    any more.
-    """
+    """Host and port change only without leases: Vault would revoke them at the new place, succeed, and forget them."""
     stack = waiting.stack
     here, there = (urlsplit(str(url)) for url in (stack.postgres_url, stack.postgres_tls_url))
     app = {

@@ -78,9 +78,7 @@ EDITS: dict[str, dict[str, Any]] = {
 
 
 def test_edited_secrets_are_replaced_with_another_user(behind: Space) -> None:
-    """Whatever somebody wrote over: the password before is lost, the Secret gets another credential, and the user
-    before ends.
-    """
+    """The former password is lost, so the Secret gets another credential, and the former user is dropped."""
     crowd = Crowd(behind, "edited")
     crowd.prepare()
     names = crowd.granted(2 * len(EDITS))
@@ -93,9 +91,7 @@ def test_edited_secrets_are_replaced_with_another_user(behind: Space) -> None:
 
 
 def test_a_secret_of_somebody_else_costs_no_lease(behind: Space) -> None:
-    """It stands where the request's is to be: nothing is made however often it is tried, all is said, and it goes on
-    without it.
-    """
+    """A foreign Secret in the place of the request's: nothing is issued, all is reported, and it goes on without it."""
     crowd, beside = Crowd(behind, "taken"), Crowd(behind, "beside")
     crowd.prepare()
     beside.prepare()
@@ -134,9 +130,7 @@ def _refused(crowd: Crowd, name: str, secret: str) -> bool:
 
 
 def test_a_secret_that_somebody_took_over_costs_no_lease(behind: Space) -> None:
-    """Without its owner it is not the request's any more: it is left alone, which is said, and replaced once it is
-    gone.
-    """
+    """A Secret without its owner is left alone and reported, and replaced once it is deleted."""
     crowd, beside = Crowd(behind, "adopted"), Crowd(behind, "meanwhile")
     crowd.prepare()
     beside.prepare()
@@ -168,9 +162,7 @@ def test_leases_revoked_in_vault_are_noticed_and_replaced(behind: Space) -> None
 
 
 def test_what_vanished_unseen_ends_like_a_delete(behind: Space) -> None:
-    """Finalizers taken off by hand and objects deleted while no watcher runs, one of them created again: only what is there
-    keeps a user.
-    """
+    """Finalizers removed by hand and objects deleted without a watcher: only what exists keeps a user."""
     crowd = Crowd(behind, "vanished")
     crowd.prepare()
     names = crowd.granted(MANY)

@@ -36,9 +36,7 @@ def _killed(stack: LocalStack, name: str, step: Step, *, after_s: float) -> None
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["watcher", "access", "engine", "roles"])
 def test_a_kill_at_every_step_changes_no_end(stack: LocalStack, name: str) -> None:
-    """SIGKILL at a random moment of every step, and a new start: each step is seen as without it, and no user is left
-    at the end.
-    """
+    """SIGKILL at a random moment of every step: each step is seen as without it, and no user is left at the end."""
     chance = random.Random(f"{SEED}-{name}")
     story = Story(stack)
     for step in story.steps():

@@ -110,9 +110,7 @@ def _at_rest(crowd: Crowd) -> bool:
 
 
 def _end_husks(crowd: Crowd) -> None:
-    """End the leases that Vault keeps of reads that broke off with the SIGKILL; each is proven to have no user
-    (tests/chaos/husks.py).
-    """
+    """Revoke leases of reads that the SIGKILL broke off; each is proven to have no user (tests/chaos/husks.py)."""
     stack = crowd.space.stack
 
     def ask(method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -132,8 +130,7 @@ def _ledger(crowd: Crowd) -> Path:
 
 
 def _unchanged(crowd: Crowd, before: Seen, *, written: bool = False) -> Seen:
-    """What was granted is as it was, and nothing was made for it; another request, granted meanwhile, shows that the
-    watcher went on.
+    """Check that nothing was issued for what was granted; a request granted meanwhile shows that the watcher went on.
 
     Args:
         crowd: The requests.

@@ -16,9 +16,7 @@ APPROVE = "kubectl vault approve databaseaccessrequest postgres-cred-rqst -n dem
 
 @pytest.mark.timeout(400)
 def test_a_minute_without_vault_needs_nobody(stack: LocalStack) -> None:
-    """What is applied and approved while Vault is sealed says so, and converges after the unseal without a hand on any
-    object.
-    """
+    """What is applied and approved while Vault is sealed reports that, and converges after the unseal by itself."""
     story = Story(stack)
     shell = story.shell
     shell.ok("kubectl create ns demo")

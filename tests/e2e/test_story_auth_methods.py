@@ -192,9 +192,7 @@ def test_an_unverified_vault_only_where_asked(stack: LocalStack) -> None:
 
 @pytest.fixture
 def without_service_auth(stack: LocalStack) -> Iterator[LocalStack]:
-    """The stack with an access service that has no auth of its own, and a team's role that may issue, as in the guide
-    of 2019.
-    """
+    """The stack whose access service has no auth of its own, and whose team may issue, as in the guide of 2019."""
     file = stack.directory / "services" / "access-vaults.yaml"
     before = file.read_text(encoding="utf-8")
     team = stack.vault_api().call("GET", f"auth/kubernetes/role/{TEAM_ROLE}").body["data"]["token_policies"]

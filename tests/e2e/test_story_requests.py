@@ -39,9 +39,7 @@ def _reader(guide: Space) -> str:
 
 
 def test_a_deleted_secret_is_recreated_with_a_new_user(guide: Space) -> None:
-    """A password is stored nowhere, so a new one takes its place; the old user, which may be in use, ends later, or
-    with access.
-    """
+    """A new password replaces one that is stored nowhere; the former user is dropped later, or with access."""
     name = guide.granted()
     old = guide.secret(name)
     guide.kubectl("delete", "secret", name)

@@ -1,4 +1,4 @@
-"""CleanupRoles on a real bao and PostgreSQL: they drop a user that no lease knows, or that PostgreSQL refused to drop."""
+"""Cleanup roles on real servers drop a user that no lease knows, or that PostgreSQL refused to drop."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def test_a_finishing_cleanup_role_ends_what_postgresql_refused_to_drop(servers: 
 
 def test_a_finishing_cleanup_role_works_for_a_user_who_is_no_superuser(servers: Servers, roles: Stub) -> None:
     servers.psql(
-        "CREATE ROLE limited CREATEROLE LOGIN PASSWORD 'limited'; GRANT pg_signal_backend TO limited; CREATE SCHEMA shared"
+        "CREATE ROLE limited CREATEROLE LOGIN PASSWORD 'limited'; GRANT pg_signal_backend TO limited;"
+        " CREATE SCHEMA shared"
     )
     servers.psql("GRANT ALL ON SCHEMA shared TO PUBLIC")
     with engine_service() as engine:

@@ -113,7 +113,7 @@ def grants_the_same(found: Body, wanted: Body) -> bool:
 
 
 def without_values(secret: Body) -> Body:
-    """What the cache keeps of a Secret: none of its values, and for a request's Secret the attempt of its credential."""
+    """What the cache keeps of a Secret: no value, and of a request's Secret the attempt of its credential."""
     meta = secret["metadata"]
     kept = {
         name: meta[name] for name in ("namespace", "name", "uid", "resourceVersion", "ownerReferences") if name in meta
