@@ -145,7 +145,7 @@ class SecretEngineReconciler:
         try:
             return self._services.engine.EnsureEngine(request)
         except LeasesInUseError:
-            report = self._quiesce(obj, target_ref(target), spec.path, spec.connection.name, end_leases=False)
+            report = self._quiesce(obj, target_ref(target), spec.path, spec.connection.name, revoke_leases=False)
             request.quiesce_report.CopyFrom(report)
             return self._services.engine.EnsureEngine(request)
 
@@ -165,7 +165,7 @@ class SecretEngineReconciler:
         )
 
     def _quiesce(
-        self, obj: Body, ref: types_pb2.VaultTargetRef, mount: str, connection: str, *, end_leases: bool
+        self, obj: Body, ref: types_pb2.VaultTargetRef, mount: str, connection: str, *, revoke_leases: bool
     ) -> types_pb2.QuiesceReport:
         """Pause issuance on a connection, or on the whole mount, until no lease is left there.
 
@@ -176,7 +176,7 @@ class SecretEngineReconciler:
         with self._lock:
             self._resumed.discard(uid_of(obj))
         request = watcher_service_pb2.QuiesceRequest(
-            target=ref, mount=mount, connection=connection, revoke_leases=end_leases
+            target=ref, mount=mount, connection=connection, revoke_leases=revoke_leases
         )
         answer = self._services.access.Quiesce(request)
         left = answer.quiesce_report.open_attempts
@@ -184,14 +184,14 @@ class SecretEngineReconciler:
             why = "; ".join(condition.message for condition in answer.conditions)
             what = (
                 "are being revoked"
-                if end_leases
+                if revoke_leases
                 else "use the database as it is: the change is made when they are revoked or expired"
             )
             text = f"{left} leases or open attempts {what}" + (f" ({why})" if why else "")
             elapsed_s = self._failures.elapsed_s(uid_of(obj), "quiesce")
             raise PendingError(
                 text,
-                reason="RevokingLeases" if end_leases else "LeasesInUse",
+                reason="RevokingLeases" if revoke_leases else "LeasesInUse",
                 requeue_after_s=min(2.0, max(0.05, elapsed_s / 4)),
             )
         self._failures.reset_failures(uid_of(obj), "quiesce")
@@ -253,7 +253,7 @@ class SecretEngineReconciler:
         try:
             self._services.engine.DeleteEngine(request)
         except LeasesInUseError:  # the other SecretEngines are no owners of the mount yet, so that all of it is removed
-            request.quiesce_report.CopyFrom(self._quiesce(obj, ref, path, "", end_leases=True))
+            request.quiesce_report.CopyFrom(self._quiesce(obj, ref, path, "", revoke_leases=True))
             self._services.engine.DeleteEngine(request)
 
     def _revoke_leases(
@@ -261,7 +261,7 @@ class SecretEngineReconciler:
     ) -> types_pb2.QuiesceReport:
         """Have access revoke all leases; where that takes long, restore a mount that somebody removed."""
         try:
-            return self._quiesce(obj, target_ref(request.target), request.mount, connection, end_leases=True)
+            return self._quiesce(obj, target_ref(request.target), request.mount, connection, revoke_leases=True)
         except PendingError:
             if is_deleting(obj) and self._failures.elapsed_s(uid_of(obj), "quiesce") >= MOUNT_CHECKED_AFTER_S:
                 self._restore_engine(obj, request)
@@ -296,7 +296,7 @@ class SecretEngineReconciler:
         if request.connection_shared:
             return
         request.connection_only = True
-        report = self._quiesce(obj, target_ref(request.target), request.mount, request.connection, end_leases=False)
+        report = self._quiesce(obj, target_ref(request.target), request.mount, request.connection, revoke_leases=False)
         request.quiesce_report.CopyFrom(report)
         self._services.engine.DeleteEngine(request)
 

@@ -48,6 +48,6 @@ def ledger(state: LedgerState) -> ledger_pb2.Ledger:
         id=state.id,
         issuance_paused=bool(state.known_id),
         known_id=state.known_id,
-        paused_access_requests=state.paused_requests,
+        paused_access_requests=state.paused_access_requests,
         accept_time=encode.timestamp(state.accepted_at),
     )

@@ -92,7 +92,9 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
     def Quiesce(self, request: pb.QuiesceRequest, context: grpc.ServicerContext) -> pb.QuiesceResponse:
         """Pause issuance at a mount or connection, and report what is left."""
         at, mount = decode.target_name(request.target), decode.mount(request.mount)
-        count = self._pauses.quiesce(at, mount=mount, connection=request.connection, end_leases=request.revoke_leases)
+        count = self._pauses.quiesce(
+            at, mount=mount, connection=request.connection, revoke_leases=request.revoke_leases
+        )
         quiesce_report = types_pb2.QuiesceReport(
             target=request.target,
             mount=mount,

@@ -29,13 +29,13 @@ class LedgerState:
     Attributes:
         id: Its id.
         known_id: The other ledger that a watcher knows, for which all issuance is paused; empty if none.
-        paused_requests: Number of access requests with an attempt that the ledger does not know.
+        paused_access_requests: Number of access requests with an attempt that the ledger does not know.
         accepted_at: When a loss was accepted last, seconds since 1970; None if never.
     """
 
     id: str
     known_id: str
-    paused_requests: int
+    paused_access_requests: int
     accepted_at: float | None
 
 
@@ -64,7 +64,7 @@ class LedgerGuard:
             return min(self._others, default="")
 
     @property
-    def paused_requests(self) -> int:
+    def paused_access_requests(self) -> int:
         """How many access requests have an attempt that the ledger does not know."""
         with self._lock:
             return len(self._unknown)
@@ -166,7 +166,9 @@ class LedgerGuard:
         """Return which ledger is in use and what is paused."""
         with self._ledger.read() as tx:
             accepted = meta.get(tx, _ACCEPTED_AT)
-        return LedgerState(self._ledger.id, self.known_id, self.paused_requests, float(accepted) if accepted else None)
+        return LedgerState(
+            self._ledger.id, self.known_id, self.paused_access_requests, float(accepted) if accepted else None
+        )
 
     def _publish_open_requests(self, tx: Tx) -> None:
         tx.changed.update(requests.open_uids(tx))

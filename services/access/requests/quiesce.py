@@ -37,21 +37,21 @@ class IssuancePauses:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def quiesce(self, at: TargetName, *, mount: str, connection: str, end_leases: bool) -> Count:
+    def quiesce(self, at: TargetName, *, mount: str, connection: str, revoke_leases: bool) -> Count:
         """Pause issuance until ``resume``, and count what is left.
 
         Args:
             at: The Vault.
             mount: Path of the mount.
             connection: Name of the connection; empty for the whole mount.
-            end_leases: Whether leases in use are revoked, too; else they are only counted.
+            revoke_leases: Whether leases in use are revoked, too; else they are only counted.
         """
         place = _place(at, mount, connection)
         with self._ledger.write() as tx:
             if pauses.add(tx, place):
                 reassess.place_changed(tx, pauses.roles_at(tx, place))
             for attempt in pauses.open_attempts(tx, place):
-                if attempt.state in ENDING and (end_leases or attempt.state in PREPARED):
+                if attempt.state in ENDING and (revoke_leases or attempt.state in PREPARED):
                     attempts.revoke(
                         tx,
                         attempt,

@@ -158,7 +158,7 @@ class AccessMetrics(Collector):
             yield _gauge(ORPHANED_LEASES, self._orphan_scanner.orphaned_leases)
             yield _gauge(SKIPPED_MOUNTS, self._orphan_scanner.skipped_mounts)
             yield _gauge(SCANNED_AT, self._orphan_scanner.scanned_at or 0)
-        yield _gauge(REQUESTS_PAUSED, self._guard.paused_requests)
+        yield _gauge(REQUESTS_PAUSED, self._guard.paused_access_requests)
         yield _gauge(CIRCUIT_OPEN, len({key.server for key, is_open in self._breakers.open_for().items() if is_open}))
 
 

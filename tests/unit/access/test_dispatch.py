@@ -265,7 +265,7 @@ def test_two_namespaces_of_one_vault_are_one_open_circuit() -> None:
     breakers.record_success(Key("https://v:2", ""))
     ledger: Any = SimpleNamespace(read=_unreadable, listeners=[])
     scanner: Any = SimpleNamespace(orphaned_leases=None)
-    guard: Any = SimpleNamespace(known_id="", paused_requests=0)
+    guard: Any = SimpleNamespace(known_id="", paused_access_requests=0)
     registry = CollectorRegistry()
     AccessMetrics(ledger, registry, orphan_scanner=scanner, breakers=breakers, guard=guard)
     assert "leasegate_vault_circuit_open 1.0" in generate_latest(registry).decode()

@@ -37,7 +37,7 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 def registry(ledger: Ledger) -> CollectorRegistry:
     made = CollectorRegistry()
     scanner: Any = SimpleNamespace(orphaned_leases=2, skipped_mounts=1, scanned_at=5.0)
-    guard: Any = SimpleNamespace(known_id="another", paused_requests=0)
+    guard: Any = SimpleNamespace(known_id="another", paused_access_requests=0)
     AccessMetrics(ledger, made, orphan_scanner=scanner, breakers=CircuitBreakers(), guard=guard)
     return made
 

@@ -66,7 +66,7 @@ def test_a_mount_without_any_auth_is_reported_and_counted(ledger: Ledger) -> Non
     (skipped_mounts,) = made.find_orphans().skipped_mounts
     assert "there is no auth" in skipped_mounts.reason
     registry = CollectorRegistry()
-    guard: Any = SimpleNamespace(known_id="", paused_requests=0)
+    guard: Any = SimpleNamespace(known_id="", paused_access_requests=0)
     AccessMetrics(ledger, registry, orphan_scanner=made, breakers=CircuitBreakers(), guard=guard)
     page = generate_latest(registry).decode()
     assert "leasegate_orphaned_leases 0.0" in page

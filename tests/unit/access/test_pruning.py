@@ -246,9 +246,9 @@ def test_a_deleted_access_request_pauses_nothing(ledger: Ledger) -> None:
     found = AccessRequests(ledger, vaults, guard=guard)
     with ledger.write() as tx:
         found.take_in(tx, desired(request), owner=request.owner, secret_attempt=7)
-    assert guard.paused_requests == 1
+    assert guard.paused_access_requests == 1
     found.delete_request(desired(request), owner=request.owner)
-    assert guard.paused_requests == 0
+    assert guard.paused_access_requests == 0
 
 
 def test_rounds_go_on_after_one_that_failed() -> None:

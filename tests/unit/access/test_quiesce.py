@@ -37,7 +37,7 @@ def test_resuming_what_was_never_paused_writes_nothing(world: World) -> None:
 
 def test_resuming_a_paused_mount_announces_its_access_requests(world: World) -> None:
     issuance_pauses = IssuancePauses(world.ledger)
-    issuance_pauses.quiesce(AT, mount=MOUNT, connection="", end_leases=False)
+    issuance_pauses.quiesce(AT, mount=MOUNT, connection="", revoke_leases=False)
     world.commits.clear()
     issuance_pauses.resume(AT, mount=MOUNT, connection="")
     assert changed(world.commits) == {"uid-1"}
@@ -49,6 +49,6 @@ def test_resuming_a_paused_mount_announces_its_access_requests(world: World) -> 
 
 def test_a_pause_of_a_connection_is_not_lifted_with_its_mount(world: World) -> None:
     issuance_pauses = IssuancePauses(world.ledger)
-    issuance_pauses.quiesce(AT, mount=MOUNT, connection="k8s.-.demo.postgres-app", end_leases=False)
+    issuance_pauses.quiesce(AT, mount=MOUNT, connection="k8s.-.demo.postgres-app", revoke_leases=False)
     issuance_pauses.resume(AT, mount=MOUNT, connection="")
     assert world.view().engine_paused
