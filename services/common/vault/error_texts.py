@@ -86,7 +86,7 @@ def is_drop_refused(text: str) -> bool:
     """Whether a 400 for revoking a lease means that PostgreSQL refused to drop the user, as the user owns objects.
 
     Vault answers 400 with the text of PostgreSQL and its SQLSTATE; for a database that it cannot reach there is none,
-    or one of a class that passes. Seen on OpenBao 2.7.2 with PostgreSQL 18.
+    or one of a class that passes. Seen on OpenBao 2.7.2 and Vault 1.21.4 with PostgreSQL 18.
     """
     found = _SQLSTATE.search(text)
     return found is not None and found[1] not in _PASSING_SQLSTATES
