@@ -128,7 +128,13 @@ class AccessRequestReconciler:
         answer: access_request_pb2.AccessRequest | None = None
         secret_attempt: int | None = None
         try:
-            if self._acknowledge_written(obj):
+            if acknowledged := self._acknowledge_written(obj):
+                written, answer, correcting = acknowledged
+                secret_attempt = written.attempt
+                _finish(correcting)  # first: Ready means that the subjects can read the Secret
+                self._reporter.report_issued(obj, answer, attempt=written.attempt, previous=written.previous)
+                failpoints.point("status.written")
+                self._failures.reset_failures(uid_of(obj))
                 return DONE
             secret_attempt = self._publisher.secret_attempt(obj)
             ensured = self._ensure_access(obj, secret_attempt=secret_attempt)
@@ -204,28 +210,26 @@ class AccessRequestReconciler:
         written = WrittenCredential(attempt=credential.attempt, previous=secret_attempt)
         self._progress.update(key_of(obj), uid_of(obj), written=written)
 
-    def _acknowledge_written(self, obj: Body) -> bool:
-        """Acknowledge a credential that was just written, report it, and write Role and RoleBinding meanwhile.
+    def _acknowledge_written(
+        self, obj: Body
+    ) -> tuple[WrittenCredential, access_request_pb2.AccessRequest, Future[None] | None] | None:
+        """Acknowledge a credential that was just written, and write Role and RoleBinding meanwhile.
 
         Returns:
-            Whether there was one and access took the acknowledgement; if not, access is asked for the next step.
+            The credential, the access request as access answered it, and the writing of Role and RoleBinding, which is
+            over; None if there was no such credential or access refused, so that it is asked for the next step.
         """
         written = self._progress.update(key_of(obj), uid_of(obj), written=None).written
         if written is None:
-            return False
+            return None
         correcting = self._rbac_audit.start_correction(obj, first=not written.previous)
         try:
-            answer = self._acknowledge(obj, written.attempt)
-            self._reporter.report_issued(obj, answer, attempt=written.attempt, previous=written.previous)
-            failpoints.point("status.written")
+            return written, self._acknowledge(obj, written.attempt), correcting
         except LeasegateError:
-            return False  # EnsureAccessRequest answers, or meets, the same
+            return None  # EnsureAccessRequest answers, or meets, the same
         finally:
             if correcting is not None:
                 wait([correcting])  # so that it does not create again what the next reconcile removes
-        _finish(correcting)
-        self._failures.reset_failures(uid_of(obj))
-        return True
 
     def _acknowledge(self, obj: Body, attempt: int) -> access_request_pb2.AccessRequest:
         request = requester_service_pb2.AcknowledgeCredentialRequest(access_request_id=uid_of(obj), attempt=attempt)
@@ -236,9 +240,9 @@ class AccessRequestReconciler:
     def _confirm(self, obj: Body, answer: access_request_pb2.AccessRequest, *, secret_attempt: int) -> None:
         """Report the state, and correct Role and RoleBinding if the audit found a change."""
         self._publisher.check_enabled(obj)
-        self._reporter.report_state(obj, answer, secret_attempt=secret_attempt)
         if secret_attempt and answer.HasField("lease"):
             _finish(self._rbac_audit.start_correction(obj, first=False))
+        self._reporter.report_state(obj, answer, secret_attempt=secret_attempt)
 
     # -- finalize: from the deletion to the end of access
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from leasegate.access.v1 import access_request_pb2
 from watcher.delivery.manifests import secret_name
@@ -170,11 +171,14 @@ class AccessRequestReporter:
             return
         status, delivered = _status(obj, answer), bool(secret_attempt) and secret_attempt == answer.active_attempt
         ready = [_ready(obj, status, [], delivered=True) if delivered and reason in STILL_READY else not_ready]
+        changes: dict[str, Any] = {
+            "phase": status.phase, "digest": status.digest, "observed_generation": status.observed_generation,
+        }  # fmt: skip
+        if delivered and status.lease:  # it is in the Secret, whatever else failed
+            changes |= {"lease": status.lease, "secret": secret_name(obj), "attempt": secret_attempt}
         self._writer.write(
             obj,
-            lambda present: replace(
-                present, phase=status.phase, digest=status.digest, observed_generation=status.observed_generation
-            ),
+            lambda present: replace(present, **changes),
             [*answered_conditions(answer), *failed, *ready],
             repeat=["Failed"],
         )

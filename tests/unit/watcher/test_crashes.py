@@ -439,7 +439,9 @@ def test_a_role_that_cannot_be_written_costs_no_second_credential(
     world.settle()
     assert world.condition(ACCESS_REQUEST, "rqst", "Failed")["reason"] == reason
     assert world.status(ACCESS_REQUEST, "rqst")["attempt"] == 1
+    assert world.condition(ACCESS_REQUEST, "rqst", "Ready")["status"] == "False"  # nobody may read the Secret yet
     world.advance(5)
+    assert world.condition(ACCESS_REQUEST, "rqst", "Ready")["status"] == "True"
     assert world.kube.see(resource, "demo/DatabaseAccessRequest-demo-rqst-credential-reader") is not None
     assert len(world.access.asked(CLAIM)) == 1
     assert not world.condition(ACCESS_REQUEST, "rqst", "Failed")
