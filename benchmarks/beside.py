@@ -10,7 +10,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -43,14 +42,17 @@ def main(other: Path, only: Sequence[str], rounds: int, full: bool) -> None:
 
 
 def _measured(tree: Path, only: Sequence[str], *, full: bool) -> Mapping[str, float]:
-    """Run the benchmarks of a checkout with this interpreter; answers its figures by today's keys."""
+    """Run the benchmarks of a checkout in its own environment; answers its figures by today's keys."""
+    python = tree / ".venv" / "bin" / "python"
+    if not python.exists():
+        raise click.ClickException(f"{tree} has no environment of its own: run `make stack` in it first")
     results = tree / "benchmarks" / "results" / ("latest.json" if full else "quick.json")
     before = results.read_text() if results.exists() else None
     results.unlink(missing_ok=True)
     options = [*(word for key in only for word in ("--only", key)), *([] if full else ["--quick"])]
     path = f"{tree}{os.pathsep}{tree / 'protos' / 'gen'}"
     try:
-        command = [sys.executable, "-m", "benchmarks", *options]
+        command = [str(python), "-m", "benchmarks", *options]
         subprocess.run(command, cwd=tree, env=os.environ | {"PYTHONPATH": path}, check=True, stdout=subprocess.DEVNULL)
         figures: dict[str, float] = json.loads(results.read_text())
     finally:
