@@ -17,7 +17,7 @@ from watcher.delivery.namespaces import Namespaces
 from watcher.kube.cache import ChangeHandler
 from watcher.kube.objects import Objects
 from watcher.kube.resources import Body, Key, Resource, has_finalizer, is_deleting, key_of, uid_of
-from watcher.kube.workqueue import WorkQueue
+from watcher.kube.workqueue import Priority, WorkQueue
 from watcher.reconcilers.access_request import AccessRequestReconciler
 from watcher.reconcilers.appbinding import AppBindingReconciler
 from watcher.reconcilers.cleanup_role import CleanupRoleChange, CleanupRoleReconciler
@@ -75,7 +75,7 @@ class Triggers:
         """Queue every object and the audit of every namespace, with low priority for requests with a credential."""
         for resource in QUEUES:
             for obj in self._objects.cache(resource):
-                self._enqueue_object(resource, key_of(obj), low=_has_credential(obj))
+                self._enqueue_object(resource, key_of(obj), _low_if(_has_credential(obj)))
         self._enqueue_audits()
 
     def resync(self, steps: int) -> Iterator[None]:
@@ -89,7 +89,7 @@ class Triggers:
             yield
             for resource, key in itertools.islice(known, size):
                 if self._objects.get(resource, key):
-                    self._enqueue_object(resource, key, low=True)
+                    self._enqueue_object(resource, key, Priority.RESYNC)
         self._enqueue_audits()
 
     # -- changes of objects
@@ -175,7 +175,7 @@ class Triggers:
             if _attempt(old) != _attempt(new):
                 for name in owners:
                     key = Key(key_of(secret).namespace, name)
-                    self._queues["access_requests"].add(key, low=self._is_reported(key, _attempt(new)))
+                    self._queues["access_requests"].add(key, _low_if(self._is_reported(key, _attempt(new))))
             return
         if old is not None and new is not None and old["metadata"] == new["metadata"]:
             return
@@ -212,7 +212,7 @@ class Triggers:
 
     def on_rbac_drift(self, access_request: Key) -> None:
         """Queue an access request whose Role or RoleBinding was changed or removed."""
-        self._queues["access_requests"].add(access_request, low=True)
+        self._queues["access_requests"].add(access_request, Priority.RESYNC)
 
     # -- access' change feed
 
@@ -223,7 +223,7 @@ class Triggers:
         key = self._access_requests.note_open_access(ref)
         known = self._objects.get(ACCESS_REQUEST, key)
         # Most changes follow from a call of the watcher itself: the effect of a decision goes before them.
-        self._queues["access_requests"].add(key, low=known is not None and not is_deleting(known))
+        self._queues["access_requests"].add(key, _low_if(known is not None and not is_deleting(known)))
 
     def on_cleanup_role_change(self, change: CleanupRoleChange) -> None:
         """Queue a cleanup role that access needs, or needs no more."""
@@ -244,10 +244,10 @@ class Triggers:
 
     # -- queues
 
-    def _enqueue_object(self, resource: Resource, key: Key, *, low: bool) -> None:
+    def _enqueue_object(self, resource: Resource, key: Key, priority: Priority) -> None:
         if resource is not APP_BINDING:
             self._namespaces.watch_namespace(key.namespace)
-        self._queues[QUEUES[resource]].add(key, low=low)
+        self._queues[QUEUES[resource]].add(key, priority)
 
     def _enqueue_audits(self) -> None:
         for namespace in self._namespaces.watched():
@@ -280,6 +280,10 @@ def _needs_reconcile(old: Body, new: Body) -> bool:
         return True
     others = [[name for name in meta.get("finalizers") or [] if name != FINALIZER] for meta in (a, b)]
     return others[0] != others[1] or (has_finalizer(old, FINALIZER) and not has_finalizer(new, FINALIZER))
+
+
+def _low_if(nobody_waits: bool) -> Priority:
+    return Priority.RESYNC if nobody_waits else Priority.EVENT
 
 
 def _has_credential(obj: Body) -> bool:

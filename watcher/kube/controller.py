@@ -17,7 +17,7 @@ from services.common.errors import LeasegateError
 from services.common.rpc import request_ids
 from watcher.kube.client import KubeError
 from watcher.kube.result import Result
-from watcher.kube.workqueue import WorkQueue
+from watcher.kube.workqueue import Priority, WorkQueue
 
 LOG = logs.logger(__name__)
 K = TypeVar("K", bound=Hashable)
@@ -115,6 +115,10 @@ class Controller(Generic[K]):
         return ReconcileOutcome.ERROR
 
     def _requeue(self, key: K, result: Result) -> ReconcileOutcome:
+        if result.follow_up:
+            self.queue.forget_failures(key)
+            self.queue.add(key, Priority.FOLLOW_UP)
+            return ReconcileOutcome.REQUEUE_AFTER
         if result.requeue_after_s is not None:
             self.queue.forget_failures(key)
             self.queue.add_after(key, result.requeue_after_s)

@@ -17,12 +17,13 @@ class Result:
 
     Attributes:
         requeue: Whether the key comes back after a pause that grows with each failure in a row.
-        requeue_after_s: Seconds after which the key comes back, in place of the growing pause; 0 puts it behind the
-            keys that wait already.
+        requeue_after_s: Seconds after which the key comes back, in place of the growing pause.
+        follow_up: Whether the key comes back at once, behind all keys for which something changed.
     """
 
     requeue: bool = False
     requeue_after_s: float | None = None
+    follow_up: bool = False
 
 
 DONE = Result()

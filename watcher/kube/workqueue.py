@@ -1,8 +1,8 @@
 """A queue of keys: each key once, each in one worker's hands at a time, different keys in parallel.
 
-A key that is added while a worker has it comes back when the worker is done. Keys of low priority go after all others,
-as in controller-runtime's priority queue: the first list and each resync queue every object, thousands of them, and a
-decision that arrives meanwhile must not wait behind them.
+A key that is added while a worker has it comes back when the worker is done. A key of a lower priority goes after all
+keys of higher ones, as in controller-runtime's priority queue: the first list and each resync queue every object,
+thousands of them, and a decision that arrives meanwhile must not wait behind them.
 """
 
 from __future__ import annotations
@@ -13,11 +13,20 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from enum import IntEnum
 from typing import Generic, TypeVar
 
 from watcher.kube.backoff import Backoff
 
 K = TypeVar("K", bound=Hashable)
+
+
+class Priority(IntEnum):
+    """Which keys go first."""
+
+    EVENT = 0  # something changed, and somebody may wait for what follows
+    FOLLOW_UP = 1  # somebody has what was waited for; the rest of its reconcile is due
+    RESYNC = 2  # nothing is known to have changed
 
 
 class QueueObserver:
@@ -54,27 +63,26 @@ class WorkQueue(Generic[K]):
     ) -> None:
         self._backoff, self._clock, self._observer = backoff, clock, observer or QueueObserver()
         self._changed = threading.Condition()
-        self._high: OrderedDict[K, float] = OrderedDict()  # and since when a key waits
-        self._low: OrderedDict[K, float] = OrderedDict()
+        self._lanes: dict[Priority, OrderedDict[K, float]] = {each: OrderedDict() for each in Priority}  # since when
         self._processing: dict[K, float] = {}  # and since when
-        self._again: dict[K, bool] = {}  # keys added while a worker has them; whether with low priority
+        self._again: dict[K, Priority] = {}  # keys added while a worker has them
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._order = itertools.count()
         self._failures: dict[K, int] = {}
         self._closed = False
 
-    def add(self, key: K, *, low: bool = False) -> None:
-        """Queue a key, once; with ``low`` behind all keys without it."""
+    def add(self, key: K, priority: Priority = Priority.EVENT) -> None:
+        """Queue a key, once; one that waits already gets the higher one of the two priorities."""
         with self._changed:
             self._due.pop(key, None)
-            self._enqueue(key, low=low)
+            self._enqueue(key, priority)
 
     def add_after(self, key: K, delay_s: float) -> None:
         """Queue a key in ``delay_s`` seconds, unless it is due sooner."""
         with self._changed:
             due = self._clock() + delay_s
-            if key in self._high or key in self._low or self._due.get(key, due + 1) <= due:
+            if self._waits(key) is not None or self._due.get(key, due + 1) <= due:
                 return
             self._due[key] = due
             heapq.heappush(self._heap, (due, next(self._order), key))
@@ -105,7 +113,7 @@ class WorkQueue(Generic[K]):
         with self._changed:
             while not self._closed:
                 self._queue_due()
-                if lane := self._high or self._low:
+                if lane := next((lane for lane in self._lanes.values() if lane), None):
                     key, since = lane.popitem(last=False)
                     now = self._processing[key] = self._clock()
                     self._observer.on_start(now - since)
@@ -121,7 +129,7 @@ class WorkQueue(Generic[K]):
         with self._changed:
             self._observer.on_done(self._clock() - self._processing.pop(key))
             if key in self._again:
-                self._enqueue(key, low=self._again.pop(key))
+                self._enqueue(key, self._again.pop(key))
 
     def close(self) -> None:
         """Let every ``next_key`` return None."""
@@ -131,7 +139,7 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         """How many keys wait for a worker."""
-        return len(self._high) + len(self._low)
+        return sum(map(len, self._lanes.values()))
 
     @property
     def delayed(self) -> int:
@@ -144,15 +152,20 @@ class WorkQueue(Generic[K]):
         with self._changed:
             return sum(self._clock() - since for since in self._processing.values())
 
-    def _enqueue(self, key: K, *, low: bool) -> None:
+    def _waits(self, key: K) -> Priority | None:
+        return next((priority for priority, lane in self._lanes.items() if key in lane), None)
+
+    def _enqueue(self, key: K, priority: Priority) -> None:
         if key in self._processing:
-            self._again[key] = low and self._again.get(key, True)
-        elif key not in self._high and not (low and key in self._low):
-            since = self._low.pop(key, None)
-            (self._low if low else self._high)[key] = self._clock() if since is None else since
-            if since is None:
-                self._observer.on_add()
-            self._changed.notify()
+            self._again[key] = min(priority, self._again.get(key, priority))
+            return
+        known = self._waits(key)
+        if known is None:
+            self._observer.on_add()
+            self._lanes[priority][key] = self._clock()
+        elif priority < known:
+            self._lanes[priority][key] = self._lanes[known].pop(key)
+        self._changed.notify()
 
     def _queue_due(self) -> None:
         now = self._clock()
@@ -160,7 +173,7 @@ class WorkQueue(Generic[K]):
             due, _, key = heapq.heappop(self._heap)
             if self._due.get(key) == due:
                 del self._due[key]
-                self._enqueue(key, low=False)
+                self._enqueue(key, Priority.EVENT)
 
     def _next_due_s(self) -> float | None:
         return max(0.0, self._heap[0][0] - self._clock()) if self._heap else None

@@ -158,7 +158,7 @@ class AccessRequestReconciler:
             return result_of(err)
         self._failures.reset_failures(uid_of(obj))
         if ensured.next_step == watcher_service_pb2.NEXT_STEP_CLAIM:
-            return Result(requeue_after_s=0)  # the rest is done behind the keys that wait for their credential
+            return Result(follow_up=True)  # the rest is done behind the keys that wait for their credential
         if ensured.HasField("retry_after"):
             return Result(requeue_after_s=ensured.retry_after.ToTimedelta().total_seconds())
         return DONE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.access.domain import renewal
 from services.access.domain.decide import Acknowledge, decide
-from services.access.domain.models import Attempt, AttemptState
+from services.access.domain.models import Attempt, AttemptState, Origin
 from services.access.domain.settings import Settings
 from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.db.database import Ledger, Tx
@@ -44,6 +44,8 @@ def acknowledge(ledger: Ledger, uid: str, *, owner: str, number: int, settings: 
         request = requests.update(tx, request, rotation_due=False)  # first, as it decides when the next rotation is due
         due_at = renewal.next_due_at(step.attempt, request=request, overlap_s=settings.overlap_s)
         attempts.activate(tx, step.attempt, due_at=due_at)
+        if request.origin is Origin.KUBERNETES:
+            tx.answer_change(uid)
     failpoints.point("ack.committed")
 
 

@@ -94,6 +94,7 @@ class AccessRequests:
         """
         request = self._store(tx, desired, owner=owner)
         request = reassess.reassess(tx, request, catalog.role_of(tx, request))
+        tx.answer_change(request.uid)
         return self._note_secret(self.view(tx, request), secret_attempt)
 
     def _note_secret(self, view: AccessRequestView, secret_attempt: int) -> AccessRequestView:
@@ -132,6 +133,7 @@ class AccessRequests:
             if request.deleted_at is None:
                 requests.update_silently(tx, request.uid, deleted_at=tx.now)
             view = self.view(tx, reassess.end_access(tx, request, Approval.WITHDRAWN))
+            tx.answer_change(request.uid)
         failpoints.point("revoke.committed")
         self._guard.observe_attempt(view.request, secret_attempt=0)
         return view

@@ -13,7 +13,7 @@ from watcher.kube.backoff import Backoff
 from watcher.kube.client import KubeError
 from watcher.kube.controller import Controller
 from watcher.kube.result import Result
-from watcher.kube.workqueue import WorkQueue
+from watcher.kube.workqueue import Priority, WorkQueue
 from watcher.metrics import WatcherMetrics, watcher_metrics
 
 
@@ -35,7 +35,7 @@ def a_queue(metrics: WatcherMetrics, clock: Clock) -> WorkQueue[str]:
 def test_a_queue_reports_adds_waits_and_work(registry: CollectorRegistry, metrics: WatcherMetrics) -> None:
     clock = Clock()
     queue = a_queue(metrics, clock)
-    queue.add("a", low=True)
+    queue.add("a", Priority.RESYNC)
     clock.now += 2
     queue.add("a")  # once, with the wait of the first
     clock.now += 1

@@ -11,6 +11,7 @@ from services.common import errors
 from tests.unit.watcher.watcher_world import World
 from watcher.kube.client import KubeError
 from watcher.kube.resources import ROLE, ROLE_BINDING, Body, Key, Resource, key_of
+from watcher.kube.workqueue import Priority
 from watcher.specs.kinds import ACCESS_REQUEST
 
 LISTS = ["LIST roles demo", "LIST rolebindings demo"]
@@ -64,7 +65,7 @@ def test_a_reconcile_without_drift_asks_kubernetes_nothing(granted: World) -> No
 
 def test_a_renewal_costs_no_list(granted: World) -> None:
     for obj in granted.kube.all(ACCESS_REQUEST):
-        granted.watcher.queues["access_requests"].add(key_of(obj), low=True)
+        granted.watcher.queues["access_requests"].add(key_of(obj), Priority.RESYNC)
     granted.settle()
     assert granted.kube.calls == []
 

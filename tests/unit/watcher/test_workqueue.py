@@ -8,7 +8,7 @@ import pytest
 
 from tests.clock import Clock
 from watcher.kube.backoff import Backoff
-from watcher.kube.workqueue import WorkQueue
+from watcher.kube.workqueue import Priority, WorkQueue
 
 
 @pytest.fixture
@@ -51,23 +51,23 @@ def test_different_keys_are_worked_on_in_parallel(queue: WorkQueue[str]) -> None
 
 
 def test_low_priority_keys_go_after_all_others(queue: WorkQueue[str]) -> None:
-    queue.add("resync", low=True)
+    queue.add("resync", Priority.RESYNC)
     queue.add("decision")
     assert [queue.next_key(block=False), queue.next_key(block=False)] == ["decision", "resync"]
 
 
 def test_a_second_add_raises_the_priority_of_a_key(queue: WorkQueue[str]) -> None:
     for key in "ab":
-        queue.add(key, low=True)
+        queue.add(key, Priority.RESYNC)
     queue.add("b")
-    queue.add("b", low=True)
+    queue.add("b", Priority.RESYNC)
     assert [queue.next_key(block=False) for _ in range(3)] == ["b", "a", None]
 
 
 def test_a_key_added_again_keeps_its_priority_while_a_worker_has_it(queue: WorkQueue[str]) -> None:
     queue.add("a")
     assert queue.next_key(block=False) == "a"
-    queue.add("a", low=True)
+    queue.add("a", Priority.RESYNC)
     queue.add("b")
     queue.mark_done("a")
     assert [queue.next_key(block=False) for _ in range(2)] == ["b", "a"]
@@ -75,7 +75,7 @@ def test_a_key_added_again_keeps_its_priority_while_a_worker_has_it(queue: WorkQ
         queue.mark_done(key)
     queue.add("c")
     assert queue.next_key(block=False) == "c"
-    queue.add("c", low=True)
+    queue.add("c", Priority.RESYNC)
     queue.add("c")
     queue.add("d")
     queue.mark_done("c")
@@ -87,7 +87,7 @@ def test_a_delay_of_zero_puts_a_key_behind_those_that_wait(queue: WorkQueue[str]
     queue.add("a")
     assert queue.next_key(block=False) == "a"
     queue.add("b")
-    queue.add("resync", low=True)
+    queue.add("resync", Priority.RESYNC)
     queue.add_after("a", 0)
     queue.mark_done("a")
     assert [queue.next_key(block=False) for _ in range(3)] == ["b", "a", "resync"]
@@ -154,7 +154,7 @@ def test_pauses_are_spread() -> None:
 
 def test_the_length_counts_keys_that_are_ready(queue: WorkQueue[str]) -> None:
     queue.add("a")
-    queue.add("b", low=True)
+    queue.add("b", Priority.RESYNC)
     queue.add_after("c", 1.0)
     assert (len(queue), queue.delayed) == (2, 1)
 

@@ -68,6 +68,10 @@ class Tx:
         """Wake the workers after the commit, if work is due before they look next."""
         self.work |= at is not None and at - self.now < SOON_S
 
+    def answer_change(self, uid: str) -> None:
+        """Keep a change out of the change feed, as the answer of this call says it to the owner already."""
+        self.changed.discard(uid)
+
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
         """Run one statement."""
         return self.connection.execute(statement, parameters)
