@@ -39,7 +39,19 @@ _EXPIRED = (
     .order_by(access_requests.c.due_at)
     .limit(_COUNT)
 )
-_NEXT = [sa.select(sa.func.min(c.due_at)).where(c.due_at > _NOW) for c in (_a, access_requests.c)]
+
+
+def _earliest(after: sa.ColumnElement[float]) -> sa.Select[Any]:
+    """Build the query of when work is due first after a time: of each priority, and of access requests.
+
+    Each of its columns is one step into an index, however long the queue is and however much has no time.
+    """
+    of_priority = (sa.select(sa.func.min(_a.due_at)).where(_a.priority == each, _a.due_at > after) for each in Priority)
+    expiry = sa.select(sa.func.min(access_requests.c.due_at)).where(access_requests.c.due_at > after)
+    return sa.select(*(query.scalar_subquery() for query in (*of_priority, expiry)))
+
+
+_EARLIEST, _NEXT = _earliest(sa.literal(0.0)), _earliest(_NOW)
 
 
 class Job(NamedTuple):
@@ -103,23 +115,30 @@ def next_job(
         without: Vaults, by server and namespace, whose work is passed over.
     """
     renewals = renewals or RenewalQueue()
-    renewal = renewals.first(tx, busy=busy, without=without) if renews else None
+    earliest = tx.execute(_EARLIEST).one()
+    revokes, issues, renewable, expires = (at is not None and at <= tx.now for at in earliest)
+    renewal = renewals.first(tx, busy=busy, without=without) if renews and renewable else None
     if renewal and _share_left(renewal, tx.now) < (TOO_LATE_SHARE if throttled else URGENT_SHARE):
         return renewals.take_first()
-    if revocation := _due_longest(tx, Priority.REVOKE, busy, without):
+    if revokes and (revocation := _due_longest(tx, Priority.REVOKE, busy, without)):
         return Job(revocation.id, "")
-    expired = tx.execute(_EXPIRED, {"now": tx.now, "count": len(busy) + 1}).scalars()
-    if uid := next((uid for uid in expired if uid not in busy), None):
+    if expires and (uid := _expired(tx, busy)):
         return Job("", uid)
-    if issue := _due_longest(tx, Priority.ISSUE, busy, without):
+    if issues and (issue := _due_longest(tx, Priority.ISSUE, busy, without)):
         return Job(issue.id, "")
     return renewals.take_first() if renewal and not throttled else None
 
 
 def next_due_at(tx: Tx) -> float | None:
     """Return when the next piece of work is due that is not due yet."""
-    found = [tx.execute(query, {"now": tx.now}).scalar() for query in _NEXT]
+    found = tx.execute(_NEXT, {"now": tx.now}).one()
     return min((at for at in found if at is not None), default=None)
+
+
+def _expired(tx: Tx, busy: Collection[str]) -> str | None:
+    """Return the access request whose time is over the longest."""
+    expired = tx.execute(_EXPIRED, {"now": tx.now, "count": len(busy) + 1}).scalars()
+    return next((uid for uid in expired if uid not in busy), None)
 
 
 def _share_left(lease: _Due, now: float) -> float:
