@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from services.access.domain import approval, names
 from services.access.domain.attempt_states import ENDING, LAPSING, PREPARED
-from services.access.domain.models import FINAL, AccessRequest, Approval, DbRole, Origin
+from services.access.domain.models import FINAL, AccessRequest, Approval, DbRole, Decision, Origin
 from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Tx
 
@@ -26,17 +27,26 @@ def digest_of(request: AccessRequest, db_role: DbRole | None) -> str:
     )
 
 
-def reassess(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessRequest:
+def reassess(
+    tx: Tx, request: AccessRequest, db_role: DbRole | None, *, decided: Sequence[Decision] | None = None
+) -> AccessRequest:
     """Bring an access request in line with its decisions and its db_role; the same again changes nothing.
 
     A denial revokes everything. An approval that does not count any more returns the access request to pending: what is
     not acknowledged yet is revoked, a credential in use expires without being renewed.
+
+    Args:
+        tx: Transaction of the caller.
+        request: The access request.
+        db_role: Its db_role, deleted or not; None if the catalog never had it.
+        decided: All its decisions; None to read them.
     """
     if request.ended:
         return request
     digest = digest_of(request, db_role)
-    made = requests.decisions_of(tx, request.uid)
-    verdict = approval.verdict(made, digest=digest, approvals=db_role.approvals if db_role else 1)
+    if decided is None:
+        decided = requests.decisions_of(tx, request.uid)
+    verdict = approval.verdict(decided, digest=digest, approvals=db_role.approvals if db_role else 1)
     before = request
     if (verdict.approval, verdict.outdated, digest) != (request.approval, request.outdated, request.digest):
         changes: dict[str, Any] = {

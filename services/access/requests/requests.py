@@ -77,8 +77,11 @@ class AccessRequests:
             if known is None:
                 return None
             _check_owner(known, owner)
-            view = self.view(tx, known)
-        return None if _brings_news(desired, view) else self._note_secret(view, secret_attempt)
+            decided = requests.decisions_of(tx, known.uid)
+            if _brings_news(desired, known, decided):
+                return None
+            view = self._view(tx, known, attempts.open_of(tx, known.uid), decided, catalog.role_of(tx, known))
+        return self._note_secret(view, secret_attempt)
 
     def take_in(self, tx: Tx, desired: DesiredAccess, *, owner: str, secret_attempt: int) -> AccessRequestView:
         """Take in the desired state of an access request of Kubernetes; an older generation changes nothing.
@@ -92,29 +95,33 @@ class AccessRequests:
         Raises:
             CallerNotAllowedError: Somebody else ensured it before.
         """
-        request = self._store(tx, desired, owner=owner)
-        request = reassess.reassess(tx, request, catalog.role_of(tx, request))
+        request, decided = self._store(tx, desired, owner=owner)
+        db_role = catalog.role_of(tx, request)
+        request = reassess.reassess(tx, request, db_role, decided=decided)
         tx.answer_change(request.uid)
-        return self._note_secret(self.view(tx, request), secret_attempt)
+        view = self._view(tx, request, attempts.open_of(tx, request.uid), decided, db_role)
+        return self._note_secret(view, secret_attempt)
 
     def _note_secret(self, view: AccessRequestView, secret_attempt: int) -> AccessRequestView:
         """Have the guard remember an attempt that the Secret holds and the ledger does not know."""
         unknown = self._guard.observe_attempt(view.request, secret_attempt=secret_attempt)
         return replace(view, unknown_attempt=secret_attempt if unknown else 0)
 
-    def _store(self, tx: Tx, desired: DesiredAccess, *, owner: str) -> AccessRequest:
+    def _store(self, tx: Tx, desired: DesiredAccess, *, owner: str) -> tuple[AccessRequest, list[Decision]]:
+        """Store what the desired state brings; returns the access request and all its decisions."""
         request = requests.find(tx, desired.uid)
         if request is None:
             request = _new(desired, owner=owner, now=tx.now)
             requests.insert(tx, request)
         _check_owner(request, owner)
+        known = requests.decisions_of(tx, request.uid)
         if request.ended:
-            return request
+            return request, known
         if _spec_changed(desired, request):
             request = requests.update(tx, request, **_spec(desired))
-        known = requests.decisions_of(tx, request.uid)
-        requests.decide(tx, request.uid, approval.unseen(desired.decisions, known, status_digest=desired.status_digest))
-        return request
+        unseen = approval.unseen(desired.decisions, known, status_digest=desired.status_digest)
+        requests.decide(tx, request.uid, unseen)
+        return request, [*known, *unseen]
 
     def delete_request(self, desired: DesiredAccess, *, owner: str) -> AccessRequestView:
         """End the access of an access request whose object is deleted.
@@ -200,17 +207,25 @@ class AccessRequests:
 
     def view(self, tx: Tx, request: AccessRequest) -> AccessRequestView:
         """An access request with all that belongs to it, within a transaction of the caller."""
-        return self._view(tx, request, attempts.open_of(tx, request.uid), requests.decisions_of(tx, request.uid))
+        decided = requests.decisions_of(tx, request.uid)
+        return self._view(tx, request, attempts.open_of(tx, request.uid), decided, catalog.role_of(tx, request))
 
     def _views(self, tx: Tx, found: Sequence[AccessRequest]) -> list[AccessRequestView]:
         uids = [request.uid for request in found]
         opened, decided = attempts.open_of_many(tx, uids), requests.decisions_of_many(tx, uids)
-        return [self._view(tx, request, opened[request.uid], decided[request.uid]) for request in found]
+        return [
+            self._view(tx, request, opened[request.uid], decided[request.uid], catalog.role_of(tx, request))
+            for request in found
+        ]
 
     def _view(
-        self, tx: Tx, request: AccessRequest, opened: Sequence[Attempt], decided: Sequence[Decision]
+        self,
+        tx: Tx,
+        request: AccessRequest,
+        opened: Sequence[Attempt],
+        decided: Sequence[Decision],
+        db_role: DbRole | None,
     ) -> AccessRequestView:
-        db_role = catalog.role_of(tx, request)
         return AccessRequestView(
             request=request,
             attempts=tuple(opened),
@@ -235,11 +250,11 @@ def _check_owner(request: AccessRequest, owner: str) -> None:
         raise CallerNotAllowedError("that access request belongs to another caller", service="WatcherService")
 
 
-def _brings_news(desired: DesiredAccess, view: AccessRequestView) -> bool:
-    if view.request.ended:
+def _brings_news(desired: DesiredAccess, request: AccessRequest, decided: Sequence[Decision]) -> bool:
+    if request.ended:
         return False
-    unseen = approval.unseen(desired.decisions, view.decisions, status_digest=desired.status_digest)
-    return _spec_changed(desired, view.request) or bool(unseen)
+    unseen = approval.unseen(desired.decisions, decided, status_digest=desired.status_digest)
+    return _spec_changed(desired, request) or bool(unseen)
 
 
 def _spec_changed(desired: DesiredAccess, request: AccessRequest) -> bool:
