@@ -1,8 +1,8 @@
 """The change feed: which access requests, cleanup roles and Vault auths the watcher should look at again.
 
 It lives in memory and restarts with the process, as the watcher then repeats everything; cleanup roles are announced
-from the ledger. Safety does not depend on it: it saves time. A watcher receives its own writes, too; a reconcile
-without news is cheap.
+from the ledger. Safety does not depend on it: it saves time. What the answer of a call says to the owner already is
+not announced (``Tx.answer_change``).
 """
 
 from __future__ import annotations
