@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from services.access.domain import names
 from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Priority
 from services.access.ledger.db.database import Tx
 from services.access.ledger.db.outcomes import LeaseOutcome, OutcomeKind
+from services.access.ledger.db.query import Change, Query
 from services.access.ledger.db.schema import attempts, row_of
 
 ISSUING_TIMEOUT_S = 150.0
@@ -38,12 +40,12 @@ OPEN = tuple(state for state in AttemptState if state is not AttemptState.CLOSED
 _OPEN = sa.select(attempts).where(_table.state != AttemptState.CLOSED).order_by(_table.sequence)
 
 # The statements of the hot path are built once, so that SQLAlchemy finds their compiled form by their kept cache key.
-_GET = sa.select(attempts).where(_table.id == sa.bindparam("attempt_id"))
-_OPEN_OF = _OPEN.where(_table.access_request_id == sa.bindparam("uid"))
+_GET = Query(Attempt, sa.select(attempts).where(_table.id == sa.bindparam("attempt_id")))
+_OPEN_OF = Query(Attempt, _OPEN.where(_table.access_request_id == sa.bindparam("uid")))
+_BEGIN = Change(attempts, attempts.insert())
 _CHANGE = attempts.update().where(
     _table.id == sa.bindparam("attempt_id"), _table.state.in_(sa.bindparam("states", expanding=True))
 )
-_CHANGE_IF_ACCESSOR = _CHANGE.where(_table.accessor == sa.bindparam("expected_accessor"))
 _CHANGE_AFTER_FAILURE = _CHANGE.values(failures=_table.failures + 1)
 _CHANGE_AFTER_RENEWAL_FAILURE = _CHANGE.values(renewal_failures=_table.renewal_failures + 1)
 _WITH_DATABASE_USER = tuple(
@@ -55,7 +57,7 @@ _WITH_DATABASE_USER = tuple(
 
 def get(tx: Tx, attempt_id: str) -> Attempt:
     """Return one attempt, which must exist."""
-    found = tx.fetch_first(Attempt, _GET, {"attempt_id": attempt_id})
+    found = _GET.first(tx, attempt_id=attempt_id)
     if found is None:
         raise LookupError(f"the ledger has no attempt {attempt_id}")
     return found
@@ -63,7 +65,7 @@ def get(tx: Tx, attempt_id: str) -> Attempt:
 
 def open_of(tx: Tx, uid: str) -> list[Attempt]:
     """Return the attempts of an access request that are not closed, oldest first."""
-    return tx.fetch(Attempt, _OPEN_OF, {"uid": uid})
+    return _OPEN_OF.all(tx, uid=uid)
 
 
 def open_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Attempt]]:
@@ -96,7 +98,7 @@ def begin(tx: Tx, *, request: AccessRequest, role: DbRole, sequence: int, due_at
         begun_at=tx.now,
         due_at=due_at,
     )
-    tx.execute(attempts.insert(), row_of(attempts, made))
+    _BEGIN.run(tx, row_of(attempts, made))
     tx.wake(due_at)
     return made
 
@@ -433,11 +435,18 @@ def _move(
     forbidden = [state for state in states if to not in rules.ALLOWED[state]]
     if forbidden:
         raise ValueError(f"no rule leads from {', '.join(forbidden)} to {to}")
-    change = {"state": to, **columns}
-    if expected_accessor is None:
-        return _update(tx, attempt_id, states, change)
-    change["expected_accessor"] = expected_accessor
-    return _update(tx, attempt_id, states, change, statement=_CHANGE_IF_ACCESSOR)
+    change, expected = {"state": to, **columns}, {"attempt_id": attempt_id}
+    if expected_accessor is not None:
+        expected["expected_accessor"] = expected_accessor
+    return _change_in(states, expected_accessor is not None).run(tx, change, **expected) == 1
+
+
+@cache
+def _change_in(states: tuple[AttemptState, ...], if_accessor: bool) -> Change:
+    """Make the change of an attempt that is in one of these states and, if asked for, has an accessor."""
+    where = [_table.id == sa.bindparam("attempt_id"), sa.or_(*(_table.state == state for state in states))]
+    where += [_table.accessor == sa.bindparam("expected_accessor")] if if_accessor else []
+    return Change(attempts, attempts.update().where(*where))
 
 
 def _update(

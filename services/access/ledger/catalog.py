@@ -8,12 +8,16 @@ import sqlalchemy as sa
 
 from services.access.domain.models import AccessRequest, DbRole, VaultTargetRow
 from services.access.ledger.db.database import Tx
+from services.access.ledger.db.query import Query
 from services.access.ledger.db.schema import db_roles, row_of, vault_targets
 
 _r = db_roles.c
-_TARGET = sa.select(vault_targets).where(vault_targets.c.id == sa.bindparam("target_id"))
-_ROLE = sa.select(db_roles).where(
-    *(column == sa.bindparam(column.name) for column in (_r.cluster, _r.cluster_uid, _r.namespace, _r.name))
+_TARGET = Query(VaultTargetRow, sa.select(vault_targets).where(vault_targets.c.id == sa.bindparam("target_id")))
+_ROLE = Query(
+    DbRole,
+    sa.select(db_roles).where(
+        *(column == sa.bindparam(column.name) for column in (_r.cluster, _r.cluster_uid, _r.namespace, _r.name))
+    ),
 )
 
 
@@ -38,7 +42,7 @@ def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) ->
 
 def target(tx: Tx, number: int) -> VaultTargetRow:
     """Return a VaultTarget by its id, which must exist."""
-    found = tx.fetch_first(VaultTargetRow, _TARGET, {"target_id": number})
+    found = _TARGET.first(tx, target_id=number)
     if found is None:
         raise LookupError(f"the ledger has no target {number}")
     return found
@@ -62,8 +66,7 @@ def drop_role(tx: Tx, role: DbRole) -> None:
 
 def find_role(tx: Tx, cluster: str, cluster_uid: str, namespace: str, name: str) -> DbRole | None:
     """Return a db_role, deleted or not."""
-    key = {"cluster": cluster, "cluster_uid": cluster_uid, "namespace": namespace, "name": name}
-    return tx.fetch_first(DbRole, _ROLE, key)
+    return _ROLE.first(tx, cluster=cluster, cluster_uid=cluster_uid, namespace=namespace, name=name)
 
 
 def role_of(tx: Tx, request: AccessRequest) -> DbRole | None:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from services.access.domain.models import Priority
 from services.access.ledger.db.database import Tx
+from services.access.ledger.db.query import Query
 from services.access.ledger.db.schema import access_requests, attempts, vault_targets
 
 
@@ -33,6 +34,7 @@ _DUE = (
     .limit(_COUNT)
 )
 _DUE_LONGEST, _ENDING_FIRST = _DUE.order_by(_a.due_at), _DUE.order_by(_a.ends_at)
+_DUE_LONGEST_ANYWHERE = Query(_Due, _DUE_LONGEST)
 _EXPIRED = (
     sa.select(access_requests.c.uid)
     .where(access_requests.c.due_at <= _NOW)
@@ -48,10 +50,11 @@ def _earliest(after: sa.ColumnElement[float]) -> sa.Select[Any]:
     """
     of_priority = (sa.select(sa.func.min(_a.due_at)).where(_a.priority == each, _a.due_at > after) for each in Priority)
     expiry = sa.select(sa.func.min(access_requests.c.due_at)).where(access_requests.c.due_at > after)
-    return sa.select(*(query.scalar_subquery() for query in (*of_priority, expiry)))
+    earliest = (*of_priority, expiry)
+    return sa.select(*(query.scalar_subquery().label(f"at_{n}") for n, query in enumerate(earliest)))
 
 
-_EARLIEST, _NEXT = _earliest(sa.literal(0.0)), _earliest(_NOW)
+_EARLIEST, _NEXT = (Query(lambda **at: tuple(at.values()), _earliest(after)) for after in (sa.literal(0.0), _NOW))
 
 
 class Job(NamedTuple):
@@ -115,7 +118,7 @@ def next_job(
         without: Vaults, by server and namespace, whose work is passed over.
     """
     renewals = renewals or RenewalQueue()
-    earliest = tx.execute(_EARLIEST).one()
+    earliest = _EARLIEST.first(tx) or ()
     revokes, issues, renewable, expires = (at is not None and at <= tx.now for at in earliest)
     renewal = renewals.first(tx, busy=busy, without=without) if renews and renewable else None
     if renewal and _share_left(renewal, tx.now) < (TOO_LATE_SHARE if throttled else URGENT_SHARE):
@@ -131,7 +134,7 @@ def next_job(
 
 def next_due_at(tx: Tx) -> float | None:
     """Return when the next piece of work is due that is not due yet."""
-    found = tx.execute(_NEXT, {"now": tx.now}).one()
+    found = _NEXT.first(tx, now=tx.now) or ()
     return min((at for at in found if at is not None), default=None)
 
 
@@ -157,6 +160,8 @@ def _due_longest(
 def _due(
     tx: Tx, query: sa.Select[Any], priority: Priority, without: Collection[tuple[str, str]], *, count: int
 ) -> list[_Due]:
+    if not without and query is _DUE_LONGEST:
+        return _DUE_LONGEST_ANYWHERE.all(tx, priority=priority, now=tx.now, count=count)
     if without:
         passed_over = sa.tuple_(vault_targets.c.server, vault_targets.c.vault_namespace).in_(list(without))
         query = query.where(_a.target.not_in(sa.select(vault_targets.c.id).where(passed_over)))

@@ -6,10 +6,12 @@ import sqlalchemy as sa
 
 from services.access.domain.models import Attempt, AttemptState, DbRole, IssuancePause
 from services.access.ledger.db.database import Tx
+from services.access.ledger.db.query import Query
 from services.access.ledger.db.schema import attempts, db_roles, issuance_pauses, row_of, vault_targets
 
 _q = issuance_pauses.c
-_COVERING = (
+_COVERING = Query(
+    lambda mount: str(mount),
     sa.select(_q.mount)
     .join_from(
         issuance_pauses,
@@ -21,7 +23,7 @@ _COVERING = (
         _q.mount == sa.bindparam("mount"),
         sa.or_(_q.connection == "", _q.connection == sa.bindparam("connection")),
     )
-    .limit(1)
+    .limit(1),
 )
 
 
@@ -45,8 +47,8 @@ def remove(tx: Tx, place: IssuancePause) -> None:
 
 def covers(tx: Tx, role: DbRole) -> bool:
     """Return whether issuance is paused for this db_role."""
-    at = {"target_id": role.target, "mount": role.mount, "connection": role.db_name}
-    return tx.execute(_COVERING, at).first() is not None
+    found = _COVERING.first(tx, target_id=role.target, mount=role.mount, connection=role.db_name)
+    return found is not None
 
 
 def count(tx: Tx) -> int:

@@ -10,23 +10,26 @@ import sqlalchemy as sa
 
 from services.access.domain.models import AccessRequest, Approval, DbRole, Decision
 from services.access.ledger.db.database import Tx
+from services.access.ledger.db.query import Change, Query
 from services.access.ledger.db.schema import access_requests, db_roles, decisions, row_of
 from services.common.errors import VaultAuthMissingError, VaultAuthRefusedError
 
 _table, _r = access_requests.c, db_roles.c
 _DECISION = tuple(f.name for f in fields(Decision))
-_FIND = sa.select(access_requests).where(_table.uid == sa.bindparam("of_uid"))
-_CHANGE = access_requests.update().where(_table.uid == sa.bindparam("of_uid"))
-_DECISIONS = (
+_FIND = Query(AccessRequest, sa.select(access_requests).where(_table.uid == sa.bindparam("of_uid")))
+_INSERT = Change(access_requests, access_requests.insert())
+_CHANGE = Change(access_requests, access_requests.update().where(_table.uid == sa.bindparam("of_uid")))
+_DECISIONS = Query(
+    Decision,
     sa.select(*(decisions.c[name] for name in _DECISION))
     .where(decisions.c.access_request_id == sa.bindparam("of_uid"))
-    .order_by(decisions.c.id)
+    .order_by(decisions.c.id),
 )
 
 
 def find(tx: Tx, uid: str) -> AccessRequest | None:
     """Return one access request; None if it does not exist."""
-    return tx.fetch_first(AccessRequest, _FIND, {"of_uid": uid})
+    return _FIND.first(tx, of_uid=uid)
 
 
 def find_many(tx: Tx, uids: Sequence[str]) -> list[AccessRequest]:
@@ -39,7 +42,7 @@ def find_many(tx: Tx, uids: Sequence[str]) -> list[AccessRequest]:
 
 def insert(tx: Tx, request: AccessRequest) -> None:
     """Insert a new access request."""
-    tx.execute(access_requests.insert(), row_of(access_requests, request))
+    _INSERT.run(tx, row_of(access_requests, request))
     tx.changed.add(request.uid)
 
 
@@ -52,7 +55,7 @@ def update(tx: Tx, request: AccessRequest, **changes: Any) -> AccessRequest:
 
 def update_silently(tx: Tx, uid: str, **changes: Any) -> None:
     """Change columns without publishing the change."""
-    tx.execute(_CHANGE, {"of_uid": uid, **changes})
+    _CHANGE.run(tx, changes, of_uid=uid)
 
 
 def open_uids(tx: Tx) -> list[str]:
@@ -81,7 +84,7 @@ def limit_access(tx: Tx, access_s: float) -> int:
 
 def decisions_of(tx: Tx, uid: str) -> list[Decision]:
     """Return the decisions on an access request, oldest first."""
-    return tx.fetch(Decision, _DECISIONS, {"of_uid": uid})
+    return _DECISIONS.all(tx, of_uid=uid)
 
 
 def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:

@@ -64,6 +64,11 @@ class Tx:
     cleanup_roles: set[tuple[str, int]] = field(default_factory=set)
     outcomes: list[LeaseOutcome] = field(default_factory=list)
 
+    @property
+    def driver(self) -> Any:
+        """The driver's connection, for ``services.access.ledger.db.query`` alone."""
+        return self.connection.connection.dbapi_connection
+
     def wake(self, at: float | None) -> None:
         """Wake the workers after the commit, if work is due before they look next."""
         self.work |= at is not None and at - self.now < SOON_S
@@ -138,9 +143,10 @@ class Ledger:
         """
         self._check_open()
         with _translated(), self._engine.connect() as connection:
+            connection.begin()
             try:
                 yield Tx(connection, self.clock())
-            except sa.exc.DBAPIError:
+            except (sa.exc.DBAPIError, sqlite3.Error):
                 connection.invalidate()  # the next reader opens the file again
                 raise
 
