@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import burst, ending, holding, issue, scale, writers
+from benchmarks import burst, ending, grpc_callers, issue, scale, writers
 from benchmarks.bars import BARS, table
 from benchmarks.figures import FULL, QUICK, Figures, Sizes
 from benchmarks.place import Place, place
@@ -17,9 +17,9 @@ from benchmarks.progress import say
 RESULTS = Path(__file__).parent / "results"
 _MEASURES: dict[str, tuple[Callable[[Place, Sizes], Iterator[Figures]], tuple[str, ...]]] = {
     "issue": (issue.measure, ("approve_to_secret_vs_raw_creds_p50", "approve_to_secret_vs_raw_creds_p99")),
-    "ending": (ending.measure, ("delete_to_login_dropped_vs_raw_revoke_p50", "delete_to_object_gone_ms_p50")),
+    "ending": (ending.measure, ("delete_to_user_dropped_vs_raw_revoke_p50", "delete_to_object_gone_ms_p50")),
     "burst": (burst.measure, ("burst_200_vs_raw", "burst_1000_vs_raw", "leases_per_request")),
-    "holding": (holding.measure, ("claim_vs_raw_rate", "renew_vs_raw_rate")),
+    "holding": (grpc_callers.measure, ("claim_vs_raw_rate", "renew_vs_raw_rate")),
     "writers": (writers.measure, ()),
     "scale": (
         scale.measure,
@@ -36,14 +36,17 @@ _MEASURES: dict[str, tuple[Callable[[Place, Sizes], Iterator[Figures]], tuple[st
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--only", multiple=True, metavar="KEY", help=f"Measure only these keys, or {', '.join(_MEASURES)}. Repeatable.")
+@click.option(
+    "--only", multiple=True, metavar="KEY", help=f"Measure only these keys, or {', '.join(_MEASURES)}. Repeatable."
+)
 @click.option("--quick", is_flag=True, help="Fewer of everything, in two minutes; writes results/quick.json.")
 def main(only: Sequence[str], quick: bool) -> None:
     """Measure Leasegate beside raw Vault, and write benchmarks/results/latest.json.
 
-    It starts a local stack of its own, which takes a few seconds, and stops it at the end. The whole takes about half an hour on two
-    cores, most of which makes and keeps 10,000 leases. Each figure is written as soon as it is had; a key that was not measured stays as
-    it was in latest.json, but at the end of a whole run, where it is one that is measured no longer.
+    It starts a local stack of its own, which takes a few seconds, and stops it at the end. The whole takes about half
+    an hour on two cores, most of which makes and keeps 10,000 leases. Each figure is written as soon as it is had; a
+    key that was not measured stays as it was in latest.json, but at the end of a whole run, where it is one that is
+    measured no longer.
     """
     chosen = _chosen(only)
     sizes = QUICK if quick else FULL
@@ -64,7 +67,9 @@ def main(only: Sequence[str], quick: bool) -> None:
 def _chosen(only: Sequence[str]) -> list[str]:
     unknown = [word for word in only if word not in _MEASURES and word not in BARS]
     if unknown:
-        raise click.BadParameter(f"{', '.join(unknown)}; there are {', '.join([*_MEASURES, *BARS])}", param_hint="--only")
+        raise click.BadParameter(
+            f"{', '.join(unknown)}; there are {', '.join([*_MEASURES, *BARS])}", param_hint="--only"
+        )
     return [name for name, (_, keys) in _MEASURES.items() if not only or name in only or set(keys) & set(only)]
 
 

@@ -1,4 +1,4 @@
-"""Many approved at once, until the last Secret, beside raw Vault with eight clients; and the leases that Vault has afterwards."""
+"""Measures many approvals at once until the last Secret, beside raw Vault with eight clients, and the leases made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CLIENTS = 8
 
 
 def burst(place: Place, prefix: str, count: int) -> tuple[float, dict[str, float]]:
-    """Approve so many at once; answers seconds from the first decision to the last Secret, and each process' processor time."""
+    """Approve so many at once; answers the seconds to the last Secret and the processor time of each process."""
     names = [f"{prefix}-{number}" for number in range(count)]
     bodies = place.space.create(MEMBER, names)
     with place.space.secrets_watched() as secrets:

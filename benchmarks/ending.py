@@ -1,4 +1,4 @@
-"""From a deleted request to a dropped login and to an object that is gone, one at a time, in turns with raw revokes."""
+"""Measures a deletion until the database user is dropped and the object is gone, in turns with raw revokes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _BETWEEN_S = 0.02
 
 
 def deletions(place: Place, names: list[str]) -> tuple[list[float], list[float]]:
-    """Delete requests one at a time; answers the seconds until each login was dropped, and until each object was gone."""
+    """Delete requests one at a time; answers the seconds until each user was dropped and each object was gone."""
     dropped, gone, usernames = [], [], place.usernames()
     with place.space.requests_watched() as requests:
         for name in names:
             answered = place.space.delete(name)
-            dropped.append(max(0.0, place.logins.wait_gone(usernames[name]) - answered))
+            dropped.append(max(0.0, place.database_users.wait_gone(usernames[name]) - answered))
             requests.wait([name], timeout_s=30, gone=True)
             gone.append(max(0.0, requests.went[name] - answered))
             time.sleep(_BETWEEN_S)
@@ -27,17 +27,17 @@ def deletions(place: Place, names: list[str]) -> tuple[list[float], list[float]]
 
 
 def measure(place: Place, sizes: Sizes) -> Iterator[Figures]:
-    """Delete to login dropped over raw revoke, and delete to object gone."""
+    """Delete to user dropped over raw revoke, and delete to object gone."""
     dropped, gone, raw = list[float](), list[float](), list[float]()
     for turn in range(_TURNS):
         raw += place.raw.end(place.raw.singles(MEMBER, sizes.single // _TURNS)[1])
         some_dropped, some_gone = deletions(place, approvals(place, f"end-{turn}", sizes.single // _TURNS)[1])
         dropped, gone = dropped + some_dropped, gone + some_gone
     yield {
-        "delete_to_login_dropped_vs_raw_revoke_p50": p50(dropped) / p50(raw),
+        "delete_to_user_dropped_vs_raw_revoke_p50": p50(dropped) / p50(raw),
         "delete_to_object_gone_ms_p50": ms(p50(gone)),
         "delete_to_object_gone_ms_p99": ms(p99(gone)),
-        "delete_to_login_dropped_ms_p50": ms(p50(dropped)),
-        "delete_to_login_dropped_ms_p99": ms(p99(dropped)),
+        "delete_to_user_dropped_ms_p50": ms(p50(dropped)),
+        "delete_to_user_dropped_ms_p99": ms(p99(dropped)),
         "raw_revoke_ms_p50": ms(p50(raw)),
     }

@@ -25,14 +25,14 @@ class Sizes:
 
     single: int
     bursts: tuple[int, int]
-    held: int
+    kept: int
     levels: tuple[int, int, int]
     probes: int
     ttl_s: int
 
 
-FULL = Sizes(single=500, bursts=(200, 1000), held=400, levels=(100, 1000, 10_000), probes=60, ttl_s=1200)
-QUICK = Sizes(single=40, bursts=(50, 100), held=80, levels=(20, 60, 200), probes=20, ttl_s=120)
+FULL = Sizes(single=500, bursts=(200, 1000), kept=400, levels=(100, 1000, 10_000), probes=60, ttl_s=1200)
+QUICK = Sizes(single=40, bursts=(50, 100), kept=80, levels=(20, 60, 200), probes=20, ttl_s=120)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -1,4 +1,4 @@
-"""Plain HTTPS on kept-alive connections, one for each thread: what is measured against must cost as little as Python allows."""
+"""Plain HTTPS on kept-alive connections, one a thread: the baseline costs as little as Python allows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 _IDLE_S = 10.0
 
 
-class RequestRefused(RuntimeError):
+class RequestRefusedError(RuntimeError):
     """A server answered with an error.
 
     Attributes:
@@ -52,8 +52,8 @@ class Lines:
         self.closed = True
         if self._connection.sock:
             with contextlib.suppress(OSError):  # the server may have ended it before
-                # The shutdown of ssl.SSLSocket also drops its TLS state: a reader in another thread would then be given what is still to
-                # be read as it came over the wire, encrypted.
+                # The shutdown of ssl.SSLSocket also drops its TLS state: a reader in another thread would then be given
+                # what is still to be read as it came over the wire, encrypted.
                 socket.socket.shutdown(self._connection.sock, socket.SHUT_RDWR)
 
     def _more(self) -> bytes:
@@ -75,11 +75,13 @@ class Server:
         self._context = ssl.create_default_context(cafile=str(ca))
         self._own = threading.local()
 
-    def send(self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None) -> bytes:
+    def send(
+        self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> bytes:
         """Send one request and answer the raw body; ``headers`` are those that differ.
 
         Raises:
-            RequestRefused: The status is 300 or more.
+            RequestRefusedError: The status is 300 or more.
         """
         connection = self._connection()
         try:
@@ -87,17 +89,19 @@ class Server:
             answer = connection.getresponse()
             raw = answer.read()
         except (OSError, http.client.HTTPException):
-            connection.close()  # the next request of this thread connects anew
+            connection.close()  # the next request of this thread connects again
             raise
         if answer.status >= 300:
-            raise RequestRefused(f"{method} {path}: {answer.status} {raw[:300].decode(errors='replace')}", status=answer.status)
+            raise RequestRefusedError(
+                f"{method} {path}: {answer.status} {raw[:300].decode(errors='replace')}", status=answer.status
+            )
         return raw
 
     def call(self, method: str, path: str, body: Json | None = None) -> Json:
         """The same with JSON both ways; {} where there is no answer.
 
         Raises:
-            RequestRefused: The status is 300 or more.
+            RequestRefusedError: The status is 300 or more.
         """
         raw = self.send(method, path, None if body is None else json.dumps(body).encode())
         return dict(json.loads(raw)) if raw else {}
@@ -109,11 +113,13 @@ class Server:
         return Lines(connection)
 
     def _connection(self) -> http.client.HTTPSConnection:
-        """This thread's connection; one that was idle for long is made anew, as the server may be about to close it."""
+        """This thread's connection; one that was idle for long is replaced, as the server may be about to close it."""
         now, own = time.monotonic(), self._own
         found: http.client.HTTPSConnection | None = getattr(own, "connection", None)
         if found is None:
-            found = own.connection = http.client.HTTPSConnection(self._host, self._port, timeout=120, context=self._context)
+            found = own.connection = http.client.HTTPSConnection(
+                self._host, self._port, timeout=120, context=self._context
+            )
         elif now - own.used > _IDLE_S:
             found.close()
         own.used = now

@@ -1,4 +1,4 @@
-"""One namespace with the guide's objects in it, used by the Kubernetes API alone: requests made, approved, deleted, Secrets watched."""
+"""One namespace with the guide's objects, used by the Kubernetes API alone: create, approve, delete, watch Secrets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.clients import together
-from benchmarks.http import Json, Lines, RequestRefused, Server
+from benchmarks.http import Json, Lines, RequestRefusedError, Server
 from benchmarks.waiting import until
 from benchmarks.watching import Watched, watching
 
@@ -47,12 +47,12 @@ class Namespace:
             return {name: self._approved(watched.newest[name]) for name in names}
 
     def approve(self, name: str, body: bytes) -> tuple[float, float]:
-        """Write the decision as status; answers when it was sent and when it was written. A status changed meanwhile is read anew."""
+        """Write the decision as status and answer when it was sent and written; a conflict reads the status again."""
         while True:
             sent = time.perf_counter()
             try:
                 self.kube.send("PUT", f"{self._requests}/{name}/status", body)
-            except RequestRefused as err:
+            except RequestRefusedError as err:
                 if err.status != 409:
                     raise
                 body = self._approved(self.kube.call("GET", f"{self._requests}/{name}"))
@@ -99,7 +99,9 @@ class Namespace:
     @contextmanager
     def readers_watched(self) -> Iterator[Watched]:
         """Note when each request's RoleBinding is there: with the status, the last that is written for it."""
-        with self._watched(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.name}/rolebindings", _owner) as watched:
+        with self._watched(
+            f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.name}/rolebindings", _owner
+        ) as watched:
             yield watched
 
     @contextmanager

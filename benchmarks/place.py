@@ -1,4 +1,4 @@
-"""Where it is measured: a local stack of real servers, one namespace with the guide's objects, and raw Vault beside it."""
+"""Where it is measured: a local stack, one namespace with the guide's objects, and raw Vault beside it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from typing import Any
 import grpc
 import yaml
 
+from benchmarks.database_users import DatabaseUsers
 from benchmarks.http import Server
-from benchmarks.logins import Logins
 from benchmarks.namespace import Namespace
 from benchmarks.raw import Raw
 from benchmarks.settled import Settled
 from benchmarks.waiting import until
-from deploy.local.films import TARGET
-from deploy.local.stack import LocalStack
 from deploy.vault.api import VaultApi
+from dev.stack.films_role import TARGET
+from dev.stack.stack import LocalStack
 from services.common.config import ClientTls
 from services.common.rpc.channel import connect
 
-MEMBER, GUIDE, HELD = "member", "guide", "held"
+MEMBER, GUIDE, GRPC = "member", "guide", "held"
 """Roles: by group membership, with the guide's SQL, and by group membership for callers over gRPC."""
 
 _GROUP = "benchmark_readers"
 _CREATE = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"
 SQL = {
-    # A GRANT on all tables rewrites each table's access list, which grows with every login, so that it slows as logins grow.
+    # A GRANT on all tables rewrites each table's access list, which grows with every user, so that it slows as users
+    # grow.
     MEMBER: [_CREATE, f'GRANT {_GROUP} TO "{{{{name}}}}";'],
     GUIDE: [_CREATE, 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}";'],
 }
@@ -49,7 +50,7 @@ class Place:
         space: The namespace.
         raw: Raw Vault.
         vault: Vault as an administrator.
-        logins: PostgreSQL as its superuser.
+        database_users: PostgreSQL as its superuser.
         mount: Path of our mount.
         settled: Tells when all that was begun is done.
     """
@@ -58,12 +59,12 @@ class Place:
     space: Namespace
     raw: Raw
     vault: Server
-    logins: Logins
+    database_users: DatabaseUsers
     mount: str
     settled: Settled
 
     def usernames(self) -> dict[str, str]:
-        """The login of each request, by its name."""
+        """The database user of each request, by its name."""
         found = {}
         for item in self.space.kube.call("GET", f"/api/v1/namespaces/{self.space.name}/secrets")["items"]:
             for owner in item["metadata"].get("ownerReferences") or []:
@@ -72,7 +73,7 @@ class Place:
 
     def leases(self, role: str) -> set[str]:
         """The leases that Vault has of one of our roles."""
-        full = role if role == HELD else f"k8s.-.{self.space.name}.{role}"
+        full = role if role == GRPC else f"k8s.-.{self.space.name}.{role}"
         api = VaultApi(self.stack.vault_addr, ca=self.stack.vault_ca, token=self.stack.vault_root_token)
         answer = api.call("LIST", f"sys/leases/lookup/{self.mount}/creds/{full}")
         return set(answer.body["data"]["keys"]) if answer.ok else set()
@@ -90,13 +91,16 @@ def place(*, ttl_s: int) -> Iterator[Place]:
     Args:
         ttl_s: First TTL of the leases.
     """
-    with tempfile.TemporaryDirectory(prefix="leasegate-bench-") as folder, LocalStack.start(Path(folder) / "stack", say=print) as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="leasegate-bench-") as folder,
+        LocalStack.start(Path(folder) / "stack", say=print) as stack,
+    ):
         made = _describe(stack, f"bench-{secrets.token_hex(3)}")
         _make(made, ttl_s=ttl_s)
         try:
             yield made
         finally:
-            made.logins.close()
+            made.database_users.close()
             stack.kubectl("delete", "namespace", made.space.name, "--wait=false", check=False)
 
 
@@ -114,16 +118,18 @@ def _describe(stack: LocalStack, name: str) -> Place:
         space=Namespace(kube, name, user="admin", prepared=settled.wait_prepared),
         raw=Raw(vault, f"raw/{name}"),
         vault=vault,
-        logins=Logins(stack.postgres_url),
+        database_users=DatabaseUsers(stack.postgres_url),
         mount=f"team/{name}",
         settled=settled,
     )
 
 
 def _make(made: Place, *, ttl_s: int) -> None:
-    made.logins.execute(f"CREATE ROLE {_GROUP} NOLOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {_GROUP}")
+    made.database_users.execute(
+        f"CREATE ROLE {_GROUP} NOLOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {_GROUP}"
+    )
     made.stack.kubectl("create", "namespace", made.space.name)
-    made.stack.kubectl("-n", made.space.name, "apply", "-f", str(made.stack.served_namespace(made.space.name)))
+    made.stack.kubectl("-n", made.space.name, "apply", "-f", str(made.stack.enabled_namespace(made.space.name)))
     for item in _objects(made, ttl_s=ttl_s):
         made.stack.kubectl("-n", made.space.name, "apply", "-f", "-", input=json.dumps(item))
     until(lambda: _ready(made), timeout_s=60, what="engine and roles", every_s=0.2)
@@ -132,7 +138,7 @@ def _make(made: Place, *, ttl_s: int) -> None:
     definition = {"default_ttl": ttl_s, "max_ttl": "24h"}
     roles = {name: {**definition, "creation_statements": sql} for name, sql in SQL.items()}
     made.raw.set_up({**connection, **details, "password": "root", "password_authentication": ""}, roles)
-    _catalogue(made, {**definition, "creation_statements": SQL[MEMBER], "revocation_statements": []})
+    _catalog(made, {**definition, "creation_statements": SQL[MEMBER], "revocation_statements": []})
 
 
 def _objects(made: Place, *, ttl_s: int) -> Iterator[dict[str, Any]]:
@@ -149,18 +155,22 @@ def _objects(made: Place, *, ttl_s: int) -> Iterator[dict[str, Any]]:
 
 def _ready(made: Place) -> bool:
     base = f"/apis/engine.kubevault.com/v1alpha1/namespaces/{made.space.name}"
-    found = [item for plural in ("secretengines", "postgresroles") for item in made.space.kube.call("GET", f"{base}/{plural}")["items"]]
+    found = [
+        item
+        for plural in ("secretengines", "postgresroles")
+        for item in made.space.kube.call("GET", f"{base}/{plural}")["items"]
+    ]
     return all((item.get("status") or {}).get("phase") == "Success" for item in found)
 
 
-def _catalogue(made: Place, definition: dict[str, Any]) -> None:
-    """A role of our mount for callers over gRPC: written in Vault as an operator would, and named in access' catalogue file."""
+def _catalog(made: Place, definition: dict[str, Any]) -> None:
+    """Writes a role for callers over gRPC into Vault and into the catalog file, as an operator would."""
     role = {**definition, "db_name": f"k8s.-.{made.space.name}.postgres-app"}
-    made.vault.call("POST", f"/v1/{made.mount}/roles/{HELD}", role)
+    made.vault.call("POST", f"/v1/{made.mount}/roles/{GRPC}", role)
     file = made.stack.directory / "services" / "catalog.yaml"
     catalog = json.loads(file.read_text())
     spans = {"default_ttl": f"{definition['default_ttl']}s"}
-    catalog["roles"].append({"name": HELD, "target": TARGET, "mount": made.mount, "vault_role": HELD, **role, **spans})
+    catalog["roles"].append({"name": GRPC, "target": TARGET, "mount": made.mount, "vault_role": GRPC, **role, **spans})
     file.write_text(json.dumps(catalog))
     restart(made.stack, "access")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -18,7 +18,7 @@ def rss_mb(stack: LocalStack, name: str, *, peak: bool = False) -> float:
 
 
 def cpu_s(stack: LocalStack) -> dict[str, float]:
-    """Seconds of processor time that each process has used so far, its children included, and this one as ``benchmark``."""
+    """Seconds of processor time of each process so far, children included; this one is ``benchmark``."""
     ticks = _ticks()
     found = {process.name: _of_tree(process.pid, ticks) for process in stack.processes if process.alive}
     return found | {"benchmark": ticks[os.getpid()][1]}

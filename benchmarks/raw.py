@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.clients import together
-from benchmarks.http import RequestRefused, Server
+from benchmarks.http import RequestRefusedError, Server
 
 CLIENTS = 8
 _TRIES = 30
@@ -30,7 +30,9 @@ class Raw:
     def set_up(self, connection: Mapping[str, Any], roles: Mapping[str, Mapping[str, Any]]) -> None:
         """Mount the engine and write its connection and roles."""
         self.vault.call("POST", f"/v1/sys/mounts/{self.mount}", {"type": "database"})
-        self.vault.call("POST", f"/v1/{self.mount}/config/raw", {**connection, "allowed_roles": ["*"], "username_template": ""})
+        self.vault.call(
+            "POST", f"/v1/{self.mount}/config/raw", {**connection, "allowed_roles": ["*"], "username_template": ""}
+        )
         for name, role in roles.items():
             self.vault.call("POST", f"/v1/{self.mount}/roles/{name}", {**role, "db_name": "raw"})
 
@@ -39,7 +41,7 @@ class Raw:
         return str(json.loads(self.vault.send("GET", f"/v1/{self.mount}/creds/{role}"))["lease_id"])
 
     def revoke(self, lease: str) -> None:
-        """End a lease and wait until its login is dropped."""
+        """End a lease and wait until its user is dropped."""
         self.vault.send("POST", "/v1/sys/leases/revoke", json.dumps({"lease_id": lease, "sync": True}).encode())
 
     def renew(self, lease: str) -> None:
@@ -47,7 +49,7 @@ class Raw:
         self.vault.send("POST", "/v1/sys/leases/renew", json.dumps({"lease_id": lease}).encode())
 
     def singles(self, role: str, count: int, *, pause_s: float = 0.0) -> tuple[list[float], list[str]]:
-        """Take credentials one after the other, with a pause before each; answers the seconds of each and their leases."""
+        """Take credentials one after the other, with a pause before each; answers their seconds and their leases."""
         times, leases = [], []
         for _ in range(count):
             time.sleep(pause_s)
@@ -57,9 +59,11 @@ class Raw:
         return times, leases
 
     def singles_with_tokens(self, role: str, count: int) -> tuple[list[float], list[str]]:
-        """The same, each with an orphan token of its own that was made before: what a lease costs that dies with nobody else's token."""
+        """The same, each with an orphan token of its own, so that no lease dies with another's token."""
         body = {"policies": ["root"], "ttl": "1h", "no_parent": True}
-        tokens = [str(self.vault.call("POST", "/v1/auth/token/create", body)["auth"]["client_token"]) for _ in range(count)]
+        tokens = [
+            str(self.vault.call("POST", "/v1/auth/token/create", body)["auth"]["client_token"]) for _ in range(count)
+        ]
         times, leases = [], []
         for token in tokens:
             began = time.perf_counter()
@@ -86,11 +90,11 @@ class Raw:
         together(CLIENTS, self._revoke_at_last, leases)
 
     def _revoke_at_last(self, lease: str) -> None:
-        """Try again: PostgreSQL refuses one of two revokes of rights on one table at once ("tuple concurrently updated")."""
+        """Repeat the call: PostgreSQL refuses one of two concurrent revokes of rights on one table."""
         for last in (*[False] * (_TRIES - 1), True):
             try:
                 return self.revoke(lease)
-            except RequestRefused:
+            except RequestRefusedError:
                 if last:
                     raise
         return None

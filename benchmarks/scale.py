@@ -9,7 +9,7 @@ from functools import partial
 from benchmarks.clients import together
 from benchmarks.ending import deletions
 from benchmarks.figures import Figures, Sizes, ms, p50, p99
-from benchmarks.holding import Holder, holder
+from benchmarks.grpc_callers import GrpcCaller, grpc_caller
 from benchmarks.issue import approvals, warm_up
 from benchmarks.place import MEMBER, Place
 from benchmarks.processes import rss_mb
@@ -20,8 +20,8 @@ _BATCH = 500
 _CLIENTS = 8
 _NOMINAL = (100, 1000, 10_000)
 _RENEWED_BEFORE = 5
-"""One in so many leases is renewed before it counts as busy: the rate rises for a tenth of the TTL, over which the jitter spreads the first
-of them, and the last ones are still far off then."""
+"""One in so many leases is renewed before it counts as busy: the rate rises for a tenth of the TTL, over which the
+jitter spreads the first of them, and the last ones are still far off then."""
 _MEASURED = ("access", "watcher")
 
 
@@ -47,10 +47,10 @@ def _levels(place: Place, sizes: Sizes) -> Iterator[Figures]:
     """Make leases, and time the same calls at each level."""
     found: Figures = {}
     filling_s = 0.0
-    with holder(place) as held:
+    with grpc_caller(place) as kept:
         for nominal, before, level in zip(_NOMINAL, (0, *sizes.levels), sizes.levels, strict=False):
             filling_s += _fill(place, before, level)
-            found |= _probes(place, held, level, nominal=nominal, count=sizes.probes)
+            found |= _probes(place, kept, level, nominal=nominal, count=sizes.probes)
             yield found
     yield _growth(found) | {"create_to_secret_per_s": sizes.levels[-1] / filling_s}
 
@@ -75,7 +75,9 @@ def _fill(place: Place, start: int, end: int) -> float:
             secrets.wait(names, timeout_s=300)
         done, took = first + len(names), time.monotonic() - began
         say(f"  {done} of {end} live, {(done - start) / took:.0f} a second from create to Secret")
-    place.settled.wait(timeout_s=900)  # acknowledgements, Roles and status of the last thousands come after their Secrets
+    place.settled.wait(
+        timeout_s=900
+    )  # acknowledgements, Roles and status of the last thousands come after their Secrets
     return took
 
 
@@ -90,7 +92,7 @@ def _deleted(place: Place) -> float:
     return len(names) / (time.monotonic() - began)
 
 
-def _probes(place: Place, held: Holder, level: int, *, nominal: int, count: int) -> Figures:
+def _probes(place: Place, kept: GrpcCaller, level: int, *, nominal: int, count: int) -> Figures:
     """Issue, renew and revoke one at a time, and the same raw."""
     say(f"  calls at {level} live")
     times, names = approvals(place, f"probe-{level}", count)
@@ -98,11 +100,11 @@ def _probes(place: Place, held: Holder, level: int, *, nominal: int, count: int)
     raw_issue, leases = place.raw.singles(MEMBER, count)
     raw_renew = [_timed(partial(place.raw.renew, lease)) for lease in leases]
     raw_revoke = place.raw.end(leases)
-    mine = held.create()
-    held.approve(mine)
-    held.take(mine)
-    renew = p50([_timed(lambda: held.renew(mine)) for _ in range(count)])
-    held.release(mine)
+    mine = kept.create()
+    kept.approve(mine)
+    kept.take(mine)
+    renew = p50([_timed(lambda: kept.renew(mine)) for _ in range(count)])
+    kept.release(mine)
     figures = {"issue": p50(times.written), "renew": renew, "revoke": revoke}
     raw = {"issue": p50(raw_issue), "renew": p50(raw_renew), "revoke": p50(raw_revoke)}
     return {f"at_{nominal}_{call}_ms_p50": ms(s) for call, s in figures.items()} | {
@@ -122,13 +124,15 @@ def _growth(found: Figures) -> Figures:
 
     def worst(prefix: str) -> float:
         calls = ("issue", "renew", "revoke")
-        return max(found[f"at_{last}_{prefix}{call}_ms_p50"] / found[f"at_{first}_{prefix}{call}_ms_p50"] for call in calls)
+        return max(
+            found[f"at_{last}_{prefix}{call}_ms_p50"] / found[f"at_{first}_{prefix}{call}_ms_p50"] for call in calls
+        )
 
     return {"cost_10000_vs_100_leases": worst(""), "raw_cost_10000_vs_100_leases": worst("raw_")}
 
 
 def _restart(place: Place) -> Iterator[Figures]:
-    """Restart access and watcher; count what Vault issued and what Kubernetes was written anew."""
+    """Restart access and watcher; count what Vault issued and what Kubernetes wrote again."""
     say("  restarting access and watcher")
     leases, versions = place.leases(MEMBER), place.space.secret_versions()
     processes = [place.stack.process(name) for name in _MEASURED]
@@ -144,9 +148,9 @@ def _restart(place: Place) -> Iterator[Figures]:
     yield {"restart_10000_s": ready - began}
     place.settled.wait(timeout_s=900)  # a watcher that is ready has queued all that it knows
     settled = time.monotonic()
-    anew = len(place.leases(MEMBER) - leases)
+    reissued = len(place.leases(MEMBER) - leases)
     written = sum(versions.get(name) != version for name, version in place.space.secret_versions().items())
-    yield {"restart_10000_settled_s": settled - began, "restart_reissues": anew + written}
+    yield {"restart_10000_settled_s": settled - began, "restart_reissues": reissued + written}
 
 
 def _busy(place: Place, sizes: Sizes, *, idle: list[float]) -> Figures:

@@ -1,4 +1,4 @@
-"""When everything that was begun is done, as ledger and watcher say, so that no measure has to guess how long that takes."""
+"""Waits until all that was begun is done, as ledger and watcher say, so that no measure guesses how long that takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.request import urlopen
 
 from benchmarks.progress import say
 from benchmarks.waiting import until
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 
 _LOOKS = 3
 _EVERY_S = 0.05
@@ -28,7 +28,7 @@ class Settled:
         self._page = f"http://{stack.metrics_addresses['watcher']}/metrics"
 
     def wait(self, *, timeout_s: float = 120) -> None:
-        """Wait until the ledger has nothing to do and the watcher's queues are empty, a few looks long, as keys may be in hand."""
+        """Wait until ledger and work queues are empty for several looks, as a worker may still have a key."""
         looks, tell_at = 0, time.monotonic() + _TELL_EVERY_S
 
         def quiet() -> bool:
@@ -44,11 +44,16 @@ class Settled:
 
     def wait_prepared(self, *, timeout_s: float = 120) -> None:
         """Wait until the token of every request that was made is made."""
-        until(lambda: not self._count("state = 'new'"), timeout_s=timeout_s, what="the tokens of requests", every_s=_EVERY_S)
+        until(
+            lambda: not self._count("state = 'new'"),
+            timeout_s=timeout_s,
+            what="the tokens of requests",
+            every_s=_EVERY_S,
+        )
 
     def due(self) -> int:
-        """How many attempts wait for a worker now, or are at one of the steps of issuing or ending; renewals do not count."""
-        return self._count("state in ('new', 'reading', 'issued', 'endt', 'end', 'undoing')")
+        """Count the attempts that wait for a worker or are being issued or revoked; renewals do not count."""
+        return self._count("state in ('pending', 'issuing', 'issued', 'revoking_token', 'revoking', 'recovering')")
 
     def renewed(self, *, since: float) -> int:
         """How many live leases were renewed after a time (seconds since 1970)."""
@@ -58,7 +63,7 @@ class Settled:
         """How many keys wait for a worker of the watcher."""
         with urlopen(self._page, timeout=5) as page:  # noqa: S310 - of the stack itself
             lines = page.read().decode().splitlines()
-        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("leasegate_watcher_queue_depth{"))
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("workqueue_depth{"))
 
     def _count(self, where: str, *values: float) -> int:
         with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True)) as ledger:

@@ -1,4 +1,4 @@
-"""Where a span of time went, by process and call: each moment counts for the innermost call that was under way. Pure."""
+"""Where a span of time went, by process and call: each moment counts for the innermost call under way. Pure."""
 
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ class Span:
 def attribute(spans: Sequence[Span], began: float, ended: float) -> dict[str, float]:
     """Divide the time from ``began`` to ``ended`` among calls.
 
-    Of the calls that are under way at a moment the one that began last has it. A moment of none is on the way after the call that was the
-    last to end: the operating system, the network and whatever is not traced (kube-apiserver's watch, above all).
+    Of the calls that are under way at a moment the one that began last has it. A moment of none is on the way after the
+    call that was the last to end: the operating system, the network and whatever is not traced (kube-apiserver's watch,
+    above all).
     """
     inside = [span for span in spans if span.ended > began and span.began < ended]
-    edges = sorted({began, ended, *(edge for span in inside for edge in (span.began, span.ended) if began < edge < ended)})
+    edges = sorted(
+        {began, ended, *(edge for span in inside for edge in (span.began, span.ended) if began < edge < ended)}
+    )
     shares: dict[str, float] = defaultdict(float)
     for start, stop in pairwise(edges):
         shares[_owner(inside, start, stop)] += stop - start

@@ -1,7 +1,7 @@
 """Runs one of the processes with a note of when its calls begin and end: ``python -m benchmarks.traced MODULE FILE``.
 
-It wraps functions from outside, so that nothing in the product knows of it. Each note is a line of JSON: name, begin and end in seconds
-since 1970, which all processes of one machine share.
+It wraps functions from outside, so that nothing in the product knows of it. Each note is a line of JSON: name, begin
+and end in seconds since 1970, which all processes of one machine share.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 Name = Callable[..., str]
 """Names a call by its arguments; an empty name leaves it out."""
 
-_QUIET = ("WatchChanges", "Check", "WaitRequest")
+_QUIET = ("WatchChanges", "Check", "WaitAccessRequest")
 
 
 class Notes:
@@ -66,7 +66,7 @@ class Notes:
 
 def trace_access(notes: Notes) -> None:
     """The calls that access answers, its ledger and its calls of Vault."""
-    from services.access.ledger.database import Ledger
+    from services.access.ledger.db.database import Ledger
     from services.common.rpc.interceptors import Chain
     from services.common.vault.transport import Transport
 
@@ -79,13 +79,15 @@ def trace_access(notes: Notes) -> None:
 def trace_watcher(notes: Notes) -> None:
     """The watcher's events, reconciles, and calls of Kubernetes and of access."""
     from services.common.rpc import channel
-    from watcher.api import HttpApi
-    from watcher.controller import Controller
-    from watcher.informer import Informer
+    from watcher.kube.client import HttpKubeClient
+    from watcher.kube.controller import Controller
+    from watcher.kube.informer import Informer
 
-    notes.wrap(Informer, "_take", lambda informer, *_: "event" if informer._resource.plural == "databaseaccessrequests" else "")
+    notes.wrap(
+        Informer, "_take", lambda informer, *_: "event" if informer._resource.plural == "databaseaccessrequests" else ""
+    )
     notes.wrap(Controller, "work", lambda controller, _key: "reconcile" if controller.name == "requests" else "")
-    notes.wrap(HttpApi, "_call", lambda _api, method, path, **_: f"Kubernetes {method} {_kind(path)}")
+    notes.wrap(HttpKubeClient, "_call", lambda _api, method, path, **_: f"Kubernetes {method} {_kind(path)}")
     bind = channel._Channel.unary_unary
 
     def unary_unary(self: Any, method: str, *serializers: Any, **options: Any) -> Any:
@@ -114,7 +116,13 @@ def _kind(path: str) -> str:
 
 
 def _family(path: str) -> str:
-    for family in ("sys/leases/revoke", "sys/leases/renew", "auth/token/create", "auth/token/revoke-accessor", "/creds/"):
+    for family in (
+        "sys/leases/revoke",
+        "sys/leases/renew",
+        "auth/token/create",
+        "auth/token/revoke-accessor",
+        "/creds/",
+    ):
         if family in path:
             return family.strip("/")
     return "other"

@@ -15,12 +15,12 @@ _ENDS = 5
 """So many ends in a row without an event, and it counts as failed."""
 
 
-class WatchFailed(RuntimeError):
+class WatchFailedError(RuntimeError):
     """A watch ended before its time; its cause says why."""
 
 
 class Events:
-    """The events of a watch until it is closed here; where the server ends it, which it may at any time, from the last one seen on."""
+    """The events of a watch until it is closed here; one that the server ends goes on after the last event."""
 
     def __init__(self, connect: Callable[[str], Lines], version: str) -> None:
         """Begin the watch.
@@ -74,7 +74,7 @@ class Watched:
         """Wait until all of these were seen (to go).
 
         Raises:
-            WatchFailed: Nothing more will be seen.
+            WatchFailedError: Nothing more will be seen.
             TimeoutError: They were not seen in time.
         """
         seen = self.went if gone else self.came
@@ -89,10 +89,10 @@ class Watched:
         """Raise what the watch ended with, if it has failed.
 
         Raises:
-            WatchFailed: It has.
+            WatchFailedError: It has.
         """
         if self._failure:
-            raise WatchFailed(f"a watch failed: {self._failure!r}") from self._failure
+            raise WatchFailedError(f"a watch failed: {self._failure!r}") from self._failure
 
     def follow(self, events: Events, name_of: Callable[[Json], str]) -> None:
         """Note events until the watch is closed; what it fails with is for those who wait.
@@ -128,7 +128,7 @@ def watching(connect: Callable[[str], Lines], name_of: Callable[[Json], str], *,
         version: Where to begin.
 
     Raises:
-        WatchFailed: It failed, and nobody in the block has heard of it.
+        WatchFailedError: It failed, and nobody in the block has heard of it.
     """
     watched, events = Watched(), Events(connect, version)
     thread = threading.Thread(target=watched.follow, args=(events, name_of), daemon=True)

@@ -7,7 +7,7 @@ from functools import partial
 
 from benchmarks.clients import together
 from benchmarks.figures import Figures, Sizes
-from benchmarks.http import RequestRefused
+from benchmarks.http import RequestRefusedError
 from benchmarks.place import GUIDE, MEMBER, Place
 
 
@@ -28,7 +28,7 @@ def _tried(place: Place, role: str) -> str:
     """A lease; empty where PostgreSQL refused, as two GRANTs on one table at once do ("tuple concurrently updated")."""
     try:
         return place.raw.creds(role)
-    except RequestRefused as err:
+    except RequestRefusedError as err:
         if err.status != 500:
             raise
         return ""

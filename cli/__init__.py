@@ -1,4 +1,4 @@
-"""Commands for people: ``kubectl_vault`` for teams and approvers.
+"""Command lines: ``kubectl_vault`` for teams and approvers, ``leasegate`` for operators.
 
-May use the contracts and the names, durations and errors of ``services.common``; never Vault.
+They may use the contracts and the names, durations and errors of ``services.common``; never Vault.
 """

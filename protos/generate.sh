@@ -11,3 +11,5 @@ PATH="$(dirname "$python"):$PATH" "$python" -m grpc_tools.protoc -I . --python_o
 for f in $(find "$out" -name '*_pb2_grpc.py'); do
   grep -q '^class ' "$f" || rm -f "$f" "${f%.py}.pyi"
 done
+# A regular package: of two folders named leasegate on sys.path, Python takes the first one.
+echo '"""Generated from protos/leasegate by protos/generate.sh."""' > "$out/leasegate/__init__.py"

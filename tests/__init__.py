@@ -1,1 +1,1 @@
-"""Tests: unit (no sockets), contract (fakes and real servers), integration (real gRPC, Vault, PostgreSQL), e2e (the guide)."""
+"""Tests: unit (no sockets), contract (fakes and real servers), integration (one service, real servers), e2e, chaos."""

@@ -1,8 +1,9 @@
-"""The canary of the whole test run: no password or token that a real Vault gave out or was given is in anything that was logged.
+"""The canary of the whole test run: no password or token of a real Vault is in anything that was logged.
 
-Every real Vault of the tests writes a raw audit log: the complete record of its secrets. What the tests, and the processes and threads
-that they start, write to stdout, stderr and logging is captured by pytest. At the end of the session the two are held against each other;
-a hit fails the run. (Logs of the stack's own processes, Events and statuses: tests/e2e/test_zz_canary.py.)
+Each real Vault of the tests writes a raw audit log, which is the complete record of its secrets. pytest captures what
+the tests, and the processes and threads that they start, write to stdout, stderr and logging. At the end of the session
+the canary searches the capture for each secret; a hit fails the run. (Logs of the stack's processes, Events and
+statuses: tests/e2e/test_zz_canary.py.)
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Canary:
     def leaks(self) -> list[str]:
         """Where a secret was printed, and the text before it."""
         heads = by_head(self.secrets)
-        return [f"{name}: ...{text[max(0, at - 100) : at]!r}" for name, text in self.texts for at in places(heads, text)]
+        return [
+            f"{name}: ...{text[max(0, at - 100) : at]!r}" for name, text in self.texts for at in places(heads, text)
+        ]
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -46,7 +46,11 @@ class Authority:
         self.ca.write_bytes(self._sign(self._name, self._key, x509.BasicConstraints(ca=True, path_length=0)))
 
     def issue(
-        self, name: str, *sans: x509.GeneralName, days: tuple[int, int] = (-1, 1), usage: x509.ObjectIdentifier | None = None
+        self,
+        name: str,
+        *sans: x509.GeneralName,
+        days: tuple[int, int] = (-1, 1),
+        usage: x509.ObjectIdentifier | None = None,
     ) -> Pair:
         """Issue a certificate.
 
@@ -61,7 +65,9 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         more: list[x509.ExtensionType] = [x509.SubjectAlternativeName(sans)] if sans else []
         more += [x509.ExtendedKeyUsage([usage])] if usage else []
-        pair.cert.write_bytes(self._sign(_subject(name), key, x509.BasicConstraints(ca=False, path_length=None), *more, days=days))
+        pair.cert.write_bytes(
+            self._sign(_subject(name), key, x509.BasicConstraints(ca=False, path_length=None), *more, days=days)
+        )
         pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         pair.key.write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()))
         return pair

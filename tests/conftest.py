@@ -1,4 +1,4 @@
-"""Servers that tests share. Each is started once, when the first test asks for it; none is skipped when it is missing."""
+"""Servers that tests share. Each one starts when the first test asks for it; no test is skipped for lack of it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.canary import CANARY
+from tests.durations import FolderDurations
 from tests.servers import Servers, real_servers
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Listen to everything that is printed, and end the servers on SIGTERM, too."""
+    """Listen to everything that is printed, add up durations, and end the servers on SIGTERM, too."""
     config.pluginmanager.register(CANARY, "canary")
+    config.pluginmanager.register(FolderDurations(), "folder-durations")
     signal.signal(signal.SIGTERM, _interrupt)
 
 

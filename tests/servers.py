@@ -1,6 +1,6 @@
-"""Real servers for the integration tests: OpenBao (raft, TLS) and PostgreSQL 18, with Leasegate's policies and token role, in two seconds.
+"""Real servers for the integration tests: OpenBao (raft, TLS) and PostgreSQL 18, with Leasegate's policies, in seconds.
 
-No Kubernetes; for that there is deploy.local.stack. The servers end with the context manager.
+There is no Kubernetes here; dev.stack.stack has it. The servers end with the context manager.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from typing import Any
 
 import psycopg
 
-from deploy.local import bao, postgres
-from deploy.local.bao import Bao
-from deploy.local.ports import Ports
-from deploy.local.postgres import Postgres
 from deploy.vault.api import VaultApi
 from deploy.vault.policies import Mounts
 from deploy.vault.setup import Setup
+from dev.stack import bao, postgres
+from dev.stack.bao import Bao
+from dev.stack.ports import Ports
+from dev.stack.postgres import Postgres
 from tests.canary import CANARY
 
-# A prefix is a whole segment and allows "team/orders": within one, as in "team-*", a policy cannot be limited to part of a mount.
+# A prefix is a whole segment and allows "team/orders": within one, as in "team-*", a policy cannot be limited to part
+# of a mount.
 DEFAULT_MOUNTS = Mounts(("my-postgres-se", "database", "team-a", "team-b", "team-c"), ("team/",))
 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """What runs, and how to reach it. ``bao`` and ``postgres`` can be killed, started, sealed (deploy.local)."""
+    """What runs, and how to reach it. ``bao`` and ``postgres`` can be killed, started, sealed (dev.stack)."""
 
     bao: Bao
     postgres: Postgres
@@ -42,8 +43,10 @@ class Servers:
     postgres_url: str = field(repr=False)
 
     def vault(self, method: str, path: str, token: str | None = None, **body: Any) -> tuple[int, dict[str, Any]]:
-        """Call Vault below ``/v1/``, as root unless a token is given; answers HTTP status and body ({} where there is none)."""
-        answer = VaultApi(self.vault_addr, ca=self.vault_ca, token=token or self.root_token).call(method, path, body or None)
+        """Call Vault below ``/v1/``, as root unless a token is given; returns HTTP status and body, which may be {}."""
+        answer = VaultApi(self.vault_addr, ca=self.vault_ca, token=token or self.root_token).call(
+            method, path, body or None
+        )
         return answer.status, answer.body
 
     def must(self, method: str, path: str, token: str | None = None, **body: Any) -> dict[str, Any]:
@@ -53,13 +56,13 @@ class Servers:
         return answer
 
     def allow_mounts(self, *paths: str, prefixes: tuple[str, ...] = ("team/",)) -> None:
-        """Render the four policies anew for these mounts besides the default ones."""
+        """Render the four policies again for these mounts besides the default ones."""
         mounts = Mounts((*DEFAULT_MOUNTS.paths, *paths), prefixes)
         for _ in Setup(VaultApi(self.vault_addr, ca=self.vault_ca, token=self.root_token)).policies(mounts):
             pass
 
-    def login(self, *policies: str, ttl: str = "1h") -> str:
-        """A token with just these policies, as a login by Kubernetes auth would give it (no default policy)."""
+    def token_with(self, *policies: str, ttl: str = "1h") -> str:
+        """A token with just these policies, as Kubernetes auth would give it (no default policy)."""
         body = self.must("POST", "auth/token/create-orphan", policies=list(policies), no_default_policy=True, ttl=ttl)
         return str(body["auth"]["client_token"])
 
@@ -72,7 +75,11 @@ class Servers:
 
 @contextmanager
 def real_servers(*, set_up: bool = True) -> Iterator[Servers]:
-    """Start both servers; unless ``set_up`` is False, with everything of ``python -m deploy.vault`` but Kubernetes auth."""
+    """Start both servers.
+
+    Args:
+        set_up: Whether to write everything that ``python -m deploy.vault`` writes, except Kubernetes auth.
+    """
     directory = Path(tempfile.mkdtemp(prefix="leasegate-servers-"))
     ports = Ports()
     ports.reserve((*bao.PORTS, *postgres.PORTS))

@@ -1,4 +1,4 @@
-"""``python -m watcher``: options, connections, and the life of the process. Everything that works is made here and ended here."""
+"""``python -m watcher``: options, connections, and the life of the process."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from typing import Any
 import click
 from kubernetes.config import ConfigException
 
-from services.common import logs, metrics
-from services.common.collector import spare_what_exists
+from services.common import failpoints, http_health, logs, metrics
 from services.common.config import (
     FILE,
     ClientTls,
     HostPort,
     HostPortType,
-    StartupRefused,
+    StartupRefusedError,
     client_tls_options,
     command,
     log_level_option,
     metrics_listen_option,
     option,
 )
+from services.common.gc_freeze import freeze_startup_objects
 from services.common.rpc.channel import connect as connect_service
-from watcher import crash, health
-from watcher.api import HttpApi, KubeError, connect
-from watcher.figures import register
-from watcher.kinds import NAMESPACE
-from watcher.peers import peers
-from watcher.resources import Cluster
-from watcher.watcher import Settings, Watcher
+from watcher.app import Settings, Watcher
+from watcher.clients.stubs import service_stubs
+from watcher.kube.client import HttpKubeClient, KubeError, connect
+from watcher.kube.resources import NAMESPACE
+from watcher.metrics import WatcherMetrics
+from watcher.reconcilers.failpoints import POINTS
+from watcher.reconcilers.failpoints import VARIABLE as POINT_VARIABLE
+from watcher.specs.cluster import Cluster
 
 LOG = logs.logger(__name__)
 _CLUSTER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?|-?")
@@ -44,15 +45,28 @@ _SERVICE = re.compile(r"(\*|[a-z0-9-]{1,63})/([a-z0-9-]{1,63})=(.+)")
 
 
 @command(
-    "watcher", help="Forwards SecretEngines, PostgresRoles and DatabaseAccessRequests of a Kubernetes cluster to Leasegate's services."
+    "watcher",
+    help="Brings SecretEngines, PostgresRoles and DatabaseAccessRequests of a Kubernetes cluster to the services.",
 )
-@option("--kubeconfig", type=FILE, help="Kubernetes; without it the file in KUBECONFIG, without that the pod's own ServiceAccount.")
+@option(
+    "--kubeconfig",
+    type=FILE,
+    help="Kubernetes; without it the file in KUBECONFIG, without that the pod's own ServiceAccount.",
+)
 @option("--engine", type=HostPortType(), default="127.0.0.1:7701", help="Address of the engine service.")
 @option("--roles", type=HostPortType(), default="127.0.0.1:7702", help="Address of the role service.")
 @option("--access", type=HostPortType(), default="127.0.0.1:7703", help="Address of the access service.")
 @client_tls_options
-@option("--cluster-name", default="", help="The cluster's part in names in Vault, k8s.NAME.NAMESPACE.OBJECT; '-' without it.")
-@option("--token-audience", default="", help="Audience of the tokens made for ServiceAccounts; the API server's own without it.")
+@option(
+    "--cluster-name",
+    default="",
+    help="The cluster's part in names in Vault, k8s.NAME.NAMESPACE.OBJECT; '-' without it.",
+)
+@option(
+    "--token-audience",
+    default="",
+    help="Audience of the tokens made for ServiceAccounts; the API server's own without it.",
+)
 @option(
     "--service-address",
     multiple=True,
@@ -60,34 +74,42 @@ _SERVICE = re.compile(r"(\*|[a-z0-9-]{1,63})/([a-z0-9-]{1,63})=(.+)")
     help="Where a Service that an AppBinding names is reached from here, if not at its name; NS may be *."
     " Repeat it (blanks between values in the variable).",
 )
-@option("--abandon-after", type=click.FloatRange(1, 86400), default=120.0, help="Seconds that a deletion waits where Vault lets nobody in.")
 @option(
-    "--resync",
+    "--finalizer-timeout",
+    type=click.FloatRange(1, 86400),
+    default=120.0,
+    help="Seconds that a deletion waits for a Vault that does not permit the cleanup.",
+)
+@option(
+    "--resync-interval",
     type=click.FloatRange(1, 86400),
     default=300.0,
-    help="Seconds after which every object is looked at again: the interval of the drift check, which puts back what was changed in Vault.",
+    help="Seconds in which every object is reconciled once; how often drift in Vault is corrected.",
 )
-@option("--health-listen", type=HostPortType(), default="127.0.0.1:7714", help="Address of /healthz and /readyz over HTTP.")
+@option(
+    "--health-listen", type=HostPortType(), default="127.0.0.1:7714", help="Address of /healthz and /readyz over HTTP."
+)
 @metrics_listen_option()
 @log_level_option()
 def main(*, log_level: str, health_listen: HostPort, metrics_listen: HostPort | None, **given: Any) -> None:
     """Run until SIGTERM."""
     logs.configure(log_level, process="watcher")
     try:
-        crash.install(crash.CrashPoints.from_environment())
+        failpoints.install(failpoints.Failpoints.from_environment(POINT_VARIABLE, points=POINTS))
     except ValueError as err:
-        raise StartupRefused(str(err)) from err
+        raise StartupRefusedError(str(err)) from err
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
-        watcher = _watcher(stack, **given)
         registry = metrics.new_registry()
-        register(registry, watcher)
+        watcher_metrics = WatcherMetrics(registry)
+        watcher = _watcher(stack, watcher_metrics, **given)
+        watcher_metrics.read_from(watcher)
         bound = stack.enter_context(metrics.served(registry, listen=metrics_listen))
-        probes = stack.enter_context(health.served(health_listen, alive=watcher.alive, ready=watcher.ready))
+        probes = stack.enter_context(http_health.serve_probes(health_listen, alive=watcher.alive, ready=watcher.ready))
         LOG.info("listening", health=str(probes), metrics=str(bound or ""))
-        spare_what_exists()
+        freeze_startup_objects()
         watcher.start()
         stack.callback(watcher.stop)
         stop.wait()
@@ -96,45 +118,46 @@ def main(*, log_level: str, health_listen: HostPort, metrics_listen: HostPort | 
 
 def _watcher(
     stack: ExitStack,
+    watcher_metrics: WatcherMetrics,
     *,
     kubeconfig: Path | None,
     tls: ClientTls,
     cluster_name: str,
     service_address: tuple[str, ...],
     token_audience: str,
-    abandon_after: float,
-    resync: float,
+    finalizer_timeout: float,
+    resync_interval: float,
     **services: HostPort,
 ) -> Watcher:
     if not _CLUSTER.fullmatch(cluster_name):
-        raise StartupRefused(f"--cluster-name {cluster_name!r} is no name: 1 to 63 of a-z, 0-9 and -")
+        raise StartupRefusedError(f"--cluster-name {cluster_name!r} is no name: 1 to 63 of a-z, 0-9 and -")
     settings = Settings(
         cluster=Cluster("", ""),
         addresses=_addresses(service_address),
         audience=token_audience,
-        abandon_after_s=abandon_after,
-        resync_s=resync,
+        finalizer_timeout_s=finalizer_timeout,
+        resync_s=resync_interval,
     )
     api = _api(kubeconfig, pool_size=settings.connections)
     cluster = Cluster("" if cluster_name == "-" else cluster_name, _cluster_uid(api))
     channels = {name: stack.enter_context(connect_service(address, tls=tls)) for name, address in services.items()}
-    return Watcher(api, peers(**channels), replace(settings, cluster=cluster))
+    return Watcher(api, service_stubs(**channels), replace(settings, cluster=cluster), metrics=watcher_metrics)
 
 
-def _api(kubeconfig: Path | None, *, pool_size: int) -> HttpApi:
+def _api(kubeconfig: Path | None, *, pool_size: int) -> HttpKubeClient:
     in_cluster = kubeconfig is None and not os.environ.get("KUBECONFIG")
     try:
         return connect(str(kubeconfig) if kubeconfig else None, pool_size=pool_size, in_cluster=in_cluster)
     except ConfigException as err:
-        raise StartupRefused(f"--kubeconfig: {err}") from err
+        raise StartupRefusedError(f"--kubeconfig: {err}") from err
 
 
-def _cluster_uid(api: HttpApi) -> str:
+def _cluster_uid(api: HttpKubeClient) -> str:
     """The uid of kube-system, which tells clusters apart; without it nothing may be written to Vault."""
     try:
         return str(api.get(NAMESPACE, name="kube-system")["metadata"]["uid"])
     except KubeError as err:
-        raise StartupRefused(f"Kubernetes: the namespace kube-system cannot be read: {err.message}") from err
+        raise StartupRefusedError(f"Kubernetes: the namespace kube-system cannot be read: {err.message}") from err
 
 
 def _addresses(given: tuple[str, ...]) -> Mapping[tuple[str, str], tuple[str, int]]:
@@ -142,7 +165,9 @@ def _addresses(given: tuple[str, ...]) -> Mapping[tuple[str, str], tuple[str, in
     for text in given:
         parts = _SERVICE.fullmatch(text)
         if not parts:
-            raise StartupRefused(f"--service-address {text!r} is not NS/NAME=HOST:PORT, such as */vault=127.0.0.1:8200")
+            raise StartupRefusedError(
+                f"--service-address {text!r} is not NS/NAME=HOST:PORT, such as */vault=127.0.0.1:8200"
+            )
         address = HostPortType().convert(parts[3], None, None)
         found[parts[1], parts[2]] = (address.host, address.port)
     return found

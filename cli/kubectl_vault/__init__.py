@@ -1,6 +1,6 @@
-"""``kubectl vault``: approve, deny and look at DatabaseAccessRequests, as the guide prints it.
+"""``kubectl vault``: approves, denies and shows access requests, as the guide prints it.
 
-Speaks to Kubernetes alone, with the user's own kubeconfig and rights; holds and decides nothing itself. Nothing else imports it.
+kubectl connects to Kubernetes, with the user's own kubeconfig and rights; the admission policies have the last word.
 """
 
 from cli.kubectl_vault.commands import main

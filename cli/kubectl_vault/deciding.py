@@ -1,6 +1,6 @@
-"""One request from reading it to writing the decision.
+"""Decides one access request: reads it, waits until the watcher has processed it, and writes the decision.
 
-Waits for the watcher's first look, and tries again when somebody else wrote meanwhile. Knows the cluster by the two calls that it needs.
+A conflicting write is retried. The cluster is known by the two calls that this needs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from cli.kubectl_vault.decisions import Decision, Json, Verdict, check, decided, not_seen_yet
-from cli.kubectl_vault.problem import Conflict
+from cli.kubectl_vault.errors import ConflictError
 from cli.kubectl_vault.resource import Named
 
 _TRIES = 10
@@ -19,18 +19,18 @@ _POLL_S = 0.2
 
 
 class Requests(Protocol):
-    """What is needed of the cluster."""
+    """The calls to the cluster."""
 
-    def read(self, named: Named) -> Json:
-        """Read one request."""
+    def get_request(self, named: Named) -> Json:
+        """Read one access request."""
 
     def write_conditions(self, named: Named, request: Json, conditions: list[Json]) -> None:
-        """Replace the conditions of a request that is still as it was read, else raise Conflict."""
+        """Replace the conditions of an access request; raise ConflictError if it has changed since it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Time, as far as deciding needs it."""
+    """Wall time, monotonic time and sleep."""
 
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
@@ -42,20 +42,20 @@ def decide(requests: Requests, named: Named, decision: Decision, *, clock: Clock
 
     Args:
         requests: The cluster.
-        named: The request.
+        named: The access request.
         decision: What is decided and by whom.
         clock: Time.
-        wait_s: Longest wait in seconds for the watcher to publish what would be granted, where that is approved.
+        wait_s: Longest wait in seconds for the watcher to publish what an approval would grant.
 
     Raises:
-        Problem: It may not be decided so, or the cluster refused.
+        CommandError: The decision is not allowed, or the cluster refused it.
     """
     for attempt in range(1, _TRIES + 1):
         request = _read(requests, named, decision.verdict, clock=clock, wait_s=wait_s)
         check(request, decision.verdict)
         try:
             return requests.write_conditions(named, request, decided(request, decision, clock.now()))
-        except Conflict:
+        except ConflictError:
             if attempt == _TRIES:
                 raise
             clock.sleep(0.02 * attempt)
@@ -65,7 +65,7 @@ def decide(requests: Requests, named: Named, decision: Decision, *, clock: Clock
 def _read(requests: Requests, named: Named, verdict: Verdict, *, clock: Clock, wait_s: float) -> Json:
     end = clock.monotonic() + wait_s
     while True:
-        request = requests.read(named)
+        request = requests.get_request(named)
         if verdict is not Verdict.APPROVE or not not_seen_yet(request) or clock.monotonic() >= end:
             return request
         clock.sleep(_POLL_S)

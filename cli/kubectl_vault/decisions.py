@@ -1,6 +1,7 @@
 """The rules of approving and denying. Pure: an object in, its new conditions or a refusal out.
 
-The admission policies (deploy/policies) enforce the same once more; here a person is told before anything is sent, in plainer words.
+The admission policies (deploy/policies) enforce the same rules; here a person learns before anything is sent, in
+plainer words.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from cli.kubectl_vault.problem import Problem
+from cli.kubectl_vault.errors import CommandError
 
 Json = dict[str, Any]
 
 
 class Verdict(Enum):
-    """What is decided: condition type, condition reason and message as the guide prints them, and the word for people."""
+    """What is decided: type, reason and message of the condition as the guide prints them, and the word for people."""
 
-    APPROVE = ("Approved", "KubectlApprove", "This was approved by kubectl vault approve databaseaccessrequest", "approved")
+    APPROVE = (
+        "Approved",
+        "KubectlApprove",
+        "This was approved by kubectl vault approve databaseaccessrequest",
+        "approved",
+    )
     DENY = ("Denied", "KubectlDeny", "This was denied by kubectl vault deny databaseaccessrequest", "denied")
 
     def __init__(self, condition: str, reason: str, message: str, word: str) -> None:
@@ -41,22 +47,22 @@ class Decision:
 
 
 def not_seen_yet(request: Json) -> bool:
-    """Whether the watcher has still to look at the present spec, so that waiting a little may help."""
+    """Whether the watcher has still to process the current spec, so that waiting a little may help."""
     return bool(_status(request).get("observedGeneration") != request["metadata"].get("generation"))
 
 
 def check(request: Json, verdict: Verdict) -> None:
-    """Refuse what may not be decided (design section 6): a decision is final, but a deny after an approval revokes.
+    """Refuse a decision that is not allowed: a decision is final, except that a deny after an approval revokes.
 
     Raises:
-        Problem: Says who decided when, or what is missing.
+        CommandError: Says who decided when, or what is missing.
     """
     if request["metadata"].get("deletionTimestamp"):
-        raise Problem("it is being deleted")
+        raise CommandError("it is being deleted")
     if denied := find(request, "Denied"):
-        raise Problem(f"{who_and_when(denied, 'denied')}, which is final: delete it and make another one")
+        raise CommandError(f"{who_and_when(denied, 'denied')}, which is final: delete it and create another one")
     if _status(request).get("phase") == "Expired":
-        raise Problem("its access has expired: delete it and make another one")
+        raise CommandError("its access has expired: delete it and create another one")
     if verdict is Verdict.APPROVE:
         _check_approval(request)
 
@@ -64,19 +70,20 @@ def check(request: Json, verdict: Verdict) -> None:
 def _check_approval(request: Json) -> None:
     digest, approved = _status(request).get("digest"), find(request, "Approved")
     if approved and not _outdated(request, approved, digest):
-        raise Problem(f"{who_and_when(approved, 'approved')} already; to take it back, deny it")
+        raise CommandError(f"{who_and_when(approved, 'approved')} already; to revoke the access, deny it")
     if not_seen_yet(request):
-        raise Problem(
-            "Leasegate has not looked at it yet: try again in a moment; if it stays so, ask the operator whether the watcher runs"
+        raise CommandError(
+            "Leasegate has not processed it yet: try again in a moment; if this persists, ask the operator whether the "
+            "watcher runs"
         )
     if not digest:
-        raise Problem(f"it can not be approved yet, since its role is not ready: {_why_not_ready(request)}")
+        raise CommandError(f"it cannot be approved yet, since its role is not ready: {_why_not_ready(request)}")
 
 
 def _outdated(request: Json, approved: Json, digest: str | None) -> bool:
-    """Whether the approval was of something else than what would be granted now, so that a new one may replace it."""
+    """Whether the grant has changed since the approval, so that a new approval may replace it."""
     named = approved.get("digest")
-    outdated = find(request, "ApprovalOutdated")
+    outdated = find(request, "ApprovalStale")
     return bool(digest) and (bool(named and named != digest) or bool(outdated and outdated.get("status") == "True"))
 
 
@@ -95,7 +102,7 @@ def who_and_when(condition: Json, word: str) -> str:
 
 
 def decided(request: Json, decision: Decision, now: datetime) -> list[Json]:
-    """Answer the conditions with the decision: an older one of its type is replaced, all others stay as they are."""
+    """Add the decision to the conditions: an older one of its type is replaced, all others stay as they are."""
     verdict, time = decision.verdict, now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     condition: Json = {
         "type": verdict.condition,
@@ -118,7 +125,7 @@ def conditions_of(request: Json) -> list[Json]:
 
 
 def find(request: Json, kind: str) -> Json | None:
-    """The condition of one type, whatever its status: in 2019 a decision had none."""
+    """The condition of one type, with any status: the guide's decisions have none."""
     return next((c for c in conditions_of(request) if c.get("type") == kind), None)
 
 

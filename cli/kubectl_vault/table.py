@@ -1,4 +1,4 @@
-"""How requests are shown: a table like kubectl's, JSON or YAML. Pure."""
+"""Prints access requests: as a table like kubectl's, as JSON or as YAML. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ _NONE = "<none>"
 
 
 def as_table(requests: Sequence[Json], *, now: datetime, with_namespace: bool) -> str:
-    """Show name, state, who asked, who decided, the lease's end and the age."""
+    """Show name, status, requester, approver, the lease's expiry and the age."""
     rows: list[tuple[str, ...]] = [("NAMESPACE", "NAME", "STATUS", "REQUESTER", "APPROVER", "LEASE EXPIRES", "AGE")]
     rows += [_row(request, now) for request in requests]
     if not with_namespace:
         rows = [row[1:] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def _row(request: Json, now: datetime) -> tuple[str, ...]:
@@ -28,7 +30,7 @@ def _row(request: Json, now: datetime) -> tuple[str, ...]:
         metadata.get("namespace", ""),
         metadata["name"],
         state(request),
-        requester(request) or "<unproven>",
+        requester(request) or "<unverified>",
         _approver(request),
         _expiry(request, now),
         span(now - _time(metadata["creationTimestamp"])),
@@ -36,7 +38,7 @@ def _row(request: Json, now: datetime) -> tuple[str, ...]:
 
 
 def state(request: Json) -> str:
-    """The phase; while the watcher has not written one, what the decisions say. A denial is final, so it shows at once."""
+    """The phase, or the decision while the watcher has not written a phase. A denial is final, so it shows at once."""
     phase = (request.get("status") or {}).get("phase")
     if request["metadata"].get("deletionTimestamp"):
         return "Terminating"
@@ -46,7 +48,7 @@ def state(request: Json) -> str:
 
 
 def requester(request: Json) -> str:
-    """Who asked, as the admission policy stamped it; empty where nobody did."""
+    """The requester, as the admission policy stamped it; empty without a stamp."""
     return str((request["metadata"].get("annotations") or {}).get(STAMP) or "")
 
 
@@ -54,7 +56,7 @@ def _approver(request: Json) -> str:
     decision = find(request, "Denied") or find(request, "Approved")
     if decision is None:
         return _NONE
-    name = str(decision.get("approver") or "<unproven>")
+    name = str(decision.get("approver") or "<unverified>")
     return f"{name} (own request)" if name == requester(request) else name
 
 
@@ -63,7 +65,7 @@ def _expiry(request: Json, now: datetime) -> str:
     if not end:
         return _NONE
     left = _time(end) - now
-    return f"{end} (in {span(left)})" if left.total_seconds() > 0 else f"{end} (over)"
+    return f"{end} (in {span(left)})" if left.total_seconds() > 0 else f"{end} (expired)"
 
 
 def _time(text: str) -> datetime:
@@ -71,7 +73,7 @@ def _time(text: str) -> datetime:
 
 
 def span(delta: timedelta) -> str:
-    """A span as kubectl's AGE column shows it, in its two greatest units at most."""
+    """A duration as kubectl's AGE column shows it, in its two greatest units at most."""
     seconds = max(0, int(delta.total_seconds()))
     if seconds < 120:
         return f"{seconds}s"
@@ -92,7 +94,10 @@ def as_text(requests: Sequence[Json], *, form: str, single: bool) -> str:
         form: ``json`` or ``yaml``.
         single: Whether one name was asked for, so that the object stands by itself.
     """
-    bare = [request | {"metadata": {k: v for k, v in request["metadata"].items() if k != "managedFields"}} for request in requests]
+    bare = [
+        request | {"metadata": {k: v for k, v in request["metadata"].items() if k != "managedFields"}}
+        for request in requests
+    ]
     shown: Json = {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": bare}
     if single and len(bare) == 1:
         shown = bare[0]

@@ -1,7 +1,7 @@
-"""``leasegate``: the operators' program, for the access service's leases and its ledger.
+"""``leasegate``: the operators' command line for the leases and the ledger of the access service.
 
-Speaks to the access service by gRPC with the operator's certificate, and to PostgreSQL where it is given an URL; decides nothing itself.
-Nothing else imports it.
+It calls the access service by gRPC with the operator's certificate, and PostgreSQL where an URL is given; it decides
+nothing itself.
 """
 
 from cli.leasegate.commands import main

@@ -1,4 +1,4 @@
-"""The command line: options, output and exit codes (0 all well, 1 something was found or failed, 2 wrong usage)."""
+"""The command line: options, output and exit codes (0 success, 1 something was found or failed, 2 wrong usage)."""
 
 from __future__ import annotations
 
@@ -12,37 +12,42 @@ import click
 
 from cli.leasegate import offline, postgres, show
 from cli.leasegate.connection import connection, operator
-from cli.leasegate.problem import Problem, told
+from cli.leasegate.errors import CommandError, error_text
 from leasegate.access.v1 import lease_pb2, operator_service_pb2_grpc
 from leasegate.access.v1 import operator_service_pb2 as pb
+from leasegate_server import __version__
 from services.common.errors import LeasegateError
 
 REASON_CHARS = 1024  # RevokeLeaseRequest.reason in leasegate/access/v1/operator_service.proto
-LOGINS_AT_ONCE = 20_000  # FindOrphansRequest.logins, likewise
+USERS_AT_ONCE = 20_000  # FindOrphansRequest.database_users, likewise
 _PAGE = 500
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_output = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form.")
+_output = click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output format."
+)
 
 
 class _Commands(click.Group):
-    """Tells a problem in one line, in place of a traceback."""
+    """Prints an error in one line, in place of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (Problem, LeasegateError) as err:
-            click.echo(f"error: {told(err) if isinstance(err, LeasegateError) else err}", err=True)
+        except (CommandError, LeasegateError) as err:
+            click.echo(f"error: {error_text(err) if isinstance(err, LeasegateError) else err}", err=True)
             ctx.exit(1)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(package_name="leasegate", prog_name="leasegate")
+@click.version_option(__version__, prog_name="leasegate")
 def cli() -> None:
-    """See, renew and end leases, find logins and leases that nobody explains, and care for the ledger of the access service."""
+    """List, renew and revoke leases, find orphans, and check the ledger of the access service."""
 
 
 @cli.command()
-@click.option("--state", type=click.Choice(show.STATES), help="Only leases in this state; all that have not ended without it.")
+@click.option(
+    "--state", type=click.Choice(show.STATES), help="Only leases in this state; without it, all that are not closed."
+)
 @_output
 @connection
 def leases(state: str | None, output: str, **where: Any) -> None:
@@ -58,7 +63,9 @@ def leases(state: str | None, output: str, **where: Any) -> None:
         click.echo("No leases.", err=True)
 
 
-def _pages(stub: operator_service_pb2_grpc.OperatorServiceStub, state: lease_pb2.LeaseState.ValueType) -> Iterator[lease_pb2.Lease]:
+def _pages(
+    stub: operator_service_pb2_grpc.OperatorServiceStub, state: lease_pb2.LeaseState.ValueType
+) -> Iterator[lease_pb2.Lease]:
     token = ""
     while True:
         page = stub.ListLeases(pb.ListLeasesRequest(state=state, page_size=_PAGE, page_token=token))
@@ -84,40 +91,48 @@ def renew(handle: str, output: str, **where: Any) -> None:
 @_output
 @connection
 def revoke(handle: str, reason: str, output: str, **where: Any) -> None:
-    """End one lease for good, by its HANDLE: its login is dropped. A request that is still approved gets a new credential."""
+    """Revoke one lease by its HANDLE: its database user is dropped.
+
+    An access request that is still approved gets a new credential.
+    """
     if len(reason) > REASON_CHARS:
-        raise Problem(f"--reason has at most {REASON_CHARS} characters")
+        raise CommandError(f"--reason has at most {REASON_CHARS} characters")
     with operator(**where) as stub:
-        lease = stub.RevokeLease(pb.RevokeLeaseRequest(request_id=secrets.token_hex(16), handle=handle, reason=reason)).lease
-    click.echo(show.as_json(lease) if output == "json" else f"lease {lease.handle} is {show.state(lease)}")
+        lease = stub.RevokeLease(
+            pb.RevokeLeaseRequest(request_id=secrets.token_hex(16), handle=handle, reason=reason)
+        ).lease
+    click.echo(show.as_json(lease) if output == "json" else f"lease {lease.handle}: {show.state(lease)}")
 
 
 @cli.command()
 @click.option(
-    "--postgres", "url", metavar="URL", help="Compare the logins of this PostgreSQL server, too; the password better in PGPASSWORD."
+    "--postgres",
+    "url",
+    metavar="URL",
+    help="Compare the database users of this PostgreSQL server, too; the password better in PGPASSWORD.",
 )
 @_output
 @connection
 @click.pass_context
 def orphans(ctx: click.Context, /, url: str | None, output: str, **where: Any) -> None:
-    """Find leases and logins that the ledger does not explain, and say what to do about each. Nothing is ended.
+    """Find leases and database users that the ledger does not explain, and what to do about each. Nothing is revoked.
 
-    Exit code 0 if all is explained, 1 if not. Vault's leases are compared where its policy lets Leasegate list them.
+    Exit code 0 if all is explained, 1 if not. Vault's leases are compared where its policy permits listing them.
     """
-    seen = postgres.logins(url) if url else []
+    seen = postgres.database_users(url) if url else []
     with operator(**where) as stub:
-        found = stub.FindOrphans(pb.FindOrphansRequest(logins=seen[:LOGINS_AT_ONCE]))
-        for start in range(LOGINS_AT_ONCE, len(seen), LOGINS_AT_ONCE):
-            more = stub.FindOrphans(pb.FindOrphansRequest(logins=seen[start : start + LOGINS_AT_ONCE]))
+        found = stub.FindOrphans(pb.FindOrphansRequest(database_users=seen[:USERS_AT_ONCE]))
+        for start in range(USERS_AT_ONCE, len(seen), USERS_AT_ONCE):
+            more = stub.FindOrphans(pb.FindOrphansRequest(database_users=seen[start : start + USERS_AT_ONCE]))
             found.orphans.extend(each for each in more.orphans if each.username and not each.lease_id)
-            found.logins_compared += more.logins_compared
+            found.database_users_compared += more.database_users_compared
     click.echo(show.as_json(found) if output == "json" else show.orphans(found, database=url is not None))
     ctx.exit(1 if found.orphans else 0)
 
 
 @cli.group()
 def ledger() -> None:
-    """Check and export a ledger's file; see and accept its loss at the running service."""
+    """Check or export a ledger's file; show and accept the loss of a ledger at the running service."""
 
 
 @ledger.command()
@@ -125,7 +140,7 @@ def ledger() -> None:
 @_output
 @click.pass_context
 def check(ctx: click.Context, /, file: Path, output: str) -> None:
-    """Say whether the ledger FILE is whole, also beside a running service. Nothing is changed.
+    """Check that the ledger FILE is intact, also beside a running service. Nothing is changed.
 
     Exit code 0 if it is, 1 if something is wrong with it, 2 if it is no ledger or cannot be read.
     """
@@ -134,11 +149,13 @@ def check(ctx: click.Context, /, file: Path, output: str) -> None:
 
 @ledger.command()
 @click.argument("file", type=_FILE)
-@click.option("-o", "--output", type=click.Choice(["json"]), default="json", show_default=True, help="Form.")
-@click.option("--with-ids", is_flag=True, help="Write whole lease ids and token accessors, too, with which leases can be ended.")
+@click.option("-o", "--output", type=click.Choice(["json"]), default="json", show_default=True, help="Output format.")
+@click.option(
+    "--with-ids", is_flag=True, help="Print whole lease ids and token accessors, too, by which leases can be revoked."
+)
 @click.pass_context
 def export(ctx: click.Context, /, file: Path, output: str, with_ids: bool) -> None:
-    """Print the ledger FILE, also beside a running service. It holds no password and no token."""
+    """Print the ledger FILE, also beside a running service. It has no password and no token."""
     flags = [f"--output={output}", *(["--with-ids"] if with_ids else [])]
     ctx.exit(offline.run("export", [*flags, "--", str(file)]))
 
@@ -148,33 +165,36 @@ def export(ctx: click.Context, /, file: Path, output: str, with_ids: bool) -> No
 @connection
 @click.pass_context
 def status(ctx: click.Context, /, output: str, **where: Any) -> None:
-    """Say which ledger the service has, and whether anything is held because another was known. Exit code 1 if so."""
+    """Show the ledger of the service, and whether its loss pauses issuance. Exit code 1 if it does."""
     with operator(**where) as stub:
         found = stub.GetLedger(pb.GetLedgerRequest()).ledger
     click.echo(show.as_json(found) if output == "json" else show.ledger(found))
-    ctx.exit(1 if found.held or found.held_requests else 0)
+    ctx.exit(1 if found.issuance_paused or found.paused_access_requests else 0)
 
 
 @ledger.command("accept-loss")
 @click.option("--reason", required=True, help=f"Why, for the audit log; at most {REASON_CHARS} characters.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @connection
 def accept_loss(reason: str, yes: bool, **where: Any) -> None:
-    """Accept that what the service's ledger does not know is lost: what is held goes on, with new credentials.
+    """Accept that what the service's ledger does not know is lost: issuance resumes, with new credentials.
 
-    Logins that a lost ledger knew live on in the database until their leases end. `leasegate orphans --postgres URL` finds them.
+    Database users that the lost ledger knew remain until their leases expire. `leasegate orphans --postgres URL` finds
+    them.
     """
     if len(reason) > REASON_CHARS:
-        raise Problem(f"--reason has at most {REASON_CHARS} characters")
+        raise CommandError(f"--reason has at most {REASON_CHARS} characters")
     with operator(**where) as stub:
         found = stub.GetLedger(pb.GetLedgerRequest()).ledger
         click.echo(show.ledger(found))
-        if not (found.held or found.held_requests):
+        if not (found.issuance_paused or found.paused_access_requests):
             return
         if not yes:
-            click.confirm("Is what this ledger does not know lost for good, and no older copy to be restored?", abort=True)
+            click.confirm(
+                "Is everything that this ledger does not know lost for good, with no older copy to restore?", abort=True
+            )
         stub.AcceptLedgerLoss(pb.AcceptLedgerLossRequest(ledger_id=found.id, reason=reason))
-    click.echo("accepted: what was held goes on. Look for what nobody knows any more: leasegate orphans --postgres URL")
+    click.echo("accepted: issuance resumes. Look for orphans: leasegate orphans --postgres URL")
 
 
 def main() -> None:

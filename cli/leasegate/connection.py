@@ -1,4 +1,4 @@
-"""How the access service is reached: flags, variables, and the certificates that ``make env`` names."""
+"""Connects to the access service: flags, environment variables, and the certificates that ``make env`` names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from cli.leasegate.problem import Problem
+from cli.leasegate.errors import CommandError
 from leasegate.access.v1 import operator_service_pb2_grpc
-from services.common.config import ClientTls, HostPort, HostPortType, StartupRefused
+from services.common.config import ClientTls, HostPort, HostPortType, StartupRefusedError
 from services.common.rpc.channel import connect
 
 CERTS = "LEASEGATE_CERTS"
 TIMEOUT_S = 120.0
-"""Of a call; the finder lists every lease."""
+"""Of a call; FindOrphans lists every lease."""
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FILES = {"cert": "operator.crt", "key": "operator.key", "ca": "ca.crt"}
@@ -31,10 +31,18 @@ _OPTIONS = (
         show_default=True,
         help="Address of the access service.",
     ),
-    click.option("--tls-cert", type=_FILE, help=f"Own certificate, a PEM file; else operator.crt in the folder ${CERTS}."),
+    click.option(
+        "--tls-cert",
+        type=_FILE,
+        help=f"Certificate of this command, a PEM file; else operator.crt in the folder ${CERTS}.",
+    ),
     click.option("--tls-key", type=_FILE, help=f"Its private key, a PEM file; else operator.key in ${CERTS}."),
-    click.option("--tls-ca", type=_FILE, help=f"Authority of the service's certificate, a PEM file; else ca.crt in ${CERTS}."),
-    click.option("--server-name", metavar="NAME", help="Name in the service's certificate, where it is not the host of --access."),
+    click.option(
+        "--tls-ca", type=_FILE, help=f"Certificate authority of the service, a PEM file; else ca.crt in ${CERTS}."
+    ),
+    click.option(
+        "--server-name", metavar="NAME", help="Name in the service's certificate, where it is not the host of --access."
+    ),
 )
 
 
@@ -49,17 +57,17 @@ def connection(command: Callable[..., Any]) -> Callable[..., Any]:
 def operator(
     *, access: HostPort, tls_cert: Path | None, tls_key: Path | None, tls_ca: Path | None, server_name: str | None
 ) -> Iterator[operator_service_pb2_grpc.OperatorServiceStub]:
-    """The operators' side of the service, while inside.
+    """Connect to OperatorService; the connection is closed at the end of the block.
 
     Raises:
-        Problem: A certificate is not given or no good.
+        CommandError: A certificate is not given, or cannot be used.
     """
     given = {"cert": tls_cert, "key": tls_key, "ca": tls_ca}
     files = {name: path or _in_folder(name) for name, path in given.items()}
     try:
         channel = connect(access, tls=ClientTls(**files, server_name=server_name), timeout_s=TIMEOUT_S)
-    except StartupRefused as err:
-        raise Problem(err.message) from err
+    except StartupRefusedError as err:
+        raise CommandError(err.message) from err
     with channel:
         yield operator_service_pb2_grpc.OperatorServiceStub(channel)
 
@@ -67,8 +75,11 @@ def operator(
 def _in_folder(name: str) -> Path:
     folder = os.environ.get(CERTS)
     if not folder:
-        raise Problem(f"--tls-{name} is not given: name the file, or the folder with {_FILES[name]} in {CERTS} (`make env` prints it)")
+        raise CommandError(
+            f"--tls-{name} is not given: name the file, or set {CERTS} to the folder with {_FILES[name]} "
+            "(`make env` prints it)"
+        )
     path = Path(folder) / _FILES[name]
     if not path.is_file():
-        raise Problem(f"{path} is not there: give --tls-{name}, or set {CERTS} to the folder that has it")
+        raise CommandError(f"{path} does not exist: give --tls-{name}, or set {CERTS} to the folder that has it")
     return path

@@ -1,4 +1,4 @@
-"""How leases and orphans are shown: tables for people, JSON for programs. Pure."""
+"""Prints leases, orphans and the ledger's state: tables for people, JSON for programs. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import lease_pb2, ledger_pb2, orphan_pb2
 from leasegate.access.v1 import operator_service_pb2 as pb
 
 _NAMES = [value.name for value in lease_pb2.LeaseState.DESCRIPTOR.values]
 STATES = tuple(name.removeprefix("LEASE_STATE_").lower() for name in _NAMES if not name.endswith("UNSPECIFIED"))
 _KINDS = {
-    pb.ORPHAN_KIND_LEASE_UNKNOWN: "a lease in Vault that the ledger does not know",
-    pb.ORPHAN_KIND_LEASE_ENDED: "a lease in Vault that the ledger counts as ended",
-    pb.ORPHAN_KIND_LEASE_MISSING: "a lease in the ledger that Vault does not know",
-    pb.ORPHAN_KIND_LOGIN_UNKNOWN: "a login in PostgreSQL of an attempt that the ledger does not know",
-    pb.ORPHAN_KIND_LOGIN_ENDED: "a login in PostgreSQL of an attempt that has ended",
+    orphan_pb2.ORPHAN_KIND_LEASE_UNKNOWN: "a lease in Vault that the ledger does not know",
+    orphan_pb2.ORPHAN_KIND_LEASE_CLOSED: "a lease in Vault that is closed in the ledger",
+    orphan_pb2.ORPHAN_KIND_LEASE_MISSING: "a lease in the ledger that Vault does not know",
+    orphan_pb2.ORPHAN_KIND_DATABASE_USER_UNKNOWN: "a database user of an attempt that the ledger does not know",
+    orphan_pb2.ORPHAN_KIND_DATABASE_USER_CLOSED: "a database user of an attempt that is closed in the ledger",
 }
 
 
@@ -31,18 +31,32 @@ def state(lease: lease_pb2.Lease) -> str:
 
 
 def leases(found: Sequence[lease_pb2.Lease], *, now: datetime) -> str:
-    """A table, newest first as they come; with why they were ended, if any was."""
-    rows: list[tuple[str, ...]] = [("HANDLE", "STATE", "ROLE", "LOGIN", "ISSUED", "EXPIRES", "RENEWED", "REQUEST", "ENDED BECAUSE")]
+    """A table, in the order of ``found``; with the end reasons, if any lease has one."""
+    rows: list[tuple[str, ...]] = [
+        ("HANDLE", "STATE", "ROLE", "USER", "ISSUED", "EXPIRES", "RENEWED", "ACCESS REQUEST", "END REASON")
+    ]
     for lease in found:
         times = (_at(lease, "issue_time"), _left(lease, now), _at(lease, "renew_time"))
-        rows.append((lease.handle, state(lease), lease.role, lease.username, *times, lease.request, lease.end_reason))
+        rows.append(
+            (
+                lease.handle,
+                state(lease),
+                lease.vault_role,
+                lease.username,
+                *times,
+                lease.access_request_id,
+                lease.end_reason,
+            )
+        )
     return table(rows if any(lease.end_reason for lease in found) else [row[:-1] for row in rows])
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they have to be."""
+    """Print rows in columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def as_json(found: Iterable[Message] | Message) -> str:
@@ -56,29 +70,40 @@ def _dict(message: Message) -> dict[str, Any]:
 
 
 def orphans(found: pb.FindOrphansResponse, *, database: bool) -> str:
-    """What was found, each with what to do, and what was compared."""
+    """The orphans, each with what to do about it, and what was compared."""
     lines: list[str] = []
     for orphan in found.orphans:
         lines.append(f"ORPHAN  {_KINDS.get(orphan.kind, 'something that this program is too old to name')}")
-        named = {"lease": orphan.lease_id, "login": orphan.username, "request": orphan.request}
+        named = {"lease": orphan.lease_id, "user": orphan.username, "request": orphan.access_request_id}
         lines += [f"  {name:<8}{value}" for name, value in named.items() if value]
         lines.append(f"  to do   {orphan.advice}")
-    lines += [f"NOT COMPARED  {each.mount} at {each.address}: {each.reason}" for each in found.unlooked]
-    compared = f"{found.leases_compared} leases of Vault" + (f" and {found.logins_compared} logins of PostgreSQL" if database else "")
-    lines.append(f"{len(found.orphans)} of {compared} are not explained." if found.orphans else f"Compared {compared}: all is explained.")
+    lines += [f"NOT COMPARED  {each.mount} at {each.address}: {each.reason}" for each in found.skipped_mounts]
+    compared = f"{found.leases_compared} leases of Vault" + (
+        f" and {found.database_users_compared} database users of PostgreSQL" if database else ""
+    )
+    lines.append(
+        f"{len(found.orphans)} of {compared} are not explained."
+        if found.orphans
+        else f"Compared {compared}: all is explained."
+    )
     return "\n".join(lines)
 
 
-def ledger(found: pb.Ledger) -> str:
+def ledger(found: ledger_pb2.Ledger) -> str:
     """The ledger's state."""
     lines = [f"ledger   {found.id}"]
-    if found.held:
-        lines.append(f"HELD     nothing is issued: a watcher knows the ledger {found.known_id} instead")
-    if found.held_requests:
-        lines.append(f"HELD     {found.held_requests} request(s), whose Secrets have attempts that the ledger does not know")
+    if found.issuance_paused:
+        lines.append(f"PAUSED   all issuance: a watcher knows the ledger {found.known_id} instead")
+    if found.paused_access_requests:
+        lines.append(
+            f"PAUSED   {found.paused_access_requests} access request(s), whose Secrets have attempts that the ledger "
+            "does not know"
+        )
     if found.HasField("accept_time"):
         lines.append(f"accepted a loss at {_time(found.accept_time)}")
-    return "\n".join(lines if found.held or found.held_requests else [*lines, "nothing is held"])
+    return "\n".join(
+        lines if found.issuance_paused or found.paused_access_requests else [*lines, "issuance is not paused"]
+    )
 
 
 def _at(lease: lease_pb2.Lease, field: str) -> str:
@@ -89,7 +114,7 @@ def _left(lease: lease_pb2.Lease, now: datetime) -> str:
     if not lease.HasField("expire_time"):
         return "-"
     left = (lease.expire_time.ToDatetime(tzinfo=UTC) - now).total_seconds()
-    return f"{_time(lease.expire_time)} ({'in ' + _span(left) if left > 0 else 'over'})"
+    return f"{_time(lease.expire_time)} ({'in ' + _span(left) if left > 0 else 'expired'})"
 
 
 def _span(seconds: float) -> str:

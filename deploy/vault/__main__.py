@@ -22,17 +22,25 @@ def _mounts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
 
 def _mount_options(command: Any) -> Any:
     options = [
-        click.option("--mount", "mounts", multiple=True, callback=_mounts, help="A mount path that Leasegate may use. Repeatable."),
+        click.option(
+            "--mount",
+            "mounts",
+            multiple=True,
+            callback=_mounts,
+            help="A mount path that Leasegate may use. Repeatable.",
+        ),
         click.option(
             "--mount-prefix",
             "prefixes",
             multiple=True,
-            help="A path that ends in a slash: every mount one segment below it may be used, as team/orders below team/. Repeatable.",
+            help="A path that ends in a slash: every mount one segment below it may be used, as team/orders below "
+            "team/. Repeatable.",
         ),
         click.option(
             "--list-leases",
             is_flag=True,
-            help="Let the access service list these mounts' leases, to find those that it does not know (`leasegate orphans`).",
+            help="Let the access service list these mounts' leases, to find those that it does not know "
+            "(`leasegate orphans`).",
         ),
     ]
     for option in reversed(options):
@@ -43,7 +51,12 @@ def _mount_options(command: Any) -> Any:
 def _vault_options(command: Any) -> Any:
     options = [
         click.option("--address", envvar="VAULT_ADDR", required=True, help="Vault's address. [env: VAULT_ADDR]"),
-        click.option("--ca", envvar="VAULT_CACERT", type=_EXISTING_FILE, help="PEM file to verify Vault with. [env: VAULT_CACERT]"),
+        click.option(
+            "--ca",
+            envvar="VAULT_CACERT",
+            type=_EXISTING_FILE,
+            help="PEM file to verify Vault with. [env: VAULT_CACERT]",
+        ),
         click.option(
             "--token-file",
             type=_EXISTING_FILE,
@@ -59,7 +72,8 @@ def _vault_options(command: Any) -> Any:
 def _kubernetes_options(command: Any) -> Any:
     options = [
         click.option(
-            "--kubernetes-host", help="Address of the Kubernetes API server as Vault reaches it. Without it Kubernetes auth is left alone."
+            "--kubernetes-host",
+            help="Address of the Kubernetes API server as Vault reaches it. Without it Kubernetes auth is left alone.",
         ),
         click.option(
             "--kubernetes-ca",
@@ -69,9 +83,11 @@ def _kubernetes_options(command: Any) -> Any:
         click.option(
             "--reviewer-jwt-file",
             type=_EXISTING_FILE,
-            help="Token of a ServiceAccount with system:auth-delegator. Without it each login reviews itself.",
+            help="Token of a ServiceAccount with system:auth-delegator. Without it each token reviews itself.",
         ),
-        click.option("--kubernetes-mount", default="kubernetes", show_default=True, help="Path of the Kubernetes auth method."),
+        click.option(
+            "--kubernetes-mount", default="kubernetes", show_default=True, help="Path of the Kubernetes auth method."
+        ),
         click.option(
             "--team-namespace",
             "team_namespaces",
@@ -80,16 +96,23 @@ def _kubernetes_options(command: Any) -> Any:
             show_default=True,
             help="Namespaces whose team may log in. Repeatable.",
         ),
-        click.option("--team-service-account", default="vault", show_default=True, help="Name of a team's ServiceAccount."),
-        click.option("--team-token-ttl", default=1200, show_default=True, help="Seconds for which a team's login lives."),
         click.option(
-            "--service-namespace", default="leasegate-system", show_default=True, help="Namespace of the services' own ServiceAccounts."
+            "--team-service-account", default="vault", show_default=True, help="Name of a team's ServiceAccount."
+        ),
+        click.option(
+            "--team-token-ttl", default=1200, show_default=True, help="Seconds for which a team's session lives."
+        ),
+        click.option(
+            "--service-namespace",
+            default="leasegate-system",
+            show_default=True,
+            help="Namespace of the services' own ServiceAccounts.",
         ),
         click.option("--audience", help="Audience that tokens must be made for."),
         click.option(
             "--teams-issue",
             is_flag=True,
-            help="Give a team's login leasegate-access too, for a set-up where access has no login of its own. "
+            help="Give a team's session leasegate-access as well, for a set-up where access has no session of its own. "
             "Whoever can run a pod as the team's ServiceAccount can then take credentials without approval.",
         ),
     ]
@@ -108,7 +131,11 @@ def main() -> None:
 
 @main.command()
 @_mount_options
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Write NAME.hcl files there instead of printing them.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write NAME.hcl files there instead of printing them.",
+)
 def policies(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool, output: Path | None) -> None:
     """Print the four policies, or write them to files; Vault is not asked."""
     for name, text in render_all(_chosen(mounts, prefixes, list_leases)).items():
@@ -145,8 +172,8 @@ def check(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool,
 
 
 _BYPASS = (
-    "warning: with --teams-issue approval can be bypassed: whoever can become a team's ServiceAccount can take credentials unapproved. "
-    "Give access a login of its own instead (docs/threat-model.md)."
+    "warning: with --teams-issue approval can be bypassed: whoever can become a team's ServiceAccount can take "
+    "credentials unapproved. Give access a session of its own instead (docs/security/threat-model.md)."
 )
 
 

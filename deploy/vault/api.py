@@ -18,7 +18,7 @@ _ERROR_CHARS = 300
 
 
 class VaultError(RuntimeError):
-    """Vault could not be reached or refused a call. The text holds no secret: Vault's errors name paths, never values."""
+    """Vault could not be reached or refused a call. The text holds no secret: Vault names paths, never values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ class VaultApi:
     """One Vault server and one token.
 
     Attributes:
-        address: Scheme, host and port, such as ``https://vault:8200``; without a port that of the scheme, as everywhere else.
+        address: Scheme, host and port, such as ``https://vault:8200``; without a port that of the scheme, as everywhere
+            else.
         ca: PEM file to verify the server with; None for the system's own authorities.
         token: Sent with every call; None for the calls that need none.
         namespace: Vault namespace, sent as a header if given.
@@ -71,7 +72,9 @@ class VaultApi:
         url = urlsplit(self.address)
         connection = self._connection(url.scheme, host=url.hostname or "", port=url.port)
         try:
-            connection.request(method, f"/v1/{quote(path)}", None if body is None else json.dumps(body), self._headers())
+            connection.request(
+                method, f"/v1/{quote(path)}", None if body is None else json.dumps(body), self._headers()
+            )
             answer = connection.getresponse()
             return Answer(answer.status, _decode(answer.read()))
         except (OSError, http.client.HTTPException) as err:

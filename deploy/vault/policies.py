@@ -1,9 +1,9 @@
 """The four policies, rendered for an operator's mounts.
 
-The templates in ``policies/`` are plain policies but for the word ``<mount>``: each block that has it is repeated for every mount. A
-prefix has to be a whole segment of the path (``team/``, for mounts such as ``team/orders``), because only there Vault knows a wildcard
-(``team/+``) that does not also open what lies below: ``team-*`` would give every process all of a mount, and ``team-*/config/*`` matches
-nothing.
+The templates in ``policies/`` are plain policies but for the word ``<mount>``: each block that has it is repeated for
+every mount. A prefix is a whole segment of the path (``team/``, for mounts such as ``team/orders``), because only there
+Vault knows a wildcard (``team/+``) that does not also open what lies below: ``team-*`` gives every process all of a
+mount, and ``team-*/config/*`` matches nothing (docs/adr/0011-mount-prefix-is-a-segment.md).
 """
 
 from __future__ import annotations
@@ -19,8 +19,19 @@ _LIST = "leasegate-access-list"
 _PLACEHOLDER = "<mount>"
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 _VAULTS_OWN = {"sys", "auth", "identity", "cubbyhole", "audit"}
-# Parts of a database engine, and the last segment of sys/mounts/<mount>/tune: a mount that looks like one would open more than is meant.
-_ENGINES_OWN = {"config", "roles", "creds", "static-roles", "static-creds", "rotate-root", "rotate-role", "reset", "tune"}
+# Parts of a database engine, and the last segment of sys/mounts/<mount>/tune: a mount that looks like one would open
+# more than is meant.
+_ENGINES_OWN = {
+    "config",
+    "roles",
+    "creds",
+    "static-roles",
+    "static-creds",
+    "rotate-root",
+    "rotate-role",
+    "reset",
+    "tune",
+}
 
 
 class MountError(ValueError):
@@ -47,7 +58,8 @@ class Mounts:
         for prefix in self.prefixes:
             if not prefix.endswith("/"):
                 raise MountError(
-                    f"{prefix!r}: a prefix ends in a slash, as 'team/' does: a wildcard in a segment cannot be limited to part of a mount"
+                    f"{prefix!r}: a prefix ends in a slash, as 'team/' does: "
+                    "a wildcard in a segment cannot be limited to part of a mount"
                 )
             _check(prefix[:-1])
         if not self.paths and not self.prefixes:

@@ -1,6 +1,7 @@
 """Brings a Vault to what Leasegate needs of it, thing by thing, and says of each whether it had to be changed.
 
-Every step reads first and writes only what differs, so it can be run again at any time, and a dry run says the same without writing.
+Every step reads first and writes only what differs, so it can be run again at any time, and a dry run says the same
+without writing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from deploy.vault.policies import ACCESS, ENGINE, ISSUER, ROLES, Mounts, render_
 
 TOKEN_ROLE = "leasegate"  # noqa: S105 - a name
 TEAM_ROLE = "vault-policy-controller"
-# Attempts' tokens outlive the login that made them, cannot be renewed, and may do nothing but read a credential (design, section 5).
+# Attempts' tokens outlive the session that made them, cannot be renewed, and only read a credential (docs/safety.md).
 _TOKEN_ROLE_SETTINGS: dict[str, Any] = {
     "allowed_policies": [ISSUER],
     "orphan": True,
@@ -48,16 +49,18 @@ class KubernetesAuth:
     Attributes:
         host: The API server's address as Vault reaches it.
         ca: PEM of the API server's authority; None where Vault runs in that cluster and uses its own copy.
-        reviewer_jwt: A token that may create TokenReviews; None to let each login review itself, which each ServiceAccount then needs
-            ``system:auth-delegator`` for. One that was set before is taken away only with the configuration.
+        reviewer_jwt: A token that may create TokenReviews; None to let each token review itself, which each
+            ServiceAccount then needs ``system:auth-delegator`` for. One that was set before is taken away only with the
+            configuration.
         mount: Path of the auth method.
         team_namespaces: Namespaces whose ServiceAccount ``team_account`` may log in as a team.
         team_account: Name of that ServiceAccount.
-        team_ttl_s: Seconds for which a team's login lives.
-        team_policies: What a team's login may do.
-        service_namespace: Namespace of the services' own ServiceAccounts (leasegate-engine, leasegate-roles, leasegate-access).
-        service_ttl_s: Seconds for which a service's login lives before it must be renewed.
-        service_max_ttl_s: Seconds after which a service logs in anew.
+        team_ttl_s: Seconds for which a team's session lives.
+        team_policies: Policies of a team's session.
+        service_namespace: Namespace of the services' own ServiceAccounts (leasegate-engine, leasegate-roles,
+            leasegate-access).
+        service_ttl_s: Seconds for which a service's session lives before it must be renewed.
+        service_max_ttl_s: Seconds after which a service logs in again.
         audience: Audience that a token must be made for; None to take any that the API server takes.
     """
 
@@ -119,11 +122,17 @@ class Setup:
         return self._write(path, {"type": "kubernetes"}, needed=not found)
 
     def _auth_config(self, auth: KubernetesAuth) -> Step:
-        settings = {"kubernetes_host": auth.host, "kubernetes_ca_cert": auth.ca or "", "disable_local_ca_jwt": auth.ca is not None}
+        settings = {
+            "kubernetes_host": auth.host,
+            "kubernetes_ca_cert": auth.ca or "",
+            "disable_local_ca_jwt": auth.ca is not None,
+        }
         path = f"auth/{auth.mount}/config"
         found = self._read(path)
         if auth.reviewer_jwt is None:
-            return self._write(path, settings, needed=not _covers(found, settings) or bool(found.get("token_reviewer_jwt_set")))
+            return self._write(
+                path, settings, needed=not _covers(found, settings) or bool(found.get("token_reviewer_jwt_set"))
+            )
         # A token cannot be read back to be compared, so it is written each time.
         return self._write(path, settings | {"token_reviewer_jwt": auth.reviewer_jwt}, needed=True)
 
@@ -155,7 +164,7 @@ def _checked(answer: Answer, path: str) -> Answer:
 
 
 def _covers(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether what Vault has is what is wanted, in any order of lists, and with the final newline of a PEM or without."""
+    """Whether Vault has what is wanted, in any order of lists, with or without the final newline of a PEM."""
     return all(_plain(found.get(key)) == _plain(value) for key, value in wanted.items())
 
 
@@ -177,7 +186,9 @@ def _service_role(policy: str, auth: KubernetesAuth) -> dict[str, Any]:
     return _role(auth, policy, (auth.service_namespace,), policies=(policy,)) | ttls
 
 
-def _role(auth: KubernetesAuth, account: str, namespaces: tuple[str, ...], *, policies: tuple[str, ...]) -> dict[str, Any]:
+def _role(
+    auth: KubernetesAuth, account: str, namespaces: tuple[str, ...], *, policies: tuple[str, ...]
+) -> dict[str, Any]:
     role: dict[str, Any] = {
         "bound_service_account_names": [account],
         "bound_service_account_namespaces": list(namespaces),

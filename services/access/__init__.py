@@ -1,11 +1,19 @@
 """The access service: the lease authority.
 
-It alone issues credentials, keeps their leases alive and ends them, and it alone decides whether a request is approved. In Vault it owns
-``<mount>/creds/*``, ``sys/leases/{renew,revoke}/<mount>/creds/*``, ``auth/token/create/leasegate`` and ``auth/token/revoke-accessor``; on
-disk its ledger. Passwords and tokens are in neither ledger nor log. The protocol is the one of proofs/attempt_model.py: a transition here
-is a transition there, with the same names.
+It alone decides whether an access request is approved, issues credentials, renews their leases and revokes them. In
+Vault it calls ``<mount>/creds/*``, ``sys/leases/{renew,revoke}/<mount>/creds/*``, ``auth/token/create/leasegate`` and
+``auth/token/revoke-accessor``; on disk it owns the ledger. Passwords and tokens are in neither ledger nor log. The
+protocol is described in docs/safety.md.
 
-From outside to inside: ``servicers`` decode and encode; ``requests``, ``issuing``, ``acknowledging`` and ``holding`` act for callers;
-``queue`` has ``ending``, ``adoption``, ``renewal`` and ``overlap`` act in their time; ``finder`` and ``pruning`` look now and then;
-``attempts``, ``approval``, ``lifetimes``, ``naming`` are pure rules; ``ledger`` stores.
+The rooms, each of which imports only those before it:
+
+- ``domain``: records and rules, pure: ``decide`` (what is due next), ``attempt_states``, ``renewal``, ``approval``,
+  ``names``
+- ``ledger``: the database, queries by subject, and the guard against a lost ledger
+- ``vault``: clients of Vault with their circuit breakers, tokens and leases
+- ``requests``: access requests, decisions, the catalog, pauses of issuance and the change feed
+- ``leases``: issue, ensure, acknowledge, renew, heartbeat, recover, admin
+- ``api``: the gRPC services, which decode and encode
+- ``worker``: the worker pool, what it does with each attempt, and the periodic tasks
+- ``app``: wires all of it; ``__main__`` parses the options
 """

@@ -1,4 +1,4 @@
-"""The process ``access``: options, and what is opened and closed in which order."""
+"""The process ``access``: its options, and what is opened and closed in which order."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from pathlib import Path
 
 import click
 
-from services.access import crash
-from services.access.catalog_file import read_catalog
-from services.access.metrics import Figures
-from services.access.service import access
-from services.access.settings import Settings
-from services.common.config import FILE, NEW_FILE, ServerConfig, StartupRefused, option, server_command
+from services.access.app import access
+from services.access.domain.failpoints import ALL_POINTS, VARIABLE
+from services.access.domain.settings import Settings
+from services.access.requests.catalog_file import read_catalog
+from services.access.worker.metrics import AccessMetrics
+from services.common import failpoints
+from services.common.config import FILE, NEW_FILE, ServerConfig, StartupRefusedError, option, server_command
 from services.common.durations import parse_seconds
-from services.common.metrics import new_registry
 from services.common.rpc.server import serve
-from services.common.vault.own import OwnLogins, OwnLoginsError
+from services.common.vault.call_metrics import new_server_registry
+from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
 
 
 class Span(click.ParamType[float]):
-    """A span of time, such as 5m; seconds for the program."""
+    """A span of time, such as 5m, as seconds."""
 
     name = "DURATION"
 
@@ -39,33 +40,55 @@ class Span(click.ParamType[float]):
 
 
 @server_command(
-    "access", port=7703, help="Issues credentials to whoever was approved, keeps their leases alive, and ends them without fail."
+    "access",
+    port=7703,
+    help="Issue credentials after an approval, renew their leases while they are in use, and revoke each one.",
 )
-@option("--ledger", type=NEW_FILE, required=True, help="SQLite file of the ledger; made and migrated if need be. One process owns it.")
-@option("--catalog", type=FILE, help="YAML file with the targets and roles that callers outside Kubernetes may ask for.")
+@option(
+    "--ledger",
+    type=NEW_FILE,
+    required=True,
+    help="SQLite file of the ledger; created and migrated at start. One process owns it.",
+)
+@option(
+    "--catalog",
+    type=FILE,
+    help="YAML file with the VaultTargets and roles that callers outside Kubernetes may request.",
+)
 @option(
     "--max-access-duration",
     type=Span(least="1s"),
-    help="Longest access of any request, counted from its first credential; no limit without it.",
+    help="Longest access of any access request, counted from its first credential; no limit without this option.",
 )
-@option("--overlap", type=Span(), default="5m", help="How long a replaced credential lives on; at most a quarter of its longest life.")
+@option(
+    "--rotation-overlap",
+    type=Span(),
+    default="5m",
+    help="How long a replaced credential is kept; at most a quarter of its longest life.",
+)
 @option(
     "--max-request-duration",
     type=Span(),
     default="90s",
-    help="default_max_request_duration of Vaults that --vault-logins does not name: an undo waits that long.",
+    help="default_max_request_duration of Vaults that --vault-config does not name; a recovery waits for it.",
 )
 @option(
-    "--compare-every", type=Span(least="100ms"), default="15m", help="How often the ledger is compared with Vault's leases for the metrics."
+    "--orphan-scan-interval",
+    type=Span(least="100ms"),
+    default="15m",
+    help="How often the ledger is compared with Vault's leases.",
 )
 @option(
-    "--renew-rate",
+    "--max-renewals-per-second",
     type=click.FloatRange(min=0),
     default=200.0,
-    help="Most renewals that begin in a second, as when Vault comes back; 0 for no limit. What would soon be too late does not wait.",
+    help="Most renewals that begin in a second; 0 for no limit. Urgent renewals are not throttled.",
 )
 @option(
-    "--keep-ended", type=Span(least="1h"), default="30d", help="How long the ledger remembers what has ended, and calls that were answered."
+    "--retention",
+    type=Span(least="1h"),
+    default="30d",
+    help="How long the ledger keeps closed attempts, deleted access requests and answered calls.",
 )
 @option("--workers", type=click.IntRange(2, 64), default=8, help="Threads that revoke, renew and prepare.")
 def main(
@@ -74,33 +97,46 @@ def main(
     ledger: Path,
     catalog: Path | None,
     max_access_duration: float | None,
-    overlap: float,
+    rotation_overlap: float,
     max_request_duration: float,
-    compare_every: float,
-    renew_rate: float,
-    keep_ended: float,
+    orphan_scan_interval: float,
+    max_renewals_per_second: float,
+    retention: float,
     workers: int,
 ) -> None:
     """Serve until SIGTERM."""
     try:
-        own = OwnLogins.read(config.vault_logins)
-        crash.install(crash.CrashPoints.from_environment())
-    except (OwnLoginsError, ValueError) as err:
-        raise StartupRefused(str(err)) from err
+        own = ServiceAuths.read_file(config.vault_config)
+        failpoints.install(failpoints.Failpoints.from_environment(VARIABLE, points=ALL_POINTS))
+    except (ServiceAuthError, ValueError) as err:
+        raise StartupRefusedError(str(err)) from err
     settings = Settings(
-        overlap_s=overlap,
+        overlap_s=rotation_overlap,
         max_access_s=max_access_duration,
         max_request_duration_s=max_request_duration,
-        renew_rate=renew_rate,
-        compare_every_s=compare_every,
-        keep_ended_s=keep_ended,
+        max_renewals_per_second=max_renewals_per_second,
+        orphan_scan_interval_s=orphan_scan_interval,
+        retention_s=retention,
         workers=workers,
     )
-    registry = new_registry()
+    registry = new_server_registry()
     configured = read_catalog(catalog) if catalog else []
-    with access(ledger, own=own, configured=configured, settings=settings, clock=time.time) as made:
-        Figures(made.ledger, registry, finder=made.finder, breakers=made.breakers, losses=made.losses)
-        serve(config, made.services, health=made.ready, long_polls=made.polls, on_drain=made.wake, registry=registry)
+    with access(ledger, own=own, configured=configured, settings=settings, clock=time.time) as running:
+        AccessMetrics(
+            running.ledger,
+            registry,
+            orphan_scanner=running.orphan_scanner,
+            breakers=running.breakers,
+            guard=running.guard,
+        )
+        serve(
+            config,
+            running.services,
+            health=running.ready,
+            long_polls=running.polls,
+            on_drain=running.wake,
+            registry=registry,
+        )
 
 
 if __name__ == "__main__":

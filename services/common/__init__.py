@@ -1,1 +1,1 @@
-"""Code that at least two processes share, by purpose: ``rpc`` (the gRPC skeleton), ``vault`` (the only importer of hvac) and the rest."""
+"""Code that at least two processes share: ``rpc`` (the gRPC skeleton), ``vault`` (all calls to Vault) and the rest."""

@@ -1,7 +1,7 @@
-"""Options of the processes: environment first, flags over it, parsed once into frozen dataclasses; bad ones are refused in one line.
+"""Options of the processes, from the environment and flags, which take precedence; parsed once into frozen dataclasses.
 
-Every process may import this. The flag ``--x-y`` of the process engine is also the variable ``LEASEGATE_ENGINE_X_Y``. Secrets come by file
-path only.
+Every process may import this. The flag ``--x-y`` of the process engine is also the variable ``LEASEGATE_ENGINE_X_Y``.
+Secrets come by file path only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PLAINTEXT = "plaintext"
 _SERVICE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\.[A-Z][A-Za-z0-9]*")
 
 
-class StartupRefused(click.ClickException):
+class StartupRefusedError(click.ClickException):
     """The process cannot start as it was asked to: one line for the person who starts it, exit code 2."""
 
     exit_code = 2
@@ -82,7 +82,11 @@ class AllowType(click.ParamType[tuple[str, str]]):
             return value
         service, equals, san = str(value).partition("=")
         if not equals or not san or not _SERVICE.fullmatch(service):
-            self.fail(f"{value!r} is not SERVICE=SAN, such as leasegate.engine.v1.EngineService=spiffe://leasegate/watcher", param, ctx)
+            self.fail(
+                f"{value!r} is not SERVICE=SAN, such as leasegate.engine.v1.EngineService=spiffe://leasegate/watcher",
+                param,
+                ctx,
+            )
         return service, san
 
 
@@ -114,7 +118,7 @@ class ClientTls:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """What every one of the three servers is told.
+    """The options that all three servers have.
 
     Attributes:
         process: ``engine``, ``roles`` or ``access``.
@@ -125,7 +129,7 @@ class ServerConfig:
         health_address_file: File that the bound address of the health service is written to.
         tls: None only for plaintext on a loopback address.
         allow: Callers by full service name; whoever is not there is refused.
-        vault_logins: File with the process' own logins at Vaults.
+        vault_config: File with the service's own auth for each Vault server (``services.common.vault.service_auth``).
         max_concurrent_rpcs: Calls under way beyond which the next is refused.
         drain_delay_s: Seconds between "not serving" and refusing new calls.
         drain_grace_s: Seconds that calls under way then have to end.
@@ -140,7 +144,7 @@ class ServerConfig:
     health_address_file: Path | None = None
     tls: ServerTls | None = None
     allow: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    vault_logins: Path | None = None
+    vault_config: Path | None = None
     max_concurrent_rpcs: int = 20
     drain_delay_s: float = 1.0
     drain_grace_s: float = 20.0
@@ -173,7 +177,7 @@ class OneLine(click.Command):
 
 
 def command(process: str, *, help: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Make the command of a process that is no server: environment prefix and one-line refusals, no options of its own."""
+    """Make the command of a process that is no server, with an environment prefix and one-line refusals."""
     settings = {"auto_envvar_prefix": f"LEASEGATE_{process.upper()}", "max_content_width": 120}
     return click.command(f"leasegate-{process}", cls=OneLine, help=help, context_settings=settings)
 
@@ -181,7 +185,8 @@ def command(process: str, *, help: str) -> Callable[[Callable[..., None]], click
 def server_command(process: str, *, port: int, help: str) -> Callable[[Callable[..., None]], click.Command]:
     """Make the command of one of the three servers.
 
-    The function it decorates is called with a ServerConfig, logging set up, and with what its own ``option``s gave as keywords.
+    The function it decorates is called with a ServerConfig, logging set up, and with what its own ``option``s gave as
+    keywords.
 
     Args:
         process: ``engine``, ``roles`` or ``access``.
@@ -206,16 +211,20 @@ def server_command(process: str, *, port: int, help: str) -> Callable[[Callable[
 
 def log_level_option() -> Callable[[Any], Any]:
     """The option ``--log-level``."""
-    return option("--log-level", type=click.Choice(logs.LEVELS), default="info", help="Least level of the JSON lines on stderr.")
+    return option(
+        "--log-level", type=click.Choice(logs.LEVELS), default="info", help="Least level of the JSON lines on stderr."
+    )
 
 
 def metrics_listen_option() -> Callable[[Any], Any]:
     """The option ``--metrics-listen``."""
-    return option("--metrics-listen", type=HostPortType(), help="Address of the Prometheus metrics over HTTP; none without it.")
+    return option(
+        "--metrics-listen", type=HostPortType(), help="Address of the Prometheus metrics over HTTP; none without it."
+    )
 
 
 def client_tls_options(fn: Callable[..., None]) -> Callable[..., None]:
-    """The options ``--tls-cert --tls-key --tls-ca`` of a process that calls the services; it gets them as one ``tls: ClientTls``."""
+    """Add ``--tls-cert --tls-key --tls-ca`` to a process that calls the services; it gets one ``tls: ClientTls``."""
 
     @functools.wraps(fn)
     def run(*args: Any, tls_cert: Path, tls_key: Path, tls_ca: Path, **rest: Any) -> None:
@@ -234,29 +243,61 @@ def client_tls_options(fn: Callable[..., None]) -> Callable[..., None]:
 def _server_options(port: int) -> Sequence[Callable[[Any], Any]]:
     address = HostPortType()
     return (
-        option("--listen", type=address, default=f"127.0.0.1:{port}", help="Address of the services; port 0 takes a free one."),
-        option("--health-listen", type=address, default=f"127.0.0.1:{port + 10}", help="Address of the health service, plaintext."),
+        option(
+            "--listen",
+            type=address,
+            default=f"127.0.0.1:{port}",
+            help="Address of the services; port 0 takes a free one.",
+        ),
+        option(
+            "--health-listen",
+            type=address,
+            default=f"127.0.0.1:{port + 10}",
+            help="Address of the health service, plaintext.",
+        ),
         metrics_listen_option(),
-        option("--address-file", type=NEW_FILE, help="File to write the bound address of the services to, once they answer."),
-        option("--health-address-file", type=NEW_FILE, help="File to write the bound address of the health service to."),
+        option(
+            "--address-file",
+            type=NEW_FILE,
+            help="File to write the bound address of the services to, once they answer.",
+        ),
+        option(
+            "--health-address-file", type=NEW_FILE, help="File to write the bound address of the health service to."
+        ),
         option("--tls-cert", type=FILE, help="Own certificate chain, a PEM file; read again when it changes."),
         option("--tls-key", type=FILE, help="Private key of the certificate, a PEM file."),
         option("--tls-client-ca", type=FILE, help="Authority of the clients' certificates, a PEM file."),
-        option("--plaintext-loopback", is_flag=True, help="Serve without TLS, on a loopback address only; the caller is then 'plaintext'."),
+        option(
+            "--plaintext-loopback",
+            is_flag=True,
+            help="Serve without TLS, on a loopback address only; the caller is then 'plaintext'.",
+        ),
         option(
             "--allow",
             type=AllowType(),
             multiple=True,
             help="Who may call what: full service name, and the exact URI, DNS or IP name in the"
-            " client's certificate. Repeat it (blanks between values in the variable). Nobody may call what is not named.",
+            " client's certificate. Repeat it (blanks between values in the variable)."
+            " Nobody may call what is not named.",
         ),
-        option("--vault-logins", type=FILE, help="YAML file with this process' own logins at Vaults."),
-        option("--max-concurrent-rpcs", type=click.IntRange(1, 1000), default=20, help="Calls under way beyond which the next is refused."),
+        option("--vault-config", type=FILE, help="YAML file with the service's own auth for each Vault server."),
         option(
-            "--drain-delay", type=click.FloatRange(0, 300), default=1.0, help="Seconds between saying 'not serving' and refusing new calls."
+            "--max-concurrent-rpcs",
+            type=click.IntRange(1, 1000),
+            default=20,
+            help="Calls under way beyond which the next is refused.",
         ),
         option(
-            "--drain-grace", type=click.FloatRange(0, 3600), default=20.0, help="Seconds that calls under way have to end when stopping."
+            "--drain-delay",
+            type=click.FloatRange(0, 300),
+            default=1.0,
+            help="Seconds between saying 'not serving' and refusing new calls.",
+        ),
+        option(
+            "--drain-grace",
+            type=click.FloatRange(0, 3600),
+            default=20.0,
+            help="Seconds that calls under way have to end when stopping.",
         ),
         log_level_option(),
     )
@@ -279,7 +320,8 @@ def _server_config(process: str, given: dict[str, Any]) -> tuple[ServerConfig, d
 
 
 _AS_GIVEN = (
-    "listen", "health_listen", "metrics_listen", "address_file", "health_address_file", "vault_logins", "max_concurrent_rpcs", "log_level",
+    "listen", "health_listen", "metrics_listen", "address_file", "health_address_file", "vault_config",
+    "max_concurrent_rpcs", "log_level",
 )  # fmt: skip
 
 
@@ -288,7 +330,7 @@ def _server_tls(rest: dict[str, Any]) -> ServerTls | None:
     if not any(files.values()):
         return None
     if missing := [f"--{name.replace('_', '-')}" for name, path in files.items() if not path]:
-        raise StartupRefused(f"TLS needs its three files: {' and '.join(missing)} not given")
+        raise StartupRefusedError(f"TLS needs its three files: {' and '.join(missing)} not given")
     return ServerTls(cert=files["tls_cert"], key=files["tls_key"], client_ca=files["tls_client_ca"])
 
 
@@ -301,13 +343,17 @@ def _allow(pairs: Sequence[tuple[str, str]]) -> Mapping[str, frozenset[str]]:
 
 def _check(config: ServerConfig, *, plaintext: bool) -> None:
     if plaintext and config.tls:
-        raise StartupRefused("--plaintext-loopback and the --tls files exclude each other")
+        raise StartupRefusedError("--plaintext-loopback and the --tls files exclude each other")
     if not plaintext and not config.tls:
-        raise StartupRefused("--tls-cert, --tls-key and --tls-client-ca are required (or --plaintext-loopback, on this machine alone)")
+        raise StartupRefusedError(
+            "--tls-cert, --tls-key and --tls-client-ca are required (or --plaintext-loopback, on this machine alone)"
+        )
     if plaintext and not config.listen.loopback:
-        raise StartupRefused(f"--plaintext-loopback serves loopback addresses only, and --listen {config.listen} is none")
+        raise StartupRefusedError(
+            f"--plaintext-loopback serves loopback addresses only, and --listen {config.listen} is none"
+        )
     for flag, path in (("--address-file", config.address_file), ("--health-address-file", config.health_address_file)):
         if path and not path.parent.is_dir():
-            raise StartupRefused(f"{flag} {path}: there is no folder {path.parent}")
+            raise StartupRefusedError(f"{flag} {path}: there is no folder {path.parent}")
     if not plaintext and any(PLAINTEXT in sans for sans in config.allow.values()):
-        raise StartupRefused(f"--allow ...={PLAINTEXT} goes with --plaintext-loopback only")
+        raise StartupRefusedError(f"--allow ...={PLAINTEXT} goes with --plaintext-loopback only")

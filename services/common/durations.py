@@ -1,4 +1,4 @@
-"""Spans of time as people and Vault write them: ``1h``, ``90m``, ``1h30m``, ``3600``, ``"300"``; and as Go prints them: ``1h0m0s``."""
+"""Durations as people and Vault write them (``1h``, ``1h30m``, ``3600``), and as Go prints them (``1h0m0s``)."""
 
 from __future__ import annotations
 

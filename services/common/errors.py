@@ -1,12 +1,14 @@
-"""The one hierarchy of what can go wrong, for services and their callers alike.
+"""The one hierarchy of errors, for services and their callers alike.
 
-A class says its gRPC code, its reason (``leasegate.errors.v1.ErrorReason``) and whether a retry helps; ``services.common.rpc.status`` is
-the only place that turns it into a google.rpc.Status and back. Texts and metadata never hold a password, a token or a whole lease id.
+A class has a gRPC code, a reason (``leasegate.errors.v1.ErrorReason``) and the time after which a retry may help.
+``services.common.rpc.status`` is the only place that turns it into a google.rpc.Status and back. Texts and metadata
+never hold a password, a token or a whole lease id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,6 +36,8 @@ class LeasegateError(Exception):
         reason: Name in ``ErrorReason`` without its prefix.
         metadata: The dynamic parts of the message, for programs (https://google.aip.dev/193).
         retry_after_s: Seconds after which a retry may help; None where it cannot.
+        changed_nothing: Whether the call is proven to have written nothing to Vault; False where that is not known. In
+            the ErrorInfo it is the metadata ``effects: none``.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
@@ -45,15 +49,11 @@ class LeasegateError(Exception):
         self.message = message
         self.metadata: Mapping[str, str] = metadata
         self.retry_after_s = self.default_retry_after_s if retry_after_s is None else retry_after_s
-
-    @property
-    def retryable(self) -> bool:
-        """Whether the same call may succeed later without anybody changing anything."""
-        return self.retry_after_s is not None
+        self.changed_nothing = False
 
 
-class SpecInvalid(LeasegateError):
-    """A field is wrong; the caller has to correct it."""
+class SpecInvalidError(LeasegateError):
+    """A field is wrong; the caller corrects it."""
 
     code, reason = grpc.StatusCode.INVALID_ARGUMENT, "SPEC_INVALID"
 
@@ -62,206 +62,218 @@ class SpecInvalid(LeasegateError):
         self.violations = violations
 
     @classmethod
-    def of(cls, *violations: FieldViolation) -> SpecInvalid:
+    def of(cls, *violations: FieldViolation) -> SpecInvalidError:
         """Make the error of one or more wrong fields."""
         return cls("; ".join(f"{v.field}: {v.description}" for v in violations), violations=violations)
 
 
-class PathNotOwned(LeasegateError):
-    """The path is outside what this process may touch."""
+class PathNotOwnedError(LeasegateError):
+    """The path is outside what this service may change."""
 
     code, reason = grpc.StatusCode.INVALID_ARGUMENT, "PATH_NOT_OWNED"
 
 
-class ApprovalRequired(LeasegateError):
-    """Nobody entitled has approved what would be granted now."""
+class ApprovalRequiredError(LeasegateError):
+    """No decision approves what would be granted now."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_REQUIRED"
 
 
-class ApprovalDenied(LeasegateError):
-    """The request was denied, which is final."""
+class ApprovalDeniedError(LeasegateError):
+    """The access request is denied, which is final."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "APPROVAL_DENIED"
 
 
-class AccessEnded(LeasegateError):
-    """Access was released, withdrawn, deleted, revoked or is over."""
+class AccessEndedError(LeasegateError):
+    """Access has ended: released, withdrawn, expired, deleted or revoked."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ACCESS_ENDED"
 
 
-class DigestOutdated(LeasegateError):
+class DigestStaleError(LeasegateError):
     """A decision names another digest than the one that would be granted now."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "DIGEST_OUTDATED"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "DIGEST_STALE"
 
 
-class AlreadyDecided(LeasegateError):
-    """The request was decided already."""
+class AlreadyDecidedError(LeasegateError):
+    """The access request is decided already."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ALREADY_DECIDED"
 
 
-class RoleNotReady(LeasegateError):
-    """The role, its connection or its engine is not there (yet), or another definition was approved."""
+class DbRoleNotReadyError(LeasegateError):
+    """The database role, its connection or its mount does not exist (yet), or another definition is approved."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ROLE_NOT_READY"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "DB_ROLE_NOT_READY"
     default_retry_after_s = 2.0
 
 
-class QuiesceRequired(LeasegateError):
+class LeasesInUseError(LeasegateError):
     """Live leases or open attempts depend on what would change."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "QUIESCE_REQUIRED"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LEASES_IN_USE"
     default_retry_after_s = 1.0
 
 
-class VaultPolicyMissing(LeasegateError):
-    """Vault answered 403 after one new login."""
+class VaultPolicyMissingError(LeasegateError):
+    """Vault answered 403 to a new session, too."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_POLICY_MISSING"
     default_retry_after_s = 30.0
 
 
-class LoginMissing(LeasegateError):
-    """There is no login for this Vault; one was asked for."""
+class VaultAuthMissingError(LeasegateError):
+    """The service has no auth for this Vault server; access asks for one on its change feed."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LOGIN_MISSING"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_AUTH_MISSING"
     default_retry_after_s = 1.0
 
 
-class LoginRefused(LeasegateError):
-    """Vault refused the login."""
+class VaultAuthRefusedError(LeasegateError):
+    """Vault refused to authenticate."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LOGIN_REFUSED"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_AUTH_REFUSED"
     default_retry_after_s = 10.0
 
 
-class CallerNotAllowed(LeasegateError):
+class CallerNotAllowedError(LeasegateError):
     """The caller may not call this."""
 
     code, reason = grpc.StatusCode.PERMISSION_DENIED, "CALLER_NOT_ALLOWED"
 
 
-class RequestNotFound(LeasegateError):
-    """No such request, or not the caller's."""
+class AccessRequestNotFoundError(LeasegateError):
+    """The access request does not exist, or is not the caller's."""
 
-    code, reason = grpc.StatusCode.NOT_FOUND, "REQUEST_NOT_FOUND"
-
-
-class RoleNotFound(LeasegateError):
-    """No such role in the catalogue."""
-
-    code, reason = grpc.StatusCode.NOT_FOUND, "ROLE_NOT_FOUND"
+    code, reason = grpc.StatusCode.NOT_FOUND, "ACCESS_REQUEST_NOT_FOUND"
 
 
-class TargetNotFound(LeasegateError):
-    """No such target in the catalogue."""
+class DbRoleNotFoundError(LeasegateError):
+    """The catalog has no such database role."""
 
-    code, reason = grpc.StatusCode.NOT_FOUND, "TARGET_NOT_FOUND"
+    code, reason = grpc.StatusCode.NOT_FOUND, "DB_ROLE_NOT_FOUND"
 
 
-class LeaseNotFound(LeasegateError):
-    """No such lease."""
+class LeaseNotFoundError(LeasegateError):
+    """The lease does not exist."""
 
     code, reason = grpc.StatusCode.NOT_FOUND, "LEASE_NOT_FOUND"
 
 
-class MountConflict(LeasegateError):
-    """Something else is mounted at the path, or it belongs to somebody else."""
+class MountConflictError(LeasegateError):
+    """Something else is mounted at the path, or the mount belongs to another owner."""
 
     code, reason = grpc.StatusCode.ALREADY_EXISTS, "MOUNT_CONFLICT"
 
 
-class RequestIdReused(LeasegateError):
-    """The request_id was used for other content."""
+class RequestIdReusedError(LeasegateError):
+    """An earlier call used the request_id for other content."""
 
     code, reason = grpc.StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED"
 
 
-class Superseded(LeasegateError):
-    """What the call began was superseded or ended meanwhile."""
+class ConflictError(LeasegateError):
+    """Another call replaced or revoked what this call works on."""
 
-    code, reason = grpc.StatusCode.ABORTED, "SUPERSEDED"
+    code, reason = grpc.StatusCode.ABORTED, "CONFLICT"
     default_retry_after_s = 0.2
 
 
-class VaultSealed(LeasegateError):
+class VaultSealedError(LeasegateError):
     """Vault is sealed."""
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "VAULT_SEALED"
     default_retry_after_s = 5.0
 
 
-class VaultUnavailable(LeasegateError):
+class VaultUnavailableError(LeasegateError):
     """Vault does not answer: whether it did what was asked is not known."""
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "VAULT_UNAVAILABLE"
     default_retry_after_s = 2.0
 
 
-class VaultThrottled(LeasegateError):
-    """Vault asks to be called less often."""
+class VaultThrottledError(LeasegateError):
+    """Vault limits the rate of calls."""
 
     code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "VAULT_THROTTLED"
     default_retry_after_s = 2.0
 
 
-class VaultRefused(LeasegateError):
+class VaultRefusedError(LeasegateError):
     """Vault refused the content of the call (400)."""
 
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_REFUSED"
     default_retry_after_s = 15.0
 
 
-class VaultFailed(LeasegateError):
+class VaultFailedError(LeasegateError):
     """Vault failed on its side (500), for instance because the database cannot be reached; what it did is not known."""
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "VAULT_FAILED"
     default_retry_after_s = 5.0
 
 
-class DeadlineTooShort(LeasegateError):
+class DeadlineTooShortError(LeasegateError):
     """Too little of the caller's deadline is left."""
 
     code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_TOO_SHORT"
     default_retry_after_s = 1.0
 
 
-class DeadlineExpired(LeasegateError):
-    """The call took longer than its deadline; whether it did what was asked is not known. Made by the caller's side alone."""
+class DeadlineExpiredError(LeasegateError):
+    """The call took longer than its deadline; what it did is not known. Only callers raise it."""
 
     code, reason = grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXPIRED"
     default_retry_after_s = 1.0
 
 
-class PeerUnavailable(LeasegateError):
-    """The service cannot be reached, or went away during the call: what it did is not known. Made by the caller's side alone."""
+class PeerUnavailableError(LeasegateError):
+    """The service cannot be reached or stopped during the call; what it did is not known. Only callers raise it."""
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "PEER_UNAVAILABLE"
     default_retry_after_s = 1.0
 
 
-class Overloaded(LeasegateError):
-    """Too many calls are under way."""
+class OverloadedError(LeasegateError):
+    """The service has too many calls under way."""
 
     code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"
     default_retry_after_s = 1.0
 
 
-class LedgerUnavailable(LeasegateError):
+class LedgerUnavailableError(LeasegateError):
     """The ledger cannot be written."""
 
     code, reason = grpc.StatusCode.UNAVAILABLE, "LEDGER_UNAVAILABLE"
     default_retry_after_s = 5.0
 
 
-class LedgerUnknown(LeasegateError):
-    """All issuing is held because the ledger is not the one that was known."""
+class LedgerMismatchError(LeasegateError):
+    """All issuance is paused because the watcher knows another ledger."""
 
-    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LEDGER_UNKNOWN"
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "LEDGER_MISMATCH"
+    advice = "restore the ledger, or have an operator run `leasegate ledger accept-loss`"
+    """What to do, for errors, conditions and logs alike."""
 
 
-class Internal(LeasegateError):
-    """A defect; its text stays in the log of the process that has it."""
+class InternalError(LeasegateError):
+    """A defect; its text is in the log of the process that has it."""
+
+
+_OUTAGES = (VaultSealedError, VaultUnavailableError, VaultThrottledError, VaultFailedError)
+
+
+@contextmanager
+def writes_nothing() -> Iterator[None]:
+    """Mark the errors of a block that writes nothing to Vault with ``changed_nothing``.
+
+    An outage of Vault is not marked: it passes, and what the caller has recorded for the call stays for the retry.
+    """
+    try:
+        yield
+    except LeasegateError as err:
+        err.changed_nothing = not isinstance(err, _OUTAGES)
+        raise

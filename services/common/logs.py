@@ -1,32 +1,32 @@
 """Logs of every process: JSON lines on stderr that hold no secret.
 
-Any process may import this. Three nets, each for its own case: values under a name that says secret are replaced, text in the shape of a
-token, a key or a password is replaced wherever it stands, and a protobuf message is never printed. Exceptions are written without local
-variables.
+Any process may import this. Three rules, each for its own case: a value under a name that says secret is replaced, text
+in the shape of a token, a key or a password is replaced wherever it stands, and a protobuf message is never printed.
+Exceptions are written without local variables.
 """
 
 from __future__ import annotations
 
 import datetime
 import enum
+import json
 import logging
 import re
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import PurePath
-from typing import Any, TextIO
-
-import structlog
+from types import MappingProxyType
+from typing import Any
 
 from services.common.errors import LeasegateError
 
 LEVELS = ("debug", "info", "warning", "error")
-_LEVEL_OF = {name: logging.getLevelName(name.upper()) for name in (*LEVELS, "critical")} | {"exception": logging.ERROR}
-OWN_LOGGERS = ("__main__", "services", "watcher", "cli", "deploy")
+OWN_LOGGERS = ("__main__", "services", "watcher", "cli", "deploy", "dev")
 TEXT_CHARS = 2000
 TRACE_CHARS = 8000
 TRACE_KEY = "exception"
@@ -58,45 +58,78 @@ _WORD = re.compile(r"[\w-]*")
 """Matches none of these, as each of them has a blank or a mark in it."""
 _REPEATED_CHARS, _REPEATED = 80, 512
 _harmless: set[str] = set()
-"""Texts that are so short come again and again (methods, callers, events), and searching one takes 4 to 10 microseconds. Only those are
-kept in which nothing was found: what may be a secret must not stay in memory for a log's sake."""
+"""Short texts in which nothing was found, as they come again and again (methods, callers, events) and a search takes 4
+to 10 microseconds. A text with a secret is never kept: it must not stay in memory for the sake of a log.
+"""
 
-_OWN_KEYS = frozenset({"level", "logger", "process", "timestamp"})
-"""Written by this module alone, so that they are not searched for secrets, which takes most of the time of a line."""
+_context: ContextVar[Mapping[str, Any]] = ContextVar("log_context", default=MappingProxyType({}))
+_process = ""
+_one_line_at_a_time = threading.Lock()
+
+
+class Logger:
+    """Writes the lines of one module, as ``logging`` has the level for its name."""
+
+    __slots__ = ("_is_enabled", "_name")
+
+    def __init__(self, name: str) -> None:
+        self._name, self._is_enabled = name, logging.getLogger(name).isEnabledFor
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Log what helps a developer."""
+        self._log(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Log what happens in ordinary work."""
+        self._log(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Log what an operator may have to look at."""
+        self._log(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Log what an operator has to look at; ``exc_info=err`` adds a traceback."""
+        self._log(logging.ERROR, event, fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """Log an error with the traceback of the exception that is being handled."""
+        self._log(logging.ERROR, event, {"exc_info": True, **fields})
+
+    def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
+        if self._is_enabled(level):
+            _write(level, self._name, event, fields)
 
 
 def configure(level: str = "info", *, process: str) -> None:
-    """Send every log of this process, structlog's and the standard library's, to stderr as JSON lines.
+    """Send every log of this process, including those of libraries, to stderr as JSON lines.
 
     Args:
-        level: One of ``LEVELS``.
+        level: One of ``LEVELS``; for Leasegate's own loggers.
         process: Name that each line carries under ``process``.
     """
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*_shared(process), _trace, redact],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
-    )
-    # Our own lines do not go by way of ``logging``, whose records and formatters take three quarters of the time of a line.
-    handler = _Stderr()
-    handler.setFormatter(formatter)
+    global _process
+    _process = process
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_LibraryHandler()]
     root.setLevel("WARNING")  # at debug, clients of Kubernetes and HTTP print bodies
     for name in OWN_LOGGERS:
         logging.getLogger(name).setLevel(level.upper())
     logging.captureWarnings(capture=True)
-    structlog.configure(
-        processors=[_by_level, *_shared(process), _trace, redact, structlog.processors.JSONRenderer()],
-        logger_factory=_Lines,
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
 
 
-def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of one module: ``logger(__name__)``; events are short lower-case phrases, everything else is a keyword."""
-    found: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
-    return found
+def logger(name: str) -> Logger:
+    """Return the logger of a module, ``logger(__name__)``: an event is a short lower-case phrase, all else keywords."""
+    return Logger(name)
+
+
+@contextmanager
+def bound(**fields: Any) -> Iterator[None]:
+    """Add fields to every line that is written inside."""
+    token = _context.set({**_context.get(), **fields})
+    try:
+        yield
+    finally:
+        _context.reset(token)
 
 
 def bounded(text: str, chars: int = 300) -> str:
@@ -125,51 +158,47 @@ def _scrubbed(text: str) -> str:
     return text
 
 
-def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Structlog processor: what remains of an event may be printed."""
-    return {key: _printable(key, value) for key, value in event.items()}
-
-
 def trace(err: BaseException) -> str:
     """The traceback of ``err`` and its causes without local variables, scrubbed, its end kept if it is long."""
     text = scrub("".join(traceback.format_exception(err)))
     return text if len(text) <= TRACE_CHARS else f"…{text[1 - TRACE_CHARS :]}"
 
 
-class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what is ``sys.stderr`` at the time."""
+class _LibraryHandler(logging.Handler):
+    """Writes the lines of libraries, which log by the standard library's ``logging``."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; one whose arguments do not fit its text ends nobody's work."""
+        try:
+            event = record.getMessage()
+        except Exception:  # ``handleError`` would print the arguments, which may be secret
+            event = "a log record does not fit its arguments"
+        _write(record.levelno, record.name, event, {"exc_info": record.exc_info})
 
-    @property
-    def stream(self) -> TextIO:  # type: ignore[override]
-        return sys.stderr
 
-
-class _Lines:
-    """Writes the lines of one logger, under the level that ``logging`` has for its name."""
-
-    _one_at_a_time = threading.Lock()
-
-    def __init__(self, name: str) -> None:
-        self.name, self.is_wanted = name, logging.getLogger(name).isEnabledFor
-
-    def _write(self, line: str) -> None:
-        with self._one_at_a_time, suppress(OSError):  # a full disk under the log must end nobody's work, as with the standard library's
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
-
-    debug = info = warning = error = critical = exception = _write
+def _write(level: int, name: str, event: str, fields: dict[str, Any]) -> None:
+    found = fields.pop("exc_info", None)
+    if found is True:
+        found = sys.exc_info()
+    err = found[1] if isinstance(found, tuple) else found
+    line = {key: _printable(key, value) for key, value in {**fields, "event": event, **_context.get()}.items()}
+    if isinstance(err, BaseException):
+        line[TRACE_KEY] = trace(err)
+    now = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
+    line |= {"level": logging.getLevelName(level).lower(), "logger": name, "timestamp": now, "process": _process}
+    text = json.dumps(line) + "\n"
+    with _one_line_at_a_time, suppress(OSError):  # a full disk under the log must end nobody's work
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _printable(key: str, value: object) -> object:
-    if value is None or isinstance(value, bool | int | float) or key in _OWN_KEYS:
+    if value is None or isinstance(value, bool | int | float):
         return value
     if _is_secret(key):
         return HIDDEN
     if isinstance(value, str):
-        return value if key == TRACE_KEY else bounded(scrub(value), TEXT_CHARS)
+        return bounded(scrub(value), TEXT_CHARS)
     if isinstance(value, Mapping):
         return {str(name): _printable(str(name), item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -186,33 +215,3 @@ def _opaque(value: object) -> str:
     if isinstance(value, LeasegateError | PurePath | datetime.datetime | enum.Enum):
         return bounded(scrub(str(value)), TEXT_CHARS)
     return f"[{type(value).__qualname__}]"  # a protobuf message above all: Python prints its debug_redact fields
-
-
-def _trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    found = event.pop("exc_info", None)
-    if found is True:
-        found = sys.exc_info()
-    err = found[1] if isinstance(found, tuple) else found
-    if isinstance(err, BaseException):
-        event[TRACE_KEY] = trace(err)
-    return event
-
-
-def _by_level(logger: _Lines, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    if not logger.is_wanted(_LEVEL_OF[method]):
-        raise structlog.DropEvent
-    return event
-
-
-def _shared(process: str) -> list[structlog.typing.Processor]:
-    def name(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        event["process"] = process
-        return event
-
-    return [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        name,
-    ]

@@ -1,31 +1,34 @@
-"""The process ``python -m services.engine``: reads its options, opens logins, serves, and closes in reverse."""
+"""The process ``python -m services.engine``: reads its options, opens sessions, serves, and closes in reverse order."""
 
 from __future__ import annotations
 
 from contextlib import closing
 
 from leasegate.engine.v1 import engine_service_pb2, engine_service_pb2_grpc
-from services.common.config import ServerConfig, StartupRefused, server_command
+from services.common.config import ServerConfig, StartupRefusedError, server_command
 from services.common.rpc.server import serve, service
-from services.common.vault.own import OwnLogins, OwnLoginsError
+from services.common.vault.call_metrics import new_server_registry
+from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
 from services.common.vault.sessions import Sessions
-from services.engine.engines import Engines
+from services.engine.engines import SecretEngines
 from services.engine.scope import POLICY, SCOPE
 from services.engine.servicer import EngineServicer
 
 
-@server_command("engine", port=7701, help="Makes PostgreSQL secrets engines and their connections in Vault, and removes them.")
+@server_command(
+    "engine", port=7701, help="Makes PostgreSQL secrets engines and their connections in Vault, and removes them."
+)
 def main(config: ServerConfig) -> None:
     """Serve until SIGTERM."""
     try:
-        own = OwnLogins.read(config.vault_logins)
-    except OwnLoginsError as err:
-        raise StartupRefused(f"--vault-logins: {err}") from err
-    with closing(Sessions(SCOPE, own=own, narrow_to=POLICY)) as sessions:
+        own = ServiceAuths.read_file(config.vault_config)
+    except ServiceAuthError as err:
+        raise StartupRefusedError(f"--vault-config: {err}") from err
+    with closing(Sessions(SCOPE, service_auths=own, narrow_to=POLICY)) as sessions:
         descriptor = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"]
-        servicer = EngineServicer(Engines(sessions))
+        servicer = EngineServicer(SecretEngines(sessions))
         engine = service(descriptor, engine_service_pb2_grpc.add_EngineServiceServicer_to_server, servicer)
-        serve(config, [engine], health=sessions.serving)
+        serve(config, [engine], health=sessions.serving, registry=new_server_registry())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A connection of a database engine: what is asked for, what Vault has, and what to write so that the two agree.
+"""A connection of a database secrets engine: what is asked for, what Vault has, and what to write.
 
 Vault keeps what a write leaves out, so a value that is taken out of the spec is written as Vault's default.
 """
@@ -9,18 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.common.errors import FieldViolation, SpecInvalid, VaultRefused
-from services.common.names import ADOPTER_PREFIX
-from services.common.vault.answer import NotThere
+from services.common.errors import FieldViolation, SpecInvalidError, VaultRefusedError
+from services.common.names import CLEANUP_ROLE_PREFIX, DEFAULT_PLUGIN
+from services.common.vault import error_texts
 from services.common.vault.client import Vault
 from services.common.vault.mounts import being_removed
+from services.common.vault.response import VaultNotFoundError
 from services.engine.url import DatabaseUrl, place_of
 
-DEFAULT_PLUGIN = "postgresql-database-plugin"
-# One attempt of access has one display name, so it can never make two logins (docs/decisions.md).
+# One attempt has one display name, so it can never create two database users
+# (docs/adr/0009-database-user-names-per-attempt.md).
 USERNAME_TEMPLATE = "{{ .DisplayName | truncate 63 }}"
-ADOPTERS = f"{ADOPTER_PREFIX}*"
-_UNSET: Mapping[str, tuple[object, ...]] = {  # by key: the values that mean Vault's default, the first of which is written
+CLEANUP_ROLES = f"{CLEANUP_ROLE_PREFIX}*"
+# By key: the values that mean Vault's default, the first of which is written.
+_UNSET: Mapping[str, tuple[object, ...]] = {
     "max_open_connections": (0, None),
     "max_idle_connections": (0, None),
     "max_connection_lifetime": ("0s", "", 0, None),
@@ -29,15 +31,15 @@ _UNSET: Mapping[str, tuple[object, ...]] = {  # by key: the values that mean Vau
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What is asked for.
+    """The connection that an owner asks for.
 
     Attributes:
         name: Name in Vault.
         url: The database.
-        username: Whom Vault logs in as; empty leaves the one that Vault has.
-        password: Its password; empty leaves the one that Vault has.
-        plugin_name: Vault's plugin.
-        allowed_roles: Roles that may use it, by their names in Vault; empty for all.
+        username: Database user that Vault connects as; empty keeps the one in Vault.
+        password: Its password; empty keeps the one in Vault.
+        plugin_name: Name of Vault's plugin.
+        allowed_roles: Names in Vault of the database roles that may use it; empty for all.
         max_open_connections: None for Vault's default.
         max_idle_connections: None for Vault's default, negative for none.
         max_connection_lifetime_s: None for Vault's default.
@@ -54,7 +56,7 @@ class Connection:
     max_connection_lifetime_s: int | None = None
 
     def visible(self) -> dict[str, Any]:
-        """What Vault shows of it once it is written, as far as the spec says anything."""
+        """Return what Vault shows of the connection once it is written, for the fields that the spec sets."""
         shown: dict[str, Any] = {
             "plugin_name": self.plugin_name,
             "allowed_roles": self._allowed(),
@@ -66,10 +68,10 @@ class Connection:
         return shown | self._limits()
 
     def payload(self, existing: Existing | None) -> dict[str, Any]:
-        """What to write.
+        """Return the body to write.
 
         Args:
-            existing: What Vault has; its limits that the spec does not set are written as Vault's defaults.
+            existing: The connection in Vault; limits that the spec does not set are written as Vault's defaults.
         """
         shown = existing.shown if existing else {}
         cleared = {key: unset[0] for key, unset in _UNSET.items() if shown.get(key) not in unset}
@@ -77,29 +79,32 @@ class Connection:
         return cleared | self.visible() | secret | {"verify_connection": True}
 
     def differs(self, existing: Existing) -> bool:
-        """Whether Vault shows anything else than what is asked for; it never shows the password."""
+        """Whether Vault shows another content than what is asked for; Vault never shows the password."""
         wanted = {key: unset[0] for key, unset in _UNSET.items()} | self.visible()
         return any(not _same(key, existing.shown.get(key), value) for key, value in wanted.items())
 
     def moves(self, existing: Existing) -> bool:
-        """Whether it leads to another database than the one in Vault."""
+        """Whether its database is another one than that of the connection in Vault."""
         return place_of(str(existing.shown.get("connection_url", ""))) != self.url.place
 
     def check_user(self, existing: Existing | None) -> None:
         """Refuse a connection without a user.
 
         Raises:
-            SpecInvalid: Neither the spec nor Vault names one.
+            SpecInvalidError: Neither the spec nor Vault names one.
         """
         if not self.username and not (existing and existing.shown.get("username")):
-            raise SpecInvalid.of(
-                FieldViolation("postgres.database.username", "is missing: the AppBinding's Secret needs the keys username and password")
+            raise SpecInvalidError.of(
+                FieldViolation(
+                    "postgres.database.username",
+                    "is missing: the AppBinding's Secret needs the keys username and password",
+                )
             )
 
     def _allowed(self) -> list[str]:
         if not self.allowed_roles or "*" in self.allowed_roles:
             return ["*"]
-        return [*self.allowed_roles, *(() if ADOPTERS in self.allowed_roles else (ADOPTERS,))]
+        return [*self.allowed_roles, *(() if CLEANUP_ROLES in self.allowed_roles else (CLEANUP_ROLES,))]
 
     def _limits(self) -> dict[str, Any]:
         limits: dict[str, Any] = {}
@@ -114,21 +119,21 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """What Vault shows of a connection, in one level."""
+    """What Vault shows of a connection, flattened to one level."""
 
     shown: Mapping[str, Any]
 
 
-def read(vault: Vault, mount: str, name: str) -> Existing | None:
-    """The connection in Vault; None where there is none.
+def read_connection(vault: Vault, mount: str, name: str) -> Existing | None:
+    """Read a connection; None where there is none.
 
     Raises:
-        VaultFailed: The mount is being removed.
+        VaultFailedError: The mount is being removed.
         LeasegateError: Vault refused, cannot be reached or has failed.
     """
     try:
         data = vault.read(f"{mount}/config/{name}").data
-    except NotThere as err:
+    except VaultNotFoundError as err:
         if err.no_mount:
             raise being_removed(mount) from err
         return None
@@ -136,31 +141,35 @@ def read(vault: Vault, mount: str, name: str) -> Existing | None:
     return Existing({**details, "plugin_name": data.get("plugin_name"), "allowed_roles": data.get("allowed_roles")})
 
 
-def write(vault: Vault, mount: str, connection: Connection, *, existing: Existing | None) -> None:
-    """Write the connection; Vault logs in to the database before it keeps it, and keeps what it had if that fails.
+def write_connection(vault: Vault, mount: str, connection: Connection, *, existing: Existing | None) -> None:
+    """Write a connection. Vault connects to the database first, and keeps the old connection if that fails.
 
     Raises:
-        VaultRefused: The database cannot be reached or refuses the login, or Vault takes a value for wrong.
+        VaultRefusedError: The database cannot be reached or refuses the user, or Vault refuses a value.
         LeasegateError: Vault cannot be reached or has failed.
     """
     path = f"{mount}/config/{connection.name}"
     try:
         vault.write(path, connection.payload(existing))
-    except NotThere as err:
+    except VaultNotFoundError as err:
         raise being_removed(mount) from err
-    except VaultRefused as err:
-        if "verifying connection" not in err.message and "failed to connect" not in err.message:
+    except VaultRefusedError as err:
+        if not error_texts.is_connection_unverified(err.message):
             raise
         user = connection.username or "the user that it has"
-        hint = "See that the database is up and that Vault reaches it under this host and port, and that user name and password are right"
-        raise VaultRefused(f"Vault cannot log in to the database {connection.url} as {user}: {err.message}. {hint}.", path=path) from err
+        hint = (
+            "Check that the database runs, that Vault reaches this host and port, and that user and password are right"
+        )
+        raise VaultRefusedError(
+            f"Vault cannot connect to the database {connection.url} as {user}: {err.message}. {hint}.", path=path
+        ) from err
 
 
-def delete(vault: Vault, mount: str, name: str) -> None:
-    """Remove the connection; one that is not there counts as removed."""
+def delete_connection(vault: Vault, mount: str, name: str) -> None:
+    """Remove a connection; one that does not exist counts as removed."""
     try:
         vault.delete(f"{mount}/config/{name}")
-    except NotThere:
+    except VaultNotFoundError:
         return
 
 

@@ -1,4 +1,4 @@
-"""Database engines: a mount with its owners, and one connection of each owner."""
+"""Writes and removes PostgreSQL secrets engines: a mount with its owners, and one connection of each owner."""
 
 from __future__ import annotations
 
@@ -12,21 +12,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from services.common.errors import DeadlineTooShort, MountConflict, VaultFailed, VaultPolicyMissing, VaultRefused
+from services.common.errors import (
+    DeadlineTooShortError,
+    MountConflictError,
+    VaultFailedError,
+    VaultPolicyMissingError,
+    VaultRefusedError,
+    writes_nothing,
+)
 from services.common.logs import logger
 from services.common.rpc import deadline
+from services.common.vault import error_texts
 from services.common.vault.address import Address
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Marker, Mount, read_mount
-from services.common.vault.owner import Owner
-from services.common.vault.quiescence import Quiescence, require
+from services.common.vault.object_ref import ObjectRef
+from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
 from services.common.vault.sessions import Sessions
-from services.common.vault.target import Target
-from services.engine import connection as connections
-from services.engine.connection import Connection, Existing
+from services.common.vault.target import VaultTarget
+from services.engine.connection import Connection, Existing, delete_connection, read_connection, write_connection
 
 _LOG = logger(__name__)
-_LONGEST_TURN_S = 60.0  # for callers without a deadline
+_LOCK_TIMEOUT_S = 60.0  # for callers without a deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,121 +42,130 @@ class Wanted:
 
     Attributes:
         owner: The SecretEngine.
-        target: The Vault.
-        path: Path of the mount.
+        target: The Vault server.
+        mount: Path of the mount.
         connection: Its connection.
-        adopt: Whether a mount that we did not make may be used.
-        quiescence: access' answer, where the database changes.
-        same_database_moved: Whether the owner says that a new address leads to the same database.
-        last_database: Where the connection led at the owner's last success (``DatabaseUrl.where``); empty if that is not known.
+        adopt: Whether a mount that Leasegate did not enable may be used.
+        quiesce_report: The report of access, where the database changes.
+        same_database_moved: Whether the owner states that a new address leads to the same database.
+        last_database: The database of the owner's last success (``DatabaseUrl.where``); empty if it is not known.
     """
 
-    owner: Owner
-    target: Target
-    path: str
+    owner: ObjectRef
+    target: VaultTarget
+    mount: str
     connection: Connection
     adopt: bool = False
-    quiescence: Quiescence | None = None
+    quiesce_report: QuiesceReport | None = None
     same_database_moved: bool = False
     last_database: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Ensured:
-    """What there is now.
+    """The engine as it is now.
 
     Attributes:
-        adopted: Whether the mount was there before us.
-        changed: Whether anything was written that tells.
-        put_back: Whether somebody else had changed or removed what was written last, and it is there again.
-        narrowed: Whether the login had no more than this service's policy.
+        adopted: Whether Leasegate did not enable the mount.
+        changed: Whether anything was written that differs from what was there.
+        drift_corrected: Whether somebody else changed or removed what this process wrote last, and it is corrected.
+        narrowed: Whether the session has no more than this service's policy.
     """
 
     adopted: bool
     changed: bool
-    put_back: bool
+    drift_corrected: bool
     narrowed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Unwanted:
-    """The engine that an owner needs no longer.
+    """The engine that an owner does not need any more.
 
     Attributes:
         owner: The SecretEngine.
-        target: The Vault.
-        path: Path of the mount.
+        target: The Vault server.
+        mount: Path of the mount.
         connection: Name of its connection; empty if it never had one.
         connection_shared: Whether another owner uses that connection too.
-        connection_only: Whether the owner stays, as it uses another connection from now on.
-        quiescence: access' answer.
+        connection_only: Whether the owner keeps the mount, as it uses another connection.
+        quiesce_report: The report of access.
     """
 
-    owner: Owner
-    target: Target
-    path: str
+    owner: ObjectRef
+    target: VaultTarget
+    mount: str
     connection: str = ""
     connection_shared: bool = False
     connection_only: bool = False
-    quiescence: Quiescence | None = None
+    quiesce_report: QuiesceReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What is left."""
+    """What a deletion removed, and the owners that still use the mount, as ``namespace/name``."""
 
     unmounted: bool
     remaining_owners: tuple[str, ...] = ()
 
 
-class Engines:
-    """Makes and removes engines; safe for many threads, one at a time for each mount."""
+class SecretEngines:
+    """Writes and removes engines. Safe for many threads, one at a time for each mount."""
 
     def __init__(self, sessions: Sessions, *, now: Callable[[], float] = time.time) -> None:
-        """Nothing is sent.
+        """Take the sessions; sends nothing.
 
         Args:
-            sessions: Logins at Vaults, within the engine's scope.
+            sessions: Sessions at Vault servers, within the engine's scope.
             now: Unix time, seconds.
         """
         self._sessions = sessions
         self._now = now
         self._guard = threading.Lock()
         self._locks: dict[tuple[Address, str, str], threading.Lock] = {}
-        self._written: dict[tuple[Address, str, str, str], bytes] = {}  # by connection: digest of what this process wrote last
+        # By connection: the digest of what this process wrote last.
+        self._written: dict[tuple[Address, str, str, str], bytes] = {}
         self._key = secrets.token_bytes(32)
 
-    def ensure(self, wanted: Wanted) -> Ensured:
-        """Make mount and connection as asked for; nothing is written before everything has been found permitted.
+    def ensure_engine(self, wanted: Wanted) -> Ensured:
+        """Write mount and connection as asked for, after every check has passed.
 
         Raises:
-            MountConflict: Something else is at the path, or somebody else's.
-            QuiesceRequired: The database would change, and leases may depend on it.
-            SpecInvalid: Neither the spec nor Vault names a user for the connection.
-            LeasegateError: Login or Vault failed.
+            MountConflictError: Something else is mounted at the path, or the mount belongs to another owner.
+            LeasesInUseError: The database would change, and leases may depend on it.
+            SpecInvalidError: Neither the spec nor Vault names a user for the connection.
+            LeasegateError: The session or Vault failed.
         """
-        vault = self._sessions.team(wanted.target)
-        with self._alone(wanted.target, wanted.path):
-            mount = _read_mount(vault, wanted.path)
-            marker = _permitted(mount, wanted)
-            existing = connections.read(vault, wanted.path, wanted.connection.name) if mount else None
-            self._check(wanted, existing)
-            marked = _mark(vault, wanted, mount=mount, marker=marker)
-            written, put_back = self._configure(vault, wanted, existing)
-        narrowed = self._sessions.narrowed(wanted.target)
-        return Ensured(adopted=marker.adopted, changed=marked or written, put_back=put_back, narrowed=narrowed)
+        with writes_nothing():
+            vault = self._sessions.team_vault(wanted.target)
+        with self._lock_mount(wanted.target, wanted.mount):
+            with writes_nothing():
+                mount = _read_mount(vault, wanted.mount)
+                marker = _wanted_marker(mount, wanted)
+                existing = read_connection(vault, wanted.mount, wanted.connection.name) if mount else None
+                self._check_database(wanted, existing)
+            mount_changed = _write_mount(vault, wanted, mount=mount, marker=marker)
+            connection_changed, drift_corrected = self._write_connection(vault, wanted, existing)
+        return Ensured(
+            adopted=marker.adopted,
+            changed=mount_changed or connection_changed,
+            drift_corrected=drift_corrected,
+            narrowed=self._sessions.is_narrowed(wanted.target),
+        )
 
-    def delete(self, unwanted: Unwanted) -> Deleted:
-        """Take the owner off; with the last one goes a mount that we made. What is not ours is left alone.
+    def delete_engine(self, unwanted: Unwanted) -> Deleted:
+        """Remove the owner from the mount, and disable the mount with its last owner if Leasegate enabled it.
+
+        A mount of another cluster, or one without a marker, is left as it is.
 
         Raises:
-            QuiesceRequired: Leases may depend on what would go.
-            VaultFailed: Vault could not unmount, for instance because it cannot revoke at the database.
-            LeasegateError: Login or Vault failed.
+            LeasesInUseError: Leases may depend on what would be removed.
+            VaultFailedError: Vault could not disable the mount, for instance because it cannot revoke at the database.
+            LeasegateError: The session or Vault failed.
         """
-        vault = self._sessions.ending(unwanted.target)
-        with self._alone(unwanted.target, unwanted.path):
-            mount = _read_mount(vault, unwanted.path)
+        vault = self._sessions.cleanup_vault(unwanted.target)
+        with self._lock_mount(unwanted.target, unwanted.mount):
+            mount = _read_mount(vault, unwanted.mount)
             if mount is None:
                 return Deleted(unmounted=True)
             marker = mount.marker
@@ -160,130 +176,145 @@ class Engines:
                 return Deleted(unmounted=False, remaining_owners=marker.owners)
             left = marker.with_owners(owner for owner in marker.owners if owner != unwanted.owner.entry)
             if not left.owners and not left.adopted:
-                self._unmount(vault, unwanted)
+                self._disable_mount(vault, unwanted)
                 return Deleted(unmounted=True)
             if left != marker:
-                self._leave(vault, unwanted, left)
+                self._remove_owner(vault, unwanted, left)
             return Deleted(unmounted=False, remaining_owners=left.owners)
 
     @contextmanager
-    def _alone(self, target: Target, mount: str) -> Iterator[None]:
-        """Held while owners are read and written, which Vault cannot do in one step.
+    def _lock_mount(self, target: VaultTarget, mount: str) -> Iterator[None]:
+        """Lock the mount within this process, as Vault cannot read and write the owners in one step.
 
         Raises:
-            DeadlineTooShort: Others at work on the mount left no time.
+            DeadlineTooShortError: Other calls for the mount left no time.
         """
         with self._guard:
             lock = self._locks.setdefault(_place(target, mount), threading.Lock())
-        if not lock.acquire(timeout=deadline.timeout_s(_LONGEST_TURN_S)):
-            raise DeadlineTooShort(f"others are still at work on the mount {mount}")
+        if not lock.acquire(timeout=deadline.timeout_s(_LOCK_TIMEOUT_S)):
+            with writes_nothing():
+                raise DeadlineTooShortError(f"other calls still work on the mount {mount}")
         try:
             yield
         finally:
             lock.release()
 
-    def _check(self, wanted: Wanted, existing: Existing | None) -> None:
-        """Refuse what leases forbid. A database that is asked for as before is the leases' own, whatever somebody wrote in Vault."""
+    def _check_database(self, wanted: Wanted, existing: Existing | None) -> None:
+        """Refuse another database than live leases are of, and a connection without a user.
+
+        The owner's last database is the one that live leases are of, whatever somebody else wrote in Vault since.
+        """
         wanted.connection.check_user(existing)
         if existing is None or wanted.same_database_moved or not wanted.connection.moves(existing):
             return
         if wanted.last_database == wanted.connection.url.where:
             return
-        require(
-            wanted.quiescence,
+        require_quiesce_report(
+            wanted.quiesce_report,
             wanted.target,
-            mount=wanted.path,
+            mount=wanted.mount,
             connection=wanted.connection.name,
             now=self._now(),
             what=f"host, port or database of the connection {wanted.connection.name} can change",
         )
 
-    def _configure(self, vault: Vault, wanted: Wanted, existing: Existing | None) -> tuple[bool, bool]:
-        """Write the connection unless Vault is known to have it so.
+    def _write_connection(self, vault: Vault, wanted: Wanted, existing: Existing | None) -> tuple[bool, bool]:
+        """Write the connection unless Vault is known to have it as asked for.
 
         Returns:
-            Whether that changed anything that can be told, and whether it put back what this process had written before.
+            Whether that changed anything that Vault shows, and whether it corrected what this process wrote before.
         """
-        key = (*_place(wanted.target, wanted.path), wanted.connection.name)
+        key = (*_place(wanted.target, wanted.mount), wanted.connection.name)
         digest, before = self._digest(wanted.connection), self._written.get(key)
         differs = existing is None or wanted.connection.differs(existing)
         if not differs and before == digest:
             return False, False
         self._written.pop(key, None)
-        connections.write(vault, wanted.path, wanted.connection, existing=existing)
+        write_connection(vault, wanted.mount, wanted.connection, existing=existing)
         self._written[key] = digest
-        put_back = differs and before == digest
-        what = "connection put back" if put_back else "connection written"
-        _LOG.info(what, mount=wanted.path, connection=wanted.connection.name, owner=wanted.owner.entry)
-        return differs or before is not None, put_back
+        drift_corrected = differs and before == digest
+        what = "connection drift corrected" if drift_corrected else "connection written"
+        _LOG.info(what, mount=wanted.mount, connection=wanted.connection.name, owner=wanted.owner.entry)
+        return differs or before is not None, drift_corrected
 
     def _digest(self, connection: Connection) -> bytes:
-        """Of all that is written, the password too, which Vault never shows."""
+        """Digest of all that is written, the password included, which Vault never shows."""
         content = json.dumps([connection.visible(), connection.password], sort_keys=True)
         return hmac.digest(self._key, content.encode(), hashlib.sha256)
 
-    def _unmount(self, vault: Vault, unwanted: Unwanted) -> None:
-        mount = unwanted.path
-        require(unwanted.quiescence, unwanted.target, mount=mount, now=self._now(), what=f"the mount {mount} can go")
+    def _disable_mount(self, vault: Vault, unwanted: Unwanted) -> None:
+        mount = unwanted.mount
+        require_quiesce_report(
+            unwanted.quiesce_report,
+            unwanted.target,
+            mount=mount,
+            now=self._now(),
+            what=f"the mount {mount} can be disabled",
+        )
         try:
             vault.delete(f"sys/mounts/{mount}")
-        except (VaultRefused, VaultFailed) as err:
-            why = "Vault has to end the leases of a mount first, which needs the database; it is tried again"
-            raise VaultFailed(f"Vault could not remove the mount {mount}: {err.message}. {why}.", path=f"sys/mounts/{mount}") from err
-        self._forget(unwanted.target, mount)
-        _LOG.info("mount removed", mount=mount, owner=unwanted.owner.entry)
+        except (VaultRefusedError, VaultFailedError) as err:
+            why = "Vault revokes the leases of a mount first, which needs the database; the call is repeated"
+            raise VaultFailedError(
+                f"Vault could not disable the mount {mount}: {err.message}. {why}.", path=f"sys/mounts/{mount}"
+            ) from err
+        self._forget_mount(unwanted.target, mount)
+        _LOG.info("mount disabled", mount=mount, owner=unwanted.owner.entry)
 
-    def _leave(self, vault: Vault, unwanted: Unwanted, left: Marker) -> None:
-        """Remove the owner's connection, then the owner, so that a crash between the two repeats both."""
+    def _remove_owner(self, vault: Vault, unwanted: Unwanted, left: Marker) -> None:
+        """Remove the owner's connection, then the owner: after a crash in between, a repeated call does both."""
         self._remove_connection(vault, unwanted)
-        vault.write(f"sys/mounts/{unwanted.path}/tune", {"description": str(left)})
-        _LOG.info("owner left the mount", mount=unwanted.path, owner=unwanted.owner.entry)
+        vault.write(f"sys/mounts/{unwanted.mount}/tune", {"description": str(left)})
+        _LOG.info("owner removed from the mount", mount=unwanted.mount, owner=unwanted.owner.entry)
 
     def _remove_connection(self, vault: Vault, unwanted: Unwanted) -> None:
-        mount, name = unwanted.path, unwanted.connection
+        mount, name = unwanted.mount, unwanted.connection
         if not name or unwanted.connection_shared:
             return
-        what = f"the connection {name} can go"
-        require(unwanted.quiescence, unwanted.target, mount=mount, connection=name, now=self._now(), what=what)
-        connections.delete(vault, mount, name)
+        what = f"the connection {name} can be removed"
+        require_quiesce_report(
+            unwanted.quiesce_report, unwanted.target, mount=mount, connection=name, now=self._now(), what=what
+        )
+        delete_connection(vault, mount, name)
         self._written.pop((*_place(unwanted.target, mount), name), None)
         _LOG.info("connection removed", mount=mount, connection=name, owner=unwanted.owner.entry)
 
-    def _forget(self, target: Target, mount: str) -> None:
+    def _forget_mount(self, target: VaultTarget, mount: str) -> None:
         place = _place(target, mount)
         for key in [key for key in self._written if key[:3] == place]:
             self._written.pop(key, None)
 
 
-def _place(target: Target, mount: str) -> tuple[Address, str, str]:
+def _place(target: VaultTarget, mount: str) -> tuple[Address, str, str]:
     return Address.parse(target.address), target.vault_namespace, mount
 
 
 def _read_mount(vault: Vault, path: str) -> Mount | None:
     try:
         return read_mount(vault, path)
-    except VaultPolicyMissing as err:
-        hint = "Either the operator does not permit this mount, or the login's role lacks the policy leasegate-engine"
-        raise VaultPolicyMissing(f"{err.message}. {hint}.", path=f"sys/mounts/{path}") from err
+    except VaultPolicyMissingError as err:
+        hint = "Either the operator does not permit this mount, or the auth role lacks the policy leasegate-engine"
+        raise VaultPolicyMissingError(f"{err.message}. {hint}.", path=f"sys/mounts/{path}") from err
 
 
-def _permitted(mount: Mount | None, wanted: Wanted) -> Marker:
-    """The marker that the mount is to have.
+def _wanted_marker(mount: Mount | None, wanted: Wanted) -> Marker:
+    """Return the marker that the mount gets, with the owner added.
 
     Raises:
-        MountConflict: It may not be used.
+        MountConflictError: The owner may not use the mount.
     """
     owner = wanted.owner
     if mount is None:
         return Marker(cluster=owner.cluster_id, owners=(owner.entry,))
     if mount.type != DATABASE:
         what = f"an engine of type {mount.type} is mounted at {mount.path}"
-        raise MountConflict(f"{what}: choose another path", path=mount.path, type=mount.type)
+        raise MountConflictError(f"{what}: choose another path", path=mount.path, type=mount.type)
     marker = mount.marker
     if marker is None or (marker.adopted and not marker.owners):
         if not wanted.adopt:
-            raise MountConflict(
-                f"the mount {mount.path} was not made by Leasegate: choose another path, or let it be used with adopt_mount"
+            raise MountConflictError(
+                f"the mount {mount.path} was not enabled by Leasegate: choose another path, or permit its use with"
+                " adopt_mount"
                 ' (annotation leasegate.dev/adopt-mount: "true")',
                 path=mount.path,
                 type=mount.type,
@@ -292,30 +323,51 @@ def _permitted(mount: Mount | None, wanted: Wanted) -> Marker:
         return Marker(cluster=owner.cluster_id, owners=(owner.entry,), adopted=True, before=before)
     if marker.cluster != owner.cluster_id:
         whose = f"cluster {marker.cluster}" if marker.cluster != "-" else "callers outside Kubernetes"
-        raise MountConflict(f"the mount {mount.path} belongs to {whose}: choose another path", path=mount.path, owner=marker.cluster)
+        raise MountConflictError(
+            f"the mount {mount.path} belongs to {whose}: choose another path", path=mount.path, owner=marker.cluster
+        )
     if marker.adopted and not wanted.adopt and owner.entry not in marker.owners:
-        raise MountConflict(
-            f"the mount {mount.path} was not made by Leasegate, and only {', '.join(marker.owners)} may use it: set adopt_mount here too",
+        raise MountConflictError(
+            f"the mount {mount.path} was not enabled by Leasegate, and only {', '.join(marker.owners)} may use it: "
+            "set adopt_mount here, too",
             path=mount.path,
             owner=", ".join(marker.owners),
         )
     return marker.with_owners((*marker.owners, owner.entry))
 
 
-def _mark(vault: Vault, wanted: Wanted, *, mount: Mount | None, marker: Marker) -> bool:
-    """Enable the mount, or write its owners, unless they stand there; answers whether that changed anything."""
-    path = wanted.path
+def _write_mount(vault: Vault, wanted: Wanted, *, mount: Mount | None, marker: Marker) -> bool:
+    """Enable the mount or write its owners, unless Vault has both; return whether that changed anything."""
+    path = wanted.mount
     if mount is None:
-        try:
-            vault.write(f"sys/mounts/{path}", {"type": DATABASE, "description": str(marker)})
-        except VaultRefused as err:
-            if f"in use at {path}/" in err.message:  # somebody was faster: the next try sees who
-                raise
-            raise MountConflict(f"Vault cannot mount anything at {path}: {err.message}", path=path, type=DATABASE) from err
+        _enable_mount(vault, path, marker)
         _LOG.info("mount enabled", mount=path, owner=wanted.owner.entry)
         return True
     if mount.description == str(marker):
         return False
-    vault.write(f"sys/mounts/{path}/tune", {"description": str(marker)})
-    _LOG.info("owner joined the mount", mount=path, owner=wanted.owner.entry)
+    with writes_nothing():  # if Vault refuses it
+        vault.write(f"sys/mounts/{path}/tune", {"description": str(marker)})
+    _LOG.info("owner added to the mount", mount=path, owner=wanted.owner.entry)
     return True
+
+
+def _enable_mount(vault: Vault, path: str, marker: Marker) -> None:
+    """Enable the mount with its marker in the description.
+
+    Raises:
+        MountConflictError: Vault cannot mount anything at the path.
+        VaultRefusedError: Another call enabled a mount there meanwhile; the next call finds out whose it is.
+        LeasegateError: Vault failed.
+    """
+    try:
+        vault.write(f"sys/mounts/{path}", {"type": DATABASE, "description": str(marker)})
+    except VaultRefusedError as err:
+        if error_texts.is_mount_in_use(err.message, path):
+            raise
+        with writes_nothing():
+            raise MountConflictError(
+                f"Vault cannot mount anything at {path}: {err.message}", path=path, type=DATABASE
+            ) from err
+    except VaultPolicyMissingError:
+        with writes_nothing():
+            raise

@@ -1,4 +1,4 @@
-"""Between the messages of ``leasegate.engine.v1`` and the domain, which sees only fields that were found right here."""
+"""Converts between the messages of ``leasegate.engine.v1`` and the domain, which sees only checked fields."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from google.protobuf.duration_pb2 import Duration
 
 from leasegate.engine.v1 import engine_service_pb2 as pb
 from leasegate.types.v1 import types_pb2
-from services.common.errors import FieldViolation, SpecInvalid
-from services.common.vault.owner import Owner, is_vault_object
+from services.common.errors import FieldViolation, SpecInvalidError
+from services.common.names import DEFAULT_PLUGIN
+from services.common.vault.object_ref import ObjectRef, is_vault_object
 from services.common.vault.paths import mount_path
-from services.common.vault.quiescence import Quiescence
-from services.common.vault.target import Target
-from services.engine.connection import DEFAULT_PLUGIN, Connection
+from services.common.vault.quiesce_report import QuiesceReport
+from services.common.vault.target import VaultTarget
+from services.engine.connection import Connection
 from services.engine.engines import Deleted, Ensured, Unwanted, Wanted
 from services.engine.url import DatabaseUrl, ServiceAddress
 
@@ -30,15 +31,15 @@ def wanted(request: pb.EnsureEngineRequest) -> Wanted:
     """Decode EnsureEngine.
 
     Raises:
-        SpecInvalid: A field is wrong.
+        SpecInvalidError: A field is wrong.
     """
     return Wanted(
-        owner=Owner.from_proto(request.owner),
-        target=Target.from_proto(request.target),
-        path=mount_path(request.path, field="path"),
+        owner=ObjectRef.from_proto(request.owner),
+        target=VaultTarget.from_proto(request.target),
+        mount=mount_path(request.mount, field="mount"),
         connection=_connection(request.postgres),
         adopt=request.adopt_mount,
-        quiescence=_quiescence(request.quiescence) if request.HasField("quiescence") else None,
+        quiesce_report=QuiesceReport.from_proto(request.quiesce_report) if request.HasField("quiesce_report") else None,
         same_database_moved=request.same_database_moved,
         last_database=request.last_database,
     )
@@ -48,18 +49,18 @@ def unwanted(request: pb.DeleteEngineRequest) -> Unwanted:
     """Decode DeleteEngine.
 
     Raises:
-        SpecInvalid: A field is wrong.
+        SpecInvalidError: A field is wrong.
     """
     if request.connection and not is_vault_object(request.connection):
-        raise SpecInvalid.of(FieldViolation("connection", "is no name of a connection"))
+        raise SpecInvalidError.of(FieldViolation("connection", "is no name of a connection"))
     return Unwanted(
-        owner=Owner.from_proto(request.owner),
-        target=Target.from_proto(request.target),
-        path=mount_path(request.path, field="path"),
+        owner=ObjectRef.from_proto(request.owner),
+        target=VaultTarget.from_proto(request.target),
+        mount=mount_path(request.mount, field="mount"),
         connection=request.connection,
         connection_shared=request.connection_shared,
         connection_only=request.connection_only,
-        quiescence=_quiescence(request.quiescence) if request.HasField("quiescence") else None,
+        quiesce_report=QuiesceReport.from_proto(request.quiesce_report) if request.HasField("quiesce_report") else None,
     )
 
 
@@ -67,11 +68,11 @@ def ensured(wanted: Wanted, result: Ensured) -> pb.EnsureEngineResponse:
     """Encode EnsureEngine's answer."""
     return pb.EnsureEngineResponse(
         target=wanted.target.ref(),
-        path=wanted.path,
+        mount=wanted.mount,
         connection=wanted.connection.name,
         ownership=pb.MOUNT_OWNERSHIP_ADOPTED if result.adopted else pb.MOUNT_OWNERSHIP_OWNED,
         changed=result.changed,
-        put_back=result.put_back,
+        drift_corrected=result.drift_corrected,
         database=wanted.connection.url.where,
         notices=[] if result.narrowed else [_not_narrowed()],
     )
@@ -85,13 +86,9 @@ def deleted(result: Deleted) -> pb.DeleteEngineResponse:
 def _not_narrowed() -> types_pb2.Notice:
     return types_pb2.Notice(
         reason="PolicyNotNarrowed",
-        message="Vault refused to narrow the login to the policy leasegate-engine, so the engine service acts with all that the login may:"
-        " give the login's role that policy.",
+        message="Vault refused to narrow the session to the policy leasegate-engine, so the engine service acts with"
+        " every policy of the session: give the auth role the policy leasegate-engine.",
     )
-
-
-def _quiescence(message: types_pb2.Quiescence) -> Quiescence:
-    return Quiescence.from_proto(message)
 
 
 def _connection(message: pb.PostgresConnection) -> Connection:
@@ -99,10 +96,10 @@ def _connection(message: pb.PostgresConnection) -> Connection:
     url: DatabaseUrl | None = None
     try:
         url = _url(message.database)
-    except SpecInvalid as err:
+    except SpecInvalidError as err:
         wrong.extend(err.violations)
     if wrong or url is None:
-        raise SpecInvalid.of(*wrong)
+        raise SpecInvalidError.of(*wrong)
     return Connection(
         name=message.name,
         url=url,
@@ -116,12 +113,12 @@ def _connection(message: pb.PostgresConnection) -> Connection:
     )
 
 
-def _url(message: types_pb2.DatabaseTarget) -> DatabaseUrl:
+def _url(message: types_pb2.Database) -> DatabaseUrl:
     kind = message.WhichOneof("address")
     if kind == "url":
         return DatabaseUrl.parse(message.url, field="postgres.database.url")
     if kind is None:
-        raise SpecInvalid.of(FieldViolation("postgres.database", "names no address: url or service"))
+        raise SpecInvalidError.of(FieldViolation("postgres.database", "names no address: url or service"))
     parts = message.service
     address = ServiceAddress(scheme=parts.scheme, host=parts.host, port=parts.port, path=parts.path, query=parts.query)
     return DatabaseUrl.of_service(address, field="postgres.database.service")
@@ -132,13 +129,19 @@ def _violations(message: pb.PostgresConnection) -> Iterator[FieldViolation]:
         yield FieldViolation("postgres.name", "is missing" if not message.name else "is no name of a connection")
     if message.plugin_name and not _PLUGIN.fullmatch(message.plugin_name):
         yield FieldViolation("postgres.plugin_name", "is no name of a plugin")
-    if len(message.allowed_roles) > _MOST_ALLOWED or not all(_ALLOWED_ROLE.fullmatch(role) for role in message.allowed_roles):
-        yield FieldViolation("postgres.allowed_roles", f"must be at most {_MOST_ALLOWED} names of roles in Vault, '*' permitted in them")
+    if len(message.allowed_roles) > _MOST_ALLOWED or not all(
+        _ALLOWED_ROLE.fullmatch(role) for role in message.allowed_roles
+    ):
+        yield FieldViolation(
+            "postgres.allowed_roles", f"must be at most {_MOST_ALLOWED} names of roles in Vault, '*' permitted in them"
+        )
     for name in ("max_open_connections", "max_idle_connections"):
         if abs(getattr(message, name)) > _MOST_CONNECTIONS:
             yield FieldViolation(f"postgres.{name}", f"must be at most {_MOST_CONNECTIONS}")
     if not _whole_seconds(message.max_connection_lifetime):
-        yield FieldViolation("postgres.max_connection_lifetime", "must be whole seconds, not negative, at most ten years")
+        yield FieldViolation(
+            "postgres.max_connection_lifetime", "must be whole seconds, not negative, at most ten years"
+        )
     for name in ("username", "password"):
         if problem := _text_problem(getattr(message.database, name)):
             yield FieldViolation(f"postgres.database.{name}", problem)

@@ -1,15 +1,16 @@
-"""The process ``python -m services.roles``: reads its options, opens logins, serves, and closes in reverse."""
+"""The process ``python -m services.roles``: reads its options, opens sessions, serves, and closes in reverse order."""
 
 from __future__ import annotations
 
 from contextlib import closing
 
 from leasegate.roles.v1 import role_service_pb2, role_service_pb2_grpc
-from services.common.config import ServerConfig, StartupRefused, server_command
+from services.common.config import ServerConfig, StartupRefusedError, server_command
 from services.common.rpc.server import serve, service
-from services.common.vault.own import OwnLogins, OwnLoginsError
+from services.common.vault.call_metrics import new_server_registry
+from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
 from services.common.vault.sessions import Sessions
-from services.roles.roles import Roles
+from services.roles.roles import DbRoles
 from services.roles.scope import POLICY, SCOPE
 from services.roles.servicer import RoleServicer
 
@@ -18,14 +19,14 @@ from services.roles.servicer import RoleServicer
 def main(config: ServerConfig) -> None:
     """Serve until SIGTERM."""
     try:
-        own = OwnLogins.read(config.vault_logins)
-    except OwnLoginsError as err:
-        raise StartupRefused(f"--vault-logins: {err}") from err
-    with closing(Sessions(SCOPE, own=own, narrow_to=POLICY)) as sessions:
+        own = ServiceAuths.read_file(config.vault_config)
+    except ServiceAuthError as err:
+        raise StartupRefusedError(f"--vault-config: {err}") from err
+    with closing(Sessions(SCOPE, service_auths=own, narrow_to=POLICY)) as sessions:
         descriptor = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
-        servicer = RoleServicer(Roles(sessions))
+        servicer = RoleServicer(DbRoles(sessions))
         roles = service(descriptor, role_service_pb2_grpc.add_RoleServiceServicer_to_server, servicer)
-        serve(config, [roles], health=sessions.serving)
+        serve(config, [roles], health=sessions.serving, registry=new_server_registry())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a role says: decoded, as Vault is given it, and as an approver sees it."""
+"""The definition of a database role: as Vault takes it, and as an approver sees it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from services.roles.statements import CREATE_IF_ABSENT, FINISH, tolerant
+from services.roles.statements import CREATE_IF_ABSENT, FORCE_DROP, tolerant
 
-ADOPTER_TTL_S = 60
-"""An adopter's lease ends by itself soon, also when nobody is left to revoke it."""
+CLEANUP_ROLE_TTL_S = 60
+"""TTL of a cleanup role's lease, which expires soon when nothing revokes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A role of a database engine.
+    """A database role of Vault.
 
     Attributes:
         db_name: Name of the connection.
-        creation_statements: SQL that makes the login.
-        revocation_statements: SQL that drops it; empty for Vault's own.
-        rollback_statements: SQL that cleans up after a failed creation; empty for Vault's own.
-        renew_statements: SQL that prolongs it; empty for Vault's own.
+        creation_statements: SQL that creates the database user.
+        revocation_statements: SQL that drops it; empty for Vault's default.
+        rollback_statements: SQL that cleans up after a failed creation; empty for Vault's default.
+        renew_statements: SQL that extends its validity; empty for Vault's default.
         default_ttl_s: First TTL of a lease; 0 for the mount's default.
-        max_ttl_s: Longest life of a lease; 0 for the mount's longest.
+        max_ttl_s: Longest life of a lease; 0 for the mount's maximum.
     """
 
     db_name: str
@@ -37,11 +37,11 @@ class Definition:
     max_ttl_s: int = 0
 
     def resolved(self) -> Definition:
-        """The role as it is written: a team's revocation statements made to work twice."""
+        """Return the definition as it is written: with revocation statements that may run twice."""
         return replace(self, revocation_statements=tolerant(self.revocation_statements))
 
     def payload(self) -> dict[str, Any]:
-        """What Vault is given: everything, so that what was taken out of the spec goes out of Vault."""
+        """Return the body for Vault, with empty fields, so that a field removed from the spec is removed from Vault."""
         return {
             "db_name": self.db_name,
             "creation_statements": list(self.creation_statements),
@@ -53,27 +53,27 @@ class Definition:
         }
 
     def is_in(self, shown: Mapping[str, Any]) -> bool:
-        """Whether this is what Vault shows of the role."""
+        """Whether Vault shows the database role like this."""
         return all((shown.get(key) or type(value)()) == value for key, value in self.payload().items())
 
     def digest(self, *, mount: str, vault_role: str) -> str:
-        """What an approver approves of a role: 64 hexadecimal digits of mount, name and definition."""
+        """Return the digest that an approver approves: 64 hexadecimal digits of mount, name and definition."""
         content = {"mount": mount, "vault_role": vault_role, "definition": asdict(self)}
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def adopter(*, db_name: str, revocation_statements: tuple[str, ...], finish: bool) -> Definition:
-    """A role that makes no usable login, and whose lease's end drops the login of one attempt.
+def cleanup_role(*, db_name: str, revocation_statements: tuple[str, ...], force_drop: bool) -> Definition:
+    """Define a database role that creates no usable user, and whose lease, when revoked, drops the user of one attempt.
 
     Args:
         db_name: Name of the connection.
-        revocation_statements: Those of the attempt's role; empty for Vault's own.
-        finish: Whether a drop that PostgreSQL refused is to be finished by statements of our own instead.
+        revocation_statements: Those of the attempt's database role; empty for Vault's default.
+        force_drop: Whether PostgreSQL refused to drop the user, so that Leasegate's own statements run instead.
     """
     return Definition(
         db_name=db_name,
         creation_statements=(CREATE_IF_ABSENT,),
-        revocation_statements=tuple(FINISH) if finish else tolerant(revocation_statements),
-        default_ttl_s=ADOPTER_TTL_S,
-        max_ttl_s=ADOPTER_TTL_S,
+        revocation_statements=tuple(FORCE_DROP) if force_drop else tolerant(revocation_statements),
+        default_ttl_s=CLEANUP_ROLE_TTL_S,
+        max_ttl_s=CLEANUP_ROLE_TTL_S,
     )

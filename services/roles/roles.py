@@ -1,55 +1,58 @@
-"""Roles of database engines: teams' roles, and the adopters by which access ends a login that no lease knows."""
+"""Writes and removes database roles: those of PostgresRoles, and the cleanup roles.
+
+access revokes a lease of a cleanup role to drop a database user that no lease knows.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from services.common.errors import MountConflict, RoleNotReady, VaultPolicyMissing
+from services.common.errors import DbRoleNotReadyError, MountConflictError, VaultPolicyMissingError, writes_nothing
 from services.common.logs import logger
-from services.common.vault.answer import NotThere
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Mount, being_removed, read_mount
-from services.common.vault.owner import NO_CLUSTER, Owner
-from services.common.vault.quiescence import Quiescence, require
+from services.common.vault.object_ref import NO_CLUSTER, ObjectRef
+from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
+from services.common.vault.response import VaultNotFoundError
 from services.common.vault.sessions import Sessions
-from services.common.vault.target import Target
-from services.roles.definition import Definition, adopter
+from services.common.vault.target import VaultTarget
+from services.roles.definition import Definition, cleanup_role
 
 _LOG = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The role that an owner asks for.
+    """The database role that an owner asks for.
 
     Attributes:
         owner: The PostgresRole.
-        target: The Vault.
+        target: The Vault server.
         mount: Path of the mount.
-        definition: The role.
-        quiescence: access' answer, where the connection changes.
-        last_db_name: Its connection at the owner's last success; empty if that is not known.
+        definition: The definition.
+        quiesce_report: The report of access, where the connection changes.
+        last_db_name: The connection of the owner's last success; empty if it is not known.
     """
 
-    owner: Owner
-    target: Target
+    owner: ObjectRef
+    target: VaultTarget
     mount: str
     definition: Definition
-    quiescence: Quiescence | None = None
+    quiesce_report: QuiesceReport | None = None
     last_db_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Ensured:
-    """The role as it is written now.
+    """The database role as it is written now.
 
     Attributes:
         definition: As Vault runs it.
         digest: What an approver approves of it.
         changed: Whether anything was written.
-        narrowed: Whether the login had no more than this service's policy.
+        narrowed: Whether the session has no more than this service's policy.
     """
 
     definition: Definition
@@ -59,116 +62,147 @@ class Ensured:
 
 
 @dataclass(frozen=True, slots=True)
-class AdopterWanted:
-    """The adopter that access asks for."""
+class CleanupRoleWanted:
+    """The cleanup role that access asks for.
 
-    target: Target
+    Attributes:
+        target: The Vault server.
+        mount: Path of the mount.
+        name: Name in Vault.
+        connection: Name of the connection.
+        revocation_statements: Those of the attempt's database role; empty for Vault's default.
+        force_drop: Whether PostgreSQL refused to drop the user, so that Leasegate's own statements have to.
+    """
+
+    target: VaultTarget
     mount: str
     name: str
-    db_name: str
+    connection: str
     revocation_statements: tuple[str, ...] = ()
-    finish: bool = False
+    force_drop: bool = False
 
 
-class Roles:
-    """Writes and removes roles; safe for many threads."""
+class DbRoles:
+    """Writes and removes database roles. Safe for many threads."""
 
     def __init__(self, sessions: Sessions, *, now: Callable[[], float] = time.time) -> None:
-        """Nothing is sent.
+        """Take the sessions; sends nothing.
 
         Args:
-            sessions: Logins at Vaults, within the role service's scope.
+            sessions: Sessions at Vault servers, within the role service's scope.
             now: Unix time, seconds.
         """
         self._sessions = sessions
         self._now = now
 
-    def ensure(self, wanted: Wanted) -> Ensured:
-        """Write the role unless Vault has it so already.
+    def ensure_db_role(self, wanted: Wanted) -> Ensured:
+        """Write the database role unless Vault has it as asked for.
 
         Raises:
-            RoleNotReady: The mount is not there yet.
-            MountConflict: The mount is no database engine of this cluster's.
-            QuiesceRequired: db_name would change, and leases may depend on it.
-            LeasegateError: Login or Vault failed.
+            DbRoleNotReadyError: The mount does not exist yet.
+            MountConflictError: The mount is no database secrets engine of this cluster.
+            LeasesInUseError: db_name would change, and leases may depend on it.
+            LeasegateError: The session or Vault failed.
         """
-        vault = self._sessions.team(wanted.target)
-        _check_usable(_read_mount(vault, wanted.mount), wanted)
         name, definition = wanted.owner.vault_name, wanted.definition.resolved()
-        changed = self._write(vault, wanted, name=name, definition=definition)
-        digest = definition.digest(mount=wanted.mount, vault_role=name)
-        return Ensured(definition=definition, digest=digest, changed=changed, narrowed=self._sessions.narrowed(wanted.target))
+        with writes_nothing():
+            vault = self._sessions.team_vault(wanted.target)
+            _check_usable(_read_mount(vault, wanted.mount), wanted)
+            shown = _read_db_role(vault, wanted.mount, name)
+            changed = shown is None or not definition.is_in(shown)
+            if changed:
+                self._check_connection(wanted, definition, shown)
+        if changed:
+            _write_db_role(vault, wanted.mount, name, definition)
+            _LOG.info("database role written", mount=wanted.mount, db_role=name)
+        return Ensured(
+            definition=definition,
+            digest=definition.digest(mount=wanted.mount, vault_role=name),
+            changed=changed,
+            narrowed=self._sessions.is_narrowed(wanted.target),
+        )
 
-    def delete(self, owner: Owner, target: Target, mount: str) -> None:
-        """Remove the role; its leases live on to their end. One on another cluster's mount, or one that we never wrote, is not touched.
+    def delete_db_role(self, owner: ObjectRef, target: VaultTarget, mount: str) -> None:
+        """Remove the database role; its leases expire as before.
+
+        A database role on a mount of another cluster, or without a marker, is left as it is.
 
         Raises:
-            LeasegateError: Login or Vault failed; a 403 too, as it says nothing about the role.
+            LeasegateError: The session or Vault failed; a 403, too, as it says nothing about the database role.
         """
-        vault = self._sessions.ending(target)
+        vault = self._sessions.cleanup_vault(target)
         found = _read_mount(vault, mount)
         if found is None or found.marker is None or found.marker.cluster != owner.cluster_id:
             return
-        _delete(vault, mount, owner.vault_name)
-        _LOG.info("role removed", mount=mount, role=owner.vault_name)
+        _delete_db_role(vault, mount, owner.vault_name)
+        _LOG.info("database role removed", mount=mount, db_role=owner.vault_name)
 
-    def ensure_adopter(self, wanted: AdopterWanted) -> None:
-        """Write an adopter unless Vault has it so already. Whose the mount is does not matter: a login of ours is to be ended there.
+    def ensure_cleanup_role(self, wanted: CleanupRoleWanted) -> None:
+        """Write a cleanup role unless Vault has it as asked for.
+
+        The marker of the mount does not matter: a database user that Leasegate created has to be dropped there.
 
         Raises:
-            RoleNotReady: The mount is not there.
-            MountConflict: The mount is no database engine.
-            LeasegateError: Login or Vault failed.
+            DbRoleNotReadyError: The mount does not exist.
+            MountConflictError: The mount is no database secrets engine.
+            LeasegateError: The session or Vault failed.
         """
-        vault = self._sessions.ending(wanted.target)
-        _check_database(_read_mount(vault, wanted.mount), mount_path=wanted.mount, role=wanted.name)
-        definition = adopter(db_name=wanted.db_name, revocation_statements=wanted.revocation_statements, finish=wanted.finish)
-        shown = _read(vault, wanted.mount, wanted.name)
+        vault = self._sessions.cleanup_vault(wanted.target)
+        _check_is_database(_read_mount(vault, wanted.mount), mount_path=wanted.mount, db_role=wanted.name)
+        definition = cleanup_role(
+            db_name=wanted.connection,
+            revocation_statements=wanted.revocation_statements,
+            force_drop=wanted.force_drop,
+        )
+        shown = _read_db_role(vault, wanted.mount, wanted.name)
         if shown is None or not definition.is_in(shown):
-            _write(vault, wanted.mount, wanted.name, definition)
-            _LOG.info("adopter written", mount=wanted.mount, role=wanted.name, finish=wanted.finish)
+            _write_db_role(vault, wanted.mount, wanted.name, definition)
+            _LOG.info("cleanup role written", mount=wanted.mount, db_role=wanted.name, force_drop=wanted.force_drop)
 
-    def delete_adopter(self, target: Target, mount: str, name: str) -> None:
-        """Remove an adopter.
+    def delete_cleanup_role(self, target: VaultTarget, mount: str, name: str) -> None:
+        """Remove a cleanup role.
 
         Raises:
-            LeasegateError: Login or Vault failed.
+            LeasegateError: The session or Vault failed.
         """
-        _delete(self._sessions.ending(target), mount, name)
+        _delete_db_role(self._sessions.cleanup_vault(target), mount, name)
 
-    def _write(self, vault: Vault, wanted: Wanted, *, name: str, definition: Definition) -> bool:
-        shown = _read(vault, wanted.mount, name)
-        if shown is not None and definition.is_in(shown):
-            return False
-        # What leases depend on is what we wrote; what Vault shows may have been written by somebody else, and is put back at once.
+    def _check_connection(self, wanted: Wanted, definition: Definition, shown: Mapping[str, object] | None) -> None:
+        """Refuse another connection than live leases are of.
+
+        Live leases are of the connection of the owner's last success, whatever somebody else wrote in Vault since.
+        """
         before = wanted.last_db_name or str((shown or {}).get("db_name") or "")
         if before and before != definition.db_name:
-            what = f"db_name of the role {name} can change"
-            require(wanted.quiescence, wanted.target, mount=wanted.mount, connection=before, now=self._now(), what=what)
-        _write(vault, wanted.mount, name, definition)
-        _LOG.info("role written", mount=wanted.mount, role=name)
-        return True
+            what = f"db_name of the database role {wanted.owner.vault_name} can change"
+            require_quiesce_report(
+                wanted.quiesce_report, wanted.target, mount=wanted.mount, connection=before, now=self._now(), what=what
+            )
 
 
 def _read_mount(vault: Vault, path: str) -> Mount | None:
     try:
         return read_mount(vault, path)
-    except VaultPolicyMissing as err:
-        hint = "Either the operator does not permit this mount, or the login's role lacks the policy leasegate-roles"
-        raise VaultPolicyMissing(f"{err.message}. {hint}.", path=f"sys/mounts/{path}") from err
+    except VaultPolicyMissingError as err:
+        hint = "Either the operator does not permit this mount, or the auth role lacks the policy leasegate-roles"
+        raise VaultPolicyMissingError(f"{err.message}. {hint}.", path=f"sys/mounts/{path}") from err
 
 
-def _check_database(mount: Mount | None, *, mount_path: str, role: str) -> Mount:
-    """Refuse what roles cannot be written to.
+def _check_is_database(mount: Mount | None, *, mount_path: str, db_role: str) -> Mount:
+    """Refuse a mount that has no database roles.
 
     Raises:
-        RoleNotReady: Nothing is mounted yet.
-        MountConflict: It is no database engine.
+        DbRoleNotReadyError: Nothing is mounted yet.
+        MountConflictError: It is no database secrets engine.
     """
     if mount is None:
-        raise RoleNotReady(f"nothing is mounted at {mount_path} yet: the SecretEngine has to be there first", role=role)
+        raise DbRoleNotReadyError(
+            f"nothing is mounted at {mount_path} yet: the SecretEngine comes first", db_role=db_role
+        )
     if mount.type != DATABASE:
-        raise MountConflict(f"an engine of type {mount.type} is mounted at {mount_path}", path=mount_path, type=mount.type)
+        raise MountConflictError(
+            f"an engine of type {mount.type} is mounted at {mount_path}", path=mount_path, type=mount.type
+        )
     return mount
 
 
@@ -176,37 +210,39 @@ def _check_usable(found: Mount | None, wanted: Wanted) -> None:
     """Refuse a mount that no SecretEngine of this cluster uses.
 
     Raises:
-        RoleNotReady: Nothing is mounted, or nobody lets the mount be used, yet.
-        MountConflict: It is no database engine of this cluster's.
+        DbRoleNotReadyError: Nothing is mounted, or no SecretEngine uses the mount, yet.
+        MountConflictError: It is no database secrets engine of this cluster.
     """
-    role = wanted.owner.vault_name
-    mount = _check_database(found, mount_path=wanted.mount, role=role)
+    db_role = wanted.owner.vault_name
+    mount = _check_is_database(found, mount_path=wanted.mount, db_role=db_role)
     marker = mount.marker
     if marker is None or not marker.owners:
-        raise RoleNotReady(f"no SecretEngine of Leasegate uses the mount {mount.path} yet", role=role)
+        raise DbRoleNotReadyError(f"no SecretEngine of Leasegate uses the mount {mount.path} yet", db_role=db_role)
     if marker.cluster != wanted.owner.cluster_id:
         whose = f"cluster {marker.cluster}" if marker.cluster != NO_CLUSTER else "callers outside Kubernetes"
-        raise MountConflict(f"the mount {mount.path} belongs to {whose}: choose another path", path=mount.path, owner=marker.cluster)
+        raise MountConflictError(
+            f"the mount {mount.path} belongs to {whose}: choose another path", path=mount.path, owner=marker.cluster
+        )
 
 
-def _read(vault: Vault, mount: str, name: str) -> dict[str, object] | None:
+def _read_db_role(vault: Vault, mount: str, name: str) -> dict[str, object] | None:
     try:
         return dict(vault.read(f"{mount}/roles/{name}").data)
-    except NotThere as err:
+    except VaultNotFoundError as err:
         if err.no_mount:
             raise being_removed(mount) from err
         return None
 
 
-def _write(vault: Vault, mount: str, name: str, definition: Definition) -> None:
+def _write_db_role(vault: Vault, mount: str, name: str, definition: Definition) -> None:
     try:
         vault.write(f"{mount}/roles/{name}", definition.payload())
-    except NotThere as err:
+    except VaultNotFoundError as err:
         raise being_removed(mount) from err
 
 
-def _delete(vault: Vault, mount: str, name: str) -> None:
+def _delete_db_role(vault: Vault, mount: str, name: str) -> None:
     try:
         vault.delete(f"{mount}/roles/{name}")
-    except NotThere:
+    except VaultNotFoundError:
         return

@@ -1,4 +1,4 @@
-"""The paths that the role service may touch; its policy in deploy/vault says the same."""
+"""The paths that the role service may touch; its policy in deploy/vault permits the same ones."""
 
 from __future__ import annotations
 

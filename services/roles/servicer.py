@@ -6,37 +6,43 @@ import grpc
 
 from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.roles.v1 import role_service_pb2_grpc
-from services.common.vault.owner import Owner
+from services.common.errors import writes_nothing
+from services.common.vault.object_ref import ObjectRef
 from services.common.vault.paths import mount_path
-from services.common.vault.target import Target
+from services.common.vault.target import VaultTarget
 from services.roles import wire
-from services.roles.roles import Roles
+from services.roles.roles import DbRoles
 
 
 class RoleServicer(role_service_pb2_grpc.RoleServiceServicer):
-    """Answers ``leasegate.roles.v1.RoleService``; what it raises the interceptors turn into statuses."""
+    """Answers ``leasegate.roles.v1.RoleService``; the interceptors turn its errors into statuses."""
 
-    def __init__(self, roles: Roles) -> None:
+    def __init__(self, roles: DbRoles) -> None:
         self._roles = roles
 
-    def EnsureRole(self, request: pb.EnsureRoleRequest, context: grpc.ServicerContext) -> pb.EnsureRoleResponse:
-        """Write the role as described."""
-        wanted = wire.wanted(request)
-        return wire.ensured(wanted, request, self._roles.ensure(wanted))
+    def EnsureDbRole(self, request: pb.EnsureDbRoleRequest, context: grpc.ServicerContext) -> pb.EnsureDbRoleResponse:
+        """Write the database role as described."""
+        with writes_nothing():
+            wanted = wire.wanted(request)
+        return wire.ensured(wanted, request, self._roles.ensure_db_role(wanted))
 
-    def DeleteRole(self, request: pb.DeleteRoleRequest, context: grpc.ServicerContext) -> pb.DeleteRoleResponse:
-        """Remove the role."""
-        owner, target = Owner.from_proto(request.owner), Target.from_proto(request.target)
-        self._roles.delete(owner, target, mount_path(request.mount, field="mount"))
-        return pb.DeleteRoleResponse()
+    def DeleteDbRole(self, request: pb.DeleteDbRoleRequest, context: grpc.ServicerContext) -> pb.DeleteDbRoleResponse:
+        """Remove the database role."""
+        owner, target = ObjectRef.from_proto(request.owner), VaultTarget.from_proto(request.target)
+        self._roles.delete_db_role(owner, target, mount_path(request.mount, field="mount"))
+        return pb.DeleteDbRoleResponse()
 
-    def EnsureAdopter(self, request: pb.EnsureAdopterRequest, context: grpc.ServicerContext) -> pb.EnsureAdopterResponse:
-        """Write an adopter."""
-        self._roles.ensure_adopter(wire.adopter_wanted(request))
-        return pb.EnsureAdopterResponse()
+    def EnsureCleanupRole(
+        self, request: pb.EnsureCleanupRoleRequest, context: grpc.ServicerContext
+    ) -> pb.EnsureCleanupRoleResponse:
+        """Write a cleanup role."""
+        self._roles.ensure_cleanup_role(wire.cleanup_role_wanted(request))
+        return pb.EnsureCleanupRoleResponse()
 
-    def DeleteAdopter(self, request: pb.DeleteAdopterRequest, context: grpc.ServicerContext) -> pb.DeleteAdopterResponse:
-        """Remove an adopter."""
-        name, target = wire.adopter_name(request.name), Target.from_proto(request.target)
-        self._roles.delete_adopter(target, mount_path(request.mount, field="mount"), name)
-        return pb.DeleteAdopterResponse()
+    def DeleteCleanupRole(
+        self, request: pb.DeleteCleanupRoleRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteCleanupRoleResponse:
+        """Remove a cleanup role."""
+        name, target = wire.cleanup_role_name(request.name), VaultTarget.from_proto(request.target)
+        self._roles.delete_cleanup_role(target, mount_path(request.mount, field="mount"), name)
+        return pb.DeleteCleanupRoleResponse()

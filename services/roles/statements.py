@@ -1,6 +1,6 @@
-"""SQL of our own that Vault runs beside or in place of a team's.
+"""SQL of Leasegate's own that Vault runs beside or in place of a team's statements.
 
-Vault replaces ``{{name}}``. A statement in ``$$`` is run as it is, any other one is split at its semicolons.
+Vault replaces ``{{name}}``. It runs a statement in ``$$`` as it is, and splits any other one at its semicolons.
 """
 
 from __future__ import annotations
@@ -8,24 +8,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 CREATE_IF_ABSENT = (
-    "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') THEN CREATE ROLE \"{{name}}\" NOLOGIN; END IF; END $$;"
+    "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') THEN"
+    ' CREATE ROLE "{{name}}" NOLOGIN; END IF; END $$;'
 )
-"""Two leases can share one user name, and then the second one's revocation finds nothing: with it, any statements find a role to drop."""
+"""Creates the user where it does not exist, so that any statements find one to drop.
 
-FINISH: Sequence[str] = (
+Two leases can share one user name; the revocation of the second one then finds no user.
+"""
+
+FORCE_DROP: Sequence[str] = (
     CREATE_IF_ABSENT,
     'ALTER ROLE "{{name}}" NOLOGIN;',
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{{name}}';",
-    'GRANT "{{name}}" TO CURRENT_USER;',  # what a user who is no superuser needs to act on what the role owns
+    'GRANT "{{name}}" TO CURRENT_USER;',  # a user that is no superuser needs it for the next statements
     'REASSIGN OWNED BY "{{name}}" TO CURRENT_USER;',
     'DROP OWNED BY "{{name}}";',
     'DROP ROLE IF EXISTS "{{name}}";',
 )
-"""Ends a login that PostgreSQL refused to drop because it owns something."""
+"""Drops a user that PostgreSQL refused to drop, as it owns objects."""
 
 
 def tolerant(revocation: Sequence[str]) -> tuple[str, ...]:
-    """A team's revocation statements, made to work where the role is gone already; none stay none, for which Vault checks itself."""
+    """Return revocation statements that also work where the user is dropped already.
+
+    An empty list stays empty: Vault's default checks by itself.
+    """
     if not revocation or revocation[0] == CREATE_IF_ABSENT:
         return tuple(revocation)
     return (CREATE_IF_ABSENT, *revocation)

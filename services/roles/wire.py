@@ -1,4 +1,4 @@
-"""Between the messages of ``leasegate.roles.v1`` and the domain, which sees only fields that were found right here."""
+"""Converts between the messages of ``leasegate.roles.v1`` and the domain, which sees only checked fields."""
 
 from __future__ import annotations
 
@@ -7,74 +7,78 @@ from collections.abc import Iterator, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
+from leasegate.roles.v1 import db_role_pb2
 from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.types.v1 import types_pb2
-from services.common.errors import FieldViolation, SpecInvalid
-from services.common.names import ADOPTER_PREFIX
-from services.common.vault.owner import Owner, is_vault_object
+from services.common.errors import FieldViolation, SpecInvalidError
+from services.common.names import CLEANUP_ROLE_PREFIX
+from services.common.vault.object_ref import ObjectRef, is_vault_object
 from services.common.vault.paths import mount_path
-from services.common.vault.quiescence import Quiescence
-from services.common.vault.target import Target
+from services.common.vault.quiesce_report import QuiesceReport
+from services.common.vault.target import VaultTarget
 from services.roles.definition import Definition
-from services.roles.roles import AdopterWanted, Ensured, Wanted
+from services.roles.roles import CleanupRoleWanted, Ensured, Wanted
 
 MOST_STATEMENTS = 64
 MOST_STATEMENT_BYTES = 64 << 10
 _LONGEST_TTL_S = 10 * 365 * 86400
 _LISTS = ("creation_statements", "revocation_statements", "rollback_statements", "renew_statements")
-_ADOPTER = re.compile(rf"{re.escape(ADOPTER_PREFIX)}[0-9a-f]{{12}}")
+_CLEANUP_ROLE = re.compile(rf"{re.escape(CLEANUP_ROLE_PREFIX)}[0-9a-f]{{12}}")
 _NAMES = ("{{name}}", "{{username}}")
 
 
-def wanted(request: pb.EnsureRoleRequest) -> Wanted:
-    """Decode EnsureRole.
+def wanted(request: pb.EnsureDbRoleRequest) -> Wanted:
+    """Decode EnsureDbRole.
 
     Raises:
-        SpecInvalid: A field is wrong.
+        SpecInvalidError: A field is wrong.
     """
     return Wanted(
-        owner=Owner.from_proto(request.owner),
-        target=Target.from_proto(request.target),
+        owner=ObjectRef.from_proto(request.owner),
+        target=VaultTarget.from_proto(request.target),
         mount=mount_path(request.mount, field="mount"),
         definition=_definition(request.definition),
-        quiescence=Quiescence.from_proto(request.quiescence) if request.HasField("quiescence") else None,
+        quiesce_report=QuiesceReport.from_proto(request.quiesce_report) if request.HasField("quiesce_report") else None,
         last_db_name=request.last_db_name,
     )
 
 
-def adopter_wanted(request: pb.EnsureAdopterRequest) -> AdopterWanted:
-    """Decode EnsureAdopter.
+def cleanup_role_wanted(request: pb.EnsureCleanupRoleRequest) -> CleanupRoleWanted:
+    """Decode EnsureCleanupRole.
 
     Raises:
-        SpecInvalid: A field is wrong.
+        SpecInvalidError: A field is wrong.
     """
-    wrong = [*_db_name(request.db_name, "db_name"), *_list("revocation_statements", request.revocation_statements, "")]
+    wrong = [
+        *_connection_violations(request.connection, "connection"),
+        *_list("revocation_statements", request.revocation_statements, ""),
+    ]
     if wrong:
-        raise SpecInvalid.of(*wrong)
-    return AdopterWanted(
-        target=Target.from_proto(request.target),
+        raise SpecInvalidError.of(*wrong)
+    return CleanupRoleWanted(
+        target=VaultTarget.from_proto(request.target),
         mount=mount_path(request.mount, field="mount"),
-        name=adopter_name(request.name),
-        db_name=request.db_name,
+        name=cleanup_role_name(request.name),
+        connection=request.connection,
         revocation_statements=tuple(request.revocation_statements),
-        finish=request.finish,
+        force_drop=request.force_drop,
     )
 
 
-def adopter_name(name: str) -> str:
-    """Check the name of an adopter.
+def cleanup_role_name(name: str) -> str:
+    """Check the name of a cleanup role.
 
     Raises:
-        SpecInvalid: It is none, so that no team's role is ever touched under it.
+        SpecInvalidError: It is none, so that no team's role is ever touched under it.
     """
-    if not _ADOPTER.fullmatch(name):
-        raise SpecInvalid.of(FieldViolation("name", f"must be {ADOPTER_PREFIX} and 12 hexadecimal digits"))
+    if not _CLEANUP_ROLE.fullmatch(name):
+        raise SpecInvalidError.of(FieldViolation("name", f"must be {CLEANUP_ROLE_PREFIX} and 12 hexadecimal digits"))
     return name
 
 
-def ensured(wanted: Wanted, request: pb.EnsureRoleRequest, result: Ensured) -> pb.EnsureRoleResponse:
-    """Encode EnsureRole's answer."""
-    snapshot = pb.RoleSnapshot(
+def ensured(wanted: Wanted, request: pb.EnsureDbRoleRequest, result: Ensured) -> pb.EnsureDbRoleResponse:
+    """Encode EnsureDbRole's answer."""
+    snapshot = db_role_pb2.DbRoleSnapshot(
         object=request.owner,
         target=wanted.target.ref(),
         mount=wanted.mount,
@@ -82,19 +86,21 @@ def ensured(wanted: Wanted, request: pb.EnsureRoleRequest, result: Ensured) -> p
         definition=_encoded(result.definition),
         digest=result.digest,
     )
-    return pb.EnsureRoleResponse(snapshot=snapshot, changed=result.changed, notices=[] if result.narrowed else [_not_narrowed()])
+    return pb.EnsureDbRoleResponse(
+        snapshot=snapshot, changed=result.changed, notices=[] if result.narrowed else [_not_narrowed()]
+    )
 
 
 def _not_narrowed() -> types_pb2.Notice:
     return types_pb2.Notice(
         reason="PolicyNotNarrowed",
-        message="Vault refused to narrow the login to the policy leasegate-roles, so the role service acts with all that the login may:"
-        " give the login's role that policy.",
+        message="Vault refused to narrow the session to the policy leasegate-roles, so the role service acts with every"
+        " policy of the session: give the auth role the policy leasegate-roles.",
     )
 
 
-def _encoded(definition: Definition) -> pb.RoleDefinition:
-    return pb.RoleDefinition(
+def _encoded(definition: Definition) -> db_role_pb2.DbRoleDefinition:
+    return db_role_pb2.DbRoleDefinition(
         db_name=definition.db_name,
         creation_statements=definition.creation_statements,
         revocation_statements=definition.revocation_statements,
@@ -105,10 +111,10 @@ def _encoded(definition: Definition) -> pb.RoleDefinition:
     )
 
 
-def _definition(message: pb.RoleDefinition) -> Definition:
+def _definition(message: db_role_pb2.DbRoleDefinition) -> Definition:
     wrong = list(_violations(message))
     if wrong:
-        raise SpecInvalid.of(*wrong)
+        raise SpecInvalidError.of(*wrong)
     return Definition(
         db_name=message.db_name,
         creation_statements=tuple(message.creation_statements),
@@ -120,14 +126,18 @@ def _definition(message: pb.RoleDefinition) -> Definition:
     )
 
 
-def _violations(message: pb.RoleDefinition) -> Iterator[FieldViolation]:
-    yield from _db_name(message.db_name, "definition.db_name")
+def _violations(message: db_role_pb2.DbRoleDefinition) -> Iterator[FieldViolation]:
+    yield from _connection_violations(message.db_name, "definition.db_name")
     for name in _LISTS:
         yield from _list(name, getattr(message, name), "definition.")
     if not message.creation_statements:
-        yield FieldViolation("definition.creation_statements", "is missing: at least one statement has to make the login")
+        yield FieldViolation(
+            "definition.creation_statements", "is missing: at least one statement creates the database user"
+        )
     elif not any(name in statement for statement in message.creation_statements for name in _NAMES):
-        yield FieldViolation("definition.creation_statements", "name no login: {{name}} has to stand where Vault puts the user name")
+        yield FieldViolation(
+            "definition.creation_statements", "name no database user: {{name}} marks where Vault puts its name"
+        )
     has_default, has_max = message.HasField("default_ttl"), message.HasField("max_ttl")
     if has_default:
         yield from _ttl("definition.default_ttl", message.default_ttl)
@@ -137,19 +147,23 @@ def _violations(message: pb.RoleDefinition) -> Iterator[FieldViolation]:
         yield FieldViolation("definition.default_ttl", "is longer than max_ttl")
 
 
-def _db_name(text: str, field: str) -> Iterator[FieldViolation]:
+def _connection_violations(text: str, field: str) -> Iterator[FieldViolation]:
     if not is_vault_object(text):
         yield FieldViolation(field, "is missing: it names the connection" if not text else "is no name of a connection")
 
 
 def _ttl(field: str, span: Duration) -> Iterator[FieldViolation]:
     if span.nanos or not 1 <= span.seconds <= _LONGEST_TTL_S:
-        yield FieldViolation(field, "must be whole seconds, at least one and at most ten years; leave it out for the mount's own")
+        yield FieldViolation(
+            field, "must be whole seconds, at least one and at most ten years; leave it out for the mount's own"
+        )
 
 
 def _list(name: str, statements: Sequence[str], prefix: str) -> Iterator[FieldViolation]:
     if len(statements) > MOST_STATEMENTS:
-        yield FieldViolation(f"{prefix}{name}", f"has {len(statements)} statements; at most {MOST_STATEMENTS} are taken")
+        yield FieldViolation(
+            f"{prefix}{name}", f"has {len(statements)} statements; at most {MOST_STATEMENTS} are taken"
+        )
     for number, statement in enumerate(statements[:MOST_STATEMENTS]):
         if problem := _statement_problem(statement):
             yield FieldViolation(f"{prefix}{name}[{number}]", problem)

@@ -1,1 +1,1 @@
-"""Seeded chaos: access service and watcher die at every named point while Vault, PostgreSQL and the disk fail; nothing may be lost."""
+"""Seeded chaos: access and watcher die at each failpoint while Vault, PostgreSQL and disk fail; nothing is lost."""

@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: the whole of it, with its counts, and the seed of any failure. The last line says it all."""
+"""``python -m tests.chaos``: all of it, with its counts and the seed of any failure. The last line is the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.chaos import spots
 from tests.chaos.agreement import lost
 from tests.chaos.aims import ALL_POINTS
@@ -28,10 +28,14 @@ _COLUMNS = 4
 
 @click.command(help="Kill the access service and the watcher at every named point, and see whether a lease is lost.")
 @click.option("--seed", type=int, default=None, help="First seed; by chance without it.")
-@click.option("--points", type=click.IntRange(0), default=10_000, help="How often the service dies at a point in the quick path.")
+@click.option(
+    "--points", type=click.IntRange(0), default=10_000, help="How often the service dies at a point in the quick path."
+)
 @click.option("--kills", type=click.IntRange(0), default=200, help="How many processes of the local stack are killed.")
 @click.option("--lives", type=click.IntRange(1), default=125, help="Deaths of one seed.")
-@click.option("--jobs", type=click.IntRange(1, 16), default=2, help="Processes of the quick path, each with servers of its own.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 16), default=2, help="Processes of the quick path, each with servers of its own."
+)
 @click.option("--minutes", type=click.FloatRange(1), default=120.0, help="Longest time of each of the two parts.")
 def main(*, seed: int | None, points: int, kills: int, lives: int, jobs: int, minutes: float) -> None:
     """Run both parts and exit with 1 if anything is broken or too little was met."""
@@ -43,7 +47,9 @@ def main(*, seed: int | None, points: int, kills: int, lives: int, jobs: int, mi
     try:
         if points:
             try:
-                all_runs(quick, first, points=points, lives=lives, jobs=jobs, until=time.monotonic() + within_s, say=_say)
+                all_runs(
+                    quick, first, points=points, lives=lives, jobs=jobs, until=time.monotonic() + within_s, say=_say
+                )
             finally:
                 _tell_quick(quick, lives)
         if kills and not quick.broken:
@@ -89,29 +95,36 @@ def _say(text: str) -> None:
     click.echo(f"  {text}")
 
 
-def _run_real(told: Kills, seed: int, *, kills: int, within_s: float) -> None:
-    with tempfile.TemporaryDirectory(prefix="leasegate-chaos-") as folder, LocalStack.start(Path(folder) / "stack", say=_say) as stack:
-        Real(stack, seed=seed, kills=kills, within_s=within_s, say=_say, told=told).go()
+def _run_real(counts: Kills, seed: int, *, kills: int, within_s: float) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="leasegate-chaos-") as folder,
+        LocalStack.start(Path(folder) / "stack", say=_say) as stack,
+    ):
+        Real(stack, seed=seed, kills=kills, within_s=within_s, say=_say, counts=counts).go()
 
 
-def _tell_quick(told: Sum, lives: int) -> None:
-    click.echo(f"quick path: {told.crashes} deaths of the access service at its points, in {told.runs} runs on a real Vault and PostgreSQL")
-    click.echo(f"  besides, {told.moments} deaths at any other moment")
-    _table("died at", {name: told.points[name] for name in ALL_POINTS})
-    _table("faults", told.faults)
-    _tell_husks(told.husks)
-    for seed, broken in told.broken.items():
+def _tell_quick(counts: Sum, lives: int) -> None:
+    click.echo(f"quick path: {counts.crashes} deaths of access at failpoints, {counts.runs} runs on real servers")
+    click.echo(f"  besides, {counts.moments} deaths at any other moment")
+    _table("died at", {name: counts.points[name] for name in ALL_POINTS})
+    _table("faults", counts.faults)
+    _tell_husks(counts.husks)
+    for seed, broken in counts.broken.items():
         _tell_broken(broken, f"--seed {seed} --lives {lives} --points 1 --jobs 1 --kills 0")
 
 
-def _tell_real(told: Kills, seed: int, kills: int) -> None:
-    click.echo(f"real processes: {told.total} kills; {told.made} requests of Kubernetes and {told.holders} over gRPC were made")
-    everywhere = [f"{process} {name}" for process, names in spots.POINTS.items() for name in (*names, spots.AT_ANY_MOMENT)]
-    _table("killed", {name: told.met[name] for name in everywhere})
-    _table("faults", told.faults)
-    _tell_husks(told.husks)
-    if told.broken:
-        _tell_broken(told.broken, f"--seed {seed} --points 0 --kills {kills}")
+def _tell_real(counts: Kills, seed: int, kills: int) -> None:
+    click.echo(
+        f"real processes: {counts.total} kills; {counts.made} requests of Kubernetes, {counts.holders} over gRPC"
+    )
+    everywhere = [
+        f"{process} {name}" for process, names in spots.POINTS.items() for name in (*names, spots.AT_ANY_MOMENT)
+    ]
+    _table("killed", {name: counts.met[name] for name in everywhere})
+    _table("faults", counts.faults)
+    _tell_husks(counts.husks)
+    if counts.broken:
+        _tell_broken(counts.broken, f"--seed {seed} --points 0 --kills {kills}")
 
 
 def _tell_broken(broken: Sequence[str], options: str) -> None:
@@ -121,7 +134,9 @@ def _tell_broken(broken: Sequence[str], options: str) -> None:
 
 
 def _tell_husks(husks: int) -> None:
-    click.echo(f"  leases without a login, each explained by an adoption, whose end changed nothing in PostgreSQL: {husks}")
+    click.echo(
+        f"  leases without a user, each explained by a recovery, whose end changed nothing in PostgreSQL: {husks}"
+    )
 
 
 def _table(what: str, counted: Counter[str] | dict[str, int]) -> None:

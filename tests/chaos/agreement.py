@@ -17,8 +17,9 @@ from tests.integration.access_world import World
 
 PATIENCE_S = 15.0
 LOST = "LOST:"
-"""Begins what is said of a login or a lease that is lost; whatever else is said went wrong, but lost nothing."""
-_OPEN = "SELECT request, number, state, login, lease_id, work_at, id, error, tries, vault_role FROM attempts WHERE state NOT IN ('closed')"
+"""Begins what is said of a user or a lease that is lost; whatever else is said went wrong, but lost nothing."""
+_OPEN = """SELECT access_request_id, sequence, state, database_user, lease_id, due_at, id, error, failures, vault_role
+FROM attempts WHERE state NOT IN ('closed')"""
 
 
 AskVault = Callable[[str, str, dict[str, Any]], tuple[int, dict[str, Any]]]
@@ -29,15 +30,15 @@ AskVault = Callable[[str, str, dict[str, Any]], tuple[int, dict[str, Any]]]
 class Row:
     """One attempt that is not closed."""
 
-    request: str
-    number: int
+    access_request_id: str
+    sequence: int
     state: str
-    login: str
+    database_user: str
     lease_id: str
-    work_at: float | None
+    due_at: float | None
     id: str
     error: str
-    tries: int
+    failures: int
     vault_role: str
 
 
@@ -50,7 +51,7 @@ def open_attempts(ledger: Path) -> list[Row]:
 
 
 class Eyes:
-    """The superuser's view of PostgreSQL and Vault; one connection, made anew when it was cut. For one thread at a time."""
+    """The superuser's view of PostgreSQL and Vault, over one connection that is reopened; for one thread."""
 
     def __init__(self, *, vault: AskVault, postgres_url: str, mounts: Sequence[str]) -> None:
         self._vault, self._url, self._mounts = vault, postgres_url, mounts
@@ -79,13 +80,17 @@ class Eyes:
                 if time.monotonic() > end:
                     raise
 
-    def logins(self) -> dict[str, bool]:
+    def database_users(self) -> dict[str, bool]:
         """The attempts' roles in PostgreSQL, and whether each may log in."""
-        return {str(name): bool(may) for name, may in self.psql("SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname LIKE 'token-%'")}
+        return {
+            str(name): bool(may)
+            for name, may in self.psql("SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname LIKE 'token-%'")
+        }
 
     def idle(self) -> bool:
         """Whether PostgreSQL does nothing for Vault at this moment."""
-        busy = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle' AND pid <> pg_backend_pid()"
+        others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        busy = f"SELECT 1 FROM pg_stat_activity WHERE {others} AND state <> 'idle'"  # noqa: S608
         return not self.psql(busy)
 
     def cut_postgres(self) -> None:
@@ -98,7 +103,9 @@ class Eyes:
         found: set[str] = set()
         for mount in self._mounts:
             for folder in self._keys(f"sys/leases/lookup/{mount}/creds/"):
-                found |= {f"{mount}/creds/{folder}{key}" for key in self._keys(f"sys/leases/lookup/{mount}/creds/{folder}")}
+                found |= {
+                    f"{mount}/creds/{folder}{key}" for key in self._keys(f"sys/leases/lookup/{mount}/creds/{folder}")
+                }
         return found
 
     def _keys(self, path: str) -> list[str]:
@@ -115,9 +122,14 @@ class Eyes:
         """End a lease now; answers the HTTP status."""
         return self._vault("POST", f"sys/leases/revoke/{lease_id}", {"sync": True})[0]
 
-    def adopters(self) -> list[str]:
-        """The adopter roles that are left in Vault."""
-        return [name for mount in self._mounts for name in self._keys(f"{mount}/roles") if name.startswith("leasegate-adopter.")]
+    def cleanup_roles(self) -> list[str]:
+        """The cleanup roles that are left in Vault."""
+        return [
+            name
+            for mount in self._mounts
+            for name in self._keys(f"{mount}/roles")
+            if name.startswith("leasegate-cleanup.")
+        ]
 
     def close(self) -> None:
         if self._connection:
@@ -136,34 +148,49 @@ def seconds_of(time_of_vault: str) -> float:
 
 
 def alive_meanwhile(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row]) -> list[str]:
-    """What is broken of the promise that no credential in use ends before its time; asked at any moment at which no process runs."""
-    logins = eyes.logins()
-    in_use = {(row.request, row.number): row for row in rows if row.state in ("issued", "active", "old", "superseded")}
+    """Lists credentials in use that ended before their time; asked while no process runs."""
+    database_users = eyes.database_users()
+    in_use = {
+        (row.access_request_id, row.sequence): row
+        for row in rows
+        if row.state in ("issued", "active", "retiring", "replaced")
+    }
     broken = []
     for each in wanted:
-        if each.ended or each.shaken or not each.held:
+        if each.ended or each.shaken or not each.secret_attempt:
             continue
-        row = in_use.get((each.uid, each.held))
-        if row and not logins.get(row.login):
-            broken.append(f"{LOST} {each.uid}: the Secret holds attempt {each.held} ({row.state}), whose login {row.login} is gone")
+        row = in_use.get((each.uid, each.secret_attempt))
+        if row and not database_users.get(row.database_user):
+            broken.append(
+                f"{LOST} {each.uid}: its Secret has attempt {each.secret_attempt} ({row.state}), whose user is dropped"
+            )
     return broken
 
 
 def all_quiet(eyes: Eyes, wanted: Sequence[Wanted], rows: Sequence[Row], made: World) -> tuple[list[str], set[str]]:
-    """What is broken when nothing is left to be done, and leases that Vault has beyond the ledger's, whose logins are gone."""
-    logins, leases = eyes.logins(), eyes.leases()
-    active = {row.request: row for row in rows if row.state == "active"}
-    broken = [f"{row.request}: attempt {row.number} is {row.state}" for row in rows if row.state not in ("active", "new", "token")]
-    owned = {row.login for row in active.values()}
-    broken += [f"{LOST} PostgreSQL has {login}, which no active attempt owns" for login in logins.keys() - owned]
+    """Lists what is broken at rest, and the leases that only Vault has and whose users are dropped."""
+    database_users, leases = eyes.database_users(), eyes.leases()
+    active = {row.access_request_id: row for row in rows if row.state == "active"}
+    broken = [
+        f"{row.access_request_id}: attempt {row.sequence} is {row.state}"
+        for row in rows
+        if row.state not in ("active", "pending", "token_ready")
+    ]
+    owned = {row.database_user for row in active.values()}
+    broken += [f"{LOST} PostgreSQL has {user}, which no active attempt owns" for user in database_users.keys() - owned]
     unleased = [row for row in active.values() if row.lease_id not in leases]
-    broken += [f"{LOST} Vault has lost the lease of attempt {row.number} of {row.request} ({row.vault_role})" for row in unleased]
+    broken += [
+        f"{LOST} Vault has lost the lease of attempt {row.sequence} of {row.access_request_id} ({row.vault_role})"
+        for row in unleased
+    ]
     for each in wanted:
         row = active.get(each.uid)
         if each.ended or not each.approved:
-            broken += [f"{each.uid} is over, but attempt {row.number} is active"] if row and each.ended else []
-        elif row is None or each.held != row.number:
-            broken.append(f"{each.uid}: the Secret holds {each.held}, active is {row.number if row else 'none'}")
+            broken += [f"{each.uid} is over, but attempt {row.sequence} is active"] if row and each.ended else []
+        elif row is None or each.secret_attempt != row.sequence:
+            broken.append(
+                f"{each.uid}: the Secret holds {each.secret_attempt}, active is {row.sequence if row else 'none'}"
+            )
         elif not made.can_log_in(each.credential):
-            broken.append(f"{LOST} {each.uid}: the credential of attempt {row.number} does not work")
+            broken.append(f"{LOST} {each.uid}: the credential of attempt {row.sequence} does not work")
     return broken, leases - {row.lease_id for row in active.values()}

@@ -1,4 +1,4 @@
-"""What a life of the quick path is aimed at: the point at which it is to end, and how its play leans so that this point comes about."""
+"""What a life of the quick path is aimed at: the failpoint where it ends, and how its play leans towards it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from services.access.crash import LEDGER_POINTS, POINTS
+from services.access.domain.failpoints import LEDGER_POINTS, POINTS
 
 ALL_POINTS = (*POINTS, *LEDGER_POINTS)
 ANY_LEAPS = (2.5, 2.5, 2.5, 70.0, 2400.0)
-UNDO_LEAP_S = 2.5
+RECOVERY_LEAP_S = 2.5
 RENEW_LEAP_S = 2400.0
 """Two thirds of the TTL of an hour: past the time of every renewal, and before the end."""
 ROTATE_LEAP_S = 3500.0
@@ -43,9 +43,9 @@ class Lean:
 _LEANS = {
     "claim.refused": Lean(roles=("slow-role",), peaceful=True, ends_claiming=0.6),
     "claim.revoked": Lean(roles=("slow-role",), peaceful=True, ends_claiming=0.6),
-    "endt.": Lean(ending=0.3),
-    "end.": Lean(ending=0.15),
-    "undo.": Lean(leaps=(UNDO_LEAP_S,), doubtful=True),
+    "revoke_token.": Lean(ending=0.3),
+    "revoke.": Lean(ending=0.15),
+    "recover.": Lean(leaps=(RECOVERY_LEAP_S,), doubtful=True),
     "renew.": Lean(leaps=(RENEW_LEAP_S,), first_leap_s=RENEW_LEAP_S, peaceful=True),
     "rotate.": Lean(roles=("brief-role",), leaps=(ROTATE_LEAP_S,), first_leap_s=ROTATE_LEAP_S, peaceful=True),
 }

@@ -1,4 +1,4 @@
-"""Holders over gRPC beside the local stack's requests of Kubernetes: they ask, claim, renew, release; some are denied while they claim."""
+"""gRPC callers beside the stack's Kubernetes requests: they ask, claim, renew, release; some are denied meanwhile."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import grpc
 import psycopg
 
-from deploy.local import films
-from deploy.local.errors import StackError
-from deploy.local.stack import LocalStack
+from dev.stack import films_role
+from dev.stack.errors import StackError
+from dev.stack.stack import LocalStack
 from leasegate.access.v1 import approver_service_pb2_grpc as approver_grpc
 from leasegate.access.v1 import operator_service_pb2_grpc as operator_grpc
 from leasegate.access.v1 import requester_service_pb2_grpc as requester_grpc
@@ -27,15 +27,15 @@ from tests.chaos.agreement import LOST, Row
 from tests.chaos.holders import Holder
 from tests.integration.access_world import Callers
 
-MOUNT = films.MOUNT
-PLAIN, SLOW, BRIEF = films.ROLE, "films-slow", "films-brief"
+MOUNT = films_role.MOUNT
+PLAIN, SLOW, BRIEF = films_role.ROLE, "films-slow", "films-brief"
 BRIEF_TTL_S, BRIEF_MAX_S = 12, 36
 MOST, MOST_SESSIONS = 6, 30
 _SLOW = "SELECT pg_sleep(0.6);"
 
 
 def prepare(stack: LocalStack) -> None:
-    """Add a slow role and a brief one to Vault and to the catalogue, which access reads at its next start."""
+    """Add a slow role and a brief one to Vault and to the catalog, which access reads at its next start."""
     vault = stack.vault_api()
     role = vault.call("GET", f"{MOUNT}/roles/{PLAIN}").body["data"]
     kept = {name: role[name] for name in ("db_name", "creation_statements", "revocation_statements")}
@@ -44,14 +44,16 @@ def prepare(stack: LocalStack) -> None:
     file = Path(stack.directory) / "services" / "catalog.yaml"
     catalog = json.loads(file.read_text())
     for path, body in (
-        (f"{MOUNT}/config/{films.CONNECTION}", {"allowed_roles": "*"}),
+        (f"{MOUNT}/config/{films_role.CONNECTION}", {"allowed_roles": "*"}),
         (f"{MOUNT}/roles/{SLOW}", slow),
         (f"{MOUNT}/roles/{BRIEF}", brief),
     ):
         if not (answer := vault.call("POST", path, body)).ok:
             raise StackError(f"{path}: {answer.status} {answer.errors}")
     for name, definition in ((SLOW, slow), (BRIEF, brief)):
-        catalog["roles"].append({"name": name, "target": films.TARGET, "mount": MOUNT, "vault_role": name, **definition})
+        catalog["roles"].append(
+            {"name": name, "target": films_role.TARGET, "mount": MOUNT, "vault_role": name, **definition}
+        )
     file.write_text(json.dumps(catalog))
 
 
@@ -64,7 +66,7 @@ class Beside:
 
     Attributes:
         made: How many there were.
-        refusing: How many sessions own something, for which PostgreSQL refuses to drop their login.
+        refusing: How many sessions own something, for which PostgreSQL refuses to drop their user.
     """
 
     def __init__(self, stack: LocalStack, rng: random.Random) -> None:
@@ -127,7 +129,7 @@ class Beside:
             works: Whether one can log in with a name and a password.
         """
         wrong = []
-        active = {row.request: row for row in rows if row.state == "active"}
+        active = {row.access_request_id: row for row in rows if row.state == "active"}
         for each in tuple(self._holders):
             try:
                 done = each.reconcile()
@@ -139,10 +141,10 @@ class Beside:
                 wrong.append(f"holder {each.uid} is not at rest")
             elif each.deleted or (each.ended and row is None):
                 self._holders.remove(each)
-            elif each.approved and (row is None or row.number != each.held):
-                wrong.append(f"holder {each.uid} holds {each.held}, active is {row and row.number}")
+            elif each.approved and (row is None or row.sequence != each.secret_attempt):
+                wrong.append(f"holder {each.uid} holds {each.secret_attempt}, active is {row and row.sequence}")
             elif each.approved and not works(each.credential.username, each.credential.password):
-                wrong.append(f"{LOST} holder {each.uid}: the credential of attempt {each.held} does not work")
+                wrong.append(f"{LOST} holder {each.uid}: the credential of attempt {each.secret_attempt} does not work")
         return wrong
 
     def _repeat(self, step: Callable[[random.Random], None], rng: random.Random) -> None:
@@ -153,7 +155,9 @@ class Beside:
     def _new(self, role: str) -> Holder:
         self.made += 1
         every_s = BRIEF_TTL_S / 4 if role == BRIEF else 1200.0
-        return Holder(self, role=role, target=films.TARGET, requester="alice", approver="bob", renew_every_s=every_s)
+        return Holder(
+            self, role=role, target=films_role.TARGET, requester="alice", approver="bob", renew_every_s=every_s
+        )
 
     def _act(self, rng: random.Random) -> None:
         if len(self._holders) < MOST and rng.random() < 0.3:
@@ -175,16 +179,18 @@ class Beside:
 
     def _own_something(self, each: Holder) -> None:
         """Keep a session open that owns a temporary table."""
-        if each.held and len(self._sessions) < MOST_SESSIONS:
+        if each.secret_attempt and len(self._sessions) < MOST_SESSIONS:
             with suppress(psycopg.Error):
                 user, password = each.credential.username, each.credential.password
-                session = psycopg.connect(self._stack.postgres_url, user=user, password=password, autocommit=True, connect_timeout=5)
+                session = psycopg.connect(
+                    self._stack.postgres_url, user=user, password=password, autocommit=True, connect_timeout=5
+                )
                 self._sessions.append(session)
                 session.execute("CREATE TEMP TABLE mine (a int)")
                 self.refusing += 1
 
     def _deny_while_claiming(self, rng: random.Random) -> None:
-        """Somebody is denied while Vault makes the login."""
+        """Somebody is denied while Vault creates the user."""
         each = self._new(SLOW)
         self._holders.append(each)
         for _ in range(100):

@@ -1,4 +1,4 @@
-"""The time that the access service is told: real time, and leaps where no read is under way that an adoption has to wait for."""
+"""The clock of the access service: real time, and leaps where no read of credentials is under way."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LeapingClock:
             self._leaps.append((self(), self._ahead_s))
             self._ahead_s += max(seconds, 0.0)
 
-    def real(self, told: float) -> float:
+    def real(self, counts: float) -> float:
         """The real time at which it told a time."""
         with self._lock:
-            return told - next((ahead_s for until, ahead_s in self._leaps if told <= until), self._ahead_s)
+            return counts - next((ahead_s for until, ahead_s in self._leaps if counts <= until), self._ahead_s)

@@ -1,7 +1,7 @@
-"""A disk that is full: the kernel refuses the process to write a file beyond a limit that lies below where the ledger's log is written.
+"""A full disk: the kernel refuses writes beyond a file size limit that lies below the end of the ledger's log.
 
-Needs no rights (tests/integration/test_operators_files.py has a full file system besides, which does), and what fails is SQLite's own
-write. A file that the process makes anew, such as its log, is below the limit.
+It needs no rights (tests/integration/test_operators_files.py has a full file system, which does), and it is SQLite's
+own write that fails. A new file of the process, such as its log, is below the limit.
 """
 
 from __future__ import annotations

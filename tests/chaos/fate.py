@@ -1,4 +1,4 @@
-"""When the process "dies" in the quick path: a BaseException at a chosen point, after which no thread of it reaches anything any more."""
+"""How the process "dies" in the quick path: a BaseException at a point, after which none of its threads acts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Fate:
         self.dead = threading.Event()
 
     def pass_by(self, name: str) -> None:
-        """Pass a point; for ``services.access.crash.install``.
+        """Pass a point; for ``services.common.failpoints.install``.
 
         Raises:
             Crashed: The process dies here, or has died already.

@@ -1,4 +1,4 @@
-"""Who holds a credential without Kubernetes: asks, claims, renews and releases over gRPC, in the quick path and beside the local stack."""
+"""A caller without Kubernetes: asks, claims, renews and releases over gRPC, in the quick path and beside the stack."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from leasegate.access.v1 import approval_pb2, request_pb2
+from leasegate.access.v1 import access_request_pb2, approval_pb2
 from leasegate.access.v1 import approver_service_pb2 as approver
 from leasegate.access.v1 import requester_service_pb2 as requester
-from services.common.errors import AccessEnded, AlreadyDecided, Superseded
+from services.common.errors import AccessEndedError, AlreadyDecidedError, ConflictError
 from tests.chaos.wanted import Service, Wanted
 
 RENEW_EVERY_S = 1000.0
@@ -19,12 +19,12 @@ RENEW_EVERY_S = 1000.0
 
 
 class Holder(Wanted):
-    """One request over gRPC. Each change that it asks for carries an id, so that it can be asked for again until it is answered.
+    """One access request over gRPC; each change carries an id, so that it can be repeated until it is answered.
 
     Args:
         service: The running service.
-        role: Of the catalogue.
-        target: Of the catalogue.
+        role: Of the catalog.
+        target: Of the catalog.
         requester: SAN of who asks.
         approver: SAN of who decides.
         renew_every_s: Between two renewals, in the time of ``clock``.
@@ -60,9 +60,11 @@ class Holder(Wanted):
 
     def approve(self) -> None:
         if self._digest and not self.ended:
-            message = approver.ApproveRequestRequest(request_id=secrets.token_hex(8), id=self._id, digest=self._digest)
-            with suppress(AlreadyDecided):
-                self._theirs.ApproveRequest(message)
+            message = approver.ApproveAccessRequestRequest(
+                request_id=secrets.token_hex(8), access_request_id=self._id, digest=self._digest
+            )
+            with suppress(AlreadyDecidedError):
+                self._theirs.ApproveAccessRequest(message)
 
     def deny(self) -> None:
         if self._id and not self.ended:
@@ -70,24 +72,28 @@ class Holder(Wanted):
             self._deny()
 
     def _deny(self) -> None:
-        with suppress(AlreadyDecided, AccessEnded):
-            self._theirs.DenyRequest(approver.DenyRequestRequest(request_id=self._keys["deny"], id=self._id))
+        with suppress(AlreadyDecidedError, AccessEndedError):
+            self._theirs.DenyAccessRequest(
+                approver.DenyAccessRequestRequest(request_id=self._keys["deny"], access_request_id=self._id)
+            )
         self._denied = True
 
     def end(self) -> bool:
         if not self._id:
             self._create()
-        message = requester.ReleaseRequestRequest(request_id=self._keys["release"], id=self._id)
-        return not self._mine.ReleaseRequest(message).request.open_attempts
+        message = requester.ReleaseAccessRequestRequest(request_id=self._keys["release"], access_request_id=self._id)
+        return not self._mine.ReleaseAccessRequest(message).access_request.open_attempts
 
     def lose(self) -> None:
-        self.held = 0  # its process dies
+        self.secret_attempt = 0  # its process dies
 
     def acknowledge(self, attempt: int) -> None:
         try:
-            self._mine.AcknowledgeCredential(requester.AcknowledgeCredentialRequest(id=self._id, attempt=attempt))
-        except Superseded:
-            self.held = 0 if self.held == attempt else self.held
+            self._mine.AcknowledgeCredential(
+                requester.AcknowledgeCredentialRequest(access_request_id=self._id, attempt=attempt)
+            )
+        except ConflictError:
+            self.secret_attempt = 0 if self.secret_attempt == attempt else self.secret_attempt
             raise
         self._acknowledged, self._renewed_at = attempt, self._clock()
 
@@ -95,8 +101,10 @@ class Holder(Wanted):
         if not self._id:
             self._create()
             return False
-        shown = self._mine.GetRequest(requester.GetRequestRequest(id=self._id)).request
-        self.approved, self._digest = shown.approval == approval_pb2.APPROVAL_STATE_APPROVED, shown.digest
+        shown = self._mine.GetAccessRequest(
+            requester.GetAccessRequestRequest(access_request_id=self._id)
+        ).access_request
+        self.approved, self._digest = shown.approval_state == approval_pb2.APPROVAL_STATE_APPROVED, shown.digest
         if self.ended and not self._denied:
             self._deny()
             return False
@@ -105,14 +113,16 @@ class Holder(Wanted):
         return self._hold(shown, rng)
 
     def _create(self) -> None:
-        message = requester.CreateRequestRequest(request_id=self._keys["create"], target=self._target, role=self._role, reason="chaos")
-        self._id = self._mine.CreateRequest(message).request.id
+        message = requester.CreateAccessRequestRequest(
+            request_id=self._keys["create"], vault_target=self._target, db_role=self._role, reason="chaos"
+        )
+        self._id = self._mine.CreateAccessRequest(message).access_request.id
 
-    def _hold(self, shown: request_pb2.AccessRequest, rng: random.Random | None) -> bool:
+    def _hold(self, shown: access_request_pb2.AccessRequest, rng: random.Random | None) -> bool:
         """Bring the credential that is held up to date."""
-        if self.held and self._acknowledged != self.held:
-            self.acknowledge(self.held)
-        elif not self.held or shown.active_attempt != self.held:
+        if self.secret_attempt and self._acknowledged != self.secret_attempt:
+            self.acknowledge(self.secret_attempt)
+        elif not self.secret_attempt or shown.active_attempt != self.secret_attempt:
             self._claim(rng)
         elif self._clock() - self._renewed_at > self._renew_every_s:
             self._renew(rng)
@@ -125,15 +135,17 @@ class Holder(Wanted):
         self._claim(None)
 
     def _claim(self, rng: random.Random | None) -> None:
-        message = requester.ClaimCredentialRequest(id=self._id, held_attempt=self.held)
+        message = requester.ClaimCredentialRequest(access_request_id=self._id, known_attempt=self.secret_attempt)
         self.take(self._mine.ClaimCredential(message).credential, rng)
 
     def _renew(self, rng: random.Random | None) -> None:
         asked_at = self._clock()
         try:
-            anew = self._mine.RenewLease(requester.RenewLeaseRequest(request_id=secrets.token_hex(8), id=self._id)).claim_anew
-        except Superseded:
-            anew = True
+            should_claim = self._mine.RenewLease(
+                requester.RenewLeaseRequest(request_id=secrets.token_hex(8), access_request_id=self._id)
+            ).should_claim
+        except ConflictError:
+            should_claim = True
         self._renewed_at = asked_at
-        if anew:
+        if should_claim:
             self._claim(rng)

@@ -1,12 +1,12 @@
-"""Leases in Vault without a login, that no attempt of the ledger owns any more. Each has to be proven harmless, else it is a lost lease.
+"""Leases in Vault without a database user, which no attempt of the ledger owns. Each is proven harmless, or it is lost.
 
-Vault registers a lease under a token that was revoked while it read, and keeps that lease to its TTL (proofs/attempt_model.py has it so,
-too). The login, if any, was adopted and dropped. Such a lease is allowed here only if
+Vault registers a lease under a token that was revoked while it read, and keeps that lease to its TTL (tests/model has
+this fault, too). Recovery drops the database user, if there is one. Such a lease is allowed only if
 
-- it is explained by one read whose outcome the ledger never learned, of an attempt that was closed by an adoption (or of an adopter of it):
-  of the same role, under way when the lease was made, and each read explains one lease at most; or it is the attempt's own lease, whose
-  team's statements failed for good, so that the login was dropped by ours; and
-- Vault ends it when it is told to, at once, and that changes nothing in PostgreSQL.
+- one read whose outcome the ledger never learned explains it, of an attempt that a recovery closed (or of a cleanup
+  role of it): of the same db_role, under way when the lease was made, and each read explains one lease at most; or it
+  is the attempt's own lease, whose team's statements failed for good, so that the cleanup role dropped the user; and
+- Vault revokes it at once when asked, and that changes nothing in PostgreSQL.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from pathlib import Path
 from tests.chaos.agreement import LOST, Eyes, open_attempts
 
 SLACK_S = 5.0
-"""Between our clock and Vault's, and for what goes on at Vault after its caller gave up."""
+"""Between this clock and Vault's, and for what goes on at Vault after its caller gave up."""
 
-_ADOPTED = "a.state = 'closed' AND EXISTS (SELECT 1 FROM adoptions d WHERE d.attempt = a.id AND d.second AND d.done_at IS NOT NULL)"
+_SECOND = "SELECT 1 FROM recoveries d WHERE d.attempt = a.id AND d.second AND d.done_at IS NOT NULL"
+_RECOVERED = f"a.state = 'closed' AND EXISTS ({_SECOND})"
 _READS = f"""SELECT a.mount || '/creds/' || a.vault_role || '/', a.begun_at, a.closed_at
-FROM attempts a WHERE a.lease_id = '' AND {_ADOPTED}"""  # noqa: S608
-_ADOPTERS = f"""SELECT DISTINCT a.mount || '/creds/' || d.adopter || '/', a.begun_at, a.closed_at
-FROM adoptions d JOIN attempts a ON a.id = d.attempt WHERE {_ADOPTED}"""  # noqa: S608
-_UNKNOWN = """SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'adoptions'), 0)
-- (SELECT count(*) FROM adoptions WHERE lease_id <> '')"""
-"""Adoptions whose lease the ledger never learned; it forgets them when their tokens are revoked, but never gives a number twice."""
-_REFUSED = f"SELECT a.lease_id FROM attempts a WHERE a.finish AND a.lease_id <> '' AND {_ADOPTED}"  # noqa: S608
+FROM attempts a WHERE a.lease_id = '' AND {_RECOVERED}"""  # noqa: S608
+_CLEANUP_ROLES = f"""SELECT DISTINCT a.mount || '/creds/' || d.cleanup_role || '/', a.begun_at, a.closed_at
+FROM recoveries d JOIN attempts a ON a.id = d.attempt WHERE {_RECOVERED}"""  # noqa: S608
+_UNKNOWN = """SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'recoveries'), 0)
+- (SELECT count(*) FROM recoveries WHERE lease_id <> '')"""
+"""Recoveries whose lease the ledger never learned; pruned with their tokens, but a sequence is never given twice."""
+_REFUSED = f"SELECT a.lease_id FROM attempts a WHERE a.force_drop AND a.lease_id <> '' AND {_RECOVERED}"  # noqa: S608
 
 
 @dataclass(slots=True)
@@ -65,7 +66,9 @@ class Found:
     wrong: list[str] = field(default_factory=list)
 
 
-def end_husks(eyes: Eyes, beyond: Collection[str], *, ledger: Path, real: Callable[[float], float] = lambda told: told) -> Found:
+def end_husks(
+    eyes: Eyes, beyond: Collection[str], *, ledger: Path, real: Callable[[float], float] = lambda counts: counts
+) -> Found:
     """Explain and end leases that Vault has beyond the ledger's.
 
     Args:
@@ -75,9 +78,13 @@ def end_husks(eyes: Eyes, beyond: Collection[str], *, ledger: Path, real: Callab
         real: Makes real time of the ledger's.
     """
     found, known = Found(), _Known(ledger, real)
-    for at, lease_id in sorted((at, lease_id) for lease_id in beyond if (at := eyes.lease_issued_at(lease_id)) is not None):
+    for at, lease_id in sorted(
+        (at, lease_id) for lease_id in beyond if (at := eyes.lease_issued_at(lease_id)) is not None
+    ):
         if not known.explains(lease_id, at):
-            found.wrong.append(f"{LOST} Vault has a lease of {_role(lease_id)} that no adoption explains, made at {at:.1f}")
+            found.wrong.append(
+                f"{LOST} Vault has a lease of {_role(lease_id)} that no recovery explains, made at {at:.1f}"
+            )
         elif why := _harm(eyes, lease_id, ledger):
             found.wrong.append(f"{LOST} a lease of {_role(lease_id)}: {why}")
         else:
@@ -91,18 +98,21 @@ class _Known:
     def __init__(self, ledger: Path, real: Callable[[float], float]) -> None:
         with closing(sqlite3.connect(ledger)) as connection:
             self._refused = {str(row[0]) for row in connection.execute(_REFUSED)}
-            self._reads, self._adopters = (
-                [Read(str(below), real(since) - SLACK_S, real(until) + SLACK_S) for below, since, until in connection.execute(query)]
-                for query in (_READS, _ADOPTERS)
+            self._reads, self._cleanup_roles = (
+                [
+                    Read(str(below), real(since) - SLACK_S, real(until) + SLACK_S)
+                    for below, since, until in connection.execute(query)
+                ]
+                for query in (_READS, _CLEANUP_ROLES)
             )
-            (self._adoptions_left,) = connection.execute(_UNKNOWN).fetchone()
+            (self._recoveries_left,) = connection.execute(_UNKNOWN).fetchone()
 
     def explains(self, lease_id: str, at: float) -> bool:
-        """Whether one of them explains a lease that was made then; of those that fit, the one that was over first is used up."""
+        """Whether a recovery explains a lease of that time; the first of those that fit is used up."""
         if lease_id in self._refused:
             return True
-        if self._adoptions_left and any(read.fits(lease_id, at) for read in self._adopters):
-            self._adoptions_left -= 1
+        if self._recoveries_left and any(read.fits(lease_id, at) for read in self._cleanup_roles):
+            self._recoveries_left -= 1
             return True
         fitting = [read for read in self._reads if read.fits(lease_id, at)]
         if fitting:
@@ -112,13 +122,13 @@ class _Known:
 
 def _harm(eyes: Eyes, lease_id: str, ledger: Path) -> str:
     """Why a lease is not harmless; empty if it is."""
-    rows, logins = set(open_attempts(ledger)), eyes.logins()
+    rows, database_users = set(open_attempts(ledger)), eyes.database_users()
     status = eyes.revoke(lease_id)
-    changed = logins.items() ^ eyes.logins().items()
-    meanwhile = {row.login for row in rows ^ set(open_attempts(ledger))}
+    changed = database_users.items() ^ eyes.database_users().items()
+    meanwhile = {row.database_user for row in rows ^ set(open_attempts(ledger))}
     if not 200 <= status < 300:
         return f"Vault answers {status} when it is to end it"
-    harmed = {login for login, _ in changed} - meanwhile
+    harmed = {user for user, _ in changed} - meanwhile
     return f"its end changed {', '.join(sorted(harmed))}" if harmed else ""
 
 

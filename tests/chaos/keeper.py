@@ -8,13 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from deploy.local.errors import StackError
-from deploy.local.processes import Command, Process
+from dev.stack.errors import StackError
+from dev.stack.processes import Command, Process
 from tests.chaos.spots import VARIABLES, Spot, Spots
 
 READY_S = 20.0
 DOUBT = Spot("claim.read", 1, False, 10.0)
-"""Killed there, access leaves a login of whose lease it knows nothing."""
+"""Killed there, access leaves a user of whose lease it knows nothing."""
 
 
 class Keeper:
@@ -53,7 +53,9 @@ class Keeper:
 
     def _armed_command(self) -> Command:
         made = self._command()
-        return replace(made, env={**(made.env or {}), VARIABLES[self._process.name]: self._armed}) if self._armed else made
+        return (
+            replace(made, env={**(made.env or {}), VARIABLES[self._process.name]: self._armed}) if self._armed else made
+        )
 
     def _run(self) -> None:
         try:

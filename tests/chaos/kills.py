@@ -1,7 +1,8 @@
-"""The real part: access service and watcher as processes on the local stack, killed again and again while requests come and go in bulk.
+"""The real part: access and watcher as processes on the local stack, killed again and again under load.
 
-Most kills are at a named point (the process dies there by itself, as by SIGKILL), the others are SIGKILL at any moment. Each process has a
-keeper of its own that starts it again at once. Something else fails meanwhile, one after the other: Vault, PostgreSQL, the disk.
+Most kills are at a failpoint (the process dies there by itself, as by SIGKILL), the others are SIGKILL at any moment.
+Each process has a keeper that starts it again at once. Meanwhile one server after the other fails: Vault, PostgreSQL,
+the disk.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Any
 import psycopg
 
 from cli.kubectl_vault.decisions import Verdict
-from deploy.local.errors import StackError
-from deploy.local.stack import LocalStack
 from deploy.vault.api import VaultError
+from dev.stack.errors import StackError
+from dev.stack.stack import LocalStack
 from services.common.errors import LeasegateError
 from tests.chaos import beside
 from tests.chaos.agreement import LOST, Eyes, Row, open_attempts
@@ -30,7 +31,7 @@ from tests.chaos.keeper import Keeper
 from tests.chaos.objects import MOUNT, Cluster, Shown, user_of
 from tests.chaos.outages import Outages
 from tests.chaos.spots import POINTS, Spots
-from watcher.api import KubeError
+from watcher.kube.client import KubeError
 
 MOST_REQUESTS, FEWEST_SHORT = 24, 5
 SHORT = "short"
@@ -51,7 +52,7 @@ class Kills:
         made: Requests of Kubernetes.
         holders: Requests over gRPC.
         faults: What else failed.
-        husks: Leases without a login that an adoption explains.
+        husks: Leases without a user that a recovery explains.
     """
 
     met: Counter[str] = field(default_factory=Counter)
@@ -88,7 +89,7 @@ class Real:
         within_s: float,
         phase_s: float = PHASE_S,
         say: Callable[[str], None] = lambda _: None,
-        told: Kills | None = None,
+        counts: Kills | None = None,
     ) -> None:
         self._stack, self._rng, self._kills = stack, random.Random(seed), kills
         self._within_s, self._phase_s = within_s, phase_s
@@ -98,8 +99,8 @@ class Real:
         self._outages = Outages(stack, self._eyes, random.Random(seed + 1))
         self._beside = Beside(stack, random.Random(seed + 2))
         self._spots = Spots(random.Random(seed + 3))
-        self.told = told or Kills()
-        self.told.met = self._spots.met
+        self.counts = counts or Kills()
+        self.counts.met = self._spots.met
 
     def _ask(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         answer = self._stack.vault_api().call(method, path, body or None)
@@ -112,14 +113,14 @@ class Real:
         finally:
             self._beside.close()
             self._eyes.close()
-        return self.told
+        return self.counts
 
     def _run(self) -> None:
         beside.prepare(self._stack)
         self._cluster.prepare()
         end = time.monotonic() + self._within_s
         phase = 0
-        while self.told.total < self._kills and time.monotonic() < end:
+        while self.counts.total < self._kills and time.monotonic() < end:
             names = PHASES[phase % len(PHASES)]
             phase += 1
             if names == ("watcher",) and self._spots.missing("access") and not self._spots.missing("watcher"):
@@ -127,8 +128,8 @@ class Real:
             self._phase(names, until=end)
             self._compare_at_rest(f"phase {phase}")
             missing = sum(map(self._spots.missing, POINTS))
-            self._say(f"phase {phase} ({' and '.join(names)}): {self.told.total} kills, {missing} aims not met yet")
-            if self.told.broken:
+            self._say(f"phase {phase} ({' and '.join(names)}): {self.counts.total} kills, {missing} aims not met yet")
+            if self.counts.broken:
                 break
         self._finish()
 
@@ -147,13 +148,13 @@ class Real:
                     self._outage()
         finally:
             self._beside.stop()
-            self.told.holders, self.told.faults["drop refused"] = self._beside.made, self._beside.refusing
+            self.counts.holders, self.counts.faults["drop refused"] = self._beside.made, self._beside.refusing
             for keeper in keepers:
                 keeper.stop()
-        self.told.broken += [f"a keeper failed: {err!r}" for keeper in keepers for err in keeper.failed]
+        self.counts.broken += [f"a keeper failed: {err!r}" for keeper in keepers for err in keeper.failed]
 
     def _enough(self) -> bool:
-        return self.told.total >= self._kills
+        return self.counts.total >= self._kills
 
     def _keeper(self, name: str) -> Keeper:
         return Keeper(self._stack.process(name), self._spots, enough=self._enough)
@@ -172,11 +173,11 @@ class Real:
     def _create(self, *, short: int) -> None:
         """Make some requests, of the role whose leases live for seconds until there are enough."""
         for _ in range(self._rng.randint(2, 8)):
-            self.told.made += 1
+            self.counts.made += 1
             brief = short < FEWEST_SHORT
             short += brief
             name, role = (SHORT, "short-role") if brief else ("chaos", "psql-role")
-            self._cluster.create(f"{name}-{self.told.made}", role=role)
+            self._cluster.create(f"{name}-{self.counts.made}", role=role)
 
     def _event(self, each: Shown) -> None:
         chance = self._rng.random()
@@ -194,12 +195,12 @@ class Real:
     def _outage(self) -> None:
         """Something fails for a moment, while all goes on."""
         with self._outages.one() as name:
-            self.told.faults[name] += 1
+            self.counts.faults[name] += 1
             end = time.monotonic() + self._rng.uniform(*OUTAGE_S)
             while time.monotonic() < end:
                 self._bulk()
 
-    # -- at rest -------------------------------------------------------------------------------------------------------------------
+    # -- at rest
 
     def _compare_at_rest(self, when: str) -> None:
         end, wrong = time.monotonic() + REST_S, ["nothing was compared"]
@@ -211,23 +212,28 @@ class Real:
             except (StackError, KubeError, VaultError, LeasegateError, AssertionError) as err:
                 wrong = [str(err)]
             time.sleep(0.3 if wrong else 0)
-        self.told.broken += [f"{when}: {each}" for each in wrong]
+        self.counts.broken += [f"{when}: {each}" for each in wrong]
 
     def _wrong(self) -> list[str]:
         """In what ledger, Vault, PostgreSQL and Kubernetes differ."""
         rows = open_attempts(self._ledger)
-        logins, leases, secrets = self._eyes.logins(), self._eyes.leases(), self._cluster.secrets()
+        database_users, leases, secrets = self._eyes.database_users(), self._eyes.leases(), self._cluster.secrets()
         requests = self._cluster.requests()
-        wrong = _differ(rows, logins, leases)
+        wrong = _differ(rows, database_users, leases)
         for each in requests:
             if each.approved and not each.over:
-                wrong += self._not_served(each, rows, secrets)
+                wrong += self._not_enabled(each, rows, secrets)
             elif each.uid in secrets:
                 wrong.append(f"{each.name} is over or not approved, and there is a Secret")
-        wrong += [f"there is a Secret of a request that is gone: {uid}" for uid in secrets.keys() - {each.uid for each in requests}]
-        wrong += self._beside.unrest(rows, self._works) or self._eyes.adopters()
+        wrong += [
+            f"there is a Secret of a request that is gone: {uid}"
+            for uid in secrets.keys() - {each.uid for each in requests}
+        ]
+        wrong += self._beside.unrest(rows, self._works) or self._eyes.cleanup_roles()
         if not wrong:
-            self._end_husks(leases - {row.lease_id for row in rows} - {row.lease_id for row in open_attempts(self._ledger)})
+            self._end_husks(
+                leases - {row.lease_id for row in rows} - {row.lease_id for row in open_attempts(self._ledger)}
+            )
         return wrong
 
     def _works(self, user: str, password: str) -> bool:
@@ -238,17 +244,21 @@ class Real:
 
     def _end_husks(self, beyond: set[str]) -> None:
         found = end_husks(self._eyes, beyond, ledger=self._ledger)
-        self.told.husks += found.ended
-        self.told.broken += found.wrong
+        self.counts.husks += found.ended
+        self.counts.broken += found.wrong
 
-    def _not_served(self, each: Shown, rows: list[Row], secrets: dict[str, dict[str, object]]) -> list[str]:
-        active = next((row for row in rows if row.request == each.uid and row.state == "active"), None)
+    def _not_enabled(self, each: Shown, rows: list[Row], secrets: dict[str, dict[str, object]]) -> list[str]:
+        active = next((row for row in rows if row.access_request_id == each.uid and row.state == "active"), None)
         secret = secrets.get(each.uid)
         if active is None or secret is None:
-            return [f"{each.name} is approved, but attempt {active and active.number}, Secret {bool(secret)}: {each.conditions}"]
-        if user_of(secret) != active.login:
-            return [f"{each.name}: the Secret holds {user_of(secret)}, active is {active.login}"]
-        return [] if self._cluster.works(secret) else [f"{LOST} {each.name}: the credential in the Secret does not work"]
+            return [
+                f"{each.name}: approved, attempt {active and active.sequence}, Secret {bool(secret)}: {each.conditions}"
+            ]
+        if user_of(secret) != active.database_user:
+            return [f"{each.name}: the Secret holds {user_of(secret)}, active is {active.database_user}"]
+        return (
+            [] if self._cluster.works(secret) else [f"{LOST} {each.name}: the credential in the Secret does not work"]
+        )
 
     def _finish(self) -> None:
         """Delete all requests: nothing is left."""
@@ -257,18 +267,30 @@ class Real:
             self._cluster.delete(each.name)
         self._compare_at_rest("after all is deleted")
         left = self._cluster.requests()
-        self.told.broken += [f"{each.name} is not gone" for each in left]
+        self.counts.broken += [f"{each.name} is not gone" for each in left]
 
 
-def _differ(rows: list[Row], logins: dict[str, bool], leases: set[str]) -> list[str]:
-    in_use = [row for row in rows if row.state in ("active", "old")]
-    owned = {row.login for row in in_use}
-    wrong = [f"{row.request}: attempt {row.number} is {row.state}: {row.error}" for row in rows if row.state not in _AT_REST]
-    wrong += [f"{LOST} PostgreSQL has {login}, which no attempt in use owns" for login in logins.keys() - owned]
+def _differ(rows: list[Row], database_users: dict[str, bool], leases: set[str]) -> list[str]:
+    in_use = [row for row in rows if row.state in ("active", "retiring")]
+    owned = {row.database_user for row in in_use}
+    wrong = [
+        f"{row.access_request_id}: attempt {row.sequence} is {row.state}: {row.error}"
+        for row in rows
+        if row.state not in _AT_REST
+    ]
+    wrong += [f"{LOST} PostgreSQL has {user}, which no attempt in use owns" for user in database_users.keys() - owned]
     for row in in_use:
-        wrong += [f"{LOST} attempt {row.number} of {row.request} has no login any more"] if row.login not in logins else []
-        wrong += [f"{LOST} Vault has no lease of attempt {row.number} of {row.request} any more"] if row.lease_id not in leases else []
+        wrong += (
+            [f"{LOST} attempt {row.sequence} of {row.access_request_id} has no user any more"]
+            if row.database_user not in database_users
+            else []
+        )
+        wrong += (
+            [f"{LOST} Vault has no lease of attempt {row.sequence} of {row.access_request_id} any more"]
+            if row.lease_id not in leases
+            else []
+        )
     return wrong
 
 
-_AT_REST = ("active", "old", "new", "token")
+_AT_REST = ("active", "retiring", "pending", "token_ready")

@@ -1,4 +1,4 @@
-"""One life of the access service in this process: all its real objects over the real ledger file, called without a socket in between."""
+"""One life of the access service in this process: its real objects over the real ledger file, without sockets."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from unittest import mock
 
 import sqlalchemy as sa
 
-from services.access import crash, service
-from services.access.catalog_file import read_catalog
-from services.access.crash import CrashPoints
-from services.access.ledger.database import Ledger
-from services.access.settings import Settings
-from services.access.vaults import SCOPE
+from services.access import app
+from services.access.domain.settings import Settings
+from services.access.ledger.db.database import Ledger
+from services.access.requests.catalog_file import read_catalog
+from services.access.vault.clients import SCOPE
+from services.common import failpoints
+from services.common.failpoints import Failpoints
 from services.common.rpc import caller, deadline
 from services.common.vault import sessions
-from services.common.vault.own import OwnLogins
+from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
 from tests.chaos.clock import LeapingClock
 from tests.chaos.fate import Crashed, Fate
@@ -47,7 +48,7 @@ class Caught:
 class Life:
     """A running access service; stands in for ``access_world.Callee``."""
 
-    def __init__(self, made: service.Access, fate: Fate) -> None:
+    def __init__(self, made: app.Access, fate: Fate) -> None:
         self.ledger: Ledger = made.ledger
         self.fate = fate
         self._caught = Caught()
@@ -57,7 +58,9 @@ class Life:
     def as_(self, san: str) -> Callers:
         """The stubs of one caller."""
         stubs = {name.rpartition(".")[2]: self._stub(san, handlers) for name, handlers in self._caught.handlers.items()}
-        return Callers(stubs["WatcherService"], stubs["RequesterService"], stubs["ApproverService"], stubs["OperatorService"])
+        return Callers(
+            stubs["WatcherService"], stubs["RequesterService"], stubs["ApproverService"], stubs["OperatorService"]
+        )
 
     def _stub(self, san: str, handlers: dict[str, Any]) -> Any:
         return SimpleNamespace(**{name: self._call(san, handler.unary_unary) for name, handler in handlers.items()})
@@ -79,16 +82,16 @@ class Life:
 
 
 class Lives:
-    """Starts one life after the other over the same ledger file, with one login at Vault for all of them."""
+    """Starts one life after the other over the same ledger file, with one auth at Vault for all of them."""
 
     def __init__(self, made: World, weather: Weather, clock: LeapingClock) -> None:
         self._world, self._weather, self._clock = made, weather, clock
-        self._own = OwnLogins.read(made.logins_file)
+        self._own = ServiceAuths.read_file(made.vault_config_file)
         self._configured = read_catalog(made.catalog_file)
-        self._sessions = Sessions(SCOPE, own=self._own)
+        self._sessions = Sessions(SCOPE, service_auths=self._own)
         self._patches = ExitStack()
         self._patches.enter_context(mock.patch.object(sessions, "Transport", transport_in(weather)))
-        self._patches.enter_context(mock.patch.object(service, "Sessions", self._shared))
+        self._patches.enter_context(mock.patch.object(app, "Sessions", self._shared))
         self._patches.enter_context(mock.patch.object(threading, "excepthook", _unless_crashed(threading.excepthook)))
         for name, listener in ledger_listeners(weather).items():
             sa.event.listen(sa.Engine, name, listener)
@@ -105,12 +108,16 @@ class Lives:
         Raises:
             Crashed: The life ended before it was in use.
         """
-        chosen = Settings(**{"max_request_duration_s": 2.0, "workers": 4, "overlap_s": 60.0, "claim_backoff_s": 2.0, **settings})
+        chosen = Settings(
+            **{"max_request_duration_s": 2.0, "workers": 4, "overlap_s": 60.0, "claim_backoff_s": 2.0, **settings}
+        )
         opening = fate.aim is not None and fate.aim.opening
         used = False
         self._begin(fate if opening else Fate(None))
         try:
-            with service.access(self._world.ledger, own=self._own, configured=self._configured, settings=chosen, clock=self._clock) as made:
+            with app.access(
+                self._world.ledger, own=self._own, configured=self._configured, settings=chosen, clock=self._clock
+            ) as made:
                 self._begin(fate)
                 used = True
                 yield Life(made, fate)
@@ -120,12 +127,12 @@ class Lives:
                 raise
         finally:
             fate.die("harness")
-            crash.install(CrashPoints())
+            failpoints.install(Failpoints())
             _workers_end()
 
     def _begin(self, fate: Fate) -> None:
         self._weather.fate = fate
-        crash.install(cast(CrashPoints, fate))
+        failpoints.install(cast(Failpoints, fate))
 
     def close(self) -> None:
         """Undo what was put in place."""

@@ -1,4 +1,4 @@
-"""DatabaseAccessRequests on the local stack, in bulk: made, approved, denied, deleted, their Secrets lost, by the plain Kubernetes API."""
+"""DatabaseAccessRequests on the local stack, in bulk: made, approved, denied, deleted, their Secrets lost."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any
 import psycopg
 import yaml
 
-from cli.kubectl_vault.api import Api
 from cli.kubectl_vault.deciding import Clock, decide
 from cli.kubectl_vault.decisions import Decision, Verdict
-from cli.kubectl_vault.kubeconfig import Flags, load
-from cli.kubectl_vault.problem import Problem
+from cli.kubectl_vault.errors import CommandError
 from cli.kubectl_vault.resource import Named
-from deploy.local.stack import LocalStack
-from deploy.story.story import EXAMPLES, REPOSITORY
+from dev.demo.story import EXAMPLES, REPOSITORY
+from dev.stack.stack import LocalStack
+from tests.deciding import FastRequests, user_name
 from tests.eventually import eventually
-from watcher.api import HttpApi, KubeError, connect
-from watcher.kinds import ACCESS_REQUEST, SECRET, Body
+from watcher.kube.client import HttpKubeClient, KubeError, connect
+from watcher.kube.resources import SECRET, Body
+from watcher.specs.kinds import ACCESS_REQUEST
 
 NAMESPACE = "demo"
 MOUNT = "my-postgres-se"
@@ -49,15 +49,14 @@ class Cluster:
 
     def __init__(self, stack: LocalStack) -> None:
         self.stack = stack
-        self._api: HttpApi = connect(str(stack.kubeconfig), pool_size=4)
-        access = load(Flags(kubeconfig=str(stack.kubeconfig)))
-        self._cli = Api(access, timeout_s=20, warn=lambda _: None)
-        self._approver = self._cli.whoami()
+        self._api: HttpKubeClient = connect(str(stack.kubeconfig), pool_size=4)
+        self._requests = FastRequests(self._api)
+        self._approver = user_name(stack)
 
     def prepare(self) -> None:
         """Serve the namespace, with engine and roles as in the guide and one role whose leases live for seconds."""
         self.stack.kubectl("create", "namespace", NAMESPACE)
-        self.stack.kubectl("apply", "-n", NAMESPACE, "-f", str(self.stack.served_namespace(NAMESPACE)))
+        self.stack.kubectl("apply", "-n", NAMESPACE, "-f", str(self.stack.enabled_namespace(NAMESPACE)))
         for name in FILES:
             self.stack.kubectl("apply", "-f", str(REPOSITORY / EXAMPLES / f"{name}.yaml"))
         role = yaml.safe_load((REPOSITORY / EXAMPLES / "postgresRole.yaml").read_text())
@@ -82,8 +81,8 @@ class Cluster:
         """Decide it as ``kubectl vault`` does; answers False where that is refused now."""
         clock = Clock(lambda: datetime.now(UTC), time.monotonic, time.sleep)
         try:
-            decide(self._cli, Named(name, NAMESPACE), Decision(verdict, self._approver), clock=clock, wait_s=0)
-        except Problem:
+            decide(self._requests, Named(name, NAMESPACE), Decision(verdict, self._approver), clock=clock, wait_s=0)
+        except CommandError:
             return False
         return True
 
@@ -127,7 +126,7 @@ class Cluster:
 
 
 def user_of(secret: Mapping[str, Any]) -> str:
-    """The login of a Secret."""
+    """The database user of a Secret."""
     return base64.b64decode(secret["data"]["username"]).decode()
 
 
@@ -135,7 +134,16 @@ def _shown(obj: Body) -> Shown:
     status = obj.get("status") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     over = "Denied" in conditions or bool(obj["metadata"].get("deletionTimestamp"))
-    said = tuple(f"{c['type']}={c['status']} {c.get('reason', '')}: {c.get('message', '')}"[:160] for c in conditions.values())
+    said = tuple(
+        f"{c['type']}={c['status']} {c.get('reason', '')}: {c.get('message', '')}"[:160] for c in conditions.values()
+    )
     meta = obj["metadata"]
     secret = (status.get("secret") or {}).get("name", "")
-    return Shown(meta["name"], meta["uid"], approved="Approved" in conditions and not over, over=over, secret=secret, conditions=said)
+    return Shown(
+        meta["name"],
+        meta["uid"],
+        approved="Approved" in conditions and not over,
+        over=over,
+        secret=secret,
+        conditions=said,
+    )

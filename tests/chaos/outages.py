@@ -1,6 +1,7 @@
-"""What goes wrong around the local stack's processes, for real: Vault killed, stopped, sealed, refusing or throttling; PostgreSQL; disk.
+"""Real outages around the stack's processes: Vault killed, stopped, sealed, refusing, throttling; PostgreSQL; disk.
 
-That Vault answers 500 after having done the work, or that its answer is lost, is in the quick path (``weather``), where the wire is ours.
+That Vault answers 500 after it did the work, or that its answer is lost, is in the quick path (``weather``), where the
+test controls the wire.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from deploy.local.errors import StackError
-from deploy.local.stack import LocalStack
 from deploy.vault.api import VaultError
+from dev.stack.errors import StackError
+from dev.stack.stack import LocalStack
 from tests.chaos.agreement import Eyes
 from tests.chaos.disk import FullDisk
 from tests.eventually import eventually

@@ -1,4 +1,4 @@
-"""What people do to requests in the quick path while the service lives and dies: the roles they ask for, and their deeds by chance."""
+"""What people do to access requests in the quick path while the service lives and dies, by chance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psycopg
 import yaml
 
 from leasegate.access.v1 import operator_service_pb2 as operator
-from services.access.ledger.database import Clock
+from services.access.ledger.db.database import Clock
 from services.roles.statements import tolerant
 from tests.chaos.agreement import Eyes, open_attempts
 from tests.chaos.aims import Lean
@@ -29,7 +29,7 @@ STRICT = ('REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP RO
 
 @dataclass(frozen=True, slots=True)
 class RoleKind:
-    """A role of the runs: what makes its logins and what drops them."""
+    """A role of the runs: what creates its users and what drops them."""
 
     create: Sequence[str]
     revoke: Sequence[str] = ()
@@ -42,14 +42,16 @@ ROLES = {
     "strict-role": RoleKind(CREATE, tolerant(STRICT)),
     "brief-role": RoleKind(CREATE, max_s=3600),
 }
-IN_CATALOGUE = ("reader", "slow-reader", "brief-reader")
+IN_CATALOG = ("reader", "slow-reader", "brief-reader")
 """Roles of callers outside Kubernetes; each is one of those above."""
 
 
 def prepare(made: World) -> None:
-    """Write the roles into Vault, and into the catalogue of callers outside Kubernetes."""
+    """Write the roles into Vault, and into the catalog of callers outside Kubernetes."""
     for name, kind in ROLES.items():
-        made.write_role(f"k8s.-.demo.{name}", max_ttl=f"{kind.max_s}s", create=list(kind.create), revoke=list(kind.revoke))
+        made.write_role(
+            f"k8s.-.demo.{name}", max_ttl=f"{kind.max_s}s", create=list(kind.create), revoke=list(kind.revoke)
+        )
     catalog = yaml.safe_load(made.catalog_file.read_text())
     (reader,) = catalog["roles"]
     for name in ("slow", "brief"):
@@ -73,7 +75,7 @@ class People:
         self.did: Counter[str] = Counter()
 
     def say_roles(self, life: Life) -> None:
-        """Say the roles to the catalogue, as the watcher does."""
+        """Say the roles to the catalog, as the watcher does."""
         for name, kind in ROLES.items():
             changes = {"digest": f"{self._digest:064d}", "max_ttl_s": kind.max_s, "revoke": list(kind.revoke)}
             put_role(self._world, cast(Callee, life), name=name, **changes)
@@ -82,7 +84,7 @@ class People:
         """Somebody new who wants access: an object of Kubernetes, or a caller over gRPC."""
         if rng.random() < 0.7:
             return Object(Dar(cast(Callee, life), role=rng.choice(lean.roles or tuple(ROLES))))
-        roles = [f"{name.removesuffix('role')}reader" for name in lean.roles] or IN_CATALOGUE
+        roles = [f"{name.removesuffix('role')}reader" for name in lean.roles] or IN_CATALOG
         return Holder(life, role=rng.choice(roles), target="prod", requester=ALICE, approver=CAROL, clock=self._clock)
 
     def act(self, each: Wanted, life: Life, lean: Lean, rng: random.Random) -> None:
@@ -120,22 +122,31 @@ class People:
     def _operator_revokes(self, each: Wanted, life: Life) -> None:
         calls = life.as_(OPERATOR).operator
         for lease in calls.ListLeases(operator.ListLeasesRequest()).leases:
-            if lease.request == each.uid:
+            if lease.access_request_id == each.uid:
                 each.shaken = True
-                message = operator.RevokeLeaseRequest(request_id=f"{lease.handle}-{time.monotonic()}", handle=lease.handle, reason="chaos")
+                message = operator.RevokeLeaseRequest(
+                    request_id=f"{lease.handle}-{time.monotonic()}", handle=lease.handle, reason="chaos"
+                )
                 calls.RevokeLease(message)
                 return
 
     def _revoked_in_vault(self, each: Wanted) -> None:
         rows = open_attempts(self._world.ledger)
-        if row := next((row for row in rows if row.request == each.uid and row.number == each.held and row.lease_id), None):
+        if row := next(
+            (
+                row
+                for row in rows
+                if row.access_request_id == each.uid and row.sequence == each.secret_attempt and row.lease_id
+            ),
+            None,
+        ):
             each.shaken = True
-            self.did["revoked behind our back"] += 1
+            self.did["revoked by somebody else"] += 1
             self._world.servers.vault("POST", f"sys/leases/revoke/{row.lease_id}", sync=True)
 
     def _session_that_owns(self, each: Wanted) -> None:
-        """The holder keeps a session open that owns a temporary table, for which PostgreSQL refuses to drop the login."""
-        if each.held and len(self._sessions) < 20:
+        """The user keeps a session open that owns a temporary table: PostgreSQL refuses to drop the user."""
+        if each.secret_attempt and len(self._sessions) < 20:
             with suppress(psycopg.OperationalError):
                 session = self._world.connect(each.credential)
                 self._sessions.append(session)

@@ -1,4 +1,4 @@
-"""One run of the quick path: many short lives of the access service under bad weather, then calm, quiet, and the comparison."""
+"""One run of the quick path: many short lives of the access service in bad weather, then calm and the comparison."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
 
+from leasegate.access.v1 import change_pb2
 from leasegate.access.v1 import watcher_service_pb2 as watcher
-from services.common.errors import LeasegateError, LedgerUnavailable
-from services.roles.definition import adopter as adopter_definition
+from services.common.errors import LeasegateError, LedgerUnavailableError
+from services.roles.definition import cleanup_role as cleanup_role_definition
 from tests.chaos.agreement import Eyes, alive_meanwhile, all_quiet, open_attempts
 from tests.chaos.aims import ALL_POINTS, ANY_LEAPS, RENEW_LEAP_S, ROTATE_LEAP_S, Lean, aims
 from tests.chaos.clock import LeapingClock
@@ -44,7 +45,7 @@ class Tally:
         moments: How often it did at none, as nothing that it was aimed at came about.
         faults: How often something else failed.
         broken: What is wrong.
-        husks: Leases without a login that an adoption explains.
+        husks: Leases without a user that a recovery explains.
         took_s: Seconds.
     """
 
@@ -65,7 +66,7 @@ class Run:
     """One seed.
 
     Args:
-        made: Servers, mount and login; the ledger is this run's own.
+        made: Servers, mount and auth; the ledger is this run's own.
         seed: Decides all that is chance here; what threads and servers do in which order it cannot.
         lives: How often the service dies.
         within_s: Longest time of all lives.
@@ -116,7 +117,8 @@ class Run:
             self.tally.took_s = time.monotonic() - began
         return self.tally
 
-    # -- bad weather ---------------------------------------------------------------------------------------------------------------
+    # -- bad weather
+    # ---------------------------------------------------------------------------------------------------------------
 
     def _live(self, number: int) -> None:
         aim = next(self._aims)
@@ -140,10 +142,14 @@ class Run:
 
     def _act_until_dead(self, life: Life, lean: Lean, *, bad: bool) -> None:
         steps = [self._caller(life, lean, random.Random(self._rng.random())) for _ in range(CALLERS)]
-        threads = [threading.Thread(target=_until_dead, args=(step, life.fate)) for step in (*steps, self._reader(life))]
+        threads = [
+            threading.Thread(target=_until_dead, args=(step, life.fate)) for step in (*steps, self._reader(life))
+        ]
         for thread in threads:
             thread.start()
-        self._watch_over(life, leaps=lean.leaps if lean.first_leap_s or lean.doubtful or self._rng.random() < 0.5 else (), bad=bad)
+        self._watch_over(
+            life, leaps=lean.leaps if lean.first_leap_s or lean.doubtful or self._rng.random() < 0.5 else (), bad=bad
+        )
         for thread in threads:
             thread.join()
 
@@ -171,7 +177,7 @@ class Run:
                     full_until = now + self._rng.uniform(*FULL_DISK_S)
                     self._weather.disk(full=True)
                 if leaps and self._rng.random() < 0.3 and self._leap(self._rng.choice(leaps)):
-                    with suppress(LedgerUnavailable):
+                    with suppress(LedgerUnavailableError):
                         life.nudge()
 
     def _leap_at_first(self, lean: Lean) -> None:
@@ -219,35 +225,41 @@ class Run:
         return step
 
     def _reader(self, life: Life) -> Callable[[], None]:
-        """The watcher's part in adoption: it reads the feed and has adopters made and removed."""
+        """The watcher's part in recovery: it reads the feed and has cleanup roles made and removed."""
         calls, cursor = life.as_(WATCHER).watcher, [""]
 
         def step() -> None:
-            answer = calls.WatchChanges(watcher.WatchChangesRequest(cursor=cursor[0], max_wait=Duration(nanos=50_000_000)))
+            answer = calls.WatchChanges(
+                watcher.WatchChangesRequest(cursor=cursor[0], max_wait=Duration(nanos=50_000_000))
+            )
             for change in answer.changes:
-                self._adopter(calls, change)
+                self._cleanup_role(calls, change)
             cursor[0] = answer.next_cursor
 
         return step
 
-    def _adopter(self, calls: object, change: watcher.Change) -> None:
-        if change.HasField("adopter_needed"):
-            need = change.adopter_needed
+    def _cleanup_role(self, calls: object, change: change_pb2.Change) -> None:
+        if change.HasField("cleanup_role_needed"):
+            need = change.cleanup_role_needed
             statements = tuple(need.revocation_statements)
-            definition = adopter_definition(db_name=need.db_name, revocation_statements=statements, finish=need.finish)
+            definition = cleanup_role_definition(
+                db_name=need.connection, revocation_statements=statements, force_drop=need.force_drop
+            )
             self._world.servers.must("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
-            calls.ReportAdopter(watcher.ReportAdopterRequest(name=need.name, target=need.target, mount=need.mount))  # type: ignore[attr-defined]
-        elif change.HasField("adopter_unneeded"):
-            gone = change.adopter_unneeded
+            report = watcher.ReportCleanupRoleRequest(name=need.name, target=need.target, mount=need.mount)
+            calls.ReportCleanupRole(report)  # type: ignore[attr-defined]
+        elif change.HasField("cleanup_role_unneeded"):
+            gone = change.cleanup_role_unneeded
             self._world.servers.must("DELETE", f"{gone.mount}/roles/{gone.name}")
 
-    # -- calm ----------------------------------------------------------------------------------------------------------------------
+    # -- calm
 
     def _calm(self) -> None:
         """All faults stop; everything comes to rest and agrees, then everything is deleted, and nothing is left."""
         with self._calm_life() as life:
             self._rest(life)
-            # Every lease is renewed once, and those that are never renewed are replaced: what was revoked behind our back is noticed then.
+            # Every lease is renewed once, and those that are never renewed are replaced: what was revoked by
+            # somebody else is noticed then.
             for seconds in (RENEW_LEAP_S, ROTATE_LEAP_S - RENEW_LEAP_S):
                 self._clock.leap(seconds)
                 life.nudge()
@@ -294,9 +306,11 @@ class Run:
                     busy.append(each.uid)
             except LeasegateError as err:
                 busy.append(f"{each.uid}: {err.reason}")
-        rows = [row for row in open_attempts(self._world.ledger) if row.state not in ("active", "new", "token")]
-        busy += [f"{row.request} {row.number} {row.state} {row.error} {row.tries}" for row in rows]
-        return busy or self._eyes.adopters()
+        rows = [
+            row for row in open_attempts(self._world.ledger) if row.state not in ("active", "pending", "token_ready")
+        ]
+        busy += [f"{row.access_request_id} {row.sequence} {row.state} {row.error} {row.failures}" for row in rows]
+        return busy or self._eyes.cleanup_roles()
 
     def _compare(self, when: str) -> None:
         end = time.monotonic() + VAULT_S

@@ -64,11 +64,13 @@ def one_run(made: World, *, seed: int, lives: int, stop: Callable[[], bool] = la
         return run.tally
 
 
-def all_runs(told: Sum, seed: int, *, points: int, lives: int, jobs: int, until: float, say: Callable[[str], None]) -> None:
-    """Run seed after seed until ``points`` deaths have been met, something is broken, or the time ``until`` (monotonic) has come.
+def all_runs(
+    counts: Sum, seed: int, *, points: int, lives: int, jobs: int, until: float, say: Callable[[str], None]
+) -> None:
+    """Run seed after seed until enough deaths are met, something is broken, or ``until`` (monotonic) has come.
 
     Args:
-        told: Filled as it goes, so that it is there when this is interrupted.
+        counts: Filled as it goes, so that it is there when this is interrupted.
         seed: The first one.
         points: How many deaths are wanted.
         lives: Deaths of one seed.
@@ -84,8 +86,8 @@ def all_runs(told: Sum, seed: int, *, points: int, lives: int, jobs: int, until:
         for worker in workers:
             worker.start()
         given = 0
-        while told.crashes < points and not told.broken and time.monotonic() < until:
-            while given < min(jobs, -(-(points - told.crashes) // lives)):
+        while counts.crashes < points and not counts.broken and time.monotonic() < until:
+            while given < min(jobs, -(-(points - counts.crashes) // lives)):
                 todo.put(number)
                 number, given = number + 1, given + 1
             try:
@@ -95,22 +97,22 @@ def all_runs(told: Sum, seed: int, *, points: int, lives: int, jobs: int, until:
                     raise RuntimeError("a worker of the quick path has ended") from None
                 continue
             given -= 1
-            told.add(ran, tally)
-            say(f"seed {ran}: {tally.crashes} deaths in {tally.took_s:.0f} s, {told.crashes} in all")
+            counts.add(ran, tally)
+            say(f"seed {ran}: {tally.crashes} deaths in {tally.took_s:.0f} s, {counts.crashes} in all")
     finally:
         stop.set()
-        _see_off(workers, done, told)
+        _see_off(workers, done, counts)
 
 
-def _see_off(workers: Sequence[Any], done: Any, told: Sum) -> None:
+def _see_off(workers: Sequence[Any], done: Any, counts: Sum) -> None:
     """Wait until all workers have ended; what was done by a run that had to be broken off counts, too."""
     end = time.monotonic() + _STOP_S
     while time.monotonic() < end and any(worker.is_alive() for worker in workers):
         with suppress(queue.Empty):
-            told.add(*done.get(timeout=_POLL_S))
+            counts.add(*done.get(timeout=_POLL_S))
     with suppress(queue.Empty):
         while True:
-            told.add(*done.get_nowait())
+            counts.add(*done.get_nowait())
 
 
 def _work(todo: Any, done: Any, stop: Any, lives: int) -> None:

@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.access import crash as access_crash
-from watcher import crash as watcher_crash
+from services.access.domain import failpoints as access_points
+from watcher.reconcilers import failpoints as watcher_points
 
-POINTS = {"access": (*access_crash.POINTS, *access_crash.LEDGER_POINTS), "watcher": watcher_crash.POINTS}
-VARIABLES = {"access": access_crash.VARIABLE, "watcher": watcher_crash.VARIABLE}
+POINTS = {"access": (*access_points.POINTS, *access_points.LEDGER_POINTS), "watcher": watcher_points.POINTS}
+VARIABLES = {"access": access_points.VARIABLE, "watcher": watcher_points.VARIABLE}
 AT_ANY_MOMENT = "any moment"
-SECOND = ("undo.token", "undo.adoption", "undo.outdated", "undo.read", "undo.lease", "undo.dropped")
-"""An undo passes these twice: in its first adoption and in its second."""
+SECOND = ("recover.token", "recover.recovery", "recover.outdated", "recover.read", "recover.lease", "recover.dropped")
+"""An undo passes these twice: in its first recovery and in its second."""
 AIMS = {
     "access": (*POINTS["access"], *(f"{point}:2" for point in SECOND)),
     "watcher": POINTS["watcher"],
@@ -57,7 +57,7 @@ class Spots:
         self._left = {name: rng.sample(aims, len(aims)) for name, aims in AIMS.items()}
 
     def next(self, process: str) -> Spot:
-        """Where a process is to die next: an aim that was not met yet, or, one time in five and when all were, anywhere."""
+        """Where a process is to die next: a failpoint not met yet; one time in five, or after all, anywhere."""
         with self._lock:
             left = self._left[process]
             if self._rng.random() < 0.2:
@@ -71,9 +71,9 @@ class Spots:
 
     def _spot(self, aim: str) -> Spot:
         name, _, second = aim.partition(":")
-        if name in access_crash.LEDGER_POINTS:
+        if name in access_points.LEDGER_POINTS:
             return Spot(name, self._rng.randint(8, 60), False, 10.0)
-        if name.startswith("undo."):
+        if name.startswith("recover."):
             return Spot(name, 2 if second else 1, True, 25.0)
         return Spot(name, 1, False, 40.0 if name.startswith(("renew.", "rotate.", "claim.re")) else 12.0)
 
@@ -93,4 +93,6 @@ class Spots:
 
 def never(met: Counter[str]) -> Sequence[str]:
     """The points at which no process died."""
-    return [f"{process} {name}" for process, names in POINTS.items() for name in names if f"{process} {name}" not in met]
+    return [
+        f"{process} {name}" for process, names in POINTS.items() for name in names if f"{process} {name}" not in met
+    ]

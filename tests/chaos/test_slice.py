@@ -1,6 +1,7 @@
 """Two minutes of ``make chaos``: the same harness with fixed seeds, on real servers.
 
-How much it gets to depends on the machine, not what holds. The last two tests break something and demand that the harness notices.
+The machine decides how much of it runs, not what holds. The last two tests break something and demand that the harness
+reports it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.stack import LocalStack
-from services.access import adoption
+from dev.stack.stack import LocalStack
+from services.access.domain.models import Attempt, AttemptState
+from services.access.leases import recover
 from services.access.ledger import attempts
-from services.access.ledger.database import Ledger, open_ledger
-from services.access.records import Attempt, State
+from services.access.ledger.db.database import Ledger, open_ledger
 from tests.chaos.agreement import LOST, Eyes
 from tests.chaos.husks import end_husks
 from tests.chaos.kills import Real
@@ -53,12 +54,12 @@ def test_nothing_is_lost_when_the_service_dies_at_its_points(made: World) -> Non
 @pytest.mark.timeout(600)  # so that what does not come to rest is named, rather than the time
 def test_nothing_is_lost_when_processes_are_killed(tmp_path: Path) -> None:
     with LocalStack.start(tmp_path / "stack") as stack:
-        told = Real(stack, seed=SEED, kills=KILLS, within_s=KILLS_S, phase_s=PHASE_S).go()
-    assert told.broken == []
-    assert told.total > 0
+        counts = Real(stack, seed=SEED, kills=KILLS, within_s=KILLS_S, phase_s=PHASE_S).go()
+    assert counts.broken == []
+    assert counts.total > 0
 
 
-def test_a_lease_that_no_adoption_explains_is_noticed(made: World) -> None:
+def test_a_lease_that_no_recovery_explains_is_noticed(made: World) -> None:
     open_ledger(made.ledger, clock=time.time).close()
     lease_id = made.servers.must("GET", f"{made.mount}/creds/{ROLE}")["lease_id"]
     eyes = Eyes.of(made)
@@ -68,19 +69,19 @@ def test_a_lease_that_no_adoption_explains_is_noticed(made: World) -> None:
         eyes.close()
         made.servers.must("POST", f"sys/leases/revoke/{lease_id}", sync=True)
     assert found.ended == 0
-    assert [ROLE in each and "no adoption explains" in each and LOST in each for each in found.wrong] == [True]
+    assert [ROLE in each and "no recovery explains" in each and LOST in each for each in found.wrong] == [True]
 
 
 def test_a_rule_left_out_is_noticed(made: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without adoption, what was read when the service died stays in PostgreSQL."""
+    """Without recovery, what was read when the service died stays in PostgreSQL."""
 
-    def close(undoing: adoption.Undoing, attempt: Attempt) -> None:
-        ledger: Ledger = undoing._ledger
+    def close(recovering: recover.IssuanceRecovery, attempt: Attempt) -> None:
+        ledger: Ledger = recovering._ledger
         with ledger.write() as tx:
-            attempts.close(tx, attempt.id, State.UNDOING)
+            attempts.close(tx, attempt.id, AttemptState.RECOVERING)
 
-    monkeypatch.setattr(adoption.Undoing, "step", close)
+    monkeypatch.setattr(recover.IssuanceRecovery, "recover_attempt", close)
     tally = Run(made, seed=SEED, lives=4, points=("claim.read",), aim_s=30).go()
     assert any("which no active attempt owns" in each for each in tally.broken)
-    for login in made.logins():
-        made.servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')
+    for user in made.database_users():
+        made.servers.psql(f'DROP OWNED BY "{user}"; DROP ROLE "{user}"')

@@ -1,4 +1,4 @@
-"""What Kubernetes holds of one request in the quick path: the object and its Secret, and what a watcher does with them, step by step."""
+"""One access request of the quick path as Kubernetes has it, object and Secret, and what a watcher does with it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ class Wanted(ABC):
         approved: Whether the service says so.
         ended: Deleted, released or denied.
         deleted: Deleted or released.
-        shaken: Its credential was ended on purpose (by an operator, in Vault, with its approval), so it may be dead until it is replaced.
+        shaken: Its credential was ended on purpose (by an operator, in Vault, with its approval), so it may be dead
+            until it is replaced.
         gone: Nothing is left to be done for it.
         lock: Of whoever works for it.
     """
 
     def __init__(self) -> None:
-        self.held, self.credential = 0, lease_pb2.Credential()
+        self.secret_attempt, self.credential = 0, lease_pb2.Credential()
         self.late: list[lease_pb2.Credential] = []
         self.approved = self.ended = self.deleted = self.shaken = self.gone = False
         self.lock = threading.Lock()
@@ -88,14 +89,14 @@ class Wanted(ABC):
         """
         if not self.deleted:
             return self.step(rng)
-        self.held = 0
+        self.secret_attempt = 0
         return self.end()
 
     def write(self, credential: lease_pb2.Credential) -> bool:
         """Keep a credential, never one of a lower number."""
-        if credential.attempt < self.held or self.ended:
+        if credential.attempt < self.secret_attempt or self.ended:
             return False
-        self.held, self.credential, self.shaken = credential.attempt, credential, False
+        self.secret_attempt, self.credential, self.shaken = credential.attempt, credential, False
         return True
 
     def take(self, credential: lease_pb2.Credential, rng: random.Random | None) -> None:
@@ -124,8 +125,8 @@ _number = itertools.count()
 class Object(Wanted):
     """A DatabaseAccessRequest: what is held is its Secret.
 
-    For every third one a credential is claimed in a call of its own, as by an older watcher; for the others by the call that brings the
-    decision.
+    For every third one a credential is claimed in a call of its own, as by an older watcher; for the others by the call
+    that brings the decision.
     """
 
     def __init__(self, dar: Dar) -> None:
@@ -152,20 +153,20 @@ class Object(Wanted):
         return not self._dar.end().open_attempts
 
     def lose(self) -> None:
-        self.held = 0  # somebody deletes the Secret
+        self.secret_attempt = 0  # somebody deletes the Secret
 
     def acknowledge(self, attempt: int) -> None:
         self._dar.acknowledge(attempt)
 
     def step(self, rng: random.Random | None) -> bool:
-        answer = self._dar.ensure(held=self.held, claim=self._at_once)
-        self.approved = answer.request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+        answer = self._dar.ensure(secret_attempt=self.secret_attempt, claim=self._at_once)
+        self.approved = answer.access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
         if answer.next_step == watcher.NEXT_STEP_CLAIM:
-            self.take(self._dar.claimed(answer, held=self.held), rng)
+            self.take(self._dar.claimed(answer, secret_attempt=self.secret_attempt), rng)
         elif answer.next_step == watcher.NEXT_STEP_ACKNOWLEDGE:
-            self.acknowledge(self.held)
-        elif answer.next_step == watcher.NEXT_STEP_REMOVE and self.held:
-            self.held = 0
+            self.acknowledge(self.secret_attempt)
+        elif answer.next_step == watcher.NEXT_STEP_REMOVE and self.secret_attempt:
+            self.secret_attempt = 0
         else:
             return not answer.HasField("retry_after")
         return False

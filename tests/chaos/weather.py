@@ -1,7 +1,8 @@
-"""What goes wrong around the access service in the quick path: faults of Vault on the wire, and a full disk.
+"""Faults around the access service in the quick path: Vault on the wire, and a full disk.
 
-A call meets at most one: nothing was done (no connection, reset, 503 sealed, 403, 429), or everything was (reset, 500), or the client gave
-up: the call is done later by a thread of its own, or the connection is really cut in the middle, so that Vault breaks it off.
+A call meets one fault at most. Either nothing was done (no connection, reset, 503 sealed, 403, 429), or everything was
+(reset, 500), or the client gave up: then a thread makes the call later, or the connection is cut in the middle, so that
+Vault breaks it off.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from services.common.errors import VaultUnavailable
-from services.common.names import ADOPTER_PREFIX
-from services.common.vault.transport import Transport, VaultUnreached
+from services.common.errors import VaultUnavailableError
+from services.common.names import CLEANUP_ROLE_PREFIX
+from services.common.vault.transport import Transport, VaultUnreachedError
 from tests.chaos.disk import FullDisk
 from tests.chaos.fate import Fate
 
@@ -28,7 +29,17 @@ CUT_REST_S = 0.3
 """After a cut, Vault may still be at what it began for so long."""
 
 _REFUSED = {"503 sealed": 503, "403": 403, "429": 429}
-_KINDS = ("no connection", "reset", *_REFUSED, "reset when done", "500 when done", "hang", "cut", "cut", "reset when done")
+_KINDS = (
+    "no connection",
+    "reset",
+    *_REFUSED,
+    "reset when done",
+    "500 when done",
+    "hang",
+    "cut",
+    "cut",
+    "reset when done",
+)
 _DOUBTFUL = ("reset when done", "500 when done", "hang", "cut")
 """What leaves it open whether Vault made something."""
 
@@ -60,7 +71,7 @@ class Weather:
         self._late.clear()
 
     def still(self) -> bool:
-        """Whether no read of ours can be under way in Vault, so that the clock may leap."""
+        """Whether none of its reads can be under way in Vault, so that the clock may leap."""
         with self._lock:
             return self._reading == 0 and time.monotonic() - self._cut_at > CUT_REST_S
 
@@ -77,22 +88,26 @@ class Weather:
         self.fate.check()
         kind = self._draw(method, url)
         if kind in ("no connection", "reset"):
-            raise (VaultUnreached if kind == "no connection" else VaultUnavailable)(f"chaos: {kind}", address="")
+            raise (VaultUnreachedError if kind == "no connection" else VaultUnavailableError)(
+                f"chaos: {kind}", address=""
+            )
         if kind in _REFUSED:
             return _REFUSED[kind], json.dumps({"errors": [f"chaos: {kind}"]}).encode(), ""
         if kind == "hang":
             self._send_late(url, send)
-            raise VaultUnavailable("chaos: no answer in time", address="")
+            raise VaultUnavailableError("chaos: no answer in time", address="")
         answer = self._send(url, send, budget_s, cut=kind == "cut")
         self.fate.check()
         if kind == "reset when done":
-            raise VaultUnavailable("chaos: the connection broke off", address="")
-        return (500, json.dumps({"errors": ["chaos: internal error"]}).encode(), "") if kind == "500 when done" else answer
+            raise VaultUnavailableError("chaos: the connection broke off", address="")
+        return (
+            (500, json.dumps({"errors": ["chaos: internal error"]}).encode(), "") if kind == "500 when done" else answer
+        )
 
     def _draw(self, method: str, url: str) -> str:
         with self._lock:
             if self.doubtful:
-                read = method == "GET" and "/creds/" in url and ADOPTER_PREFIX not in url
+                read = method == "GET" and "/creds/" in url and CLEANUP_ROLE_PREFIX not in url
                 kind = self._rng.choice(_DOUBTFUL) if read and self._rng.random() < 0.6 else ""
             elif not self.bad or "/auth/approle" in url or self._rng.random() > (0.1 if method == "GET" else 0.03):
                 return ""
@@ -125,7 +140,7 @@ class Weather:
             try:
                 time.sleep(pause_s)
                 send(CALL_S)
-            except VaultUnavailable:
+            except VaultUnavailableError:
                 pass  # its caller has long given up
             finally:
                 self._count(url, -1)
@@ -144,7 +159,9 @@ def transport_in(weather: Weather) -> type[Transport]:
     """The product's own way to Vault, in this weather."""
 
     class InWeather(Transport):
-        def _exchange(self, method: str, url: str, payload: bytes | None, headers: dict[str, str], budget_s: float) -> Raw:
+        def _exchange(
+            self, method: str, url: str, payload: bytes | None, headers: dict[str, str], budget_s: float
+        ) -> Raw:
             def send(within_s: float) -> Raw:
                 return Transport._exchange(self, method, url, payload, headers, within_s)
 

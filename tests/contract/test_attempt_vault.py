@@ -1,4 +1,4 @@
-"""What ``tests.fakes.attempt_vault`` says of Vault and PostgreSQL, asked of it and of the real ones alike."""
+"""What ``tests.model.world.vault`` says of Vault and PostgreSQL, asked of it and of the real ones alike."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, Protocol
 
 import pytest
 
-from services.common.errors import LeasegateError, VaultFailed, VaultPolicyMissing, VaultRefused
+from services.common.errors import LeasegateError, VaultFailedError, VaultPolicyMissingError, VaultRefusedError
 from services.common.vault.address import Address
-from services.common.vault.answer import Answer, NotThere
+from services.common.vault.response import Answer, VaultNotFoundError
 from services.common.vault.transport import Endpoint, Transport
 from services.roles.statements import CREATE_IF_ABSENT
 from tests.eventually import eventually
-from tests.fakes.attempt_vault import MOUNT, ROLE, AttemptVault
+from tests.model.world.vault import MOUNT, ROLE, AttemptVault
 from tests.servers import Servers, real_servers
 
 CREATE = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"
 STRICT = 'DROP ROLE "{{name}}";'
-ADOPTER = "leasegate-adopter.0123456789ab"
+CLEANUP_ROLE = "leasegate-cleanup.0123456789ab"
 
 
 class Asked(Protocol):
@@ -31,8 +31,8 @@ class Asked(Protocol):
     def send(self, method: str, path: str, body: Mapping[str, Any], token: str = "") -> Answer:
         """One call, with the service's own token unless one is given."""
 
-    def logins(self) -> dict[str, bool]:
-        """The attempts' roles in PostgreSQL: whether each may log in."""
+    def database_users(self) -> dict[str, bool]:
+        """The attempts' database users: whether each may connect."""
 
     def background(self) -> None:
         """Give what goes on by itself a chance."""
@@ -52,8 +52,8 @@ class Fake:
             raise call.error
         return call.answer
 
-    def logins(self) -> dict[str, bool]:
-        return self.vault.logins
+    def database_users(self) -> dict[str, bool]:
+        return self.vault.users
 
     def background(self) -> None:
         for lease_id in sorted(self.vault.revoking):
@@ -70,7 +70,7 @@ class Real:
     def send(self, method: str, path: str, body: Mapping[str, Any], token: str = "") -> Answer:
         return self.transport.send(method, path, body=body or None, token=token or self.servers.root_token)
 
-    def logins(self) -> dict[str, bool]:
+    def database_users(self) -> dict[str, bool]:
         return dict(self.servers.psql("SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname LIKE 'token-%'"))
 
     def background(self) -> None:
@@ -81,7 +81,7 @@ class Real:
 def asked(request: pytest.FixtureRequest) -> Iterator[Asked]:
     if request.param == "fake":
         vault = AttemptVault(lambda: 0.0, strict=True, absent=False)
-        vault.adopters[ADOPTER] = False
+        vault.cleanup_roles[CLEANUP_ROLE] = False
         yield Fake(vault)
         return
     servers: Servers = request.getfixturevalue("servers")
@@ -93,8 +93,8 @@ def asked(request: pytest.FixtureRequest) -> Iterator[Asked]:
         servers.vault("POST", f"sys/leases/revoke-force/{MOUNT}")
         servers.must("DELETE", f"sys/mounts/{MOUNT}")
         transport.close()
-        for (login,) in servers.psql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'token-%'"):
-            servers.psql(f'DROP ROLE "{login}"')
+        for (user,) in servers.psql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'token-%'"):
+            servers.psql(f'DROP ROLE "{user}"')
 
 
 def _set_up(servers: Servers) -> None:
@@ -109,7 +109,7 @@ def _set_up(servers: Servers) -> None:
         allowed_roles="*",
         username_template="{{ .DisplayName | truncate 63 }}",
     )
-    for name, create in ((ROLE, CREATE), (ADOPTER, CREATE_IF_ABSENT)):
+    for name, create in ((ROLE, CREATE), (CLEANUP_ROLE, CREATE_IF_ABSENT)):
         role: dict[str, Any] = {
             "db_name": "db",
             "default_ttl": "1h",
@@ -144,24 +144,24 @@ def test_a_credential_is_named_after_its_token_and_goes_with_its_lease(asked: As
     token, _ = make(asked, display)
     lease = read(asked, token)
     assert lease.data["username"] == f"token-{display}"
-    assert asked.logins() == {f"token-{display}": True}
+    assert asked.database_users() == {f"token-{display}": True}
     revoke(asked, lease.lease_id)
-    assert not asked.logins()
+    assert not asked.database_users()
     revoke(asked, lease.lease_id)  # what Vault does not know, it has ended
 
 
-def test_a_login_goes_with_its_token_by_and_by_and_an_accessor_may_be_revoked_twice(asked: Asked, display: str) -> None:
+def test_a_database_user_is_dropped_after_its_token_is_revoked(asked: Asked, display: str) -> None:
     token, accessor = make(asked, display)
     read(asked, token)
     asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
 
     def gone() -> bool:
         asked.background()
-        return not asked.logins()
+        return not asked.database_users()
 
     eventually(gone, timeout_s=10)
     for known in (accessor, "nobodys"):
-        with suppress(NotThere):  # the one or the other: it does no harm
+        with suppress(VaultNotFoundError):  # the one or the other: it does no harm
             asked.send("POST", "auth/token/revoke-accessor", {"accessor": known})
 
 
@@ -172,11 +172,13 @@ def half_ended(request: pytest.FixtureRequest, display: str) -> Iterator[tuple[A
         fake = Fake(AttemptVault(lambda: 0.0))
         token, accessor = make(fake, display)
         call = fake.vault.begin("POST", "auth/token/revoke-accessor", {"accessor": accessor}, "")
-        fake.vault.break_off_end(call, VaultFailed("Vault answered 500"))
+        fake.vault.break_off_end(call, VaultFailedError("Vault answered 500"))
         yield fake, token, accessor
         return
     with real_servers() as servers:
-        transport = Transport(Endpoint(address=Address.parse(servers.vault_addr), ca_bundle=servers.vault_ca.read_bytes()))
+        transport = Transport(
+            Endpoint(address=Address.parse(servers.vault_addr), ca_bundle=servers.vault_ca.read_bytes())
+        )
         asked = Real(servers, transport)
         _set_up(servers)
         try:
@@ -186,7 +188,7 @@ def half_ended(request: pytest.FixtureRequest, display: str) -> Iterator[tuple[A
 
 
 def _broken_off(asked: Real, display: str) -> tuple[str, str]:
-    """Seal Vault while it ends tokens, eight at a time, until it has left one half ended (one in fifty is, on average)."""
+    """Seal Vault while it revokes tokens, eight at a time, until one is left half revoked (one in fifty)."""
     for _ in range(20):
         made = [make(asked, display) for _ in range(100)]
         with ThreadPoolExecutor(8) as pool:
@@ -204,56 +206,58 @@ def _refused(asked: Real, accessor: str) -> str:
     """End a token; what Vault has against it."""
     try:
         asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
-    except (LeasegateError, NotThere) as err:
+    except (LeasegateError, VaultNotFoundError) as err:
         return str(err)
     return ""
 
 
-def test_a_token_whose_end_was_broken_off_serves_nobody_and_its_end_is_refused(half_ended: tuple[Asked, str, str]) -> None:
+def test_a_token_whose_revocation_was_interrupted_serves_nobody(
+    half_ended: tuple[Asked, str, str],
+) -> None:
     asked, token, accessor = half_ended
-    with pytest.raises(VaultPolicyMissing):
+    with pytest.raises(VaultPolicyMissingError):
         read(asked, token)
-    assert not asked.logins()
-    with pytest.raises(VaultRefused, match="token not found"):
+    assert not asked.database_users()
+    with pytest.raises(VaultRefusedError, match="token not found"):
         asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
 
 
 def test_a_dead_token_reads_nothing(asked: Asked, display: str) -> None:
     token, accessor = make(asked, display)
     asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
-    with pytest.raises(VaultPolicyMissing):
+    with pytest.raises(VaultPolicyMissingError):
         read(asked, token)
-    assert not asked.logins()
+    assert not asked.database_users()
 
 
 def test_an_unknown_role_is_refused_before_anything_is_made(asked: Asked, display: str) -> None:
     token, _ = make(asked, display)
-    with pytest.raises(VaultRefused, match=": unknown role: nosuch"):
+    with pytest.raises(VaultRefusedError, match=": unknown role: nosuch"):
         read(asked, token, "nosuch")
-    assert not asked.logins()
+    assert not asked.database_users()
 
 
-def test_one_name_makes_one_login(asked: Asked, display: str) -> None:
+def test_one_display_name_makes_one_database_user(asked: Asked, display: str) -> None:
     read(asked, make(asked, display)[0])
-    with pytest.raises(VaultFailed, match="already exists"):
+    with pytest.raises(VaultFailedError, match="already exists"):
         read(asked, make(asked, display)[0])
-    assert asked.logins() == {f"token-{display}": True}
+    assert asked.database_users() == {f"token-{display}": True}
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_an_adopters_lease_drops_the_login_of_its_name(asked: Asked, display: str, there: bool) -> None:
+def test_the_lease_of_a_cleanup_role_drops_the_user_of_its_name(asked: Asked, display: str, there: bool) -> None:
     lease = read(asked, make(asked, display)[0]) if there else None
-    adopted = read(asked, make(asked, display)[0], ADOPTER)
-    assert adopted.data["username"] == f"token-{display}"
-    assert asked.logins() == {f"token-{display}": there}
-    revoke(asked, adopted.lease_id)
-    assert not asked.logins()
+    recovered = read(asked, make(asked, display)[0], CLEANUP_ROLE)
+    assert recovered.data["username"] == f"token-{display}"
+    assert asked.database_users() == {f"token-{display}": there}
+    revoke(asked, recovered.lease_id)
+    assert not asked.database_users()
     if lease:
-        with pytest.raises(VaultRefused, match="SQLSTATE 42704"):  # strict statements fail where the role is gone
+        with pytest.raises(VaultRefusedError, match="SQLSTATE 42704"):  # strict statements fail where the role is gone
             revoke(asked, lease.lease_id)
 
 
-def test_a_lease_is_renewed_until_it_is_gone(asked: Asked, display: str) -> None:
+def test_a_lease_is_renewed_until_it_is_lost(asked: Asked, display: str) -> None:
     lease = read(asked, make(asked, display)[0])
     renewed = asked.send("POST", f"sys/leases/renew/{lease.lease_id}", {"increment": 3600})
     assert 3590 <= renewed.lease_duration_s <= 3600
@@ -271,10 +275,12 @@ def test_a_lease_is_renewed_until_it_is_gone(asked: Asked, display: str) -> None
         ([CREATE, "COMMIT;", "SELECT pg_terminate_backend(pg_backend_pid());"], True),
     ],
 )
-def test_what_fails_in_the_database_is_never_a_4xx(asked: Asked, servers: Servers, display: str, statements: list[str], left: bool) -> None:
-    """``services.access.issuing`` takes some refusals as a sign that nothing was made: none may come once the database was asked."""
+def test_what_fails_in_the_database_is_never_a_4xx(
+    asked: Asked, servers: Servers, display: str, statements: list[str], left: bool
+) -> None:
+    """No refusal that ``leases.issue`` takes for "nothing was made" comes once the database was asked."""
     role: dict[str, Any] = {"db_name": "db", "creation_statements": statements}
     servers.must("POST", f"{MOUNT}/roles/fails", **role)
-    with pytest.raises(VaultFailed):
+    with pytest.raises(VaultFailedError):
         read(asked, make(asked, display)[0], "fails")
-    assert asked.logins() == ({f"token-{display}": True} if left else {})
+    assert asked.database_users() == ({f"token-{display}": True} if left else {})

@@ -1,4 +1,4 @@
-"""The errors of the services are one list in three places: the classes, the reasons of the contract, and what travels."""
+"""The errors are the same in three places: the classes, the reasons of the contract, and the wire."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from leasegate.errors.v1.error_reason_pb2 import ErrorReason
-from services.common.errors import FieldViolation, LeasegateError, SpecInvalid
+from services.common.errors import FieldViolation, LeasegateError, SpecInvalidError
 from services.common.rpc import status
 
 PROTO = Path(__file__).parents[2] / "protos" / "leasegate" / "errors" / "v1" / "error_reason.proto"
 DOCUMENTED = {
-    name: comment for comment, name in re.findall(r"((?:^  // [^\n]+\n)+)  ERROR_REASON_(\w+) = \d+;", PROTO.read_text(), re.MULTILINE)
+    name: comment
+    for comment, name in re.findall(
+        r"((?:^  // [^\n]+\n)+)  ERROR_REASON_(\w+) = \d+;", PROTO.read_text(), re.MULTILINE
+    )
 }
 CLASSES = sorted(status.classes().values(), key=lambda cls: cls.reason)
 
@@ -40,24 +43,28 @@ def test_the_contract_says_code_retry_and_metadata_of_each_reason(cls: type[Leas
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.reason)
 @pytest.mark.parametrize("retry_after_s", [None, 0.25])
 def test_each_error_survives_the_wire(cls: type[LeasegateError], retry_after_s: float | None) -> None:
-    sent = cls("ä text", path="team/orders", role="-")
+    sent = cls("ä text", path="team/orders", db_role="-")
     sent.retry_after_s = retry_after_s
     wire = status_pb2.Status.FromString(status.to_status(sent).SerializeToString())
     got = status.from_status(wire)
     assert type(got) is cls
     assert wire.code == cls.code.value[0]
-    assert (got.message, got.metadata, got.retry_after_s) == ("ä text", {"path": "team/orders", "role": "-"}, retry_after_s)
+    assert (got.message, got.metadata, got.retry_after_s) == (
+        "ä text",
+        {"path": "team/orders", "db_role": "-"},
+        retry_after_s,
+    )
 
 
 def test_wrong_fields_survive_the_wire() -> None:
     violations = (FieldViolation("spec.a", "no"), FieldViolation("spec.b", "neither"))
-    got = status.from_status(status.to_status(SpecInvalid.of(*violations)))
-    assert isinstance(got, SpecInvalid)
+    got = status.from_status(status.to_status(SpecInvalidError.of(*violations)))
+    assert isinstance(got, SpecInvalidError)
     assert got.violations == violations
 
 
 def test_every_status_carries_what_other_languages_look_for() -> None:
-    wire = status.to_status(SpecInvalid.of(FieldViolation("spec.a", "no")))
+    wire = status.to_status(SpecInvalidError.of(FieldViolation("spec.a", "no")))
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     assert wire.details[0].Unpack(info)
     assert wire.details[1].Unpack(bad)

@@ -1,4 +1,4 @@
-"""Writers that queue share a commit: each is undone alone, none goes on before it is durable, and all fail if it fails."""
+"""Writers take turns, one transaction each: durable when it returns, undone alone, failed alone if its commit fails."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Semaphore
 
 import pytest
 import sqlalchemy as sa
 
 from services.access.ledger import meta
-from services.access.ledger.database import Ledger, open_ledger
-from services.common.errors import LedgerUnavailable
-from tests.eventually import eventually
+from services.access.ledger.db.database import Ledger, open_ledger
+from services.common.errors import LedgerUnavailableError
 
 WRITERS = 12
 
@@ -49,8 +49,8 @@ class Queueing:
     """Has writers queue behind one that holds the turn, so that all of them are there before the first is done."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger, self._pool, self._go = ledger, ThreadPoolExecutor(WRITERS + 1), threading.Event()
-        self._entered = threading.Event()
+        self._ledger, self._pool, self._go = ledger, ThreadPoolExecutor(WRITERS + 2), threading.Event()
+        self._entered, self._begun = threading.Event(), Semaphore(0)
 
     def first(self, name: str) -> Future[None]:
         """The one that holds the turn until ``go``."""
@@ -66,9 +66,15 @@ class Queueing:
         return done
 
     def then(self, work: Callable[[int], None]) -> list[Future[None]]:
-        """All others, once they queue."""
-        done = [self._pool.submit(work, number) for number in range(WRITERS)]
-        eventually(lambda: self._ledger._commits._waiting == WRITERS, timeout_s=30)
+        """All others, each of which is about to take its turn."""
+
+        def begin(number: int) -> None:
+            self._begun.release()
+            work(number)
+
+        done = [self._pool.submit(begin, number) for number in range(WRITERS)]
+        for _ in done:
+            assert self._begun.acquire(timeout=30)
         return done
 
     def go(self) -> None:
@@ -93,23 +99,17 @@ def put(ledger: Ledger, number: int) -> None:
     assert f"w{number}" in names(ledger)  # durable, and seen by readers, when the writer goes on
 
 
-def test_those_who_queue_share_one_commit(ledger: Ledger, counted: Counted) -> None:
+def test_each_writer_that_queues_has_a_commit_of_its_own(ledger: Ledger, counted: Counted) -> None:
     with Queueing(ledger) as queue:
         work = [queue.first("w-first"), *queue.then(lambda number: put(ledger, number))]
         queue.go()
         for each in work:
             each.result(30)
     assert names(ledger) == {"w-first", *(f"w{number}" for number in range(WRITERS))}
-    assert counted.commits == 1
+    assert counted.commits == 1 + WRITERS
 
 
-def test_a_writer_alone_commits_at_once(ledger: Ledger, counted: Counted) -> None:
-    for number in range(3):
-        put(ledger, number)
-    assert counted.commits == 3
-
-
-def test_one_that_fails_is_undone_alone(ledger: Ledger, counted: Counted) -> None:
+def test_one_that_fails_is_undone_alone(ledger: Ledger) -> None:
     def sometimes(number: int) -> None:
         with ledger.write() as tx:
             meta.put(tx, f"w{number}", "1")
@@ -145,17 +145,39 @@ def test_if_the_first_fails_the_others_go_on(ledger: Ledger) -> None:
     assert names(ledger) == {f"w{number}" for number in range(WRITERS)}
 
 
-def test_a_commit_that_fails_fails_for_all_and_the_next_goes_on(ledger: Ledger, counted: Counted) -> None:
+def test_a_commit_that_fails_fails_its_writer_and_the_next_goes_on(ledger: Ledger, counted: Counted) -> None:
     counted.fails = True
-    heard: list[object] = []
-    ledger.listeners.append(heard.append)
+    called: list[object] = []
+    ledger.listeners.append(called.append)
     with Queueing(ledger) as queue:
         work = [queue.first("w-first"), *queue.then(lambda number: put(ledger, number))]
         queue.go()
         errors = [each.exception(30) for each in work]
-    assert all(isinstance(err, LedgerUnavailable) and "full" in str(err) for err in errors)
+    assert all(isinstance(err, LedgerUnavailableError) and "full" in str(err) for err in errors)
     assert names(ledger) == set()
-    assert heard == []
+    assert called == []
     counted.fails = False
     put(ledger, 1)
     assert names(ledger) == {"w1"}
+    assert len(called) == 1
+
+
+def test_no_writer_goes_on_before_its_commit(ledger: Ledger, counted: Counted) -> None:
+    with ledger.write() as tx:
+        meta.put(tx, "w1", "1")
+        assert (counted.commits, names(ledger)) == (0, set())
+    assert (counted.commits, names(ledger)) == (1, {"w1"})
+
+
+def test_a_thread_that_outlives_the_service_opens_nothing(ledger: Ledger) -> None:
+    with Queueing(ledger) as queue:
+        first, others = queue.first("w-first"), queue.then(lambda number: put(ledger, number))
+        closing = queue._pool.submit(ledger.close)
+        queue.go()
+        first.result(30)
+        closing.result(30)
+        assert all(
+            each.exception(30) is None or isinstance(each.exception(30), LedgerUnavailableError) for each in others
+        )
+    with pytest.raises(LedgerUnavailableError, match="closed"):
+        put(ledger, 1)

@@ -7,13 +7,19 @@ from contextlib import closing
 
 import pytest
 
-from services.common.errors import DeadlineTooShort, PathNotOwned, VaultPolicyMissing, VaultRefused, VaultSealed
+from services.common.errors import (
+    DeadlineTooShortError,
+    PathNotOwnedError,
+    VaultPolicyMissingError,
+    VaultRefusedError,
+    VaultSealedError,
+)
 from services.common.rpc import deadline
-from services.common.vault.answer import NotThere
 from services.common.vault.client import Vault
+from services.common.vault.response import VaultNotFoundError
 from services.common.vault.scope import Scope
 from services.common.vault.sessions import Sessions
-from services.common.vault.target import Target, TokenLogin
+from services.common.vault.target import TokenAuth, VaultTarget
 from tests.servers import Servers
 
 MOUNT = "team-c"
@@ -30,10 +36,10 @@ SCOPE = Scope(
 @pytest.fixture
 def vault(servers: Servers) -> Iterator[Vault]:
     servers.must("POST", f"sys/mounts/{MOUNT}", type="database")
-    login = TokenLogin(token=servers.root_token)
-    target = Target(name="vault", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), login=login)
+    auth = TokenAuth(token=servers.root_token)
+    target = VaultTarget(name="vault", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), auth=auth)
     with closing(Sessions(SCOPE)) as sessions:
-        yield sessions.team(target)
+        yield sessions.team_vault(target)
     servers.vault("DELETE", f"sys/mounts/{MOUNT}")
 
 
@@ -43,14 +49,14 @@ def test_write_read_delete(vault: Vault) -> None:
     assert vault.read(f"{MOUNT}/roles/r").data["creation_statements"] == ["SELECT 1"]
     vault.delete(f"{MOUNT}/roles/r")
     vault.delete(f"{MOUNT}/roles/r")
-    with pytest.raises(NotThere) as gone:
+    with pytest.raises(VaultNotFoundError) as gone:
         vault.read(f"{MOUNT}/roles/r")
     assert not gone.value.no_mount
 
 
-def test_nothing_mounted_is_told_apart(vault: Vault) -> None:
+def test_a_path_without_a_mount_is_recognised(vault: Vault) -> None:
     for call in (vault.read, vault.write, vault.delete):
-        with pytest.raises(NotThere) as nothing:
+        with pytest.raises(VaultNotFoundError) as nothing:
             call("nowhere/roles/r")
         assert nothing.value.no_mount
 
@@ -66,9 +72,16 @@ def test_a_token_comes_as_auth_and_is_no_text(vault: Vault) -> None:
 def test_a_credential_comes_with_its_lease_and_neither_is_text(vault: Vault, servers: Servers) -> None:
     place = f"{servers.postgres_host}:{servers.postgres_port}"
     url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{place}/postgres?sslmode=disable"
-    config = {"plugin_name": "postgresql-database-plugin", "connection_url": url, "username": "postgres", "password": "root"}
+    config = {
+        "plugin_name": "postgresql-database-plugin",
+        "connection_url": url,
+        "username": "postgres",
+        "password": "root",
+    }
     vault.write(f"{MOUNT}/config/db", {**config, "allowed_roles": "*"})
-    vault.write(f"{MOUNT}/roles/r", {"db_name": "db", "default_ttl": 60, "creation_statements": ['CREATE ROLE "{{name}}"']})
+    vault.write(
+        f"{MOUNT}/roles/r", {"db_name": "db", "default_ttl": 60, "creation_statements": ['CREATE ROLE "{{name}}"']}
+    )
 
     answer = vault.read(f"{MOUNT}/creds/r")
 
@@ -80,16 +93,16 @@ def test_a_credential_comes_with_its_lease_and_neither_is_text(vault: Vault, ser
 
 
 def test_what_vault_refuses_carries_its_words_without_secrets(vault: Vault) -> None:
-    with pytest.raises(VaultRefused, match="plugin") as refused:
+    with pytest.raises(VaultRefusedError, match="plugin") as refused:
         vault.write(f"{MOUNT}/config/db", {"plugin_name": "nope", "connection_url": "x", "password": "hunter2"})
     assert "hunter2" not in refused.value.message
     assert refused.value.metadata["path"] == f"{MOUNT}/config/db"
 
 
-def test_another_token_is_used_and_no_new_login_tried(vault: Vault, servers: Servers) -> None:
-    token = servers.login("leasegate-roles")
+def test_another_token_is_used_and_no_new_session_tried(vault: Vault, servers: Servers) -> None:
+    token = servers.token_with("leasegate-roles")
     vault.write(f"{MOUNT}/roles/r", {"db_name": "db", "creation_statements": ["SELECT 1"]}, token=token)
-    with pytest.raises(VaultPolicyMissing, match="a Vault policy has to permit it"):
+    with pytest.raises(VaultPolicyMissingError, match="a Vault policy has to permit it"):
         vault.read(f"{MOUNT}/config/db", token=token)
 
 
@@ -104,18 +117,18 @@ def test_other_paths_are_refused_before_a_request_leaves(vault: Vault) -> None:
         "",
     ]
     for path in paths:
-        with pytest.raises(PathNotOwned):
+        with pytest.raises(PathNotOwnedError):
             vault.read(path)
-    with pytest.raises(PathNotOwned):
+    with pytest.raises(PathNotOwnedError):
         vault.delete(f"{MOUNT}/config/db")
-    with pytest.raises(PathNotOwned):
+    with pytest.raises(PathNotOwnedError):
         vault.write(f"{MOUNT}/roles/a?x=y")
 
 
 def test_a_sealed_vault(vault: Vault, servers: Servers) -> None:
     servers.bao.seal()
     try:
-        with pytest.raises(VaultSealed) as sealed:
+        with pytest.raises(VaultSealedError) as sealed:
             vault.read(f"{MOUNT}/roles/r")
     finally:
         servers.bao.unseal()
@@ -123,7 +136,7 @@ def test_a_sealed_vault(vault: Vault, servers: Servers) -> None:
 
 
 def test_a_deadline_that_has_passed_sends_nothing(vault: Vault) -> None:
-    with deadline.within(-1), pytest.raises(DeadlineTooShort):
+    with deadline.within(-1), pytest.raises(DeadlineTooShortError):
         vault.write(f"{MOUNT}/roles/late", {"db_name": "db", "creation_statements": ["SELECT 1"]})
-    with pytest.raises(NotThere):
+    with pytest.raises(VaultNotFoundError):
         vault.read(f"{MOUNT}/roles/late")

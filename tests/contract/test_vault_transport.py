@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.certificates import Authority
+from dev.stack.certificates import Authority
 from services.common.errors import (
     LeasegateError,
-    VaultFailed,
-    VaultRefused,
-    VaultSealed,
-    VaultThrottled,
-    VaultUnavailable,
+    VaultFailedError,
+    VaultRefusedError,
+    VaultSealedError,
+    VaultThrottledError,
+    VaultUnavailableError,
 )
 from services.common.rpc import deadline
 from services.common.vault.address import Address
-from services.common.vault.transport import Endpoint, Transport, VaultUnreached
+from services.common.vault.transport import Endpoint, Transport, VaultUnreachedError
 from tests.integration.stub_vault import Reply, stub
 from tests.servers import Servers
 
@@ -41,18 +41,18 @@ def health(to: Transport) -> bool:
 @pytest.mark.parametrize(
     ("status", "error", "retry_s"),
     [
-        (400, VaultRefused, 15),
-        (405, VaultRefused, 15),
-        (412, VaultUnavailable, 0.5),
-        (429, VaultThrottled, 7),
-        (472, VaultUnavailable, 2),
-        (473, VaultUnavailable, 2),
-        (500, VaultFailed, 5),
-        (501, VaultFailed, 5),
-        (502, VaultUnavailable, 2),
-        (503, VaultSealed, 5),
-        (504, VaultFailed, 5),
-        (201, VaultUnavailable, 2),
+        (400, VaultRefusedError, 15),
+        (405, VaultRefusedError, 15),
+        (412, VaultUnavailableError, 0.5),
+        (429, VaultThrottledError, 7),
+        (472, VaultUnavailableError, 2),
+        (473, VaultUnavailableError, 2),
+        (500, VaultFailedError, 5),
+        (501, VaultFailedError, 5),
+        (502, VaultUnavailableError, 2),
+        (503, VaultSealedError, 5),
+        (504, VaultFailedError, 5),
+        (201, VaultUnavailableError, 2),
     ],
 )
 def test_each_status_has_its_error(status: int, error: type[LeasegateError], retry_s: float) -> None:
@@ -69,9 +69,12 @@ def test_each_status_has_its_error(status: int, error: type[LeasegateError], ret
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_no_redirect_is_followed_with_a_token(status: int) -> None:
-    with stub(lambda _: Reply()) as other, stub(lambda _: Reply(status, b"", {"Location": other.address + "/v1/a"})) as vault:
+    with (
+        stub(lambda _: Reply()) as other,
+        stub(lambda _: Reply(status, b"", {"Location": other.address + "/v1/a"})) as vault,
+    ):
         for method in ("GET", "POST"):
-            with pytest.raises(VaultUnavailable, match="redirects elsewhere"):
+            with pytest.raises(VaultUnavailableError, match="redirects elsewhere"):
                 transport(vault.address).send(method, "a", token="s.secret")
         assert len(vault.seen) == 2
         assert other.seen == []
@@ -79,19 +82,22 @@ def test_no_redirect_is_followed_with_a_token(status: int) -> None:
 
 @pytest.mark.parametrize("body", [b"<html>a proxy says hello</html>", b"[1]", b'"text"', b"\xff\xfe"])
 def test_what_is_no_answer_of_vaults_is_not_quoted(body: bytes) -> None:
-    with stub(lambda _: Reply(200, body)) as vault, pytest.raises(VaultUnavailable) as raised:
+    with stub(lambda _: Reply(200, body)) as vault, pytest.raises(VaultUnavailableError) as raised:
         transport(vault.address).send("GET", "a")
     assert "proxy" not in raised.value.message
 
 
 def test_a_foreign_error_page_is_not_quoted() -> None:
-    with stub(lambda _: Reply(400, b"internal metadata of somebody else")) as vault, pytest.raises(VaultRefused) as raised:
+    with (
+        stub(lambda _: Reply(400, b"internal metadata of somebody else")) as vault,
+        pytest.raises(VaultRefusedError) as raised,
+    ):
         transport(vault.address).send("GET", "a")
     assert "metadata of" not in raised.value.message
 
 
 def test_an_answer_without_end_is_cut_off() -> None:
-    with stub(lambda _: Reply(200, b"x" * (5 << 20))) as vault, pytest.raises(VaultFailed, match="too large"):
+    with stub(lambda _: Reply(200, b"x" * (5 << 20))) as vault, pytest.raises(VaultFailedError, match="too large"):
         transport(vault.address).send("GET", "a")
 
 
@@ -99,18 +105,21 @@ def test_the_callers_deadline_and_the_calls_own_bound_the_wait() -> None:
     release = threading.Event()
     with stub(lambda _: Reply(held=release)) as vault:
         to = transport(vault.address)
-        with pytest.raises(VaultUnavailable, match="did not answer within") as slow:
+        with pytest.raises(VaultUnavailableError, match="did not answer within") as slow:
             to.send("GET", "a", timeout_s=0.2)
-        assert not isinstance(slow.value, VaultUnreached)
-        with deadline.within(0.2), pytest.raises(VaultUnavailable, match="did not answer within"):
+        assert not isinstance(slow.value, VaultUnreachedError)
+        with deadline.within(0.2), pytest.raises(VaultUnavailableError, match="did not answer within"):
             to.send("GET", "a")
         release.set()
 
 
 def test_a_connection_that_breaks_off_leaves_the_outcome_open() -> None:
-    with stub(lambda _: Reply(200, b"{}", {"Content-Length": "100"})) as vault, pytest.raises(VaultUnavailable) as broken:
+    with (
+        stub(lambda _: Reply(200, b"{}", {"Content-Length": "100"})) as vault,
+        pytest.raises(VaultUnavailableError) as broken,
+    ):
         transport(vault.address).send("POST", "a", body={}, timeout_s=0.5)
-    assert not isinstance(broken.value, VaultUnreached)
+    assert not isinstance(broken.value, VaultUnreachedError)
 
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -118,7 +127,7 @@ WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 @contextmanager
 def scripted(*answers: tuple[bytes, bool]) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that answers requests with these bytes, one after the other, and ends the connection or keeps it; address and requests."""
+    """Serve requests with these bytes, one after the other; answers its address and the requests it got."""
     seen: list[bytes] = []
 
     class Handler(socketserver.StreamRequestHandler):
@@ -157,16 +166,16 @@ def test_nothing_is_sent_twice_where_an_answer_breaks_off(broken: bytes) -> None
     with scripted((WHOLE, False), (broken, True), (WHOLE, True)) as (address, seen):
         to = transport(address)
         assert to.send("GET", "first").data == {}
-        with pytest.raises(VaultUnavailable, match="broke off") as raised:
+        with pytest.raises(VaultUnavailableError, match="broke off") as raised:
             to.send("GET", "second")
-        assert not isinstance(raised.value, VaultUnreached)
+        assert not isinstance(raised.value, VaultUnreachedError)
         assert to.send("GET", "third").data == {}  # on a new connection
     assert [line.split()[1] for line in seen] == [b"/v1/first", b"/v1/second", b"/v1/third"]
 
 
 def test_where_nothing_was_sent_the_error_says_so(servers: Servers) -> None:
     for address in ("https://127.0.0.1:1", "https://no-such-host.invalid:8200"):
-        with pytest.raises(VaultUnreached):
+        with pytest.raises(VaultUnreachedError):
             transport(address).send("POST", "a", body={})
 
 
@@ -209,14 +218,14 @@ def test_one_connection_is_kept_for_many_calls(servers: Servers) -> None:
 def test_only_the_given_authority_is_trusted(servers: Servers, tmp_path: Path) -> None:
     assert health(real(servers))
     for ca in (b"", Authority(tmp_path).ca.read_bytes()):
-        with pytest.raises(VaultUnreached, match="proves no identity that is trusted"):
+        with pytest.raises(VaultUnreachedError, match="proves no identity that is trusted"):
             health(real(servers, ca_bundle=ca))
 
 
 def test_the_name_in_the_certificate_is_checked(servers: Servers) -> None:
     assert health(real(servers, server_name="localhost"))
     assert health(real(servers, server_name="vault.demo.svc"))
-    with pytest.raises(VaultUnreached, match="elsewhere"):
+    with pytest.raises(VaultUnreachedError, match="elsewhere"):
         health(real(servers, server_name="elsewhere"))
 
 
@@ -240,6 +249,6 @@ def test_a_client_certificate_leaves_no_file(servers: Servers, tmp_path: Path, m
 def test_plain_http_talks_to_https(servers: Servers) -> None:
     with pytest.raises(LeasegateError) as raised:
         health(transport(servers.vault_addr.replace("https", "http")))
-    assert raised.value.retryable
-    with stub(lambda _: Reply()) as vault, pytest.raises(VaultUnavailable, match="look at its scheme and port"):
+    assert raised.value.retry_after_s is not None
+    with stub(lambda _: Reply()) as vault, pytest.raises(VaultUnavailableError, match="look at its scheme and port"):
         health(transport(vault.address.replace("http", "https"), insecure=True))

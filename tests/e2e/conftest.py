@@ -1,4 +1,4 @@
-"""The whole stack, watched from beside: what Vault issued and what anybody could read are collected for the canary test."""
+"""The whole stack. What Vault issued and what anybody could read are collected for the canary test."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.witness import Witness
 
 

@@ -1,7 +1,8 @@
-"""Many DatabaseAccessRequests at once, for a role of their own, and what Kubernetes, Vault and PostgreSQL have of them.
+"""Many DatabaseAccessRequests at once for one db_role, and what Kubernetes, Vault and PostgreSQL have of them.
 
-Each test has its own role, so that what one test leaves behind is not counted in the next. The role's creation statements draw from a
-sequence, which no rollback sets back: PostgreSQL itself says how many logins were ever begun, however short they lived.
+Each test has a db_role of its own, so that what one test leaves behind is not counted in the next. The role's creation
+statements draw from a sequence, which no rollback sets back: PostgreSQL itself counts the database users that were ever
+begun, however short they lived.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from typing import Any
 
 import psycopg
 
-from cli.kubectl_vault.api import Api
 from cli.kubectl_vault.deciding import Clock, decide
 from cli.kubectl_vault.decisions import Decision, Verdict
-from cli.kubectl_vault.kubeconfig import Flags, load
 from cli.kubectl_vault.resource import Named
-from deploy.local.processes import Command
-from deploy.local.stack import LocalStack
+from dev.stack.processes import Command
+from dev.stack.stack import LocalStack
+from tests.deciding import FastRequests, user_name
 from tests.e2e.space import ENGINE, Space, space
 from tests.eventually import eventually
-from watcher.api import KubeError, connect
-from watcher.kinds import ACCESS_REQUEST, EVENT, SECRET, Body, Resource, controller_uid
+from watcher.kube.client import KubeError, connect
+from watcher.kube.resources import EVENT, SECRET, Body, Resource, controller_uid
+from watcher.specs.kinds import ACCESS_REQUEST
 
 HANDS = 6
 """Threads that make, approve and delete at once."""
@@ -40,13 +41,13 @@ class Seen:
     """What there is of a crowd at one moment.
 
     Attributes:
-        logins: User name in the Secret of each request, by the request's name.
+        database_users: User name in the Secret of each request, by the request's name.
         versions: ``uid/resourceVersion`` of each Secret.
         leases: Lease id in the status of each request.
-        made: How many logins were begun in PostgreSQL since the role is there.
+        made: How many users were begun in PostgreSQL since the role is there.
     """
 
-    logins: Mapping[str, str]
+    database_users: Mapping[str, str]
     versions: Mapping[str, str]
     leases: Mapping[str, str]
     made: int
@@ -67,8 +68,8 @@ class Crowd:
 
     def __post_init__(self) -> None:
         self.api = connect(str(self.space.stack.kubeconfig), pool_size=HANDS + 2)
-        self._cli = Api(load(Flags(kubeconfig=str(self.space.stack.kubeconfig))), timeout_s=20, warn=lambda _: None)
-        self._approver = self._cli.whoami()
+        self._requests = FastRequests(self.api)
+        self._approver = user_name(self.space.stack)
 
     def prepare(self, *, ttl: str = "1h", longest: str = "24h", statements: Sequence[str] = (), **spec: Any) -> None:
         """Make the role and wait until it is there.
@@ -91,7 +92,8 @@ class Crowd:
     def _sequence(self) -> str:
         return f"made-{self.space.name}-{self.role}"
 
-    # -- what people do ------------------------------------------------------------------------------------------------------------
+    # -- what people do
+    # ------------------------------------------------------------------------------------------------------------
 
     def names(self, count: int) -> list[str]:
         """Names for so many requests that were not used before."""
@@ -107,13 +109,18 @@ class Crowd:
 
     def approve(self, name: str) -> None:
         """Approve it as ``kubectl vault`` does, as soon as it shows what would be granted."""
-        eventually(lambda: (self.get(name).get("status") or {}).get("digest"), timeout_s=LONG_S, every_s=0.05, what=f"the digest of {name}")
+        eventually(
+            lambda: (self.get(name).get("status") or {}).get("digest"),
+            timeout_s=LONG_S,
+            every_s=0.05,
+            what=f"the digest of {name}",
+        )
         self.decide(name, Verdict.APPROVE)
 
     def decide(self, name: str, verdict: Verdict) -> None:
         """Write a decision as ``kubectl vault`` does."""
         clock = Clock(lambda: datetime.now(UTC), time.monotonic, time.sleep)
-        decide(self._cli, Named(name, self.space.name), Decision(verdict, self._approver), clock=clock, wait_s=20)
+        decide(self._requests, Named(name, self.space.name), Decision(verdict, self._approver), clock=clock, wait_s=20)
 
     def ask(self, name: str) -> None:
         """Make a request and approve it."""
@@ -143,10 +150,15 @@ class Crowd:
         """One more request gets its credential: the watcher has taken up all that changed before. Answers its name."""
         (name,) = self.names(1)
         self.ask(name)
-        eventually(lambda: (self.get(name).get("status") or {}).get("secret"), timeout_s=LONG_S, what=f"the credential of {name}")
+        eventually(
+            lambda: (self.get(name).get("status") or {}).get("secret"),
+            timeout_s=LONG_S,
+            what=f"the credential of {name}",
+        )
         return name
 
-    # -- what there is -------------------------------------------------------------------------------------------------------------
+    # -- what there is
+    # -------------------------------------------------------------------------------------------------------------
 
     def get(self, name: str, resource: Resource = ACCESS_REQUEST) -> Body:
         """A request, or something else of the namespace; {} if there is none."""
@@ -163,13 +175,19 @@ class Crowd:
 
     def secrets(self) -> dict[str, Body]:
         """The Secrets that requests of this crowd control or controlled, by the Secret's name."""
-        return {name: body for name, body in self._all(SECRET) if name.startswith(f"{self.role}-") and controller_uid(body)}
+        return {
+            name: body for name, body in self._all(SECRET) if name.startswith(f"{self.role}-") and controller_uid(body)
+        }
 
     def events(self, name: str) -> list[str]:
         """What the Events on a request say, each as ``Type Reason message``; it may be gone long since."""
         about = {name: body["involvedObject"] for name, body in self._all(EVENT)}
         mine = [body for key, body in self._all(EVENT) if about.get(key, {}).get("name") == name]
-        return [f"{e['type']} {e['reason']} {e['message']}" for e in mine if e["involvedObject"]["kind"] == ACCESS_REQUEST.kind]
+        return [
+            f"{e['type']} {e['reason']} {e['message']}"
+            for e in mine
+            if e["involvedObject"]["kind"] == ACCESS_REQUEST.kind
+        ]
 
     def _all(self, resource: Resource) -> list[tuple[str, Body]]:
         found: list[Body] = []
@@ -188,13 +206,13 @@ class Crowd:
         assert answer.ok or answer.status == 404, answer.errors
         return {path + key for key in answer.body["data"]["keys"]} if answer.ok else set()
 
-    def logins(self) -> set[str]:
+    def database_users(self) -> set[str]:
         """The roles in PostgreSQL that attempts of this crowd made, those that may log in and those that may not."""
         pattern = f"token-{self.space.name}-{self.role}-%"
         return {row[0] for row in self.psql(f"SELECT rolname FROM pg_roles WHERE rolname LIKE '{pattern}'")}  # noqa: S608
 
     def made(self) -> int:
-        """How many logins were begun since the role is there, dropped and rolled back ones as well."""
+        """How many users were begun since the role is there, dropped and rolled back ones as well."""
         ((last, called),) = self.psql(f'SELECT last_value, is_called FROM "{self._sequence}"')  # noqa: S608
         return int(last) if called else 0
 
@@ -204,10 +222,11 @@ class Crowd:
             done = connection.execute(sql.encode())
             return done.fetchall() if done.description else []
 
-    # -- what has to hold ----------------------------------------------------------------------------------------------------------
+    # -- what has to hold
+    # ----------------------------------------------------------------------------------------------------------
 
     def all_well(self, names: Sequence[str], *, husks: bool = False) -> Seen:
-        """Check that each request has one Secret, one lease and one login, the same ones everywhere, and that there is no other.
+        """Check that each request has one Secret, lease and user, the same everywhere, and no other.
 
         Args:
             names: All requests of the crowd.
@@ -216,22 +235,27 @@ class Crowd:
         Raises:
             AssertionError: It is not so (yet).
         """
-        requests, secrets = self.requests(), {body["metadata"]["ownerReferences"][0]["name"]: body for body in self.secrets().values()}
-        told = {name: ((requests[name].get("status") or {}).get("lease") or {}).get("id", "") for name in requests}
-        logins = {name: base64.b64decode(secrets[name]["data"]["username"]).decode() for name in secrets}
+        requests, secrets = (
+            self.requests(),
+            {body["metadata"]["ownerReferences"][0]["name"]: body for body in self.secrets().values()},
+        )
+        reported = {name: ((requests[name].get("status") or {}).get("lease") or {}).get("id", "") for name in requests}
+        database_users = {name: base64.b64decode(secrets[name]["data"]["username"]).decode() for name in secrets}
         assert requests.keys() == set(names), requests.keys() ^ set(names)
         assert secrets.keys() == set(names), f"without Secret, or Secrets of others: {secrets.keys() ^ set(names)}"
-        in_vault, in_postgres = self.leases(), self.logins()
-        lost, beside = set(told.values()) - in_vault, in_vault - set(told.values())
+        in_vault, in_postgres = self.leases(), self.database_users()
+        lost, beside = set(reported.values()) - in_vault, in_vault - set(reported.values())
         assert not lost, f"{len(lost)} leases lost"
         assert husks or not beside, f"{len(beside)} leases too many"
-        assert set(logins.values()) == in_postgres, set(logins.values()) ^ in_postgres
-        assert len(set(told.values())) == len(in_postgres) == len(names)
-        versions = {name: "/".join((s["metadata"]["uid"], s["metadata"]["resourceVersion"])) for name, s in secrets.items()}
-        return Seen(logins, versions, told, self.made())
+        assert set(database_users.values()) == in_postgres, set(database_users.values()) ^ in_postgres
+        assert len(set(reported.values())) == len(in_postgres) == len(names)
+        versions = {
+            name: "/".join((s["metadata"]["uid"], s["metadata"]["resourceVersion"])) for name, s in secrets.items()
+        }
+        return Seen(database_users, versions, reported, self.made())
 
     def nothing_left(self) -> bool:
-        """Check that no request, Secret, lease or login is left.
+        """Check that no request, Secret, lease or user is left.
 
         Raises:
             AssertionError: It is not so (yet).
@@ -242,18 +266,18 @@ class Crowd:
         return self.none_alive()
 
     def none_alive(self) -> bool:
-        """Check that no login and no lease is left.
+        """Check that no user and no lease is left.
 
         Raises:
             AssertionError: It is not so (yet).
         """
-        assert (len(self.logins()), len(self.leases())) == (0, 0), "logins and leases"
+        assert (len(self.database_users()), len(self.leases())) == (0, 0), "users and leases"
         return True
 
     def works(self, name: str) -> bool:
         """Whether PostgreSQL lets in who has the Secret of a request."""
         body = next(s for s in self.secrets().values() if s["metadata"]["ownerReferences"][0]["name"] == name)
-        return self.space.login_works({key: base64.b64decode(value).decode() for key, value in body["data"].items()})
+        return self.space.user_works({key: base64.b64decode(value).decode() for key, value in body["data"].items()})
 
 
 def at_once(work: Callable[[str], Any], names: Iterable[str], *, hands: int = HANDS) -> None:
@@ -265,8 +289,8 @@ def at_once(work: Callable[[str], Any], names: Iterable[str], *, hands: int = HA
 
 @contextmanager
 def crowded(stack: LocalStack, name: str) -> Iterator[Space]:
-    """A namespace with the guide's AppBinding and SecretEngine, where a replaced login lives on for no more than a second."""
-    with access_set(stack, OVERLAP="1s"), space(stack, name) as made:
+    """A namespace with the guide's AppBinding and SecretEngine, and an overlap of a second."""
+    with access_set(stack, ROTATION_OVERLAP="1s"), space(stack, name) as made:
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
         made.phase(ENGINE, "Success")
         yield made

@@ -1,4 +1,4 @@
-"""One served namespace with the guide's objects in it, as the tests of single promises use it."""
+"""One enabled namespace with the guide's objects in it, as the tests of single promises use it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from urllib.parse import urlsplit
 import psycopg
 import yaml
 
-from deploy.local.stack import LocalStack
-from deploy.story.story import EXAMPLES, REPOSITORY
+from dev.demo.story import EXAMPLES, REPOSITORY
+from dev.stack.stack import LocalStack
 from tests.eventually import eventually
 
-ENGINE, ROLE, REQUEST = "secretengine/postgresql-engine", "postgresrole/psql-role", "databaseaccessrequest/postgres-cred-rqst"
+ENGINE, ROLE, REQUEST = (
+    "secretengine/postgresql-engine",
+    "postgresrole/psql-role",
+    "databaseaccessrequest/postgres-cred-rqst",
+)
 FILES = ("postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest")
 
 
@@ -41,8 +45,8 @@ class Space:
         return self.stack.kubectl("-n", self.name, *args, **options).stdout
 
     def serve(self) -> None:
-        """Apply the served-namespace manifest."""
-        self.kubectl("apply", "-f", str(self.stack.served_namespace(self.name)))
+        """Apply the enabled-namespace manifest."""
+        self.kubectl("apply", "-f", str(self.stack.enabled_namespace(self.name)))
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Apply objects."""
@@ -54,7 +58,9 @@ class Space:
         found: list[dict[str, Any]] = []
         for file in files or FILES:
             text = (REPOSITORY / EXAMPLES / f"{file}.yaml").read_text(encoding="utf-8")
-            found += yaml.safe_load_all(text.replace("namespace: demo", f"namespace: {self.name}").replace("my-postgres-se", self.mount))
+            found += yaml.safe_load_all(
+                text.replace("namespace: demo", f"namespace: {self.name}").replace("my-postgres-se", self.mount)
+            )
         return found
 
     def get(self, name: str) -> dict[str, Any]:
@@ -91,10 +97,14 @@ class Space:
     def events(self, name: str) -> list[str]:
         """What the Events on an object say, each as ``Type Reason message``."""
         kind, _, plain = name.partition("/")
-        found = json.loads(self.kubectl("get", "events", "-o", "json", f"--field-selector=involvedObject.name={plain}"))["items"]
-        return [f"{e['type']} {e['reason']} {e['message']}" for e in found if e["involvedObject"]["kind"].lower() == kind]
+        found = json.loads(
+            self.kubectl("get", "events", "-o", "json", f"--field-selector=involvedObject.name={plain}")
+        )["items"]
+        return [
+            f"{e['type']} {e['reason']} {e['message']}" for e in found if e["involvedObject"]["kind"].lower() == kind
+        ]
 
-    def told(self, name: str, *words: str) -> str:
+    def reported(self, name: str, *words: str) -> str:
         """Wait for an Event on an object that holds all words."""
 
         def found() -> str:
@@ -114,7 +124,9 @@ class Space:
     def vault_command(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run ``kubectl vault`` in the namespace."""
         command = ["kubectl", "vault", *args, "-n", self.name]
-        return subprocess.run(command, env=self.stack.environment(), capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            command, env=self.stack.environment(), capture_output=True, text=True, check=False, timeout=60
+        )
 
     def granted(self, name: str = "postgres-cred-rqst") -> str:
         """Approve a request and wait for its Secret, whose name is returned."""
@@ -125,25 +137,39 @@ class Space:
 
     def secret_name(self, name: str = "postgres-cred-rqst") -> str:
         """Wait until the status of a request names its Secret."""
-        found = eventually(lambda: self.status(f"databaseaccessrequest/{name}").get("secret"), timeout_s=60, what="the Secret") or {}
+        found = (
+            eventually(
+                lambda: self.status(f"databaseaccessrequest/{name}").get("secret"), timeout_s=60, what="the Secret"
+            )
+            or {}
+        )
         return str(found["name"])
 
     def secret(self, name: str) -> dict[str, str]:
         """The decoded values of a Secret."""
-        return {key: base64.b64decode(value).decode() for key, value in (self.get(f"secret/{name}").get("data") or {}).items()}
+        return {
+            key: base64.b64decode(value).decode()
+            for key, value in (self.get(f"secret/{name}").get("data") or {}).items()
+        }
 
-    def login_works(self, data: dict[str, str]) -> bool:
+    def user_works(self, data: dict[str, str]) -> bool:
         """Whether PostgreSQL lets a username and password in."""
         url = urlsplit(self.stack.postgres_url)
         try:
-            psycopg.connect(host=url.hostname, port=url.port, dbname="postgres", user=data["username"], password=data["password"]).close()
+            psycopg.connect(
+                host=url.hostname, port=url.port, dbname="postgres", user=data["username"], password=data["password"]
+            ).close()
         except psycopg.OperationalError:
             return False
         return True
 
-    def logins(self) -> list[str]:
-        """Names of the logins in PostgreSQL that Vault made for this namespace."""
-        return [name for name in self.stack.psql("select rolname from pg_roles order by 1").splitlines() if f"-{self.name}-" in name]
+    def database_users(self) -> list[str]:
+        """Names of the users in PostgreSQL that Vault made for this namespace."""
+        return [
+            name
+            for name in self.stack.psql("select rolname from pg_roles order by 1").splitlines()
+            if f"-{self.name}-" in name
+        ]
 
     def described(self) -> str | None:
         """Description of the mount; None where nothing is mounted."""
@@ -160,4 +186,4 @@ def space(stack: LocalStack, name: str, *, serve: bool = True) -> Iterator[Space
         made.serve()
     yield made
     stack.kubectl("delete", "namespace", name, "--timeout=90s")
-    eventually(lambda: not made.logins(), timeout_s=30, what="every login dropped")
+    eventually(lambda: not made.database_users(), timeout_s=30, what="every user dropped")

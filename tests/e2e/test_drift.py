@@ -1,4 +1,4 @@
-"""What somebody changes by hand in Vault is put back at the next look, and the watcher says so: real servers, a short ``--resync``."""
+"""Drift in Vault is corrected at the next resync, and the watcher says so: real servers, a short interval."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.space import ENGINE, ROLE, Space, space
 from tests.eventually import eventually
 
@@ -18,7 +18,7 @@ INTERVAL_S = 2
 def often(stack: LocalStack) -> Iterator[LocalStack]:
     """The stack, whose watcher looks at everything each other second."""
     watcher = stack.process("watcher")
-    stack.set_options("watcher", resync=str(INTERVAL_S))
+    stack.set_options("watcher", resync_interval=str(INTERVAL_S))
     _restart(watcher)
     yield stack
     stack.set_options("watcher")
@@ -79,8 +79,8 @@ def _put_back(guide: Space, expected: dict[str, Any]) -> None:
     eventually(same, timeout_s=45, what="everything as it was in Vault")
 
 
-def test_what_is_changed_by_hand_in_vault_is_put_back(guide: Space) -> None:
-    """Limits, allowed roles, user name template and URL of the connection; all lists, TTLs and the connection of the role."""
+def test_what_is_changed_by_hand_in_vault_is_corrected(guide: Space) -> None:
+    """Limits, allowed roles, template and URL of the connection; lists, TTLs and connection of the role."""
     before = {path: _read(guide, path) for path in (_config(guide), _role(guide))}
     url = before[_config(guide)]["connection_details"]["connection_url"]
     _write(
@@ -107,7 +107,7 @@ def test_what_is_changed_by_hand_in_vault_is_put_back(guide: Space) -> None:
     )
     _put_back(guide, before)
     for name in (ENGINE, ROLE):
-        guide.told(name, "Warning", "PutBack")
+        guide.reported(name, "Warning", "DriftCorrected")
         guide.phase(name, "Success")
 
 
@@ -119,11 +119,11 @@ def test_what_is_removed_by_hand_in_vault_is_made_again(guide: Space) -> None:
         _remove(guide, path)
     _put_back(guide, before)
     assert guide.secret(guide.secret_name()) == secret
-    assert guide.login_works(secret)
+    assert guide.user_works(secret)
 
 
 def test_a_connection_led_elsewhere_is_led_back_at_once_under_live_leases(guide: Space) -> None:
-    """The live leases are the right database's: unlike a change in the AppBinding, this one waits for none of them to end."""
+    """Live leases belong to the right database, so this does not wait for them, unlike a changed AppBinding."""
     before, secret = _read(guide, _config(guide)), guide.secret(guide.secret_name())
     other = "led_elsewhere"
     guide.stack.psql(f"create database {other}")
@@ -134,21 +134,23 @@ def test_a_connection_led_elsewhere_is_led_back_at_once_under_live_leases(guide:
         assert guide.status(ENGINE)["database"].endswith("/postgres")
         assert guide.secret(guide.secret_name()) == secret
         guide.decide("deny")
-        eventually(lambda: not guide.logins(), timeout_s=45, what="the login dropped at the right database")
+        eventually(lambda: not guide.database_users(), timeout_s=45, what="the user dropped at the right database")
     finally:
         guide.stack.psql(f"drop database {other} with (force)")
 
 
 def test_a_later_engine_that_wants_the_connection_otherwise_is_refused(guide: Space) -> None:
-    """Else each would write over the other at every look; the condition names the older one, and a later one that agrees is let in."""
+    """The condition names the older SecretEngine; one that agrees with it is accepted later."""
     before, owners = _read(guide, _config(guide)), guide.described()
     later = guide.guide("postgresSecretEngine")[0]
     later["metadata"]["name"] = "later"
     later["spec"]["postgres"] |= {"maxOpenConnections": 77}
     guide.apply(later)
     guide.phase("secretengine/later", "Failed")
-    told = guide.told("secretengine/later", "Warning", "ConnectionConflict", f"{guide.name}/postgresql-engine", "maxOpenConnections")
-    assert "allowedRoles" in told
+    reported = guide.reported(
+        "secretengine/later", "Warning", "ConnectionConflict", f"{guide.name}/postgresql-engine", "maxOpenConnections"
+    )
+    assert "allowedRoles" in reported
     assert (_read(guide, _config(guide)), guide.described()) == (before, owners)
     guide.phase(ENGINE, "Success")
     later["spec"]["postgres"] = guide.get(ENGINE)["spec"]["postgres"]
@@ -160,7 +162,7 @@ def test_a_later_engine_that_wants_the_connection_otherwise_is_refused(guide: Sp
 
 
 def test_a_mount_removed_by_hand_is_made_again(guide: Space) -> None:
-    """Vault ends its leases; mount, connection and role are there again, and what is asked for anew is issued."""
+    """Vault ends its leases; mount, connection and role are there again, and what is asked for again is issued."""
     guide.kubectl("delete", "databaseaccessrequest", "--all", "--timeout=60s")
     before = {path: _read(guide, path) for path in (_config(guide), _role(guide))}
     description = guide.described()
@@ -168,4 +170,4 @@ def test_a_mount_removed_by_hand_is_made_again(guide: Space) -> None:
     _put_back(guide, before)
     assert guide.described() == description
     guide.apply(*guide.guide("postgresAccessRequest"))
-    assert guide.login_works(guide.secret(guide.granted()))
+    assert guide.user_works(guide.secret(guide.granted()))

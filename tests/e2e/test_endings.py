@@ -1,6 +1,6 @@
-"""How access ends while something is in the way: Vault, its policy or PostgreSQL away, logins in use, an engine that changes or is gone.
+"""How access ends while something is in the way: Vault, its policy or PostgreSQL away, users in use, an engine gone.
 
-The request goes at once, its login as soon as that can be, all of it is said, and no login stays.
+The request goes at once, its database user as soon as possible, conditions say all of it, and no user stays.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.crowd import LONG_S, Crowd, apart, at_once, crowded
 from tests.e2e.space import Space
 from tests.eventually import eventually
-from watcher.kinds import POSTGRES_ROLE, SECRET_ENGINE
+from watcher.specs.kinds import POSTGRES_ROLE, SECRET_ENGINE
 
 STRICT = ['REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP ROLE "{{name}}";']
 MANY = 6
@@ -95,15 +95,17 @@ def _delete(crowd: Crowd, names: list[str]) -> float:
 
 
 def _said(crowd: Crowd, names: list[str], *words: str) -> None:
-    """Wait for an Event on each request, which is no more, that says that its login is still to be dropped, and why."""
+    """Wait for an Event on each request, which is no more, that says that its user is still to be dropped, and why."""
 
-    def told(name: str) -> bool:
+    def reported(name: str) -> bool:
         events = crowd.events(name)
-        assert any(event.startswith("Warning RevokePending") and all(word in event for word in words) for event in events), events
+        assert any(
+            event.startswith("Warning RevocationPending") and all(word in event for word in words) for event in events
+        ), events
         return True
 
     for name in names:
-        eventually(lambda name=name: told(name), timeout_s=LONG_S)  # type: ignore[misc]
+        eventually(lambda name=name: reported(name), timeout_s=LONG_S)  # type: ignore[misc]
 
 
 OUTAGES = {"stopped": _stopped, "hanging": _hanging, "sealed": _sealed}
@@ -119,25 +121,27 @@ def waiting(stack: LocalStack) -> Iterator[Space]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", OUTAGES)
 def test_deleted_while_vault_is_away(waiting: Space, how: str) -> None:
-    """The requests go within seconds, their logins when Vault is back; role and engine wait for it, say why, and go by themselves."""
+    """Requests are deleted within seconds, users after Vault is back; role and engine wait, report why, and follow."""
     made, engine = apart(waiting, how), how
     crowd = Crowd(made, how)
     crowd.prepare()
     names = crowd.granted(MANY)
-    logins = set(crowd.all_well(names).logins.values())
+    database_users = set(crowd.all_well(names).database_users.values())
     with OUTAGES[how](made.stack):
         longest_s = _delete(crowd, names)
         print(f"Vault {how}: a request was gone after {longest_s:.1f} s at most")
         assert longest_s < 30
         crowd.delete(crowd.role, POSTGRES_ROLE)
         crowd.delete(engine, SECRET_ENGINE)
-        _said(crowd, names, "logins of this request are not known to be dropped yet")
+        _said(crowd, names, "database users of this request are not dropped yet")
         for name in (f"postgresrole/{crowd.role}", f"secretengine/{engine}"):
             eventually(lambda name=name: _waits(made, name), timeout_s=LONG_S)  # type: ignore[misc]
         assert crowd.secrets() == {}
-        assert crowd.logins() == logins
+        assert crowd.database_users() == database_users
     eventually(crowd.nothing_left, timeout_s=LONG_S)
-    eventually(lambda: not crowd.get(engine, SECRET_ENGINE) and not crowd.get(crowd.role, POSTGRES_ROLE), timeout_s=LONG_S)
+    eventually(
+        lambda: not crowd.get(engine, SECRET_ENGINE) and not crowd.get(crowd.role, POSTGRES_ROLE), timeout_s=LONG_S
+    )
     assert made.described() is None
 
 
@@ -153,7 +157,7 @@ def _waits(made: Space, name: str) -> bool:
 
 @pytest.mark.timeout(600)
 def test_deleted_while_the_right_to_revoke_is_missing(waiting: Space) -> None:
-    """The requests go, their logins as soon as an operator gives the right back; the Event says which right it is."""
+    """The requests go, their users as soon as an operator gives the right back; the Event says which right it is."""
     crowd = Crowd(waiting, "forbidden")
     crowd.prepare()
     names = crowd.granted(MANY)
@@ -162,13 +166,13 @@ def test_deleted_while_the_right_to_revoke_is_missing(waiting: Space) -> None:
         print(f"without the right: a request was gone after {longest_s:.1f} s at most")
         assert longest_s < 30
         _said(crowd, names, "sys/leases/revoke")
-        assert len(crowd.logins()) == MANY
+        assert len(crowd.database_users()) == MANY
     eventually(crowd.nothing_left, timeout_s=LONG_S)
 
 
 @pytest.mark.timeout(600)
 def test_deleted_while_the_database_is_away(waiting: Space) -> None:
-    """Vault cannot drop the logins: the requests go, it is tried again and seen, and none of the logins is left at the end."""
+    """Requests are deleted while Vault cannot drop users; retries are reported, and in the end no user is left."""
     crowd = Crowd(waiting, "unreached")
     crowd.prepare()
     names = crowd.granted(MANY)
@@ -177,7 +181,9 @@ def test_deleted_while_the_database_is_away(waiting: Space) -> None:
         print(f"without the database: a request was gone after {longest_s:.1f} s at most")
         assert longest_s < 30
         _said(crowd, names, "connect")
-        eventually(lambda: _failing(waiting.stack) >= MANY, timeout_s=LONG_S, what="the work that fails, in the metrics")
+        eventually(
+            lambda: _failing(waiting.stack) >= MANY, timeout_s=LONG_S, what="the work that fails, in the metrics"
+        )
         assert len(crowd.leases()) == MANY
     eventually(crowd.nothing_left, timeout_s=LONG_S)
     eventually(lambda: not _failing(waiting.stack), timeout_s=LONG_S)
@@ -186,10 +192,10 @@ def test_deleted_while_the_database_is_away(waiting: Space) -> None:
 def _failing(stack: LocalStack) -> float:
     with urllib.request.urlopen(f"http://{stack.metrics_addresses['access']}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("leasegate_access_work_failing{"))
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("leasegate_work_failing{"))
 
 
-def test_logins_that_own_something_in_an_open_session_are_dropped(waiting: Space) -> None:
+def test_users_that_own_something_in_an_open_session_are_dropped(waiting: Space) -> None:
     """PostgreSQL refuses to drop them: our own statements do it, whatever the role's are, and end the sessions."""
     crowds = [Crowd(waiting, "owner"), Crowd(waiting, "strict")]
     crowds[0].prepare()
@@ -214,7 +220,9 @@ def _sessions(*crowds: Crowd) -> Iterator[list[psycopg.Connection[tuple[object, 
         for crowd in crowds:
             for secret in crowd.secrets().values():
                 user, password = (base64.b64decode(secret["data"][key]).decode() for key in ("username", "password"))
-                opened.append(psycopg.connect(crowd.space.stack.postgres_url, user=user, password=password, autocommit=True))
+                opened.append(
+                    psycopg.connect(crowd.space.stack.postgres_url, user=user, password=password, autocommit=True)
+                )
                 opened[-1].execute("CREATE TEMPORARY TABLE mine (a int)")
         yield opened
     finally:
@@ -224,7 +232,7 @@ def _sessions(*crowds: Crowd) -> Iterator[list[psycopg.Connection[tuple[object, 
 
 
 def test_a_role_that_its_engine_allows_no_more(waiting: Space) -> None:
-    """Nothing new is made for it, which is said; what there is ends, even where that takes a role of our own in Vault."""
+    """Nothing new is issued, and a condition says so; what there is ends, even where that needs a cleanup role."""
     made = apart(waiting, "narrowed")
     crowd = Crowd(made, "narrowed")
     crowd.prepare()
@@ -236,15 +244,15 @@ def test_a_role_that_its_engine_allows_no_more(waiting: Space) -> None:
         eventually(lambda: "another" in made.stack.bao("read", connection).stdout, timeout_s=LONG_S)
         (late,) = crowd.names(1)
         crowd.ask(late)
-        assert "allowed" in made.told(f"databaseaccessrequest/{late}", "Warning", "FailedToGetCredential")
+        assert "allowed" in made.reported(f"databaseaccessrequest/{late}", "Warning", "FailedToGetCredential")
         at_once(crowd.delete, [*names, late])
         eventually(crowd.nothing_left, timeout_s=LONG_S)
     assert crowd.made() == before
 
 
 @pytest.mark.timeout(600)
-def test_a_mount_gone_before_the_undo(waiting: Space) -> None:
-    """Unmounted by hand and deleted while nobody knows what became of its reads: it is mounted again until all is dropped."""
+def test_a_mount_removed_before_the_recovery(waiting: Space) -> None:
+    """A mount removed by hand whose reads have an unknown outcome is mounted again until all users are dropped."""
     made, access = apart(waiting, "unmounted"), waiting.stack.process("access")
     crowd = Crowd(made, "unmounted")
     crowd.prepare(statements=["SELECT pg_sleep(2);"])
@@ -266,7 +274,7 @@ def test_a_mount_gone_before_the_undo(waiting: Space) -> None:
 
 
 def test_a_database_at_another_port_waits_for_the_leases(waiting: Space) -> None:
-    """Vault would revoke at the new place, succeed there, and forget: host and port change when nothing depends on them any more."""
+    """Host and port change only without leases: Vault would revoke them at the new place, succeed, and forget them."""
     stack = waiting.stack
     here, there = (urlsplit(str(url)) for url in (stack.postgres_url, stack.postgres_tls_url))
     app = {
@@ -275,7 +283,10 @@ def test_a_database_at_another_port_waits_for_the_leases(waiting: Space) -> None
         "metadata": {"name": "moving-app"},
         "spec": {
             "secret": {"name": "postgres-user-cred"},
-            "clientConfig": {"url": f"postgresql://127.0.0.1:{here.port}/postgres?sslmode=disable", "insecureSkipTLSVerify": True},
+            "clientConfig": {
+                "url": f"postgresql://127.0.0.1:{here.port}/postgres?sslmode=disable",
+                "insecureSkipTLSVerify": True,
+            },
         },
     }
     waiting.apply(app)
@@ -286,10 +297,11 @@ def test_a_database_at_another_port_waits_for_the_leases(waiting: Space) -> None
     names = crowd.granted(MANY)
     before = crowd.all_well(names)
     made.patch(
-        "appbinding/moving-app", {"spec": {"clientConfig": {"url": f"postgresql://127.0.0.1:{there.port}/postgres?sslmode=require"}}}
+        "appbinding/moving-app",
+        {"spec": {"clientConfig": {"url": f"postgresql://127.0.0.1:{there.port}/postgres?sslmode=require"}}},
     )
     made.phase("secretengine/moving", "Processing", timeout_s=LONG_S)
-    assert str(MANY) in made.told("secretengine/moving", "Warning", "QuiesceRequired", "use the database as it is")
+    assert str(MANY) in made.reported("secretengine/moving", "Warning", "LeasesInUse", "use the database as it is")
     connection = f"{made.mount}/config/k8s.-.{made.name}.moving-app"
     assert f":{there.port}/" not in stack.bao("read", connection).stdout
     assert crowd.all_well(names).leases == before.leases

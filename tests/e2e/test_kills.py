@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from deploy.local.stack import LocalStack
-from deploy.story.story import Step, Story
+from dev.demo.story import Step, Story
+from dev.stack.stack import LocalStack
 
 SEED = 20261124
 
@@ -36,9 +36,9 @@ def _killed(stack: LocalStack, name: str, step: Step, *, after_s: float) -> None
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["watcher", "access", "engine", "roles"])
 def test_a_kill_at_every_step_changes_no_end(stack: LocalStack, name: str) -> None:
-    """SIGKILL at a random moment of every step, and a new start: each step is seen as without it, and no login is left at the end."""
+    """SIGKILL at a random moment of every step: each step is seen as without it, and no user is left at the end."""
     chance = random.Random(f"{SEED}-{name}")
     story = Story(stack)
     for step in story.steps():
         _killed(stack, name, step, after_s=chance.uniform(0, 0.6))
-    assert story.logins() == []
+    assert story.database_users() == []

@@ -1,4 +1,4 @@
-"""What operators see and do on the whole stack: leases, orphans, a lost ledger, and access that ends by itself."""
+"""What operators see and do on the whole stack: leases, orphans, a lost ledger, and access that expires."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.space import REQUEST, Space, space
 from tests.eventually import eventually
 
@@ -21,14 +21,18 @@ ROOT = Path(__file__).parents[2]
 def leasegate(stack: LocalStack, *args: str) -> subprocess.CompletedProcess[str]:
     """Run ``leasegate`` with nothing but what ``make env`` gives."""
     command = [sys.executable, "-m", "cli.leasegate", *args]
-    done = subprocess.run(command, env=stack.environment(), capture_output=True, text=True, check=False, timeout=60, cwd=ROOT)
+    done = subprocess.run(
+        command, env=stack.environment(), capture_output=True, text=True, check=False, timeout=60, cwd=ROOT
+    )
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
 
 def remembered(stack: LocalStack) -> str:
     """The ledger's id as the watcher keeps it."""
-    return stack.kubectl("-n", "leasegate-system", "get", "configmap/leasegate-ledger", "-o", "jsonpath={.data.ledger-id}").stdout
+    return stack.kubectl(
+        "-n", "leasegate-system", "get", "configmap/leasegate-ledger", "-o", "jsonpath={.data.ledger-id}"
+    ).stdout
 
 
 def access(stack: LocalStack) -> Path:
@@ -44,28 +48,28 @@ def guide(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Space]:
         yield made
 
 
-def test_access_ends_for_good_when_its_time_is_over(guide: Space) -> None:
-    """``spec.ttl``: Secret, Role and RoleBinding go, the login is dropped, the phase and an Event say so, and it stays so."""
-    (wish,) = guide.guide("postgresAccessRequest")
+def test_access_expires_for_good_after_its_ttl(guide: Space) -> None:
+    """``spec.ttl``: Secret, Role and RoleBinding are deleted, the database user is dropped, and all stays so."""
+    (request,) = guide.guide("postgresAccessRequest")
     guide.kubectl("delete", REQUEST)
-    guide.apply(wish | {"spec": wish["spec"] | {"ttl": "4s"}})
+    guide.apply(request | {"spec": request["spec"] | {"ttl": "4s"}})
     name = guide.granted()
     data = eventually(lambda: guide.secret(name))
     assert isinstance(data, dict)
     guide.phase(REQUEST, "Expired", timeout_s=30)
     eventually(lambda: not guide.get(f"secret/{name}"))
-    eventually(lambda: not guide.logins())
-    assert not guide.login_works(data)
+    eventually(lambda: not guide.database_users())
+    assert not guide.user_works(data)
     status = guide.status(REQUEST)
     assert "secret" not in status
     assert "lease" not in status
-    guide.told(REQUEST, "AccessEnded", "Expired")
+    guide.reported(REQUEST, "AccessEnded", "Expired")
     left = guide.kubectl("get", "roles,rolebindings", "-o", "name").split()
-    assert left == ["rolebinding.rbac.authorization.k8s.io/leasegate-served-namespace"]
+    assert left == ["rolebinding.rbac.authorization.k8s.io/leasegate-enabled-namespace"]
     guide.annotate(REQUEST, "touched=yes")  # nothing brings it back
     refused = guide.vault_command("approve", "databaseaccessrequest", "postgres-cred-rqst")
     assert guide.status(REQUEST)["phase"] == "Expired", refused.stdout + refused.stderr
-    assert not guide.logins()
+    assert not guide.database_users()
 
 
 def test_no_access_is_longer_than_the_operator_allows(guide: Space) -> None:
@@ -77,8 +81,8 @@ def test_no_access_is_longer_than_the_operator_allows(guide: Space) -> None:
         name = guide.granted()
         guide.phase(REQUEST, "Expired", timeout_s=30)
         eventually(lambda: not guide.get(f"secret/{name}"))
-        eventually(lambda: not guide.logins())
-        guide.told(REQUEST, "AccessEnded", "Expired")
+        eventually(lambda: not guide.database_users())
+        guide.reported(REQUEST, "AccessEnded", "Expired")
     finally:
         service.terminate()
         service.start()
@@ -86,7 +90,7 @@ def test_no_access_is_longer_than_the_operator_allows(guide: Space) -> None:
 
 
 def restart_with(stack: LocalStack, **more: str) -> None:
-    """Start the access service again with other settings than the stack's."""
+    """Restart the access service with other settings than the stack's."""
     service = stack.process("access")
     service.terminate()
     usual = service._command
@@ -100,7 +104,7 @@ def test_leases_and_orphans_as_an_operator_sees_them(guide: Space) -> None:
     guide.granted()
     stack = guide.stack
     shown = json.loads(leasegate(stack, "leases", "--state=active", "-o", "json").stdout)
-    (mine,) = [lease for lease in shown if lease["username"] in guide.logins()]
+    (mine,) = [lease for lease in shown if lease["username"] in guide.database_users()]
     assert mine["lease_id"] == guide.status(REQUEST)["lease"]["id"]
     clean = leasegate(stack, "orphans", "--postgres", stack.postgres_url)
     assert clean.returncode == 0, clean.stdout
@@ -113,12 +117,14 @@ def test_leases_and_orphans_as_an_operator_sees_them(guide: Space) -> None:
     assert leasegate(stack, "orphans", "--postgres", stack.postgres_url).returncode == 0
     before = guide.secret(guide.secret_name())
     assert leasegate(stack, "revoke", mine["handle"], "--reason", "it leaked").returncode == 0
-    eventually(lambda: before["username"] not in guide.logins(), timeout_s=30)
-    eventually(lambda: guide.login_works(guide.secret(guide.secret_name())), timeout_s=30)  # still approved: it has another
+    eventually(lambda: before["username"] not in guide.database_users(), timeout_s=30)
+    eventually(
+        lambda: guide.user_works(guide.secret(guide.secret_name())), timeout_s=30
+    )  # still approved: it has another
 
 
-def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepted(guide: Space) -> None:
-    """The watcher keeps the ledger's id in Kubernetes; what was issued works on, and nothing new is issued beside it."""
+def test_a_lost_ledger_pauses_issuance_until_its_loss_is_accepted(guide: Space) -> None:
+    """The watcher keeps the ledger's id in Kubernetes; what was issued works on, and nothing new is issued."""
     stack = guide.stack
     name = guide.granted()
     data = guide.secret(name)
@@ -131,12 +137,12 @@ def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepte
         file.unlink()
     service.start()
     service.wait_ready()
-    told = eventually(lambda: guide.condition(REQUEST, "LedgerUnknown"), timeout_s=60)
-    assert isinstance(told, dict)
-    assert "accept-loss" in told["message"]
-    guide.told(REQUEST, "Warning", "LedgerLost")
+    reported = eventually(lambda: guide.condition(REQUEST, "IssuancePaused"), timeout_s=60)
+    assert isinstance(reported, dict)
+    assert "accept-loss" in reported["message"]
+    guide.reported(REQUEST, "Warning", "LedgerMismatch")
     assert guide.secret(name) == data
-    assert guide.login_works(data)
+    assert guide.user_works(data)
     assert guide.status(REQUEST)["secret"]["name"] == name
     status = leasegate(stack, "ledger", "status")
     assert status.returncode == 1
@@ -145,15 +151,19 @@ def test_a_lost_ledger_is_noticed_and_holds_everything_until_its_loss_is_accepte
     assert done.returncode == 0, done.stderr
     new = eventually(lambda: (found := guide.secret(name)) != data and found, timeout_s=60)
     assert isinstance(new, dict)
-    assert guide.login_works(new)
-    eventually(lambda: not guide.condition(REQUEST, "LedgerUnknown"), timeout_s=30)
+    assert guide.user_works(new)
+    eventually(lambda: not guide.condition(REQUEST, "IssuancePaused"), timeout_s=30)
     eventually(lambda: remembered(stack) != known, timeout_s=40, what="the new ledger's id in Kubernetes")
     orphans = leasegate(stack, "orphans", "--postgres", stack.postgres_url, "-o", "json")
     assert orphans.returncode == 1
     lost = [orphan for orphan in json.loads(orphans.stdout)["orphans"] if orphan.get("username") == data["username"]]
-    assert [orphan["kind"] for orphan in lost] == ["ORPHAN_KIND_LOGIN_UNKNOWN"]
-    leases = [orphan["lease_id"] for orphan in json.loads(orphans.stdout)["orphans"] if orphan["kind"] == "ORPHAN_KIND_LEASE_UNKNOWN"]
+    assert [orphan["kind"] for orphan in lost] == ["ORPHAN_KIND_DATABASE_USER_UNKNOWN"]
+    leases = [
+        orphan["lease_id"]
+        for orphan in json.loads(orphans.stdout)["orphans"]
+        if orphan["kind"] == "ORPHAN_KIND_LEASE_UNKNOWN"
+    ]
     for lease_id in leases:
         stack.bao("lease", "revoke", "-sync", lease_id)
     assert leasegate(stack, "orphans", "--postgres", stack.postgres_url).returncode == 0
-    assert guide.login_works(new)
+    assert guide.user_works(new)

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local.stack import LocalStack
-from deploy.story.story import EXAMPLES, NotSeen, Story
+from dev.demo.story import EXAMPLES, NotSeenError, Story
+from dev.stack.stack import LocalStack
 from tests.eventually import eventually
 
-APPLY = ("served", "postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest")
+APPLY = ("enabled", "postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest")
 DELETE = {
     "vault": "appbinding/vault serviceaccount/vault",
     "postgres-app": "appbinding/postgres-app secret/postgres-user-cred",
@@ -40,7 +40,7 @@ def story(stack: LocalStack) -> Iterator[Story]:
 
 
 def _apply(story: Story, stack: LocalStack, name: str) -> None:
-    file = stack.served_namespace("demo") if name == "served" else f"{EXAMPLES}/{name}.yaml"
+    file = stack.enabled_namespace("demo") if name == "enabled" else f"{EXAMPLES}/{name}.yaml"
     story.shell.ok(f"kubectl apply -n demo -f '{file}'")
 
 
@@ -59,12 +59,12 @@ def test_any_order_of_apply_converges(story: Story, stack: LocalStack, order: tu
     for kind in ("secretengine", "postgresrole"):
         found = json.loads(story.shell.ok(f"kubectl get {kind} -n demo -o json"))["items"]
         assert [item["status"]["phase"] for item in found] == ["Success"]
-    assert len(story.logins()) == 1
+    assert len(story.database_users()) == 1
 
 
 @pytest.mark.parametrize("order", _orders(tuple(DELETE), 6, 2), ids="-".join)
 def test_any_order_of_delete_leaves_nothing(story: Story, stack: LocalStack, order: tuple[str, ...]) -> None:
-    """Every finalizer goes, and no lease, role, mount or login is left."""
+    """Every finalizer goes, and no lease, role, mount or user is left."""
     for name in APPLY:
         _apply(story, stack, name)
     _grant(story)
@@ -77,8 +77,8 @@ def test_any_order_of_delete_leaves_nothing(story: Story, stack: LocalStack, ord
         code, _ = story.shell.run("vault read sys/mounts/my-postgres-se")
         assert code != 0, "the mount is still there"
         try:
-            return bool(story._no_login() and story._no_secret())
-        except NotSeen as err:
+            return bool(story._no_user() and story._no_secret())
+        except NotSeenError as err:
             raise AssertionError(str(err)) from err
 
     eventually(nothing, timeout_s=90)

@@ -1,6 +1,7 @@
-"""What breaks other operators, each seen by running them (design, section 10): here none of it costs or leaves a lease.
+"""What breaks other operators, each seen by running them: here none of it costs or leaves a lease.
 
-Every test counts in Vault's list of leases and in ``pg_roles``; how many logins were ever made, PostgreSQL counts by itself (crowd.py).
+Each test counts in Vault's list of leases and in ``pg_roles``; PostgreSQL counts by itself how many users were ever
+made (crowd.py).
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.chaos.agreement import Eyes, open_attempts
 from tests.chaos.husks import end_husks
 from tests.e2e.crowd import LONG_S, Crowd, Seen, at_once, crowded, restart
 from tests.e2e.space import ENGINE, Space
 from tests.eventually import eventually
-from watcher.kinds import POSTGRES_ROLE, SECRET
+from watcher.kube.resources import SECRET
+from watcher.specs.kinds import POSTGRES_ROLE
 
 SEED = 20261124
 SOON_S = 0.030
@@ -74,19 +76,24 @@ def test_deleted_as_soon_as_it_was_approved(peers: Space) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["access", "watcher"])
 def test_killed_while_many_are_made(peers: Space, name: str) -> None:
-    """SIGKILL three times while 200 are made: one lease and one login for each of them, no other; deleted, none at all."""
+    """SIGKILL three times while 200 are made: one lease and one database user each; deleted, none at all."""
     crowd, chance = Crowd(peers, f"killed-{name}"), random.Random(f"{SEED}-{name}")
     crowd.prepare()
     names, process = crowd.names(MANY), peers.stack.process(name)
     with ThreadPoolExecutor(1) as pool:
         making = pool.submit(at_once, crowd.ask, names)
         for nth in sorted(chance.sample(range(10, MANY - 20), 3)):
-            eventually(lambda nth=nth: crowd.made() >= nth, timeout_s=LONG_S, every_s=0.05, what=f"{nth} logins")  # type: ignore[misc]
+            eventually(lambda nth=nth: crowd.made() >= nth, timeout_s=LONG_S, every_s=0.05, what=f"{nth} users")  # type: ignore[misc]
             process.kill()
             process.start()
             process.wait_ready()
         making.result()
-    eventually(lambda: _at_rest(crowd) and crowd.all_well(names, husks=True), timeout_s=2 * LONG_S, every_s=0.5, what=f"seed {SEED}")
+    eventually(
+        lambda: _at_rest(crowd) and crowd.all_well(names, husks=True),
+        timeout_s=2 * LONG_S,
+        every_s=0.5,
+        what=f"seed {SEED}",
+    )
     _end_husks(crowd)
     seen = crowd.all_well(names)
     print(f"seed {SEED}: {seen.made} made for {MANY}")
@@ -96,14 +103,14 @@ def test_killed_while_many_are_made(peers: Space, name: str) -> None:
 
 def _at_rest(crowd: Crowd) -> bool:
     """Check that nothing is being undone."""
-    mine = [row for row in open_attempts(_ledger(crowd)) if f"-{crowd.role}-" in row.login]
+    mine = [row for row in open_attempts(_ledger(crowd)) if f"-{crowd.role}-" in row.database_user]
     busy = [row.state for row in mine if row.state not in ("active", "new", "token")]
     assert busy == []
     return True
 
 
 def _end_husks(crowd: Crowd) -> None:
-    """End the leases that Vault keeps of reads that broke off with the SIGKILL; each is proven to have no login (tests/chaos/husks.py)."""
+    """Revoke leases of reads that the SIGKILL broke off; each is proven to have no user (tests/chaos/husks.py)."""
     stack = crowd.space.stack
 
     def ask(method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -111,10 +118,10 @@ def _end_husks(crowd: Crowd) -> None:
         return answer.status, answer.body
 
     eyes = Eyes(vault=ask, postgres_url=stack.postgres_url, mounts=[crowd.space.mount])
-    told = {(body.get("status") or {})["lease"]["id"] for body in crowd.requests().values()}
-    found = end_husks(eyes, crowd.leases() - told, ledger=_ledger(crowd))
+    reported = {(body.get("status") or {})["lease"]["id"] for body in crowd.requests().values()}
+    found = end_husks(eyes, crowd.leases() - reported, ledger=_ledger(crowd))
     eyes.close()
-    print(f"{found.ended} leases without a login")
+    print(f"{found.ended} leases without a user")
     assert found.wrong == []
 
 
@@ -123,7 +130,7 @@ def _ledger(crowd: Crowd) -> Path:
 
 
 def _unchanged(crowd: Crowd, before: Seen, *, written: bool = False) -> Seen:
-    """What was granted is as it was, and nothing was made for it; another request, granted meanwhile, shows that the watcher went on.
+    """Check that nothing was issued for what was granted; a request granted meanwhile shows that the watcher went on.
 
     Args:
         crowd: The requests.
@@ -131,12 +138,14 @@ def _unchanged(crowd: Crowd, before: Seen, *, written: bool = False) -> Seen:
         written: Whether somebody else wrote to the Secrets.
     """
     fence = crowd.pass_by()
-    after = eventually(lambda: crowd.all_well([*before.logins, fence]), timeout_s=LONG_S)
+    after = eventually(lambda: crowd.all_well([*before.database_users, fence]), timeout_s=LONG_S)
     assert after.made == before.made + 1
-    for was, now in [(before.logins, after.logins), (before.leases, after.leases)] + [(before.versions, after.versions)] * (not written):
+    for was, now in [(before.database_users, after.database_users), (before.leases, after.leases)] + [
+        (before.versions, after.versions)
+    ] * (not written):
         assert {name: now[name] for name in was} == was
     crowd.delete(fence)
-    return eventually(lambda: crowd.all_well(list(before.logins)), timeout_s=LONG_S)
+    return eventually(lambda: crowd.all_well(list(before.database_users)), timeout_s=LONG_S)
 
 
 def test_an_edited_label_or_annotation_costs_no_lease(peers: Space) -> None:

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from deploy.local.stack import LocalStack
-from deploy.story.story import EXAMPLES, NotSeen, Story
+from dev.demo.story import EXAMPLES, NotSeenError, Story
+from dev.stack.stack import LocalStack
 from tests.eventually import eventually
 
 APPROVE = "kubectl vault approve databaseaccessrequest postgres-cred-rqst -n demo"
@@ -16,11 +16,11 @@ APPROVE = "kubectl vault approve databaseaccessrequest postgres-cred-rqst -n dem
 
 @pytest.mark.timeout(400)
 def test_a_minute_without_vault_needs_nobody(stack: LocalStack) -> None:
-    """What is applied and approved while Vault is sealed says so, and converges after the unseal without a hand on any object."""
+    """What is applied and approved while Vault is sealed reports that, and converges after the unseal by itself."""
     story = Story(stack)
     shell = story.shell
     shell.ok("kubectl create ns demo")
-    shell.ok(f"kubectl apply -n demo -f '{stack.served_namespace('demo')}'")
+    shell.ok(f"kubectl apply -n demo -f '{stack.enabled_namespace('demo')}'")
     for file in ("postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest"):
         shell.ok(f"kubectl apply -f {EXAMPLES}/{file}.yaml")
     eventually(lambda: story.status().get("digest"), what="the digest of the request")
@@ -33,7 +33,7 @@ def test_a_minute_without_vault_needs_nobody(stack: LocalStack) -> None:
     role = "kubectl get postgresrole -n demo late-role"
     eventually(lambda: "sealed" in shell.ok(f"{role} -o yaml").lower(), what="the status that says why", timeout_s=45)
     threading.Event().wait(60)  # the minute of the requirement: the sealed Vault itself is what is tested
-    assert story.logins() == []
+    assert story.database_users() == []
     stack.unseal()
 
     def granted() -> bool:
@@ -42,7 +42,7 @@ def test_a_minute_without_vault_needs_nobody(stack: LocalStack) -> None:
 
     eventually(granted, timeout_s=60, what="the Secret after the unseal")
     eventually(lambda: "Success" in shell.ok(role), timeout_s=60, what="the role that was applied meanwhile")
-    assert len(story.logins()) == 1
+    assert len(story.database_users()) == 1
 
     stack.seal()
     shell.ok("kubectl delete databaseaccessrequest -n demo postgres-cred-rqst --timeout=30s")
@@ -50,9 +50,9 @@ def test_a_minute_without_vault_needs_nobody(stack: LocalStack) -> None:
 
     def gone() -> bool:
         try:
-            return bool(story._no_login())
-        except NotSeen as err:
+            return bool(story._no_user())
+        except NotSeenError as err:
             raise AssertionError(str(err)) from err
 
-    eventually(gone, timeout_s=90, what="the login's end after the unseal")
+    eventually(gone, timeout_s=90, what="the user's drop after the unseal")
     shell.ok("kubectl delete namespace demo --timeout=60s")

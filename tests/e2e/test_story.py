@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deploy.local.stack import LocalStack
-from deploy.story.story import Story
+from dev.demo.story import Story
+from dev.stack.stack import LocalStack
 
 
 def test_the_guide_runs_as_printed(stack: LocalStack) -> None:

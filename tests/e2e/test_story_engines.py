@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
 from tests.eventually import eventually
 
@@ -30,7 +30,7 @@ def _password(text: str) -> dict[str, dict[str, str]]:
 def test_a_changed_database_password_is_pushed_to_vault(guide: Space) -> None:
     """Vault logs in with what the AppBinding's Secret holds now."""
     user = f"manager_{guide.name}"
-    guide.stack.psql(f"create role {user} superuser login password 'first-password'")
+    guide.stack.psql(f"create role {user} superuser LOGIN password 'first-password'")
     try:
         names = {"username": base64.b64encode(user.encode()).decode()}
         guide.patch("secret/postgres-user-cred", {"data": names | _password("first-password")["data"]})
@@ -39,17 +39,17 @@ def test_a_changed_database_password_is_pushed_to_vault(guide: Space) -> None:
         guide.stack.psql(f"alter role {user} password 'second-password'")
         guide.patch("secret/postgres-user-cred", _password("wrong-password"))
         guide.phase(ENGINE, "Failed")
-        guide.told(ENGINE, "Warning", "FailedToCreateSecretEngineConfig")
+        guide.reported(ENGINE, "Warning", "FailedToCreateSecretEngineConfig")
         assert guide.condition(ENGINE, "Available")["status"] == "False"
         guide.patch("secret/postgres-user-cred", _password("second-password"))
         guide.phase(ENGINE, "Success")
-        # No session of the old password may be what makes the login.
+        # No session of the old password may be what creates the user.
         guide.stack.psql(f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{user}'")  # noqa: S608
-        assert guide.login_works(guide.secret(guide.granted()))
+        assert guide.user_works(guide.secret(guide.granted()))
         guide.kubectl("delete", "databaseaccessrequest", "--all")
         guide.kubectl("delete", ROLE, ENGINE)
     finally:
-        eventually(lambda: not guide.logins(), timeout_s=30)
+        eventually(lambda: not guide.database_users(), timeout_s=30)
         guide.stack.psql(f"drop owned by {user}; drop role {user}")
 
 
@@ -58,14 +58,14 @@ def test_success_does_not_outlive_a_failing_update(guide: Space) -> None:
     guide.patch(ENGINE, {"spec": {"postgres": {"pluginName": "no-such-plugin"}}})
     guide.phase(ENGINE, "Failed")
     assert "Failed" in guide.kubectl("get", ENGINE)
-    guide.told(ENGINE, "Warning", "plugin")
+    guide.reported(ENGINE, "Warning", "plugin")
     assert guide.status(ENGINE)["observedGeneration"] == guide.get(ENGINE)["metadata"]["generation"]
     guide.patch(ENGINE, {"spec": {"postgres": {"pluginName": "postgresql-database-plugin"}}})
     guide.phase(ENGINE, "Success")
     assert not guide.condition(ENGINE, "Failed")
     guide.patch(ROLE, {"spec": {"defaultTTL": "48h"}})
     guide.phase(ROLE, "Failed")
-    guide.told(ROLE, "Warning", "TTL")
+    guide.reported(ROLE, "Warning", "TTL")
     guide.patch(ROLE, {"spec": {"defaultTTL": "2h"}})
     guide.phase(ROLE, "Success")
 
@@ -81,14 +81,28 @@ def test_a_list_cleared_in_the_spec_is_cleared_in_vault(guide: Space) -> None:
     guide.patch(ROLE, {"spec": lists | {"maxTTL": "300", "defaultTTL": "5m"}})
     eventually(lambda: in_vault()["max_ttl"] == 300, timeout_s=30)
     found = in_vault()
-    assert [len(list(found[name])) > 0 for name in ("revocation_statements", "rollback_statements", "renew_statements")] == [True] * 3  # type: ignore[call-overload]
+    for name in ("revocation_statements", "rollback_statements", "renew_statements"):
+        assert found[name]
     guide.patch(
-        ROLE, {"spec": {"revocationStatements": [], "rollbackStatements": None, "renewStatements": [], "maxTTL": None, "defaultTTL": None}}
+        ROLE,
+        {
+            "spec": {
+                "revocationStatements": [],
+                "rollbackStatements": None,
+                "renewStatements": [],
+                "maxTTL": None,
+                "defaultTTL": None,
+            }
+        },
     )
 
     def cleared() -> bool:
         found = in_vault()
-        assert [found[name] for name in ("revocation_statements", "rollback_statements", "renew_statements")] == [[], [], []], found
+        assert [found[name] for name in ("revocation_statements", "rollback_statements", "renew_statements")] == [
+            [],
+            [],
+            [],
+        ], found
         assert (found["max_ttl"], found["default_ttl"]) == (0, 0), found
         return True
 
@@ -117,16 +131,16 @@ def test_a_shared_mount_goes_with_its_last_engine(guide: Space) -> None:
     secret = guide.granted()
     guide.kubectl("delete", ENGINE, "--timeout=30s")
     assert f"{guide.name}/second" in str(guide.described())
-    assert guide.login_works(guide.secret(secret))
+    assert guide.user_works(guide.secret(secret))
     guide.phase(ROLE, "Success")
     guide.kubectl("delete", "secretengine/second", "--timeout=60s")
     assert guide.described() is None
-    eventually(lambda: not guide.logins(), timeout_s=30)
+    eventually(lambda: not guide.database_users(), timeout_s=30)
 
 
 @pytest.fixture
 def foreign(stack: LocalStack) -> Iterator[Space]:
-    """A served namespace whose mount an operator made by hand."""
+    """An enabled namespace whose mount an operator made by hand."""
     with space(stack, "foreign") as made:
         stack.bao("secrets", "enable", f"-path={made.mount}", "-description=the operator's", "database")
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
@@ -138,7 +152,7 @@ def test_a_foreign_mount_is_refused_and_never_unmounted(foreign: Space) -> None:
     """It is used only if the annotation says so, and stays when the SecretEngine goes, with its description."""
     foreign.phase(ENGINE, "Failed")
     assert foreign.condition(ENGINE, "Failed")["reason"] == "MountConflict"
-    assert "adopt-mount" in foreign.told(ENGINE, "Warning", "MountConflict")
+    assert "adopt-mount" in foreign.reported(ENGINE, "Warning", "MountConflict")
     foreign.kubectl("delete", ENGINE, "--timeout=30s")
     assert foreign.described() == "the operator's"
     foreign.apply(*foreign.guide("postgresSecretEngine"))
@@ -157,28 +171,28 @@ def test_another_type_of_engine_is_refused(stack: LocalStack) -> None:
         try:
             made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
             made.phase(ENGINE, "Failed")
-            assert "kv" in made.told(ENGINE, "Warning", "MountConflict")
+            assert "kv" in made.reported(ENGINE, "Warning", "MountConflict")
             made.kubectl("delete", ENGINE, "--timeout=30s")
             assert made.described() is not None
         finally:
             stack.bao("secrets", "disable", made.mount)
 
 
-def test_an_unserved_namespace_is_named_with_the_command_that_serves_it(stack: LocalStack) -> None:
+def test_an_unenabled_namespace_is_named_with_the_command_that_serves_it(stack: LocalStack) -> None:
     """Status and Event say what to type, and typing it converges without touching an object."""
     with space(stack, "unserved", serve=False) as made:
         made.apply(*made.guide())
         for name in (ENGINE, ROLE, REQUEST):
-            text = made.told(name, "Warning", "NamespaceNotServed")
+            text = made.reported(name, "Warning", "NamespaceNotEnabled")
             assert "kubectl apply -n unserved -f" in text
-            assert made.condition(name, "NamespaceNotServed")["status"] == "True"
+            assert made.condition(name, "NamespaceNotEnabled")["status"] == "True"
         made.serve()
         made.phase(ROLE, "Success", timeout_s=90)
-        assert made.login_works(made.secret(made.granted()))
+        assert made.user_works(made.secret(made.granted()))
 
 
 def test_a_database_changes_only_when_no_lease_depends_on_it(guide: Space) -> None:
-    """Vault would revoke at the new place, succeed there, and forget the login that lives on at the old one."""
+    """Vault would revoke at the new place, succeed there, and forget the user that lives on at the old one."""
     url = f"{guide.mount}/config/k8s.-.{guide.name}.postgres-app"
     other = f"other_{guide.name}"
     guide.stack.psql(f"create database {other}")
@@ -186,9 +200,9 @@ def test_a_database_changes_only_when_no_lease_depends_on_it(guide: Space) -> No
         data = guide.secret(guide.granted())
         guide.patch("appbinding/postgres-app", {"spec": {"clientConfig": {"service": {"path": other}}}})
         guide.phase(ENGINE, "Processing")
-        assert "QuiesceRequired" in guide.told(ENGINE, "Warning", "leases or open attempts use the database as it is")
+        assert "LeasesInUse" in guide.reported(ENGINE, "Warning", "leases or open attempts use the database as it is")
         assert other not in guide.stack.bao("read", url).stdout
-        assert guide.login_works(data)
+        assert guide.user_works(data)
         guide.decide("deny")
         guide.phase(ENGINE, "Success")
         assert other in guide.stack.bao("read", url).stdout
@@ -197,7 +211,9 @@ def test_a_database_changes_only_when_no_lease_depends_on_it(guide: Space) -> No
         guide.granted()
         guide.annotate(ENGINE, "leasegate.dev/same-database-moved=true")
         guide.patch("appbinding/postgres-app", {"spec": {"clientConfig": {"service": {"path": "postgres"}}}})
-        eventually(lambda: other not in guide.stack.bao("read", url).stdout, timeout_s=30, what="the change under a lease")
+        eventually(
+            lambda: other not in guide.stack.bao("read", url).stdout, timeout_s=30, what="the change under a lease"
+        )
         guide.phase(ENGINE, "Success")
     finally:
         guide.kubectl("delete", REQUEST, "--ignore-not-found")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
 from tests.eventually import eventually
 
@@ -23,7 +23,12 @@ def guide(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Space]:
 
 def _may_read(guide: Space, secret: str) -> bool:
     who = READER.format(guide.name)
-    return guide.stack.kubectl("auth", "can-i", "get", f"secret/{secret}", "-n", guide.name, f"--as={who}", check=False).returncode == 0
+    return (
+        guide.stack.kubectl(
+            "auth", "can-i", "get", f"secret/{secret}", "-n", guide.name, f"--as={who}", check=False
+        ).returncode
+        == 0
+    )
 
 
 def _reader(guide: Space) -> str:
@@ -33,23 +38,23 @@ def _reader(guide: Space) -> str:
     return found[0].partition("/")[2]
 
 
-def test_a_deleted_secret_is_restored_with_a_new_login(guide: Space) -> None:
-    """A password is stored nowhere, so a new one takes its place; the old login, which may be in use, ends later, or with access."""
+def test_a_deleted_secret_is_recreated_with_a_new_user(guide: Space) -> None:
+    """A new password replaces one that is stored nowhere; the former user is dropped later, or with access."""
     name = guide.granted()
     old = guide.secret(name)
     guide.kubectl("delete", "secret", name)
     new = eventually(lambda: (found := guide.secret(name)) and found != old and found, timeout_s=30)
     assert isinstance(new, dict)
-    assert guide.login_works(new)
+    assert guide.user_works(new)
     assert guide.secret_name() == name
     _denied(guide, old, new)
 
 
 def _denied(guide: Space, *credentials: dict[str, str]) -> None:
-    """A denial ends the new login and the old one at once."""
+    """A denial ends the new user and the old one at once."""
     guide.decide("deny")
-    eventually(lambda: not guide.logins(), timeout_s=30, what="every login dropped")
-    assert not any(guide.login_works(each) for each in credentials)
+    eventually(lambda: not guide.database_users(), timeout_s=30, what="every user dropped")
+    assert not any(guide.user_works(each) for each in credentials)
 
 
 def test_readers_edited_by_hand_are_set_right(guide: Space) -> None:
@@ -68,7 +73,9 @@ def test_readers_edited_by_hand_are_set_right(guide: Space) -> None:
 
     def right() -> bool:
         rules = guide.get(f"role/{role}")["rules"]
-        assert rules == [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get"]}], rules
+        assert rules == [{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [secret], "verbs": ["get"]}], (
+            rules
+        )
         names = [subject["name"] for subject in guide.get(f"rolebinding/{role}")["subjects"]]
         assert names == ["demo-sa"], names
         return True
@@ -89,7 +96,7 @@ def _restart(guide: Space) -> None:
 
 
 def test_a_denial_after_an_approval_revokes_all(guide: Space) -> None:
-    """Secret, Role, RoleBinding, status.secret, status.lease and the login go; the decision stays final."""
+    """Secret, Role, RoleBinding, status.secret, status.lease and the user go; the decision stays final."""
     name = guide.granted()
     data, role = guide.secret(name), _reader(guide)
     status = guide.status(REQUEST)
@@ -100,36 +107,40 @@ def test_a_denial_after_an_approval_revokes_all(guide: Space) -> None:
     guide.phase(REQUEST, "Denied")
 
     def gone() -> bool:
-        left = [kind for kind, plain in (("secret", name), ("role", role), ("rolebinding", role)) if guide.get(f"{kind}/{plain}")]
+        left = [
+            kind
+            for kind, plain in (("secret", name), ("role", role), ("rolebinding", role))
+            if guide.get(f"{kind}/{plain}")
+        ]
         assert left == []
         status = guide.status(REQUEST)
         assert "lease" not in status
         assert "secret" not in status
-        assert guide.logins() == []
+        assert guide.database_users() == []
         return True
 
     eventually(gone, timeout_s=30)
-    assert not guide.login_works(data)
-    guide.told(REQUEST, "AccessEnded")
+    assert not guide.user_works(data)
+    guide.reported(REQUEST, "AccessEnded")
     again = guide.vault_command("approve", "databaseaccessrequest", "postgres-cred-rqst")
     assert again.returncode == 1
     assert "denied" in again.stderr
 
 
 def test_a_new_request_of_the_same_name_is_another_request(guide: Space) -> None:
-    """An approval does not outlive its object: the new one waits, and gets another Secret and login."""
+    """An approval does not outlive its object: the new one waits, and gets another Secret and user."""
     first = guide.granted()
     old = guide.secret(first)
     guide.kubectl("delete", REQUEST)
     guide.apply(*guide.guide("postgresAccessRequest"))
     eventually(lambda: guide.status(REQUEST).get("digest"), timeout_s=30)
     assert guide.status(REQUEST)["phase"] == "WaitingForApproval"
-    assert not guide.login_works(old)
+    assert not guide.user_works(old)
     second = guide.granted()
     assert second != first
     assert guide.secret(second)["username"] != old["username"]
     assert not guide.get(f"secret/{first}")
-    assert len(guide.logins()) == 1
+    assert len(guide.database_users()) == 1
 
 
 def test_a_role_changed_after_the_approval_needs_another(guide: Space) -> None:
@@ -137,27 +148,32 @@ def test_a_role_changed_after_the_approval_needs_another(guide: Space) -> None:
     eventually(lambda: guide.status(REQUEST).get("digest"), timeout_s=60)
     guide.granted()
     before = guide.status(REQUEST)["digest"]
-    more = [*guide.get(ROLE)["spec"]["creationStatements"], 'GRANT INSERT ON ALL TABLES IN SCHEMA public TO "{{name}}";']
+    more = [
+        *guide.get(ROLE)["spec"]["creationStatements"],
+        'GRANT INSERT ON ALL TABLES IN SCHEMA public TO "{{name}}";',
+    ]
     guide.patch(ROLE, {"spec": {"creationStatements": more}})
-    eventually(lambda: guide.status(REQUEST)["digest"] != before or guide.condition(REQUEST, "ApprovalOutdated"), timeout_s=30)
-    assert guide.login_works(guide.secret(guide.secret_name()))
+    eventually(
+        lambda: guide.status(REQUEST)["digest"] != before or guide.condition(REQUEST, "ApprovalStale"), timeout_s=30
+    )
+    assert guide.user_works(guide.secret(guide.secret_name()))
 
 
 def test_a_role_that_goes_leaves_what_was_granted(guide: Space) -> None:
-    """The login works on to its TTL and the request says why it is not renewed; the same role applied again mends that."""
+    """The user works to its TTL and a condition says why it is not renewed; the role applied again renews it."""
     name = guide.granted()
     guide.kubectl("delete", ROLE)
-    eventually(lambda: guide.condition(REQUEST, "RoleGone"), timeout_s=30, what="RoleGone")
-    guide.told(REQUEST, "Warning", "RoleDeleted")
-    assert guide.login_works(guide.secret(name))
+    eventually(lambda: guide.condition(REQUEST, "RoleDeleted"), timeout_s=30, what="RoleDeleted")
+    guide.reported(REQUEST, "Warning", "PostgresRoleDeleted")
+    assert guide.user_works(guide.secret(name))
     guide.apply(*guide.guide("postgresRole"))
-    eventually(lambda: not guide.condition(REQUEST, "RoleGone"), timeout_s=30, what="the role known again")
+    eventually(lambda: not guide.condition(REQUEST, "RoleDeleted"), timeout_s=30, what="the role known again")
     assert guide.status(REQUEST)["secret"] == {"name": name}
 
 
 def test_success_and_failure_are_events(guide: Space) -> None:
     """``kubectl describe`` tells what went well, too."""
     guide.granted()
-    guide.told(ENGINE, "Normal", "Provisioned")
-    guide.told(ROLE, "Normal", "Provisioned")
-    guide.told(REQUEST, "Normal", "SuccessfullyIssuedCredential")
+    guide.reported(ENGINE, "Normal", "Provisioned")
+    guide.reported(ROLE, "Normal", "Provisioned")
+    guide.reported(REQUEST, "Normal", "SuccessfullyIssuedCredential")

@@ -1,15 +1,15 @@
-"""After all other end-to-end tests: no secret that Vault gave out stands in a log, an Event or a status. The file's name puts it last."""
+"""No secret that Vault gave out is in a log, an Event or a status. The file's name puts this test last."""
 
 from __future__ import annotations
 
-from deploy.local.stack import LocalStack
-from deploy.story.story import Story
+from dev.demo.story import Story
+from dev.stack.stack import LocalStack
 from tests.canary import by_head, places
 from tests.e2e.witness import Witness
 
 
 def test_no_issued_secret_can_be_read(stack: LocalStack, witness: Witness) -> None:
-    """Passwords and tokens of the whole run, by Vault's own record, are in no log of ours, no Event and no status."""
+    """Passwords and tokens of the whole run, by Vault's own record, are in no log, no Event and no status."""
     story = Story(stack)
     for step in story.steps():  # so that the canary also sings when it runs alone
         step.run()

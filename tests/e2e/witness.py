@@ -1,7 +1,7 @@
 """Collects, beside the tests, all that Vault gave out and all that anybody could read of it.
 
-Vault's audit device with raw values is the complete record of every password and token that it issued. What must not hold them: the logs of
-the four processes, and Events and statuses, which are collected by watching while objects come and go.
+Vault's audit device with raw values is the complete record of each password and token that it issued. What must not
+hold them: the logs of the four processes, and Events and statuses, which a watch collects while objects come and go.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.canary import CANARY, secrets_of
 
 WATCHED = (

@@ -1,1 +1,1 @@
-"""Stand-ins for what real servers cannot be made to do on demand; each also passes the tests that the real one passes."""
+"""Stand-ins for what real servers do not do on demand; each passes the tests that the real one passes."""

@@ -1,6 +1,6 @@
-"""A Kubernetes API server in memory, as far as the watcher uses one.
+"""A Kubernetes API server in memory, as far as the watcher uses one, for unit tests, which have no sockets.
 
-It knows resourceVersions, generations, finalizers, deletion and garbage collection. For unit tests, which have no sockets;
+It has resourceVersions, generations, finalizers, deletion and garbage collection.
 ``tests/integration/test_watcher_api.py`` runs the same cases against it and a real one.
 """
 
@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from watcher.api import KubeError
-from watcher.kinds import EVENT, SERVICE_ACCOUNT, Body, Key, Resource, key_of, uid_of, version_of
+from watcher.kube.client import KubeError
+from watcher.kube.resources import EVENT, SERVICE_ACCOUNT, Body, Key, Resource, key_of, uid_of, version_of
 
 Listener = Callable[[str, Resource, Body], None]
 
@@ -22,9 +22,9 @@ class FakeKube:
     """The API in memory. Safe for threads.
 
     Attributes:
-        refused: Namespaces where Secrets, Roles, RoleBindings and tokens are not for the watcher.
-        terminating: Namespaces in which nothing can be made.
-        fail: Called with method, resource and name before each call; what it raises is what the call meets.
+        refused: Namespaces in which the watcher has no right to Secrets, Roles, RoleBindings and tokens.
+        terminating: Namespaces in which nothing can be created.
+        fail: Called with method, resource and name before each call; the call raises what it raises.
         calls: Each call as "METHOD plural namespace/name".
     """
 
@@ -43,7 +43,14 @@ class FakeKube:
     # -- what the watcher calls
 
     def page(
-        self, resource: Resource, *, namespace: str = "", limit: int = 500, token: str = "", fields: str = "", labels: str = ""
+        self,
+        resource: Resource,
+        *,
+        namespace: str = "",
+        limit: int = 500,
+        token: str = "",
+        fields: str = "",
+        labels: str = "",
     ) -> Body:
         self._begin("LIST", resource, namespace, "")
         with self._changed:
@@ -52,11 +59,22 @@ class FakeKube:
             return {"metadata": {"resourceVersion": str(next(self._version))}, "items": items}
 
     def watch(
-        self, resource: Resource, *, namespace: str = "", version: str, fields: str = "", server_s: int, silence_s: float
+        self,
+        resource: Resource,
+        *,
+        namespace: str = "",
+        version: str,
+        fields: str = "",
+        server_s: int,
+        silence_s: float,
     ) -> Iterator[Body]:
         self._begin("WATCH", resource, namespace, "")
         with self._changed:
-            found = [e for e in self._events if e[0] > int(version) and e[2] == resource and namespace in ("", key_of(e[3]).namespace)]
+            found = [
+                e
+                for e in self._events
+                if e[0] > int(version) and e[2] == resource and namespace in ("", key_of(e[3]).namespace)
+            ]
         for _, kind, _, obj in found:
             yield {"type": kind, "object": copy.deepcopy(obj)}
 
@@ -80,7 +98,12 @@ class FakeKube:
             return copy.deepcopy(self.put(resource, body, namespace=namespace))
 
     def replace(self, resource: Resource, body: Body, *, subresource: str = "") -> Body:
-        self._begin("PUT", resource, body["metadata"]["namespace"], body["metadata"]["name"] + (f"/{subresource}" if subresource else ""))
+        self._begin(
+            "PUT",
+            resource,
+            body["metadata"]["namespace"],
+            body["metadata"]["name"] + (f"/{subresource}" if subresource else ""),
+        )
         with self._changed:
             old = self._find(resource, key_of(body))
             self._check(old, body["metadata"])
@@ -90,7 +113,9 @@ class FakeKube:
                     new[name] = value
             if not subresource:
                 new["metadata"] |= {
-                    k: copy.deepcopy(body["metadata"][k]) for k in ("annotations", "labels", "ownerReferences") if k in body["metadata"]
+                    k: copy.deepcopy(body["metadata"][k])
+                    for k in ("annotations", "labels", "ownerReferences")
+                    if k in body["metadata"]
                 }
             return copy.deepcopy(self._store(resource, old, new))
 
@@ -100,7 +125,13 @@ class FakeKube:
             old = self._find(resource, Key(namespace, name))
             self._check(old, body.get("metadata", {}))
             new = _merge(
-                old, {**body, "metadata": {k: v for k, v in body.get("metadata", {}).items() if k not in ("resourceVersion", "uid")}}
+                old,
+                {
+                    **body,
+                    "metadata": {
+                        k: v for k, v in body.get("metadata", {}).items() if k not in ("resourceVersion", "uid")
+                    },
+                },
             )
             return copy.deepcopy(self._store(resource, old, new))
 
@@ -150,7 +181,7 @@ class FakeKube:
         return [f"{e['type']} {e['reason']}: {e['message']}" for e in found]
 
     def vanish(self, resource: Resource, name: str) -> None:
-        """Take an object away as a restored etcd would: without a deletion that anybody sees."""
+        """Remove an object as a restored etcd would: without a deletion that a watch shows."""
         with self._changed:
             del self._objects[resource, _key(name)]
 
@@ -170,7 +201,11 @@ class FakeKube:
         return found
 
     def _check(self, old: Body, meta: Body) -> None:
-        if meta.get("resourceVersion") not in (None, "", version_of(old)) or meta.get("uid") not in (None, "", uid_of(old)):
+        if meta.get("resourceVersion") not in (None, "", version_of(old)) or meta.get("uid") not in (
+            None,
+            "",
+            uid_of(old),
+        ):
             raise KubeError("the object has been modified", status=409, reason="Conflict")
 
     def _store(self, resource: Resource, old: Body | None, new: Body) -> Body:

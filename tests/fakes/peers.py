@@ -1,7 +1,7 @@
-"""The three services played in memory: what the watcher is to see of them, and errors on demand.
+"""Plays the three services in memory: answers as the watcher sees them, and errors on demand.
 
-Their methods take ``timeout`` like a stub's and ``context`` like a servicer's, so that the same objects stand in for stubs in unit
-tests and are served by gRPC in integration tests. They know of Vault only what a caller can tell.
+Their methods take ``timeout`` like a stub's and ``context`` like a servicer's, so that the same objects stand in for
+stubs in unit tests and are served by gRPC in integration tests. They know of Vault only what a caller can see.
 """
 
 from __future__ import annotations
@@ -16,14 +16,27 @@ from typing import Any
 from google.protobuf import timestamp_pb2
 from google.protobuf.message import Message
 
-from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2, requester_service_pb2, watcher_service_pb2
+from leasegate.access.v1 import (
+    access_request_pb2,
+    approval_pb2,
+    change_pb2,
+    lease_pb2,
+    requester_service_pb2,
+    watcher_service_pb2,
+)
 from leasegate.engine.v1 import engine_service_pb2
-from leasegate.roles.v1 import role_service_pb2
+from leasegate.roles.v1 import db_role_pb2, role_service_pb2
 from leasegate.types.v1 import types_pb2
-from services.common.errors import AccessEnded, ApprovalRequired, LeasegateError, QuiesceRequired, Superseded
+from services.common.errors import (
+    AccessEndedError,
+    ApprovalRequiredError,
+    ConflictError,
+    LeasegateError,
+    LeasesInUseError,
+)
 from services.common.names import vault_name
 from services.common.rpc import status
-from watcher.places import target_digest, target_ref
+from watcher.specs.appbinding import target_ref
 
 EXPIRES = 2_000_000_000
 """Unix time at which every lease of these ends; it was issued an hour before."""
@@ -43,7 +56,7 @@ class Script:
         self.errors.setdefault(method, []).extend(errors)
 
     def fail_always(self, method: str, error: LeasegateError | None) -> None:
-        """Have a method fail until told otherwise (None)."""
+        """Have a method fail until this is called with None."""
         if error is None:
             self.always.pop(method, None)
         else:
@@ -71,29 +84,29 @@ class PlayedEngine(Script):
     def __init__(self) -> None:
         super().__init__()
         self.mounts: dict[tuple[str, str], set[str]] = {}
-        self.connections: dict[tuple[str, str, str], types_pb2.DatabaseTarget] = {}
+        self.connections: dict[tuple[str, str, str], types_pb2.Database] = {}
 
     def EnsureEngine(
         self, request: engine_service_pb2.EnsureEngineRequest, context: Any = None, timeout: float | None = None
     ) -> engine_service_pb2.EnsureEngineResponse:
         self.enter("EnsureEngine", request)
-        place, name = (request.target.address, request.path), request.postgres.name
+        place, name = (request.target.address, request.mount), request.postgres.name
         known = self.connections.get((*place, name))
         moved = known is not None and _where(known) != _where(request.postgres.database)
         put_back = request.last_database == _where(request.postgres.database)
-        if moved and not put_back and not request.same_database_moved and not request.HasField("quiescence"):
-            raise QuiesceRequired("the database can change only once nothing depends on it", mount=request.path)
+        if moved and not put_back and not request.same_database_moved and not request.HasField("quiesce_report"):
+            raise LeasesInUseError("the database can change only once nothing depends on it", mount=request.mount)
         owner = f"{request.owner.namespace}/{request.owner.name}"
         changed = owner not in self.mounts.get(place, set()) or known != request.postgres.database
         self.mounts.setdefault(place, set()).add(owner)
         self.connections[*place, name] = request.postgres.database
         return engine_service_pb2.EnsureEngineResponse(
             target=target_ref(request.target),
-            path=request.path,
+            mount=request.mount,
             connection=name,
             ownership=engine_service_pb2.MOUNT_OWNERSHIP_OWNED,
             changed=changed,
-            put_back=put_back and (known is None or moved),
+            drift_corrected=put_back and (known is None or moved),
             database=_where(request.postgres.database),
         )
 
@@ -101,18 +114,18 @@ class PlayedEngine(Script):
         self, request: engine_service_pb2.DeleteEngineRequest, context: Any = None, timeout: float | None = None
     ) -> engine_service_pb2.DeleteEngineResponse:
         self.enter("DeleteEngine", request)
-        place = (request.target.address, request.path)
+        place = (request.target.address, request.mount)
         if request.connection_only:
-            if not request.HasField("quiescence") or request.quiescence.remaining:
-                raise QuiesceRequired("leases may be left", mount=request.path)
+            if not request.HasField("quiesce_report") or request.quiesce_report.open_attempts:
+                raise LeasesInUseError("leases may be left", mount=request.mount)
             self.connections.pop((*place, request.connection), None)
             return engine_service_pb2.DeleteEngineResponse(remaining_owners=sorted(self.mounts.get(place, ())))
         owners = self.mounts.get(place, set()) - {f"{request.owner.namespace}/{request.owner.name}"}
         whole = not owners
         if place in self.mounts and (whole or not request.connection_shared):
-            asked = request.quiescence
-            if not request.HasField("quiescence") or asked.remaining or (whole and asked.connection):
-                raise QuiesceRequired("leases may be left", mount=request.path)
+            asked = request.quiesce_report
+            if not request.HasField("quiesce_report") or asked.open_attempts or (whole and asked.connection):
+                raise LeasesInUseError("leases may be left", mount=request.mount)
         if whole:
             self.mounts.pop(place, None)
             self.connections = {key: value for key, value in self.connections.items() if key[:2] != place}
@@ -121,76 +134,87 @@ class PlayedEngine(Script):
         return engine_service_pb2.DeleteEngineResponse(unmounted=whole, remaining_owners=sorted(owners))
 
 
-def _where(database: types_pb2.DatabaseTarget) -> str:
+def _where(database: types_pb2.Database) -> str:
     return database.url or f"{database.service.host}:{database.service.port}/{database.service.path}"
 
 
 class PlayedRoles(Script):
-    """Roles by address, mount and name; adopters by name."""
+    """Roles by address, mount and name; cleanup roles by name."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.roles: dict[tuple[str, str, str], role_service_pb2.RoleDefinition] = {}
-        self.adopters: set[str] = set()
+        self.roles: dict[tuple[str, str, str], db_role_pb2.DbRoleDefinition] = {}
+        self.cleanup_roles: set[str] = set()
 
-    def EnsureRole(
-        self, request: role_service_pb2.EnsureRoleRequest, context: Any = None, timeout: float | None = None
-    ) -> role_service_pb2.EnsureRoleResponse:
-        self.enter("EnsureRole", request)
+    def EnsureDbRole(
+        self, request: role_service_pb2.EnsureDbRoleRequest, context: Any = None, timeout: float | None = None
+    ) -> role_service_pb2.EnsureDbRoleResponse:
+        self.enter("EnsureDbRole", request)
         name = vault_name(request.owner.cluster, request.owner.namespace, request.owner.name)
         place = (request.target.address, request.mount, name)
         known = self.roles.get(place)
         before = request.last_db_name or (known.db_name if known else "")
-        if before and before != request.definition.db_name and not request.HasField("quiescence"):
-            raise QuiesceRequired("db_name can change only once nothing depends on it", mount=request.mount)
+        if before and before != request.definition.db_name and not request.HasField("quiesce_report"):
+            raise LeasesInUseError("db_name can change only once nothing depends on it", mount=request.mount)
         self.roles[place] = request.definition
-        snapshot = role_service_pb2.RoleSnapshot(
-            object=request.owner, target=target_ref(request.target), mount=request.mount, vault_role=name, definition=request.definition
+        snapshot = db_role_pb2.DbRoleSnapshot(
+            object=request.owner,
+            target=target_ref(request.target),
+            mount=request.mount,
+            vault_role=name,
+            definition=request.definition,
         )
         snapshot.digest = f"{abs(hash(request.definition.SerializeToString(deterministic=True))):064x}"
-        return role_service_pb2.EnsureRoleResponse(snapshot=snapshot, changed=known != request.definition)
+        return role_service_pb2.EnsureDbRoleResponse(snapshot=snapshot, changed=known != request.definition)
 
-    def DeleteRole(
-        self, request: role_service_pb2.DeleteRoleRequest, context: Any = None, timeout: float | None = None
-    ) -> role_service_pb2.DeleteRoleResponse:
-        self.enter("DeleteRole", request)
+    def DeleteDbRole(
+        self, request: role_service_pb2.DeleteDbRoleRequest, context: Any = None, timeout: float | None = None
+    ) -> role_service_pb2.DeleteDbRoleResponse:
+        self.enter("DeleteDbRole", request)
         name = vault_name(request.owner.cluster, request.owner.namespace, request.owner.name)
         self.roles.pop((request.target.address, request.mount, name), None)
-        return role_service_pb2.DeleteRoleResponse()
+        return role_service_pb2.DeleteDbRoleResponse()
 
-    def EnsureAdopter(
-        self, request: role_service_pb2.EnsureAdopterRequest, context: Any = None, timeout: float | None = None
-    ) -> role_service_pb2.EnsureAdopterResponse:
-        self.enter("EnsureAdopter", request)
-        self.adopters.add(request.name)
-        return role_service_pb2.EnsureAdopterResponse()
+    def EnsureCleanupRole(
+        self, request: role_service_pb2.EnsureCleanupRoleRequest, context: Any = None, timeout: float | None = None
+    ) -> role_service_pb2.EnsureCleanupRoleResponse:
+        self.enter("EnsureCleanupRole", request)
+        self.cleanup_roles.add(request.name)
+        return role_service_pb2.EnsureCleanupRoleResponse()
 
-    def DeleteAdopter(
-        self, request: role_service_pb2.DeleteAdopterRequest, context: Any = None, timeout: float | None = None
-    ) -> role_service_pb2.DeleteAdopterResponse:
-        self.enter("DeleteAdopter", request)
-        self.adopters.discard(request.name)
-        return role_service_pb2.DeleteAdopterResponse()
+    def DeleteCleanupRole(
+        self, request: role_service_pb2.DeleteCleanupRoleRequest, context: Any = None, timeout: float | None = None
+    ) -> role_service_pb2.DeleteCleanupRoleResponse:
+        self.enter("DeleteCleanupRole", request)
+        self.cleanup_roles.discard(request.name)
+        return role_service_pb2.DeleteCleanupRoleResponse()
 
 
 @dataclass
 class Asked:
     """A request as access keeps it."""
 
-    spec: watcher_service_pb2.EnsureRequestRequest
+    spec: watcher_service_pb2.EnsureAccessRequestRequest
     decisions: list[approval_pb2.Decision] = field(default_factory=list)
+    approved_elsewhere: bool = False
     attempt: int = 0
     active: int = 0
     ended: bool = False
     open: int = 0
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether somebody decided, by a condition of the object or over gRPC."""
+        return bool(self.decisions) or self.approved_elsewhere
+
 
 class PlayedAccess(Script):
-    """Requests by uid, roles by place, and everything that the watcher told; serves both the watcher's and the requesters' side.
+    """Requests by uid, roles by place, and everything that the watcher sent.
+
+    It serves both the watcher's and the requesters' side.
 
     Attributes:
-        claims_at_once: Whether EnsureRequest claims, too, if it is asked to; an older access does not. What a claim fails with is that of
-            ``ClaimCredential``, and it is noted as a call of that, either way.
+        requests: By uid. EnsureAccessRequest claims if it is asked to; a claim counts, and fails, as ClaimCredential.
         rpcs: How often it was called from outside to ensure or to claim.
     """
 
@@ -199,91 +223,97 @@ class PlayedAccess(Script):
         self.requests: dict[str, Asked] = {}
         self.roles: dict[tuple[str, str], str] = {}
         self.targets: dict[tuple[str, str], types_pb2.VaultTarget] = {}
-        self.quiesced: set[tuple[str, str]] = set()
-        self.reports: list[watcher_service_pb2.ReportAdopterRequest] = []
+        self.paused: set[tuple[str, str]] = set()
+        self.reports: list[watcher_service_pb2.ReportCleanupRoleRequest] = []
         self.remaining = 0
         self.stuck = False
         self.conditions: list[types_pb2.Condition] = []
-        self.ledger, self.held = "one", False
-        self.claims_at_once = True
+        self.ledger, self.issuance_paused = "one", False
         self.rpcs: Counter[str] = Counter()
         self.step: watcher_service_pb2.NextStep.ValueType | None = None
         self._number = itertools.count(1)
-        self._changes: list[watcher_service_pb2.Change] = []
+        self._changes: list[change_pb2.Change] = []
         self._changed = threading.Condition()
 
-    def EnsureTarget(
-        self, request: watcher_service_pb2.EnsureTargetRequest, context: Any = None, timeout: float | None = None
-    ) -> watcher_service_pb2.EnsureTargetResponse:
-        self.enter("EnsureTarget", request)
+    def EnsureVaultTarget(
+        self, request: watcher_service_pb2.EnsureVaultTargetRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.EnsureVaultTargetResponse:
+        self.enter("EnsureVaultTarget", request)
         self.targets[request.target.source.namespace, request.target.source.name] = request.target
-        ref = target_ref(request.target)
-        assert ref.digest == target_digest(request.target)
-        return watcher_service_pb2.EnsureTargetResponse(target=ref, own_login=True)
+        return watcher_service_pb2.EnsureVaultTargetResponse(target=target_ref(request.target), service_auth=True)
 
-    def PutRoleSnapshot(
-        self, request: watcher_service_pb2.PutRoleSnapshotRequest, context: Any = None, timeout: float | None = None
-    ) -> watcher_service_pb2.PutRoleSnapshotResponse:
-        self.enter("PutRoleSnapshot", request)
+    def PutDbRoleSnapshot(
+        self, request: watcher_service_pb2.PutDbRoleSnapshotRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.PutDbRoleSnapshotResponse:
+        self.enter("PutDbRoleSnapshot", request)
         self.roles[request.snapshot.object.namespace, request.snapshot.object.name] = request.snapshot.digest
-        return watcher_service_pb2.PutRoleSnapshotResponse()
+        return watcher_service_pb2.PutDbRoleSnapshotResponse()
 
-    def DeleteRoleSnapshot(
-        self, request: watcher_service_pb2.DeleteRoleSnapshotRequest, context: Any = None, timeout: float | None = None
-    ) -> watcher_service_pb2.DeleteRoleSnapshotResponse:
-        self.enter("DeleteRoleSnapshot", request)
+    def DeleteDbRoleSnapshot(
+        self,
+        request: watcher_service_pb2.DeleteDbRoleSnapshotRequest,
+        context: Any = None,
+        timeout: float | None = None,
+    ) -> watcher_service_pb2.DeleteDbRoleSnapshotResponse:
+        self.enter("DeleteDbRoleSnapshot", request)
         self.roles.pop((request.object.namespace, request.object.name), None)
-        return watcher_service_pb2.DeleteRoleSnapshotResponse()
+        return watcher_service_pb2.DeleteDbRoleSnapshotResponse()
 
     def Quiesce(
         self, request: watcher_service_pb2.QuiesceRequest, context: Any = None, timeout: float | None = None
     ) -> watcher_service_pb2.QuiesceResponse:
         self.enter("Quiesce", request)
-        self.quiesced.add((request.mount, request.connection))
-        answer = types_pb2.Quiescence(target=request.target, mount=request.mount, connection=request.connection, remaining=self.remaining)
-        return watcher_service_pb2.QuiesceResponse(quiescence=answer)
+        self.paused.add((request.mount, request.connection))
+        answer = types_pb2.QuiesceReport(
+            target=request.target, mount=request.mount, connection=request.connection, open_attempts=self.remaining
+        )
+        return watcher_service_pb2.QuiesceResponse(quiesce_report=answer)
 
     def Resume(
         self, request: watcher_service_pb2.ResumeRequest, context: Any = None, timeout: float | None = None
     ) -> watcher_service_pb2.ResumeResponse:
         self.enter("Resume", request)
-        self.quiesced.discard((request.mount, request.connection))
+        self.paused.discard((request.mount, request.connection))
         return watcher_service_pb2.ResumeResponse()
 
-    def EnsureRequest(
-        self, request: watcher_service_pb2.EnsureRequestRequest, context: Any = None, timeout: float | None = None
-    ) -> watcher_service_pb2.EnsureRequestResponse:
-        self.rpcs["EnsureRequest"] += 1
-        self.enter("EnsureRequest", request)
+    def EnsureAccessRequest(
+        self, request: watcher_service_pb2.EnsureAccessRequestRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.EnsureAccessRequestResponse:
+        self.rpcs["EnsureAccessRequest"] += 1
+        self.enter("EnsureAccessRequest", request)
         known = self.requests.setdefault(request.object.uid, Asked(request))
         known.spec = request
         known.decisions = list(request.decisions)
-        answer = watcher_service_pb2.EnsureRequestResponse(request=self._show(known), next_step=self._step(known, request.held_attempt))
-        if request.claim and self.claims_at_once and answer.next_step == watcher_service_pb2.NEXT_STEP_CLAIM:
-            claim = requester_service_pb2.ClaimCredentialRequest(id=request.object.uid, held_attempt=request.held_attempt)
+        answer = watcher_service_pb2.EnsureAccessRequestResponse(
+            access_request=self._show(known), next_step=self._step(known, request.secret_attempt)
+        )
+        if request.claim and answer.next_step == watcher_service_pb2.NEXT_STEP_CLAIM:
+            claim = requester_service_pb2.ClaimCredentialRequest(
+                access_request_id=request.object.uid, known_attempt=request.secret_attempt
+            )
             try:
                 answer.credential.CopyFrom(self._claim(claim))
             except LeasegateError as err:
                 answer.claim_error.Pack(status.to_status(err))
         return answer
 
-    def EndRequest(
-        self, request: watcher_service_pb2.EndRequestRequest, context: Any = None, timeout: float | None = None
-    ) -> watcher_service_pb2.EndRequestResponse:
-        self.enter("EndRequest", request)
+    def DeleteAccessRequest(
+        self, request: watcher_service_pb2.DeleteAccessRequestRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.DeleteAccessRequestResponse:
+        self.enter("DeleteAccessRequest", request)
         known = self.requests.get(request.object.uid)
         if known is None:
-            return watcher_service_pb2.EndRequestResponse()
+            return watcher_service_pb2.DeleteAccessRequestResponse()
         known.ended = True
         known.open = known.open if self.stuck else 0
-        return watcher_service_pb2.EndRequestResponse(open_attempts=known.open)
+        return watcher_service_pb2.DeleteAccessRequestResponse(open_attempts=known.open)
 
-    def ReportAdopter(
-        self, request: watcher_service_pb2.ReportAdopterRequest, context: Any = None, timeout: float | None = None
-    ) -> watcher_service_pb2.ReportAdopterResponse:
-        self.enter("ReportAdopter", request)
+    def ReportCleanupRole(
+        self, request: watcher_service_pb2.ReportCleanupRoleRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.ReportCleanupRoleResponse:
+        self.enter("ReportCleanupRole", request)
         self.reports.append(request)
-        return watcher_service_pb2.ReportAdopterResponse()
+        return watcher_service_pb2.ReportCleanupRoleResponse()
 
     def WatchChanges(
         self, request: watcher_service_pb2.WatchChangesRequest, context: Any = None, timeout: float | None = None
@@ -295,7 +325,11 @@ class PlayedAccess(Script):
                 self._changed.wait_for(lambda: len(self._changes) > since, timeout=min(request.max_wait.seconds, 1))
             found, end = self._changes[since:], len(self._changes)
         return watcher_service_pb2.WatchChangesResponse(
-            changes=found, next_cursor=str(end), restarted=not request.cursor, ledger_id=self.ledger, ledger_held=self.held
+            changes=found,
+            next_cursor=str(end),
+            restarted=not request.cursor,
+            ledger_id=self.ledger,
+            issuance_paused=self.issuance_paused,
         )
 
     def ClaimCredential(
@@ -306,66 +340,81 @@ class PlayedAccess(Script):
 
     def _claim(self, request: requester_service_pb2.ClaimCredentialRequest) -> lease_pb2.Credential:
         self.enter("ClaimCredential", request)
-        known = self.requests[request.id]
+        known = self.requests[request.access_request_id]
         if known.ended or self._denied(known):
-            raise AccessEnded("it has ended", request=request.id)
-        if not known.decisions:
-            raise ApprovalRequired("it is not approved", request=request.id)
+            raise AccessEndedError("it has ended", request=request.access_request_id)
+        if not known.is_decided:
+            raise ApprovalRequiredError("it is not approved", request=request.access_request_id)
         known.attempt, known.open = next(self._number), known.open + 1
         return lease_pb2.Credential(
-            attempt=known.attempt, username=f"login-{known.attempt}", password=f"password-{known.attempt}", lease=_lease(known.attempt)
+            attempt=known.attempt,
+            username=f"user-{known.attempt}",
+            password=f"password-{known.attempt}",
+            lease=_lease(known.attempt),
         )
 
     def AcknowledgeCredential(
-        self, request: requester_service_pb2.AcknowledgeCredentialRequest, context: Any = None, timeout: float | None = None
+        self,
+        request: requester_service_pb2.AcknowledgeCredentialRequest,
+        context: Any = None,
+        timeout: float | None = None,
     ) -> requester_service_pb2.AcknowledgeCredentialResponse:
         self.enter("AcknowledgeCredential", request)
-        known = self.requests[request.id]
+        known = self.requests[request.access_request_id]
         if request.attempt != known.attempt:
-            raise Superseded("a later attempt was made", request=request.id)
+            raise ConflictError("a later attempt was made", request=request.access_request_id)
         known.active = request.attempt
-        return requester_service_pb2.AcknowledgeCredentialResponse(request=self._show(known))
+        return requester_service_pb2.AcknowledgeCredentialResponse(access_request=self._show(known))
 
-    def ListRequests(
-        self, request: requester_service_pb2.ListRequestsRequest, context: Any = None, timeout: float | None = None
-    ) -> requester_service_pb2.ListRequestsResponse:
-        self.enter("ListRequests", request)
-        return requester_service_pb2.ListRequestsResponse(requests=[self._show(known) for known in self.requests.values()])
+    def ListAccessRequests(
+        self,
+        request: requester_service_pb2.ListAccessRequestsRequest,
+        context: Any = None,
+        timeout: float | None = None,
+    ) -> requester_service_pb2.ListAccessRequestsResponse:
+        self.enter("ListAccessRequests", request)
+        return requester_service_pb2.ListAccessRequestsResponse(
+            access_requests=[self._show(known) for known in self.requests.values()]
+        )
 
     def publish(self, **change: Any) -> None:
         """Put a change on the feed."""
         with self._changed:
-            self._changes.append(watcher_service_pb2.Change(**change))
+            self._changes.append(change_pb2.Change(**change))
             self._changed.notify_all()
 
     def digest(self, uid: str) -> str:
         """Digest of what a request would be granted now."""
         return self._show(self.requests[uid]).digest
 
-    def _step(self, known: Asked, held: int) -> watcher_service_pb2.NextStep.ValueType:
+    def _step(self, known: Asked, secret_attempt: int) -> watcher_service_pb2.NextStep.ValueType:
         if self.step is not None:
             return self.step
         if known.ended or self._denied(known):
             known.active = 0
             return watcher_service_pb2.NEXT_STEP_REMOVE
-        if not known.decisions or not self._role(known):
+        if not known.is_decided or not self._role(known):
             return watcher_service_pb2.NEXT_STEP_NONE
-        if known.active and held == known.active:
+        if known.active and secret_attempt == known.active:
             return watcher_service_pb2.NEXT_STEP_NONE
-        if held and held == known.attempt:
+        if secret_attempt and secret_attempt == known.attempt:
             return watcher_service_pb2.NEXT_STEP_ACKNOWLEDGE
         return watcher_service_pb2.NEXT_STEP_CLAIM
 
-    def _show(self, known: Asked) -> request_pb2.AccessRequest:
+    def _show(self, known: Asked) -> access_request_pb2.AccessRequest:
         approval = approval_pb2.APPROVAL_STATE_PENDING
-        if known.decisions:
-            approval = approval_pb2.APPROVAL_STATE_DENIED if self._denied(known) else approval_pb2.APPROVAL_STATE_APPROVED
+        if known.is_decided:
+            approval = (
+                approval_pb2.APPROVAL_STATE_DENIED if self._denied(known) else approval_pb2.APPROVAL_STATE_APPROVED
+            )
         role = self._role(known)
-        return request_pb2.AccessRequest(
+        return access_request_pb2.AccessRequest(
             id=known.spec.object.uid,
             object=_shown(known.spec.object),
-            approval=approval,
-            access=request_pb2.ACCESS_STATE_ENDED if known.ended else request_pb2.ACCESS_STATE_ACTIVE,
+            approval_state=approval,
+            access_state=access_request_pb2.ACCESS_STATE_CLOSED
+            if known.ended
+            else access_request_pb2.ACCESS_STATE_ACTIVE,
             digest=f"digest-of-{role}" if role else "",
             lease=_lease(known.active) if known.active and not known.ended else None,
             active_attempt=known.active,
@@ -374,7 +423,7 @@ class PlayedAccess(Script):
         )
 
     def _role(self, known: Asked) -> str:
-        return self.roles.get((known.spec.role.namespace, known.spec.role.name), "")
+        return self.roles.get((known.spec.db_role.namespace, known.spec.db_role.name), "")
 
     @staticmethod
     def _denied(known: Asked) -> bool:

@@ -1,6 +1,7 @@
-"""The access service on real servers: a mount with a connection and a role, the service behind mutual TLS, its callers, the watcher's part.
+"""The access service on real servers: a mount with a connection and a role, mutual TLS, its callers, a fake watcher.
 
-The watcher is played where the service needs it: it reads the change feed and makes the adopter roles, with the role service's statements.
+The watcher is played where the service needs it: it reads the change feed and makes the cleanup roles, with the role
+service's statements.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import yaml
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2
+from leasegate.access.v1 import access_request_pb2, approval_pb2, change_pb2, lease_pb2
 from leasegate.access.v1 import approver_service_pb2 as approver
 from leasegate.access.v1 import approver_service_pb2_grpc as approver_grpc
 from leasegate.access.v1 import operator_service_pb2_grpc as operator_grpc
@@ -32,19 +33,19 @@ from leasegate.access.v1 import requester_service_pb2 as requester
 from leasegate.access.v1 import requester_service_pb2_grpc as requester_grpc
 from leasegate.access.v1 import watcher_service_pb2 as watcher
 from leasegate.access.v1 import watcher_service_pb2_grpc as watcher_grpc
-from leasegate.roles.v1 import role_service_pb2 as roles
+from leasegate.roles.v1 import db_role_pb2
 from leasegate.types.v1 import types_pb2
-from services.access import crash
-from services.access.catalog_file import read_catalog
-from services.access.service import access
-from services.access.settings import Settings
+from services.access.app import access
+from services.access.domain import failpoints
+from services.access.domain.settings import Settings
+from services.access.requests.catalog_file import read_catalog
 from services.common.config import ClientTls, HostPort, ServerConfig
 from services.common.errors import LeasegateError
 from services.common.rpc import status
 from services.common.rpc.channel import connect
 from services.common.rpc.server import running
-from services.common.vault.own import OwnLogins
-from services.roles.definition import adopter as adopter_definition
+from services.common.vault.service_auth import ServiceAuths
+from services.roles.definition import cleanup_role as cleanup_role_definition
 from tests.certificates import Authority
 from tests.eventually import eventually
 from tests.servers import Servers
@@ -53,7 +54,9 @@ MOUNT, DB, ROLE = "team/access", "k8s.-.demo.postgres-app", "k8s.-.demo.psql-rol
 CREATE = ["CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"]
 CLUSTER_UID = "7f1c4a90-0000-4000-8000-00000000c1d2"
 ANYWHERE = HostPort("127.0.0.1", 0)
-WATCHER, ALICE, BOB, CAROL = (f"spiffe://leasegate/{name}" for name in ("watcher", "client/alice", "client/bob", "client/carol"))
+WATCHER, ALICE, BOB, CAROL = (
+    f"spiffe://leasegate/{name}" for name in ("watcher", "client/alice", "client/bob", "client/carol")
+)
 OPERATOR = "spiffe://leasegate/operator"
 ALLOWED = {
     "leasegate.access.v1.WatcherService": {WATCHER},
@@ -88,8 +91,8 @@ class World:
         return self.folder / "ledger.db"
 
     @property
-    def logins_file(self) -> Path:
-        return self.folder / "logins.yaml"
+    def vault_config_file(self) -> Path:
+        return self.folder / "vaults.yaml"
 
     @property
     def catalog_file(self) -> Path:
@@ -100,7 +103,7 @@ class World:
             self.clients[san] = self.authority.client(san, name=san.rpartition("/")[2]).client()
         return self.clients[san]
 
-    def logins(self) -> set[str]:
+    def database_users(self) -> set[str]:
         """The attempts' roles in PostgreSQL, those that may log in and those that may not."""
         return {row[0] for row in self.servers.psql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'token-%'")}
 
@@ -112,33 +115,57 @@ class World:
         return True
 
     def connect(self, credential: lease_pb2.Credential) -> psycopg.Connection[Any]:
-        where: dict[str, Any] = {"host": self.servers.postgres_host, "port": self.servers.postgres_port, "dbname": "postgres"}
-        return psycopg.connect(**where, user=credential.username, password=credential.password, autocommit=True, connect_timeout=5)
+        where: dict[str, Any] = {
+            "host": self.servers.postgres_host,
+            "port": self.servers.postgres_port,
+            "dbname": "postgres",
+        }
+        return psycopg.connect(
+            **where, user=credential.username, password=credential.password, autocommit=True, connect_timeout=5
+        )
 
     def leases(self, role: str = ROLE) -> set[str]:
         status, body = self.servers.vault("LIST", f"sys/leases/lookup/{self.mount}/creds/{role}")
         return set(body["data"]["keys"]) if status == 200 else set()
 
     def write_role(
-        self, name: str = ROLE, *, ttl: str = "1h", max_ttl: str = "24h", create: list[str] | None = None, revoke: list[str] | None = None
+        self,
+        name: str = ROLE,
+        *,
+        ttl: str = "1h",
+        max_ttl: str = "24h",
+        create: list[str] | None = None,
+        revoke: list[str] | None = None,
     ) -> None:
         role = {"db_name": DB, "default_ttl": ttl, "max_ttl": max_ttl}
         self.servers.must(
-            "POST", f"{self.mount}/roles/{name}", **role, creation_statements=create or CREATE, revocation_statements=revoke or []
+            "POST",
+            f"{self.mount}/roles/{name}",
+            **role,
+            creation_statements=create or CREATE,
+            revocation_statements=revoke or [],
         )
 
-    def target_ref(self) -> types_pb2.TargetRef:
-        return types_pb2.TargetRef(cluster="-", namespace="demo", name="vault", digest="0123456789abcdef", address=self.servers.vault_addr)
+    def target_ref(self) -> types_pb2.VaultTargetRef:
+        return types_pb2.VaultTargetRef(
+            cluster="-", namespace="demo", name="vault", digest="0123456789abcdef", address=self.servers.vault_addr
+        )
 
     def snapshot(
-        self, *, digest: str = "d" * 64, ttl_s: int = 3600, max_ttl_s: int = 86400, name: str = "psql-role", revoke: list[str] | None = None
-    ) -> roles.RoleSnapshot:
-        return roles.RoleSnapshot(
+        self,
+        *,
+        digest: str = "d" * 64,
+        ttl_s: int = 3600,
+        max_ttl_s: int = 86400,
+        name: str = "psql-role",
+        revoke: list[str] | None = None,
+    ) -> db_role_pb2.DbRoleSnapshot:
+        return db_role_pb2.DbRoleSnapshot(
             object=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name),
             target=self.target_ref(),
             mount=self.mount,
             vault_role=f"k8s.-.demo.{name}",
-            definition=roles.RoleDefinition(
+            definition=db_role_pb2.DbRoleDefinition(
                 db_name=DB,
                 creation_statements=CREATE,
                 revocation_statements=revoke or [],
@@ -151,17 +178,17 @@ class World:
 
 @contextmanager
 def world(servers: Servers, folder: Path, *, mount: str = MOUNT) -> Iterator[World]:
-    """A mount, a connection and a role in Vault, the service's own login, and a catalogue; all gone afterwards."""
+    """A mount, a connection and a role in Vault, the service's own auth, and a catalog; all are deleted afterwards."""
     made = World(servers=servers, folder=folder, authority=Authority(folder / "tls"), mount=mount)
     add_mount(made)
-    _own_login(made)
+    _service_auth(made)
     _catalog(made)
     try:
         yield made
     finally:
         servers.must("DELETE", f"sys/mounts/{made.mount}")
-        for login in made.logins():
-            servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')
+        for user in made.database_users():
+            servers.psql(f'DROP OWNED BY "{user}"; DROP ROLE "{user}"')
 
 
 def add_mount(made: World) -> None:
@@ -181,20 +208,28 @@ def add_mount(made: World) -> None:
     made.write_role()
 
 
-def _own_login(made: World) -> None:
+def _service_auth(made: World) -> None:
     s = made.servers
     if "approle/" not in s.must("GET", "sys/auth")["data"]:
         s.must("POST", "sys/auth/approle", type="approle")
-    s.must("POST", "auth/approle/role/leasegate-access", token_policies=["leasegate-access"], token_no_default_policy=True, token_ttl="1h")
+    s.must(
+        "POST",
+        "auth/approle/role/leasegate-access",
+        token_policies=["leasegate-access"],
+        token_no_default_policy=True,
+        token_ttl="1h",
+    )
     (made.folder / "role_id").write_text(s.must("GET", "auth/approle/role/leasegate-access/role-id")["data"]["role_id"])
-    (made.folder / "secret_id").write_text(s.must("POST", "auth/approle/role/leasegate-access/secret-id")["data"]["secret_id"])
-    login = {
+    (made.folder / "secret_id").write_text(
+        s.must("POST", "auth/approle/role/leasegate-access/secret-id")["data"]["secret_id"]
+    )
+    auth = {
         "address": s.vault_addr,
         "ca_file": str(s.vault_ca),
         "max_request_duration": "5s",
         "approle": {"role_id_file": str(made.folder / "role_id"), "secret_id_file": str(made.folder / "secret_id")},
     }
-    made.logins_file.write_text(yaml.safe_dump([login]))
+    made.vault_config_file.write_text(yaml.safe_dump([auth]))
 
 
 def _catalog(made: World) -> None:
@@ -244,11 +279,17 @@ def in_process(made: World, *, own: bool = True, **settings: Any) -> Iterator[Ca
         tls=made.authority.server().server(),
         allow={name: frozenset(callers) for name, callers in ALLOWED.items()},
     )
-    logins = OwnLogins.read(made.logins_file) if own else OwnLogins()
+    service_auths = ServiceAuths.read_file(made.vault_config_file) if own else ServiceAuths()
     chosen = Settings(**{"max_request_duration_s": 5.0, **settings})
     with ExitStack() as stack:
         service = stack.enter_context(
-            access(made.ledger, own=logins, configured=read_catalog(made.catalog_file), settings=chosen, clock=time.time)
+            access(
+                made.ledger,
+                own=service_auths,
+                configured=read_catalog(made.catalog_file),
+                settings=chosen,
+                clock=time.time,
+            )
         )
         server = stack.enter_context(
             running(config, service.services, health=service.ready, long_polls=service.polls, on_drain=service.wake)
@@ -288,7 +329,7 @@ def start(made: World, *, crash_at: str = "", **options: str) -> Killed:
     flags = {
         "ledger": made.ledger,
         "catalog": made.catalog_file,
-        "vault-logins": made.logins_file,
+        "vault-config": made.vault_config_file,
         "listen": "127.0.0.1:0",
         "health-listen": "127.0.0.1:0",
         "address-file": address,
@@ -301,11 +342,15 @@ def start(made: World, *, crash_at: str = "", **options: str) -> Killed:
     command = [sys.executable, "-m", "services.access", *(f"--{name}={value}" for name, value in flags.items())]
     command += [f"--allow={name}={caller}" for name, callers in ALLOWED.items() for caller in sorted(callers)]
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stderr=out, env={**os.environ, **({crash.VARIABLE: crash_at} if crash_at else {})})
+        process = subprocess.Popen(
+            command, stderr=out, env={**os.environ, **({failpoints.VARIABLE: crash_at} if crash_at else {})}
+        )
     try:
         eventually(lambda: process.poll() is not None or address.exists(), timeout_s=30)
         assert process.poll() in ((None, 137) if crash_at else (None,)), log.read_text()
-        bound = address.read_text().strip() if address.exists() else "127.0.0.1:1"  # nobody answers there: it died before it could
+        bound = (
+            address.read_text().strip() if address.exists() else "127.0.0.1:1"
+        )  # nobody answers there: it died before it could
         return Killed(made, process, Callee(made, bound), log)
     except BaseException:
         process.kill()
@@ -314,14 +359,14 @@ def start(made: World, *, crash_at: str = "", **options: str) -> Killed:
 
 
 class Watcher:
-    """Reads the change feed and makes and removes adopter roles, as the watcher does through the role service."""
+    """Reads the change feed and makes and removes cleanup roles, as the watcher does through the role service."""
 
     def __init__(self, made: World, callee: Callee) -> None:
         self._world, self._stub = made, callee.as_(WATCHER).watcher
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.changes: list[watcher.Change] = []
-        self.adopters: set[str] = set()
+        self.changes: list[change_pb2.Change] = []
+        self.cleanup_roles: set[str] = set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -335,7 +380,9 @@ class Watcher:
         cursor = ""
         while not self._stop.is_set():
             try:
-                answer = self._stub.WatchChanges(watcher.WatchChangesRequest(cursor=cursor, max_wait=Duration(seconds=1)))
+                answer = self._stub.WatchChanges(
+                    watcher.WatchChangesRequest(cursor=cursor, max_wait=Duration(seconds=1))
+                )
                 for change in answer.changes:
                     self._take(change)
             except LeasegateError:
@@ -343,22 +390,26 @@ class Watcher:
                 continue
             cursor = answer.next_cursor
 
-    def _take(self, change: watcher.Change) -> None:
+    def _take(self, change: change_pb2.Change) -> None:
         self.changes.append(change)
-        if change.HasField("adopter_needed"):
-            need = change.adopter_needed
-            definition = adopter_definition(
-                db_name=need.db_name, revocation_statements=tuple(need.revocation_statements), finish=need.finish
+        if change.HasField("cleanup_role_needed"):
+            need = change.cleanup_role_needed
+            definition = cleanup_role_definition(
+                db_name=need.connection,
+                revocation_statements=tuple(need.revocation_statements),
+                force_drop=need.force_drop,
             )
             status, body = self._world.servers.vault("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
             error = "" if status < 300 else f"Vault answered {status}: {body}"
             if not error:
-                self.adopters.add(need.name)
-            self._stub.ReportAdopter(watcher.ReportAdopterRequest(name=need.name, target=need.target, mount=need.mount, error=error))
-        elif change.HasField("adopter_unneeded"):
-            gone = change.adopter_unneeded
+                self.cleanup_roles.add(need.name)
+            self._stub.ReportCleanupRole(
+                watcher.ReportCleanupRoleRequest(name=need.name, target=need.target, mount=need.mount, error=error)
+            )
+        elif change.HasField("cleanup_role_unneeded"):
+            gone = change.cleanup_role_unneeded
             self._world.servers.must("DELETE", f"{gone.mount}/roles/{gone.name}")
-            self.adopters.discard(gone.name)
+            self.cleanup_roles.discard(gone.name)
 
 
 def decision(kind: str = "APPROVED", *, digest: str = "", approver: str = "carol") -> approval_pb2.Decision:
@@ -379,11 +430,13 @@ class Dar:
     def __init__(self, callee: Callee, *, role: str = "psql-role", ttl_s: int = 0) -> None:
         self.calls = callee.as_(WATCHER)
         name = f"cred-{secrets.token_hex(3)}"
-        ref = types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name, uid=f"uid-{name}", generation=1)
-        self.desired = watcher.EnsureRequestRequest(
+        ref = types_pb2.ObjectRef(
+            cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name, uid=f"uid-{name}", generation=1
+        )
+        self.desired = watcher.EnsureAccessRequestRequest(
             object=ref,
-            role=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=role),
-            subjects=[request_pb2.Subject(kind="ServiceAccount", name="demo-sa", namespace="demo")],
+            db_role=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=role),
+            subjects=[access_request_pb2.Subject(kind="ServiceAccount", name="demo-sa", namespace="demo")],
             ttl=Duration(seconds=ttl_s) if ttl_s else None,
             requester="system:serviceaccount:demo:someone",
         )
@@ -398,13 +451,15 @@ class Dar:
         other.desired.CopyFrom(self.desired)
         return other
 
-    def ensure(self, *, held: int = 0, claim: bool = False) -> watcher.EnsureRequestResponse:
-        self.desired.held_attempt, self.desired.claim = held, claim
-        answer = self.calls.watcher.EnsureRequest(self.desired)
-        self.desired.status_digest = answer.request.digest
+    def ensure(self, *, secret_attempt: int = 0, claim: bool = False) -> watcher.EnsureAccessRequestResponse:
+        self.desired.secret_attempt, self.desired.claim = secret_attempt, claim
+        answer = self.calls.watcher.EnsureAccessRequest(self.desired)
+        self.desired.status_digest = answer.access_request.digest
         return answer
 
-    def decide(self, kind: str = "APPROVED", *, digest: str | None = None, claim: bool = False) -> watcher.EnsureRequestResponse:
+    def decide(
+        self, kind: str = "APPROVED", *, digest: str | None = None, claim: bool = False
+    ) -> watcher.EnsureAccessRequestResponse:
         self.decided(kind, digest=digest)
         return self.ensure(claim=claim)
 
@@ -412,7 +467,7 @@ class Dar:
         """Somebody has decided, which the watcher has not forwarded yet."""
         self.desired.decisions.append(decision(kind, digest=self.desired.status_digest if digest is None else digest))
 
-    def claimed(self, answer: watcher.EnsureRequestResponse, *, held: int = 0) -> lease_pb2.Credential:
+    def claimed(self, answer: watcher.EnsureAccessRequestResponse, *, secret_attempt: int = 0) -> lease_pb2.Credential:
         """What an answer carries if it had been asked to claim, else what a call of its own claims.
 
         Raises:
@@ -420,17 +475,19 @@ class Dar:
         """
         if answer.HasField("claim_error"):
             raise status.from_any(answer.claim_error)
-        return answer.credential if answer.HasField("credential") else self.claim(held=held)
+        return answer.credential if answer.HasField("credential") else self.claim(secret_attempt=secret_attempt)
 
-    def claim(self, *, held: int = 0) -> lease_pb2.Credential:
-        return self.calls.requester.ClaimCredential(requester.ClaimCredentialRequest(id=self.uid, held_attempt=held)).credential
+    def claim(self, *, secret_attempt: int = 0) -> lease_pb2.Credential:
+        return self.calls.requester.ClaimCredential(
+            requester.ClaimCredentialRequest(access_request_id=self.uid, known_attempt=secret_attempt)
+        ).credential
 
-    def acknowledge(self, attempt: int) -> request_pb2.AccessRequest:
-        message = requester.AcknowledgeCredentialRequest(id=self.uid, attempt=attempt)
-        return self.calls.requester.AcknowledgeCredential(message).request
+    def acknowledge(self, attempt: int) -> access_request_pb2.AccessRequest:
+        message = requester.AcknowledgeCredentialRequest(access_request_id=self.uid, attempt=attempt)
+        return self.calls.requester.AcknowledgeCredential(message).access_request
 
-    def end(self) -> watcher.EndRequestResponse:
-        return self.calls.watcher.EndRequest(watcher.EndRequestRequest(object=self.desired.object))
+    def end(self) -> watcher.DeleteAccessRequestResponse:
+        return self.calls.watcher.DeleteAccessRequest(watcher.DeleteAccessRequestRequest(object=self.desired.object))
 
     def issue(self) -> lease_pb2.Credential:
         """From nothing to an acknowledged credential."""
@@ -442,24 +499,34 @@ class Dar:
 
 
 def put_role(made: World, callee: Callee, **changes: Any) -> None:
-    """Say the role to the catalogue, as the watcher does."""
-    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=made.snapshot(**changes)))
+    """Put the role into the catalog, as the watcher does."""
+    callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=made.snapshot(**changes)))
 
 
-def ask(callee: Callee, *, san: str = ALICE, ttl_s: int = 0, request_id: str = "") -> request_pb2.AccessRequest:
-    """A request over gRPC for the catalogue's role."""
-    message = requester.CreateRequestRequest(request_id=request_id or secrets.token_hex(8), target="prod", role="reader", reason="to look")
+def ask(callee: Callee, *, san: str = ALICE, ttl_s: int = 0, request_id: str = "") -> access_request_pb2.AccessRequest:
+    """An access request over gRPC for the role of the catalog file."""
+    message = requester.CreateAccessRequestRequest(
+        request_id=request_id or secrets.token_hex(8), vault_target="prod", db_role="reader", reason="to look"
+    )
     if ttl_s:
         message.ttl.FromSeconds(ttl_s)
-    return callee.as_(san).requester.CreateRequest(message).request
+    return callee.as_(san).requester.CreateAccessRequest(message).access_request
 
 
-def approve(callee: Callee, uid: str, *, san: str = CAROL, **changes: str) -> request_pb2.AccessRequest:
+def approve(callee: Callee, uid: str, *, san: str = CAROL, **changes: str) -> access_request_pb2.AccessRequest:
     """Approve over gRPC."""
-    message = approver.ApproveRequestRequest(**{"request_id": secrets.token_hex(8), "id": uid, **changes})
-    return callee.as_(san).approver.ApproveRequest(message).request
+    message = approver.ApproveAccessRequestRequest(
+        **{"request_id": secrets.token_hex(8), "access_request_id": uid, **changes}
+    )
+    return callee.as_(san).approver.ApproveAccessRequest(message).access_request
 
 
-def deny(callee: Callee, uid: str, *, san: str = CAROL) -> request_pb2.AccessRequest:
+def deny(callee: Callee, uid: str, *, san: str = CAROL) -> access_request_pb2.AccessRequest:
     """Deny over gRPC."""
-    return callee.as_(san).approver.DenyRequest(approver.DenyRequestRequest(request_id=secrets.token_hex(8), id=uid)).request
+    return (
+        callee.as_(san)
+        .approver.DenyAccessRequest(
+            approver.DenyAccessRequestRequest(request_id=secrets.token_hex(8), access_request_id=uid)
+        )
+        .access_request
+    )

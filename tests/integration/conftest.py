@@ -47,13 +47,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def sessions(clock: Clock) -> Iterator[Sessions]:
-    """Logins that are narrowed, by that time."""
+    """Sessions that are narrowed, by that time."""
     with closing(Sessions(SCOPE, narrow_to="leasegate-roles", clock=clock)) as made:
         yield made
 
 
 @pytest.fixture
-def login_methods(servers: Servers) -> Iterator[None]:
+def auth_methods(servers: Servers) -> Iterator[None]:
     """Vault's auth methods, for as long as a test lasts."""
     enable_methods(servers)
     yield

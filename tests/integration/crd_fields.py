@@ -1,4 +1,4 @@
-"""Each field of the four kinds with values that the API server refuses at once, and with values that only a service can judge."""
+"""Each field of the four kinds: values that the API server refuses, and values that only a service can judge."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from typing import Any
 
 from tests.integration.kube import a_request, a_role, an_app_binding, an_engine
 
-MAKERS = {"AppBinding": an_app_binding, "SecretEngine": an_engine, "PostgresRole": a_role, "DatabaseAccessRequest": a_request}
+MAKERS = {
+    "AppBinding": an_app_binding,
+    "SecretEngine": an_engine,
+    "PostgresRole": a_role,
+    "DatabaseAccessRequest": a_request,
+}
 LONG = "x" * 70000
 DURATION = "write it like 1h, 90m, 1h30m or 3600 (seconds)"
 
@@ -27,7 +32,11 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("spec.clientConfig.service", {"name": "postgres", "port": 1, "scheme": 1}, "must be of type string"),
         ("spec.clientConfig.service", {"name": "postgres", "port": 1, "path": 1}, "must be of type string"),
         ("spec.clientConfig.service", {"name": "postgres", "port": 1, "query": 1}, "must be of type string"),
-        ("spec.clientConfig.service", {"name": "postgres", "port": 1, "nope": 1}, 'unknown field "spec.clientConfig.service.nope"'),
+        (
+            "spec.clientConfig.service",
+            {"name": "postgres", "port": 1, "nope": 1},
+            'unknown field "spec.clientConfig.service.nope"',
+        ),
         ("spec.clientConfig.caBundle", "not base64!", "spec.clientConfig.caBundle in body must be of type byte"),
         ("spec.clientConfig.insecureSkipTLSVerify", "yes", "must be of type boolean"),
         ("spec.clientConfig.serverName", 1, "must be of type string"),
@@ -41,7 +50,11 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("spec.parameters", "x", "must be of type object"),
         ("spec.parameters", {"vaultRole": "r"}, "spec.parameters.apiVersion: Required value"),
         ("spec.parameters", {"apiVersion": "a/v1", "kind": "K", "vaultRole": 1}, "must be of type string"),
-        ("spec.parameters", {"apiVersion": "a/v1", "kind": "K", "usePodServiceAccountForCsiDriver": "yes"}, "must be of type boolean"),
+        (
+            "spec.parameters",
+            {"apiVersion": "a/v1", "kind": "K", "usePodServiceAccountForCsiDriver": "yes"},
+            "must be of type boolean",
+        ),
         ("spec.parameters", {"apiVersion": "a/v1", "kind": "K", "kubernetes": "x"}, "must be of type object"),
         ("spec.nope", 1, 'unknown field "spec.nope"'),
     ],
@@ -137,7 +150,11 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("spec.subjects.0.name", "No Name", "name: no ServiceAccount can have this name"),
         ("spec.subjects.0.name", "", "should be at least 1 chars long"),
         ("spec.subjects.0.namespace", "a b", "should match"),
-        ("spec.subjects.0.apiGroup", "rbac.authorization.k8s.io", "apiGroup: rbac.authorization.k8s.io for a User or Group, none for"),
+        (
+            "spec.subjects.0.apiGroup",
+            "rbac.authorization.k8s.io",
+            "apiGroup: rbac.authorization.k8s.io for a User or Group, none for",
+        ),
         ("spec.ttl", "soon", DURATION),
         ("spec.ttl", "0h", "longer than 0"),
         ("spec.ttl", 0, "greater than or equal to 1"),
@@ -155,7 +172,14 @@ ACCEPTED: dict[str, list[tuple[str, Any]]] = {
         ("spec.clientConfig.service", {"name": "p", "port": 5432}),
         (
             "spec.clientConfig.service",
-            {"name": "p", "port": 5432, "scheme": "HTTPS", "namespace": "other", "path": "/", "query": "sslmode=disable"},
+            {
+                "name": "p",
+                "port": 5432,
+                "scheme": "HTTPS",
+                "namespace": "other",
+                "path": "/",
+                "query": "sslmode=disable",
+            },
         ),
         ("spec.clientConfig.caBundle", "bm90IGEgY2VydGlmaWNhdGU="),
         ("spec.secret", {"apiGroup": "", "kind": "Secret", "name": "none-such"}),
@@ -163,7 +187,11 @@ ACCEPTED: dict[str, list[tuple[str, Any]]] = {
         ("spec.appRef", {"apiGroup": "kubedb.com", "kind": "Postgres", "name": "x", "namespace": "y"}),
         (
             "spec.secretTransforms",
-            [{"renameKey": {"from": "a", "to": "b"}}, {"addKey": {"key": "c", "stringValue": "d"}}, {"removeKey": {"key": "e"}}],
+            [
+                {"renameKey": {"from": "a", "to": "b"}},
+                {"addKey": {"key": "c", "stringValue": "d"}},
+                {"removeKey": {"key": "e"}},
+            ],
         ),
         ("spec.secretTransforms", [{"addKeysFrom": {"secretRef": {"name": "x", "namespace": "y"}}}]),
         ("spec.parameters", {"apiVersion": "other/v1", "kind": "Other", "of": {"their": ["own"]}}),
@@ -211,7 +239,10 @@ ACCEPTED: dict[str, list[tuple[str, Any]]] = {
         ("spec.subjects.0.namespace", "none-such"),
         (
             "spec.subjects",
-            [{"kind": "User", "name": "alice@example.com", "apiGroup": "rbac.authorization.k8s.io"}, {"kind": "Group", "name": "a:b"}],
+            [
+                {"kind": "User", "name": "alice@example.com", "apiGroup": "rbac.authorization.k8s.io"},
+                {"kind": "Group", "name": "a:b"},
+            ],
         ),
     ],
 }

@@ -40,7 +40,7 @@ _PLURALS = {
 
 
 class Running(Protocol):
-    """What these tests need of the fixture ``cluster``."""
+    """The parts of the fixture ``cluster`` that these tests use."""
 
     @property
     def kubeconfig(self) -> Path:
@@ -50,8 +50,8 @@ class Running(Protocol):
         """Run kubectl; answers a CompletedProcess of text."""
 
 
-class Refused(AssertionError):
-    """The API server said no."""
+class RefusedError(AssertionError):
+    """The API server refused a call."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
@@ -59,10 +59,16 @@ class Refused(AssertionError):
 
 
 class Kube:
-    """The API server, as one user sees it."""
+    """The API server, called as one user."""
 
     def __init__(
-        self, cluster: Running, context: str = "admin", *, act_as: str = "", groups: tuple[str, ...] = (), token: str = ""
+        self,
+        cluster: Running,
+        context: str = "admin",
+        *,
+        act_as: str = "",
+        groups: tuple[str, ...] = (),
+        token: str = "",
     ) -> None:
         library: Any = config  # untyped
         api = library.new_client_from_config(config_file=str(cluster.kubeconfig), context=context)
@@ -79,10 +85,10 @@ class Kube:
                 self._headers.add(key, value)
 
     def create(self, thing: Json, *, dry_run: bool = False) -> Json:
-        """Create, with unknown fields refused as kubectl has it; a new kind is tried again until it is served."""
+        """Create, with unknown fields refused as kubectl has it; a new kind is tried again until it works."""
         query = "fieldValidation=Strict" + ("&dryRun=All" if dry_run else "")
         path = f"{_path(thing['kind'], thing.get('metadata', {}).get('namespace', ''))}?{query}"
-        return eventually(lambda: self._unless_new(path, thing), timeout_s=20, what=f"served {thing['kind']}") or {}
+        return eventually(lambda: self._unless_new(path, thing), timeout_s=20, what=f"the kind {thing['kind']}") or {}
 
     def get(self, kind: str, name: str, namespace: str = "") -> Json:
         return self.call("GET", f"{_path(kind, namespace)}/{name}")
@@ -107,29 +113,29 @@ class Kube:
         answer = self._rest.request(method, f"{self._host}/{path}", headers=headers, body=body)
         content: Json = json.loads(answer.read())
         if answer.status >= 300:
-            raise Refused(answer.status, content.get("message", ""))
+            raise RefusedError(answer.status, content.get("message", ""))
         return content
 
     def _unless_new(self, path: str, thing: Json) -> Json | None:
         try:
             return self.call("POST", path, thing)
-        except Refused as refused:
+        except RefusedError as refused:
             if refused.status in (429, 503) or refused.message == "404 page not found":
                 return None
-            raise _Final(refused) from refused
+            raise _FinalError(refused) from refused
 
 
-class _Final(Exception):
+class _FinalError(Exception):
     """Carries a refusal past ``eventually``, which takes an AssertionError for "not yet"."""
 
 
-def refusal(kube: Kube, action: str, *args: Any, **kwargs: Any) -> Refused:
-    """Call a method that has to be refused, and answer how."""
+def refusal(kube: Kube, action: str, *args: Any, **kwargs: Any) -> RefusedError:
+    """Call a method that has to be refused, and return its error."""
     try:
         done = getattr(kube, action)(*args, **kwargs)
-    except Refused as refused:
+    except RefusedError as refused:
         return refused
-    except _Final as final:
+    except _FinalError as final:
         return final.args[0]  # type: ignore[no-any-return]
     raise AssertionError(f"{action} was allowed: {done.get('metadata', done)}")
 
@@ -139,21 +145,39 @@ def _path(kind: str, namespace: str) -> str:
 
 
 class Can:
-    """Asks the API server's authorizer about somebody."""
+    """Asks the API server's authorizer about one user."""
 
     def __init__(self, admin: Kube, *, user: str, groups: tuple[str, ...] = ()) -> None:
         self._admin, self._who = admin, {"user": user, "groups": list(groups)}
 
     def __call__(
-        self, verb: str, resource: str, *, group: str = "engine.kubevault.com", namespace: str = "", name: str = "", subresource: str = ""
+        self,
+        verb: str,
+        resource: str,
+        *,
+        group: str = "engine.kubevault.com",
+        namespace: str = "",
+        name: str = "",
+        subresource: str = "",
     ) -> bool:
-        asked = {"verb": verb, "resource": resource, "group": group, "namespace": namespace, "name": name, "subresource": subresource}
-        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": self._who | {"resourceAttributes": asked}}
+        asked = {
+            "verb": verb,
+            "resource": resource,
+            "group": group,
+            "namespace": namespace,
+            "name": name,
+            "subresource": subresource,
+        }
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": self._who | {"resourceAttributes": asked},
+        }
         return bool(self._admin.create(review)["status"]["allowed"])
 
 
 def new_namespace(cluster: Running) -> str:
-    """Make a namespace of its own for one test or module, with dev and approvers bound to their roles there."""
+    """Create a namespace for one test or module, with dev and approvers bound to their ClusterRoles there."""
     kube, name = Kube(cluster), f"t-{secrets.token_hex(4)}"
     kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     asks = {"verb": "create", "resource": "databaseaccessrequests"}
@@ -164,7 +188,7 @@ def new_namespace(cluster: Running) -> str:
 
 
 def bind(kube: Kube, namespace: str, *, role: str, subject: Json, until: Json) -> None:
-    """Bind a ClusterRole to a User or Group in a namespace, and wait until the API server's authorizer knows the right ``until``."""
+    """Bind a ClusterRole to a User or Group in a namespace, and wait until the right ``until`` is in force."""
     kube.create(
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -202,7 +226,12 @@ def a_request(namespace: str, **spec: Any) -> Json:
 
 def _object(version: str, kind: str, namespace: str, spec: Json) -> Json:
     name = f"{kind.lower()}-{secrets.token_hex(4)}"
-    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": copy.deepcopy(spec)}
+    return {
+        "apiVersion": version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": copy.deepcopy(spec),
+    }
 
 
 def with_value(thing: Json, path: str, value: Any) -> Json:
@@ -220,7 +249,9 @@ def with_value(thing: Json, path: str, value: Any) -> Json:
 
 
 def publish(kube: Kube, request: Json, **status: Any) -> Json:
-    """Write a status as the watcher would after its first look."""
-    generation = kube.get("DatabaseAccessRequest", request["metadata"]["name"], request["metadata"]["namespace"])["metadata"]["generation"]
+    """Write a status as the watcher does at its first reconcile."""
+    generation = kube.get("DatabaseAccessRequest", request["metadata"]["name"], request["metadata"]["namespace"])[
+        "metadata"
+    ]["generation"]
     seen = {"observedGeneration": generation, "phase": "WaitingForApproval", "digest": "d1"}
     return kube.patch(request, {"status": seen | status}, status=True)

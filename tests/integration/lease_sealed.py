@@ -11,7 +11,7 @@ from leasegate.access.v1 import lease_pb2
 from leasegate.access.v1 import operator_service_pb2 as operator
 from tests.eventually import eventually
 from tests.integration.access_world import OPERATOR, Callee, World
-from tests.integration.lease_world import Keeper, audited, logins, many, offer, seconds, serving, vault_role
+from tests.integration.lease_world import Keeper, audited, database_users, many, offer, seconds, serving, vault_role
 from tests.servers import Servers
 
 LEASES, TTL_S, RATE = 200, 60, 60
@@ -24,7 +24,7 @@ class Outage:
     """What was there before and after.
 
     Attributes:
-        before: Logins and leases before Vault was sealed.
+        before: Users and leases before Vault was sealed.
         after: The same when every lease was renewed.
         claims: Credentials that were claimed all in all.
         peak: Most renewals in any one second after the return.
@@ -40,7 +40,7 @@ class Outage:
 
 def sealed(made: World) -> Outage:
     servers = made.servers
-    with serving(made, renew_rate=RATE) as callee, Keeper(made, callee) as keeper:
+    with serving(made, max_renewals_per_second=RATE) as callee, Keeper(made, callee) as keeper:
         offer(made, callee, "many", ttl_s=TTL_S, max_ttl_s=86400)
         kept = [keeper.keep(each) for each in many(callee, "many", LEASES)]
         born, before = min(seconds(each.credential.lease.issue_time) for each in kept), there(made)
@@ -49,7 +49,12 @@ def sealed(made: World) -> Outage:
         until(time.time() + SEALED_S)
         servers.bao.unseal()
         back = time.time()
-        eventually(lambda: all(seconds(each.renew_time) > back for each in live(callee)), timeout_s=60, every_s=0.5, what="renewals")
+        eventually(
+            lambda: all(seconds(each.renew_time) > back for each in live(callee)),
+            timeout_s=60,
+            every_s=0.5,
+            what="renewals",
+        )
         times = list(renewals(servers, since=back))
         return Outage(before, there(made), sum(each.claims for each in kept), peak(times), len(times))
 
@@ -60,7 +65,7 @@ def until(at: float) -> None:
 
 
 def there(made: World) -> tuple[set[str], set[str]]:
-    return logins(made, "many"), made.leases(vault_role("many"))
+    return database_users(made, "many"), made.leases(vault_role("many"))
 
 
 def live(callee: Callee) -> list[lease_pb2.Lease]:

@@ -1,6 +1,7 @@
-"""Leases that live for seconds: roles with short TTLs, requests kept as the watcher keeps them, a client that logs in, and holders.
+"""Leases that live for seconds: roles with short TTLs, a fake watcher, a client that connects, and gRPC holders.
 
-Several worlds share one pair of servers, each with a mount, a service and a ledger of its own, so that their waits pass side by side.
+Several worlds share one pair of servers, each with a mount, a service and a ledger of its own, so that their waits pass
+side by side.
 """
 
 from __future__ import annotations
@@ -22,14 +23,25 @@ import psycopg
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import change_pb2, lease_pb2
 from leasegate.access.v1 import operator_service_pb2 as operator
 from leasegate.access.v1 import requester_service_pb2 as requester
 from leasegate.access.v1 import watcher_service_pb2 as watcher
 from leasegate.types.v1 import types_pb2
 from services.common.errors import LeasegateError
 from tests.eventually import eventually
-from tests.integration.access_world import ALICE, OPERATOR, WATCHER, Callee, Dar, Watcher, World, approve, in_process, world
+from tests.integration.access_world import (
+    ALICE,
+    OPERATOR,
+    WATCHER,
+    Callee,
+    Dar,
+    Watcher,
+    World,
+    approve,
+    in_process,
+    world,
+)
 from tests.servers import Servers, real_servers
 
 _OPENING = threading.Lock()
@@ -49,19 +61,26 @@ def vault_role(name: str) -> str:
 
 
 def offer(
-    made: World, callee: Callee, name: str, *, ttl_s: int, max_ttl_s: int, told_ttl_s: int | None = None, told_max_s: int | None = None
+    made: World,
+    callee: Callee,
+    name: str,
+    *,
+    ttl_s: int,
+    max_ttl_s: int,
+    told_ttl_s: int | None = None,
+    told_max_s: int | None = None,
 ) -> None:
-    """A role in Vault, and in the catalogue as it is, or with the TTLs that the catalogue is told."""
+    """A role in Vault, and in the catalog as it is, or with other TTLs."""
     made.write_role(vault_role(name), ttl=f"{ttl_s}s", max_ttl=f"{max_ttl_s}s")
     snapshot = made.snapshot(name=name, ttl_s=told_ttl_s or ttl_s, max_ttl_s=told_max_s or max_ttl_s)
     if not snapshot.definition.max_ttl.seconds:
         snapshot.definition.ClearField("max_ttl")
-    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
+    callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
 
 
-def logins(made: World, role: str) -> set[str]:
-    """The logins of one role in PostgreSQL."""
-    return {name for name in made.logins() if name.startswith(f"token-demo-{role}-")}
+def database_users(made: World, role: str) -> set[str]:
+    """The database users of one role."""
+    return {name for name in made.database_users() if name.startswith(f"token-demo-{role}-")}
 
 
 def seconds(at: Timestamp) -> float:
@@ -69,7 +88,8 @@ def seconds(at: Timestamp) -> float:
     return at.seconds + at.nanos / 1e9
 
 
-# -- requests of Kubernetes ----------------------------------------------------------------------------------------------------------------
+# -- requests of Kubernetes
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -77,23 +97,23 @@ class Kept:
     """One request with what its Secret holds."""
 
     dar: Dar
-    held: int = 0
+    secret_attempt: int = 0
     credential: lease_pb2.Credential = field(default_factory=lease_pb2.Credential)
     claims: int = 0
 
     def claim(self) -> None:
         """Claim, write the Secret, acknowledge."""
-        got = self.dar.claim(held=self.held)
-        self.held, self.credential, self.claims = got.attempt, got, self.claims + 1
+        got = self.dar.claim(secret_attempt=self.secret_attempt)
+        self.secret_attempt, self.credential, self.claims = got.attempt, got, self.claims + 1
         self.dar.acknowledge(got.attempt)
 
     def reconcile(self) -> bool:
         """What the watcher does with a request, once; answers whether nothing is left to do."""
-        answer = self.dar.ensure(held=self.held)
+        answer = self.dar.ensure(secret_attempt=self.secret_attempt)
         if answer.next_step == watcher.NEXT_STEP_CLAIM:
             self.claim()
         elif answer.next_step == watcher.NEXT_STEP_ACKNOWLEDGE:
-            self.dar.acknowledge(self.held)
+            self.dar.acknowledge(self.secret_attempt)
         else:
             return not answer.HasField("retry_after")
         return False
@@ -136,10 +156,10 @@ class Keeper(Watcher):
                 self._stop.wait(0.1)
             self._settle()
 
-    def _take(self, change: watcher.Change) -> None:
+    def _take(self, change: change_pb2.Change) -> None:
         super()._take(change)
-        if change.HasField("request") and change.request.uid in self._kept:
-            self._open.add(change.request.uid)
+        if change.HasField("access_request_changed") and change.access_request_changed.uid in self._kept:
+            self._open.add(change.access_request_changed.uid)
 
     def _settle(self) -> None:
         for uid, settled in self._pool.map(self._reconciled, sorted(self._open)):
@@ -174,10 +194,10 @@ def many(callee: Callee, role: str, count: int) -> list[Kept]:
 
 
 def end_all(made: World, role: str, kept: Sequence[Kept]) -> None:
-    """End them; no login of the role is left."""
+    """End them; no database user of the role is left."""
     for each in kept:
         each.dar.end()
-    eventually(lambda: not logins(made, role), timeout_s=60, what=f"no login of {role}")
+    eventually(lambda: not database_users(made, role), timeout_s=60, what=f"no database user of {role}")
     eventually(lambda: not made.leases(vault_role(role)), timeout_s=60, what=f"no lease of {role}")
 
 
@@ -207,11 +227,13 @@ class Client:
                 self._made.connect(credential).close()
                 self.count += 1
             except psycopg.OperationalError as err:
-                now = f"{time.time() - read_at:.2f} s after it was read; the Secret holds attempt {each.held} now"
+                late_s = time.time() - read_at
+                now = f"{late_s:.2f} s after it was read; the Secret holds attempt {each.secret_attempt} now"
                 self.failed.append(f"attempt {credential.attempt} of {each.dar.uid} at {read_at:.2f}, {now}: {err}")
 
 
-# -- holders over gRPC ---------------------------------------------------------------------------------------------------------------------
+# -- holders over gRPC
+# --------------------------------------------------------------------------------------------------
 
 
 class Holder:
@@ -219,41 +241,49 @@ class Holder:
 
     def __init__(self, callee: Callee, role: str) -> None:
         self._calls = callee.as_(ALICE).requester
-        message = requester.CreateRequestRequest(request_id=secrets.token_hex(8), target="prod", role=role)
-        self.id = self._calls.CreateRequest(message).request.id
+        message = requester.CreateAccessRequestRequest(
+            request_id=secrets.token_hex(8), vault_target="prod", db_role=role
+        )
+        self.id = self._calls.CreateAccessRequest(message).access_request.id
         approve(callee, self.id)
         self.credential = lease_pb2.Credential()
 
     def claim(self) -> lease_pb2.Credential:
         """Take a credential, or another one, into use."""
-        message = requester.ClaimCredentialRequest(id=self.id, held_attempt=self.credential.attempt)
+        message = requester.ClaimCredentialRequest(access_request_id=self.id, known_attempt=self.credential.attempt)
         self.credential = self._calls.ClaimCredential(message).credential
-        self._calls.AcknowledgeCredential(requester.AcknowledgeCredentialRequest(id=self.id, attempt=self.credential.attempt))
+        self._calls.AcknowledgeCredential(
+            requester.AcknowledgeCredentialRequest(access_request_id=self.id, attempt=self.credential.attempt)
+        )
         return self.credential
 
     def renew(self) -> requester.RenewLeaseResponse:
         """The heartbeat."""
-        return self._calls.RenewLease(requester.RenewLeaseRequest(request_id=secrets.token_hex(8), id=self.id))
+        return self._calls.RenewLease(
+            requester.RenewLeaseRequest(request_id=secrets.token_hex(8), access_request_id=self.id)
+        )
 
     def release(self) -> None:
         """Give access back."""
-        self._calls.ReleaseRequest(requester.ReleaseRequestRequest(request_id=secrets.token_hex(8), id=self.id))
+        self._calls.ReleaseAccessRequest(
+            requester.ReleaseAccessRequestRequest(request_id=secrets.token_hex(8), access_request_id=self.id)
+        )
 
 
 def offer_to_holders(made: World, callee: Callee, name: str, *, ttl_s: int, max_ttl_s: int) -> None:
-    """A role for callers outside Kubernetes, put into the catalogue over gRPC."""
+    """A role for callers outside Kubernetes, put into the catalog over gRPC."""
     made.write_role(name, ttl=f"{ttl_s}s", max_ttl=f"{max_ttl_s}s")
     snapshot = made.snapshot(ttl_s=ttl_s, max_ttl_s=max_ttl_s)
     snapshot.object.CopyFrom(types_pb2.ObjectRef(name=name))
     snapshot.vault_role = name
-    snapshot.target.CopyFrom(types_pb2.TargetRef(name="prod", digest="a" * 16, address=made.servers.vault_addr))
-    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
+    snapshot.target.CopyFrom(types_pb2.VaultTargetRef(name="prod", digest="a" * 16, address=made.servers.vault_addr))
+    callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
 
 
 def lease_shown(callee: Callee, handle: str) -> lease_pb2.Lease:
     """A lease as the operator sees it, ended or not."""
     calls = callee.as_(OPERATOR).operator
-    states = (lease_pb2.LEASE_STATE_UNSPECIFIED, lease_pb2.LEASE_STATE_ENDED)
+    states = (lease_pb2.LEASE_STATE_UNSPECIFIED, lease_pb2.LEASE_STATE_CLOSED)
     pages = [calls.ListLeases(operator.ListLeasesRequest(state=state, page_size=500)).leases for state in states]
     found = [lease for lease in itertools.chain(*pages) if lease.handle == handle]
     assert found, f"the operator sees no lease {handle}"
@@ -261,7 +291,7 @@ def lease_shown(callee: Callee, handle: str) -> lease_pb2.Lease:
 
 
 def audited(servers: Servers, what: str) -> Iterator[tuple[float, str, dict[str, Any]]]:
-    """The entries of Vault's audit log in which ``what`` stands: time, ``request`` or ``response``, and the entry's request."""
+    """The entries of Vault's audit log that contain ``what``: time, ``request`` or ``response``, and the request."""
     log = Path(servers.must("GET", "sys/audit")["data"]["canary/"]["options"]["file_path"])
     for line in log.read_text().splitlines():
         if what in line:
@@ -271,7 +301,7 @@ def audited(servers: Servers, what: str) -> Iterator[tuple[float, str, dict[str,
 
 
 def tokens_of(made: World, uid: str) -> list[str]:
-    """Accessors of the tokens of a request's attempts that live. There may be more than one: a claim may be sooner than its preparation."""
+    """Accessors of the valid tokens of an access request; several if a claim comes before its token is prepared."""
     found = []
     for accessor in made.servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
         status, body = made.servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
@@ -280,7 +310,8 @@ def tokens_of(made: World, uid: str) -> list[str]:
     return found
 
 
-# -- scenes --------------------------------------------------------------------------------------------------------------------------------
+# -- scenes
+# --------------------------------------------------------------------------------------------------
 
 Scene = Callable[[World], object]
 
@@ -303,11 +334,14 @@ def playing(folder: Path, *scenes: Scene, apart: Sequence[Scene] = ()) -> Iterat
     Args:
         folder: For their files.
         scenes: Those that share a pair of servers.
-        apart: Those that seal or change theirs, and so have a pair each. All servers start before any gRPC, which minds a fork.
+        apart: Those that seal or change theirs, and so have a pair each. All servers start before any gRPC, which minds
+            a fork.
     """
     with ExitStack() as stack:
         together = stack.enter_context(real_servers())
-        places = [(scene, together) for scene in scenes] + [(scene, stack.enter_context(real_servers())) for scene in apart]
+        places = [(scene, together) for scene in scenes] + [
+            (scene, stack.enter_context(real_servers())) for scene in apart
+        ]
         worlds = {scene: stack.enter_context(_world(scene, servers, folder)) for scene, servers in places}
         with ThreadPoolExecutor(len(worlds)) as pool:
             yield Scenes({scene: pool.submit(scene, made) for scene, made in worlds.items()})

@@ -26,8 +26,14 @@ def leasegate(made: World | None, callee: Callee | None, *args: str, typed: str 
         known |= {"LEASEGATE_ACCESS": callee.address, "LEASEGATE_CERTS": str(made.authority.folder)}
     done = subprocess.run(
         [sys.executable, "-m", "cli.leasegate", *args],
-        env=known | environment, input=typed, capture_output=True, text=True, check=False, timeout=60, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+        env=known | environment,
+        input=typed,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

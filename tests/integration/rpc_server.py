@@ -1,4 +1,4 @@
-"""A real server of the skeleton whose one service does what a test says; as a program, what ``path`` of the request says."""
+"""A real server whose one service does what a test, or as a program ``mount`` of the request, asks for."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ class Scripted(engine_service_pb2_grpc.EngineServiceServicer):
     def __init__(self, behave: Behaviour) -> None:
         self._behave = behave
 
-    def EnsureEngine(self, request: engine_service_pb2.EnsureEngineRequest, context: Any) -> engine_service_pb2.EnsureEngineResponse:
-        return engine_service_pb2.EnsureEngineResponse(path=self._behave(request.path) or "")
+    def EnsureEngine(
+        self, request: engine_service_pb2.EnsureEngineRequest, context: Any
+    ) -> engine_service_pb2.EnsureEngineResponse:
+        return engine_service_pb2.EnsureEngineResponse(mount=self._behave(request.mount) or "")
 
-    def DeleteEngine(self, request: engine_service_pb2.DeleteEngineRequest, context: Any) -> engine_service_pb2.DeleteEngineResponse:
+    def DeleteEngine(
+        self, request: engine_service_pb2.DeleteEngineRequest, context: Any
+    ) -> engine_service_pb2.DeleteEngineResponse:
         return engine_service_pb2.DeleteEngineResponse(unmounted=True)
 
 
@@ -41,7 +45,9 @@ def scripted(behave: Behaviour = lambda path: path) -> Service:
 def config(pair: Pair | None, **changes: Any) -> ServerConfig:
     """Free ports on loopback, the watcher allowed."""
     caller = WATCHER if pair else "plaintext"
-    base = ServerConfig(process="engine", listen=ANY, health_listen=ANY, drain_delay_s=0, allow={SERVICE: frozenset({caller})})
+    base = ServerConfig(
+        process="engine", listen=ANY, health_listen=ANY, drain_delay_s=0, allow={SERVICE: frozenset({caller})}
+    )
     return replace(base, tls=pair.server() if pair else None, **changes)
 
 
@@ -55,7 +61,7 @@ def started(
 
 
 def _by_path(path: str) -> str:
-    """What the program does: ``fail:TEXT`` raises, ``hold:FOLDER`` touches ``entered`` there and waits for ``release``."""
+    """The program: ``fail:TEXT`` raises, ``hold:FOLDER`` touches ``entered`` there and waits for ``release``."""
     verb, _, rest = path.partition(":")
     if verb == "fail":
         raise RuntimeError(rest)

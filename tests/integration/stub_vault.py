@@ -1,4 +1,4 @@
-"""An HTTP server that answers what a test scripts: what a real Vault does not answer on demand, and the API server of a TokenReview."""
+"""An HTTP server with scripted answers: those that a real Vault does not give on demand, and those of a TokenReview."""
 
 from __future__ import annotations
 

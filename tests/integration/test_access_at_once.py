@@ -1,4 +1,4 @@
-"""EnsureRequest that claims in the same call, on real servers."""
+"""EnsureAccessRequest that claims in the same call, on real servers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,31 @@ from pathlib import Path
 
 import pytest
 
-from leasegate.access.v1 import approval_pb2, request_pb2
+from leasegate.access.v1 import access_request_pb2, approval_pb2
 from leasegate.access.v1 import watcher_service_pb2 as watcher
 from services.common import errors
 from tests.eventually import eventually
-from tests.integration.access_world import ALICE, ALLOWED, CREATE, Callee, Dar, Watcher, World, in_process, put_role, world
+from tests.integration.access_world import (
+    ALICE,
+    ALLOWED,
+    CREATE,
+    Callee,
+    Dar,
+    Watcher,
+    World,
+    in_process,
+    put_role,
+    world,
+)
 from tests.servers import Servers
 
 
 @pytest.fixture(scope="module")
 def made(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world(servers, tmp_path_factory.mktemp("at-once"), mount="team/at-once") as found:
-        found.logins_file.write_text(found.logins_file.read_text().replace("5s", "1s"))  # an adoption waits for so long
+        found.vault_config_file.write_text(
+            found.vault_config_file.read_text().replace("5s", "1s")
+        )  # a recovery waits for so long
         yield found
 
 
@@ -33,19 +46,22 @@ def callee(made: World) -> Iterator[Callee]:
 def ends(made: World, dar: Dar) -> None:
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=30)
-    eventually(lambda: not made.logins(), timeout_s=30)
+    eventually(lambda: not made.database_users(), timeout_s=30)
 
 
 def test_the_answer_to_a_decision_is_a_credential_that_works(made: World, callee: Callee) -> None:
     dar = Dar(callee)
     assert dar.ensure(claim=True).next_step == watcher.NEXT_STEP_NONE
     answer = dar.decide(claim=True)
-    assert (answer.next_step, answer.request.approval) == (watcher.NEXT_STEP_CLAIM, approval_pb2.APPROVAL_STATE_APPROVED)
+    assert (answer.next_step, answer.access_request.approval_state) == (
+        watcher.NEXT_STEP_CLAIM,
+        approval_pb2.APPROVAL_STATE_APPROVED,
+    )
     assert made.can_log_in(answer.credential)
-    assert dar.acknowledge(1).access == request_pb2.ACCESS_STATE_ACTIVE
-    again = dar.ensure(held=1, claim=True)
+    assert dar.acknowledge(1).access_state == access_request_pb2.ACCESS_STATE_ACTIVE
+    again = dar.ensure(secret_attempt=1, claim=True)
     assert (again.next_step, again.HasField("credential")) == (watcher.NEXT_STEP_NONE, False)
-    lost = dar.ensure(held=0, claim=True)
+    lost = dar.ensure(secret_attempt=0, claim=True)
     assert lost.credential.attempt == 2
     assert made.can_log_in(lost.credential)
     ends(made, dar)
@@ -57,17 +73,20 @@ def test_what_cannot_be_made_is_said_beside_where_the_request_stands(made: World
     dar = Dar(callee, role="broken-role")
     dar.ensure()
     answer = dar.decide(claim=True)
-    assert answer.request.approval == approval_pb2.APPROVAL_STATE_APPROVED
-    with pytest.raises(errors.VaultFailed, match="NONSENSE"):
+    assert answer.access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
+    with pytest.raises(errors.VaultFailedError, match="NONSENSE"):
         dar.claimed(answer)
     after = dar.ensure(claim=True)
-    assert (after.next_step, after.request.conditions[0].reason) == (watcher.NEXT_STEP_NONE, "FailedToGetCredential")
+    assert (after.next_step, after.access_request.conditions[0].reason) == (
+        watcher.NEXT_STEP_NONE,
+        "FailedToGetCredential",
+    )
     assert (after.HasField("retry_after"), after.HasField("claim_error")) == (True, False)
     ends(made, dar)
 
 
 def test_of_two_calls_at_once_one_credential_is_left(made: World, callee: Callee) -> None:
-    """Two watchers, one of them a former leader: whoever comes later gets the credential, the other's login goes."""
+    """Two watchers, one of them a former leader: the later one gets the credential, the other's is revoked."""
     made.write_role("k8s.-.demo.slow-role", create=[*CREATE, "SELECT pg_sleep(1.5);"])
     put_role(made, callee, name="slow-role")
     dar = Dar(callee, role="slow-role")
@@ -78,15 +97,17 @@ def test_of_two_calls_at_once_one_credential_is_left(made: World, callee: Callee
         answers = list(pool.map(lambda twin: twin.ensure(claim=True), twins))
     (one,) = [answer.credential for answer in answers if answer.HasField("credential")]
     (other,) = [answer for answer in answers if answer.HasField("claim_error")]
-    with pytest.raises(errors.Superseded):
+    with pytest.raises(errors.ConflictError):
         dar.claimed(other)
     dar.acknowledge(one.attempt)
-    eventually(lambda: made.logins() == {one.username}, timeout_s=30, what="one login")
+    eventually(lambda: made.database_users() == {one.username}, timeout_s=30, what="one database user")
     assert made.can_log_in(one)
     ends(made, dar)
 
 
-def test_the_right_to_claim_is_that_of_the_requesters_service(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_right_to_claim_is_that_of_the_requesters_service(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who may only tell of requests is answered as if it had not asked to claim, and refused where it does."""
     monkeypatch.setitem(ALLOWED, "leasegate.access.v1.RequesterService", {ALICE})
     with world(servers, tmp_path, mount="team/not-claiming") as made, in_process(made) as callee:
@@ -94,7 +115,11 @@ def test_the_right_to_claim_is_that_of_the_requesters_service(servers: Servers, 
         dar = Dar(callee)
         dar.ensure()
         answer = dar.decide(claim=True)
-        assert (answer.next_step, answer.HasField("credential"), answer.HasField("claim_error")) == (watcher.NEXT_STEP_CLAIM, False, False)
-        with pytest.raises(errors.CallerNotAllowed):
+        assert (answer.next_step, answer.HasField("credential"), answer.HasField("claim_error")) == (
+            watcher.NEXT_STEP_CLAIM,
+            False,
+            False,
+        )
+        with pytest.raises(errors.CallerNotAllowedError):
             dar.claimed(answer)
-        assert not made.logins()
+        assert not made.database_users()

@@ -1,7 +1,8 @@
-"""SIGKILL at every named point of the access service, on real servers: afterwards PostgreSQL has the logins that a request owns, no other.
+"""SIGKILL at every failpoint of the access service, on real servers: afterwards only owned database users exist.
 
-The process ends itself at the point (``services.access.crash``) as a kill would end it: no handler runs, no buffer is flushed. Then it is
-started again, and the watcher goes on from what it holds. The wait of an adoption is cut to a second, as no read here takes longer.
+The process ends itself at the point (``services.access.domain.failpoints``) as a kill would end it: no handler runs, no
+buffer is flushed. Then it is started again, and the watcher continues from what its Secret has. The wait of a recovery
+is cut to a second, as no read here takes longer.
 """
 
 from __future__ import annotations
@@ -14,51 +15,58 @@ from dataclasses import dataclass, field
 import pytest
 import yaml
 
-from leasegate.access.v1 import lease_pb2, request_pb2
+from leasegate.access.v1 import access_request_pb2, lease_pb2
 from leasegate.access.v1 import watcher_service_pb2 as watcher
-from services.access import crash
+from services.access.domain import failpoints
 from services.common.errors import LeasegateError
 from tests.eventually import eventually
 from tests.integration.access_world import CREATE, ROLE, Dar, Killed, Watcher, World, put_role, start, world
 from tests.servers import real_servers
 
-CLAIMING = ("ensure.committed:2", *(point for point in crash.POINTS if point.startswith("claim.")))
+CLAIMING = ("ensure.committed:2", *(point for point in failpoints.POINTS if point.startswith("claim.")))
 """Where a kill differs if the decision and the claim are one call, whose first commit is the second of its request."""
-UNDO = tuple(point for point in crash.POINTS if point.startswith("undo."))
-TWICE = (*UNDO, *(f"{point}:2" for point in UNDO if point not in ("undo.begun", "undo.accessor", "undo.first", "undo.closed")))
-ENDT = ("endt.revoked",)
+RECOVER = tuple(point for point in failpoints.POINTS if point.startswith("recover."))
+TWICE = (
+    *RECOVER,
+    *(
+        f"{point}:2"
+        for point in RECOVER
+        if point not in ("recover.begun", "recover.accessor", "recover.first", "recover.closed")
+    ),
+)
+REVOKE_TOKEN = ("revoke_token.revoked",)
 GIVING_BACK = ("claim.refused", "claim.revoked")
 SLOW = ("renew.asked", "renew.committed", "rotate.due")
-ELSEWHERE = {*UNDO, *ENDT, *GIVING_BACK, *SLOW}
-REST = tuple(point for point in crash.POINTS if point not in ELSEWHERE)
+ELSEWHERE = {*RECOVER, *REVOKE_TOKEN, *GIVING_BACK, *SLOW}
+REST = tuple(point for point in failpoints.POINTS if point not in ELSEWHERE)
 SLOW_ROLE, SHORT_ROLE = "k8s.-.demo.slow-role", "k8s.-.demo.short-role"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with real_servers() as servers, world(servers, tmp_path_factory.mktemp("kills")) as found:
-        logins = yaml.safe_load(found.logins_file.read_text())
-        logins[0]["max_request_duration"] = "1s"
-        found.logins_file.write_text(yaml.safe_dump(logins))
+        auths = yaml.safe_load(found.vault_config_file.read_text())
+        auths[0]["max_request_duration"] = "1s"
+        found.vault_config_file.write_text(yaml.safe_dump(auths))
         yield found
 
 
 @pytest.fixture(autouse=True)
 def nothing_left(made: World) -> Iterator[None]:
-    """Each test begins with an empty ledger and no login, whatever became of the one before."""
+    """Each test begins with an empty ledger and no database user."""
     yield
     for part in made.folder.glob(f"{made.ledger.name}*"):
         part.unlink()
     made.servers.must("POST", f"sys/leases/revoke-force/{made.mount}/creds")
-    for login in made.logins():
-        made.servers.psql(f'DROP OWNED BY "{login}"; DROP ROLE "{login}"')
+    for user in made.database_users():
+        made.servers.psql(f'DROP OWNED BY "{user}"; DROP ROLE "{user}"')
 
 
 @dataclass
 class Secret:
     """What the watcher keeps: the credential of one attempt, if any."""
 
-    held: int = 0
+    secret_attempt: int = 0
     credential: lease_pb2.Credential = field(default_factory=lease_pb2.Credential)
 
 
@@ -67,15 +75,15 @@ def reconcile(dar: Dar, secret: Secret, *, at_once: bool = True) -> bool:
 
     With ``at_once`` it claims in the same call, as it does, else in a call of its own, as an older one does.
     """
-    answer = dar.ensure(held=secret.held, claim=at_once)
+    answer = dar.ensure(secret_attempt=secret.secret_attempt, claim=at_once)
     if answer.next_step == watcher.NEXT_STEP_CLAIM:
-        credential = dar.claimed(answer, held=secret.held)
-        secret.held, secret.credential = credential.attempt, credential
+        credential = dar.claimed(answer, secret_attempt=secret.secret_attempt)
+        secret.secret_attempt, secret.credential = credential.attempt, credential
         dar.acknowledge(credential.attempt)
     elif answer.next_step == watcher.NEXT_STEP_ACKNOWLEDGE:
-        dar.acknowledge(secret.held)
-    elif answer.next_step == watcher.NEXT_STEP_REMOVE and secret.held:
-        secret.held = 0
+        dar.acknowledge(secret.secret_attempt)
+    elif answer.next_step == watcher.NEXT_STEP_REMOVE and secret.secret_attempt:
+        secret.secret_attempt = 0
     else:
         return not answer.HasField("retry_after")
     return False
@@ -94,7 +102,7 @@ def converge(dar: Dar, secret: Secret) -> None:
 
 @contextmanager
 def running(made: World, crash_at: str = "", **options: str) -> Iterator[Killed]:
-    service = start(made, crash_at=crash_at, overlap="1s", **options)
+    service = start(made, crash_at=crash_at, **{"rotation-overlap": "1s"}, **options)
     try:
         yield service
     finally:
@@ -107,26 +115,29 @@ def dies(service: Killed) -> None:
 
 
 def owned_only(made: World, secret: Secret) -> None:
-    """PostgreSQL has the login of the active attempt and no other; so has Vault's list of leases."""
-    held = [secret.credential] if secret.held else []
-    want = {credential.username for credential in held}
-    eventually(lambda: made.logins() == want, timeout_s=60, what=f"{want} and no other login")
-    leases_of_nobody_else(made, held)
+    """PostgreSQL has the database user of the active attempt and no other; so has Vault's list of leases."""
+    credentials = [secret.credential] if secret.secret_attempt else []
+    want = {credential.username for credential in credentials}
+    eventually(lambda: made.database_users() == want, timeout_s=60, what=f"{want} and no other database user")
+    leases_of_nobody_else(made, credentials)
 
 
-def leases_of_nobody_else(made: World, held: list[lease_pb2.Credential]) -> None:
-    """Vault has a lease for each credential; any other has nothing behind it, which its end proves: no login goes with it.
+def leases_of_nobody_else(made: World, credentials: list[lease_pb2.Credential]) -> None:
+    """Vault has a lease for each credential; any other lease has no database user, which its revocation proves.
 
-    A reader that dies at the wrong moment makes Vault keep a lease that its token does not know (decision 25), so that neither the token's
-    end nor any name leads to it. Its login is adopted and dropped; the lease itself stays until its TTL.
+    A reader that dies at the wrong moment makes Vault keep a lease that its token does not know
+    (docs/adr/0025-lease-without-a-user.md), so that neither the token's end nor any name leads to it. Its database user
+    is recovered and dropped; the lease itself stays until its TTL.
     """
-    found = {f"{made.mount}/creds/{role}/{lease}" for role in (ROLE, SLOW_ROLE, SHORT_ROLE) for lease in made.leases(role)}
-    mine = {credential.lease.lease_id for credential in held}
+    found = {
+        f"{made.mount}/creds/{role}/{lease}" for role in (ROLE, SLOW_ROLE, SHORT_ROLE) for lease in made.leases(role)
+    }
+    mine = {credential.lease.lease_id for credential in credentials}
     assert mine <= found
     for lease in found - mine:
         made.servers.must("POST", "sys/leases/revoke", lease_id=lease, sync=True)
-    eventually(lambda: made.logins() == {credential.username for credential in held}, timeout_s=60)
-    assert all(made.can_log_in(credential) for credential in held)
+    eventually(lambda: made.database_users() == {credential.username for credential in credentials}, timeout_s=60)
+    assert all(made.can_log_in(credential) for credential in credentials)
 
 
 def recovers(made: World, dar: Dar, secret: Secret, *, ended: bool, **options: str) -> None:
@@ -139,14 +150,14 @@ def recovers(made: World, dar: Dar, secret: Secret, *, ended: bool, **options: s
         converge(mine, secret)
         owned_only(made, secret)
         mine.end()
-        secret.held = 0
+        secret.secret_attempt = 0
         owned_only(made, secret)
         eventually(lambda: not mine.end().open_attempts)
-        eventually(lambda: not reader.adopters, what="adopters that are removed")
+        eventually(lambda: not reader.cleanup_roles, what="cleanup roles that are removed")
 
 
 def life(dar: Dar, secret: Secret, *, at_once: bool) -> Iterator[None]:
-    """The whole life of a request, step by step: asked for, approved, issued, its Secret lost, issued anew, deleted."""
+    """The whole life of a request, step by step: created, approved, issued, its Secret lost, issued again, deleted."""
     dar.ensure()
     yield
     dar.decided() if at_once else dar.decide()
@@ -154,7 +165,7 @@ def life(dar: Dar, secret: Secret, *, at_once: bool) -> Iterator[None]:
     for _ in range(2):
         while not reconcile(dar, secret, at_once=at_once):
             yield
-        secret.held = 0  # somebody deletes the Secret
+        secret.secret_attempt = 0  # somebody deletes the Secret
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=20)
 
@@ -178,11 +189,11 @@ def test_killed_on_the_way(made: World, point: str, at_once: bool) -> None:
         put_role(made, service.callee)
         dar = Dar(service.callee)
         lives_until(service, dar, secret, at_once=at_once)
-    secret.held = 0  # the harder case: what was answered did not come to be kept
-    recovers(made, dar, secret, ended=point.startswith("end."))
+    secret.secret_attempt = 0  # the harder case: what was answered did not come to be kept
+    recovers(made, dar, secret, ended=point.startswith("revoke."))
 
 
-@pytest.mark.parametrize("point", ENDT)
+@pytest.mark.parametrize("point", REVOKE_TOKEN)
 def test_killed_while_a_token_is_ended(made: World, point: str) -> None:
     with running(made, crash_at=point) as service:
         put_role(made, service.callee)
@@ -195,8 +206,8 @@ def test_killed_while_a_token_is_ended(made: World, point: str) -> None:
 
 
 @pytest.mark.parametrize("point", TWICE)
-def test_killed_while_a_login_is_adopted(made: World, point: str) -> None:
-    """The first kill leaves a login of whose lease the ledger knows nothing; the second one hits its undo, in either of its adoptions."""
+def test_killed_while_a_database_user_is_recovered(made: World, point: str) -> None:
+    """The first kill leaves a database user whose lease is not in the ledger; the second one hits its recovery."""
     secret = Secret()
     with running(made, crash_at="claim.read") as service:
         put_role(made, service.callee)
@@ -218,7 +229,7 @@ def test_killed_while_a_reader_gives_back(made: World, point: str) -> None:
         dar.decide()
         claiming = threading.Thread(target=lambda: _quietly(dar.claim))
         claiming.start()
-        eventually(lambda: dar.ensure().request.access == request_pb2.ACCESS_STATE_ISSUING)
+        eventually(lambda: dar.ensure().access_request.access_state == access_request_pb2.ACCESS_STATE_ISSUING)
         dar.decide("DENIED")
         dies(service)
         claiming.join(timeout=10)
@@ -226,8 +237,8 @@ def test_killed_while_a_reader_gives_back(made: World, point: str) -> None:
 
 
 @pytest.mark.parametrize("after_s", [0.05, 0.4])
-def test_killed_while_vault_makes_the_login(made: World, after_s: float) -> None:
-    """Vault goes on without its client, or breaks off and leaves a login for which it has no lease (proofs/stray_logins.py)."""
+def test_killed_while_vault_creates_the_database_user(made: World, after_s: float) -> None:
+    """Vault goes on without its client, or stops and leaves a database user without a lease (docs/safety.md)."""
     made.write_role(SLOW_ROLE, create=[*CREATE, "SELECT pg_sleep(0.5);"])
     with running(made) as service:
         put_role(made, service.callee, name="slow-role")
@@ -236,7 +247,9 @@ def test_killed_while_vault_makes_the_login(made: World, after_s: float) -> None
         dar.decide()
         claiming = threading.Thread(target=lambda: _quietly(dar.claim))
         claiming.start()
-        eventually(lambda: dar.ensure().request.access == request_pb2.ACCESS_STATE_ISSUING, every_s=0.01)
+        eventually(
+            lambda: dar.ensure().access_request.access_state == access_request_pb2.ACCESS_STATE_ISSUING, every_s=0.01
+        )
         threading.Event().wait(after_s)  # into the read
         service.kill()
         claiming.join(timeout=10)
@@ -263,7 +276,7 @@ def _quietly(call: Callable[[], object]) -> None:
 
 
 def test_killed_while_many_are_made(made: World) -> None:
-    """Each request has one login afterwards, and nothing else is there: in PostgreSQL as in Vault's list of leases."""
+    """Each access request has one database user afterwards, and Vault's list of leases agrees."""
     many = 24
     with running(made) as service:
         put_role(made, service.callee)
@@ -274,7 +287,7 @@ def test_killed_while_many_are_made(made: World) -> None:
         claiming = [threading.Thread(target=_claim_each, args=(requests[part::6],)) for part in range(6)]
         for each in claiming:
             each.start()
-        eventually(lambda: len(made.logins()) > many // 4, every_s=0.005)
+        eventually(lambda: len(made.database_users()) > many // 4, every_s=0.005)
         service.kill()
         for each in claiming:
             each.join(timeout=20)
@@ -285,18 +298,18 @@ def test_killed_while_many_are_made(made: World) -> None:
             converge(dar, secret)
         want = {secret.credential.username for _, secret in again}
         assert len(want) == many
-        eventually(lambda: made.logins() == want, timeout_s=30, what="one login for each request")
+        eventually(lambda: made.database_users() == want, timeout_s=30, what="one database user for each request")
         leases_of_nobody_else(made, [secret.credential for _, secret in again])
         for dar, _ in again:
             dar.end()
-        eventually(lambda: not made.logins(), timeout_s=30)
+        eventually(lambda: not made.database_users(), timeout_s=30)
         eventually(lambda: not any(dar.end().open_attempts for dar, _ in again), timeout_s=30)
-        eventually(lambda: not reader.adopters)
+        eventually(lambda: not reader.cleanup_roles)
 
 
 def _claim_each(requests: list[tuple[Dar, Secret]]) -> None:
     with suppress(LeasegateError):
         for dar, secret in requests:
             credential = dar.claimed(dar.ensure(claim=True))
-            secret.held, secret.credential = credential.attempt, credential
+            secret.secret_attempt, secret.credential = credential.attempt, credential
             dar.acknowledge(credential.attempt)

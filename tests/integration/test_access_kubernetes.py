@@ -1,4 +1,4 @@
-"""Requests of Kubernetes on real servers, as the watcher forwards them: what it is told to do next, and what becomes of logins."""
+"""Access requests of Kubernetes on real servers: the next step of the watcher, and what becomes of database users."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from leasegate.access.v1 import approval_pb2, lease_pb2, request_pb2
+from leasegate.access.v1 import access_request_pb2, approval_pb2, lease_pb2
 from leasegate.access.v1 import requester_service_pb2 as requester
 from leasegate.access.v1 import watcher_service_pb2 as watcher
 from leasegate.types.v1 import types_pb2
@@ -58,38 +58,42 @@ def callee(made: World, service: Callee) -> Callee:
     return service
 
 
-def conditions(answer: watcher.EnsureRequestResponse) -> dict[str, str]:
-    return {each.type: each.reason for each in answer.request.conditions}
+def conditions(answer: watcher.EnsureAccessRequestResponse) -> dict[str, str]:
+    return {each.type: each.reason for each in answer.access_request.conditions}
 
 
 def gone(made: World, *credentials: lease_pb2.Credential) -> None:
-    eventually(lambda: not {each.username for each in credentials} & made.logins(), timeout_s=15, what="dropped logins")
+    eventually(
+        lambda: not {each.username for each in credentials} & made.database_users(),
+        timeout_s=15,
+        what="dropped database users",
+    )
 
 
 def test_the_steps_of_the_guide(made: World, callee: Callee) -> None:
     dar = Dar(callee)
     waiting = dar.ensure()
-    assert (waiting.next_step, waiting.request.approval) == (NONE, approval_pb2.APPROVAL_STATE_PENDING)
-    assert len(waiting.request.digest) == 64
-    assert not waiting.request.conditions
+    assert (waiting.next_step, waiting.access_request.approval_state) == (NONE, approval_pb2.APPROVAL_STATE_PENDING)
+    assert len(waiting.access_request.digest) == 64
+    assert not waiting.access_request.conditions
     approved = dar.decide()
     assert (approved.next_step, conditions(approved)) == (CLAIM, {"Available": "IssuingCredential"})
     credential = dar.claim()
     assert made.can_log_in(credential)
     assert dar.ensure().next_step == CLAIM  # it does not hold it
-    assert dar.ensure(held=credential.attempt).next_step == ACKNOWLEDGE
+    assert dar.ensure(secret_attempt=credential.attempt).next_step == ACKNOWLEDGE
     shown = dar.acknowledge(credential.attempt)
     assert dar.acknowledge(credential.attempt).active_attempt == shown.active_attempt
-    done = dar.ensure(held=credential.attempt)
+    done = dar.ensure(secret_attempt=credential.attempt)
     assert (done.next_step, conditions(done)) == (NONE, {"Available": "SuccessfullyIssuedCredential"})
-    assert done.request.lease.lease_id.startswith(f"{made.mount}/creds/k8s.-.demo.psql-role/")
-    assert done.request.lease.renewable
+    assert done.access_request.lease.lease_id.startswith(f"{made.mount}/creds/k8s.-.demo.psql-role/")
+    assert done.access_request.lease.renewable
     ended = dar.end()
-    assert dar.ensure(held=credential.attempt).next_step == REMOVE
-    assert not dar.ensure().request.HasField("lease")
+    assert dar.ensure(secret_attempt=credential.attempt).next_step == REMOVE
+    assert not dar.ensure().access_request.HasField("lease")
     gone(made, credential)
     eventually(lambda: not dar.end().open_attempts)
-    assert {each.type for each in ended.conditions} <= {"RevokePending"}
+    assert {each.type for each in ended.conditions} <= {"RevocationPending"}
 
 
 def test_ending_what_was_never_seen_counts_as_done(callee: Callee) -> None:
@@ -100,13 +104,13 @@ def test_ending_what_was_never_seen_counts_as_done(callee: Callee) -> None:
 
 def test_a_denied_request_never_gets_a_credential(made: World, callee: Callee) -> None:
     dar = Dar(callee)
-    before = made.logins()
+    before = made.database_users()
     dar.ensure()
     assert dar.decide("DENIED").next_step == REMOVE
-    assert dar.decide("APPROVED").request.approval == approval_pb2.APPROVAL_STATE_DENIED
-    with pytest.raises(errors.ApprovalDenied):
+    assert dar.decide("APPROVED").access_request.approval_state == approval_pb2.APPROVAL_STATE_DENIED
+    with pytest.raises(errors.ApprovalDeniedError):
         dar.claim()
-    assert made.logins() == before
+    assert made.database_users() == before
 
 
 def test_a_deny_after_the_approval_revokes(made: World, callee: Callee) -> None:
@@ -119,16 +123,16 @@ def test_a_deny_after_the_approval_revokes(made: World, callee: Callee) -> None:
 def test_decisions_count_for_what_they_were_made_on(callee: Callee) -> None:
     guide = Dar(callee)  # a raw condition has no digest: the one in the status counts
     guide.ensure()
-    assert guide.decide(digest="").request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+    assert guide.decide(digest="").access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
     other = Dar(callee)
     other.ensure()
     outdated = other.decide(digest="0" * 64)
-    assert outdated.request.approval == approval_pb2.APPROVAL_STATE_PENDING
-    assert conditions(outdated)["ApprovalOutdated"] == "DigestChanged"
-    assert other.decide().request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+    assert outdated.access_request.approval_state == approval_pb2.APPROVAL_STATE_PENDING
+    assert conditions(outdated)["ApprovalStale"] == "GrantChanged"
+    assert other.decide().access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
     early = Dar(callee, role="later-role")  # nobody can know what is approved there
     early.ensure()
-    assert early.decide(digest="").request.approval == approval_pb2.APPROVAL_STATE_PENDING
+    assert early.decide(digest="").access_request.approval_state == approval_pb2.APPROVAL_STATE_PENDING
     assert conditions(early.ensure())["RoleNotReady"] == "RoleNotFound"
     for dar in (guide, other, early):
         dar.end()
@@ -138,18 +142,24 @@ def test_another_role_needs_another_approval(made: World, callee: Callee) -> Non
     dar = Dar(callee)
     credential = dar.issue()
     put_role(made, callee, digest="e" * 64)
-    changed = dar.ensure(held=credential.attempt)
-    assert changed.request.approval == approval_pb2.APPROVAL_STATE_PENDING
-    assert (changed.next_step, changed.request.active_attempt) == (NONE, credential.attempt)  # it runs to its end
-    assert "ApprovalOutdated" in conditions(changed)
-    with pytest.raises(errors.ApprovalRequired):
+    changed = dar.ensure(secret_attempt=credential.attempt)
+    assert changed.access_request.approval_state == approval_pb2.APPROVAL_STATE_PENDING
+    assert (changed.next_step, changed.access_request.active_attempt) == (
+        NONE,
+        credential.attempt,
+    )  # it runs to its end
+    assert "ApprovalStale" in conditions(changed)
+    with pytest.raises(errors.ApprovalRequiredError):
         dar.claim()
     put_role(made, callee)
-    assert dar.ensure(held=credential.attempt).request.approval == approval_pb2.APPROVAL_STATE_APPROVED
+    assert (
+        dar.ensure(secret_attempt=credential.attempt).access_request.approval_state
+        == approval_pb2.APPROVAL_STATE_APPROVED
+    )
     put_role(made, callee, digest="e" * 64)
     dar.ensure()
     assert dar.decide().next_step == CLAIM
-    another = dar.claim(held=credential.attempt)
+    another = dar.claim(secret_attempt=credential.attempt)
     dar.acknowledge(another.attempt)
     gone(made, credential)
     dar.end()
@@ -159,16 +169,16 @@ def test_another_role_needs_another_approval(made: World, callee: Callee) -> Non
 def test_a_role_that_goes_and_comes_back(made: World, callee: Callee) -> None:
     dar = Dar(callee)
     credential = dar.issue()
-    ref = dar.desired.role
-    dar.calls.watcher.DeleteRoleSnapshot(watcher.DeleteRoleSnapshotRequest(object=ref))
-    without = dar.ensure(held=credential.attempt)
-    assert (without.next_step, conditions(without)["RoleGone"]) == (NONE, "RoleDeleted")
-    assert without.request.digest == ""
+    ref = dar.desired.db_role
+    dar.calls.watcher.DeleteDbRoleSnapshot(watcher.DeleteDbRoleSnapshotRequest(object=ref))
+    without = dar.ensure(secret_attempt=credential.attempt)
+    assert (without.next_step, conditions(without)["RoleDeleted"]) == (NONE, "PostgresRoleDeleted")
+    assert without.access_request.digest == ""
     assert made.can_log_in(credential)
-    with pytest.raises(errors.RoleNotReady):
+    with pytest.raises(errors.DbRoleNotReadyError):
         dar.claim()
     put_role(made, callee)
-    assert "RoleGone" not in conditions(dar.ensure(held=credential.attempt))
+    assert "RoleDeleted" not in conditions(dar.ensure(secret_attempt=credential.attempt))
     dar.end()
     gone(made, credential)
 
@@ -176,8 +186,8 @@ def test_a_role_that_goes_and_comes_back(made: World, callee: Callee) -> None:
 def test_a_lost_secret_gets_a_new_credential_and_the_old_one_ends(made: World, callee: Callee) -> None:
     dar = Dar(callee)
     first = dar.issue()
-    assert dar.ensure(held=0).next_step == CLAIM
-    second = dar.claim(held=0)
+    assert dar.ensure(secret_attempt=0).next_step == CLAIM
+    second = dar.claim(secret_attempt=0)
     assert second.attempt > first.attempt
     dar.acknowledge(second.attempt)
     gone(made, first)
@@ -189,25 +199,25 @@ def test_a_lost_secret_gets_a_new_credential_and_the_old_one_ends(made: World, c
 def test_who_else_may_use_it(callee: Callee) -> None:
     dar = Dar(callee)
     dar.ensure()
-    with pytest.raises(errors.CallerNotAllowed):
+    with pytest.raises(errors.CallerNotAllowedError):
         approve(callee, dar.uid)
-    with pytest.raises(errors.RequestNotFound):
-        callee.as_(ALICE).requester.ClaimCredential(requester.ClaimCredentialRequest(id=dar.uid))
-    with pytest.raises(errors.CallerNotAllowed):
-        callee.as_(ALICE).watcher.EnsureRequest(dar.desired)
+    with pytest.raises(errors.AccessRequestNotFoundError):
+        callee.as_(ALICE).requester.ClaimCredential(requester.ClaimCredentialRequest(access_request_id=dar.uid))
+    with pytest.raises(errors.CallerNotAllowedError):
+        callee.as_(ALICE).watcher.EnsureAccessRequest(dar.desired)
     dar.end()
 
 
-def test_the_same_again_writes_nothing_and_an_older_generation_changes_nothing(callee: Callee) -> None:
+def test_an_older_generation_and_a_repeated_ensure_change_nothing(callee: Callee) -> None:
     dar = Dar(callee)
-    digest = dar.ensure().request.digest
+    digest = dar.ensure().access_request.digest
     dar.desired.subjects.add(kind="Group", name="others")
     dar.desired.object.generation = 2
-    newer = dar.ensure().request.digest
+    newer = dar.ensure().access_request.digest
     assert newer != digest
     dar.desired.object.generation = 1
     del dar.desired.subjects[1:]
-    assert dar.ensure().request.digest == newer
+    assert dar.ensure().access_request.digest == newer
     dar.end()
 
 
@@ -215,32 +225,34 @@ def test_the_same_again_writes_nothing_and_an_older_generation_changes_nothing(c
 def test_a_field_that_is_missing_is_named(callee: Callee, field: Literal["uid", "name", "namespace"]) -> None:
     dar = Dar(callee)
     dar.desired.object.ClearField(field)
-    with pytest.raises(errors.SpecInvalid, match=field):
+    with pytest.raises(errors.SpecInvalidError, match=field):
         dar.ensure()
 
 
-def test_the_feed_tells_their_owner_of_changes_but_not_of_its_own(made: World, callee: Callee) -> None:
+def test_the_feed_announces_what_no_answer_said(made: World, callee: Callee) -> None:
     calls = callee.as_(WATCHER).watcher
     begun = calls.WatchChanges(watcher.WatchChangesRequest())
     assert begun.restarted
     assert len(begun.ledger_id) == 32
     dar = Dar(callee)
-    dar.ensure()  # whose answer says it all
-    told = calls.WatchChanges(watcher.WatchChangesRequest(cursor=begun.next_cursor, max_wait=Duration()))
-    assert dar.uid not in {change.request.uid for change in told.changes}
-    assert not told.restarted
+    dar.ensure()  # its answer says all of it
+    batch = calls.WatchChanges(watcher.WatchChangesRequest(cursor=begun.next_cursor, max_wait=Duration()))
+    assert dar.uid not in {change.access_request_changed.uid for change in batch.changes}
+    assert not batch.restarted
     put_role(made, callee, digest="another")
-    told = calls.WatchChanges(watcher.WatchChangesRequest(cursor=told.next_cursor, max_wait=Duration(seconds=5)))
-    assert dar.uid in {change.request.uid for change in told.changes}
+    batch = calls.WatchChanges(watcher.WatchChangesRequest(cursor=batch.next_cursor, max_wait=Duration(seconds=5)))
+    assert dar.uid in {change.access_request_changed.uid for change in batch.changes}
     put_role(made, callee)
     quiet = calls.WatchChanges(watcher.WatchChangesRequest(cursor="elsewhere:7", max_wait=Duration(seconds=5)))
     assert quiet.restarted
     dar.end()
 
 
-def place(made: World) -> types_pb2.TargetRef:
+def place(made: World) -> types_pb2.VaultTargetRef:
     """The same Vault by another name: the engine's AppBinding need not be the request's."""
-    return types_pb2.TargetRef(cluster="-", namespace="other", name="vault2", digest="f" * 16, address=made.servers.vault_addr)
+    return types_pb2.VaultTargetRef(
+        cluster="-", namespace="other", name="vault2", digest="f" * 16, address=made.servers.vault_addr
+    )
 
 
 def test_quiesce_stops_issuing_and_counts(made: World, callee: Callee) -> None:
@@ -249,17 +261,19 @@ def test_quiesce_stops_issuing_and_counts(made: World, callee: Callee) -> None:
     other.ensure()
     calls, at = callee.as_(WATCHER).watcher, place(made)
     counted = calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount, connection=DB))
-    assert counted.quiescence.remaining == 1
+    assert counted.quiesce_report.open_attempts == 1
     assert "1 credential(s) in use" in counted.conditions[0].message
-    held = other.decide()
-    assert (held.next_step, conditions(held)["Quiesced"]) == (NONE, "EngineChanging")
-    with pytest.raises(errors.RoleNotReady):
+    paused = other.decide()
+    assert (paused.next_step, conditions(paused)["IssuancePaused"]) == (NONE, "SecretEngineUpdating")
+    with pytest.raises(errors.DbRoleNotReadyError):
         other.claim()
-    assert dar.ensure(held=credential.attempt).next_step == NONE
-    calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount, end_leases=True))
+    assert dar.ensure(secret_attempt=credential.attempt).next_step == NONE
+    calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount, revoke_leases=True))
     gone(made, credential)
-    eventually(lambda: not calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount)).quiescence.remaining)
-    assert dar.ensure(held=credential.attempt).next_step == REMOVE
+    eventually(
+        lambda: not calls.Quiesce(watcher.QuiesceRequest(target=at, mount=made.mount)).quiesce_report.open_attempts
+    )
+    assert dar.ensure(secret_attempt=credential.attempt).next_step == REMOVE
     calls.Resume(watcher.ResumeRequest(target=at, mount=made.mount, connection=DB))
     calls.Resume(watcher.ResumeRequest(target=at, mount=made.mount))
     assert other.ensure().next_step == CLAIM
@@ -283,27 +297,29 @@ def test_denied_while_the_credential_is_read(made: World, callee: Callee) -> Non
             seen.append(err)
 
     claiming = threading.Thread(target=claim)
-    before = made.logins()
+    before = made.database_users()
     claiming.start()
-    eventually(lambda: dar.ensure().request.access == request_pb2.ACCESS_STATE_ISSUING)
+    eventually(lambda: dar.ensure().access_request.access_state == access_request_pb2.ACCESS_STATE_ISSUING)
     dar.decide("DENIED")
     claiming.join(timeout=10)
-    assert isinstance(seen[0], errors.Superseded)
+    assert isinstance(seen[0], errors.ConflictError)
     eventually(lambda: not dar.end().open_attempts, timeout_s=15)
-    assert made.logins() <= before
+    assert made.database_users() <= before
 
 
-def test_a_credential_is_renewed_and_then_replaced_before_its_longest_life(made: World, callee: Callee) -> None:
+def test_a_credential_is_renewed_then_replaced_before_its_longest_life(made: World, callee: Callee) -> None:
     made.write_role("k8s.-.demo.short-role", ttl="3s", max_ttl="9s")
     put_role(made, callee, name="short-role", ttl_s=3, max_ttl_s=9)
     dar = Dar(callee, role="short-role")
     first = dar.issue()
-    eventually(lambda: dar.ensure(held=first.attempt).request.lease.HasField("renew_time"), timeout_s=10)
-    renewed = dar.ensure(held=first.attempt).request.lease
+    eventually(
+        lambda: dar.ensure(secret_attempt=first.attempt).access_request.lease.HasField("renew_time"), timeout_s=10
+    )
+    renewed = dar.ensure(secret_attempt=first.attempt).access_request.lease
     assert renewed.expire_time.seconds > first.lease.expire_time.seconds
-    eventually(lambda: dar.ensure(held=first.attempt).next_step == CLAIM, timeout_s=15)
+    eventually(lambda: dar.ensure(secret_attempt=first.attempt).next_step == CLAIM, timeout_s=15)
     assert made.can_log_in(first)
-    second = dar.claim(held=first.attempt)
+    second = dar.claim(secret_attempt=first.attempt)
     dar.acknowledge(second.attempt)
     gone(made, first)
     assert made.can_log_in(second)
@@ -311,14 +327,14 @@ def test_a_credential_is_renewed_and_then_replaced_before_its_longest_life(made:
     gone(made, second)
 
 
-def test_a_lease_revoked_behind_our_back_is_replaced(made: World, callee: Callee) -> None:
+def test_a_lease_that_somebody_revoked_is_replaced(made: World, callee: Callee) -> None:
     made.write_role("k8s.-.demo.short-role", ttl="4s", max_ttl="1h")
     put_role(made, callee, name="short-role", ttl_s=4, max_ttl_s=3600, digest="a" * 64)
     dar = Dar(callee, role="short-role")
     credential = dar.issue()
     made.servers.must("POST", "sys/leases/revoke", lease_id=credential.lease.lease_id, sync=True)
-    eventually(lambda: dar.ensure(held=credential.attempt).next_step == CLAIM, timeout_s=10)
-    another = dar.claim(held=credential.attempt)
+    eventually(lambda: dar.ensure(secret_attempt=credential.attempt).next_step == CLAIM, timeout_s=10)
+    another = dar.claim(secret_attempt=credential.attempt)
     assert made.can_log_in(another)
     dar.end()
     gone(made, another)
@@ -329,19 +345,25 @@ def test_spec_ttl_ends_access(made: World, callee: Callee) -> None:
     credential = dar.issue()
     assert (
         credential.lease.expire_time.seconds <= credential.lease.issue_time.seconds + 40
-    )  # the token's end: holds if nothing of ours runs
-    eventually(lambda: dar.ensure(held=credential.attempt).request.approval == approval_pb2.APPROVAL_STATE_EXPIRED, timeout_s=10)
-    assert dar.ensure(held=credential.attempt).next_step == REMOVE
+    )  # the token's end: holds without Leasegate running
+    eventually(
+        lambda: (
+            dar.ensure(secret_attempt=credential.attempt).access_request.approval_state
+            == approval_pb2.APPROVAL_STATE_EXPIRED
+        ),
+        timeout_s=10,
+    )
+    assert dar.ensure(secret_attempt=credential.attempt).next_step == REMOVE
     gone(made, credential)
 
 
-def test_a_role_that_cannot_make_logins_is_said_and_leaves_nothing(made: World, callee: Callee) -> None:
+def test_a_role_whose_creation_fails_is_a_condition_and_leaves_nothing(made: World, callee: Callee) -> None:
     made.write_role("k8s.-.demo.broken-role", create=["CREATE NONSENSE"])
     put_role(made, callee, name="broken-role")
     dar = Dar(callee, role="broken-role")
     dar.ensure()
     dar.decide()
-    with pytest.raises(errors.VaultFailed, match="NONSENSE"):
+    with pytest.raises(errors.VaultFailedError, match="NONSENSE"):
         dar.claim()
     failed = dar.ensure()
     assert (failed.next_step, conditions(failed)["Available"]) == (NONE, "FailedToGetCredential")
@@ -350,18 +372,22 @@ def test_a_role_that_cannot_make_logins_is_said_and_leaves_nothing(made: World, 
     eventually(lambda: not dar.end().open_attempts, timeout_s=15)
 
 
-def test_a_role_that_is_not_in_vault_needs_no_undo(made: World, callee: Callee) -> None:
+def test_a_role_that_is_not_in_vault_needs_no_recovery(made: World, callee: Callee) -> None:
     put_role(made, callee, name="nowhere")
     dar = Dar(callee, role="nowhere")
     dar.ensure()
     dar.decide()
-    with pytest.raises(errors.VaultRefused, match="unknown role"):
+    with pytest.raises(errors.VaultRefusedError, match="unknown role"):
         dar.claim()
     assert dar.end().open_attempts == 0
 
 
-@pytest.mark.parametrize("statements", [[], ['REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP ROLE "{{name}}";']])
-def test_a_login_that_owns_something_is_dropped_by_our_own_statements(made: World, callee: Callee, statements: list[str]) -> None:
+@pytest.mark.parametrize(
+    "statements", [[], ['REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP ROLE "{{name}}";']]
+)
+def test_a_database_user_that_owns_something_is_force_dropped(
+    made: World, callee: Callee, statements: list[str]
+) -> None:
     made.write_role("k8s.-.demo.owner-role", revoke=statements)
     put_role(made, callee, name="owner-role", revoke=statements, digest=("b" if statements else "c") * 64)
     dar = Dar(callee, role="owner-role")
@@ -375,17 +401,23 @@ def test_a_login_that_owns_something_is_dropped_by_our_own_statements(made: Worl
     session.close()
 
 
-def test_a_connection_that_names_logins_otherwise_gets_none_issued(made: World, callee: Callee) -> None:
+def test_a_connection_with_another_username_template_issues_nothing(made: World, callee: Callee) -> None:
     config = made.servers.must("GET", f"{made.mount}/config/{DB}")["data"]
-    there = {"plugin_name": config["plugin_name"], "allowed_roles": "*", "connection_url": config["connection_details"]["connection_url"]}
-    login = {"username": "postgres", "password": "root"}
-    made.servers.must("POST", f"{made.mount}/config/{DB}", **there, **login, username_template="v-{{random 20}}")
+    there = {
+        "plugin_name": config["plugin_name"],
+        "allowed_roles": "*",
+        "connection_url": config["connection_details"]["connection_url"],
+    }
+    admin = {"username": "postgres", "password": "root"}
+    made.servers.must("POST", f"{made.mount}/config/{DB}", **there, **admin, username_template="v-{{random 20}}")
     dar = Dar(callee)
     dar.ensure()
     dar.decide()
-    with pytest.raises(errors.RoleNotReady, match="engine service"):
+    with pytest.raises(errors.DbRoleNotReadyError, match="engine service"):
         dar.claim()
     assert made.servers.psql("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'") == [(0,)]
-    made.servers.must("POST", f"{made.mount}/config/{DB}", **there, **login, username_template="{{ .DisplayName | truncate 63 }}")
+    made.servers.must(
+        "POST", f"{made.mount}/config/{DB}", **there, **admin, username_template="{{ .DisplayName | truncate 63 }}"
+    )
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=15)

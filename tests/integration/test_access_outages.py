@@ -1,4 +1,4 @@
-"""Vault sealed or unreachable, PostgreSQL down, logins missing, the service stopped: everything converges by itself once they are back."""
+"""Vault sealed or unreachable, PostgreSQL down, auths missing, the service stopped: all converges afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ from leasegate.access.v1 import watcher_service_pb2 as watcher
 from leasegate.types.v1 import types_pb2
 from services.common import errors
 from tests.eventually import eventually
-from tests.integration.access_world import CLUSTER_UID, WATCHER, Callee, Dar, Watcher, World, in_process, put_role, start, world
+from tests.integration.access_world import (
+    CLUSTER_UID,
+    WATCHER,
+    Callee,
+    Dar,
+    Watcher,
+    World,
+    in_process,
+    put_role,
+    start,
+    world,
+)
 from tests.servers import real_servers
 
 
@@ -32,7 +43,11 @@ def callee(made: World) -> Iterator[Callee]:
 
 
 def gone(made: World, *credentials: lease_pb2.Credential) -> None:
-    eventually(lambda: not {each.username for each in credentials} & made.logins(), timeout_s=30, what="dropped logins")
+    eventually(
+        lambda: not {each.username for each in credentials} & made.database_users(),
+        timeout_s=30,
+        what="dropped database users",
+    )
 
 
 def issued(dar: Dar) -> lease_pb2.Credential:
@@ -58,10 +73,10 @@ def test_sealed_in_the_middle(made: World, callee: Callee) -> None:
         ended = first.end()  # answers at once
         assert ended.open_attempts == 1
         second.decide()
-        with pytest.raises((errors.VaultSealed, errors.VaultUnavailable)):
+        with pytest.raises((errors.VaultSealedError, errors.VaultUnavailableError)):
             second.claim()
         eventually(lambda: "sealed" in first.end().conditions[0].message)
-        assert second.ensure().request.conditions[0].reason == "FailedToGetCredential"
+        assert second.ensure().access_request.conditions[0].reason == "FailedToGetCredential"
     finally:
         made.servers.bao.unseal()
     gone(made, credential)
@@ -94,7 +109,7 @@ def test_the_database_is_down(made: World, callee: Callee) -> None:
     made.servers.postgres.process.terminate()
     try:
         first.end()
-        with pytest.raises(errors.VaultFailed):
+        with pytest.raises(errors.VaultFailedError):
             second.claim()
         eventually(lambda: "connect" in first.end().conditions[0].message)
         # That is no refusal to drop: our own statements are not needed for it.
@@ -105,7 +120,7 @@ def test_the_database_is_down(made: World, callee: Callee) -> None:
     another = issued(second)
     second.end()
     gone(made, another)
-    eventually(lambda: not made.logins(), timeout_s=30)
+    eventually(lambda: not made.database_users(), timeout_s=30)
     eventually(lambda: not second.end().open_attempts, timeout_s=30)
 
 
@@ -117,7 +132,7 @@ def test_vault_is_killed_while_it_is_asked(made: World, callee: Callee) -> None:
     other = Dar(callee)
     other.ensure()
     other.decide()
-    with pytest.raises(errors.VaultUnavailable):
+    with pytest.raises(errors.VaultUnavailableError):
         other.claim()
     made.servers.bao.start()
     gone(made, credential)
@@ -126,63 +141,63 @@ def test_vault_is_killed_while_it_is_asked(made: World, callee: Callee) -> None:
     gone(made, another)
 
 
-def test_with_a_teams_login_a_restart_asks_for_another(made: World) -> None:
+def test_with_a_teams_auth_a_restart_requests_it_again(made: World) -> None:
     with in_process(made, own=False) as callee:
         put_role(made, callee)
-        ref = give_login(made, callee)
+        ref = give_auth(made, callee)
         put_snapshot(made, callee, ref)
         dar = Dar(callee)
         dar.ensure()
         answer = dar.decide()
-        assert "ApprovalCanBeBypassed" in {each.type for each in answer.request.conditions}
+        assert "ApprovalNotEnforced" in {each.type for each in answer.access_request.conditions}
         credential = dar.claim()
         dar.acknowledge(credential.attempt)
     with in_process(made, own=False) as callee:
         mine = dar.again(callee)
         assert mine.end().open_attempts == 1
         calls = callee.as_(WATCHER).watcher
-        eventually(lambda: _wants_login(calls))
-        assert credential.username in made.logins()
-        give_login(made, callee)
+        eventually(lambda: _wants_auth(calls))
+        assert credential.username in made.database_users()
+        give_auth(made, callee)
         gone(made, credential)
-        assert not _wants_login(calls)
+        assert not _wants_auth(calls)
     with in_process(made, own=False) as callee:
         put_role(made, callee)
 
 
-def give_login(made: World, callee: Callee) -> types_pb2.TargetRef:
+def give_auth(made: World, callee: Callee) -> types_pb2.VaultTargetRef:
     target = types_pb2.VaultTarget(
         source=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name="vault"),
         address=made.servers.vault_addr,
         ca_bundle=made.servers.vault_ca.read_bytes(),
-        token=types_pb2.TokenLogin(token=made.servers.login("leasegate-access")),
+        token=types_pb2.TokenAuth(token=made.servers.token_with("leasegate-access")),
     )
-    answer = callee.as_(WATCHER).watcher.EnsureTarget(watcher.EnsureTargetRequest(target=target))
-    assert not answer.own_login
+    answer = callee.as_(WATCHER).watcher.EnsureVaultTarget(watcher.EnsureVaultTargetRequest(target=target))
+    assert not answer.service_auth
     return answer.target
 
 
-def put_snapshot(made: World, callee: Callee, ref: types_pb2.TargetRef) -> None:
+def put_snapshot(made: World, callee: Callee, ref: types_pb2.VaultTargetRef) -> None:
     snapshot = made.snapshot()
     snapshot.target.CopyFrom(ref)
-    callee.as_(WATCHER).watcher.PutRoleSnapshot(watcher.PutRoleSnapshotRequest(snapshot=snapshot))
+    callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
 
 
-def _wants_login(calls: object) -> bool:
+def _wants_auth(calls: object) -> bool:
     answer = calls.WatchChanges(watcher.WatchChangesRequest(max_wait=Duration(seconds=1)))  # type: ignore[attr-defined]
-    return any(change.HasField("login_needed") for change in answer.changes)
+    return any(change.HasField("vault_auth_needed") for change in answer.changes)
 
 
-def test_a_login_that_is_refused_is_said(made: World) -> None:
+def test_a_refused_auth_is_an_error(made: World) -> None:
     with in_process(made, own=False) as callee:
         target = types_pb2.VaultTarget(
             source=types_pb2.ObjectRef(cluster="-", namespace="demo", name="wrong"),
             address=made.servers.vault_addr,
             ca_bundle=made.servers.vault_ca.read_bytes(),
-            token=types_pb2.TokenLogin(token="s.nosuchtoken"),
+            token=types_pb2.TokenAuth(token="s.nosuchtoken"),
         )
-        with pytest.raises(errors.LoginRefused) as caught:
-            callee.as_(WATCHER).watcher.EnsureTarget(watcher.EnsureTargetRequest(target=target))
+        with pytest.raises(errors.VaultAuthRefusedError) as caught:
+            callee.as_(WATCHER).watcher.EnsureVaultTarget(watcher.EnsureVaultTargetRequest(target=target))
         assert "nosuchtoken" not in str(caught.value)
 
 

@@ -1,7 +1,7 @@
-"""The admission policies on a real API server: who asked is known, and who may decide what (design section 6).
+"""The admission policies on a real API server: the requester is known, and who decides what (docs/concepts.md).
 
-alice (group dev, ClusterRole edit) asks, bob (group approvers, ClusterRole leasegate-approver) decides, carol may nothing, admin may all:
-each of them is refused or allowed by the server itself, whatever client is used.
+alice (group dev, ClusterRole edit) requests, bob (group approvers, ClusterRole leasegate-approver) decides, carol has
+no right, admin has all: the server itself refuses or allows each of them, whatever the client.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.integration.kube import (
     WATCHER,
     Json,
     Kube,
-    Refused,
+    RefusedError,
     Running,
     a_request,
     a_role,
@@ -38,13 +38,18 @@ CRD = Path(__file__).parents[2] / "deploy/crds/databaseaccessrequests.yaml"
 
 @pytest.fixture(scope="module")
 def namespace(cluster: Running) -> str:
-    """A namespace in which the policies are known to be in force: a new one takes a moment to reach the API server's own cache."""
+    """A namespace in which the policies are in force: a new one takes a moment to reach the API server's cache."""
     name, admin = new_namespace(cluster), Kube(cluster)
     probe = admin.create(a_request(name))
     forged = {"status": {"conditions": [{"type": "Approved", "approver": "nobody"}]}}
     for refused in (
         lambda: "approver" in refusal(admin, "patch", probe, forged, status=True, dry_run=True).message,
-        lambda: "other" not in _stamp(admin.create(a_request(name) | {"metadata": _named("probe", name, STAMP, "other")}, dry_run=True)),
+        lambda: (
+            "other"
+            not in _stamp(
+                admin.create(a_request(name) | {"metadata": _named("probe", name, STAMP, "other")}, dry_run=True)
+            )
+        ),
     ):
         eventually(refused, what="policies in force")
     return name
@@ -84,7 +89,9 @@ def _stamp(thing: Json) -> str:
 
 
 def approved(approver: str, *, digest: str = "d1", **members: Any) -> Json:
-    return {"type": "Approved", "status": "True", "approver": approver} | ({"digest": digest} if digest else {}) | members
+    return (
+        {"type": "Approved", "status": "True", "approver": approver} | ({"digest": digest} if digest else {}) | members
+    )
 
 
 def denied(approver: str, **members: Any) -> Json:
@@ -95,15 +102,15 @@ def decide(kube: Kube, request: Json, *conditions: Json) -> Json:
     return kube.patch(request, {"status": {"conditions": list(conditions)}}, status=True)
 
 
-def refused_decision(kube: Kube, request: Json, *conditions: Json) -> Refused:
+def refused_decision(kube: Kube, request: Json, *conditions: Json) -> RefusedError:
     return refusal(kube, "patch", request, {"status": {"conditions": list(conditions)}}, status=True)
 
 
 class TestStamp:
-    def test_whoever_makes_a_request_is_stamped(self, alice: Kube, namespace: str) -> None:
+    def test_the_author_of_a_request_is_stamped(self, alice: Kube, namespace: str) -> None:
         assert _stamp(alice.create(a_request(namespace))) == "alice"
 
-    def test_nobody_asks_in_anothers_name(self, alice: Kube, namespace: str) -> None:
+    def test_nobody_requests_in_anothers_name(self, alice: Kube, namespace: str) -> None:
         forged = a_request(namespace) | {"metadata": _named("forged", namespace, STAMP, "bob")}
         assert _stamp(alice.create(forged, dry_run=True)) == "alice"
 
@@ -113,18 +120,27 @@ class TestStamp:
         assert _stamp(alice.patch(request, {"spec": {"ttl": "2h"}})) == "alice"
 
     @pytest.mark.parametrize(
-        "change", [{STAMP: "bob"}, {STAMP: ""}, {STAMP: None}, None], ids=["other", "empty", "without", "no-annotations"]
+        "change",
+        [{STAMP: "bob"}, {STAMP: ""}, {STAMP: None}, None],
+        ids=["other", "empty", "without", "no-annotations"],
     )
-    def test_the_stamp_is_neither_edited_nor_removed(self, alice: Kube, admin: Kube, namespace: str, change: Json | None) -> None:
+    def test_the_stamp_is_neither_edited_nor_removed(
+        self, alice: Kube, admin: Kube, namespace: str, change: Json | None
+    ) -> None:
         request = alice.create(a_request(namespace))
         for kube in (alice, admin):
             assert _stamp(kube.patch(request, {"metadata": {"annotations": change}})) == "alice"
 
-    def test_changing_the_spec_and_forging_the_stamp_at_once_does_not_help(self, alice: Kube, namespace: str) -> None:
+    def test_a_change_of_the_spec_cannot_forge_the_stamp(self, alice: Kube, namespace: str) -> None:
         request = alice.create(a_request(namespace))
-        assert _stamp(alice.patch(request, {"metadata": {"annotations": {STAMP: "bob"}}, "spec": {"ttl": "1h"}})) == "alice"
+        assert (
+            _stamp(alice.patch(request, {"metadata": {"annotations": {STAMP: "bob"}}, "spec": {"ttl": "1h"}}))
+            == "alice"
+        )
 
-    def test_labels_finalizers_and_status_leave_the_stamp_as_it_is(self, alice: Kube, watcher: Kube, admin: Kube, namespace: str) -> None:
+    def test_labels_finalizers_and_status_leave_the_stamp_as_it_is(
+        self, alice: Kube, watcher: Kube, admin: Kube, namespace: str
+    ) -> None:
         request = alice.create(a_request(namespace))
         assert _stamp(watcher.patch(request, {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}})) == "alice"
         assert _stamp(admin.patch(request, {"metadata": {"labels": {"a": "b"}}})) == "alice"
@@ -144,7 +160,9 @@ class TestStampWithoutTheMutatingPolicy:
         cluster.kubectl("apply", "-f", file)
         eventually(lambda: _stamp(alice.create(a_request(namespace), dry_run=True)), what="a stamp again")
 
-    def test_a_stamp_is_ones_own_or_missing(self, alice: Kube, bob: Kube, admin: Kube, watcher: Kube, namespace: str) -> None:
+    def test_a_stamp_is_ones_own_or_missing(
+        self, alice: Kube, bob: Kube, admin: Kube, watcher: Kube, namespace: str
+    ) -> None:
         forged = a_request(namespace) | {"metadata": _named("forged", namespace, STAMP, "bob")}
         says = "leasegate.dev/requested-by names who makes this request: leave the annotation out or set it to alice"
         assert says in refusal(alice, "create", forged).message
@@ -158,13 +176,13 @@ class TestStampWithoutTheMutatingPolicy:
         assert decide(bob, without, approved("bob"))["status"]["conditions"][0]["approver"] == "bob"
 
     def _no_edit(self, alice: Kube, own: Json, without: Json) -> None:
-        says = "names who made this request and can not be changed: leave the annotation as it was"
+        says = "names who made this request and cannot be changed: leave the annotation as it was"
         for request, stamp in ((own, "bob"), (own, None), (without, "bob"), (without, "alice")):
             assert says in refusal(alice, "patch", request, {"metadata": {"annotations": {STAMP: stamp}}}).message
 
 
 class TestDecision:
-    def test_an_approver_approves_in_his_own_name(self, bob: Kube, request_of_alice: Json) -> None:
+    def test_an_approver_approves_under_the_own_name(self, bob: Kube, request_of_alice: Json) -> None:
         status = decide(bob, request_of_alice, approved("bob"))["status"]
         assert status["conditions"] == [approved("bob")]
 
@@ -191,10 +209,17 @@ class TestDecision:
         for condition in (approved("carol"), approved(""), {"type": "Approved"}, denied("alice")):
             assert "set approver to bob in the condition" in refused_decision(bob, request_of_alice, condition).message
 
-    def test_without_the_right_it_is_refused(self, cluster: Running, admin: Kube, namespace: str, request_of_alice: Json) -> None:
+    def test_without_the_right_it_is_refused(
+        self, cluster: Running, admin: Kube, namespace: str, request_of_alice: Json
+    ) -> None:
         name = f"status-only-{namespace}"
         rule = {"apiGroups": ["engine.kubevault.com"], "resources": ["databaseaccessrequests/status"], "verbs": ["*"]}
-        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": [rule]}
+        role = {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": name},
+            "rules": [rule],
+        }
         admin.create(role)
         writes = {"verb": "patch", "resource": "databaseaccessrequests", "subresource": "status"}
         bind(admin, namespace, role=name, subject={"kind": "User", "name": "dave"}, until=writes)
@@ -202,16 +227,19 @@ class TestDecision:
         for condition in (approved("dave"), denied("dave")):
             refused = refused_decision(dave, request_of_alice, condition)
             assert refused.status == 403
-            assert f"dave may not approve or deny this request: ask an approver of namespace {namespace}" in refused.message
+            assert (
+                f"dave may not approve or deny this request: ask an approver of namespace {namespace}"
+                in refused.message
+            )
         admin.delete("ClusterRole", name)
 
     @pytest.mark.parametrize("user", ["alice", "carol"])
-    def test_who_asks_cannot_even_write_the_status(self, cluster: Running, request_of_alice: Json, user: str) -> None:
+    def test_a_requester_cannot_write_the_status(self, cluster: Running, request_of_alice: Json, user: str) -> None:
         refused = refused_decision(Kube(cluster, user), request_of_alice, approved(user))
         assert refused.status == 403
         assert 'cannot patch resource "databaseaccessrequests/status"' in refused.message
 
-    def test_nobody_decides_on_his_own_request(self, cluster: Running, watcher: Kube, namespace: str) -> None:
+    def test_nobody_decides_an_own_request(self, cluster: Running, watcher: Kube, namespace: str) -> None:
         both = Kube(cluster, act_as="erin", groups=("dev", "approvers"))
         request = publish(watcher, both.create(a_request(namespace)))
         for condition in (approved("erin"), denied("erin")):
@@ -228,17 +256,23 @@ class TestDecision:
         publish(watcher, request)
         assert "erin made this request" in refused_decision(both, request, approved("erin")).message
 
-    def test_who_is_alone_on_a_cluster_decides_for_himself_and_it_shows(self, cluster: Running, watcher: Kube, namespace: str) -> None:
+    def test_a_cluster_admin_decides_an_own_request_and_it_shows(
+        self, cluster: Running, watcher: Kube, namespace: str
+    ) -> None:
         admin = Kube(cluster)
         request = publish(watcher, admin.create(a_request(namespace)))
         name = request["metadata"]["name"]
         patch = '{"status":{"conditions":[{"type":"Approved","approver":"admin","digest":"d1"}]}}'
-        said = cluster.kubectl("patch", "dar", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+        said = cluster.kubectl(
+            "patch", "dar", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch
+        )
         assert "self-approved: admin made this request and decides it" in said.stderr
         stored = admin.get("DatabaseAccessRequest", name, namespace)
         assert stored["status"]["conditions"][0]["approver"] == _stamp(stored) == "admin"
 
-    def test_the_watcher_never_decides_not_even_as_cluster_admin(self, cluster: Running, request_of_alice: Json) -> None:
+    def test_the_watcher_never_decides_not_even_as_cluster_admin(
+        self, cluster: Running, request_of_alice: Json
+    ) -> None:
         for groups in ((), ("system:masters",)):
             watcher = Kube(cluster, act_as=WATCHER, groups=groups)
             for condition in (approved(WATCHER), denied(WATCHER), approved("bob")):
@@ -256,7 +290,10 @@ class TestDecision:
         refused = refused_decision(bob, request_of_alice, approved("bob", digest="d0"))
         assert "another digest would be granted now (d1): look at the request again and approve that" in refused.message
         bare = alice.create(a_request(namespace))
-        assert "nothing can be approved yet: status.digest is missing" in refused_decision(bob, bare, approved("bob")).message
+        assert (
+            "nothing can be approved yet: status.digest is missing"
+            in refused_decision(bob, bare, approved("bob")).message
+        )
         assert decide(bob, bare, denied("bob", digest="d0"))["status"]["conditions"]
 
 
@@ -274,19 +311,30 @@ class TestDecisionsAccumulate:
         [[], [approved("bob", digest="")], [approved("bob", message="other")], [denied("bob")], [approved("admin")]],
         ids=["removed", "digest removed", "edited", "replaced by a denial", "made one's own"],
     )
-    def test_an_approval_is_neither_removed_nor_edited(self, bob: Kube, admin: Kube, after_approval: Json, conditions: list[Json]) -> None:
+    def test_an_approval_is_neither_removed_nor_edited(
+        self, bob: Kube, admin: Kube, after_approval: Json, conditions: list[Json]
+    ) -> None:
         for kube in (bob, admin):
             assert "a decision is final" in refused_decision(kube, after_approval, *conditions).message
 
     def test_an_approval_may_be_followed_by_a_denial(self, cluster: Running, after_approval: Json) -> None:
         frank = Kube(cluster, act_as="frank", groups=("approvers",))
-        assert decide(frank, after_approval, approved("bob"), denied("frank"))["status"]["conditions"][1]["approver"] == "frank"
+        assert (
+            decide(frank, after_approval, approved("bob"), denied("frank"))["status"]["conditions"][1]["approver"]
+            == "frank"
+        )
 
-    def test_an_approval_may_be_replaced_by_one_of_another_digest(self, bob: Kube, watcher: Kube, after_approval: Json) -> None:
+    def test_an_approval_may_be_replaced_by_one_of_another_digest(
+        self, bob: Kube, watcher: Kube, after_approval: Json
+    ) -> None:
         publish(watcher, after_approval, digest="d2")
-        assert decide(bob, after_approval, approved("bob", digest="d2"))["status"]["conditions"] == [approved("bob", digest="d2")]
+        assert decide(bob, after_approval, approved("bob", digest="d2"))["status"]["conditions"] == [
+            approved("bob", digest="d2")
+        ]
 
-    def test_a_denied_request_is_not_decided_again(self, bob: Kube, admin: Kube, watcher: Kube, after_denial: Json) -> None:
+    def test_a_denied_request_is_not_decided_again(
+        self, bob: Kube, admin: Kube, watcher: Kube, after_denial: Json
+    ) -> None:
         publish(watcher, after_denial, digest="d2")
         for kube in (bob, admin):
             for conditions in (
@@ -296,9 +344,9 @@ class TestDecisionsAccumulate:
                 [approved("bob"), denied("bob", message="other")],
             ):
                 refused = refused_decision(kube, after_denial, *conditions)
-                assert "a denied request can not be decided again: delete it and make another one" in refused.message
+                assert "a denied request cannot be decided again: delete it and create another one" in refused.message
 
-    def test_the_watcher_works_on_around_decisions(self, watcher: Kube, after_denial: Json) -> None:
+    def test_the_watcher_writes_the_status_beside_decisions(self, watcher: Kube, after_denial: Json) -> None:
         facts = [{"type": "Available", "status": "False"}, denied("bob"), approved("bob")]
         assert publish(watcher, after_denial, phase="Denied", conditions=facts)["status"]["conditions"] == facts
 
@@ -330,14 +378,19 @@ class TestIssuance:
         assert refused.status == 403
         assert "bob may change nothing in the status but the conditions Approved and Denied" in refused.message
 
-    def test_an_approver_cannot_take_the_status_away(self, bob: Kube, request_of_alice: Json) -> None:
+    def test_an_approver_cannot_remove_the_status(self, bob: Kube, request_of_alice: Json) -> None:
         assert refusal(bob, "patch", request_of_alice, {"status": None}, status=True).status == 403
 
-    def test_the_watcher_and_cluster_admins_write_all_of_it(self, watcher: Kube, admin: Kube, request_of_alice: Json) -> None:
+    def test_the_watcher_and_cluster_admins_write_all_of_it(
+        self, watcher: Kube, admin: Kube, request_of_alice: Json
+    ) -> None:
         for kube in (watcher, admin):
             lease = {"id": "m/creds/r/x", "renewable": True}
             assert (
-                publish(kube, request_of_alice, phase="Approved", lease=lease, secret={"name": "s"}, attempt=1)["status"]["lease"] == lease
+                publish(kube, request_of_alice, phase="Approved", lease=lease, secret={"name": "s"}, attempt=1)[
+                    "status"
+                ]["lease"]
+                == lease
             )
 
     def test_the_policy_knows_every_field_of_the_status(self) -> None:

@@ -1,7 +1,8 @@
-"""The policies about Roles and RoleBindings on a real API server: what the watcher may grant, and who may have the right to.
+"""The policies about Roles and RoleBindings on a real API server: what the watcher may grant, and who may be bound.
 
-What is refused is a dry run of something that is right but for one thing, so that no other rule refuses it: without the policy it would be
-taken. Each refusal is told by its message.
+Each refused object is a dry run of one that is right but for one thing, so that no other rule refuses it, and the
+message shows which rule did. Fast RBAC is on, so that the API server's own comparison refuses nothing before a policy
+does; tests/integration/test_rbac.py has the default.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ import pytest
 import yaml
 
 from tests.eventually import eventually
-from tests.integration.kube import WATCHER, Json, Kube, Refused, Running, a_request, bind, refusal, with_value
-from tests.integration.rbac_world import RBAC, RBAC_GROUP, served_namespace, watcher_by_token
-from watcher.credentials import binding_body, role_body
+from tests.integration.kube import WATCHER, Json, Kube, RefusedError, Running, a_request, bind, refusal, with_value
+from tests.integration.rbac_world import RBAC, RBAC_GROUP, enabled_namespace, fast_rbac, watcher_by_token
+from watcher.delivery.manifests import role_binding_body, role_body
 
 OWNED = "writes only what a DatabaseAccessRequest alone owns and controls"
 NAMED = "writes only DatabaseAccessRequest-NAMESPACE-OWNER-credential-reader"
 ONE = "grants get on one Secret and nothing else"
 OWN_SECRET = "grants only the Secret of the Role's owner"
 OWN_ROLE = "binds only the Role of the RoleBinding's own name"
-SERVED = "the ClusterRole leasegate-served-namespace is for Leasegate's watcher alone"
-SERVED_ROLE = "leasegate-served-namespace"
-BODIES = {"Role": role_body, "RoleBinding": binding_body}
+WATCHERS_ALONE = "is for Leasegate's watcher alone"
+ENABLED_ROLE = "leasegate-enabled-namespace"
+BODIES = {"Role": role_body, "RoleBinding": role_binding_body}
 THE_WATCHER = {"kind": "ServiceAccount", "name": "leasegate-watcher", "namespace": "leasegate-system"}
 MALLORY = {"kind": "User", "apiGroup": RBAC_GROUP, "name": "mallory"}
-LONG = "d" * 188 + "." + "e" * 57  # its dot is where reader_name cuts
+LONG = "d" * 188 + "." + "e" * 57  # its dot is where reader_role_name cuts
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +39,15 @@ def admin(cluster: Running) -> Kube:
 
 @pytest.fixture(scope="module")
 def namespace(cluster: Running) -> str:
-    return served_namespace(cluster)
+    return enabled_namespace(cluster)
 
 
 @pytest.fixture(scope="module")
-def watcher(cluster: Running, namespace: str) -> Kube:
-    return watcher_by_token(cluster, namespace)
+def watcher(cluster: Running, namespace: str) -> Iterator[Kube]:
+    """The watcher with fast RBAC."""
+    kube = watcher_by_token(cluster, namespace)
+    with fast_rbac(cluster, namespace):
+        yield kube
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,13 @@ def mighty(cluster: Running) -> Kube:
 @pytest.fixture(scope="module")
 def team(cluster: Running, admin: Kube, namespace: str) -> Kube:
     """Somebody with the stock ClusterRole admin in the namespace."""
-    bind(admin, namespace, role="admin", subject={"kind": "User", "name": "gina"}, until={"verb": "create", "resource": "postgresroles"})
+    bind(
+        admin,
+        namespace,
+        role="admin",
+        subject={"kind": "User", "name": "gina"},
+        until={"verb": "create", "resource": "postgresroles"},
+    )
     return Kube(cluster, act_as="gina")
 
 
@@ -68,7 +78,7 @@ def kept(admin: Kube, watcher: Kube, namespace: str) -> dict[str, Json]:
 
 @pytest.fixture(scope="module", autouse=True)
 def orphans(admin: Kube, watcher: Kube, namespace: str) -> dict[str, Json]:
-    """The same of a request that is not there: made before all tests, as Kubernetes takes its time to notice."""
+    """The same of a request that does not exist: created before all tests, as Kubernetes takes its time to notice."""
     request = asked(admin, namespace, "orphan")
     return {kind: watcher.create(body(request)) for kind, body in BODIES.items()}
 
@@ -87,9 +97,9 @@ def named(body: Json, name: str) -> Json:
     return changed(body, {"metadata.name": name} | ({"roleRef.name": name} if "roleRef" in body else {}))
 
 
-def is_invalid(refused: Refused, message: str) -> None:
+def is_invalid(refused: RefusedError, message: str) -> None:
     assert message in refused.message
-    assert refused.status == 422, "the watcher takes Forbidden for a namespace that is not served"
+    assert refused.status == 422, "the watcher takes Forbidden for a namespace that is not enabled"
 
 
 @pytest.mark.parametrize(
@@ -106,14 +116,16 @@ def is_invalid(refused: Refused, message: str) -> None:
     ],
     ids=["short", "dots", "longest whole", "shortest cut", "longest", "cut before a dot", "cut in dashes", "all dots"],
 )
-def test_the_watcher_makes_a_requests_readers_and_restores_them(admin: Kube, watcher: Kube, namespace: str, name: str) -> None:
+def test_the_watcher_makes_a_requests_readers_and_restores_them(
+    admin: Kube, watcher: Kube, namespace: str, name: str
+) -> None:
     request = asked(admin, namespace, name, dry_run=False)
-    role, binding = role_body(request), binding_body(request)
+    role, binding = role_body(request), role_binding_body(request)
     assert watcher.create(role)["rules"] == role["rules"]
     assert watcher.create(binding)["subjects"] == binding["subjects"]
     admin.replace(changed(role, {"rules": []}))
     assert watcher.replace(role)["rules"] == role["rules"]
-    other = binding_body(with_value(request, "spec.subjects", [MALLORY]))
+    other = role_binding_body(with_value(request, "spec.subjects", [MALLORY]))
     assert watcher.replace(other)["subjects"] == [MALLORY]
 
 
@@ -153,9 +165,18 @@ ROLES: dict[str, tuple[Json, str]] = {
     # Else right for the policy about rules:
     "no owner": ({"metadata.ownerReferences": [], "rules.0.resourceNames": ["-abc123"]}, OWNED),
     "no owner at all": ({"metadata.ownerReferences": ..., "rules.0.resourceNames": ["-abc123"]}, OWNED),
-    "another request as owner": ({"metadata.ownerReferences.0.name": "other", "rules.0.resourceNames": ["other-abc123"]}, NAMED),
+    "another request as owner": (
+        {"metadata.ownerReferences.0.name": "other", "rules.0.resourceNames": ["other-abc123"]},
+        NAMED,
+    ),
 }
-OWNER = {"apiVersion": "engine.kubevault.com/v1alpha1", "kind": "DatabaseAccessRequest", "name": "kept", "uid": "a2b8", "controller": True}
+OWNER = {
+    "apiVersion": "engine.kubevault.com/v1alpha1",
+    "kind": "DatabaseAccessRequest",
+    "name": "kept",
+    "uid": "a2b8",
+    "controller": True,
+}
 BESIDE = {"apiVersion": "v1", "kind": "ConfigMap", "name": "kept", "uid": "a2b9"}
 OWNERS: dict[str, Json] = {
     "two owners": {"metadata.ownerReferences": [OWNER, BESIDE]},
@@ -184,14 +205,16 @@ def written(
     """An action, and what the watcher may do it with."""
     if request.param == "replace":
         return "replace", kept
-    elsewhere = served_namespace(cluster)
+    elsewhere = enabled_namespace(cluster)
     watcher_by_token(cluster, elsewhere)
     request_there = asked(admin, elsewhere, "kept")
     return "create", {kind: body(request_there) for kind, body in BODIES.items()}
 
 
 @pytest.mark.parametrize(("kind", "changes", "message"), CASES)
-def test_anything_else_is_refused(watcher: Kube, written: tuple[str, dict[str, Json]], kind: str, changes: Json, message: str) -> None:
+def test_anything_else_is_refused(
+    watcher: Kube, written: tuple[str, dict[str, Json]], kind: str, changes: Json, message: str
+) -> None:
     action, bodies = written
     is_invalid(refusal(watcher, action, changed(bodies[kind], changes), dry_run=True), message)
 
@@ -226,7 +249,9 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", BODIES)
-@pytest.mark.parametrize(("owner", "name"), [pytest.param(owner, name, id=name) for owner in NAMES for name in NAMES[owner]])
+@pytest.mark.parametrize(
+    ("owner", "name"), [pytest.param(owner, name, id=name) for owner in NAMES for name in NAMES[owner]]
+)
 def test_another_name_is_refused(admin: Kube, watcher: Kube, namespace: str, kind: str, owner: str, name: str) -> None:
     body, cut = BODIES[kind](asked(admin, namespace, owner)), f"DatabaseAccessRequest-{namespace}-{'d' * 188}"
     other = named(body, name.format(ns=namespace, cut=cut, shorter=cut[:-1]))
@@ -249,19 +274,23 @@ def test_the_watcher_changes_nobody_elses(admin: Kube, watcher: Kube, namespace:
         {"roleRef.kind": "ClusterRole", "roleRef.name": "admin"},
         {"roleRef.kind": "ClusterRole", "roleRef.name": "leasegate-approver"},
         {"roleRef.kind": "ClusterRole", "roleRef.name": "system:discovery"},
-        {"roleRef.kind": "ClusterRole", "roleRef.name": SERVED_ROLE, "subjects": [THE_WATCHER]},
+        {"roleRef.kind": "ClusterRole", "roleRef.name": ENABLED_ROLE, "subjects": [THE_WATCHER]},
         {"roleRef.kind": "ClusterRole"},
         {"roleRef.name": "of-a-team"},
     ],
     ids=lambda changes: changes.get("roleRef.name", "a ClusterRole of its name"),
 )
-def test_the_watcher_binds_nothing_else(admin: Kube, watcher: Kube, mighty: Kube, namespace: str, changes: Json) -> None:
-    body = changed(binding_body(asked(admin, namespace)), changes)
+def test_the_watcher_binds_nothing_else(
+    admin: Kube, watcher: Kube, mighty: Kube, namespace: str, changes: Json
+) -> None:
+    body = changed(role_binding_body(asked(admin, namespace)), changes)
     kube = mighty if "roleRef.kind" in changes else watcher
     is_invalid(refusal(kube, "create", body, dry_run=True), OWN_ROLE)
 
 
-@pytest.fixture(scope="module", params=["cluster admin", "namespace's admin", "account of the watcher's name elsewhere"])
+@pytest.fixture(
+    scope="module", params=["cluster admin", "namespace's admin", "account of the watcher's name elsewhere"]
+)
 def other(request: pytest.FixtureRequest, cluster: Running, admin: Kube, team: Kube) -> Kube:
     namesake = Kube(cluster, act_as="system:serviceaccount:default:leasegate-watcher", groups=("system:masters",))
     return {"cluster admin": admin, "namespace's admin": team}.get(str(request.param), namesake)
@@ -275,7 +304,13 @@ class TestOthers:
         assert other.create(role, dry_run=True)
         for of in ("view", "admin"):
             ref = {"apiGroup": RBAC_GROUP, "kind": "ClusterRole", "name": of}
-            binding = {"apiVersion": rbac, "kind": "RoleBinding", "metadata": meta, "roleRef": ref, "subjects": [MALLORY]}
+            binding = {
+                "apiVersion": rbac,
+                "kind": "RoleBinding",
+                "metadata": meta,
+                "roleRef": ref,
+                "subjects": [MALLORY],
+            }
             assert other.create(binding, dry_run=True)
 
     def test_they_change_what_the_watcher_made(self, other: Kube, kept: dict[str, Json]) -> None:
@@ -296,59 +331,72 @@ FOREIGN: dict[str, list[Json]] = {
 KINDS = ["RoleBinding", "ClusterRoleBinding"]
 
 
-def serving(namespace: str, kind: str = "RoleBinding", **members: Any) -> Json:
-    """served-namespace.yaml under another name, or the same cluster-wide."""
-    body: Json = yaml.safe_load((RBAC / "served-namespace.yaml").read_text()) | {"kind": kind} | members
+def enabling(namespace: str, kind: str = "RoleBinding", **members: Any) -> Json:
+    """enabled-namespace.yaml under another name, or the same cluster-wide."""
+    body: Json = yaml.safe_load((RBAC / "enabled-namespace.yaml").read_text()) | {"kind": kind} | members
     return body | {"metadata": {"name": "another-of-it"} | ({"namespace": namespace} if kind == "RoleBinding" else {})}
 
 
-class TestServed:
+class TestEnabledNamespace:
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("subjects", FOREIGN.values(), ids=FOREIGN)
     def test_only_the_watcher_has_it(self, admin: Kube, namespace: str, kind: str, subjects: list[Json]) -> None:
-        is_invalid(refusal(admin, "create", serving(namespace, kind, subjects=subjects), dry_run=True), SERVED)
+        is_invalid(refusal(admin, "create", enabling(namespace, kind, subjects=subjects), dry_run=True), WATCHERS_ALONE)
 
     @pytest.mark.parametrize("subjects", FOREIGN.values(), ids=FOREIGN)
     def test_nobody_joins_it(self, admin: Kube, namespace: str, subjects: list[Json]) -> None:
-        bound = admin.get("RoleBinding", SERVED_ROLE, namespace)
-        is_invalid(refusal(admin, "replace", bound | {"subjects": subjects}, dry_run=True), SERVED)
+        bound = admin.get("RoleBinding", ENABLED_ROLE, namespace)
+        is_invalid(refusal(admin, "replace", bound | {"subjects": subjects}, dry_run=True), WATCHERS_ALONE)
+
+    @pytest.mark.parametrize("part", ["base", "fast-rbac"])
+    def test_only_the_watcher_has_its_parts(self, admin: Kube, namespace: str, part: str) -> None:
+        ref = {"apiGroup": RBAC_GROUP, "kind": "ClusterRole", "name": f"{ENABLED_ROLE}-{part}"}
+        is_invalid(
+            refusal(admin, "create", enabling(namespace, subjects=[MALLORY], roleRef=ref), dry_run=True), WATCHERS_ALONE
+        )
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_the_watcher_has_it(self, admin: Kube, namespace: str, kind: str) -> None:
-        assert admin.create(serving(namespace, kind), dry_run=True)
-        assert admin.create(serving(namespace, kind, subjects=[]), dry_run=True)
+        assert admin.create(enabling(namespace, kind), dry_run=True)
+        assert admin.create(enabling(namespace, kind, subjects=[]), dry_run=True)
 
-    @pytest.mark.parametrize(("of", "name"), [("ClusterRole", "view"), ("ClusterRole", "leasegate-approver"), ("Role", SERVED_ROLE)])
+    @pytest.mark.parametrize(
+        ("of", "name"), [("ClusterRole", "view"), ("ClusterRole", "leasegate-approver"), ("Role", ENABLED_ROLE)]
+    )
     def test_other_bindings_are_not_looked_at(self, admin: Kube, namespace: str, of: str, name: str) -> None:
-        body = serving(namespace, subjects=[MALLORY], roleRef={"apiGroup": RBAC_GROUP, "kind": of, "name": name})
+        body = enabling(namespace, subjects=[MALLORY], roleRef={"apiGroup": RBAC_GROUP, "kind": of, "name": name})
         assert admin.create(body, dry_run=True)
 
 
 @pytest.fixture
-def serves(cluster: Running, admin: Kube) -> Iterator[str]:
-    """The ClusterRole that docs/rbac.md names for those who are to serve their own namespaces."""
-    name, role = "leasegate-serves", SERVED_ROLE
+def enablers(cluster: Running, admin: Kube) -> Iterator[str]:
+    """The ClusterRole of docs/security/rbac.md for those who may enable their own namespaces."""
+    name, role = "leasegate-enables", ENABLED_ROLE
     cluster.kubectl("create", "clusterrole", name, "--verb=bind", "--resource=clusterroles", f"--resource-name={role}")
     yield name
     admin.delete("ClusterRole", name)
 
 
-def test_a_namespaces_admin_serves_it_with_the_right_to_bind_and_only_for_the_watcher(
-    admin: Kube, team: Kube, namespace: str, serves: str
+def test_a_namespaces_admin_with_bind_enables_it_for_the_watcher_alone(
+    admin: Kube, team: Kube, namespace: str, enablers: str
 ) -> None:
-    refused = refusal(team, "create", serving(namespace), dry_run=True)
+    refused = refusal(team, "create", enabling(namespace), dry_run=True)
     assert refused.status == 403
     assert "attempting to grant RBAC permissions not currently held" in refused.message
-    right = {"verb": "bind", "resource": "clusterroles", "group": RBAC_GROUP, "name": SERVED_ROLE}
-    bind(admin, namespace, role=serves, subject={"kind": "User", "name": "gina"}, until=right)
-    assert team.create(serving(namespace), dry_run=True)
-    is_invalid(refusal(team, "create", serving(namespace, subjects=[MALLORY]), dry_run=True), SERVED)
+    right = {"verb": "bind", "resource": "clusterroles", "group": RBAC_GROUP, "name": ENABLED_ROLE}
+    bind(admin, namespace, role=enablers, subject={"kind": "User", "name": "gina"}, until=right)
+    assert team.create(enabling(namespace), dry_run=True)
+    is_invalid(refusal(team, "create", enabling(namespace, subjects=[MALLORY]), dry_run=True), WATCHERS_ALONE)
 
 
 def test_what_names_an_owner_that_is_not_there_is_removed(
     admin: Kube, namespace: str, orphans: dict[str, Json], kept: dict[str, Json]
 ) -> None:
     names = [(kind, made["metadata"]["name"]) for kind, made in orphans.items()]
-    eventually(lambda: all(refusal(admin, "get", *each, namespace).status == 404 for each in names), timeout_s=90, what="both gone")
+    eventually(
+        lambda: all(refusal(admin, "get", *each, namespace).status == 404 for each in names),
+        timeout_s=90,
+        what="both gone",
+    )
     for kind, body in kept.items():
         assert admin.get(kind, body["metadata"]["name"], namespace), "that one's owner is there"

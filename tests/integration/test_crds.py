@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions on a real API server: the guide's YAML applies as printed, and the text of a refusal says what is right."""
+"""The CustomResourceDefinitions on a real API server: the guide's YAML applies as printed, and refusals are clear."""
 
 from __future__ import annotations
 
@@ -42,18 +42,26 @@ def admin(cluster: Running) -> Kube:
 
 
 def _cases(table: Mapping[str, Sequence[tuple[Any, ...]]]) -> list[Any]:
-    return [pytest.param(kind, *case, id=f"{kind}-{case[0]}-{str(case[1])[:20]}") for kind, cases in table.items() for case in cases]
+    return [
+        pytest.param(kind, *case, id=f"{kind}-{case[0]}-{str(case[1])[:20]}")
+        for kind, cases in table.items()
+        for case in cases
+    ]
 
 
 @pytest.mark.parametrize(("kind", "field", "value", "says"), _cases(REFUSED))
-def test_a_wrong_field_is_refused_with_a_text_that_helps(admin: Kube, namespace: str, kind: str, field: str, value: Any, says: str) -> None:
+def test_a_wrong_field_is_refused_with_a_text_that_helps(
+    admin: Kube, namespace: str, kind: str, field: str, value: Any, says: str
+) -> None:
     refused = refusal(admin, "create", with_value(MAKERS[kind](namespace), field, value), dry_run=True)
     assert refused.status in (400, 422)
     assert says in refused.message
 
 
 @pytest.mark.parametrize(("kind", "field", "value"), _cases(ACCEPTED))
-def test_what_only_the_services_can_judge_applies(admin: Kube, namespace: str, kind: str, field: str, value: Any) -> None:
+def test_what_only_the_services_can_judge_applies(
+    admin: Kube, namespace: str, kind: str, field: str, value: Any
+) -> None:
     wanted = with_value(MAKERS[kind](namespace), field, value)
     assert admin.create(wanted, dry_run=True)["spec"] == wanted["spec"]
 
@@ -77,7 +85,9 @@ def test_the_guides_yaml_applies_as_printed(cluster: Running) -> None:
         ]
         for file in files:
             printed = next(yaml.safe_load_all((EXAMPLES / f"{file}.yaml").read_text()))
-            stored = json.loads(cluster.kubectl("get", printed["kind"], printed["metadata"]["name"], "-n", "demo", "-o", "json").stdout)
+            stored = json.loads(
+                cluster.kubectl("get", printed["kind"], printed["metadata"]["name"], "-n", "demo", "-o", "json").stdout
+            )
             assert stored["spec"] == printed["spec"]
     finally:
         for file in files:
@@ -104,7 +114,9 @@ NESTED = {
 }
 
 
-@pytest.mark.parametrize("parameters", [FLAT, NESTED, FLAT | {"policyControllerRole": "old"}], ids=["flat", "nested", "older"])
+@pytest.mark.parametrize(
+    "parameters", [FLAT, NESTED, FLAT | {"policyControllerRole": "old"}], ids=["flat", "nested", "older"]
+)
 def test_both_shapes_of_vaults_parameters_are_kept_whole(admin: Kube, namespace: str, parameters: Json) -> None:
     config = {"service": {"name": "vault", "port": 8200, "scheme": "HTTPS"}, "caBundle": "LS0t"}
     stored = admin.create(an_app_binding(namespace, clientConfig=config, parameters=parameters))
@@ -214,7 +226,10 @@ def test_the_path_of_an_engine_stays(admin: Kube, namespace: str, change: Json) 
 def test_a_path_is_not_added_later_but_all_else_may_change(admin: Kube, namespace: str) -> None:
     engine = admin.create(an_engine(namespace))
     assert "path can not be changed" in refusal(admin, "patch", engine, {"spec": {"path": "database"}}).message
-    assert admin.patch(engine, {"spec": {"postgres": {"maxOpenConnections": 5}}})["spec"]["postgres"]["maxOpenConnections"] == 5
+    assert (
+        admin.patch(engine, {"spec": {"postgres": {"maxOpenConnections": 5}}})["spec"]["postgres"]["maxOpenConnections"]
+        == 5
+    )
 
 
 FREEZING = [{"type": "Approved", "approver": "admin", "status": "True"}, {"type": "Denied", "approver": "admin"}]
@@ -238,14 +253,20 @@ def test_a_decision_freezes_the_spec(admin: Kube, namespace: str, decision: Json
     refused = refusal(admin, "patch", request, {"spec": change})
     assert refused.status == 422
     assert "once a request is approved or denied, its spec can not be changed" in refused.message
-    marked = admin.patch(request, {"metadata": {"labels": {"still": "possible"}, "finalizers": ["leasegate.dev/finalizer"]}})
+    marked = admin.patch(
+        request, {"metadata": {"labels": {"still": "possible"}, "finalizers": ["leasegate.dev/finalizer"]}}
+    )
     assert marked["metadata"]["labels"] == {"still": "possible"}
     admin.patch(request, {"metadata": {"finalizers": None}})
 
 
 def test_other_conditions_do_not_freeze(admin: Kube, namespace: str) -> None:
     request = admin.create(a_request(namespace))
-    publish(admin, request, conditions=[{"type": "RoleReady", "status": "False", "reason": "RoleMissing", "message": "no such role"}])
+    publish(
+        admin,
+        request,
+        conditions=[{"type": "RoleReady", "status": "False", "reason": "RoleMissing", "message": "no such role"}],
+    )
     assert admin.patch(request, {"spec": {"ttl": "2h"}})["metadata"]["generation"] == 2
 
 
@@ -272,7 +293,12 @@ TARGET = {
     "authMount": "kubernetes",
 }
 STATUSES: dict[str, Json] = {
-    "SecretEngine": {"path": "p", "connection": "c", "mount": {"ownership": "Owned", "more": 1}, "target": TARGET | {"caBundle": "LS0t"}},
+    "SecretEngine": {
+        "path": "p",
+        "connection": "c",
+        "mount": {"ownership": "Owned", "more": 1},
+        "target": TARGET | {"caBundle": "LS0t"},
+    },
     "PostgresRole": {"path": "p", "connection": "c", "role": "r", "digest": "d", "target": TARGET},
     "DatabaseAccessRequest": {
         "digest": "d",
@@ -287,7 +313,11 @@ STATUSES: dict[str, Json] = {
 def test_a_whole_status_is_kept(admin: Kube, namespace: str, kind: str) -> None:
     stored = admin.create(MAKERS[kind](namespace))
     phase = "Approved" if kind == "DatabaseAccessRequest" else "Success"
-    status = STATUSES[kind] | {"phase": phase, "observedGeneration": 1, "conditions": [{"type": "Available", "status": "True"} | STAMPED]}
+    status = STATUSES[kind] | {
+        "phase": phase,
+        "observedGeneration": 1,
+        "conditions": [{"type": "Available", "status": "True"} | STAMPED],
+    }
     assert admin.patch(stored, {"status": status}, status=True)["status"] == status
 
 

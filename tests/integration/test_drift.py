@@ -1,4 +1,4 @@
-"""What engine and roles make of a Vault that somebody else changed, on a real bao and PostgreSQL, called over real gRPC."""
+"""engine and roles correct what somebody else changed in Vault, on a real bao and PostgreSQL, over real gRPC."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from leasegate.engine.v1 import engine_service_pb2_grpc
 from leasegate.roles.v1 import role_service_pb2_grpc
-from services.common.errors import QuiesceRequired
+from services.common.errors import LeasesInUseError
 from tests.integration.vault_services import (
     MOUNT,
     connection,
@@ -53,25 +53,28 @@ def url_now(servers: Servers) -> str:
     return str(servers.must("GET", CONFIG)["data"]["connection_details"]["connection_url"])
 
 
-def test_the_answer_says_where_the_connection_leads_without_user_and_password(servers: Servers, engine: Any) -> None:
-    assert engine.EnsureEngine(ensure_engine(servers)).database == f"{servers.postgres_host}:{servers.postgres_port}/postgres"
+def test_the_answer_names_the_database_without_user_and_password(servers: Servers, engine: Any) -> None:
+    assert (
+        engine.EnsureEngine(ensure_engine(servers)).database
+        == f"{servers.postgres_host}:{servers.postgres_port}/postgres"
+    )
 
 
-def test_a_connection_led_elsewhere_is_led_back_at_once_if_it_was_ours(servers: Servers, engine: Any) -> None:
+def test_a_connection_to_another_database_is_corrected_at_once(servers: Servers, engine: Any) -> None:
     url, request = lead_elsewhere(servers), ensure_engine(servers)
-    with pytest.raises(QuiesceRequired):  # whoever does not know where it led may be moving it
+    with pytest.raises(LeasesInUseError):  # whoever does not know where it led may be moving it
         engine.EnsureEngine(request)
     request.last_database = f"{servers.postgres_host}:{servers.postgres_port}/somewhere"
-    with pytest.raises(QuiesceRequired):
+    with pytest.raises(LeasesInUseError):
         engine.EnsureEngine(request)
     request.last_database = f"{servers.postgres_host}:{servers.postgres_port}/postgres"
     answer = engine.EnsureEngine(request)
-    assert (answer.changed, answer.put_back, url_now(servers)) == (True, True, url)
+    assert (answer.changed, answer.drift_corrected, url_now(servers)) == (True, True, url)
     again = engine.EnsureEngine(request)
-    assert (again.changed, again.put_back) == (False, False)
+    assert (again.changed, again.drift_corrected) == (False, False)
 
 
-def test_whatever_was_written_is_put_back_and_told(servers: Servers, engine: Any) -> None:
+def test_whatever_was_written_is_corrected_and_reported(servers: Servers, engine: Any) -> None:
     before = servers.must("GET", CONFIG)["data"]
     for drift in (
         {"allowed_roles": "other"},
@@ -83,7 +86,7 @@ def test_whatever_was_written_is_put_back_and_told(servers: Servers, engine: Any
         servers.must("POST", CONFIG, **drift)
         assert servers.must("GET", CONFIG)["data"] != before
         answer = engine.EnsureEngine(ensure_engine(servers))
-        assert (answer.changed, answer.put_back) == (True, True), drift
+        assert (answer.changed, answer.drift_corrected) == (True, True), drift
         found = servers.must("GET", CONFIG)["data"]
         shown = {**found, **found.pop("connection_details")}
         for key, value in before.items():
@@ -92,31 +95,31 @@ def test_whatever_was_written_is_put_back_and_told(servers: Servers, engine: Any
         assert not engine.EnsureEngine(ensure_engine(servers)).changed
 
 
-def test_what_is_gone_is_made_again_and_told(servers: Servers, engine: Any) -> None:
+def test_what_is_deleted_is_written_again_and_reported(servers: Servers, engine: Any) -> None:
     for path in (CONFIG, f"sys/mounts/{MOUNT}"):
         servers.must("DELETE", path)
         answer = engine.EnsureEngine(ensure_engine(servers))
-        assert (answer.changed, answer.put_back) == (True, True), path
+        assert (answer.changed, answer.drift_corrected) == (True, True), path
         assert servers.vault("GET", CONFIG)[0] == 200
 
 
-def test_what_its_owner_changes_is_not_told_as_put_back(servers: Servers, engine: Any) -> None:
+def test_a_change_of_the_owner_is_not_reported_as_drift(servers: Servers, engine: Any) -> None:
     request = ensure_engine(servers)
     request.postgres.max_open_connections = 3
     answer = engine.EnsureEngine(request)
-    assert (answer.changed, answer.put_back) == (True, False)
+    assert (answer.changed, answer.drift_corrected) == (True, False)
     engine.DeleteEngine(delete_engine(servers))
     answer = engine.EnsureEngine(request)
-    assert (answer.changed, answer.put_back) == (True, False)
+    assert (answer.changed, answer.drift_corrected) == (True, False)
 
 
-def test_only_the_connection_goes_where_its_owner_stays(servers: Servers, engine: Any) -> None:
+def test_only_the_connection_is_removed_where_its_owner_stays(servers: Servers, engine: Any) -> None:
     request = delete_engine(servers)
     request.connection_only = True
-    request.ClearField("quiescence")
-    with pytest.raises(QuiesceRequired):
+    request.ClearField("quiesce_report")
+    with pytest.raises(LeasesInUseError):
         engine.DeleteEngine(request)
-    request.quiescence.CopyFrom(quiet(servers, connection=NAME))
+    request.quiesce_report.CopyFrom(quiet(servers, connection=NAME))
     answer = engine.DeleteEngine(request)
     assert (answer.unmounted, list(answer.remaining_owners)) == (False, ["demo/postgresql-engine"])
     assert servers.vault("GET", CONFIG)[0] == 404
@@ -126,26 +129,26 @@ def test_only_the_connection_goes_where_its_owner_stays(servers: Servers, engine
     assert engine.EnsureEngine(other).connection == "k8s.-.demo.other-app"
 
 
-def test_a_role_led_to_another_connection_is_led_back_at_once_if_it_was_ours(servers: Servers, roles: Any) -> None:
+def test_a_role_led_to_another_connection_is_corrected_at_once(servers: Servers, roles: Any) -> None:
     request = ensure_role(servers)
-    roles.EnsureRole(request)
+    roles.EnsureDbRole(request)
     servers.must("POST", ROLE, db_name="by-hand", creation_statements=["SELECT 1;"])
-    with pytest.raises(QuiesceRequired):  # whoever does not know which one it had may be changing it
-        roles.EnsureRole(request)
+    with pytest.raises(LeasesInUseError):  # whoever does not know which one it had may be changing it
+        roles.EnsureDbRole(request)
     request.last_db_name = NAME
-    assert roles.EnsureRole(request).changed
+    assert roles.EnsureDbRole(request).changed
     found = servers.must("GET", ROLE)["data"]
     assert (found["db_name"], found["creation_statements"]) == (NAME, list(request.definition.creation_statements))
-    assert not roles.EnsureRole(request).changed
+    assert not roles.EnsureDbRole(request).changed
 
 
-def test_a_role_that_its_owner_leads_elsewhere_waits_for_its_own_leases_whatever_vault_shows(servers: Servers, roles: Any) -> None:
+def test_a_role_that_its_owner_leads_elsewhere_waits_for_its_leases(servers: Servers, roles: Any) -> None:
     request = ensure_role(servers)
-    roles.EnsureRole(request)
+    roles.EnsureDbRole(request)
     servers.must("POST", ROLE, db_name="by-hand")
     request.definition.db_name, request.last_db_name = "new", NAME
-    request.quiescence.CopyFrom(quiet(servers, connection="by-hand"))
-    with pytest.raises(QuiesceRequired):
-        roles.EnsureRole(request)
-    request.quiescence.CopyFrom(quiet(servers, connection=NAME))
-    assert roles.EnsureRole(request).changed
+    request.quiesce_report.CopyFrom(quiet(servers, connection="by-hand"))
+    with pytest.raises(LeasesInUseError):
+        roles.EnsureDbRole(request)
+    request.quiesce_report.CopyFrom(quiet(servers, connection=NAME))
+    assert roles.EnsureDbRole(request).changed

@@ -10,18 +10,26 @@ import pytest
 from leasegate.engine.v1 import engine_service_pb2 as pb
 from leasegate.engine.v1 import engine_service_pb2_grpc
 from services.common.errors import (
-    LoginMissing,
-    LoginRefused,
-    MountConflict,
-    QuiesceRequired,
-    SpecInvalid,
-    VaultFailed,
-    VaultPolicyMissing,
-    VaultRefused,
-    VaultSealed,
-    VaultUnavailable,
+    LeasesInUseError,
+    MountConflictError,
+    SpecInvalidError,
+    VaultAuthMissingError,
+    VaultAuthRefusedError,
+    VaultFailedError,
+    VaultPolicyMissingError,
+    VaultRefusedError,
+    VaultSealedError,
+    VaultUnavailableError,
 )
-from tests.integration.vault_services import MOUNT, connection, delete_engine, engine_service, ensure_engine, quiet, target
+from tests.integration.vault_services import (
+    MOUNT,
+    connection,
+    delete_engine,
+    engine_service,
+    ensure_engine,
+    quiet,
+    target,
+)
 from tests.servers import Servers
 
 CONFIG = f"{MOUNT}/config/k8s.-.demo.postgres-app"
@@ -57,7 +65,7 @@ def mounted(servers: Servers, path: str = MOUNT) -> bool:
 def test_the_guides_engine_is_there(servers: Servers, engine: Stub) -> None:
     answer = engine.EnsureEngine(ensure_engine(servers))
 
-    assert (answer.path, answer.connection, answer.changed) == (MOUNT, "k8s.-.demo.postgres-app", True)
+    assert (answer.mount, answer.connection, answer.changed) == (MOUNT, "k8s.-.demo.postgres-app", True)
     assert answer.ownership == pb.MOUNT_OWNERSHIP_OWNED
     assert not answer.notices
     assert answer.target.address.lower() == servers.vault_addr
@@ -83,7 +91,9 @@ def admin(servers: Servers) -> Iterator[pb.EnsureEngineRequest]:
     servers.psql("DROP ROLE vaultadmin")
 
 
-def test_a_second_time_changes_nothing_and_writes_nothing(servers: Servers, engine: Stub, admin: pb.EnsureEngineRequest) -> None:
+def test_a_second_time_changes_nothing_and_writes_nothing(
+    servers: Servers, engine: Stub, admin: pb.EnsureEngineRequest
+) -> None:
     engine.EnsureEngine(admin)
     servers.psql("ALTER ROLE vaultadmin PASSWORD 'other'")  # a write would now be refused
 
@@ -98,15 +108,23 @@ def test_limits_are_written_only_when_set_and_cleared_when_taken_away(servers: S
     request.postgres.allowed_roles[:] = ["k8s.-.demo.psql-role"]
     engine.EnsureEngine(request)
     found = shown(servers)
-    assert (found["max_open_connections"], found["max_idle_connections"], found["max_connection_lifetime"]) == (7, -1, "90s")
-    assert found["allowed_roles"] == ["k8s.-.demo.psql-role", "leasegate-adopter.*"]
+    assert (found["max_open_connections"], found["max_idle_connections"], found["max_connection_lifetime"]) == (
+        7,
+        -1,
+        "90s",
+    )
+    assert found["allowed_roles"] == ["k8s.-.demo.psql-role", "leasegate-cleanup.*"]
     assert not engine.EnsureEngine(request).changed
 
     for field in ("max_open_connections", "max_idle_connections", "max_connection_lifetime", "allowed_roles"):
         request.postgres.ClearField(field)
     assert engine.EnsureEngine(request).changed
     found = shown(servers)
-    assert (found["max_open_connections"], found["max_idle_connections"], found["max_connection_lifetime"]) == (0, 0, "0s")
+    assert (found["max_open_connections"], found["max_idle_connections"], found["max_connection_lifetime"]) == (
+        0,
+        0,
+        "0s",
+    )
     assert found["allowed_roles"] == ["*"]
     assert not engine.EnsureEngine(request).changed
 
@@ -118,7 +136,12 @@ def test_a_changed_password_is_pushed(servers: Servers, engine: Stub, admin: pb.
 
     assert engine.EnsureEngine(admin).changed
 
-    servers.must("POST", f"{MOUNT}/roles/probe", db_name="k8s.-.demo.postgres-app", creation_statements=['CREATE ROLE "{{name}}"'])
+    servers.must(
+        "POST",
+        f"{MOUNT}/roles/probe",
+        db_name="k8s.-.demo.postgres-app",
+        creation_statements=['CREATE ROLE "{{name}}"'],
+    )
     servers.must("POST", f"{MOUNT}/reset/k8s.-.demo.postgres-app")
     servers.must("POST", f"sys/leases/revoke/{servers.must('GET', f'{MOUNT}/creds/probe')['lease_id']}", sync=True)
 
@@ -127,7 +150,7 @@ def test_after_a_restart_the_password_is_written_once(servers: Servers, engine: 
     request = ensure_engine(servers)
     engine.EnsureEngine(request)
     request.postgres.database.password = "wrong-password"
-    with engine_service() as restarted, pytest.raises(VaultRefused) as refused:
+    with engine_service() as restarted, pytest.raises(VaultRefusedError) as refused:
         restarted.EnsureEngine(request)
     assert "wrong-password" not in refused.value.message
 
@@ -135,8 +158,14 @@ def test_after_a_restart_the_password_is_written_once(servers: Servers, engine: 
 @pytest.mark.parametrize(
     ("break_it", "expected"),
     [
-        (lambda r: setattr(r.postgres.database.service, "port", 1), ("127.0.0.1:1", "connection refused", "reaches it under this host")),
-        (lambda r: setattr(r.postgres.database, "password", "hunter2 %/"), ("password authentication failed", "user name and password")),
+        (
+            lambda r: setattr(r.postgres.database.service, "port", 1),
+            ("127.0.0.1:1", "connection refused", "reaches this host and port"),
+        ),
+        (
+            lambda r: setattr(r.postgres.database, "password", "hunter2 %/"),
+            ("password authentication failed", "user and password"),
+        ),
     ],
 )
 def test_a_database_that_cannot_be_used_is_named_without_the_password(
@@ -145,12 +174,13 @@ def test_a_database_that_cannot_be_used_is_named_without_the_password(
     request = ensure_engine(servers)
     break_it(request)
 
-    with pytest.raises(VaultRefused) as refused:
+    with pytest.raises(VaultRefusedError) as refused:
         engine.EnsureEngine(request)
 
     assert all(text in refused.value.message for text in expected)
     assert "hunter2" not in refused.value.message
-    assert refused.value.retryable
+    assert refused.value.retry_after_s is not None
+    assert not refused.value.changed_nothing  # the mount is enabled
     assert servers.vault("GET", CONFIG)[0] == 404
 
 
@@ -159,18 +189,19 @@ def test_another_engine_at_the_path_is_a_conflict(servers: Servers, engine: Stub
     request = ensure_engine(servers, "team-a")
     request.adopt_mount = True
 
-    with pytest.raises(MountConflict) as conflict:
+    with pytest.raises(MountConflictError) as conflict:
         engine.EnsureEngine(request)
 
     assert "type kv" in conflict.value.message
     assert dict(conflict.value.metadata) == {"path": "team-a", "type": "kv"}
+    assert conflict.value.changed_nothing
 
 
-def test_a_mount_of_somebody_else_is_used_only_when_asked_and_never_removed(servers: Servers, engine: Stub) -> None:
+def test_a_foreign_mount_is_used_only_when_asked_and_never_removed(servers: Servers, engine: Stub) -> None:
     servers.must("POST", "sys/mounts/team-a", type="database", description="the DBAs' own, hands off")
     servers.must("POST", "team-a/roles/theirs", db_name="x", creation_statements=["SELECT 1"])
     request = ensure_engine(servers, "team-a")
-    with pytest.raises(MountConflict, match="adopt-mount"):
+    with pytest.raises(MountConflictError, match="adopt-mount"):
         engine.EnsureEngine(request)
     assert description(servers, "team-a") == "the DBAs' own, hands off"
 
@@ -178,7 +209,7 @@ def test_a_mount_of_somebody_else_is_used_only_when_asked_and_never_removed(serv
     assert engine.EnsureEngine(request).ownership == pb.MOUNT_OWNERSHIP_ADOPTED
     assert description(servers, "team-a").startswith("the DBAs' own, hands off leasegate {")
     other = ensure_engine(servers, "team-a", name="another")
-    with pytest.raises(MountConflict, match="demo/postgresql-engine"):
+    with pytest.raises(MountConflictError, match="demo/postgresql-engine"):
         engine.EnsureEngine(other)
 
     answer = engine.DeleteEngine(delete_engine(servers, "team-a"))
@@ -186,8 +217,11 @@ def test_a_mount_of_somebody_else_is_used_only_when_asked_and_never_removed(serv
     assert not answer.unmounted
     assert servers.vault("GET", "team-a/config/k8s.-.demo.postgres-app")[0] == 404
     assert servers.vault("GET", "team-a/roles/theirs")[0] == 200
-    assert description(servers, "team-a") == 'the DBAs\' own, hands off leasegate {"cluster":"11111111-aaaa","owners":[],"adopted":true}'
-    with pytest.raises(MountConflict):
+    assert (
+        description(servers, "team-a")
+        == 'the DBAs\' own, hands off leasegate {"cluster":"11111111-aaaa","owners":[],"adopted":true}'
+    )
+    with pytest.raises(MountConflictError):
         engine.EnsureEngine(other)
 
 
@@ -196,7 +230,7 @@ def test_two_clusters_of_one_name_never_overwrite_each_other(servers: Servers, e
     theirs = ensure_engine(servers, uid="22222222-bbbb")
     theirs.adopt_mount = True
 
-    with pytest.raises(MountConflict) as conflict:
+    with pytest.raises(MountConflictError) as conflict:
         engine.EnsureEngine(theirs)
     assert conflict.value.metadata["owner"] == "11111111-aaaa"
     answer = engine.DeleteEngine(delete_engine(servers, uid="22222222-bbbb"))
@@ -241,7 +275,7 @@ def test_a_shared_connection_stays(servers: Servers, engine: Stub) -> None:
     engine.EnsureEngine(ensure_engine(servers, name="second"))
     request = delete_engine(servers)
     request.connection_shared = True
-    request.ClearField("quiescence")
+    request.ClearField("quiesce_report")
 
     assert engine.DeleteEngine(request).remaining_owners == ["demo/second"]
 
@@ -251,19 +285,19 @@ def test_a_shared_connection_stays(servers: Servers, engine: Stub) -> None:
 def test_deleting_waits_for_leases(servers: Servers, engine: Stub) -> None:
     engine.EnsureEngine(ensure_engine(servers))
     request = delete_engine(servers)
-    for quiescence, remaining in (
+    for quiesce_report, remaining in (
         (None, "unknown"),
         (quiet(servers, remaining=3), "3"),
         (quiet(servers, age_s=60), "unknown"),
         (quiet(servers, "team-a"), "unknown"),
         (quiet(servers, MOUNT, "k8s.-.demo.postgres-app"), "unknown"),  # one connection says nothing about the mount
     ):
-        request.ClearField("quiescence")
-        if quiescence:
-            request.quiescence.CopyFrom(quiescence)
-        with pytest.raises(QuiesceRequired) as waits:
+        request.ClearField("quiesce_report")
+        if quiesce_report:
+            request.quiesce_report.CopyFrom(quiesce_report)
+        with pytest.raises(LeasesInUseError) as waits:
             engine.DeleteEngine(request)
-        assert waits.value.metadata["remaining"] == remaining
+        assert waits.value.metadata["open_attempts"] == remaining
     assert mounted(servers)
 
 
@@ -273,17 +307,17 @@ def test_another_database_waits_for_leases(servers: Servers, engine: Stub) -> No
     request = ensure_engine(servers)
     engine.EnsureEngine(request)
     request.postgres.database.service.path = "other"
-    with pytest.raises(QuiesceRequired, match="host, port or database"):
+    with pytest.raises(LeasesInUseError, match="host, port or database"):
         engine.EnsureEngine(request)
-    request.quiescence.CopyFrom(quiet(servers, MOUNT, "k8s.-.demo.postgres-app", remaining=1))
-    with pytest.raises(QuiesceRequired, match="1 leases"):
+    request.quiesce_report.CopyFrom(quiet(servers, MOUNT, "k8s.-.demo.postgres-app", remaining=1))
+    with pytest.raises(LeasesInUseError, match="1 leases"):
         engine.EnsureEngine(request)
     assert "/postgres?" in str(shown(servers)["connection_url"])
 
-    request.quiescence.remaining = 0
+    request.quiesce_report.open_attempts = 0
     assert engine.EnsureEngine(request).changed
     assert "/other?" in str(shown(servers)["connection_url"])
-    request.ClearField("quiescence")
+    request.ClearField("quiesce_report")
     request.same_database_moved = True
     request.postgres.database.service.path = "postgres"
     engine.EnsureEngine(request)
@@ -305,7 +339,7 @@ def test_query_and_limits_change_under_leases(servers: Servers, engine: Stub) ->
 def test_a_user_that_only_vault_knows_is_left_alone(servers: Servers, engine: Stub) -> None:
     request = ensure_engine(servers)
     request.postgres.database.username = request.postgres.database.password = ""
-    with pytest.raises(SpecInvalid) as invalid:
+    with pytest.raises(SpecInvalidError) as invalid:
         engine.EnsureEngine(request)
     assert invalid.value.violations[0].field == "postgres.database.username"
     assert not mounted(servers)
@@ -317,30 +351,33 @@ def test_a_user_that_only_vault_knows_is_left_alone(servers: Servers, engine: St
 
 
 def test_a_mount_that_the_operator_does_not_permit(servers: Servers, engine: Stub) -> None:
-    with pytest.raises(VaultPolicyMissing, match="the operator does not permit this mount"):
+    with pytest.raises(VaultPolicyMissingError, match="the operator does not permit this mount"):
         engine.EnsureEngine(ensure_engine(servers, "somewhere-else"))
     assert not mounted(servers, "somewhere-else")
 
 
 def test_slashes_at_the_ends_are_dropped(servers: Servers, engine: Stub) -> None:
-    assert engine.EnsureEngine(ensure_engine(servers, f"/{MOUNT}/")).path == MOUNT
-    assert engine.EnsureEngine(ensure_engine(servers, "")).path == "database"
+    assert engine.EnsureEngine(ensure_engine(servers, f"/{MOUNT}/")).mount == MOUNT
+    assert engine.EnsureEngine(ensure_engine(servers, "")).mount == "database"
 
 
-def test_a_login_with_more_rights_is_narrowed(servers: Servers, engine: Stub) -> None:
+def test_a_session_with_more_rights_is_narrowed(servers: Servers, engine: Stub) -> None:
     request = ensure_engine(servers)
     request.target.token.token = servers.root_token
     assert not engine.EnsureEngine(request).notices
     # what the engine uses may not write roles, though the token may
-    request.target.token.token = servers.login("leasegate-engine", "leasegate-roles")
+    request.target.token.token = servers.token_with("leasegate-engine", "leasegate-roles")
     assert not engine.EnsureEngine(request).notices
 
 
-def test_a_login_that_cannot_be_narrowed_says_so(servers: Servers, engine: Stub) -> None:
-    rules = [f'path "{path}" {{ capabilities = ["create", "read", "update"] }}' for path in ("sys/mounts/*", "my-postgres-se/config/*")]
+def test_a_session_that_cannot_be_narrowed_is_reported(servers: Servers, engine: Stub) -> None:
+    rules = [
+        f'path "{path}" {{ capabilities = ["create", "read", "update"] }}'
+        for path in ("sys/mounts/*", "my-postgres-se/config/*")
+    ]
     servers.must("POST", "sys/policies/acl/homemade", policy="\n".join(rules))
     request = ensure_engine(servers)
-    request.target.token.token = servers.login("homemade")
+    request.target.token.token = servers.token_with("homemade")
 
     notices = engine.EnsureEngine(request).notices
 
@@ -348,20 +385,20 @@ def test_a_login_that_cannot_be_narrowed_says_so(servers: Servers, engine: Stub)
     assert "leasegate-engine" in notices[0].message
 
 
-def test_deleting_without_a_login_uses_the_one_in_memory(servers: Servers, engine: Stub) -> None:
+def test_deleting_without_a_session_uses_the_one_in_memory(servers: Servers, engine: Stub) -> None:
     request = delete_engine(servers)
-    request.target.CopyFrom(target(servers, login=False))
-    with pytest.raises(LoginMissing):
+    request.target.CopyFrom(target(servers, auth=False))
+    with pytest.raises(VaultAuthMissingError):
         engine.DeleteEngine(request)
     engine.EnsureEngine(ensure_engine(servers))
 
     assert engine.DeleteEngine(request).unmounted
 
 
-def test_a_refused_login_is_no_secret_and_no_half_made_engine(servers: Servers, engine: Stub) -> None:
+def test_a_refused_session_leaves_no_secret_and_no_half_made_engine(servers: Servers, engine: Stub) -> None:
     request = ensure_engine(servers)
     request.target.token.token = "s.notatokenofthisvault00"
-    with pytest.raises(LoginRefused) as refused:
+    with pytest.raises(VaultAuthRefusedError) as refused:
         engine.EnsureEngine(request)
     assert "demo/vault" in refused.value.message
     assert "notatoken" not in refused.value.message
@@ -372,14 +409,14 @@ def test_a_sealed_vault_and_one_that_is_not_there(servers: Servers, engine: Stub
     request = ensure_engine(servers)
     servers.bao.seal()
     try:
-        with pytest.raises(VaultSealed) as sealed:
+        with pytest.raises(VaultSealedError) as sealed:
             engine.EnsureEngine(request)
-        assert sealed.value.retryable
+        assert sealed.value.retry_after_s is not None
     finally:
         servers.bao.unseal()
     engine.EnsureEngine(request)
     request.target.address = "https://127.0.0.1:1"
-    with pytest.raises(VaultUnavailable, match="cannot be connected to"):
+    with pytest.raises(VaultUnavailableError, match="cannot be connected to"):
         engine.EnsureEngine(request)
 
 
@@ -391,12 +428,12 @@ def test_a_mount_with_leases_at_a_dead_database_says_why_it_stays(servers: Serve
     url = "postgresql://{{username}}:{{password}}@127.0.0.1:1/postgres?sslmode=disable"
     servers.must("POST", CONFIG, connection_url=url, verify_connection=False)
 
-    with pytest.raises(VaultFailed) as failed:
+    with pytest.raises(VaultFailedError) as failed:
         engine.DeleteEngine(delete_engine(servers))
 
-    assert f"could not remove the mount {MOUNT}" in failed.value.message
+    assert f"could not disable the mount {MOUNT}" in failed.value.message
     assert "connection refused" in failed.value.message
-    with pytest.raises(VaultFailed, match="being removed"):
+    with pytest.raises(VaultFailedError, match="being removed"):
         engine.EnsureEngine(ensure_engine(servers))
     servers.must("POST", f"sys/leases/revoke-force/{MOUNT}")
     assert engine.DeleteEngine(delete_engine(servers)).unmounted
@@ -405,14 +442,16 @@ def test_a_mount_with_leases_at_a_dead_database_says_why_it_stays(servers: Serve
 def test_a_plugin_that_vault_does_not_have(servers: Servers, engine: Stub) -> None:
     request = ensure_engine(servers)
     request.postgres.plugin_name = "no-such-plugin"
-    with pytest.raises(VaultRefused, match="no-such-plugin"):
+    with pytest.raises(VaultRefusedError, match="no-such-plugin"):
         engine.EnsureEngine(request)
 
 
 def test_a_whole_url_in_place_of_a_service(servers: Servers, engine: Stub) -> None:
     request = ensure_engine(servers)
     request.postgres.CopyFrom(connection(servers))
-    request.postgres.database.url = f"postgresql://localhost:{servers.postgres_port}/postgres?application_name=a%20b&sslmode=disable"
+    request.postgres.database.url = (
+        f"postgresql://localhost:{servers.postgres_port}/postgres?application_name=a%20b&sslmode=disable"
+    )
     engine.EnsureEngine(request)
     assert str(shown(servers)["connection_url"]).endswith(
         f"@localhost:{servers.postgres_port}/postgres?application_name=a%20b&sslmode=disable"

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from leasegate.engine.v1 import engine_service_pb2 as pb
 from leasegate.engine.v1 import engine_service_pb2_grpc
 from leasegate.types.v1 import types_pb2
-from services.common.errors import SpecInvalid
+from services.common.errors import SpecInvalidError
 from tests.integration.vault_services import MOUNT, delete_engine, engine_service, ensure_engine, owner
 from tests.servers import Servers
 
@@ -40,17 +40,26 @@ WRONG: list[tuple[str, Callable[[pb.EnsureEngineRequest], object]]] = [
     ("target.ca_bundle", lambda r: setattr(r.target, "ca_bundle", b"nonsense")),
     ("target.server_name", lambda r: setattr(r.target, "server_name", "a b")),
     ("target.token.token", lambda r: setattr(r.target.token, "token", "s.abc\n")),
-    ("target.kubernetes.role", lambda r: setattr(r.target.kubernetes, "jwt", "e.y.J")),
-    ("target.kubernetes.mount", lambda r: r.target.kubernetes.MergeFrom(types_pb2.KubernetesLogin(mount="../x", role="r", jwt="e.y.J"))),
-    ("target.kubernetes.jwt", lambda r: r.target.kubernetes.MergeFrom(types_pb2.KubernetesLogin(role="r", jwt="a b"))),
-    ("target.userpass.username", lambda r: r.target.userpass.MergeFrom(types_pb2.UserpassLogin(username="a/b", password="p"))),
+    ("target.kubernetes.auth_role", lambda r: setattr(r.target.kubernetes, "jwt", "e.y.J")),
+    (
+        "target.kubernetes.mount",
+        lambda r: r.target.kubernetes.MergeFrom(types_pb2.KubernetesAuth(mount="../x", auth_role="r", jwt="e.y.J")),
+    ),
+    (
+        "target.kubernetes.jwt",
+        lambda r: r.target.kubernetes.MergeFrom(types_pb2.KubernetesAuth(auth_role="r", jwt="a b")),
+    ),
+    (
+        "target.userpass.username",
+        lambda r: r.target.userpass.MergeFrom(types_pb2.UserpassAuth(username="a/b", password="p")),
+    ),
     ("target.app_role.role_id", lambda r: setattr(r.target.app_role, "secret_id", "s")),
     ("target.certificate.certificate", lambda r: setattr(r.target.certificate, "private_key", b"k")),
-    ("path", lambda r: setattr(r, "path", "sys/mounts")),
-    ("path", lambda r: setattr(r, "path", "a//b")),
-    ("path", lambda r: setattr(r, "path", "a/../b")),
-    ("path", lambda r: setattr(r, "path", "my-postgres-se/config/x")),
-    ("path", lambda r: setattr(r, "path", "x" * 300)),
+    ("mount", lambda r: setattr(r, "mount", "sys/mounts")),
+    ("mount", lambda r: setattr(r, "mount", "a//b")),
+    ("mount", lambda r: setattr(r, "mount", "a/../b")),
+    ("mount", lambda r: setattr(r, "mount", "my-postgres-se/config/x")),
+    ("mount", lambda r: setattr(r, "mount", "x" * 300)),
     ("postgres.name", lambda r: r.postgres.ClearField("name")),
     ("postgres.name", lambda r: setattr(r.postgres, "name", "a/b")),
     ("postgres.plugin_name", lambda r: setattr(r.postgres, "plugin_name", "a b")),
@@ -80,14 +89,16 @@ WRONG: list[tuple[str, Callable[[pb.EnsureEngineRequest], object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "break_it"), WRONG, ids=[f"{number}-{field}" for number, (field, _) in enumerate(WRONG)])
+@pytest.mark.parametrize(
+    ("field", "break_it"), WRONG, ids=[f"{number}-{field}" for number, (field, _) in enumerate(WRONG)]
+)
 def test_a_wrong_field_is_named_and_nothing_is_made(
     servers: Servers, engine: Stub, field: str, break_it: Callable[[pb.EnsureEngineRequest], object]
 ) -> None:
     request = ensure_engine(servers)
     break_it(request)
 
-    with pytest.raises(SpecInvalid) as invalid:
+    with pytest.raises(SpecInvalidError) as invalid:
         engine.EnsureEngine(request)
 
     assert field in {violation.field for violation in invalid.value.violations}
@@ -96,9 +107,13 @@ def test_a_wrong_field_is_named_and_nothing_is_made(
 
 
 def test_a_delete_with_wrong_fields(servers: Servers, engine: Stub) -> None:
-    for field, change in (("path", {"path": "sys"}), ("connection", {"connection": "a/b"}), ("owner.name", {"owner": owner("a b")})):
+    for field, change in (
+        ("mount", {"mount": "sys"}),
+        ("connection", {"connection": "a/b"}),
+        ("owner.name", {"owner": owner("a b")}),
+    ):
         request = delete_engine(servers)
         request.MergeFrom(pb.DeleteEngineRequest(**change))
-        with pytest.raises(SpecInvalid) as invalid:
+        with pytest.raises(SpecInvalidError) as invalid:
             engine.DeleteEngine(request)
         assert [violation.field for violation in invalid.value.violations] == [field]

@@ -1,4 +1,4 @@
-"""Ten thousand leases that were born together part: no second has twice the mean's renewals. A real ledger, time that is told."""
+"""Ten thousand leases of one moment are renewed apart: no second has twice the mean. A real ledger, a fake clock."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any, cast
 
 import pytest
 
-from services.access.ledger import attempts, catalog, requests, work
-from services.access.ledger.database import Ledger, open_ledger
-from services.access.records import Attempt, TargetRow
-from services.access.renewal import Renewal, next_look
-from services.access.settings import Settings
-from services.access.vaults import Vaults
-from services.common.vault.answer import Answer
+from services.access.domain.models import Attempt, VaultTargetRow
+from services.access.domain.renewal import next_due_at
+from services.access.domain.settings import Settings
+from services.access.leases.renew import LeaseRenewal
+from services.access.ledger import attempts, catalog, due_work, requests
+from services.access.ledger.db.database import Ledger, open_ledger
+from services.access.vault.clients import VaultClients
+from services.common.vault.response import Answer
 from tests.clock import Clock
-from tests.unit.access_builders import a_request, a_role
+from tests.unit.access.access_builders import a_request, a_role
 
 LEASES, TTL_S, BORN = 10_000, 3600, 1_000_000.0
 WINDOW_S = TTL_S // 10
@@ -34,13 +35,15 @@ class Prolonging:
         self.renewed: list[float] = []
 
     @contextmanager
-    def at(self, _target: TargetRow) -> Iterator[Prolonging]:
+    def at(self, _target: VaultTargetRow) -> Iterator[Prolonging]:
         yield self
 
     def write(self, path: str, body: Mapping[str, Any]) -> Answer:
         assert path.startswith("sys/leases/renew/")
         self.renewed.append(self._clock.now - BORN)
-        return Answer(data={}, lease_id=path.removeprefix("sys/leases/renew/"), lease_duration_s=body["increment"], renewable=True)
+        return Answer(
+            data={}, lease_id=path.removeprefix("sys/leases/renew/"), lease_duration_s=body["increment"], renewable=True
+        )
 
 
 @pytest.fixture
@@ -57,35 +60,43 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 
 def born_together(ledger: Ledger) -> None:
     """So many credentials, issued and acknowledged in one moment."""
-    place = TargetRow(0, "-", "demo", "vault", "0" * 16, "https://v:1", "https://v:1", "", b"", False, "", "kubernetes")
-    lease: dict[str, Any] = {"ttl_s": TTL_S, "renewable": True, "issued_at": BORN, "ends_at": BORN + TTL_S, "max_ends_at": BORN + 86400}
+    place = VaultTargetRow(
+        0, "-", "demo", "vault", "0" * 16, "https://v:1", "https://v:1", "", b"", False, "", "kubernetes"
+    )
+    lease: dict[str, Any] = {
+        "ttl_s": TTL_S,
+        "renewable": True,
+        "issued_at": BORN,
+        "ends_at": BORN + TTL_S,
+        "max_ends_at": BORN + 86400,
+    }
     with ledger.write() as tx:
         role = catalog.put_role(tx, a_role(target=catalog.put_target(tx, place).id))
         for number in range(LEASES):
             request = a_request(uid=f"uid-{number}", name=f"cred-{number}")
             requests.insert(tx, request)
-            begun = attempts.begin(tx, request=request, role=role, number=1, work_at=None)
-            attempts.commit_reading(tx, begun.id, accessor="a", replacing=True, token_ends_at=BORN + 90000)
+            begun = attempts.begin(tx, request=request, role=role, sequence=1, due_at=None)
+            attempts.commit_issuing(tx, begun.id, accessor="a", replacing=True, token_ends_at=BORN + 90000)
             attempts.commit_lease(tx, begun.id, lease_id=f"m/creds/r/{number}", **lease)
             issued = attempts.get(tx, begun.id)
-            attempts.activate(tx, issued, work_at=next_look(issued, request=request, settings=Settings()))
+            attempts.activate(tx, issued, due_at=next_due_at(issued, request=request, overlap_s=Settings().overlap_s))
 
 
-def renew_what_is_due(ledger: Ledger, renewal: Renewal, pool: ThreadPoolExecutor) -> None:
+def renew_what_is_due(ledger: Ledger, renewal: LeaseRenewal, pool: ThreadPoolExecutor) -> None:
     """As the workers do, eight at once."""
     found: list[Attempt] = []
     with ledger.read() as tx:
-        while job := work.due(tx, busy={each.id for each in found}, renews=True):
+        while job := due_work.next_job(tx, busy={each.id for each in found}, renews=True):
             found.append(attempts.get(tx, job.attempt))
-    for _ in pool.map(renewal.look, found):
+    for _ in pool.map(renewal.renew_active, found):
         pass
 
 
 def planned(ledger: Ledger) -> list[float]:
     """When the next look at each is due, in seconds from birth."""
     with ledger.read() as tx:
-        found = [attempts.get(tx, attempt_id) for attempt_id in attempts.ids_with_login(tx)]
-    return [each.work_at - BORN for each in found if each.work_at is not None]
+        found = [attempts.get(tx, attempt_id) for attempt_id in attempts.ids_with_database_user(tx)]
+    return [each.due_at - BORN for each in found if each.due_at is not None]
 
 
 def peak(times: list[float]) -> int:
@@ -93,9 +104,9 @@ def peak(times: list[float]) -> int:
     return max(Counter(int(at) for at in times).values())
 
 
-def test_10000_leases_born_together_are_renewed_evenly_between_one_half_and_three_fifths_of_their_ttl(ledger: Ledger, clock: Clock) -> None:
+def test_10000_leases_of_one_moment_are_renewed_evenly(ledger: Ledger, clock: Clock) -> None:
     vault = Prolonging(clock)
-    renewal = Renewal(ledger, cast(Vaults, vault), settings=Settings(), jitter=lambda: 0.0)
+    renewal = LeaseRenewal(ledger, cast(VaultClients, vault), settings=Settings(), jitter=lambda: 0.0)
     born_together(ledger)
     assert peak(planned(ledger)) <= 2 * MEAN
     with ThreadPoolExecutor(8) as pool:

@@ -1,4 +1,4 @@
-"""Ledger files as they are met: missing, in use, damaged, foreign, newer, on a full disk; what service and ``leasegate ledger`` say."""
+"""Ledger files that are missing, in use, damaged, foreign, newer or on a full disk, for service and command line."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from leasegate.access.v1 import watcher_service_pb2 as watcher
-from services.access.ledger import figures
-from services.access.ledger.database import open_ledger
-from services.access.records import Lane, State
+from services.access.domain.models import AttemptState, Priority
+from services.access.ledger import counts
+from services.access.ledger.db.database import open_ledger
 from services.common import errors
 from tests.clock import Clock
 from tests.contract.test_ledger import begun, due_at, in_state
@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> Path:
     with ledger.write() as tx:
         for number in range(1, 40):
             begun(tx, number=number)
-        tx.connection.exec_driver_sql("UPDATE requests SET last_number = 40")
+        tx.connection.exec_driver_sql("UPDATE access_requests SET last_sequence = 40")
     ledger.close()
     return path
 
@@ -54,9 +54,21 @@ def serve(ledger: Path, **limits: int) -> subprocess.CompletedProcess[str]:
             resource.setrlimit(getattr(resource, name), (most, most))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does: a write beyond the limit fails with EFBIG
 
-    command = [sys.executable, "-m", "services.access", f"--ledger={ledger}", "--plaintext-loopback", "--listen=127.0.0.1:0"]
+    command = [
+        sys.executable,
+        "-m",
+        "services.access",
+        f"--ledger={ledger}",
+        "--plaintext-loopback",
+        "--listen=127.0.0.1:0",
+    ]
     done = subprocess.run(
-        [*command, "--health-listen=127.0.0.1:0"], capture_output=True, text=True, check=False, timeout=30, preexec_fn=limit
+        [*command, "--health-listen=127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        preexec_fn=limit,
     )
     assert "Traceback" not in done.stderr
     return done
@@ -133,8 +145,17 @@ def test_a_disk_that_is_full_at_the_start_is_said(tmp_path: Path) -> None:
 def serve_briefly(path: Path) -> bool:
     """Whether the service starts with this ledger."""
     address = path.with_name("address")
-    command = [sys.executable, "-m", "services.access", f"--ledger={path}", "--plaintext-loopback", "--listen=127.0.0.1:0"]
-    process = subprocess.Popen([*command, "--health-listen=127.0.0.1:0", f"--address-file={address}"], stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "services.access",
+        f"--ledger={path}",
+        "--plaintext-loopback",
+        "--listen=127.0.0.1:0",
+    ]
+    process = subprocess.Popen(
+        [*command, "--health-listen=127.0.0.1:0", f"--address-file={address}"], stderr=subprocess.DEVNULL
+    )
     try:
         return bool(eventually(lambda: address.exists() or process.poll() is not None)) and address.exists()
     finally:
@@ -161,9 +182,9 @@ def test_a_second_process_is_refused_and_the_first_goes_on(made: World) -> None:
         whole = leasegate(None, None, "ledger", "export", str(made.ledger), "--with-ids").stdout
         assert json.loads(whole)["attempts"][0]["lease_id"] == credential.lease.lease_id
         assert credential.password not in whole
-        assert dar.ensure(held=1).request.lease.handle == credential.lease.handle
+        assert dar.ensure(secret_attempt=1).access_request.lease.handle == credential.lease.handle
         dar.end()
-        eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+        eventually(lambda: credential.username not in made.database_users(), timeout_s=30)
 
 
 class SmallDisk:
@@ -185,7 +206,7 @@ class SmallDisk:
 
 
 class SmallFiles:
-    """The kernel's limit of a process' files, set below where the ledger writes and above where the log does. Needs no rights."""
+    """Limits the size of a process' files below where the ledger writes, above where the log does; needs no rights."""
 
     BYTES = 48 * 1024
 
@@ -205,8 +226,10 @@ class SmallFiles:
 
 
 @pytest.mark.parametrize("kind", [SmallFiles, SmallDisk] if os.geteuid() == 0 else [SmallFiles])
-def test_a_full_disk_refuses_new_credentials_and_loses_none(made: World, tmp_path: Path, kind: type[SmallDisk] | type[SmallFiles]) -> None:
-    """While nothing can be written, nothing new is issued and what is in use works; once there is room again, all goes on."""
+def test_a_full_disk_refuses_new_credentials_and_loses_none(
+    made: World, tmp_path: Path, kind: type[SmallDisk] | type[SmallFiles]
+) -> None:
+    """While nothing can be written, nothing is issued and what is in use works; with room again, all goes on."""
     folder = tmp_path / "small"
     folder.mkdir()
     disk = kind(folder)
@@ -227,7 +250,7 @@ def test_a_full_disk_refuses_new_credentials_and_loses_none(made: World, tmp_pat
             assert made.can_log_in(other)
             for dar in (first, second):
                 dar.end()
-            eventually(lambda: not {credential.username, other.username} & made.logins(), timeout_s=30)
+            eventually(lambda: not {credential.username, other.username} & made.database_users(), timeout_s=30)
         finally:
             service.close()
         assert leasegate(None, None, "ledger", "check", str(folder / "ledger.db")).returncode == 0
@@ -258,34 +281,39 @@ def test_a_ledger_that_is_whole(file: Path) -> None:
     before = sorted(path.name for path in file.parent.iterdir())
     done = leasegate(None, None, "ledger", "check", str(file))
     assert done.returncode == 0, done.stdout
-    assert "39 new" in done.stdout
+    assert "39 pending" in done.stdout
     assert done.stdout.endswith("It is whole.\n")
     assert sorted(path.name for path in file.parent.iterdir()) == before  # nothing is written beside it
 
 
 def test_a_ledger_left_by_a_kill_is_checked_as_it_lies(file: Path) -> None:
-    code = "import os,sys,time; from pathlib import Path; from services.access.ledger.database import open_ledger\n"
+    code = "import os,sys,time; from pathlib import Path; from services.access.ledger.db.database import open_ledger\n"
     code += "ledger = open_ledger(Path(sys.argv[1]), clock=time.time)\n"
-    code += "with ledger.write() as tx: tx.connection.exec_driver_sql(\"UPDATE requests SET reason = 'x'\")\n"
+    code += "with ledger.write() as tx: tx.connection.exec_driver_sql(\"UPDATE access_requests SET reason = 'x'\")\n"
     code += "os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, str(file)], check=False)
     assert file.with_name("ledger.db-wal").stat().st_size
     done = leasegate(None, None, "ledger", "check", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(leasegate(None, None, "ledger", "export", str(file)).stdout)["requests"][0]["reason"] == "x"
+    assert (
+        json.loads(leasegate(None, None, "ledger", "export", str(file)).stdout)["access_requests"][0]["reason"] == "x"
+    )
 
 
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
-        ("UPDATE attempts SET state = 'active' WHERE number = 1", "is in use but has no lease"),
-        ("UPDATE attempts SET state = 'active', lease_id = 'x', ends_at = 1 WHERE number < 3", "two credentials in use"),
-        ("UPDATE attempts SET state = 'end', work_at = NULL WHERE number = 1", "nobody will look at it"),
-        ("UPDATE attempts SET state = 'closed', accessor = 'x' WHERE number = 1", "still names a token"),
-        ("UPDATE requests SET last_number = 1", "higher number than its last"),
-        ("UPDATE requests SET approval = 'denied'", "has ended but an attempt of it goes on"),
+        ("UPDATE attempts SET state = 'active' WHERE sequence = 1", "is in use but has no lease"),
+        (
+            "UPDATE attempts SET state = 'active', lease_id = 'x', ends_at = 1 WHERE sequence < 3",
+            "two active credentials",
+        ),
+        ("UPDATE attempts SET state = 'revoking', due_at = NULL WHERE sequence = 1", "no work is due for it"),
+        ("UPDATE attempts SET state = 'closed', accessor = 'x' WHERE sequence = 1", "still names a token"),
+        ("UPDATE access_requests SET last_sequence = 1", "higher sequence than its last"),
+        ("UPDATE access_requests SET approval = 'denied'", "is closed but an attempt of it goes on"),
         ("DELETE FROM meta", "it has no id"),
-        ("DELETE FROM requests", "names one of requests that is not there"),
+        ("DELETE FROM access_requests", "names one of access_requests that is not there"),
     ],
 )
 def test_rows_that_contradict_each_other_are_named(file: Path, sql: str, words: str) -> None:
@@ -312,7 +340,7 @@ def test_files_that_are_not_there_or_empty(tmp_path: Path) -> None:
 def test_a_loss_is_seen_and_accepted_by_the_program(made: World) -> None:
     with in_process(made) as callee:
         done = leasegate(made, callee, "ledger", "status")
-        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "nothing is held"), done.stderr
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "issuance is not paused"), done.stderr
         callee.as_(WATCHER).watcher.WatchChanges(watcher.WatchChangesRequest(known_ledger_id="f" * 32))
         done = leasegate(made, callee, "ledger", "status")
         assert done.returncode == 1
@@ -325,20 +353,20 @@ def test_a_loss_is_seen_and_accepted_by_the_program(made: World) -> None:
         assert "leasegate orphans --postgres" in done.stdout
         assert leasegate(made, callee, "ledger", "status").returncode == 0
         again = leasegate(made, callee, "ledger", "accept-loss", "--reason", "burnt", "--yes")
-        assert (again.returncode, "nothing is held" in again.stdout) == (0, True)
+        assert (again.returncode, "issuance is not paused" in again.stdout) == (0, True)
 
 
 def test_the_age_of_work_is_since_it_is_due(tmp_path: Path) -> None:
     clock = Clock()
     ledger = open_ledger(tmp_path / "l.db", clock=clock)
     with ledger.write() as tx:
-        due_at(tx, 1, Lane.REVOKE, work_at=clock.now - 7)
-        due_at(tx, 2, Lane.REVOKE, work_at=clock.now - 3)
-        due_at(tx, 3, Lane.RENEW, work_at=clock.now + 1)
-        assert figures.due(tx) == {Lane.REVOKE: figures.Due(2, 7.0)}
-        assert figures.nearest_end_s(tx) is None
+        due_at(tx, 1, Priority.REVOKE, due_at=clock.now - 7)
+        due_at(tx, 2, Priority.REVOKE, due_at=clock.now - 3)
+        due_at(tx, 3, Priority.RENEW, due_at=clock.now + 1)
+        assert counts.due_by_priority(tx) == {Priority.REVOKE: counts.Due(2, 7.0)}
+        assert counts.next_lease_expiry_s(tx) is None
     with ledger.write() as tx:
         tx.connection.exec_driver_sql("DELETE FROM attempts")
-        in_state(tx, State.ACTIVE)
-        assert figures.nearest_end_s(tx) == 60
+        in_state(tx, AttemptState.ACTIVE)
+        assert counts.next_lease_expiry_s(tx) == 60
     ledger.close()

@@ -1,4 +1,4 @@
-"""A ledger that is not the one that was known, or that has lost something: what is held, who is told, and how an operator ends it."""
+"""A lost or old ledger: what is paused, which condition says so, and how an operator accepts the loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import lease_pb2, ledger_pb2
 from leasegate.access.v1 import operator_service_pb2 as pb
 from leasegate.access.v1 import operator_service_pb2_grpc as grpc_pb
 from leasegate.access.v1 import watcher_service_pb2 as watcher
@@ -35,24 +35,26 @@ def poll(callee: Callee, *, known: str) -> watcher.WatchChangesResponse:
     return callee.as_(WATCHER).watcher.WatchChanges(watcher.WatchChangesRequest(known_ledger_id=known))
 
 
-def ledger_of(callee: Callee) -> pb.Ledger:
+def ledger_of(callee: Callee) -> ledger_pb2.Ledger:
     return operator(callee).GetLedger(pb.GetLedgerRequest()).ledger
 
 
-def accept(callee: Callee) -> pb.Ledger:
+def accept(callee: Callee) -> ledger_pb2.Ledger:
     message = pb.AcceptLedgerLossRequest(ledger_id=ledger_of(callee).id, reason="the disk burnt")
     return operator(callee).AcceptLedgerLoss(message).ledger
 
 
-def held_for(dar: Dar, *, held: int) -> dict[str, str]:
-    """Reason and message of the condition that says what is held; empty if nothing is."""
-    answer = dar.ensure(held=held)
-    found = {c.type: c for c in answer.request.conditions}.get("LedgerUnknown")
+def paused_for(dar: Dar, *, secret_attempt: int) -> dict[str, str]:
+    """Reason and message of the condition IssuancePaused; empty if nothing is paused."""
+    answer = dar.ensure(secret_attempt=secret_attempt)
+    found = {c.type: c for c in answer.access_request.conditions}.get("IssuancePaused")
     return {"reason": found.reason, "message": found.message} if found else {}
 
 
-def gone(made: World, *credentials: lease_pb2.Credential) -> None:
-    eventually(lambda: not {each.username for each in credentials} & made.logins(), timeout_s=30, what="dropped logins")
+def wait_dropped(made: World, *credentials: lease_pb2.Credential) -> None:
+    eventually(
+        lambda: not {each.username for each in credentials} & made.database_users(), timeout_s=30, what="dropped users"
+    )
 
 
 def lose(made: World) -> None:
@@ -61,12 +63,12 @@ def lose(made: World) -> None:
         file.unlink()
 
 
-def test_a_first_start_and_the_known_ledger_hold_nothing(made: World) -> None:
+def test_a_first_start_and_the_known_ledger_pause_nothing(made: World) -> None:
     with in_process(made) as callee:
         first = poll(callee, known="")
-        assert not first.ledger_held
-        assert not poll(callee, known=first.ledger_id).ledger_held
-        assert not ledger_of(callee).held
+        assert not first.issuance_paused
+        assert not poll(callee, known=first.ledger_id).issuance_paused
+        assert not ledger_of(callee).issuance_paused
 
 
 def test_a_lost_ledger_issues_nothing_until_the_loss_is_accepted(made: World) -> None:
@@ -78,51 +80,53 @@ def test_a_lost_ledger_issues_nothing_until_the_loss_is_accepted(made: World) ->
     lose(made)
     with in_process(made) as callee:
         put_role(made, callee)
-        assert poll(callee, known=known).ledger_held
+        assert poll(callee, known=known).issuance_paused
         again, other = dar.again(callee), Dar(callee)
-        step = again.ensure(held=credential.attempt)
+        step = again.ensure(secret_attempt=credential.attempt)
         assert step.next_step == NONE  # neither replaced nor removed: what the Secret holds works on
-        assert held_for(again, held=credential.attempt)["reason"] == "LedgerLost"
-        assert "accept-loss" in held_for(again, held=credential.attempt)["message"]
+        assert paused_for(again, secret_attempt=credential.attempt)["reason"] == "LedgerMismatch"
+        assert "accept-loss" in paused_for(again, secret_attempt=credential.attempt)["message"]
         other.ensure()
         assert other.decide().next_step == NONE
-        with pytest.raises(errors.LedgerUnknown, match="accept-loss"):
+        with pytest.raises(errors.LedgerMismatchError, match="accept-loss"):
             other.claim()
         assert made.can_log_in(credential)
     with in_process(made) as callee:  # it outlives a restart, whoever comes first
         other = other.again(callee)
-        with pytest.raises(errors.LedgerUnknown):
+        with pytest.raises(errors.LedgerMismatchError):
             other.claim()
         poll(callee, known=known)
         again = dar.again(callee)
-        assert held_for(again, held=credential.attempt)
+        assert paused_for(again, secret_attempt=credential.attempt)
         assert ledger_of(callee).known_id == known
-        assert not accept(callee).held
-        assert not poll(callee, known=known).ledger_held
-        assert again.ensure(held=credential.attempt).next_step == CLAIM
-        new = again.claim(held=credential.attempt)
+        assert not accept(callee).issuance_paused
+        assert not poll(callee, known=known).issuance_paused
+        assert again.ensure(secret_attempt=credential.attempt).next_step == CLAIM
+        new = again.claim(secret_attempt=credential.attempt)
         assert new.attempt == credential.attempt + 1
         again.acknowledge(new.attempt)
-        orphans = operator(callee).FindOrphans(pb.FindOrphansRequest(logins=sorted(made.logins()))).orphans
+        orphans = (
+            operator(callee).FindOrphans(pb.FindOrphansRequest(database_users=sorted(made.database_users()))).orphans
+        )
         assert [orphan.username for orphan in orphans] == [credential.username]  # the one that nobody remembers
         again.end()
         other.ensure()
         other.end()
-        gone(made, new)
+        wait_dropped(made, new)
     with in_process(made) as callee:  # and so does the acceptance
-        assert not poll(callee, known=known).ledger_held
+        assert not poll(callee, known=known).issuance_paused
 
 
 def test_the_loss_of_one_ledger_is_not_that_of_another(made: World) -> None:
     with in_process(made) as callee:
         poll(callee, known="a" * 32)
         accept(callee)
-        assert not poll(callee, known="a" * 32).ledger_held
-        assert poll(callee, known="b" * 32).ledger_held
-        assert ledger_of(callee).held
+        assert not poll(callee, known="a" * 32).issuance_paused
+        assert poll(callee, known="b" * 32).issuance_paused
+        assert ledger_of(callee).issuance_paused
 
 
-def test_an_old_copy_of_the_ledger_holds_what_it_does_not_know_and_nothing_else(made: World) -> None:
+def test_an_old_copy_of_the_ledger_pauses_only_what_it_does_not_know(made: World) -> None:
     copy = made.folder / "copy.db"
     with in_process(made) as callee:
         put_role(made, callee)
@@ -138,42 +142,42 @@ def test_an_old_copy_of_the_ledger_holds_what_it_does_not_know_and_nothing_else(
     shutil.copy(copy, made.ledger)
     with in_process(made) as callee:
         put_role(made, callee)
-        assert not poll(callee, known=known).ledger_held  # the id is the known one
+        assert not poll(callee, known=known).issuance_paused  # the id is the known one
         before, after = before.again(callee), after.again(callee)
-        assert before.ensure(held=old.attempt).request.lease.handle
-        assert not held_for(before, held=old.attempt)
-        assert held_for(after, held=new.attempt)["reason"] == "AttemptUnknown"
-        assert after.ensure(held=new.attempt).next_step == NONE
-        with pytest.raises(errors.LedgerUnknown, match="does not know attempt"):
-            after.claim(held=new.attempt)
+        assert before.ensure(secret_attempt=old.attempt).access_request.lease.handle
+        assert not paused_for(before, secret_attempt=old.attempt)
+        assert paused_for(after, secret_attempt=new.attempt)["reason"] == "AttemptUnknown"
+        assert after.ensure(secret_attempt=new.attempt).next_step == NONE
+        with pytest.raises(errors.LedgerMismatchError, match="does not know attempt"):
+            after.claim(secret_attempt=new.attempt)
         assert made.can_log_in(new)
-        assert ledger_of(callee).held_requests == 1
-        assert not accept(callee).held_requests
-        assert after.ensure(held=new.attempt).next_step == CLAIM
-        assert after.claim(held=new.attempt).attempt == new.attempt + 1
+        assert ledger_of(callee).paused_access_requests == 1
+        assert not accept(callee).paused_access_requests
+        assert after.ensure(secret_attempt=new.attempt).next_step == CLAIM
+        assert after.claim(secret_attempt=new.attempt).attempt == new.attempt + 1
         for dar in (before, after):
             dar.end()
-        gone(made, old)
+        wait_dropped(made, old)
 
 
-def test_a_secret_whose_number_somebody_raised_is_replaced_once_it_is_deleted(made: World) -> None:
+def test_a_secret_with_a_raised_number_is_replaced_once_it_is_deleted(made: World) -> None:
     with in_process(made) as callee:
         put_role(made, callee)
         dar = Dar(callee)
         credential = dar.issue()
-        assert held_for(dar, held=41)["reason"] == "AttemptUnknown"
-        assert "delete the Secret" in held_for(dar, held=41)["message"]
-        assert dar.ensure(held=0).next_step == CLAIM
-        assert not ledger_of(callee).held_requests
+        assert paused_for(dar, secret_attempt=41)["reason"] == "AttemptUnknown"
+        assert "delete the Secret" in paused_for(dar, secret_attempt=41)["message"]
+        assert dar.ensure(secret_attempt=0).next_step == CLAIM
+        assert not ledger_of(callee).paused_access_requests
         second = dar.claim()
         dar.acknowledge(second.attempt)
         dar.end()
-        gone(made, credential, second)
+        wait_dropped(made, credential, second)
 
 
 def test_only_the_ledger_in_use_is_accepted_and_only_operators_accept(made: World) -> None:
     with in_process(made) as callee:
-        with pytest.raises(errors.SpecInvalid, match="not the ledger in use"):
+        with pytest.raises(errors.SpecInvalidError, match="not the ledger in use"):
             operator(callee).AcceptLedgerLoss(pb.AcceptLedgerLossRequest(ledger_id="another", reason="x"))
-        with pytest.raises(errors.CallerNotAllowed):
+        with pytest.raises(errors.CallerNotAllowedError):
             callee.as_(WATCHER).operator.AcceptLedgerLoss(pb.AcceptLedgerLossRequest(ledger_id=ledger_of(callee).id))

@@ -1,4 +1,4 @@
-"""Ledgers of every earlier version, with rows in every table, are brought up to the present one; a migration that fails changes nothing."""
+"""Ledgers of every version, with rows in every table, are migrated; a migration that fails changes nothing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.engine import Connection
 
-from services.access.ledger import checks, migrate, schema
-from services.access.ledger.database import open_ledger
-from services.access.records import AdopterState, Approval, Lane, Origin, State
-from services.common.config import StartupRefused
+from services.access.domain.models import Approval, AttemptState, CleanupRoleState, Origin, Priority
+from services.access.ledger.db import migrate, schema
+from services.access.ledger.db.database import open_ledger
+from services.access.ledger.inspect import checks
+from services.common.config import StartupRefusedError
 
 Rows = dict[str, list[dict[str, Any]]]
-# What stands for a value in a column of a kind that is stored as a word or number; a new kind of column needs a line here.
-_WORDS = {"origin": Origin.GRPC, "approval": Approval.PENDING, "kind": Approval.APPROVED, "lane": Lane.ISSUE}
-_STATES = {"attempts": State.NEW, "adopters": AdopterState.READY}
+# What stands for a value in a column of a kind that is stored as a word or number; a new kind of column needs a line
+# here.
+_WORDS = {"origin": Origin.GRPC, "approval": Approval.PENDING, "kind": Approval.APPROVED, "priority": Priority.ISSUE}
+_STATES = {"attempts": AttemptState.PENDING, "cleanup_roles": CleanupRoleState.READY}
 
 
 def sample(table: sa.Table, column: sa.Column[Any]) -> Any:
@@ -35,7 +37,7 @@ def sample(table: sa.Table, column: sa.Column[Any]) -> Any:
         return str(_STATES[table.name])
     if column.name in _WORDS:
         value = _WORDS[column.name]
-        return int(value) if isinstance(value, Lane) else str(value)
+        return int(value) if isinstance(value, Priority) else str(value)
     if isinstance(column.type, sa.Boolean | sa.Integer):
         return 1
     if isinstance(column.type, sa.Float):
@@ -62,7 +64,8 @@ def fill(connection: Connection) -> Rows:
 def rows(connection: Connection) -> Rows:
     """Everything, as SQLite has it."""
     names = [name for name in sa.inspect(connection).get_table_names() if name != "alembic_version"]
-    found = {name: [dict(row) for row in connection.exec_driver_sql(f"SELECT * FROM {name}").mappings()] for name in names}  # noqa: S608
+    everything = {name: sa.text(f"SELECT * FROM {name}") for name in names}  # noqa: S608 - names of the schema
+    found = {name: [dict(row) for row in connection.execute(query).mappings()] for name, query in everything.items()}
     connection.rollback()
     return found
 
@@ -80,7 +83,10 @@ def opened_by_the_program(path: Path) -> Rows:
     """Bring it up, as a start does; it has to be what the program expects."""
     ledger = open_ledger(path, clock=time.time)
     with ledger.read() as tx:
-        assert compare_metadata(MigrationContext.configure(tx.connection, opts={"compare_type": True}), schema.metadata) == []
+        assert (
+            compare_metadata(MigrationContext.configure(tx.connection, opts={"compare_type": True}), schema.metadata)
+            == []
+        )
         for table in schema.metadata.sorted_tables:
             tx.execute(sa.select(table)).all()  # every value can be read
         assert tx.connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
@@ -94,7 +100,10 @@ def kept(before: Rows, after: Rows) -> bool:
         now = after.get(table, [])
         assert len(now) >= len(found), table
         for row in found:
-            assert any(all(other[name] == value for name, value in row.items() if name in other) for other in now), (table, row)
+            assert any(all(other[name] == value for name, value in row.items() if name in other) for other in now), (
+                table,
+                row,
+            )
     return True
 
 
@@ -116,9 +125,9 @@ import sqlalchemy as sa
 from alembic import op
 revision, down_revision = "later1", "{head}"
 def upgrade():
-    with op.batch_alter_table("requests", recreate="always") as batch:
+    with op.batch_alter_table("access_requests", recreate="always") as batch:
         batch.add_column(sa.Column("invented", sa.String(), nullable=False, server_default="x"))
-    with op.batch_alter_table("targets", recreate="always") as batch:
+    with op.batch_alter_table("vault_targets", recreate="always") as batch:
         batch.add_column(sa.Column("invented", sa.String(), nullable=True))
 '''
 FAILING = '''"""An even later version, which breaks off half-way."""
@@ -126,7 +135,7 @@ import os
 from alembic import op
 revision, down_revision = "later2", "later1"
 def upgrade():
-    op.execute("UPDATE requests SET invented = 'y'")
+    op.execute("UPDATE access_requests SET invented = 'y'")
     op.execute("DELETE FROM attempts")
     {how}
 '''
@@ -139,6 +148,7 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(migrate._FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
     head = migrate.revisions()[-1]
     monkeypatch.setattr(migrate, "_FOLDER", folder)
+    monkeypatch.setattr(schema, "VERSION", "later1")
     (folder / "versions/later1.py").write_text(LATER.format(head=head))
     return folder / "versions"
 
@@ -161,33 +171,39 @@ def test_a_later_version_may_rebuild_tables_that_others_refer_to(tmp_path: Path,
     open_ledger(path, clock=time.time).close()
     assert version(path) == "later1"
     assert kept(before, present(path))
-    assert present(path)["requests"][0]["invented"] == "x"
+    assert present(path)["access_requests"][0]["invented"] == "x"
     assert later.is_dir()
 
 
 @pytest.mark.parametrize(
-    "how", ["raise RuntimeError('half-way')", "op.execute('SELECT * FROM nowhere')", "op.execute('DELETE FROM requests')"]
+    "how",
+    [
+        "raise RuntimeError('half-way')",
+        "op.execute('SELECT * FROM nowhere')",
+        "op.execute('DELETE FROM access_requests')",
+    ],
 )
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, later: Path, how: str) -> None:
     path, head = tmp_path / "ledger.db", migrate.revisions()[0]
     before = at_revision(path, head)
     (later / "later2.py").write_text(FAILING.format(how=how))
-    with pytest.raises((RuntimeError, StartupRefused)):
+    with pytest.raises((RuntimeError, StartupRefusedError)):
         open_ledger(path, clock=time.time)
     assert version(path) == head
     assert present(path) == before
     (later / "later2.py").unlink()
-    open_ledger(path, clock=time.time).close()  # it was let go, and the next try goes on
+    open_ledger(path, clock=time.time).close()  # it was released, and the next try goes on
     assert version(path) == "later1"
 
 
-def test_a_process_that_is_killed_in_a_migration_leaves_the_version_that_was_there(tmp_path: Path, later: Path) -> None:
+def test_a_process_killed_in_a_migration_leaves_the_former_version(tmp_path: Path, later: Path) -> None:
     path, head = tmp_path / "ledger.db", migrate.revisions()[0]
     before = at_revision(path, head)
     (later / "later2.py").write_text(FAILING.format(how="os.kill(os.getpid(), 9)"))
     code = (
-        "import sys, time; from pathlib import Path; from services.access.ledger import database, migrate;"
-        " migrate._FOLDER = Path(sys.argv[2]); database.open_ledger(Path(sys.argv[1]), clock=time.time)"
+        "import sys, time; from pathlib import Path; from services.access.ledger.db import database, migrate, schema;"
+        " schema.VERSION = 'later2'; migrate._FOLDER = Path(sys.argv[2]);"
+        " database.open_ledger(Path(sys.argv[1]), clock=time.time)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path), str(later.parent)], check=False, capture_output=True)
     assert done.returncode == -9, done.stderr

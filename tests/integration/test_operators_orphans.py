@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from leasegate.access.v1 import lease_pb2
+from leasegate.access.v1 import lease_pb2, orphan_pb2
 from leasegate.access.v1 import operator_service_pb2 as pb
-from services.access import naming
+from services.access.domain.names import new_attempt_id
 from services.common import errors
 from tests.eventually import eventually
-from tests.integration.access_world import ALICE, OPERATOR, ROLE, WATCHER, Callee, Dar, World, in_process, put_role, world
+from tests.integration.access_world import (
+    ALICE,
+    OPERATOR,
+    ROLE,
+    WATCHER,
+    Callee,
+    Dar,
+    World,
+    in_process,
+    put_role,
+    world,
+)
 from tests.integration.operators import leasegate, listing_granted
 from tests.servers import Servers, real_servers
 
@@ -50,16 +62,16 @@ def credential(made: World, callee: Callee) -> Iterator[lease_pb2.Credential]:
     credential = dar.issue()
     yield credential
     dar.end()
-    eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+    eventually(lambda: credential.username not in made.database_users(), timeout_s=30)
     eventually(lambda: not dar.end().open_attempts)
 
 
-def find(callee: Callee, *logins: str) -> pb.FindOrphansResponse:
-    return callee.as_(OPERATOR).operator.FindOrphans(pb.FindOrphansRequest(logins=logins))
+def find(callee: Callee, *database_users: str) -> pb.FindOrphansResponse:
+    return callee.as_(OPERATOR).operator.FindOrphans(pb.FindOrphansRequest(database_users=database_users))
 
 
 def by_hand(made: World) -> tuple[str, str]:
-    """A credential that somebody takes from our role without Leasegate: lease id and login."""
+    """A credential that somebody takes from Leasegate's role without it: lease id and user."""
     answer = made.servers.must("GET", f"{made.mount}/creds/{ROLE}")
     return str(answer["lease_id"]), str(answer["data"]["username"])
 
@@ -68,7 +80,8 @@ def test_leases_are_listed(made: World, callee: Callee, credential: lease_pb2.Cr
     table = leasegate(made, callee, "leases")
     assert table.returncode == 0, table.stderr
     head, *rows = table.stdout.splitlines()
-    assert head.split() == ["HANDLE", "STATE", "ROLE", "LOGIN", "ISSUED", "EXPIRES", "RENEWED", "REQUEST"]
+    columns = ["HANDLE", "STATE", "ROLE", "USER", "ISSUED", "EXPIRES", "RENEWED", "ACCESS REQUEST"]
+    assert re.split(r"\s{3,}", head) == columns
     (row,) = [row for row in rows if credential.username in row]
     assert row.split()[:3] == [credential.lease.handle, "active", ROLE]
     shown = json.loads(leasegate(made, callee, "leases", "--state=active", "-o", "json").stdout)
@@ -94,26 +107,28 @@ def test_a_lease_that_is_not_in_use_is_not_renewed(made: World, callee: Callee) 
     credential = dar.claim()
     done = leasegate(made, callee, "renew", credential.lease.handle)
     assert done.returncode == 1
-    assert "not prolonged" in done.stderr
+    assert "the lease is not renewed: it is not in use" in done.stderr
     dar.end()
-    eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+    eventually(lambda: credential.username not in made.database_users(), timeout_s=30)
 
 
 def test_a_lease_is_revoked_by_its_handle(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
     assert leasegate(made, callee, "revoke", credential.lease.handle).returncode == 2  # --reason is asked for
     done = leasegate(made, callee, "revoke", credential.lease.handle, "--reason", "it leaked")
-    assert (done.returncode, done.stdout) == (0, f"lease {credential.lease.handle} is ending\n"), done.stderr
-    eventually(lambda: credential.username not in made.logins(), timeout_s=30)
+    assert (done.returncode, done.stdout) == (0, f"lease {credential.lease.handle}: revoking\n"), done.stderr
+    eventually(lambda: credential.username not in made.database_users(), timeout_s=30)
 
 
 def test_all_is_explained(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
     done = leasegate(made, callee, "orphans", "--postgres", made.servers.postgres_url)
     assert done.returncode == 0, done.stdout
-    assert done.stdout == "Compared 1 leases of Vault and 1 logins of PostgreSQL: all is explained.\n"
-    assert find(callee, credential.username, "postgres").logins_compared == 1
+    assert done.stdout == "Compared 1 leases of Vault and 1 database users of PostgreSQL: all is explained.\n"
+    assert find(callee, credential.username, "postgres").database_users_compared == 1
 
 
-def test_a_lease_that_the_ledger_does_not_know_is_found(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
+def test_a_lease_that_the_ledger_does_not_know_is_found(
+    made: World, callee: Callee, credential: lease_pb2.Credential
+) -> None:
     lease_id, _ = by_hand(made)
     done = leasegate(made, callee, "orphans")
     assert done.returncode == 1
@@ -127,36 +142,36 @@ def test_a_lease_that_the_ledger_does_not_know_is_found(made: World, callee: Cal
 def test_a_lease_that_somebody_ended_is_found(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
     made.servers.must("POST", f"sys/leases/revoke/{credential.lease.lease_id}", sync=True)
     (orphan,) = find(callee).orphans
-    assert (orphan.kind, orphan.username) == (pb.ORPHAN_KIND_LEASE_MISSING, credential.username)
+    assert (orphan.kind, orphan.username) == (orphan_pb2.ORPHAN_KIND_LEASE_MISSING, credential.username)
     assert orphan.lease_id == credential.lease.lease_id
 
 
-def test_logins_that_the_ledger_does_not_explain_are_found(made: World, callee: Callee) -> None:
+def test_users_that_the_ledger_does_not_explain_are_found(made: World, callee: Callee) -> None:
     dar = Dar(callee)
     ended = dar.issue()
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=30)
-    unknown = f"token-demo-psql-role-{naming.new_attempt_id()}"
-    for login in (ended.username, unknown):
-        made.servers.psql(f'CREATE ROLE "{login}" LOGIN')
+    unknown = f"token-demo-psql-role-{new_attempt_id()}"
+    for user in (ended.username, unknown):
+        made.servers.psql(f'CREATE ROLE "{user}" LOGIN')
     eventually(
         lambda: len(find(callee, ended.username, unknown, "postgres").orphans) == 2, timeout_s=30
     )  # the token of the first ends last
     done = leasegate(made, callee, "orphans", "--postgres", made.servers.postgres_url, "-o", "json")
     assert done.returncode == 1
     found = {orphan["username"]: orphan for orphan in json.loads(done.stdout)["orphans"]}
-    assert {login: orphan["kind"] for login, orphan in found.items()} == {
-        ended.username: "ORPHAN_KIND_LOGIN_ENDED",
-        unknown: "ORPHAN_KIND_LOGIN_UNKNOWN",
+    assert {user: orphan["kind"] for user, orphan in found.items()} == {
+        ended.username: "ORPHAN_KIND_DATABASE_USER_CLOSED",
+        unknown: "ORPHAN_KIND_DATABASE_USER_UNKNOWN",
     }
-    assert found[ended.username]["request"] == dar.uid
+    assert found[ended.username]["access_request_id"] == dar.uid
     for orphan in found.values():  # what to do does it
         made.servers.psql("ALTER ROLE" + orphan["advice"].partition("ALTER ROLE")[2])
     assert leasegate(made, callee, "orphans", "--postgres", made.servers.postgres_url).returncode == 0
 
 
 def test_without_the_right_to_list_it_says_so(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
-    assert credential.username in made.logins()
+    assert credential.username in made.database_users()
     assert find(callee).leases_compared == 1
     made.servers.allow_mounts()
     done = leasegate(made, callee, "orphans")
@@ -166,23 +181,23 @@ def test_without_the_right_to_list_it_says_so(made: World, callee: Callee, crede
     assert "Compared 0 leases" in done.stdout
 
 
-def test_too_many_logins_at_once_are_refused(callee: Callee) -> None:
-    with pytest.raises(errors.SpecInvalid, match="at most"):
+def test_too_many_users_at_once_are_refused(callee: Callee) -> None:
+    with pytest.raises(errors.SpecInvalidError, match="at most"):
         find(callee, *["x"] * 20_001)
 
 
 @pytest.mark.parametrize("san", [WATCHER, ALICE])
 def test_operators_only(callee: Callee, san: str) -> None:
-    with pytest.raises(errors.CallerNotAllowed):
+    with pytest.raises(errors.CallerNotAllowedError):
         callee.as_(san).operator.FindOrphans(pb.FindOrphansRequest())
-    with pytest.raises(errors.CallerNotAllowed):
+    with pytest.raises(errors.CallerNotAllowedError):
         callee.as_(san).operator.RenewLease(pb.OperatorServiceRenewLeaseRequest(handle="x"))
 
 
 def test_what_is_wrong_is_said_in_a_line_with_what_to_do(made: World, callee: Callee) -> None:
     nobody = leasegate(made, callee, "leases", "--access=127.0.0.1:1")
     assert nobody.returncode == 1
-    assert "look whether the access service runs there" in nobody.stderr
+    assert "check that the access service runs there" in nobody.stderr
     uncertain = leasegate(None, None, "leases", LEASEGATE_ACCESS=callee.address)
     assert uncertain.returncode == 1
     assert "LEASEGATE_CERTS" in uncertain.stderr
@@ -202,7 +217,7 @@ def test_what_is_wrong_is_said_in_a_line_with_what_to_do(made: World, callee: Ca
 
 
 def test_the_right_to_list_is_no_more_than_that(made: World, callee: Callee, credential: lease_pb2.Credential) -> None:
-    token, lease = made.servers.login("leasegate-access"), credential.lease.lease_id
+    token, lease = made.servers.token_with("leasegate-access"), credential.lease.lease_id
     listed, _ = made.servers.vault("LIST", f"sys/leases/lookup/{made.mount}/creds/{ROLE}", token)
     assert listed == 200
     for method, path in (

@@ -17,7 +17,11 @@ def watcher(cluster: Running) -> Kube:
 
 
 def test_it_makes_reads_and_changes_its_own_config_map(watcher: Kube) -> None:
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "leasegate-ledger", "namespace": "leasegate-system"}}
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "leasegate-ledger", "namespace": "leasegate-system"},
+    }
     eventually(lambda: watcher.call("POST", PATH, body | {"data": {"ledger-id": "one"}}), what="its rights in force")
     found = watcher.call("GET", f"{PATH}/leasegate-ledger")
     changed = watcher.call("PUT", f"{PATH}/leasegate-ledger", found | {"data": {"ledger-id": "two"}})

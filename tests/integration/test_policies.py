@@ -1,4 +1,4 @@
-"""Each policy of deploy/vault permits what its process does and nothing else, and has no line too many: asked of a real server."""
+"""Each policy of deploy/vault permits what its process does and nothing else, and has no unneeded line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Call:
     path: str
     body: dict[str, Any] | None = None
     before: Callable[[Servers], None] | None = None
-    by_team: bool = False  # with the login of a team, which has the policies of engine and roles
+    by_team: bool = False  # with the session of a team, which has the policies of engine and roles
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {self.body or ''}"
@@ -58,14 +58,20 @@ def _mount(servers: Servers, path: str) -> None:
 
 def _connection(servers: Servers) -> dict[str, Any]:
     url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{servers.postgres_host}:{servers.postgres_port}/postgres?sslmode=disable"
-    plain = {"plugin_name": "postgresql-database-plugin", "allowed_roles": ["*"], "username": "postgres", "password": "root"}
+    plain = {
+        "plugin_name": "postgresql-database-plugin",
+        "allowed_roles": ["*"],
+        "username": "postgres",
+        "password": "root",
+    }
     return plain | {"connection_url": url, "verify_connection": False}
 
 
 ROLE: dict[str, Any] = {"db_name": "db", "creation_statements": [CREATE], "default_ttl": "1h", "max_ttl": "24h"}
 
 
-# -- what each process does --------------------------------------------------------------------------------------------------------------
+# -- what each process does
+# --------------------------------------------------------------------------------------------------------------
 
 
 def _engine_calls(servers: Servers) -> Iterator[Call]:
@@ -80,7 +86,7 @@ def _engine_calls(servers: Servers) -> Iterator[Call]:
         yield Call("DELETE", f"{path}/config/new")
         yield Call("DELETE", f"sys/mounts/{path}")
         yield Call("GET", "sys/health", None, _mounted(path))  # for the calls that follow
-    yield from _own_login_calls(ENGINE)
+    yield from _session_calls(ENGINE)
 
 
 def _roles_calls(_: Servers) -> Iterator[Call]:
@@ -90,10 +96,10 @@ def _roles_calls(_: Servers) -> Iterator[Call]:
         yield Call("GET", f"{path}/roles/new")
         yield Call("POST", f"{path}/roles/new", ROLE)
         yield Call("DELETE", f"{path}/roles/new")
-    yield from _own_login_calls(ROLES)
+    yield from _session_calls(ROLES)
 
 
-def _own_login_calls(policy: str) -> Iterator[Call]:
+def _session_calls(policy: str) -> Iterator[Call]:
     yield Call("POST", "auth/token/create", {"policies": [policy], "no_default_policy": True})
     yield Call("POST", "auth/token/renew-self", {})
     yield Call("POST", "auth/token/revoke-self", {})
@@ -119,7 +125,8 @@ def _issuer_calls(_: Servers) -> Iterator[Call]:
 DOES = {ENGINE: _engine_calls, ROLES: _roles_calls, ACCESS: _access_calls, ISSUER: _issuer_calls}
 
 
-# -- what it must not ----------------------------------------------------------------------------------------------------------------------
+# -- what it must not
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _mounts_forbidden() -> Iterator[Call]:
@@ -145,7 +152,9 @@ def _roles_forbidden(*paths: str) -> Iterator[Call]:
         yield Call("GET", f"{path}/roles/app")
         yield Call("POST", f"{path}/roles/app", ROLE)
         yield Call("DELETE", f"{path}/roles/nothing")
-        yield Call("POST", f"{path}/static-roles/app", {"db_name": "db", "username": "postgres", "rotation_period": "1h"})
+        yield Call(
+            "POST", f"{path}/static-roles/app", {"db_name": "db", "username": "postgres", "rotation_period": "1h"}
+        )
 
 
 def _creds_forbidden(*paths: str) -> Iterator[Call]:
@@ -253,7 +262,8 @@ def _attempts_forbidden(servers: Servers) -> Iterator[Call]:
 MUST_NOT = {ENGINE: _engine_must_not, ROLES: _roles_must_not, ACCESS: _access_must_not, ISSUER: _issuer_must_not}
 
 
-# -- asking --------------------------------------------------------------------------------------------------------------------------------
+# -- asking
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _absent(mount: str, below: str = "") -> Callable[[Servers], None]:
@@ -290,7 +300,7 @@ def _failed(servers: Servers, policy: str, token: str) -> Iterator[str]:
 
 def _permitted(servers: Servers, policy: str, token: str) -> Iterator[str]:
     """What the process must not do and the policy lets it do; Vault says 400 where it is a token role that refuses."""
-    team = servers.login(ENGINE, ROLES)
+    team = servers.token_with(ENGINE, ROLES)
     for call in MUST_NOT[policy](servers):
         if (status := _status(servers, call, team if call.by_team else token)) not in (403, 400):
             yield f"{call}: {status}"
@@ -298,16 +308,16 @@ def _permitted(servers: Servers, policy: str, token: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("policy", NAMES)
 def test_a_process_can_do_its_work(world: Servers, policy: str) -> None:
-    assert list(_failed(world, policy, world.login(policy))) == []
+    assert list(_failed(world, policy, world.token_with(policy))) == []
 
 
 @pytest.mark.parametrize("policy", NAMES)
 def test_a_process_is_refused_the_rest(world: Servers, policy: str) -> None:
-    assert list(_permitted(world, policy, world.login(policy))) == []
+    assert list(_permitted(world, policy, world.token_with(policy))) == []
 
 
-def test_a_team_login_narrows_to_either_policy_and_no_further(world: Servers) -> None:
-    team = world.login(ENGINE, ROLES)
+def test_a_team_session_narrows_to_either_policy_and_no_further(world: Servers) -> None:
+    team = world.token_with(ENGINE, ROLES)
     for kept, own, other in ((ENGINE, "config/db", "roles/app"), (ROLES, "roles/app", "config/db")):
         child = world.must("POST", "auth/token/create", team, policies=[kept], no_default_policy=True)["auth"]
         assert child["policies"] == [kept]
@@ -318,7 +328,7 @@ def test_a_team_login_narrows_to_either_policy_and_no_further(world: Servers) ->
 
 
 def test_an_attempt_token_is_an_orphan_that_can_only_read_one_credential(world: Servers) -> None:
-    access = world.login(ACCESS)
+    access = world.token_with(ACCESS)
     attempt = world.must("POST", "auth/token/create/leasegate", access, ttl="25h", display_name="demo-app-x")["auth"]
     assert (attempt["orphan"], attempt["renewable"], attempt["policies"]) == (True, False, [ISSUER])
     world.must("POST", "auth/token/revoke-self", access)
@@ -326,7 +336,8 @@ def test_an_attempt_token_is_an_orphan_that_can_only_read_one_credential(world: 
     assert world.vault("POST", "auth/token/renew-self", attempt["client_token"], increment="1h")[0] == 403
 
 
-# -- no line too many ----------------------------------------------------------------------------------------------------------------------
+# -- no line too many
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _without(text: str) -> Iterator[tuple[str, str]]:
@@ -359,15 +370,19 @@ CUTS = [(policy, what, left) for policy in NAMES for what, left in _without(rend
 
 
 @pytest.mark.parametrize(
-    ("policy", "left"), [(policy, left) for policy, _, left in CUTS], ids=[f"{policy}-{what}" for policy, what, _ in CUTS]
+    ("policy", "left"),
+    [(policy, left) for policy, _, left in CUTS],
+    ids=[f"{policy}-{what}" for policy, what, _ in CUTS],
 )
 def test_nothing_can_be_left_out(world: Servers, policy: str, left: str) -> None:
-    """Without any one line, rule, capability or limit the policy is invalid, or forbids what is done, or permits what must not be."""
+    """Without any one line, rule, capability or limit the policy is invalid, forbids too much or permits too much."""
     status, _ = world.vault("POST", f"sys/policies/acl/{policy}", policy=left)
     if status == 400:
         return
-    token = world.login(policy)
-    missed = next(_failed(world, policy, token), None) or next(_permitted(world, policy, world.login(policy)), None)
+    token = world.token_with(policy)
+    missed = next(_failed(world, policy, token), None) or next(
+        _permitted(world, policy, world.token_with(policy)), None
+    )
     assert missed, left
 
 
@@ -375,6 +390,8 @@ def test_every_line_is_tried() -> None:
     """The list above has every line that is no comment, and every capability and parameter."""
     for policy in NAMES:
         text, tried = render(policy, MOUNTS), [what for name, what, _ in CUTS if name == policy]
-        assert sum(what.startswith("line ") for what in tried) == sum(bool(line) and not line.startswith("#") for line in text.splitlines())
+        assert sum(what.startswith("line ") for what in tried) == sum(
+            bool(line) and not line.startswith("#") for line in text.splitlines()
+        )
         capabilities = sum(len(re.findall(r'"\w+"', line)) for line in text.splitlines() if "capabilities" in line)
         assert sum(what.startswith("capability ") for what in tried) == capabilities

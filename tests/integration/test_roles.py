@@ -7,11 +7,18 @@ import subprocess
 
 import pytest
 
-from deploy.local.bao import bao_binary
+from dev.stack.bao import bao_binary
 from leasegate.engine.v1 import engine_service_pb2_grpc
 from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.roles.v1 import role_service_pb2_grpc
-from services.common.errors import LoginMissing, MountConflict, QuiesceRequired, RoleNotReady, VaultPolicyMissing, VaultSealed
+from services.common.errors import (
+    DbRoleNotReadyError,
+    LeasesInUseError,
+    MountConflictError,
+    VaultAuthMissingError,
+    VaultPolicyMissingError,
+    VaultSealedError,
+)
 from services.roles.statements import CREATE_IF_ABSENT
 from tests.integration.vault_services import (
     CREATE,
@@ -39,13 +46,20 @@ def shown(servers: Servers, path: str = ROLE) -> dict[str, object]:
 
 
 def bao(servers: Servers, *arguments: str) -> str:
-    done = subprocess.run([bao_binary(), *arguments], env=servers.bao.environment(), capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [bao_binary(), *arguments],
+        env=servers.bao.environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
     return done.stdout
 
 
 @pytest.mark.usefixtures("engine")
 def test_vault_reads_the_role_as_the_guide_prints_it(servers: Servers, roles: Stub) -> None:
-    answer = roles.EnsureRole(ensure_role(servers))
+    answer = roles.EnsureDbRole(ensure_role(servers))
 
     assert answer.changed
     assert not answer.notices
@@ -61,7 +75,7 @@ def test_vault_reads_the_role_as_the_guide_prints_it(servers: Servers, roles: St
 @pytest.mark.usefixtures("engine")
 def test_the_snapshot_is_what_was_written(servers: Servers, roles: Stub) -> None:
     request = ensure_role(servers)
-    snapshot = roles.EnsureRole(request).snapshot
+    snapshot = roles.EnsureDbRole(request).snapshot
 
     assert snapshot.object == request.owner
     assert (snapshot.mount, snapshot.vault_role) == (MOUNT, "k8s.-.demo.psql-role")
@@ -69,11 +83,11 @@ def test_the_snapshot_is_what_was_written(servers: Servers, roles: Stub) -> None
     assert len(snapshot.digest) == 64
     assert snapshot.target.address.lower() == servers.vault_addr
 
-    again = roles.EnsureRole(request)
+    again = roles.EnsureDbRole(request)
     assert not again.changed
     assert again.snapshot.digest == snapshot.digest
     request.definition.max_ttl.seconds = 7200
-    assert roles.EnsureRole(request).snapshot.digest != snapshot.digest
+    assert roles.EnsureDbRole(request).snapshot.digest != snapshot.digest
 
 
 @pytest.mark.usefixtures("engine")
@@ -82,27 +96,27 @@ def test_what_is_taken_out_of_the_spec_goes_out_of_vault(servers: Servers, roles
     request.definition.revocation_statements.append('DROP ROLE "{{name}}";')
     request.definition.rollback_statements.append('DROP ROLE IF EXISTS "{{name}}";')
     request.definition.renew_statements.append("ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}';")
-    snapshot = roles.EnsureRole(request).snapshot
+    snapshot = roles.EnsureDbRole(request).snapshot
     assert list(snapshot.definition.revocation_statements) == [CREATE_IF_ABSENT, 'DROP ROLE "{{name}}";']
     assert shown(servers)["revocation_statements"] == [CREATE_IF_ABSENT, 'DROP ROLE "{{name}}";']
-    assert not roles.EnsureRole(request).changed
+    assert not roles.EnsureDbRole(request).changed
 
     for field in ("revocation_statements", "rollback_statements", "renew_statements", "default_ttl", "max_ttl"):
         request.definition.ClearField(field)
-    assert roles.EnsureRole(request).changed
+    assert roles.EnsureDbRole(request).changed
     found = shown(servers)
     assert [found[f"{which}_statements"] for which in ("renew", "revocation", "rollback")] == [[], [], []]
     assert (found["default_ttl"], found["max_ttl"]) == (0, 0)
-    assert not roles.EnsureRole(request).changed
+    assert not roles.EnsureDbRole(request).changed
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_role_changed_behind_our_back_is_put_right(servers: Servers, roles: Stub) -> None:
+def test_a_db_role_that_somebody_changed_is_corrected(servers: Servers, roles: Stub) -> None:
     request = ensure_role(servers)
-    roles.EnsureRole(request)
+    roles.EnsureDbRole(request)
     servers.must("POST", ROLE, max_ttl="9h", db_name="k8s.-.demo.postgres-app", creation_statements=["SELECT 1"])
 
-    assert roles.EnsureRole(request).changed
+    assert roles.EnsureDbRole(request).changed
 
     assert shown(servers)["max_ttl"] == 86400
 
@@ -110,8 +124,11 @@ def test_a_role_changed_behind_our_back_is_put_right(servers: Servers, roles: St
 @pytest.mark.usefixtures("engine")
 def test_strict_revocation_statements_work_twice_on_one_name(servers: Servers, roles: Stub) -> None:
     request = ensure_role(servers)
-    request.definition.revocation_statements[:] = ['REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";', 'DROP ROLE "{{name}}";']
-    roles.EnsureRole(request)
+    request.definition.revocation_statements[:] = [
+        'REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{{name}}";',
+        'DROP ROLE "{{name}}";',
+    ]
+    roles.EnsureDbRole(request)
     lease = issue(servers, "k8s.-.demo.psql-role")
     servers.psql(f'DROP OWNED BY "{lease["username"]}"; DROP ROLE "{lease["username"]}"')
 
@@ -119,29 +136,30 @@ def test_strict_revocation_statements_work_twice_on_one_name(servers: Servers, r
 
 
 def test_a_role_needs_an_engine_of_its_cluster(servers: Servers, roles: Stub) -> None:
-    with pytest.raises(RoleNotReady, match="nothing is mounted") as missing:
-        roles.EnsureRole(ensure_role(servers))
-    assert missing.value.retryable
+    with pytest.raises(DbRoleNotReadyError, match="nothing is mounted") as missing:
+        roles.EnsureDbRole(ensure_role(servers))
+    assert missing.value.retry_after_s is not None
+    assert missing.value.changed_nothing
     servers.must("POST", f"sys/mounts/{MOUNT}", type="database", description="somebody's own")
-    with pytest.raises(RoleNotReady, match="no SecretEngine"):
-        roles.EnsureRole(ensure_role(servers))
+    with pytest.raises(DbRoleNotReadyError, match="no SecretEngine"):
+        roles.EnsureDbRole(ensure_role(servers))
     assert servers.vault("GET", ROLE)[0] == 404
     servers.must("POST", "sys/mounts/team-a", type="kv")
-    with pytest.raises(MountConflict, match="type kv"):
-        roles.EnsureRole(ensure_role(servers, "team-a"))
+    with pytest.raises(MountConflictError, match="type kv"):
+        roles.EnsureDbRole(ensure_role(servers, "team-a"))
 
 
 @pytest.mark.usefixtures("engine")
 def test_another_clusters_mount_is_neither_written_nor_deleted_from(servers: Servers, roles: Stub) -> None:
-    roles.EnsureRole(ensure_role(servers))
+    roles.EnsureDbRole(ensure_role(servers))
     before = shown(servers)
     theirs = ensure_role(servers, uid="22222222-bbbb")
     theirs.definition.creation_statements[:] = ['CREATE ROLE "{{name}}" SUPERUSER']
 
-    with pytest.raises(MountConflict) as conflict:
-        roles.EnsureRole(theirs)
+    with pytest.raises(MountConflictError) as conflict:
+        roles.EnsureDbRole(theirs)
     assert conflict.value.metadata["owner"] == "11111111-aaaa"
-    roles.DeleteRole(pb.DeleteRoleRequest(owner=theirs.owner, target=target(servers), mount=MOUNT))
+    roles.DeleteDbRole(pb.DeleteDbRoleRequest(owner=theirs.owner, target=target(servers), mount=MOUNT))
 
     assert shown(servers) == before
 
@@ -149,63 +167,67 @@ def test_another_clusters_mount_is_neither_written_nor_deleted_from(servers: Ser
 @pytest.mark.usefixtures("engine")
 def test_db_name_changes_only_when_no_lease_depends_on_it(servers: Servers, roles: Stub) -> None:
     request = ensure_role(servers)
-    roles.EnsureRole(request)
+    roles.EnsureDbRole(request)
     request.definition.db_name = "k8s.-.demo.other-app"
-    for quiescence in (None, quiet(servers, MOUNT, "k8s.-.demo.other-app"), quiet(servers, MOUNT, "k8s.-.demo.postgres-app", remaining=2)):
-        request.ClearField("quiescence")
-        if quiescence:
-            request.quiescence.CopyFrom(quiescence)
-        with pytest.raises(QuiesceRequired, match="db_name"):
-            roles.EnsureRole(request)
+    for quiesce_report in (
+        None,
+        quiet(servers, MOUNT, "k8s.-.demo.other-app"),
+        quiet(servers, MOUNT, "k8s.-.demo.postgres-app", remaining=2),
+    ):
+        request.ClearField("quiesce_report")
+        if quiesce_report:
+            request.quiesce_report.CopyFrom(quiesce_report)
+        with pytest.raises(LeasesInUseError, match="db_name"):
+            roles.EnsureDbRole(request)
         assert shown(servers)["db_name"] == "k8s.-.demo.postgres-app"
-    request.quiescence.CopyFrom(quiet(servers, MOUNT, "k8s.-.demo.postgres-app"))
+    request.quiesce_report.CopyFrom(quiet(servers, MOUNT, "k8s.-.demo.postgres-app"))
 
-    assert roles.EnsureRole(request).changed
+    assert roles.EnsureDbRole(request).changed
 
     assert shown(servers)["db_name"] == "k8s.-.demo.other-app"
 
 
 def test_a_deleted_role_is_gone_and_gone_is_enough(servers: Servers, roles: Stub, engine: EngineStub) -> None:
-    request = pb.DeleteRoleRequest(owner=owner("psql-role"), target=target(servers), mount=MOUNT)
-    roles.EnsureRole(ensure_role(servers))
+    request = pb.DeleteDbRoleRequest(owner=owner("psql-role"), target=target(servers), mount=MOUNT)
+    roles.EnsureDbRole(ensure_role(servers))
 
-    roles.DeleteRole(request)
+    roles.DeleteDbRole(request)
     assert servers.vault("GET", ROLE)[0] == 404
-    roles.DeleteRole(request)
+    roles.DeleteDbRole(request)
     engine.DeleteEngine(delete_engine(servers))
-    roles.DeleteRole(request)
+    roles.DeleteDbRole(request)
 
 
 @pytest.mark.usefixtures("engine")
 def test_a_forbidden_delete_is_no_success(servers: Servers, roles: Stub) -> None:
-    roles.EnsureRole(ensure_role(servers))
+    roles.EnsureDbRole(ensure_role(servers))
     rules = [f'path "{path}" {{ capabilities = ["read"] }}' for path in (f"sys/mounts/{MOUNT}", f"{MOUNT}/roles/*")]
     servers.must("POST", "sys/policies/acl/looks-only", policy="\n".join(rules))
-    request = pb.DeleteRoleRequest(owner=owner("psql-role"), mount=MOUNT)
-    request.target.CopyFrom(target(servers, token=servers.login("looks-only")))
-    with role_service() as fresh, pytest.raises(VaultPolicyMissing):
-        fresh.DeleteRole(request)
+    request = pb.DeleteDbRoleRequest(owner=owner("psql-role"), mount=MOUNT)
+    request.target.CopyFrom(target(servers, token=servers.token_with("looks-only")))
+    with role_service() as fresh, pytest.raises(VaultPolicyMissingError):
+        fresh.DeleteDbRole(request)
     assert servers.vault("GET", ROLE)[0] == 200
 
 
 @pytest.mark.usefixtures("engine")
-def test_deleting_without_a_login_uses_the_one_in_memory(servers: Servers, roles: Stub) -> None:
-    request = pb.DeleteRoleRequest(owner=owner("psql-role"), target=target(servers, login=False), mount=MOUNT)
-    with pytest.raises(LoginMissing):
-        roles.DeleteRole(request)
-    roles.EnsureRole(ensure_role(servers))
-    roles.DeleteRole(request)
+def test_deleting_without_a_session_uses_the_one_in_memory(servers: Servers, roles: Stub) -> None:
+    request = pb.DeleteDbRoleRequest(owner=owner("psql-role"), target=target(servers, auth=False), mount=MOUNT)
+    with pytest.raises(VaultAuthMissingError):
+        roles.DeleteDbRole(request)
+    roles.EnsureDbRole(ensure_role(servers))
+    roles.DeleteDbRole(request)
     assert servers.vault("GET", ROLE)[0] == 404
 
 
 @pytest.mark.usefixtures("engine")
 def test_a_sealed_vault(servers: Servers, roles: Stub) -> None:
     request = ensure_role(servers)
-    roles.EnsureRole(request)
+    roles.EnsureDbRole(request)
     servers.bao.seal()
     try:
-        with pytest.raises(VaultSealed):
-            roles.EnsureRole(request)
+        with pytest.raises(VaultSealedError):
+            roles.EnsureDbRole(request)
     finally:
         servers.bao.unseal()
-    assert not roles.EnsureRole(request).changed
+    assert not roles.EnsureDbRole(request).changed

@@ -10,11 +10,11 @@ from google.protobuf.duration_pb2 import Duration
 from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.roles.v1 import role_service_pb2_grpc
 from leasegate.types.v1 import types_pb2
-from services.common.errors import SpecInvalid
+from services.common.errors import SpecInvalidError
 from tests.integration.vault_services import (
-    ADOPTER,
+    CLEANUP_ROLE,
     MOUNT,
-    adopter,
+    cleanup_role,
     ensure_role,
     target,
 )
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.usefixtures("unmounted")
 
 
 BIG = "x" * (64 * 1024 + 1)
-WRONG: list[tuple[str, Callable[[pb.EnsureRoleRequest], object]]] = [
+WRONG: list[tuple[str, Callable[[pb.EnsureDbRoleRequest], object]]] = [
     ("owner.name", lambda r: r.owner.ClearField("name")),
     ("owner.name", lambda r: setattr(r.owner, "name", "a/b")),
     ("owner.name", lambda r: r.owner.CopyFrom(types_pb2.ObjectRef(name="k8s.-.demo.x"))),
-    ("owner.name", lambda r: r.owner.CopyFrom(types_pb2.ObjectRef(name="leasegate-adopter.0123456789ab"))),
+    ("owner.name", lambda r: r.owner.CopyFrom(types_pb2.ObjectRef(name="leasegate-cleanup.0123456789ab"))),
     ("owner.namespace", lambda r: setattr(r.owner, "namespace", "Demo")),
     ("target.address", lambda r: setattr(r.target, "address", "ftp://vault")),
     ("mount", lambda r: setattr(r, "mount", "auth/token")),
@@ -38,7 +38,10 @@ WRONG: list[tuple[str, Callable[[pb.EnsureRoleRequest], object]]] = [
     ("definition.db_name", lambda r: r.definition.ClearField("db_name")),
     ("definition.db_name", lambda r: setattr(r.definition, "db_name", "a/b")),
     ("definition.creation_statements", lambda r: r.definition.ClearField("creation_statements")),
-    ("definition.creation_statements", lambda r: r.definition.creation_statements.__setitem__(slice(None), ["SELECT 1"])),
+    (
+        "definition.creation_statements",
+        lambda r: r.definition.creation_statements.__setitem__(slice(None), ["SELECT 1"]),
+    ),
     ("definition.creation_statements[2]", lambda r: r.definition.creation_statements.append("  ")),
     ("definition.creation_statements[2]", lambda r: r.definition.creation_statements.append(BIG)),
     ("definition.creation_statements", lambda r: r.definition.creation_statements.extend(["SELECT 1"] * 63)),
@@ -54,15 +57,17 @@ WRONG: list[tuple[str, Callable[[pb.EnsureRoleRequest], object]]] = [
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize(("field", "break_it"), WRONG, ids=[f"{number}-{field}" for number, (field, _) in enumerate(WRONG)])
+@pytest.mark.parametrize(
+    ("field", "break_it"), WRONG, ids=[f"{number}-{field}" for number, (field, _) in enumerate(WRONG)]
+)
 def test_a_wrong_field_is_named_and_nothing_is_written(
-    servers: Servers, roles: Stub, field: str, break_it: Callable[[pb.EnsureRoleRequest], object]
+    servers: Servers, roles: Stub, field: str, break_it: Callable[[pb.EnsureDbRoleRequest], object]
 ) -> None:
     request = ensure_role(servers)
     break_it(request)
 
-    with pytest.raises(SpecInvalid) as invalid:
-        roles.EnsureRole(request)
+    with pytest.raises(SpecInvalidError) as invalid:
+        roles.EnsureDbRole(request)
 
     assert field in {violation.field for violation in invalid.value.violations}
     assert servers.vault("LIST", f"{MOUNT}/roles")[0] == 404
@@ -72,23 +77,23 @@ def test_a_wrong_field_is_named_and_nothing_is_written(
     ("field", "change"),
     [
         ("name", {"name": "k8s.-.demo.psql-role"}),
-        ("name", {"name": "leasegate-adopter.0123456789AB"}),
-        ("name", {"name": f"{ADOPTER}/x"}),
+        ("name", {"name": "leasegate-cleanup.0123456789AB"}),
+        ("name", {"name": f"{CLEANUP_ROLE}/x"}),
         ("mount", {"mount": "sys"}),
-        ("db_name", {"db_name": "a/b"}),
+        ("connection", {"connection": "a/b"}),
         ("revocation_statements[0]", {"revocation_statements": [" "]}),
     ],
 )
 @pytest.mark.usefixtures("engine")
-def test_a_wrong_adopter(servers: Servers, roles: Stub, field: str, change: dict[str, object]) -> None:
-    request = adopter(servers)
-    request.MergeFrom(pb.EnsureAdopterRequest(**change))  # type: ignore[arg-type]
+def test_a_wrong_cleanup_role(servers: Servers, roles: Stub, field: str, change: dict[str, object]) -> None:
+    request = cleanup_role(servers)
+    request.MergeFrom(pb.EnsureCleanupRoleRequest(**change))  # type: ignore[arg-type]
 
-    with pytest.raises(SpecInvalid) as invalid:
-        roles.EnsureAdopter(request)
+    with pytest.raises(SpecInvalidError) as invalid:
+        roles.EnsureCleanupRole(request)
 
     assert [violation.field for violation in invalid.value.violations] == [field]
     assert servers.vault("LIST", f"{MOUNT}/roles")[0] == 404
     if field == "name":
-        with pytest.raises(SpecInvalid):
-            roles.DeleteAdopter(pb.DeleteAdopterRequest(target=target(servers), mount=MOUNT, name=request.name))
+        with pytest.raises(SpecInvalidError):
+            roles.DeleteCleanupRole(pb.DeleteCleanupRoleRequest(target=target(servers), mount=MOUNT, name=request.name))

@@ -20,8 +20,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from leasegate.engine.v1 import engine_service_pb2, engine_service_pb2_grpc
 from services.common import errors
-from services.common.config import ClientTls, HostPort, StartupRefused
-from services.common.errors import FieldViolation, LeasegateError, SpecInvalid
+from services.common.config import ClientTls, HostPort, StartupRefusedError
+from services.common.errors import FieldViolation, LeasegateError, SpecInvalidError
 from services.common.rpc import caller, deadline, request_ids
 from services.common.rpc.channel import connect
 from services.common.rpc.limit import LongPolls
@@ -56,7 +56,11 @@ def calling(address: HostPort, tls: ClientTls | None) -> Iterator[Callable[..., 
     """EnsureEngine with a path, answering the path."""
     with connect(address, tls=tls) as channel:
         stub = Stub(channel)
-        yield lambda path="", **options: stub.EnsureEngine(engine_service_pb2.EnsureEngineRequest(path=path), **options).path
+        yield (
+            lambda path="", **options: (
+                stub.EnsureEngine(engine_service_pb2.EnsureEngineRequest(mount=path), **options).mount
+            )
+        )
 
 
 @contextmanager
@@ -83,7 +87,9 @@ def ask(server: Running, tls: ClientTls | None, path: str = "") -> str:
         ("10.1.2.3", x509.IPAddress(ipaddress.ip_address("10.1.2.3"))),
     ],
 )
-def test_each_kind_of_name_lets_its_certificate_in(ca: Authority, server_pair: Pair, allowed: str, san: x509.GeneralName) -> None:
+def test_each_kind_of_name_lets_its_certificate_in(
+    ca: Authority, server_pair: Pair, allowed: str, san: x509.GeneralName
+) -> None:
     tls = ca.issue("named", x509.DNSName("another.name"), san).client()
     with started(server_pair, lambda _: caller.current(), allow={SERVICE: frozenset({allowed})}) as server:
         assert ask(server, tls) == allowed
@@ -103,14 +109,14 @@ def test_each_kind_of_name_lets_its_certificate_in(ca: Authority, server_pair: P
 )
 def test_every_other_certificate_is_refused(ca: Authority, server_pair: Pair, sans: list[x509.GeneralName]) -> None:
     tls = ca.issue(WATCHER.replace("/", "_"), *sans).client()
-    with started(server_pair) as server, pytest.raises(errors.CallerNotAllowed, match="may not call") as refused:
+    with started(server_pair) as server, pytest.raises(errors.CallerNotAllowedError, match="may not call") as refused:
         ask(server, tls)
     assert refused.value.metadata == {"service": SERVICE}
-    assert not refused.value.retryable
+    assert refused.value.retry_after_s is None
 
 
 def test_without_an_allow_list_nobody_may_call(server_pair: Pair, watcher: ClientTls) -> None:
-    with started(server_pair, allow={}) as server, pytest.raises(errors.CallerNotAllowed):
+    with started(server_pair, allow={}) as server, pytest.raises(errors.CallerNotAllowedError):
         ask(server, watcher)
 
 
@@ -121,34 +127,36 @@ def test_a_client_needs_a_certificate_of_the_authority(server_pair: Pair, ca: Au
     servers_own = ca.issue("servers-own", name, usage=ExtendedKeyUsageOID.SERVER_AUTH).client()
     with started(server_pair) as server:
         for tls in (stranger, expired, servers_own, None):
-            with pytest.raises(errors.PeerUnavailable) as refused:
+            with pytest.raises(errors.PeerUnavailableError) as refused:
                 ask(server, tls)
-            assert refused.value.retryable
+            assert refused.value.retry_after_s is not None
         bare = grpc.secure_channel(str(server.address), grpc.ssl_channel_credentials(ca.ca.read_bytes()))
         with bare, pytest.raises(grpc.RpcError, match="UNAVAILABLE"):
             Stub(bare).EnsureEngine(engine_service_pb2.EnsureEngineRequest(), timeout=5)
 
 
-def test_a_client_refuses_a_server_of_another_authority_or_name(ca: Authority, watcher: ClientTls, tmp_path: Path) -> None:
+def test_a_client_refuses_a_server_of_another_authority_or_name(
+    ca: Authority, watcher: ClientTls, tmp_path: Path
+) -> None:
     other = Authority(tmp_path / "other")
     foreign = other.server()
     misnamed = ca.issue("misnamed", x509.DNSName("elsewhere"))
     clients_own = ca.issue("clients-own", *LOCALHOST, usage=ExtendedKeyUsageOID.CLIENT_AUTH)
     for pair in (Pair(foreign.cert, foreign.key, ca.ca), misnamed, clients_own):
-        with started(pair) as server, pytest.raises(errors.PeerUnavailable):
+        with started(pair) as server, pytest.raises(errors.PeerUnavailableError):
             ask(server, watcher)
 
 
 def test_the_plaintext_caller_has_a_name_to_be_allowed() -> None:
     with started(None, lambda _: caller.current()) as server:
         assert ask(server, None) == "plaintext"
-    with started(None, allow={SERVICE: frozenset({WATCHER})}) as server, pytest.raises(errors.CallerNotAllowed):
+    with started(None, allow={SERVICE: frozenset({WATCHER})}) as server, pytest.raises(errors.CallerNotAllowedError):
         ask(server, None)
 
 
 def test_an_allow_list_for_a_service_that_is_not_served_is_refused(server_pair: Pair) -> None:
     with (
-        pytest.raises(StartupRefused, match=r"leasegate\.roles\.v1\.RoleService"),
+        pytest.raises(StartupRefusedError, match=r"leasegate\.roles\.v1\.RoleService"),
         started(server_pair, allow={"leasegate.roles.v1.RoleService": frozenset({WATCHER})}),
     ):
         pass
@@ -180,16 +188,24 @@ def test_changed_certificates_that_are_no_good_are_not_used(tmp_path: Path) -> N
 
 
 def test_an_error_arrives_as_it_was_raised(server_pair: Pair, watcher: ClientTls) -> None:
-    violations = (FieldViolation("spec.defaultTTL", "'1y' is no duration: ä €"), FieldViolation("spec.path", "has a blank"))
-    raised = iter([SpecInvalid.of(*violations), errors.VaultSealed("sealed", address="https://v:8200", retry_after_s=7.5)])
+    violations = (
+        FieldViolation("spec.defaultTTL", "'1y' is no duration: ä €"),
+        FieldViolation("spec.path", "has a blank"),
+    )
+    raised = iter(
+        [
+            SpecInvalidError.of(*violations),
+            errors.VaultSealedError("sealed", address="https://v:8200", retry_after_s=7.5),
+        ]
+    )
 
     def behave(_: str) -> str:
         raise next(raised)
 
     with started(server_pair, behave) as server, calling(server.address, watcher) as call:
-        with pytest.raises(SpecInvalid, match=r"spec\.defaultTTL") as wrong:
+        with pytest.raises(SpecInvalidError, match=r"spec\.defaultTTL") as wrong:
             call()
-        with pytest.raises(errors.VaultSealed) as sealed:
+        with pytest.raises(errors.VaultSealedError) as sealed:
             call()
     assert wrong.value.violations == violations
     assert (sealed.value.metadata, sealed.value.retry_after_s) == ({"address": "https://v:8200"}, 7.5)
@@ -197,12 +213,16 @@ def test_an_error_arrives_as_it_was_raised(server_pair: Pair, watcher: ClientTls
 
 def test_the_longest_error_still_fits_into_what_any_client_takes(server_pair: Pair, watcher: ClientTls) -> None:
     def behave(_: str) -> str:
-        raise SpecInvalid.of(*(FieldViolation(f"spec.field{n}" * 20, "€" * 5000) for n in range(200)))
+        raise SpecInvalidError.of(*(FieldViolation(f"spec.field{n}" * 20, "€" * 5000) for n in range(200)))
 
-    with started(server_pair, behave) as server, calling_bare(server.address, watcher) as stub, pytest.raises(grpc.RpcError) as wrong:
+    with (
+        started(server_pair, behave) as server,
+        calling_bare(server.address, watcher) as stub,
+        pytest.raises(grpc.RpcError) as wrong,
+    ):
         stub.EnsureEngine(engine_service_pb2.EnsureEngineRequest(), timeout=5)
     arrived = from_rpc_error(wrong.value)
-    assert isinstance(arrived, SpecInvalid)
+    assert isinstance(arrived, SpecInvalidError)
     assert len(arrived.violations) > 3
 
 
@@ -210,7 +230,7 @@ def test_the_text_of_an_unexpected_exception_stays_here(server_pair: Pair, watch
     def behave(_: str) -> str:
         raise RuntimeError("canary-4711")
 
-    with started(server_pair, behave) as server, pytest.raises(errors.Internal) as internal:
+    with started(server_pair, behave) as server, pytest.raises(errors.InternalError) as internal:
         ask(server, watcher)
     assert "canary" not in repr([internal.value, internal.value.metadata, internal.value.__cause__])
     assert len(internal.value.metadata["error_id"]) == 16
@@ -219,7 +239,7 @@ def test_the_text_of_an_unexpected_exception_stays_here(server_pair: Pair, watch
 def test_an_unknown_method_is_an_internal_error_with_its_code(server_pair: Pair, watcher: ClientTls) -> None:
     with started(server_pair) as server, connect(server.address, tls=watcher) as channel:
         unknown: Any = channel.unary_unary(f"/{SERVICE}/Nothing")
-        with pytest.raises(errors.Internal) as internal:
+        with pytest.raises(errors.InternalError) as internal:
             unknown(b"")
     assert internal.value.metadata["code"] == "UNIMPLEMENTED"
 
@@ -246,7 +266,10 @@ def test_the_callers_deadline_bounds_the_handler(server_pair: Pair, watcher: Cli
 
 def test_a_call_without_a_deadline_gets_one(server_pair: Pair, watcher: ClientTls) -> None:
     seen: list[float | None] = []
-    with started(server_pair, lambda _: seen.append(deadline.remaining_s())) as server, calling_bare(server.address, watcher) as stub:
+    with (
+        started(server_pair, lambda _: seen.append(deadline.remaining_s())) as server,
+        calling_bare(server.address, watcher) as stub,
+    ):
         stub.EnsureEngine(engine_service_pb2.EnsureEngineRequest())
     assert 55 < (seen[0] or 0) <= 60
 
@@ -255,15 +278,15 @@ def test_too_short_a_deadline_is_refused_before_the_handler(server_pair: Pair, w
     handled: list[str] = []
     with started(server_pair, lambda path: handled.append(path)) as server, calling(server.address, watcher) as call:
         call("warm")
-        with pytest.raises((errors.DeadlineTooShort, errors.DeadlineExpired)):
+        with pytest.raises((errors.DeadlineTooShortError, errors.DeadlineExpiredError)):
             call("late", timeout=0.12)
     assert handled == ["warm"]
 
 
-def test_a_deadline_that_passes_is_told_apart_from_one_too_short(server_pair: Pair, watcher: ClientTls) -> None:
+def test_a_passed_deadline_differs_from_one_too_short(server_pair: Pair, watcher: ClientTls) -> None:
     release = threading.Event()
     with started(server_pair, lambda _: str(release.wait(10))) as server, calling(server.address, watcher) as call:
-        with pytest.raises(errors.DeadlineExpired):
+        with pytest.raises(errors.DeadlineExpiredError):
             call(timeout=0.5)
         release.set()
 
@@ -294,7 +317,7 @@ def test_overload_is_refused_with_a_time_to_try_again(server_pair: Pair, watcher
         held = threading.Thread(target=call, args=("hold",))
         held.start()
         assert entered.wait(10)
-        with pytest.raises(errors.Overloaded) as overloaded:
+        with pytest.raises(errors.OverloadedError) as overloaded:
             call()
         release.set()
         held.join()
@@ -308,7 +331,7 @@ def test_long_polls_have_a_budget_of_their_own(server_pair: Pair, watcher: Clien
     def behave(path: str) -> str:
         if path != "wait":
             return path
-        with polls.wait() as may:
+        with polls.waiting() as may:
             if not may:
                 return "at once"
             waiting.set()
@@ -317,7 +340,10 @@ def test_long_polls_have_a_budget_of_their_own(server_pair: Pair, watcher: Clien
 
     got: list[str] = []
     options = {"long_polls": polls, "on_drain": woken.set}
-    with started(server_pair, behave, max_concurrent_rpcs=1, options=options) as server, calling(server.address, watcher) as call:
+    with (
+        started(server_pair, behave, max_concurrent_rpcs=1, options=options) as server,
+        calling(server.address, watcher) as call,
+    ):
         poll = threading.Thread(target=lambda: got.append(call("wait", timeout=30)))
         poll.start()
         assert waiting.wait(10)
@@ -333,7 +359,9 @@ def test_long_polls_have_a_budget_of_their_own(server_pair: Pair, watcher: Clien
 
 def health_of(address: HostPort, name: str = "") -> int:
     with grpc.insecure_channel(str(address)) as channel:
-        return int(health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=5).status)
+        return int(
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name), timeout=5).status
+        )
 
 
 def test_health_follows_the_check_and_ends_with_draining(server_pair: Pair, watcher: ClientTls) -> None:
@@ -351,7 +379,7 @@ def test_health_follows_the_check_and_ends_with_draining(server_pair: Pair, watc
         assert health_of(server.health_address, SERVICE) == SERVING
         with connect(server.address, tls=watcher) as channel:
             assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == SERVING
-        answers["now"] = errors.VaultUnavailable("no answer")
+        answers["now"] = errors.VaultUnavailableError("no answer")
         eventually(lambda: health_of(server.health_address) == NOT_SERVING, timeout_s=10)
         answers["now"] = True
         eventually(lambda: health_of(server.health_address, SERVICE) == SERVING, timeout_s=10)
@@ -395,18 +423,21 @@ def test_open_reflection_streams_keep_nobody_out(server_pair: Pair, watcher: Cli
 def test_metrics_count_calls_by_method_and_code(server_pair: Pair, watcher: ClientTls) -> None:
     def behave(path: str) -> str:
         if path:
-            raise errors.RoleNotFound("no")
+            raise errors.DbRoleNotFoundError("no")
         return path
 
-    with started(server_pair, behave, metrics_listen=HostPort("127.0.0.1", 0)) as server, calling(server.address, watcher) as call:
+    with (
+        started(server_pair, behave, metrics_listen=HostPort("127.0.0.1", 0)) as server,
+        calling(server.address, watcher) as call,
+    ):
         call()
-        with pytest.raises(errors.RoleNotFound):
+        with pytest.raises(errors.DbRoleNotFoundError):
             call("missing")
         text = urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=5).read().decode()
-    method = f'method="/{SERVICE}/EnsureEngine"'
-    assert f'leasegate_rpc_total{{code="OK",{method}}} 1.0' in text
-    assert f'leasegate_rpc_total{{code="NOT_FOUND",{method}}} 1.0' in text
-    assert f'leasegate_rpc_duration_seconds_count{{code="OK",{method}}} 1.0' in text
+    method = f'grpc_method="EnsureEngine",grpc_service="{SERVICE}"'
+    assert f'grpc_server_handled_total{{grpc_code="OK",{method}}} 1.0' in text
+    assert f'grpc_server_handled_total{{grpc_code="NotFound",{method}}} 1.0' in text
+    assert f"grpc_server_handling_seconds_count{{{method}}} 2.0" in text
     assert "spiffe" not in text
 
 
@@ -419,9 +450,9 @@ def test_a_channel_survives_a_restart_of_the_service(server_pair: Pair, watcher:
         channel = connect(address, tls=watcher)
         stub = Stub(channel)
         stub.EnsureEngine(engine_service_pb2.EnsureEngineRequest())
-    request = engine_service_pb2.EnsureEngineRequest(path="again")
+    request = engine_service_pb2.EnsureEngineRequest(mount="again")
     with channel:
-        with pytest.raises(errors.PeerUnavailable) as down:
+        with pytest.raises(errors.PeerUnavailableError) as down:
             stub.EnsureEngine(request)
         assert down.value.metadata["peer"] == str(address)
         with running(config(server_pair, listen=address), [scripted()], health=lambda: True):
@@ -430,8 +461,8 @@ def test_a_channel_survives_a_restart_of_the_service(server_pair: Pair, watcher:
 
 def _path_if_up(stub: Any, request: engine_service_pb2.EnsureEngineRequest) -> str:
     try:
-        return str(stub.EnsureEngine(request).path)
-    except errors.PeerUnavailable:
+        return str(stub.EnsureEngine(request).mount)
+    except errors.PeerUnavailableError:
         return ""
 
 
@@ -441,5 +472,5 @@ def test_a_call_fails_at_once_when_the_service_is_down(watcher: ClientTls) -> No
     began = time.monotonic()
     with calling(address, watcher) as call, pytest.raises(LeasegateError) as down:
         call(timeout=10)
-    assert isinstance(down.value, errors.PeerUnavailable)
+    assert isinstance(down.value, errors.PeerUnavailableError)
     assert time.monotonic() - began < 5

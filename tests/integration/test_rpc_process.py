@@ -26,7 +26,11 @@ from tests.eventually import eventually
 from tests.integration.rpc_server import SERVICE, WATCHER
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "import services; from tests.integration.rpc_server import main; main()"]  # as -m services.engine does
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import services; from tests.integration.rpc_server import main; main()",
+]  # as -m services.engine does
 Request = engine_service_pb2.EnsureEngineRequest
 
 
@@ -95,7 +99,11 @@ def held_call(server: Started, ca: Authority, name: str = "held") -> Iterator[li
     def call() -> None:
         with connect(server.address, tls=ca.client(WATCHER).client()) as channel:
             try:
-                outcome.append(engine_service_pb2_grpc.EngineServiceStub(channel).EnsureEngine(Request(path=f"hold:{folder}")).path)
+                outcome.append(
+                    engine_service_pb2_grpc.EngineServiceStub(channel)
+                    .EnsureEngine(Request(mount=f"hold:{folder}"))
+                    .mount
+                )
             except errors.LeasegateError as err:
                 outcome.append(err)
 
@@ -128,7 +136,7 @@ def refused(server: Started, ca: Authority) -> bool:
     with connect(server.address, tls=ca.client(WATCHER, "late").client()) as channel:
         try:
             engine_service_pb2_grpc.EngineServiceStub(channel).EnsureEngine(Request(), timeout=2)
-        except errors.PeerUnavailable:
+        except errors.PeerUnavailableError:
             return True
         return False
 
@@ -137,7 +145,7 @@ def test_the_grace_is_bounded(tmp_path: Path, ca: Authority) -> None:
     with started(tmp_path / "run", ca.server(), drain_grace=0.3) as server, held_call(server, ca) as outcome:
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: outcome)
-        assert isinstance(outcome[0], errors.PeerUnavailable)
+        assert isinstance(outcome[0], errors.PeerUnavailableError)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -154,10 +162,13 @@ def test_every_log_line_is_json_and_a_secret_in_an_exception_is_in_none(tmp_path
     with started(tmp_path / "run", ca.server()) as server:
         with connect(server.address, tls=ca.client(WATCHER).client()) as channel:
             stub = engine_service_pb2_grpc.EngineServiceStub(channel)
-            with pytest.raises(errors.Internal) as internal:
-                stub.EnsureEngine(Request(path=f"fail:Vault said {canary}, password=canary-7 sorry"), metadata=(("x-request-id", "r-1"),))
+            with pytest.raises(errors.InternalError) as internal:
+                stub.EnsureEngine(
+                    Request(mount=f"fail:Vault said {canary}, password=canary-7 sorry"),
+                    metadata=(("x-request-id", "r-1"),),
+                )
         stranger = Authority(tmp_path / "other").client(WATCHER).client(ca=ca.ca)
-        with connect(server.address, tls=stranger) as channel, pytest.raises(errors.PeerUnavailable):
+        with connect(server.address, tls=stranger) as channel, pytest.raises(errors.PeerUnavailableError):
             engine_service_pb2_grpc.EngineServiceStub(channel).EnsureEngine(Request(), timeout=5)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=20) == 0
@@ -167,12 +178,19 @@ def test_every_log_line_is_json_and_a_secret_in_an_exception_is_in_none(tmp_path
     assert [line["event"] for line in found] == ["unexpected error", "rpc"]
     assert found[0]["error_id"] == internal.value.metadata["error_id"]
     assert "RuntimeError: Vault said [hidden], password=[hidden] sorry" in found[0]["exception"]
-    assert (found[1]["code"], found[1]["caller"], found[1]["process"], found[1]["level"]) == ("INTERNAL", WATCHER, "engine", "info")
+    assert (found[1]["code"], found[1]["caller"], found[1]["process"], found[1]["level"]) == (
+        "INTERNAL",
+        WATCHER,
+        "engine",
+        "info",
+    )
 
 
 def refusal(**variables: object) -> str:
     """Start with these options, see it refuse in one line with exit code 2, and answer the line."""
-    done = subprocess.run(COMMAND, env=environment(**variables), cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        COMMAND, env=environment(**variables), cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1, done.stderr
@@ -198,24 +216,50 @@ def test_a_second_server_on_the_port_is_refused(tmp_path: Path, ca: Authority) -
         ({"plaintext_loopback": 1, "listen": "0.0.0.0:0"}, "--listen 0.0.0.0:0 is none"),
         ({"plaintext_loopback": 1, "listen": "somehost:1"}, "loopback addresses only"),
         ({"tls_cert": "{cert}"}, "--tls-key and --tls-client-ca not given"),
-        ({"tls_cert": "{cert}", "tls_key": "{key}", "tls_client_ca": "{ca}", "plaintext_loopback": 1}, "exclude each other"),
-        ({"tls_cert": "/nowhere/x.crt", "tls_key": "{key}", "tls_client_ca": "{ca}"}, "'/nowhere/x.crt' does not exist"),
-        ({"tls_cert": "{cert}", "tls_key": "{ca}", "tls_client_ca": "{ca}"}, "are no PEM certificate and its unencrypted private key"),
-        ({"tls_cert": "{cert}", "tls_key": "{other}", "tls_client_ca": "{ca}"}, "are no PEM certificate and its unencrypted private key"),
+        (
+            {"tls_cert": "{cert}", "tls_key": "{key}", "tls_client_ca": "{ca}", "plaintext_loopback": 1},
+            "exclude each other",
+        ),
+        (
+            {"tls_cert": "/nowhere/x.crt", "tls_key": "{key}", "tls_client_ca": "{ca}"},
+            "'/nowhere/x.crt' does not exist",
+        ),
+        (
+            {"tls_cert": "{cert}", "tls_key": "{ca}", "tls_client_ca": "{ca}"},
+            "are no PEM certificate and its unencrypted private key",
+        ),
+        (
+            {"tls_cert": "{cert}", "tls_key": "{other}", "tls_client_ca": "{ca}"},
+            "are no PEM certificate and its unencrypted private key",
+        ),
         ({"tls_cert": "{cert}", "tls_key": "{key}", "tls_client_ca": "{key}"}, "holds no PEM certificate"),
-        ({"tls_cert": "{cert}", "tls_key": "{key}", "tls_client_ca": "{ca}", "allow": f"{SERVICE}=plaintext"}, "--plaintext-loopback only"),
-        ({"plaintext_loopback": 1, "allow": "leasegate.roles.v1.RoleService=x"}, "serves only leasegate.engine.v1.EngineService"),
+        (
+            {"tls_cert": "{cert}", "tls_key": "{key}", "tls_client_ca": "{ca}", "allow": f"{SERVICE}=plaintext"},
+            "--plaintext-loopback only",
+        ),
+        (
+            {"plaintext_loopback": 1, "allow": "leasegate.roles.v1.RoleService=x"},
+            "serves only leasegate.engine.v1.EngineService",
+        ),
         ({"plaintext_loopback": 1, "allow": "EngineService"}, "is not SERVICE=SAN"),
         ({"plaintext_loopback": 1, "listen": "127.0.0.1"}, "is not HOST:PORT"),
         ({"plaintext_loopback": 1, "listen": "127.0.0.1:70000"}, "is not HOST:PORT"),
-        ({"plaintext_loopback": 1, "health_listen": "nowhere.invalid:1", "listen": "127.0.0.1:0"}, "--health-listen nowhere.invalid:1: "),
+        (
+            {"plaintext_loopback": 1, "health_listen": "nowhere.invalid:1", "listen": "127.0.0.1:0"},
+            "--health-listen nowhere.invalid:1: ",
+        ),
         ({"plaintext_loopback": 1, "max_concurrent_rpcs": "many"}, "'many' is not a valid integer"),
         ({"plaintext_loopback": 1, "max_concurrent_rpcs": 0}, "not in the range"),
         ({"plaintext_loopback": 1, "drain_grace": -1}, "not in the range"),
         ({"plaintext_loopback": 1, "log_level": "loud"}, "'loud' is not one of"),
-        ({"plaintext_loopback": 1, "vault_logins": "/nowhere.yaml"}, "'/nowhere.yaml' does not exist"),
+        ({"plaintext_loopback": 1, "vault_config": "/nowhere.yaml"}, "'/nowhere.yaml' does not exist"),
         (
-            {"plaintext_loopback": 1, "listen": "127.0.0.1:0", "health_listen": "127.0.0.1:0", "address_file": "/nowhere/address"},
+            {
+                "plaintext_loopback": 1,
+                "listen": "127.0.0.1:0",
+                "health_listen": "127.0.0.1:0",
+                "address_file": "/nowhere/address",
+            },
             "there is no folder /nowhere",
         ),
     ],
@@ -223,18 +267,26 @@ def test_a_second_server_on_the_port_is_refused(tmp_path: Path, ca: Authority) -
 def test_bad_options_are_refused_in_one_line(ca: Authority, variables: dict[str, object], said: str) -> None:
     pair, other = ca.server(), ca.client(WATCHER)
     files = {"cert": pair.cert, "key": pair.key, "ca": pair.ca, "other": other.key}
-    assert said in refusal(**{name: value.format(**files) if isinstance(value, str) else value for name, value in variables.items()})
+    assert said in refusal(
+        **{name: value.format(**files) if isinstance(value, str) else value for name, value in variables.items()}
+    )
 
 
 def test_an_unknown_flag_is_refused_in_one_line() -> None:
-    done = subprocess.run([*COMMAND, "--nothing"], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [*COMMAND, "--nothing"], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--nothing" in done.stderr
 
 
 def test_help_explains_every_option_with_its_variable() -> None:
-    done = subprocess.run([*COMMAND, "--help"], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
-    flags = [line.split()[0] for line in done.stdout.splitlines() if line.strip().startswith("--") and "--help" not in line]
+    done = subprocess.run(
+        [*COMMAND, "--help"], env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+    )
+    flags = [
+        line.split()[0] for line in done.stdout.splitlines() if line.strip().startswith("--") and "--help" not in line
+    ]
     assert len(flags) > 10
     text = done.stdout.replace("\n", "").replace(" ", "")
     for flag in flags:

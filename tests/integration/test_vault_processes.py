@@ -1,4 +1,4 @@
-"""The engine and role services as processes: mutual TLS, the watcher alone may call, and a drain that leaves no login behind."""
+"""The engine and role services as processes: mutual TLS, only the watcher may call, and a drain revokes sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryptography import x509
 from leasegate.engine.v1 import engine_service_pb2_grpc
 from leasegate.roles.v1 import role_service_pb2 as roles_pb
 from leasegate.roles.v1 import role_service_pb2_grpc
-from services.common.errors import CallerNotAllowed
+from services.common.errors import CallerNotAllowedError
 from services.common.rpc.channel import connect
 from tests.certificates import LOCALHOST, Authority
 from tests.eventually import eventually
@@ -58,10 +58,19 @@ class Running:
 @contextmanager
 def started(name: str, folder: Path, *arguments: str) -> Iterator[Running]:
     folder.mkdir()
-    command = [sys.executable, "-m", f"services.{name}", "--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0", "--drain-delay=0"]
+    command = [
+        sys.executable,
+        "-m",
+        f"services.{name}",
+        "--listen=127.0.0.1:0",
+        "--health-listen=127.0.0.1:0",
+        "--drain-delay=0",
+    ]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}:{ROOT / 'protos' / 'gen'}"}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, f"--address-file={folder / 'address'}", *arguments], env=env, cwd=ROOT, stderr=log)
+        process = subprocess.Popen(
+            [*command, f"--address-file={folder / 'address'}", *arguments], env=env, cwd=ROOT, stderr=log
+        )
     try:
         yield Running(process, folder)
     finally:
@@ -70,7 +79,7 @@ def started(name: str, folder: Path, *arguments: str) -> Iterator[Running]:
         process.wait(timeout=20)
 
 
-def test_both_processes_do_their_part_for_the_watcher_alone_and_leave_no_login(servers: Servers, tmp_path: Path) -> None:
+def test_both_processes_serve_the_watcher_alone_and_leave_no_session(servers: Servers, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     server = authority.issue("server", *LOCALHOST)
     watcher = authority.issue("watcher", x509.UniformResourceIdentifier("spiffe://leasegate/watcher"))
@@ -88,12 +97,14 @@ def test_both_processes_do_their_part_for_the_watcher_alone_and_leave_no_login(s
         role_stub = role_service_pb2_grpc.RoleServiceStub(roles_channel)
 
         engines.EnsureEngine(ensure_engine(servers))
-        role_stub.EnsureRole(ensure_role(servers))
+        role_stub.EnsureDbRole(ensure_role(servers))
         assert children(servers)
         stranger = connect(engine.address, tls=other.client())
-        with pytest.raises(CallerNotAllowed):
+        with pytest.raises(CallerNotAllowedError):
             engine_service_pb2_grpc.EngineServiceStub(stranger).EnsureEngine(ensure_engine(servers))
-        role_stub.DeleteRole(roles_pb.DeleteRoleRequest(owner=owner("psql-role"), target=target(servers), mount=MOUNT))
+        role_stub.DeleteDbRole(
+            roles_pb.DeleteDbRoleRequest(owner=owner("psql-role"), target=target(servers), mount=MOUNT)
+        )
         assert engines.DeleteEngine(delete_engine(servers)).unmounted
 
         for channel in (engine_channel, roles_channel, stranger):
@@ -109,8 +120,8 @@ def test_both_processes_do_their_part_for_the_watcher_alone_and_leave_no_login(s
     ("arguments", "expected"),
     [
         ([], "--tls-cert"),
-        (["--plaintext-loopback", "--vault-logins={file}"], "--vault-logins"),
-        (["--plaintext-loopback", "--vault-logins={file}/none"], "none"),
+        (["--plaintext-loopback", "--vault-config={file}"], "--vault-config"),
+        (["--plaintext-loopback", "--vault-config={file}/none"], "none"),
     ],
 )
 def test_a_bad_option_is_refused_in_one_line(name: str, arguments: list[str], expected: str, tmp_path: Path) -> None:

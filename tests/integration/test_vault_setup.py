@@ -1,4 +1,4 @@
-"""The set-up of somebody's Vault (deploy/vault): written once, then unchanged, repaired where it drifted, and good for real logins."""
+"""The set-up of a Vault (deploy/vault): written once, then unchanged, corrected after drift, good for sessions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from deploy.local.stack import LocalStack
 from deploy.vault.__main__ import main
 from deploy.vault.policies import NAMES
+from dev.stack.stack import LocalStack
 from tests.servers import Servers, real_servers
 
-THINGS = [*(f"sys/policies/acl/{name}" for name in NAMES), "auth/token/roles/leasegate", "sys/auth/kubernetes", "auth/kubernetes/config"]
+THINGS = [
+    *(f"sys/policies/acl/{name}" for name in NAMES),
+    "auth/token/roles/leasegate",
+    "sys/auth/kubernetes",
+    "auth/kubernetes/config",
+]
 THINGS += [
-    f"auth/kubernetes/role/{name}" for name in ("vault-policy-controller", "leasegate-engine", "leasegate-roles", "leasegate-access")
+    f"auth/kubernetes/role/{name}"
+    for name in ("vault-policy-controller", "leasegate-engine", "leasegate-roles", "leasegate-access")
 ]
 MOUNTS = ("--mount", "my-postgres-se", "--mount-prefix", "team/")
 
@@ -73,7 +79,10 @@ def test_check_tells_what_drifted_and_setup_repairs_it(bare: Servers) -> None:
     bare.must("POST", "sys/policies/acl/leasegate-roles", policy='path "*" { capabilities = ["read"] }')
     checked = _run(bare, "check", *_kubernetes(bare))
     drifted = {path for path, outcome in _outcomes(checked).items() if outcome != "unchanged"}
-    assert (checked.exit_code, drifted) == (1, {"auth/kubernetes/role/leasegate-access", "sys/policies/acl/leasegate-roles"})
+    assert (checked.exit_code, drifted) == (
+        1,
+        {"auth/kubernetes/role/leasegate-access", "sys/policies/acl/leasegate-roles"},
+    )
     assert _run(bare, "setup", *_kubernetes(bare)).exit_code == 0
     assert _run(bare, "check", *_kubernetes(bare)).exit_code == 0
 
@@ -81,7 +90,9 @@ def test_check_tells_what_drifted_and_setup_repairs_it(bare: Servers) -> None:
 def test_another_mount_changes_the_policies_alone(bare: Servers) -> None:
     _run(bare, "setup", *_kubernetes(bare))
     wider = _outcomes(_run(bare, "setup", "--mount", "more", *_kubernetes(bare)))
-    assert {path for path, outcome in wider.items() if outcome == "changed"} == {f"sys/policies/acl/{name}" for name in NAMES}
+    assert {path for path, outcome in wider.items() if outcome == "changed"} == {
+        f"sys/policies/acl/{name}" for name in NAMES
+    }
 
 
 def test_kubernetes_is_left_alone_where_no_host_is_given(bare: Servers) -> None:
@@ -96,8 +107,8 @@ def test_a_path_of_another_auth_method_is_refused(bare: Servers) -> None:
     assert "is of type userpass" in refused.output
 
 
-def test_a_token_without_rights_is_told_which_call_was_refused(bare: Servers) -> None:
-    refused = _run(bare, "setup", token=bare.login("default"))
+def test_a_token_without_rights_learns_which_call_was_refused(bare: Servers) -> None:
+    refused = _run(bare, "setup", token=bare.token_with("default"))
     assert refused.exit_code == 1
     assert "sys/policies/acl/leasegate-engine: Vault answered 403" in refused.output
 
@@ -122,13 +133,18 @@ def test_the_policies_can_be_written_to_files(bare: Servers, tmp_path: Path) -> 
     _run(bare, "policies", "--output", str(tmp_path))
     _run(bare, "setup")
     for name in NAMES:
-        assert (tmp_path / f"{name}.hcl").read_text().strip() == bare.must("GET", f"sys/policies/acl/{name}")["data"]["policy"].strip()
+        assert (tmp_path / f"{name}.hcl").read_text().strip() == bare.must("GET", f"sys/policies/acl/{name}")["data"][
+            "policy"
+        ].strip()
 
 
-# -- with a real cluster -------------------------------------------------------------------------------------------------------------------
+# -- with a real cluster
+# -------------------------------------------------------------------------------------------------------------------
 
 
-def _login(cluster: LocalStack, *, account: str, namespace: str, role: str, audience: str | None = "vault") -> tuple[int, list[str]]:
+def _authenticate(
+    cluster: LocalStack, *, account: str, namespace: str, role: str, audience: str | None = "vault"
+) -> tuple[int, list[str]]:
     """Log in to the cluster's Vault by a ServiceAccount's token; answers HTTP status and policies."""
     cluster.kubectl("create", "namespace", namespace, check=False)
     cluster.kubectl("create", "serviceaccount", account, f"--namespace={namespace}", check=False)
@@ -140,20 +156,22 @@ def _login(cluster: LocalStack, *, account: str, namespace: str, role: str, audi
 
 @pytest.mark.parametrize("audience", ["vault", None])
 def test_any_namespace_logs_in_as_a_team(cluster: LocalStack, audience: str | None) -> None:
-    found = _login(cluster, account="vault", namespace="setup-team", role="vault-policy-controller", audience=audience)
+    found = _authenticate(
+        cluster, account="vault", namespace="setup-team", role="vault-policy-controller", audience=audience
+    )
     assert found == (200, ["leasegate-engine", "leasegate-roles"])
 
 
 def test_another_service_account_is_no_team(cluster: LocalStack) -> None:
-    assert _login(cluster, account="default", namespace="setup-team", role="vault-policy-controller")[0] == 403
+    assert _authenticate(cluster, account="default", namespace="setup-team", role="vault-policy-controller")[0] == 403
 
 
 @pytest.mark.parametrize("service", ["engine", "roles", "access"])
 def test_a_service_logs_in_from_its_own_namespace_alone(cluster: LocalStack, service: str) -> None:
     name = f"leasegate-{service}"
-    assert _login(cluster, account=name, namespace="leasegate-system", role=name) == (200, [name])
-    assert _login(cluster, account=name, namespace="setup-team", role=name)[0] == 403
-    assert _login(cluster, account="vault", namespace="setup-team", role=name)[0] == 403
+    assert _authenticate(cluster, account=name, namespace="leasegate-system", role=name) == (200, [name])
+    assert _authenticate(cluster, account=name, namespace="setup-team", role=name)[0] == 403
+    assert _authenticate(cluster, account="vault", namespace="setup-team", role=name)[0] == 403
 
 
 def test_a_deleted_service_account_cannot_log_in(cluster: LocalStack) -> None:
@@ -167,7 +185,7 @@ def test_a_deleted_service_account_cannot_log_in(cluster: LocalStack) -> None:
 
 
 def test_a_set_up_in_which_approval_can_be_bypassed_says_so(bare: Servers) -> None:
-    """With a team's login that issues, `setup` and `check` warn; without, they do not."""
+    """With a team's session that issues, `setup` and `check` warn; without, they do not."""
     issuing = _run(bare, "setup", *_kubernetes(bare), "--teams-issue")
     assert issuing.exit_code == 0
     assert "approval can be bypassed" in issuing.output

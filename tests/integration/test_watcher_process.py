@@ -1,4 +1,4 @@
-"""``python -m watcher`` as a process: it starts as it is told or says in one line why not, answers probes, and ends cleanly."""
+"""``python -m watcher`` as a process: it starts or says in one line why not, answers probes, and ends cleanly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from tests.certificates import Authority
 from tests.eventually import eventually
 from tests.integration.watcher_stack import ROOT, Services, watcher_kubeconfig
@@ -45,13 +45,19 @@ def options(cluster: LocalStack, services: Services) -> dict[str, str]:
     assert services.tls is not None
     folder = services.tls.cert.parent
     given = {name.upper(): str(address) for name, address in services.addresses.items()}
-    given |= {"TLS_CERT": str(folder / "client.crt"), "TLS_KEY": str(folder / "client.key"), "TLS_CA": str(services.tls.client_ca)}
+    given |= {
+        "TLS_CERT": str(folder / "client.crt"),
+        "TLS_KEY": str(folder / "client.key"),
+        "TLS_CA": str(services.tls.client_ca),
+    }
     given |= {
         "HEALTH_LISTEN": "127.0.0.1:0",
         "METRICS_LISTEN": "127.0.0.1:0",
         "SERVICE_ADDRESS": "*/vault=127.0.0.1:8200 demo/db=[::1]:5432",
     }
-    return {"KUBECONFIG": str(watcher_kubeconfig(cluster))} | {f"LEASEGATE_WATCHER_{name}": value for name, value in given.items()}
+    return {"KUBECONFIG": str(watcher_kubeconfig(cluster))} | {
+        f"LEASEGATE_WATCHER_{name}": value for name, value in given.items()
+    }
 
 
 def environment(options: dict[str, str]) -> dict[str, str]:
@@ -73,7 +79,9 @@ def process(options: dict[str, str], log: Path) -> Iterator[subprocess.Popen[byt
 
 def addresses(log: Path) -> tuple[str, str]:
     """Where health and metrics are, as it logs them."""
-    found = eventually(lambda: re.search(r'"health": "([^"]+)", "metrics": "([^"]+)"', log.read_text()), what="its addresses")
+    found = eventually(
+        lambda: re.search(r'"health": "([^"]+)", "metrics": "([^"]+)"', log.read_text()), what="its addresses"
+    )
     assert found is not None
     return found[1], found[2]
 
@@ -96,8 +104,8 @@ def test_it_becomes_ready_and_ends_cleanly(options: dict[str, str], tmp_path: Pa
         eventually(lambda: status(health, "/readyz") == 200, what="readiness")
         with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5) as answer:
             text = answer.read().decode()
-        assert 'leasegate_watcher_queue_depth{queue="requests"} 0.0' in text
-        assert 'leasegate_watcher_queue_depth{queue="events"} 0.0' in text
+        assert 'workqueue_depth{name="access_requests"} 0.0' in text
+        assert 'workqueue_depth{name="events"} 0.0' in text
         assert "leasegate_watcher_ready 1.0" in text
         running.send_signal(number)
         assert running.wait(15) == 0
@@ -108,7 +116,7 @@ def test_it_is_not_ready_before_access_answers(options: dict[str, str], tmp_path
     log = tmp_path / "watcher.log"
     with process(options | {"LEASEGATE_WATCHER_ACCESS": "127.0.0.1:1"}, log):
         health, _ = addresses(log)
-        eventually(lambda: "feed interrupted" in log.read_text(), what="a try at the feed")
+        eventually(lambda: "change feed disconnected" in log.read_text(), what="a poll of the change feed")
         assert (status(health, "/healthz"), status(health, "/readyz")) == (200, 503)
 
 
@@ -116,18 +124,23 @@ def test_it_is_not_ready_before_access_answers(options: dict[str, str], tmp_path
     ("changes", "says"),
     [
         ({"KUBECONFIG": "/nowhere"}, "--kubeconfig"),
-        ({"LEASEGATE_WATCHER_SERVICE_ADDRESS": "vault=127.0.0.1:1"}, "--service-address 'vault=127.0.0.1:1' is not NS/NAME=HOST:PORT"),
+        (
+            {"LEASEGATE_WATCHER_SERVICE_ADDRESS": "vault=127.0.0.1:1"},
+            "--service-address 'vault=127.0.0.1:1' is not NS/NAME=HOST:PORT",
+        ),
         ({"LEASEGATE_WATCHER_SERVICE_ADDRESS": "*/vault=nowhere"}, "is not HOST:PORT"),
         ({"LEASEGATE_WATCHER_CLUSTER_NAME": "Not A Name"}, "--cluster-name"),
         ({"LEASEGATE_WATCHER_ENGINE": "nowhere"}, "is not HOST:PORT"),
         ({"LEASEGATE_WATCHER_TLS_CERT": "/nowhere.crt"}, "tls-cert"),
-        ({"LEASEGATE_WATCHER_RESYNC": "0"}, "resync"),
+        ({"LEASEGATE_WATCHER_RESYNC_INTERVAL": "0"}, "resync"),
         ({"LEASEGATE_WATCHER_HEALTH_LISTEN": "127.0.0.1:1"}, "--health-listen"),
     ],
 )
 def test_it_says_in_one_line_why_it_does_not_start(options: dict[str, str], changes: dict[str, str], says: str) -> None:
     if os.geteuid() == 0 and "HEALTH_LISTEN" in str(changes):
-        changes = {"LEASEGATE_WATCHER_HEALTH_LISTEN": "192.0.2.1:1"}  # root may bind port 1, nobody an address of another machine
+        changes = {
+            "LEASEGATE_WATCHER_HEALTH_LISTEN": "192.0.2.1:1"
+        }  # root may bind port 1, nobody an address of another machine
     done = subprocess.run(
         [sys.executable, "-m", "watcher"],
         env=environment(options | changes),
@@ -144,11 +157,18 @@ def test_it_says_in_one_line_why_it_does_not_start(options: dict[str, str], chan
 
 def test_its_help_explains_every_option(options: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "watcher", "--help"], env=environment({}), capture_output=True, text=True, timeout=30, cwd=ROOT, check=True
+        [sys.executable, "-m", "watcher", "--help"],
+        env=environment({}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=ROOT,
+        check=True,
     )
     for flag in (
-        "--kubeconfig", "--engine", "--roles", "--access", "--tls-cert", "--tls-key", "--tls-ca", "--cluster-name", "--service-address",
-        "--token-audience", "--abandon-after", "--resync", "--health-listen", "--metrics-listen", "--log-level",
+        "--kubeconfig", "--engine", "--roles", "--access", "--tls-cert", "--tls-key", "--tls-ca", "--cluster-name",
+        "--service-address", "--token-audience", "--finalizer-timeout", "--resync-interval", "--health-listen",
+        "--metrics-listen", "--log-level",
     ):  # fmt: skip
         assert flag in done.stdout
     assert "LEASEGATE_WATCHER_SERVICE_ADDRESS" in done.stdout

@@ -1,4 +1,4 @@
-"""The engine and role services as they are, behind real gRPC servers on loopback, and requests as the watcher would build them."""
+"""The engine and role services behind real gRPC servers on loopback, and requests as the watcher builds them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from leasegate.engine.v1 import engine_service_pb2 as engine_pb
 from leasegate.engine.v1 import engine_service_pb2_grpc
+from leasegate.roles.v1 import db_role_pb2, role_service_pb2_grpc
 from leasegate.roles.v1 import role_service_pb2 as roles_pb
-from leasegate.roles.v1 import role_service_pb2_grpc
 from leasegate.types.v1 import types_pb2
 from services.common.config import PLAINTEXT, HostPort, ServerConfig
 from services.common.rpc.channel import connect
 from services.common.rpc.server import Service, running, service
-from services.common.vault.own import OwnLogins
+from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
 from services.engine import scope as engine_scope
-from services.engine.engines import Engines
+from services.engine.engines import SecretEngines
 from services.engine.servicer import EngineServicer
 from services.roles import scope as roles_scope
-from services.roles.roles import Roles
+from services.roles.roles import DbRoles
 from services.roles.servicer import RoleServicer
 from tests.servers import Servers
 
 MOUNT = "my-postgres-se"
 UID = "11111111-aaaa"
-ADOPTER = "leasegate-adopter.0123456789ab"
+CLEANUP_ROLE = "leasegate-cleanup.0123456789ab"
 CREATE = (
     "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';",
     'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{{name}}";',
@@ -38,11 +38,13 @@ CREATE = (
 
 
 @contextmanager
-def engine_service(own: OwnLogins | None = None, sessions: Sessions | None = None) -> Iterator[engine_service_pb2_grpc.EngineServiceStub]:
+def engine_service(
+    own: ServiceAuths | None = None, sessions: Sessions | None = None
+) -> Iterator[engine_service_pb2_grpc.EngineServiceStub]:
     """The engine service and a stub to call it."""
-    sessions = sessions or Sessions(engine_scope.SCOPE, own=own, narrow_to=engine_scope.POLICY)
+    sessions = sessions or Sessions(engine_scope.SCOPE, service_auths=own, narrow_to=engine_scope.POLICY)
     descriptor = engine_pb.DESCRIPTOR.services_by_name["EngineService"]
-    servicer = EngineServicer(Engines(sessions))
+    servicer = EngineServicer(SecretEngines(sessions))
     add = engine_service_pb2_grpc.add_EngineServiceServicer_to_server
     with closing(sessions), _serving("engine", service(descriptor, add, servicer), sessions) as address:
         channel = connect(address, tls=None)
@@ -51,12 +53,17 @@ def engine_service(own: OwnLogins | None = None, sessions: Sessions | None = Non
 
 
 @contextmanager
-def role_service(own: OwnLogins | None = None, sessions: Sessions | None = None) -> Iterator[role_service_pb2_grpc.RoleServiceStub]:
+def role_service(
+    own: ServiceAuths | None = None, sessions: Sessions | None = None
+) -> Iterator[role_service_pb2_grpc.RoleServiceStub]:
     """The role service and a stub to call it."""
-    sessions = sessions or Sessions(roles_scope.SCOPE, own=own, narrow_to=roles_scope.POLICY)
+    sessions = sessions or Sessions(roles_scope.SCOPE, service_auths=own, narrow_to=roles_scope.POLICY)
     descriptor = roles_pb.DESCRIPTOR.services_by_name["RoleService"]
     add = role_service_pb2_grpc.add_RoleServiceServicer_to_server
-    with closing(sessions), _serving("roles", service(descriptor, add, RoleServicer(Roles(sessions))), sessions) as address:
+    with (
+        closing(sessions),
+        _serving("roles", service(descriptor, add, RoleServicer(DbRoles(sessions))), sessions) as address,
+    ):
         channel = connect(address, tls=None)
         yield role_service_pb2_grpc.RoleServiceStub(channel)
         channel.close()
@@ -66,20 +73,24 @@ def role_service(own: OwnLogins | None = None, sessions: Sessions | None = None)
 def _serving(process: str, what: Service, sessions: Sessions) -> Iterator[HostPort]:
     anywhere = HostPort("127.0.0.1", 0)
     config = ServerConfig(
-        process=process, listen=anywhere, health_listen=anywhere, drain_delay_s=0, allow={what.name: frozenset({PLAINTEXT})}
+        process=process,
+        listen=anywhere,
+        health_listen=anywhere,
+        drain_delay_s=0,
+        allow={what.name: frozenset({PLAINTEXT})},
     )
     with running(config, [what], health=sessions.serving) as server:
         yield server.address
 
 
-def target(servers: Servers, *, login: bool = True, token: str = "", name: str = "vault") -> types_pb2.VaultTarget:
+def target(servers: Servers, *, auth: bool = True, token: str = "", name: str = "vault") -> types_pb2.VaultTarget:
     """The AppBinding ``demo/vault``, with a team's token that has both policies."""
     message = types_pb2.VaultTarget(
         source=types_pb2.ObjectRef(cluster="-", cluster_uid=UID, namespace="demo", name=name),
         address=servers.vault_addr.replace("https", "HTTPS"),
         ca_bundle=servers.vault_ca.read_bytes(),
     )
-    if login:
+    if auth:
         message.token.token = token or _team_token(servers.root_token, servers)
     return message
 
@@ -90,13 +101,15 @@ _TEAM_TOKENS: dict[str, str] = {}
 def _team_token(vault: str, servers: Servers) -> str:
     """One for each Vault, as a team has one token and not one for each call."""
     if vault not in _TEAM_TOKENS:
-        _TEAM_TOKENS[vault] = servers.login("leasegate-engine", "leasegate-roles", ttl="24h")
+        _TEAM_TOKENS[vault] = servers.token_with("leasegate-engine", "leasegate-roles", ttl="24h")
     return _TEAM_TOKENS[vault]
 
 
 def owner(name: str = "postgresql-engine", *, uid: str = UID) -> types_pb2.ObjectRef:
     """An object in ``demo`` of the cluster ``uid``."""
-    return types_pb2.ObjectRef(cluster="-", cluster_uid=uid, namespace="demo", name=name, uid=f"uid-of-{name}", generation=1)
+    return types_pb2.ObjectRef(
+        cluster="-", cluster_uid=uid, namespace="demo", name=name, uid=f"uid-of-{name}", generation=1
+    )
 
 
 def connection(servers: Servers, *, name: str = "k8s.-.demo.postgres-app") -> engine_pb.PostgresConnection:
@@ -105,9 +118,13 @@ def connection(servers: Servers, *, name: str = "k8s.-.demo.postgres-app") -> en
         name=name,
         plugin_name="postgresql-database-plugin",
         allowed_roles=["*"],
-        database=types_pb2.DatabaseTarget(
+        database=types_pb2.Database(
             service=types_pb2.ServiceAddress(
-                scheme="postgresql", host=servers.postgres_host, port=servers.postgres_port, path="postgres", query="sslmode=disable"
+                scheme="postgresql",
+                host=servers.postgres_host,
+                port=servers.postgres_port,
+                path="postgres",
+                query="sslmode=disable",
             ),
             username="postgres",
             password="root",
@@ -115,18 +132,24 @@ def connection(servers: Servers, *, name: str = "k8s.-.demo.postgres-app") -> en
     )
 
 
-def ensure_engine(servers: Servers, path: str = MOUNT, *, uid: str = UID, name: str = "postgresql-engine") -> engine_pb.EnsureEngineRequest:
+def ensure_engine(
+    servers: Servers, path: str = MOUNT, *, uid: str = UID, name: str = "postgresql-engine"
+) -> engine_pb.EnsureEngineRequest:
     """The guide's SecretEngine."""
-    return engine_pb.EnsureEngineRequest(owner=owner(name, uid=uid), target=target(servers), path=path, postgres=connection(servers))
+    return engine_pb.EnsureEngineRequest(
+        owner=owner(name, uid=uid), target=target(servers), mount=path, postgres=connection(servers)
+    )
 
 
-def ensure_role(servers: Servers, mount: str = MOUNT, *, uid: str = UID, name: str = "psql-role") -> roles_pb.EnsureRoleRequest:
+def ensure_role(
+    servers: Servers, mount: str = MOUNT, *, uid: str = UID, name: str = "psql-role"
+) -> roles_pb.EnsureDbRoleRequest:
     """The guide's PostgresRole."""
-    return roles_pb.EnsureRoleRequest(
+    return roles_pb.EnsureDbRoleRequest(
         owner=owner(name, uid=uid),
         target=target(servers),
         mount=mount,
-        definition=roles_pb.RoleDefinition(
+        definition=db_role_pb2.DbRoleDefinition(
             db_name="k8s.-.demo.postgres-app",
             creation_statements=CREATE,
             default_ttl=Duration(seconds=3600),
@@ -135,46 +158,54 @@ def ensure_role(servers: Servers, mount: str = MOUNT, *, uid: str = UID, name: s
     )
 
 
-def quiet(servers: Servers, mount: str = MOUNT, connection: str = "", *, remaining: int = 0, age_s: float = 0) -> types_pb2.Quiescence:
+def quiet(
+    servers: Servers, mount: str = MOUNT, connection: str = "", *, remaining: int = 0, age_s: float = 0
+) -> types_pb2.QuiesceReport:
     """Access' answer, good for ten seconds."""
     counted = Timestamp()
     counted.FromNanoseconds(int((time.time() - age_s) * 1e9))
-    return types_pb2.Quiescence(
-        target=types_pb2.TargetRef(cluster="-", namespace="demo", name="vault", address=servers.vault_addr),
+    return types_pb2.QuiesceReport(
+        target=types_pb2.VaultTargetRef(cluster="-", namespace="demo", name="vault", address=servers.vault_addr),
         mount=mount,
         connection=connection,
-        remaining=remaining,
+        open_attempts=remaining,
         count_time=counted,
         valid_for=Duration(seconds=10),
     )
 
 
-def delete_engine(servers: Servers, path: str = MOUNT, *, uid: str = UID, name: str = "postgresql-engine") -> engine_pb.DeleteEngineRequest:
+def delete_engine(
+    servers: Servers, path: str = MOUNT, *, uid: str = UID, name: str = "postgresql-engine"
+) -> engine_pb.DeleteEngineRequest:
     """The guide's SecretEngine, gone, with nothing left of it in use."""
     return engine_pb.DeleteEngineRequest(
         owner=owner(name, uid=uid),
         target=target(servers),
-        path=path,
+        mount=path,
         connection="k8s.-.demo.postgres-app",
-        quiescence=quiet(servers, path),
+        quiesce_report=quiet(servers, path),
     )
 
 
-def adopter(servers: Servers, *, finish: bool = False, revocation: tuple[str, ...] = ()) -> roles_pb.EnsureAdopterRequest:
-    """An adopter for attempts of the guide's role."""
-    return roles_pb.EnsureAdopterRequest(
+def cleanup_role(
+    servers: Servers, *, force_drop: bool = False, revocation: tuple[str, ...] = ()
+) -> roles_pb.EnsureCleanupRoleRequest:
+    """A cleanup role for attempts of the guide's role."""
+    return roles_pb.EnsureCleanupRoleRequest(
         target=target(servers),
         mount=MOUNT,
-        name=ADOPTER,
-        db_name="k8s.-.demo.postgres-app",
+        name=CLEANUP_ROLE,
+        connection="k8s.-.demo.postgres-app",
         revocation_statements=revocation,
-        finish=finish,
+        force_drop=force_drop,
     )
 
 
 def issue(servers: Servers, role: str, display_name: str = "demo-psql-role-abc") -> dict[str, str]:
     """A credential as access would get it; answers also its lease id."""
-    token = servers.must("POST", "auth/token/create", policies=["leasegate-issuer"], display_name=display_name, no_parent=True)["auth"]
+    token = servers.must(
+        "POST", "auth/token/create", policies=["leasegate-issuer"], display_name=display_name, no_parent=True
+    )["auth"]
     answer = servers.must("GET", f"{MOUNT}/creds/{role}", token["client_token"])
     return {**answer["data"], "lease_id": answer["lease_id"]}
 
@@ -183,8 +214,8 @@ def revoke(servers: Servers, lease: dict[str, str]) -> int:
     return servers.vault("POST", f"sys/leases/revoke/{lease['lease_id']}", sync=True)[0]
 
 
-def exists(servers: Servers, login: str) -> bool:
-    return bool(servers.psql(f"SELECT 1 FROM pg_roles WHERE rolname = '{login}'"))  # noqa: S608 - a name that Vault made
+def exists(servers: Servers, user: str) -> bool:
+    return bool(servers.psql(f"SELECT 1 FROM pg_roles WHERE rolname = '{user}'"))  # noqa: S608 - a name that Vault made
 
 
 def log_in(servers: Servers, lease: dict[str, str]) -> psycopg.Connection[tuple[object, ...]]:

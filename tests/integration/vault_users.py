@@ -7,7 +7,7 @@ from typing import Any
 
 from services.common.vault.client import Vault
 from services.common.vault.scope import Scope
-from services.common.vault.target import AppRoleLogin, Login, Target, UserpassLogin
+from services.common.vault.target import AppRoleAuth, AuthMethod, UserpassAuth, VaultTarget
 from tests.servers import Servers
 
 SCOPE = Scope("GET sys/mounts/<mount>", "GET,DELETE <mount>/roles/*")
@@ -33,14 +33,21 @@ def enable_methods(servers: Servers) -> None:
 
 
 def disable_methods(servers: Servers) -> None:
-    """Take all of it away, and every login that came of it."""
+    """Take all of it away, and every session that came of it."""
     for path in METHODS:
         servers.vault("DELETE", f"sys/auth/{path}")
     servers.vault("DELETE", "sys/mounts/team-a")
 
 
-def target(servers: Servers, login: Login | None, **more: Any) -> Target:
-    return Target(name="vault", namespace="demo", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), login=login, **more)
+def target(servers: Servers, auth: AuthMethod | None, **more: Any) -> VaultTarget:
+    return VaultTarget(
+        name="vault",
+        namespace="demo",
+        address=servers.vault_addr,
+        ca_bundle=servers.vault_ca.read_bytes(),
+        auth=auth,
+        **more,
+    )
 
 
 def works(vault: Vault) -> bool:
@@ -52,16 +59,16 @@ def user(
     *,
     password: str = "p w%",  # noqa: S107 - a test's user
     **settings: Any,
-) -> UserpassLogin:
+) -> UserpassAuth:
     servers.must("POST", "auth/userpass/users/team", password=password, token_policies=POLICIES, **settings)
-    return UserpassLogin(mount="userpass", username="team", password=password)
+    return UserpassAuth(mount="userpass", username="team", password=password)
 
 
-def app_role(servers: Servers, **settings: Any) -> AppRoleLogin:
+def app_role(servers: Servers, **settings: Any) -> AppRoleAuth:
     servers.must("POST", "auth/approle/role/team", token_policies=POLICIES, **settings)
     role_id = servers.must("GET", "auth/approle/role/team/role-id")["data"]["role_id"]
     secret_id = servers.must("POST", "auth/approle/role/team/secret-id", metadata="{}")["data"]["secret_id"]
-    return AppRoleLogin(mount="approle", role_id=role_id, secret_id=secret_id)
+    return AppRoleAuth(mount="approle", role_id=role_id, secret_id=secret_id)
 
 
 def children(servers: Servers) -> set[str]:
@@ -74,7 +81,7 @@ def children(servers: Servers) -> set[str]:
     return found
 
 
-def logins(servers: Servers) -> list[str]:
+def user_sessions(servers: Servers) -> list[str]:
     found = []
     for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
         status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
@@ -83,6 +90,6 @@ def logins(servers: Servers) -> list[str]:
     return found
 
 
-def revoke_logins(servers: Servers) -> None:
-    for accessor in logins(servers):
+def revoke_sessions(servers: Servers) -> None:
+    for accessor in user_sessions(servers):
         servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)

@@ -1,4 +1,4 @@
-"""The real watcher on a real API server, with the rights of its own ServiceAccount, and the three services played behind real gRPC."""
+"""The real watcher on a real API server, with its own ServiceAccount, over real gRPC to three played services."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from deploy.local.stack import LocalStack
+from dev.stack.stack import LocalStack
 from leasegate.access.v1 import (
     requester_service_pb2,
     requester_service_pb2_grpc,
@@ -28,34 +28,36 @@ from services.common.rpc.limit import LongPolls
 from services.common.rpc.server import Service, running, service
 from tests.eventually import eventually
 from tests.fakes.peers import PlayedAccess, PlayedEngine, PlayedRoles
-from watcher.api import connect
-from watcher.kinds import NAMESPACE
-from watcher.peers import peers
-from watcher.resources import Cluster
-from watcher.watcher import Settings, Watcher
+from watcher.app import Settings, Watcher
+from watcher.clients.stubs import service_stubs
+from watcher.kube.client import connect
+from watcher.kube.resources import NAMESPACE
+from watcher.specs.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs/examples/guides/secret-engines/postgres"
-SERVED = ROOT / "deploy/rbac/served-namespace.yaml"
+ENABLED_NAMESPACE = ROOT / "deploy/rbac/enabled-namespace.yaml"
 KINDS = "secretengines,postgresroles,databaseaccessrequests,appbindings"
 
 
 @dataclass
 class Services:
-    """The played services, at addresses that stay when they are stopped and started; plaintext without ``tls``."""
+    """The played services, at addresses that stay over a stop and a start; plaintext without ``tls``."""
 
     tls: ServerTls | None = None
     engine: PlayedEngine = field(default_factory=PlayedEngine)
     roles: PlayedRoles = field(default_factory=PlayedRoles)
     access: PlayedAccess = field(default_factory=PlayedAccess)
-    addresses: dict[str, HostPort] = field(default_factory=lambda: {name: _free() for name in ("engine", "roles", "access")})
+    addresses: dict[str, HostPort] = field(
+        default_factory=lambda: {name: _free() for name in ("engine", "roles", "access")}
+    )
     _running: dict[str, ExitStack] = field(default_factory=dict)
 
     def start(self, *names: str) -> None:
         """Start some, or all."""
         for name in names or self.addresses:
             stack = self._running[name] = ExitStack()
-            served = self._served(name)
+            registered = self._registered(name)
             caller = "spiffe://leasegate/watcher" if self.tls else "plaintext"
             config = ServerConfig(
                 process=name,
@@ -63,23 +65,29 @@ class Services:
                 health_listen=HostPort("127.0.0.1", 0),
                 tls=self.tls,
                 drain_delay_s=0,
-                allow={each.name: frozenset({caller}) for each in served},
+                allow={each.name: frozenset({caller}) for each in registered},
                 max_concurrent_rpcs=40,
             )
-            stack.enter_context(running(config, served, health=lambda: True, long_polls=LongPolls(2)))
+            stack.enter_context(running(config, registered, health=lambda: True, long_polls=LongPolls(2)))
 
     def stop(self, *names: str) -> None:
         """Stop some, or all."""
         for name in names or list(self._running):
             self._running.pop(name).close()
 
-    def _served(self, name: str) -> list[Service]:
+    def _registered(self, name: str) -> list[Service]:
         if name == "engine":
             descriptor = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"]
-            return [service(descriptor, engine_service_pb2_grpc.add_EngineServiceServicer_to_server, _as_servicer(self.engine))]
+            return [
+                service(
+                    descriptor, engine_service_pb2_grpc.add_EngineServiceServicer_to_server, _as_servicer(self.engine)
+                )
+            ]
         if name == "roles":
             descriptor = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
-            return [service(descriptor, role_service_pb2_grpc.add_RoleServiceServicer_to_server, _as_servicer(self.roles))]
+            return [
+                service(descriptor, role_service_pb2_grpc.add_RoleServiceServicer_to_server, _as_servicer(self.roles))
+            ]
         watcher = watcher_service_pb2.DESCRIPTOR.services_by_name["WatcherService"]
         requester = requester_service_pb2.DESCRIPTOR.services_by_name["RequesterService"]
         played = _as_servicer(self.access)
@@ -90,7 +98,7 @@ class Services:
 
 
 class _Unplayed:
-    """Methods that nobody here calls, such as CreateRequest."""
+    """Methods that nobody here calls, such as CreateAccessRequest."""
 
     def __init__(self, played: Any) -> None:
         self._played = played
@@ -104,7 +112,7 @@ def _as_servicer(played: Any) -> Any:
 
 
 class Running:
-    """A watcher that runs, and what is around it."""
+    """A running watcher, its cluster and the played services."""
 
     def __init__(self, cluster: LocalStack, services: Services) -> None:
         self.cluster, self.services = cluster, services
@@ -117,10 +125,11 @@ class Running:
         api = connect(str(self.kubeconfig), pool_size=40)
         uid = str(api.get(NAMESPACE, name="kube-system")["metadata"]["uid"])
         channels = {
-            name: self._stack.enter_context(connect_service(address, tls=None)) for name, address in self.services.addresses.items()
+            name: self._stack.enter_context(connect_service(address, tls=None))
+            for name, address in self.services.addresses.items()
         }
         settings = Settings(cluster=Cluster("", uid), refused_cap_s=1.0, watch_s=8.0, resync_s=resync_s)
-        watcher = self._watcher = Watcher(api, peers(**channels), settings)
+        watcher = self._watcher = Watcher(api, service_stubs(**channels), settings)
         watcher.start()
         eventually(watcher.ready, what="a ready watcher")
 
@@ -150,14 +159,27 @@ class Running:
 
     def secrets(self, namespace: str) -> list[Any]:
         """The Secrets of requests."""
-        found = json.loads(self.kubectl("get", "secrets", "-n", namespace, "-l", "app.kubernetes.io/managed-by=leasegate", "-o", "json"))
+        found = json.loads(
+            self.kubectl(
+                "get", "secrets", "-n", namespace, "-l", "app.kubernetes.io/managed-by=leasegate", "-o", "json"
+            )
+        )
         return list(found["items"])
 
     def granted(self, namespace: str) -> Any:
-        """Converge, approve, and answer the Secret."""
-        self.apply(namespace, "vault", "served", "postgres-app", "postgresSecretEngine", "postgresRole", "postgresAccessRequest")
+        """Apply the guide's objects, approve, and return the Secret."""
+        self.apply(
+            namespace,
+            "vault",
+            "enabled",
+            "postgres-app",
+            "postgresSecretEngine",
+            "postgresRole",
+            "postgresAccessRequest",
+        )
         eventually(
-            lambda: self.get(namespace, "databaseaccessrequest", "postgres-cred-rqst").get("status", {}).get("digest"), what="a digest"
+            lambda: self.get(namespace, "databaseaccessrequest", "postgres-cred-rqst").get("status", {}).get("digest"),
+            what="a digest",
         )
         self.decide(namespace)
         return eventually(lambda: self.secrets(namespace), what="the Secret")[0]
@@ -175,12 +197,14 @@ class Running:
         }
         decided = [c for c in status.get("conditions", []) if c["type"] != kind] + [condition]
         patch = json.dumps({"status": {"conditions": decided}})
-        self.kubectl("patch", "databaseaccessrequest", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+        self.kubectl(
+            "patch", "databaseaccessrequest", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch
+        )
 
 
 @contextmanager
 def running_watcher(cluster: LocalStack) -> Iterator[Running]:
-    """Services and a watcher, ended at the end."""
+    """Services and a watcher, stopped at the end."""
     services = Services()
     services.start()
     found = Running(cluster, services)
@@ -194,7 +218,9 @@ def running_watcher(cluster: LocalStack) -> Iterator[Running]:
 
 def watcher_kubeconfig(cluster: LocalStack) -> Path:
     """A kubeconfig of the watcher's own ServiceAccount."""
-    token = cluster.kubectl("create", "token", "leasegate-watcher", "-n", "leasegate-system", "--duration=2h").stdout.strip()
+    token = cluster.kubectl(
+        "create", "token", "leasegate-watcher", "-n", "leasegate-system", "--duration=2h"
+    ).stdout.strip()
     config = copy.deepcopy(json.loads(cluster.kubeconfig.read_text()))
     config["users"] = [{"name": "watcher", "user": {"token": token}}]
     config["contexts"] = [{"name": "watcher", "context": {"cluster": config["clusters"][0]["name"], "user": "watcher"}}]
@@ -205,9 +231,9 @@ def watcher_kubeconfig(cluster: LocalStack) -> Path:
 
 
 def manifest(name: str, namespace: str) -> str:
-    """One of the guide's files for a namespace, or what it takes for granted: ``vault`` or ``served``."""
-    if name == "served":
-        return SERVED.read_text()
+    """One of the guide's files for a namespace, or what it assumes: ``vault`` or ``enabled``."""
+    if name == "enabled":
+        return ENABLED_NAMESPACE.read_text()
     if name == "vault":
         service = {"name": "vault", "port": 8200, "scheme": "HTTPS"}
         parameters = {

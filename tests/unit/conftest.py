@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from services.access.ledger.database import Ledger
+from services.access.ledger.db.database import Ledger
 from tests.clock import Clock
-from tests.unit.access_world import ledger_at
-from tests.unit.watcher_world import World
+from tests.unit.access.access_world import ledger_at
+from tests.unit.watcher.watcher_world import World
 
 
 @pytest.fixture

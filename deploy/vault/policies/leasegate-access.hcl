@@ -1,17 +1,18 @@
-# The access service: tokens for attempts, and the leases that came of them. One set of the rules that name a mount is made for each.
-# It reads no credential itself: the tokens that it makes do (leasegate-issuer).
+# The access service: tokens for attempts, and the leases that came of them. One set of the rules that name a mount is
+# made for each. It reads no credential itself: the tokens that it makes do (leasegate-issuer).
 
-# Makes the orphan token of an attempt; the token role says what such a token may do.
+# Makes the orphan token of an attempt; the token role limits what that token may do.
 path "auth/token/create/leasegate" {
   capabilities = ["update"]
 }
 
-# Ends an attempt by its token's accessor.
+# Revokes the token of an attempt by its accessor.
 path "auth/token/revoke-accessor" {
   capabilities = ["update"]
 }
 
-# Renews and revokes leases, in the form that names the lease in the URL: the form that names it in the body cannot be limited to a mount.
+# Renews and revokes leases, in the form that names the lease in the URL: the form that names it in the body cannot be
+# limited to a mount.
 path "sys/leases/renew/<mount>/creds/*" {
   capabilities = ["update"]
 }
@@ -20,7 +21,7 @@ path "sys/leases/revoke/<mount>/creds/*" {
   capabilities = ["update"]
 }
 
-# Keeps its login alive, and ends it.
+# Renews and revokes its session.
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }

@@ -1,6 +1,8 @@
-# The engine service: mounts and their connections, and nothing else. One set of the rules that name a mount is made for each.
+# The engine service: mounts and their connections, and nothing else. One set of the rules that name a mount is made for
+# each.
 
-# Sees whose the mount is, enables it as a database engine, and disables it. (The type limits what is enabled; deleting cannot be limited by it.)
+# Reads the owners of the mount, enables it as a database secrets engine, and disables it. (The type limits what is enabled; deleting
+# cannot be limited by it.)
 path "sys/mounts/<mount>" {
   capabilities = ["read", "update", "delete"]
   allowed_parameters = {
@@ -22,7 +24,7 @@ path "<mount>/config/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
-# Narrows a team's login, which has this policy and leasegate-roles, to this policy alone.
+# Narrows a team's session, which has this policy and leasegate-roles, to this policy alone.
 path "auth/token/create" {
   capabilities = ["update"]
   allowed_parameters = {
@@ -31,7 +33,7 @@ path "auth/token/create" {
   }
 }
 
-# Keeps its login alive, and ends it.
+# Renews and revokes its session.
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }

@@ -1,16 +1,17 @@
-# The role service: roles of database engines, and nothing else. One set of the rules that name a mount is made for each.
+# The role service: database roles, and nothing else. One set of the rules that name a mount is made for
+# each.
 
-# Sees whose the mount is.
+# Reads the owners of the mount.
 path "sys/mounts/<mount>" {
   capabilities = ["read"]
 }
 
-# Roles, adopters among them.
+# Database roles, the cleanup roles included.
 path "<mount>/roles/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
-# Narrows a team's login, which has this policy and leasegate-engine, to this policy alone.
+# Narrows a team's session, which has this policy and leasegate-engine, to this policy alone.
 path "auth/token/create" {
   capabilities = ["update"]
   allowed_parameters = {
@@ -19,7 +20,7 @@ path "auth/token/create" {
   }
 }
 
-# Keeps its login alive, and ends it.
+# Renews and revokes its session.
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }

@@ -1,51 +1,41 @@
-"""Which calls were answered already: the same request_id does the same thing once. No credential is ever in an answer that is kept."""
+"""Remembers which calls were answered, so that the same request_id acts once. A kept answer never has a credential."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import sqlalchemy as sa
 
-from services.access.ledger.database import Tx
-from services.access.ledger.prepared import Query, Statement, given
-from services.access.ledger.schema import answers
-from services.common.errors import RequestIdReused
-
-
-class _Earlier(NamedTuple):
-    content: str
-    subject: str
-
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.schema import answers
+from services.common.errors import RequestIdReusedError
 
 _a = answers.c
-_EARLIER = Query(
-    sa.select(_a.content, _a.subject).where(*(column == given(column) for column in (_a.caller, _a.method, _a.request_id))), _Earlier
+_EARLIER = sa.select(_a.content, _a.subject).where(
+    *(column == sa.bindparam(column.name) for column in (_a.caller, _a.method, _a.request_id))
 )
-_KEEP = Statement(answers.insert().values({column.name: given(column) for column in answers.columns}))
 
 
-def earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) -> str | None:
-    """What an earlier call with this id was about, or None if there was none.
+def find_earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) -> str | None:
+    """Return what an earlier call with this id was about; None if there was none.
 
     Args:
         tx: Transaction.
-        caller: Who calls; each has ids of its own.
-        method: What is called.
+        caller: The caller; each has ids of its own.
+        method: The method.
         request_id: As the caller chose it.
         content: Digest of everything else in the call.
 
     Raises:
-        RequestIdReused: It was used for other content.
+        RequestIdReusedError: It was used for other content.
     """
-    row = _EARLIER.first(tx, caller_=caller, method_=method, request_id_=request_id)
+    row = tx.execute(_EARLIER, {"caller": caller, "method": method, "request_id": request_id}).first()
     if row is None:
         return None
     if row.content != content:
-        raise RequestIdReused("this request_id was used for other content", request_id=request_id)
+        raise RequestIdReusedError("this request_id was used for other content", request_id=request_id)
     return str(row.subject)
 
 
-def keep(tx: Tx, *, caller: str, method: str, request_id: str, content: str, subject: str) -> None:
-    """Remember that a call was carried out; ``subject`` is the id of the request or lease that it was about."""
-    call = {"caller_": caller, "method_": method, "request_id_": request_id, "content_": content}
-    _KEEP.run(tx, **call, subject_=subject, answered_at_=tx.now)
+def remember(tx: Tx, *, caller: str, method: str, request_id: str, content: str, subject: str) -> None:
+    """Remember that a call was carried out; ``subject`` is the id of the access request or lease that it was about."""
+    call = {"caller": caller, "method": method, "request_id": request_id, "content": content}
+    tx.execute(answers.insert(), {**call, "subject": subject, "answered_at": tx.now})

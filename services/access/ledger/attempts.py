@@ -1,4 +1,4 @@
-"""Attempts: each function is one transition of proofs/attempt_model.py, or the reading of rows. None waits and none calls Vault."""
+"""Reads and changes attempts. Each change is one transition of docs/safety.md; no function waits or calls Vault."""
 
 from __future__ import annotations
 
@@ -8,72 +8,83 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.access import attempts as rules
-from services.access import naming
-from services.access.ledger.database import Tx
-from services.access.ledger.prepared import Query, Statement, given
-from services.access.ledger.schema import attempts, row_of
-from services.access.records import Attempt, Lane, Request, Role, State
+from services.access.domain import attempt_states as rules
+from services.access.domain import names
+from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Priority
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.outcomes import LeaseOutcome, OutcomeKind
+from services.access.ledger.db.query import Change, Query
+from services.access.ledger.db.schema import attempts, row_of
 
-READING_ABANDONED_S = 150.0
-"""A read that has been under way for so long has lost its reader; longer than any call to Vault may take."""
+ISSUING_TIMEOUT_S = 150.0
+"""After so long in ISSUING an attempt is recovered; longer than any request to Vault may take."""
 
-READER_GRACE_S = 3.0
-"""How long a reader whose attempt was ended may take to revoke by itself what it gets, and a read whose reader is gone may go on.
+ISSUING_GRACE_S = 3.0
+"""How long a request for credentials may go on after its attempt is to be revoked, or after its process ended.
 
-After that the attempt is undone by adoption, which begins with the end of its token. A lease that Vault registers before dies with the
-token; one that it registers for a token that was ended during the read would stay in its list until its TTL, without a login.
+Within it the issuing call revokes the lease that it gets. After it the attempt is recovered, which begins with the
+revocation of its token. A lease that Vault registers before is revoked with the token; one that Vault registers for a
+token that is revoked during the request would stay in Vault's list until its TTL, without a database user.
 """
 
-TOKEN_AFTER_S = 0.25
-"""How long after its login an attempt's token is ended: nobody waits for that, and whoever waits for the login's end goes on meanwhile."""
+TOKEN_REVOKE_DELAY_S = 0.25
+"""How long after its lease an attempt's token is revoked: the deletion of the object waits for the lease alone."""
 
 _BATCH = 500
-"""Values of one statement; SQLite takes 32,766 and no more."""
+"""Values of one statement; SQLite takes at most 32,766."""
 
 _table = attempts.c
-OPEN = tuple(state for state in State if state is not State.CLOSED)
-"""Asked for by name, not by "is not closed", of which the index knows nothing."""
+OPEN = tuple(state for state in AttemptState if state is not AttemptState.CLOSED)
+"""Named one by one in queries: the index on the state does not serve "is not closed"."""
 
-_GET = Query(sa.select(attempts).where(_table.id == given(_table.id)), Attempt)
-_OPEN_OF = Query(
-    sa.select(attempts).where(_table.request == given(_table.request), _table.state != State.CLOSED).order_by(_table.number), Attempt
+_OPEN = sa.select(attempts).where(_table.state != AttemptState.CLOSED).order_by(_table.sequence)
+
+# The statements of the hot path are built once, so that SQLAlchemy finds their compiled form by their kept cache key.
+_GET = Query(Attempt, sa.select(attempts).where(_table.id == sa.bindparam("attempt_id")))
+_OPEN_OF = Query(Attempt, _OPEN.where(_table.access_request_id == sa.bindparam("uid")))
+_BEGIN = Change(attempts, attempts.insert())
+_CHANGE = attempts.update().where(
+    _table.id == sa.bindparam("attempt_id"), _table.state.in_(sa.bindparam("states", expanding=True))
 )
-_BEGIN = Statement(attempts.insert().values({column.name: given(column) for column in attempts.columns}))
-_WITH_LOGIN = tuple(state for state in OPEN if state not in (State.NEW, State.TOKEN, State.END_TOKEN))
+_CHANGE_AFTER_FAILURE = _CHANGE.values(failures=_table.failures + 1)
+_CHANGE_AFTER_RENEWAL_FAILURE = _CHANGE.values(renewal_failures=_table.renewal_failures + 1)
+_WITH_DATABASE_USER = tuple(
+    state
+    for state in OPEN
+    if state not in (AttemptState.PENDING, AttemptState.TOKEN_READY, AttemptState.REVOKING_TOKEN)
+)
 
 
 def get(tx: Tx, attempt_id: str) -> Attempt:
-    """One attempt, which must be there."""
-    found = _GET.first(tx, id_=attempt_id)
+    """Return one attempt, which must exist."""
+    found = _GET.first(tx, attempt_id=attempt_id)
     if found is None:
         raise LookupError(f"the ledger has no attempt {attempt_id}")
     return found
 
 
 def open_of(tx: Tx, uid: str) -> list[Attempt]:
-    """The attempts of a request that are not closed, oldest first."""
-    return _OPEN_OF.all(tx, request_=uid)
+    """Return the attempts of an access request that are not closed, oldest first."""
+    return _OPEN_OF.all(tx, uid=uid)
 
 
 def open_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Attempt]]:
-    """The same of several requests."""
+    """Return the same of several access requests, by uid."""
     found: dict[str, list[Attempt]] = {uid: [] for uid in uids}
-    query = sa.select(attempts).where(_table.request.in_(uids), _table.state != State.CLOSED).order_by(_table.number)
-    for row in tx.execute(query):
-        found[row.request].append(Attempt(**row._mapping))
+    for attempt in tx.fetch(Attempt, _OPEN.where(_table.access_request_id.in_(uids))):
+        found[attempt.access_request_id].append(attempt)
     return found
 
 
-def begin(tx: Tx, *, request: Request, role: Role, number: int, work_at: float | None) -> Attempt:
-    """Begin an attempt, `new`. With ``work_at`` a worker makes its token, else whoever claims does."""
-    attempt_id = naming.new_attempt_id()
-    display = naming.display_name(attempt_id, namespace=request.namespace, role=role.name)
+def begin(tx: Tx, *, request: AccessRequest, role: DbRole, sequence: int, due_at: float | None) -> Attempt:
+    """Begin an attempt, PENDING. With ``due_at`` a worker creates its token, else the call that claims does."""
+    attempt_id = names.new_attempt_id()
+    display = names.display_name(attempt_id, namespace=request.namespace, role=role.name)
     made = Attempt(
         id=attempt_id,
-        request=request.uid,
-        number=number,
-        state=State.NEW,
+        access_request_id=request.uid,
+        sequence=sequence,
+        state=AttemptState.PENDING,
         grant=request.digest,
         role_digest=role.digest,
         target=role.target,
@@ -83,239 +94,363 @@ def begin(tx: Tx, *, request: Request, role: Role, number: int, work_at: float |
         revocation_statements=role.revocation_statements,
         default_ttl_s=role.default_ttl_s,
         max_ttl_s=role.max_ttl_s,
-        login=naming.login_name(display),
+        database_user=names.database_user_name(display),
         begun_at=tx.now,
-        work_at=work_at,
+        due_at=due_at,
     )
-    _BEGIN.run(tx, **{f"{name}_": value for name, value in row_of(attempts, made).items()})
-    tx.wake(work_at)
+    _BEGIN.run(tx, row_of(attempts, made))
+    tx.wake(due_at)
     return made
 
 
 def commit_accessor(tx: Tx, attempt_id: str, *, accessor: str, token_ends_at: float) -> bool:
-    """Its token is made: `token`. Refused once the attempt reads or was ended; another accessor is replaced."""
+    """Store the accessor of its token: TOKEN_READY. An earlier accessor is replaced; refused from ISSUING on."""
     return _move(
         tx,
         attempt_id,
-        State.NEW,
-        State.TOKEN,
-        to=State.TOKEN,
+        AttemptState.PENDING,
+        AttemptState.TOKEN_READY,
+        to=AttemptState.TOKEN_READY,
         accessor=accessor,
         token_ends_at=token_ends_at,
         begun_at=tx.now,
-        work_at=None,
+        due_at=None,
     )
 
 
-def commit_reading(tx: Tx, attempt_id: str, *, accessor: str, replacing: bool = False, token_ends_at: float | None = None) -> bool:
-    """The read begins, with the token of this accessor: `reading`.
+def commit_issuing(
+    tx: Tx, attempt_id: str, *, accessor: str, replacing: bool = False, token_ends_at: float | None = None
+) -> bool:
+    """Store that credentials are about to be requested with the token of this accessor: ISSUING.
 
     Args:
         tx: Transaction.
         attempt_id: The attempt.
-        accessor: Names the token that will read.
-        replacing: Whether this is also the commit of the accessor; else the ledger must hold the same one.
+        accessor: Names the token that requests them.
+        replacing: Whether this also stores the accessor; else the ledger must have the same one.
         token_ends_at: With ``replacing``, the end of that token.
     """
     committed: dict[str, Any] = {"accessor": accessor, "token_ends_at": token_ends_at} if replacing else {}
-    states = (State.NEW, State.TOKEN) if replacing else (State.TOKEN,)
-    work_at = tx.now + READING_ABANDONED_S
+    states = (AttemptState.PENDING, AttemptState.TOKEN_READY) if replacing else (AttemptState.TOKEN_READY,)
+    due_at = tx.now + ISSUING_TIMEOUT_S
     return _move(
-        tx, attempt_id, *states, to=State.READING, holding=None if replacing else accessor, lane=Lane.REVOKE, work_at=work_at, **committed
+        tx,
+        attempt_id,
+        *states,
+        to=AttemptState.ISSUING,
+        expected_accessor=None if replacing else accessor,
+        priority=Priority.REVOKE,
+        due_at=due_at,
+        **committed,
     )
 
 
 def commit_lease(
-    tx: Tx, attempt_id: str, *, lease_id: str, ttl_s: float, renewable: bool, ends_at: float, max_ends_at: float | None, issued_at: float
+    tx: Tx,
+    attempt_id: str,
+    *,
+    lease_id: str,
+    ttl_s: float,
+    renewable: bool,
+    ends_at: float,
+    max_ends_at: float | None,
+    issued_at: float,
 ) -> bool:
-    """The credential's lease is known: `issued`. Refused if the attempt was ended or is being undone meanwhile."""
+    """Store the lease: ISSUED. Refused if the attempt is to be revoked or recovered meanwhile."""
     tx.wake(ends_at)
     lease: dict[str, Any] = {"lease_id": lease_id, "lease_ttl_s": ttl_s, "renewable": renewable}
     times: dict[str, Any] = {"ends_at": ends_at, "max_ends_at": max_ends_at, "issued_at": issued_at}
-    return _move(tx, attempt_id, State.READING, to=State.ISSUED, lane=Lane.REVOKE, work_at=ends_at, **lease, **times)
+    done = _move(
+        tx,
+        attempt_id,
+        AttemptState.ISSUING,
+        to=AttemptState.ISSUED,
+        priority=Priority.REVOKE,
+        due_at=ends_at,
+        **lease,
+        **times,
+    )
+    if done:
+        tx.outcomes.append(LeaseOutcome(OutcomeKind.ISSUED))
+    return done
 
 
-def activate(tx: Tx, attempt: Attempt, *, work_at: float) -> bool:
-    """Acknowledged: `active`."""
-    tx.wake(work_at)
-    return _move(tx, attempt.id, State.ISSUED, to=State.ACTIVE, acked_at=tx.now, lane=Lane.RENEW, work_at=work_at)
+def activate(tx: Tx, attempt: Attempt, *, due_at: float) -> bool:
+    """Store that it is acknowledged: ACTIVE."""
+    tx.wake(due_at)
+    return _move(
+        tx,
+        attempt.id,
+        AttemptState.ISSUED,
+        to=AttemptState.ACTIVE,
+        acknowledged_at=tx.now,
+        priority=Priority.RENEW,
+        due_at=due_at,
+    )
 
 
-def retire(tx: Tx, attempt: Attempt, *, overlap_ends_at: float, work_at: float) -> bool:
-    """A later one was acknowledged: `old`, until the overlap is over. ``work_at`` is then, or when its lease has to be prolonged before."""
-    tx.wake(work_at)
-    change: dict[str, Any] = {"lane": _lane_of_old(work_at, overlap_ends_at), "renew_tries": 0}
-    change |= {"overlap_ends_at": overlap_ends_at, "work_at": work_at}
-    return _move(tx, attempt.id, State.ACTIVE, State.SUPERSEDED, to=State.OLD, **change)
+def retire(tx: Tx, attempt: Attempt, *, overlap_ends_at: float, due_at: float) -> bool:
+    """Store that a later one is acknowledged: RETIRING, until the overlap ends.
+
+    ``due_at`` is that time, or when its lease has to be renewed before.
+    """
+    tx.wake(due_at)
+    change: dict[str, Any] = {"priority": _priority_of_retiring(due_at, overlap_ends_at), "renewal_failures": 0}
+    change |= {"overlap_ends_at": overlap_ends_at, "due_at": due_at}
+    return _move(tx, attempt.id, AttemptState.ACTIVE, AttemptState.REPLACED, to=AttemptState.RETIRING, **change)
 
 
-def supersede(tx: Tx, attempt: Attempt) -> bool:
-    """Answered but never acknowledged, and another is begun: `superseded`, until its end or a later one's acknowledge."""
+def replace(tx: Tx, attempt: Attempt) -> bool:
+    """Store that another is begun before this was acknowledged: REPLACED, until its end or that one's acknowledge."""
     tx.wake(attempt.ends_at)
-    return _move(tx, attempt.id, State.ISSUED, to=State.SUPERSEDED, lane=Lane.REVOKE, work_at=attempt.ends_at)
+    return _move(
+        tx, attempt.id, AttemptState.ISSUED, to=AttemptState.REPLACED, priority=Priority.REVOKE, due_at=attempt.ends_at
+    )
 
 
-def end(tx: Tx, attempt: Attempt, *, to: State, why: str, error: str = "") -> bool:
-    """Have it ended: `end`, or `endt` if no read was begun. At once, or after the reader's grace where there may be one.
+def revoke(tx: Tx, attempt: Attempt, *, to: AttemptState, end_reason: str, error: str = "") -> bool:
+    """Schedule its revocation: REVOKING, or REVOKING_TOKEN where no credentials were requested.
+
+    It is due at once; for an attempt that is ISSUING after ``ISSUING_GRACE_S``.
 
     Args:
         tx: Transaction.
         attempt: As it was read in this transaction.
-        to: One of the two.
-        why: What people are told of it, also when it is closed.
+        to: One of the two states.
+        end_reason: Why, for people; kept when it is closed.
         error: What failed, if something did.
     """
-    due = tx.now + (READER_GRACE_S if attempt.state is State.READING and to is State.END else 0.0)
+    due = tx.now + (ISSUING_GRACE_S if attempt.state is AttemptState.ISSUING and to is AttemptState.REVOKING else 0.0)
     tx.wake(due)
-    return _move(tx, attempt.id, attempt.state, to=to, lane=Lane.REVOKE, work_at=due, tries=0, error=error, why=why)
+    return _move(
+        tx,
+        attempt.id,
+        attempt.state,
+        to=to,
+        priority=Priority.REVOKE,
+        due_at=due,
+        failures=0,
+        error=error,
+        end_reason=end_reason,
+        revocation_due_at=due if to is AttemptState.REVOKING else None,
+    )
 
 
-def end_all(tx: Tx, uid: str, mapping: Mapping[State, State], *, why: str) -> None:
-    """Have a request's attempts ended as ``mapping`` says."""
+def revoke_all(tx: Tx, uid: str, mapping: Mapping[AttemptState, AttemptState], *, end_reason: str) -> None:
+    """Schedule the revocation of an access request's attempts, each to the state that ``mapping`` gives for its own."""
     for attempt in open_of(tx, uid):
         if attempt.state in mapping:
-            end(tx, attempt, to=mapping[attempt.state], why=why)
+            revoke(tx, attempt, to=mapping[attempt.state], end_reason=end_reason)
 
 
-def begin_undo(tx: Tx, attempt: Attempt, *, finish: bool) -> bool:
-    """From here on lease commit and acknowledge refuse the attempt, however alive its reader may be: `undoing`."""
-    return _move(tx, attempt.id, State.READING, State.END, to=State.UNDOING, finish=attempt.finish or finish)
+def begin_recovery(tx: Tx, attempt: Attempt, *, force_drop: bool) -> bool:
+    """Begin to recover: RECOVERING. From here on ``commit_lease`` and ``activate`` refuse the attempt."""
+    return _move(
+        tx,
+        attempt.id,
+        AttemptState.ISSUING,
+        AttemptState.REVOKING,
+        to=AttemptState.RECOVERING,
+        force_drop=attempt.force_drop or force_drop,
+        revocation_due_at=tx.now if attempt.revocation_due_at is None else attempt.revocation_due_at,
+    )
 
 
-def dropped(tx: Tx, attempt: Attempt) -> bool:
-    """Vault has dropped its login, by lease id: its token is all that is left, `endt`, or nothing, `closed`.
+def commit_revoked(tx: Tx, attempt: Attempt) -> bool:
+    """Store that Vault revoked its lease, which dropped the database user: REVOKING_TOKEN, or CLOSED without a token.
 
-    The token is ended a moment later, and nobody is woken for it: the worker that dropped the login looks next at what is due.
+    The token is revoked a moment later. No worker is woken for it: the one that revoked the lease looks next at what is
+    due.
     """
-    if not attempt.accessor:
-        return close(tx, attempt.id, State.END)
-    tx.changed.add(attempt.request)
-    due = tx.now + TOKEN_AFTER_S
-    return _move(tx, attempt.id, State.END, to=State.END_TOKEN, lane=Lane.REVOKE, work_at=due, tries=0, error="")
-
-
-def close(tx: Tx, attempt_id: str, *states: State) -> bool:
-    """No login of it is left: `closed`."""
-    done = _move(tx, attempt_id, *states, to=State.CLOSED, closed_at=tx.now, work_at=None, accessor="", error="")
-    if done and states != (State.END_TOKEN,):  # of a token's end nobody has to hear
-        tx.changed.add(tx.execute(sa.select(_table.request).where(_table.id == attempt_id)).scalar_one())
+    if attempt.accessor:
+        due = tx.now + TOKEN_REVOKE_DELAY_S
+        done = _move(
+            tx,
+            attempt.id,
+            AttemptState.REVOKING,
+            to=AttemptState.REVOKING_TOKEN,
+            priority=Priority.REVOKE,
+            due_at=due,
+            failures=0,
+            error="",
+        )
+        tx.changed.add(attempt.access_request_id)
+    else:
+        done = close(tx, attempt.id, AttemptState.REVOKING)
+    if done:
+        _count_revoked(tx, attempt)
     return done
 
 
-def put_off(tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: bool = True, finish: bool = False) -> bool:
-    """Try again later, if it is still in the state in which it was read; answers whether it is.
+def close(tx: Tx, attempt_id: str, *states: AttemptState) -> bool:
+    """Store that nothing of it is left: CLOSED."""
+    done = _move(tx, attempt_id, *states, to=AttemptState.CLOSED, closed_at=tx.now, due_at=None, accessor="", error="")
+    if done and states != (AttemptState.REVOKING_TOKEN,):  # the owner does not look at the end of a token
+        attempt = get(tx, attempt_id)
+        tx.changed.add(attempt.access_request_id)
+        if states == (AttemptState.RECOVERING,):
+            _count_revoked(tx, attempt)
+    return done
+
+
+def _count_revoked(tx: Tx, attempt: Attempt) -> None:
+    since = tx.now if attempt.revocation_due_at is None else attempt.revocation_due_at
+    tx.outcomes.append(LeaseOutcome(OutcomeKind.REVOKED, max(0.0, tx.now - since)))
+
+
+def postpone(
+    tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: bool = True, force_drop: bool = False
+) -> bool:
+    """Schedule another try, if the attempt is still in the state in which it was read; return whether it is.
 
     Args:
         tx: Transaction.
         attempt: As it was read.
         until: When.
-        error: What to tell its owner, bounded.
+        error: What its owner is shown, bounded.
         failed: Whether this counts as a failure in a row.
-        finish: Whether our own statements have to drop the login.
+        force_drop: Whether Leasegate's own statements have to drop the database user.
     """
-    change: dict[str, Any] = {"work_at": until, "error": error}
-    if failed:
-        change["tries"] = _table.tries + 1
-    if finish:
-        change["finish"] = True
+    change: dict[str, Any] = {"due_at": until, "error": error}
+    if force_drop:
+        change["force_drop"] = True
     tx.wake(until)
-    return _update(tx, attempt.id, (attempt.state,), change)
+    return _update(tx, attempt.id, (attempt.state,), change, statement=_CHANGE_AFTER_FAILURE if failed else _CHANGE)
 
 
-def prolong(tx: Tx, renewed: Attempt) -> bool:
-    """Vault prolonged the lease of an active attempt: keep its times, and when to look at it again."""
-    tx.wake(renewed.work_at)
-    names = ("lease_ttl_s", "ends_at", "max_ends_at", "renewed_at", "work_at")
+def commit_renewal(tx: Tx, renewed: Attempt) -> bool:
+    """Store the times of an active attempt whose lease Vault renewed, and when a worker looks at it again."""
+    tx.wake(renewed.due_at)
+    names = ("lease_ttl_s", "ends_at", "max_ends_at", "renewed_at", "due_at")
     change = {name: getattr(renewed, name) for name in names}
-    return _update(tx, renewed.id, (State.ACTIVE,), {"renew_tries": 0, "lane": Lane.RENEW, **change})
+    change |= {"renewal_failures": 0, "priority": Priority.RENEW}
+    done = _update(tx, renewed.id, (AttemptState.ACTIVE,), change)
+    if done:
+        tx.outcomes.append(LeaseOutcome(OutcomeKind.RENEWED))
+    return done
 
 
-def keep_old(tx: Tx, attempt: Attempt) -> bool:
-    """Store how a replaced attempt's lease goes on, and when a worker has to look at it again: ``attempt`` is as it is to be."""
-    tx.wake(attempt.work_at)
-    names = ("lease_ttl_s", "ends_at", "renewed_at", "renew_tries", "work_at")
+def keep_retiring(tx: Tx, attempt: Attempt) -> bool:
+    """Store the times of a retiring attempt, given as it is to be: its lease was renewed, was not, or need not be."""
+    tx.wake(attempt.due_at)
+    before = get(tx, attempt.id)
+    names = ("lease_ttl_s", "ends_at", "renewed_at", "renewal_failures", "due_at")
     change = {name: getattr(attempt, name) for name in names}
-    return _update(tx, attempt.id, (State.OLD,), {"lane": _lane_of_old(attempt.work_at, attempt.overlap_ends_at), **change})
+    change["priority"] = _priority_of_retiring(attempt.due_at, attempt.overlap_ends_at)
+    done = _update(tx, attempt.id, (AttemptState.RETIRING,), change)
+    if done and attempt.renewed_at != before.renewed_at:
+        tx.outcomes.append(LeaseOutcome(OutcomeKind.RENEWED))
+    elif done and attempt.renewal_failures > before.renewal_failures:
+        tx.outcomes.append(LeaseOutcome(OutcomeKind.RENEWAL_FAILED))
+    return done
 
 
-def _lane_of_old(work_at: float | None, overlap_ends_at: float | None) -> Lane:
-    return Lane.RENEW if work_at is not None and overlap_ends_at is not None and work_at < overlap_ends_at else Lane.REVOKE
+def _priority_of_retiring(due_at: float | None, overlap_ends_at: float | None) -> Priority:
+    return (
+        Priority.RENEW
+        if due_at is not None and overlap_ends_at is not None and due_at < overlap_ends_at
+        else Priority.REVOKE
+    )
 
 
-def schedule(tx: Tx, attempt_id: str, *, work_at: float | None, lane: Lane = Lane.RENEW, renew_failed: bool = False) -> None:
-    """Say when a worker has to look at an active attempt again."""
-    change: dict[str, Any] = {"work_at": work_at, "lane": lane}
-    if renew_failed:
-        change["renew_tries"] = _table.renew_tries + 1
-    _update(tx, attempt_id, (State.ACTIVE,), change)
-    tx.wake(work_at)
+def schedule(
+    tx: Tx, attempt_id: str, *, due_at: float | None, priority: Priority = Priority.RENEW, renew_failed: bool = False
+) -> None:
+    """Schedule when a worker looks at an active attempt again; with ``renew_failed`` its renewal has failed."""
+    change: dict[str, Any] = {"due_at": due_at, "priority": priority}
+    statement = _CHANGE_AFTER_RENEWAL_FAILURE if renew_failed else _CHANGE
+    if _update(tx, attempt_id, (AttemptState.ACTIVE,), change, statement=statement) and renew_failed:
+        tx.outcomes.append(LeaseOutcome(OutcomeKind.RENEWAL_FAILED))
+    tx.wake(due_at)
 
 
-def look_again(tx: Tx, uids: Sequence[str]) -> None:
-    """Have the active attempts of these requests looked at now, as their role changed."""
+def schedule_now(tx: Tx, uids: Sequence[str]) -> None:
+    """Schedule the active attempts of these access requests for now, as their db_role changed."""
     for start in range(0, len(uids), _BATCH):
-        of_these = (_table.request.in_(uids[start : start + _BATCH]), _table.state == State.ACTIVE)
-        tx.execute(attempts.update().where(*of_these).values(work_at=tx.now, lane=Lane.RENEW))
+        of_these = (_table.access_request_id.in_(uids[start : start + _BATCH]), _table.state == AttemptState.ACTIVE)
+        tx.execute(attempts.update().where(*of_these).values(due_at=tx.now, priority=Priority.RENEW))
     tx.wake(tx.now)
 
 
-def hurry(tx: Tx, target: int) -> None:
-    """Have everything that failed at this Vault tried now, as there is a fresh login."""
-    waiting = (State.NEW, State.END_TOKEN, State.END, State.UNDOING)
-    where = (_table.target == target, _table.state.in_(waiting), _table.tries > 0, _table.work_at > tx.now)
-    tx.execute(attempts.update().where(*where).values(work_at=tx.now))
+def retry_failed_now(tx: Tx, target: int) -> None:
+    """Schedule all work that failed at this Vault for now, as there is a new session."""
+    waiting = (AttemptState.PENDING, AttemptState.REVOKING_TOKEN, AttemptState.REVOKING, AttemptState.RECOVERING)
+    where = (_table.target == target, _table.state.in_(waiting), _table.failures > 0, _table.due_at > tx.now)
+    tx.execute(attempts.update().where(*where).values(due_at=tx.now))
     tx.wake(tx.now)
 
 
-def abandon_readers(tx: Tx) -> int:
-    """At the start of the process: whoever was reading is dead. Answers how many there were."""
-    over = tx.now + READER_GRACE_S  # Vault may still be at what they asked for
-    done = tx.execute(attempts.update().where(_table.state == State.READING).values(work_at=over, lane=Lane.REVOKE))
-    tx.execute(attempts.update().where(_table.state == State.END, _table.tries > 0, _table.work_at > tx.now).values(work_at=tx.now))
+def schedule_interrupted(tx: Tx) -> int:
+    """Schedule recovery of issuances that the previous process left in flight; return how many there are."""
+    over = tx.now + ISSUING_GRACE_S  # Vault may still work on their requests
+    done = tx.execute(
+        attempts.update().where(_table.state == AttemptState.ISSUING).values(due_at=over, priority=Priority.REVOKE)
+    )
+    tx.execute(
+        attempts.update()
+        .where(_table.state == AttemptState.REVOKING, _table.failures > 0, _table.due_at > tx.now)
+        .values(due_at=tx.now)
+    )
     return done.rowcount
 
 
-def ids_with_login(tx: Tx) -> list[str]:
-    """Attempts that may have a login."""
-    return list(tx.execute(sa.select(_table.id).where(_table.state.in_(_WITH_LOGIN))).scalars())
+def ids_with_database_user(tx: Tx) -> list[str]:
+    """Return the ids of the attempts that may have a database user."""
+    return list(tx.execute(sa.select(_table.id).where(_table.state.in_(_WITH_DATABASE_USER))).scalars())
 
 
-def page(tx: Tx, *states: State, after: tuple[float, str] | None, limit: int) -> list[Attempt]:
-    """Attempts in these states that have a lease, newest first, after the one with this time of issue and id."""
+def page(tx: Tx, *states: AttemptState, after: tuple[float, str] | None, limit: int) -> list[Attempt]:
+    """Return attempts in these states that were issued, newest first, after the one with this time of issue and id."""
     query = sa.select(attempts).where(_table.state.in_(states), _table.issued_at.is_not(None))
     if after:
-        query = query.where(sa.tuple_(_table.issued_at, _table.id) < sa.tuple_(sa.literal(after[0]), sa.literal(after[1])))
-    return [Attempt(**row._mapping) for row in tx.execute(query.order_by(_table.issued_at.desc(), _table.id.desc()).limit(limit))]
+        query = query.where(
+            sa.tuple_(_table.issued_at, _table.id) < sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
+        )
+    return tx.fetch(Attempt, query.order_by(_table.issued_at.desc(), _table.id.desc()).limit(limit))
 
 
-def count_by_state(tx: Tx) -> dict[State, int]:
-    """How many there are in each state but `closed`."""
-    found = tx.execute(sa.select(_table.state, sa.func.count().label("number")).where(_table.state.in_(OPEN)).group_by(_table.state))
+def count_by_state(tx: Tx) -> dict[AttemptState, int]:
+    """Return how many attempts are in each state but CLOSED."""
+    found = tx.execute(
+        sa.select(_table.state, sa.func.count().label("number")).where(_table.state.in_(OPEN)).group_by(_table.state)
+    )
     return {row.state: row.number for row in found}
 
 
-def _move(tx: Tx, attempt_id: str, *states: State, to: State, holding: str | None = None, **columns: Any) -> bool:
-    """The one place where a state changes: only from the states given, each of which the rules let go to ``to``.
+def _move(
+    tx: Tx,
+    attempt_id: str,
+    *states: AttemptState,
+    to: AttemptState,
+    expected_accessor: str | None = None,
+    **columns: Any,
+) -> bool:
+    """Change the state, if the attempt is in one of ``states``; return whether it was. No other function changes it.
 
-    With ``holding`` only if the ledger holds this accessor.
+    With ``expected_accessor`` only if the ledger has this accessor.
+
+    Raises:
+        ValueError: The rules let no attempt go from one of ``states`` to ``to``.
     """
     forbidden = [state for state in states if to not in rules.ALLOWED[state]]
     if forbidden:
         raise ValueError(f"no rule leads from {', '.join(forbidden)} to {to}")
-    return _update(tx, attempt_id, states, {"state": to, **columns}, holding=holding)
-
-
-def _update(tx: Tx, attempt_id: str, states: Sequence[State], columns: dict[str, Any], *, holding: str | None = None) -> bool:
-    if any(isinstance(value, sa.ClauseElement) for value in columns.values()):
-        return tx.execute(attempts.update().where(_table.id == attempt_id, _table.state.in_(states)).values(**columns)).rowcount == 1
-    values = {f"{name}_": value for name, value in columns.items()}
-    return _changing(tuple(states), holding is not None, *columns).run(tx, id_=attempt_id, held_accessor=holding, **values) == 1
+    change, expected = {"state": to, **columns}, {"attempt_id": attempt_id}
+    if expected_accessor is not None:
+        expected["expected_accessor"] = expected_accessor
+    return _change_in(states, expected_accessor is not None).run(tx, change, **expected) == 1
 
 
 @cache
-def _changing(states: tuple[State, ...], held: bool, *names: str) -> Statement:
-    """The statement that changes these columns of one attempt in one of these states, if need be only of one accessor."""
-    where = [_table.id == given(_table.id), sa.or_(*(_table.state == state for state in states))]
-    if held:
-        where.append(_table.accessor == sa.bindparam("held_accessor", type_=sa.String))
-    return Statement(attempts.update().where(*where).values({name: given(_table[name]) for name in names}))
+def _change_in(states: tuple[AttemptState, ...], if_accessor: bool) -> Change:
+    """Make the change of an attempt that is in one of these states and, if asked for, has an accessor."""
+    where = [_table.id == sa.bindparam("attempt_id"), sa.or_(*(_table.state == state for state in states))]
+    where += [_table.accessor == sa.bindparam("expected_accessor")] if if_accessor else []
+    return Change(attempts, attempts.update().where(*where))
+
+
+def _update(
+    tx: Tx, attempt_id: str, states: Sequence[AttemptState], change: dict[str, Any], *, statement: sa.Update = _CHANGE
+) -> bool:
+    """Change columns, if the attempt is in one of these states; return whether it was."""
+    return tx.execute(statement, {"attempt_id": attempt_id, "states": states, **change}).rowcount == 1

@@ -1,4 +1,4 @@
-"""Targets and roles: what may be issued where."""
+"""VaultTargets and db_roles: what may be issued where."""
 
 from __future__ import annotations
 
@@ -6,79 +6,90 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from services.access.ledger.database import Tx
-from services.access.ledger.prepared import Query, given
-from services.access.ledger.schema import roles, row_of, targets
-from services.access.records import Request, Role, TargetRow
+from services.access.domain.models import AccessRequest, DbRole, VaultTargetRow
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.query import Query
+from services.access.ledger.db.schema import db_roles, row_of, vault_targets
 
-_r = roles.c
-_TARGET = Query(sa.select(targets).where(targets.c.id == given(targets.c.id)), TargetRow)
-_ROLE = Query(sa.select(roles).where(*(column == given(column) for column in (_r.cluster, _r.cluster_uid, _r.namespace, _r.name))), Role)
+_r = db_roles.c
+_TARGET = Query(VaultTargetRow, sa.select(vault_targets).where(vault_targets.c.id == sa.bindparam("target_id")))
+_ROLE = Query(
+    DbRole,
+    sa.select(db_roles).where(
+        *(column == sa.bindparam(column.name) for column in (_r.cluster, _r.cluster_uid, _r.namespace, _r.name))
+    ),
+)
 
 
-def put_target(tx: Tx, target: TargetRow) -> TargetRow:
-    """Take a Vault into the ledger, or what is new about a known one; ``target.id`` is ignored."""
-    columns = row_of(targets, target, without=("id",))
+def put_target(tx: Tx, target: VaultTargetRow) -> VaultTargetRow:
+    """Insert or update a VaultTarget by its key; ``target.id`` is ignored."""
+    columns = row_of(vault_targets, target, without=("id",))
     known = find_target(tx, target.cluster, target.namespace, target.name, target.key_digest)
     if known is None:
-        done = tx.execute(targets.insert().values(**columns))
+        done = tx.execute(vault_targets.insert().values(**columns))
         return replace(target, id=int(done.inserted_primary_key[0]))  # type: ignore[index]
     if known != replace(target, id=known.id):
-        tx.execute(targets.update().where(targets.c.id == known.id).values(**columns))
+        tx.execute(vault_targets.update().where(vault_targets.c.id == known.id).values(**columns))
     return replace(target, id=known.id)
 
 
-def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) -> TargetRow | None:
-    """A Vault by its key."""
-    t = targets.c
+def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) -> VaultTargetRow | None:
+    """Return a VaultTarget by its key."""
+    t = vault_targets.c
     where = (t.cluster == cluster, t.namespace == namespace, t.name == name, t.key_digest == digest)
-    row = tx.execute(sa.select(targets).where(*where)).one_or_none()
-    return TargetRow(**row._mapping) if row else None
+    return tx.fetch_first(VaultTargetRow, sa.select(vault_targets).where(*where))
 
 
-def target(tx: Tx, number: int) -> TargetRow:
-    """A Vault by its number, which must be there."""
-    found = _TARGET.first(tx, id_=number)
+def target(tx: Tx, number: int) -> VaultTargetRow:
+    """Return a VaultTarget by its id, which must exist."""
+    found = _TARGET.first(tx, target_id=number)
     if found is None:
         raise LookupError(f"the ledger has no target {number}")
     return found
 
 
-def put_role(tx: Tx, role: Role) -> Role:
-    """Take a role into the catalogue, or its new definition; ``role.id`` is ignored."""
-    columns = row_of(roles, role, without=("id",))
+def put_role(tx: Tx, role: DbRole) -> DbRole:
+    """Insert or update a db_role by its name; ``role.id`` is ignored."""
+    columns = row_of(db_roles, role, without=("id",))
     known = find_role(tx, role.cluster, role.cluster_uid, role.namespace, role.name)
     if known is None:
-        done = tx.execute(roles.insert().values(**columns))
+        done = tx.execute(db_roles.insert().values(**columns))
         return replace(role, id=int(done.inserted_primary_key[0]))  # type: ignore[index]
-    tx.execute(roles.update().where(roles.c.id == known.id).values(**columns))
+    tx.execute(db_roles.update().where(db_roles.c.id == known.id).values(**columns))
     return replace(role, id=known.id)
 
 
-def drop_role(tx: Tx, role: Role) -> None:
-    """Take a role out of the catalogue; its digest is kept."""
-    tx.execute(roles.update().where(roles.c.id == role.id).values(gone=True))
+def drop_role(tx: Tx, role: DbRole) -> None:
+    """Mark a db_role as deleted; its digest is kept."""
+    tx.execute(db_roles.update().where(db_roles.c.id == role.id).values(deleted=True))
 
 
-def find_role(tx: Tx, cluster: str, cluster_uid: str, namespace: str, name: str) -> Role | None:
-    """A role, taken out or not."""
-    return _ROLE.first(tx, cluster_=cluster, cluster_uid_=cluster_uid, namespace_=namespace, name_=name)
+def find_role(tx: Tx, cluster: str, cluster_uid: str, namespace: str, name: str) -> DbRole | None:
+    """Return a db_role, deleted or not."""
+    return _ROLE.first(tx, cluster=cluster, cluster_uid=cluster_uid, namespace=namespace, name=name)
 
 
-def role_of(tx: Tx, request: Request) -> Role | None:
-    """The role that a request names, taken out or not."""
+def role_of(tx: Tx, request: AccessRequest) -> DbRole | None:
+    """Return the db_role that an access request names, deleted or not."""
     return find_role(tx, request.cluster, request.cluster_uid, request.role_namespace, request.role_name)
 
 
-def configured(tx: Tx) -> list[Role]:
-    """The roles that the operator's catalogue file said at the last start and that are not gone."""
-    where = (roles.c.configured.is_(True), roles.c.gone.is_(False))
-    return [Role(**row._mapping) for row in tx.execute(sa.select(roles).where(*where))]
+def configured(tx: Tx) -> list[DbRole]:
+    """Return the db_roles of the operator's catalog file, as of the last start, that are not deleted."""
+    where = (db_roles.c.configured.is_(True), db_roles.c.deleted.is_(False))
+    return tx.fetch(DbRole, sa.select(db_roles).where(*where))
 
 
-def same_place(tx: Tx, *, cluster: str, namespace: str, name: str, server: str, vault_namespace: str) -> TargetRow | None:
-    """The newest Vault of this name at this server, whatever its auth mount; for callers that do not know it."""
-    t = targets.c
-    where = (t.cluster == cluster, t.namespace == namespace, t.name == name, t.server == server, t.vault_namespace == vault_namespace)
-    row = tx.execute(sa.select(targets).where(*where).order_by(t.id.desc()).limit(1)).one_or_none()
-    return TargetRow(**row._mapping) if row else None
+def same_place(
+    tx: Tx, *, cluster: str, namespace: str, name: str, server: str, vault_namespace: str
+) -> VaultTargetRow | None:
+    """Return the newest VaultTarget of this name at this server, for callers that do not know its auth mount."""
+    t = vault_targets.c
+    where = (
+        t.cluster == cluster,
+        t.namespace == namespace,
+        t.name == name,
+        t.server == server,
+        t.vault_namespace == vault_namespace,
+    )
+    return tx.fetch_first(VaultTargetRow, sa.select(vault_targets).where(*where).order_by(t.id.desc()).limit(1))

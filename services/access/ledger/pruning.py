@@ -1,7 +1,8 @@
-"""Taking out of the ledger what nobody asks about any more, by time and in small batches, so that no writer waits long for one.
+"""Deletes what the retention has passed for, in small batches, so that no writer waits long for one.
 
-Each function takes out at most ``limit`` rows that were over before ``before`` (seconds since 1970), within the transaction, and answers
-how many there were. In this order: a repeated call may name an attempt, an attempt names its request, a request its role.
+Each function deletes at most ``limit`` rows that ended before ``before`` (seconds since 1970) and returns how many
+there were. They run in this order: an answer may name an attempt, an attempt names its access request, that its
+db_role.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from services.access.ledger import figures
-from services.access.ledger.database import Tx
-from services.access.ledger.schema import adoptions, answers, attempts, decisions, requests, roles
-from services.access.records import State
+from services.access.domain.models import AttemptState
+from services.access.ledger import counts
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.schema import access_requests, answers, attempts, db_roles, decisions, recoveries
 
 _HEARTBEAT, HEARTBEATS_KEPT_S = "RenewLease", 3600.0
-"""Holders renew by a new request_id every time, so that these would be most of the ledger; nobody repeats one of them so late."""
+"""Each heartbeat has a request_id of its own, so that these would be most of the ledger; none is repeated so late."""
 
 
-def calls(tx: Tx, *, before: float, limit: int) -> int:
-    """Which calls were answered already; heartbeats sooner than the others."""
+def old_answers(tx: Tx, *, before: float, limit: int) -> int:
+    """Delete answers to calls; those to heartbeats sooner than the others."""
     a = answers.c
     brief = sa.and_(a.method == _HEARTBEAT, a.answered_at < tx.now - HEARTBEATS_KEPT_S)
     key = sa.tuple_(a.caller, a.method, a.request_id)
@@ -29,39 +30,48 @@ def calls(tx: Tx, *, before: float, limit: int) -> int:
 
 
 def closed_attempts(tx: Tx, *, before: float, limit: int) -> int:
-    """Attempts of which no login is left, with their adoptions. Those that were undone stay counted."""
+    """Delete closed attempts and their recoveries; the recovered ones stay counted."""
     a = attempts.c
-    some = sa.select(a.id).where(a.closed_at < before, a.state == State.CLOSED).order_by(a.closed_at).limit(limit)
+    some = (
+        sa.select(a.id).where(a.closed_at < before, a.state == AttemptState.CLOSED).order_by(a.closed_at).limit(limit)
+    )
     ids = list(tx.execute(some).scalars())
     if ids:
-        figures.remember_undone(tx, ids)
-        tx.execute(adoptions.delete().where(adoptions.c.attempt.in_(ids)))
+        counts.remember_recovered(tx, ids)
+        tx.execute(recoveries.delete().where(recoveries.c.attempt.in_(ids)))
         tx.execute(attempts.delete().where(a.id.in_(ids)))
     return len(ids)
 
 
-def gone_requests(tx: Tx, *, before: float, limit: int) -> int:
-    """Requests that nobody can ask for again and that have no attempt left, with their decisions.
+def deleted_requests(tx: Tx, *, before: float, limit: int) -> int:
+    """Delete access requests that are deleted and have no attempt left, with their decisions.
 
-    One of Kubernetes that has ended stays for as long as its object does: without it, the object would be granted anew.
+    One from Kubernetes stays for as long as its object does: without it, the object would be granted again.
     """
-    r = requests.c
-    unused = ~sa.exists().where(attempts.c.request == r.uid)
-    uids = list(tx.execute(sa.select(r.uid).where(r.gone_at < before, unused).order_by(r.gone_at).limit(limit)).scalars())
-    return _take_out(tx, uids)
+    r = access_requests.c
+    unused = ~sa.exists().where(attempts.c.access_request_id == r.uid)
+    uids = list(
+        tx.execute(sa.select(r.uid).where(r.deleted_at < before, unused).order_by(r.deleted_at).limit(limit)).scalars()
+    )
+    return _delete_requests(tx, uids)
 
 
-def _take_out(tx: Tx, uids: Collection[str]) -> int:
+def _delete_requests(tx: Tx, uids: Collection[str]) -> int:
     if uids:
-        tx.execute(decisions.delete().where(decisions.c.request.in_(uids)))
-        tx.execute(requests.delete().where(requests.c.uid.in_(uids)))
+        tx.execute(decisions.delete().where(decisions.c.access_request_id.in_(uids)))
+        tx.execute(access_requests.delete().where(access_requests.c.uid.in_(uids)))
     return len(uids)
 
 
-def gone_roles(tx: Tx, *, before: float, limit: int) -> int:
-    """Roles that were taken out of the catalogue, once no request names them; ``before`` does not matter to them."""
-    r, asked = roles.c, requests.c
-    names = ((asked.cluster, r.cluster), (asked.cluster_uid, r.cluster_uid), (asked.role_namespace, r.namespace), (asked.role_name, r.name))
+def deleted_roles(tx: Tx, *, before: float, limit: int) -> int:
+    """Delete db_roles that are deleted from the catalog and that no access request names, whatever ``before`` is."""
+    r, asked = db_roles.c, access_requests.c
+    names = (
+        (asked.cluster, r.cluster),
+        (asked.cluster_uid, r.cluster_uid),
+        (asked.role_namespace, r.namespace),
+        (asked.role_name, r.name),
+    )
     named = sa.exists().where(*(mine == theirs for mine, theirs in names))
-    some = sa.select(r.id).where(r.gone.is_(True), ~named).limit(limit)
-    return tx.execute(roles.delete().where(r.id.in_(some))).rowcount
+    some = sa.select(r.id).where(r.deleted.is_(True), ~named).limit(limit)
+    return tx.execute(db_roles.delete().where(r.id.in_(some))).rowcount

@@ -1,108 +1,113 @@
-"""Requests and their decisions."""
+"""Reads and changes access requests and their decisions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
-from services.access.ledger.database import Tx
-from services.access.ledger.prepared import Query, Statement, given
-from services.access.ledger.schema import decisions, requests, roles, row_of
-from services.access.records import Approval, Decision, Request, Role
-from services.common.errors import LoginMissing, LoginRefused
+from services.access.domain.models import AccessRequest, Approval, DbRole, Decision
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.query import Change, Query
+from services.access.ledger.db.schema import access_requests, db_roles, decisions, row_of
+from services.common.errors import VaultAuthMissingError, VaultAuthRefusedError
 
-_table, _r = requests.c, roles.c
+_table, _r = access_requests.c, db_roles.c
 _DECISION = tuple(f.name for f in fields(Decision))
-_INSERT = Statement(requests.insert().values({column.name: given(column) for column in requests.columns}))
-_FIND = Query(sa.select(requests).where(_table.uid == given(_table.uid)), Request)
+_FIND = Query(AccessRequest, sa.select(access_requests).where(_table.uid == sa.bindparam("of_uid")))
+_INSERT = Change(access_requests, access_requests.insert())
+_CHANGE = Change(access_requests, access_requests.update().where(_table.uid == sa.bindparam("of_uid")))
 _DECISIONS = Query(
-    sa.select(*(decisions.c[name] for name in _DECISION)).where(decisions.c.request == given(decisions.c.request)).order_by(decisions.c.id),
     Decision,
+    sa.select(*(decisions.c[name] for name in _DECISION))
+    .where(decisions.c.access_request_id == sa.bindparam("of_uid"))
+    .order_by(decisions.c.id),
 )
-_DECIDE = Statement(decisions.insert().values({name: given(decisions.c[name]) for name in ("request", *_DECISION)}))
 
 
-def find(tx: Tx, uid: str) -> Request | None:
-    """One request."""
-    return _FIND.first(tx, uid_=uid)
+def find(tx: Tx, uid: str) -> AccessRequest | None:
+    """Return one access request; None if it does not exist."""
+    return _FIND.first(tx, of_uid=uid)
 
 
-def find_many(tx: Tx, uids: Sequence[str]) -> list[Request]:
-    """Several requests, in the order of their uids as given; those that are not there are left out."""
+def find_many(tx: Tx, uids: Sequence[str]) -> list[AccessRequest]:
+    """Return several access requests in the order of ``uids``, without those that do not exist."""
     if not uids:
         return []
-    found = {row.uid: Request(**row._mapping) for row in tx.execute(sa.select(requests).where(_table.uid.in_(uids)))}
+    found = {each.uid: each for each in tx.fetch(AccessRequest, sa.select(access_requests).where(_table.uid.in_(uids)))}
     return [found[uid] for uid in uids if uid in found]
 
 
-def insert(tx: Tx, request: Request) -> None:
-    """A new request."""
-    _INSERT.run(tx, **{f"{name}_": value for name, value in row_of(requests, request).items()})
+def insert(tx: Tx, request: AccessRequest) -> None:
+    """Insert a new access request."""
+    _INSERT.run(tx, row_of(access_requests, request))
     tx.changed.add(request.uid)
 
 
-def update(tx: Tx, request: Request, **changes: Any) -> Request:
-    """Change columns; answers the request as it is now. Its owner is told."""
-    note(tx, request.uid, **changes)
+def update(tx: Tx, request: AccessRequest, **changes: Any) -> AccessRequest:
+    """Change columns and publish the change; return the access request as it is now."""
+    update_silently(tx, request.uid, **changes)
     tx.changed.add(request.uid)
     return replace(request, **changes)
 
 
-def note(tx: Tx, uid: str, **changes: Any) -> None:
-    """Change columns that nobody has to be told of."""
-    _changing(*changes).run(tx, uid_=uid, **{f"{name}_": value for name, value in changes.items()})
-
-
-@cache
-def _changing(*names: str) -> Statement:
-    """The statement that changes these columns of one request."""
-    return Statement(requests.update().where(_table.uid == given(_table.uid)).values({name: given(_table[name]) for name in names}))
+def update_silently(tx: Tx, uid: str, **changes: Any) -> None:
+    """Change columns without publishing the change."""
+    _CHANGE.run(tx, changes, of_uid=uid)
 
 
 def open_uids(tx: Tx) -> list[str]:
-    """The requests whose access is not over."""
-    return list(tx.execute(sa.select(_table.uid).where(_table.approval.in_((Approval.PENDING, Approval.APPROVED)))).scalars())
+    """Return the uids of the access requests that are not closed."""
+    return list(
+        tx.execute(sa.select(_table.uid).where(_table.approval.in_((Approval.PENDING, Approval.APPROVED)))).scalars()
+    )
 
 
-def raise_number(tx: Tx, uid: str, number: int) -> None:
-    """Have the next attempt numbered above ``number``."""
-    tx.execute(requests.update().where(_table.uid == uid, _table.last_number < number).values(last_number=number))
+def raise_sequence(tx: Tx, uid: str, sequence: int) -> None:
+    """Make the sequence of the next attempt higher than ``sequence``."""
+    tx.execute(
+        access_requests.update()
+        .where(_table.uid == uid, _table.last_sequence < sequence)
+        .values(last_sequence=sequence)
+    )
 
 
 def limit_access(tx: Tx, access_s: float) -> int:
-    """Have no access that has begun go on for longer; answers how many were to end later."""
+    """Limit access that has begun to ``access_s`` seconds; return how many access requests were to end later."""
     ends_at, open_ones = _table.first_issued_at + access_s, (Approval.PENDING, Approval.APPROVED)
     longer = sa.or_(_table.ends_at.is_(None), _table.ends_at > ends_at)
     begun = (_table.first_issued_at.is_not(None), _table.approval.in_(open_ones))
-    return tx.execute(requests.update().where(*begun, longer).values(ends_at=ends_at, work_at=ends_at)).rowcount
+    return tx.execute(access_requests.update().where(*begun, longer).values(ends_at=ends_at, due_at=ends_at)).rowcount
 
 
 def decisions_of(tx: Tx, uid: str) -> list[Decision]:
-    """The decisions on a request, oldest first."""
-    return _DECISIONS.all(tx, request_=uid)
+    """Return the decisions on an access request, oldest first."""
+    return _DECISIONS.all(tx, of_uid=uid)
 
 
 def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
-    """The same of several requests."""
+    """Return the same of several access requests, by uid."""
     found: dict[str, list[Decision]] = {uid: [] for uid in uids}
     columns = [decisions.c[name] for name in _DECISION]
-    for row in tx.execute(sa.select(decisions.c.request, *columns).where(decisions.c.request.in_(uids)).order_by(decisions.c.id)):
-        found[row.request].append(Decision(**{name: getattr(row, name) for name in _DECISION}))
+    for row in tx.execute(
+        sa.select(decisions.c.access_request_id, *columns)
+        .where(decisions.c.access_request_id.in_(uids))
+        .order_by(decisions.c.id)
+    ):
+        found[row.access_request_id].append(Decision(**{name: getattr(row, name) for name in _DECISION}))
     return found
 
 
 def decide(tx: Tx, uid: str, made: Sequence[Decision]) -> None:
-    """Add decisions; none is ever changed or removed."""
+    """Add decisions; none is ever changed or removed alone."""
     for each in made:
-        _DECIDE.run(tx, request_=uid, **{f"{name}_": getattr(each, name) for name in _DECISION})
+        tx.execute(decisions.insert(), {"access_request_id": uid, **{name: getattr(each, name) for name in _DECISION}})
 
 
-def of_role(tx: Tx, role: Role) -> list[Request]:
-    """The requests for a role whose access is not over."""
+def of_role(tx: Tx, role: DbRole) -> list[AccessRequest]:
+    """Return the access requests for a db_role that are not closed."""
     open_ones = (Approval.PENDING, Approval.APPROVED)
     same = (
         _table.cluster == role.cluster,
@@ -110,34 +115,41 @@ def of_role(tx: Tx, role: Role) -> list[Request]:
         _table.role_namespace == role.namespace,
         _table.role_name == role.name,
     )
-    return [Request(**row._mapping) for row in tx.execute(sa.select(requests).where(*same, _table.approval.in_(open_ones)))]
+    return tx.fetch(AccessRequest, sa.select(access_requests).where(*same, _table.approval.in_(open_ones)))
 
 
-def hurry(tx: Tx, target: int) -> None:
-    """Have the requests claimed now whose last claim failed at this Vault for want of a login, as there is a fresh one."""
+def retry_failed_now(tx: Tx, target: int) -> None:
+    """Let access requests be claimed now whose last claim found no session at this Vault, as there is a new one."""
     same = ((_table.cluster, _r.cluster), (_table.cluster_uid, _r.cluster_uid), (_table.role_namespace, _r.namespace))
-    of_target = sa.exists().where(_r.target == target, _table.role_name == _r.name, *(mine == theirs for mine, theirs in same))
-    wanting = (_table.error_reason.in_((LoginMissing.reason, LoginRefused.reason)), _table.retry_at > tx.now)
+    of_target = sa.exists().where(
+        _r.target == target, _table.role_name == _r.name, *(mine == theirs for mine, theirs in same)
+    )
+    wanting = (
+        _table.error_reason.in_((VaultAuthMissingError.reason, VaultAuthRefusedError.reason)),
+        _table.retry_at > tx.now,
+    )
     for uid in list(tx.execute(sa.select(_table.uid).where(*wanting, of_target)).scalars()):
-        note(tx, uid, retry_at=None)
+        update_silently(tx, uid, retry_at=None)
         tx.changed.add(uid)
 
 
-def page(tx: Tx, *where: sa.ColumnElement[bool], after: tuple[float, str] | None, limit: int, newest_first: bool) -> list[Request]:
-    """Requests of which ``where`` holds, by time of creation, after the one with this time and uid."""
-    key, query = sa.tuple_(_table.created_at, _table.uid), sa.select(requests).where(*where)
+def page(
+    tx: Tx, *where: sa.ColumnElement[bool], after: tuple[float, str] | None, limit: int, newest_first: bool
+) -> list[AccessRequest]:
+    """Return access requests that match ``where``, by time of creation, after the one with this time and uid."""
+    key, query = sa.tuple_(_table.created_at, _table.uid), sa.select(access_requests).where(*where)
     if after:
         at = sa.tuple_(sa.literal(after[0]), sa.literal(after[1]))
         query = query.where(key < at if newest_first else key > at)
     order = (_table.created_at.desc(), _table.uid.desc()) if newest_first else (_table.created_at, _table.uid)
-    return [Request(**row._mapping) for row in tx.execute(query.order_by(*order).limit(limit))]
+    return tx.fetch(AccessRequest, query.order_by(*order).limit(limit))
 
 
 def owned_by(owner: str) -> sa.ColumnElement[bool]:
-    """The requests of one caller."""
+    """Match the access requests of one caller."""
     return _table.owner == owner
 
 
-def waiting() -> sa.ColumnElement[bool]:
-    """The requests that nobody has decided yet."""
+def undecided() -> sa.ColumnElement[bool]:
+    """Match the access requests that nobody has decided."""
     return _table.approval == Approval.PENDING

@@ -1,7 +1,7 @@
 """The caller's side: one channel to one service, which every process that calls it keeps.
 
-Each call gets a timeout and the request id; whatever goes wrong is raised as the LeasegateError that the service raised, or where none did
-as PeerUnavailable, DeadlineExpired and the like. Any process may import this.
+Each call gets a timeout and the request id; whatever goes wrong is raised as the LeasegateError that the service
+raised, or where none did as PeerUnavailable, DeadlineExpired and the like. Any process may import this.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Self
 import grpc
 
 from services.common import logs
-from services.common.config import ClientTls, HostPort, StartupRefused
+from services.common.config import ClientTls, HostPort, StartupRefusedError
 from services.common.rpc import request_ids, status
 from services.common.rpc.tls import Files, channel_credentials
 
@@ -40,16 +40,17 @@ def connect(address: HostPort | str, *, tls: ClientTls | None, timeout_s: float 
         timeout_s: Of calls that give none of their own.
 
     Returns:
-        A channel for stubs; their calls raise LeasegateError. Close it at the end. Streams (reflection, health) pass through it untouched.
+        A channel for stubs; their calls raise LeasegateError. Close it at the end. Streams (reflection, health) pass
+        through it untouched.
 
     Raises:
-        StartupRefused: A file of ``tls`` is no good.
+        StartupRefusedError: A file of ``tls`` is no good.
     """
     return _Channel(str(address), tls=tls, timeout_s=timeout_s)
 
 
 class _Channel(grpc.Channel):
-    """A gRPC channel that is made anew when its certificate files change, as gRPC itself reads them only once."""
+    """A gRPC channel that is replaced when its certificate files change, as gRPC itself reads them only once."""
 
     def __init__(self, address: str, *, tls: ClientTls | None, timeout_s: float) -> None:
         self.address, self.timeout_s, self._tls = address, timeout_s, tls
@@ -69,7 +70,7 @@ class _Channel(grpc.Channel):
     def _redial(self) -> grpc.Channel | None:
         try:
             return self._dial()
-        except StartupRefused as err:
+        except StartupRefusedError as err:
             _log.warning("changed certificate files are not used", problem=err.message)
             return None
 

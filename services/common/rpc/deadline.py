@@ -1,7 +1,7 @@
-"""The deadline of the call that is being handled: what is left of it bounds every wait of the handler, above all Vault's HTTP timeout.
+"""The deadline of the current call, which bounds every wait of its handler, above all Vault's HTTP timeout.
 
-Anybody under services/, watcher/ and cli/ may import it. It is a context variable: a thread that a handler starts sees it only through
-``services.common.rpc.pool.ContextPool``.
+Anybody under services/, watcher/ and cli/ may import it. It is a context variable: a thread that a handler starts sees
+it only through ``services.common.rpc.pool.ContextPool``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from services.common.errors import DeadlineTooShort
+from services.common.errors import DeadlineTooShortError
 
 _END: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
 def remaining_s() -> float | None:
-    """Seconds until the work at hand has to be done, negative once that has passed; None outside of a call and of ``within``."""
+    """Seconds until the deadline, negative after it; None outside of a call and of ``within``."""
     end = _END.get()
     return None if end is None else end - time.monotonic()
 
@@ -26,13 +26,13 @@ def timeout_s(at_most: float) -> float:
     """The timeout for one wait: ``at_most`` seconds, or what is left if that is less.
 
     Raises:
-        DeadlineTooShort: Nothing is left.
+        DeadlineTooShortError: Nothing is left.
     """
     left = remaining_s()
     if left is None:
         return at_most
     if left <= 0:
-        raise DeadlineTooShort("the caller's deadline leaves no time for the next step")
+        raise DeadlineTooShortError("the caller's deadline leaves no time for the next step")
     return min(at_most, left)
 
 

@@ -1,4 +1,4 @@
-"""The standard health service: not serving until the process' own check first succeeds, then what that says; not serving when it stops.
+"""The standard health service: serving while the process' own check succeeds, and not serving once the process stops.
 
 The check says whether the process can do its work, which for the three services is whether Vault answers.
 """
@@ -30,11 +30,14 @@ _log = logs.logger(__name__)
 class Health:
     """What the health service says, and the thread that keeps it true."""
 
-    def __init__(self, check: Callable[[], bool], *, services: Iterable[str], every_s: float = EVERY_S, again_s: float = AGAIN_S) -> None:
+    def __init__(
+        self, check: Callable[[], bool], *, services: Iterable[str], every_s: float = EVERY_S, again_s: float = AGAIN_S
+    ) -> None:
         """Begin as not serving.
 
         Args:
-            check: Called in a thread of its own with a deadline of ``CHECK_S``; false or any exception means not serving.
+            check: Called in a thread of its own with a deadline of ``CHECK_S``; false or any exception means not
+                serving.
             services: Full names that clients may ask about, besides the empty one for the whole process.
             every_s: Seconds between two checks while serving.
             again_s: Seconds between two checks while not serving.

@@ -1,14 +1,14 @@
 """The one chain around every call that a server answers, from the outside in.
 
 1. request id: taken from the metadata or made; in every log line from here on;
-2. answer: the LeasegateError that comes out becomes a google.rpc.Status (outside of all others, as grpc's abort raises a bare Exception);
+2. status: a LeasegateError becomes a google.rpc.Status (outside the others, as grpc's abort raises a bare Exception);
 3. log and metrics: method, code, duration, caller; never a message;
-4. errors: any other exception becomes Internal with a fixed text and an error id, its own text staying in this process' log;
-5. deadline: what is left for the handler, refused if that is too little;
-6. authorization: the client certificate's names against the service's list, default deny;
-7. limit: how many at once.
+4. errors: any other exception becomes InternalError with a fixed text and an error id, its own text stays in the log;
+5. deadline: what is left for the handler; too little is refused;
+6. authorization: the names of the client certificate against the service's list, default deny;
+7. limit: the number of calls at once.
 
-All of it runs in the handler's thread, as context variables are set there.
+The whole chain runs in the handler's thread, as context variables are set there.
 """
 
 from __future__ import annotations
@@ -16,31 +16,37 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, cast
 
 import grpc
 
 from services.common import logs
 from services.common.config import PLAINTEXT
-from services.common.errors import CallerNotAllowed, DeadlineTooShort, Internal, LeasegateError
+from services.common.errors import (
+    CallerNotAllowedError,
+    DeadlineTooShortError,
+    InternalError,
+    LeasegateError,
+    writes_nothing,
+)
 from services.common.logs import bounded
 from services.common.metrics import RpcMetrics
 from services.common.rpc import caller, deadline, request_ids, status
 from services.common.rpc.limit import Slots
 
 MARGIN_S, MARGIN_SHARE = 0.05, 0.01
-"""Kept of the caller's deadline, so that our own answer still reaches it: gRPC rounds a timeout up by as much as one in a hundred."""
+"""Reserved of the caller's deadline, so that the answer still reaches it: gRPC rounds a timeout up by up to 1 %."""
 LEAST_USEFUL_S = 0.1
 DEFAULT_DEADLINE_S = 60.0
-"""For callers that set none; grpc then says some 292 years."""
+"""For callers that set none; grpc then reports some 292 years."""
 _NO_DEADLINE_S = 10 * 365 * 86400.0
 INTERNAL_TEXT = "an internal error occurred; the log of the service has more under this error id"
 ANY_ACCEPTED = None
-"""Instead of names: every client whose certificate the server accepts may call (reflection and health, which tell no secret)."""
+"""In place of names: every client with an accepted certificate may call (reflection and health have no secret)."""
 
 Rules = Mapping[str, frozenset[str] | None]
-"""Callers' names by full service name; a service that is not there may be called by nobody."""
+"""Names of permitted callers by full service name; no caller is permitted for a service that is not there."""
 
 _log = logs.logger(__name__)
 
@@ -58,7 +64,13 @@ class Chain(grpc.ServerInterceptor):
             metrics: Where calls are counted.
             plaintext: Whether there is no TLS, and so one caller only.
         """
-        self._rules, self._slots, self._streams, self._metrics, self._plaintext = rules, slots, streams, metrics, plaintext
+        self._rules, self._slots, self._streams, self._metrics, self._plaintext = (
+            rules,
+            slots,
+            streams,
+            metrics,
+            plaintext,
+        )
 
     def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Any], handler_call_details: grpc.HandlerCallDetails
@@ -74,7 +86,9 @@ class Chain(grpc.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream), *serializers)
         raise NotImplementedError(f"{method}: only unary calls and the stream of reflection are served")
 
-    def _unary(self, method: str, behaviour: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
+    def _unary(
+        self, method: str, behaviour: Callable[[Any, grpc.ServicerContext], Any]
+    ) -> Callable[[Any, grpc.ServicerContext], Any]:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             with request_ids.following(_given_id(context)):
                 try:
@@ -84,18 +98,20 @@ class Chain(grpc.ServerInterceptor):
 
         return answer
 
-    def _stream(self, method: str, behaviour: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
+    def _stream(
+        self, method: str, behaviour: Callable[[Any, grpc.ServicerContext], Any]
+    ) -> Callable[[Any, grpc.ServicerContext], Any]:
         """Authorize and limit a stream as it begins; its messages pass untouched."""
 
         def answer(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             try:
                 names = self._names(context)
                 self._allowed(method, names)
-                slot = self._streams.take()
+                slot = self._streams.take_slot()
             except LeasegateError as err:
                 context.abort_with_status(status.to_grpc(err))
-            if not context.add_callback(slot.give_back):
-                slot.give_back()
+            if not context.add_callback(slot.release):
+                slot.release()
             _log.info("stream", method=method, caller=_who(names))
             responses: Iterator[Any] = behaviour(requests, context)
             return responses
@@ -111,19 +127,27 @@ class Chain(grpc.ServerInterceptor):
             raise
         finally:
             seconds = time.perf_counter() - began
-            self._metrics.answered(method, code=code, seconds=seconds)
-            _log.info("rpc", method=method, code=code, reason=reason, duration_ms=round(seconds * 1000, 1), caller=_who(names))
+            self._metrics.count_handled(method, code=code, seconds=seconds)
+            _log.info(
+                "rpc", method=method, code=code, reason=reason, duration_ms=round(seconds * 1000, 1), caller=_who(names)
+            )
 
-    def _guarded(self, method: str, context: grpc.ServicerContext, names: Sequence[str], handle: Callable[[], Any]) -> Any:
+    def _guarded(
+        self, method: str, context: grpc.ServicerContext, names: Sequence[str], handle: Callable[[], Any]
+    ) -> Any:
         try:
-            with deadline.within(_left_s(context)), self._acting(method, names), self._slots.one():
+            with ExitStack() as stack:
+                with writes_nothing():  # the handler does not run yet
+                    stack.enter_context(deadline.within(_left_s(context)))
+                    stack.enter_context(self._acting(method, names))
+                    stack.enter_context(self._slots.taken_slot())
                 return handle()
         except LeasegateError:
             raise
         except Exception as err:
             error_id = uuid.uuid4().hex[:16]
             _log.exception("unexpected error", method=method, error_id=error_id)
-            raise Internal(INTERNAL_TEXT, error_id=error_id) from err
+            raise InternalError(INTERNAL_TEXT, error_id=error_id) from err
 
     def _acting(self, method: str, names: Sequence[str]) -> AbstractContextManager[None]:
         name = self._allowed(method, names)
@@ -135,7 +159,9 @@ class Chain(grpc.ServerInterceptor):
         rule = self._rules.get(service, frozenset())
         if found := next((name for name in names if rule is ANY_ACCEPTED or name in rule), None):
             return found
-        raise CallerNotAllowed(f"{bounded(', '.join(names)) or 'a certificate without a name'} may not call {service}", service=service)
+        raise CallerNotAllowedError(
+            f"{bounded(', '.join(names)) or 'a certificate without a name'} may not call {service}", service=service
+        )
 
     def _names(self, context: grpc.ServicerContext) -> tuple[str, ...]:
         if self._plaintext:
@@ -149,19 +175,26 @@ def _who(names: Sequence[str]) -> str:
 
 
 def _given_id(context: grpc.ServicerContext) -> str | None:
-    return next((value for key, value in context.invocation_metadata() if key == request_ids.METADATA_KEY and isinstance(value, str)), None)
+    return next(
+        (
+            value
+            for key, value in context.invocation_metadata()
+            if key == request_ids.METADATA_KEY and isinstance(value, str)
+        ),
+        None,
+    )
 
 
 def _left_s(context: grpc.ServicerContext) -> float:
     """Seconds that the handler has.
 
     Raises:
-        DeadlineTooShort: It is not worth beginning.
+        DeadlineTooShortError: It is not worth beginning.
     """
     left = context.time_remaining()
     if left > _NO_DEADLINE_S:
         return DEFAULT_DEADLINE_S
     useful = left * (1 - MARGIN_SHARE) - MARGIN_S
     if useful < LEAST_USEFUL_S:
-        raise DeadlineTooShort("too little of the deadline is left to begin")
+        raise DeadlineTooShortError("too little of the deadline is left to begin")
     return useful

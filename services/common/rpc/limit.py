@@ -1,7 +1,7 @@
 """How many calls may be under way, and how many of them may only be waiting.
 
-Ordinary calls have slots; a long poll gives its slot back while it waits and takes one of a budget of its own, so that twenty waiting
-clients never keep out an approval or a revoke.
+Ordinary calls have slots; a long poll gives its slot back while it waits and takes one of a budget of its own, so that
+twenty waiting clients never keep out an approval or a revoke.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from services.common.errors import Overloaded
+from services.common.errors import OverloadedError
 
 
 class Slot:
-    """The place of one call; given back once, however often it is asked to."""
+    """The place of one call; released once, however often ``release`` is called."""
 
     def __init__(self, free: threading.Semaphore) -> None:
-        self._free, self._held = free, True
+        self._free, self._taken = free, True
 
-    def give_back(self) -> None:
-        """Let another call in. Called by the handler's own thread alone."""
-        if self._held:
-            self._held = False
+    def release(self) -> None:
+        """Free the place for another call. Only the thread of the handler calls it."""
+        if self._taken:
+            self._taken = False
             self._free.release()
 
 
@@ -36,37 +36,37 @@ class Slots:
     def __init__(self, count: int) -> None:
         self._free = threading.BoundedSemaphore(count)
 
-    def take(self) -> Slot:
-        """Take a place that the caller gives back.
+    def take_slot(self) -> Slot:
+        """Take a place, which the caller releases.
 
         Raises:
-            Overloaded: None is free.
+            OverloadedError: None is free.
         """
         if not self._free.acquire(blocking=False):
-            raise Overloaded("too many calls are under way")
+            raise OverloadedError("too many calls are under way")
         return Slot(self._free)
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold a place inside.
+    def taken_slot(self) -> Iterator[None]:
+        """Take a place for the time inside.
 
         Raises:
-            Overloaded: None is free.
+            OverloadedError: None is free.
         """
-        slot = self.take()
+        slot = self.take_slot()
         token = _SLOT.set(slot)
         try:
             yield
         finally:
             _SLOT.reset(token)
-            slot.give_back()
+            slot.release()
 
 
 class LongPolls:
     """The budget of calls that wait for something to happen.
 
-    Give the same object to ``serve`` and to the code that waits. The waiting itself is the owner's: it should end when ``draining`` is set,
-    of which ``serve`` tells by its ``on_drain``.
+    ``serve`` and the code that waits use the same object. The code that waits stops when ``draining`` is set, which
+    ``serve`` does by its ``on_drain``.
     """
 
     def __init__(self, count: int) -> None:
@@ -76,25 +76,25 @@ class LongPolls:
 
     @property
     def draining(self) -> bool:
-        """Whether the process stops: nobody may wait any longer."""
+        """Whether the process stops, so that no call may wait any longer."""
         return self._draining.is_set()
 
     def drain(self) -> None:
-        """Grant no more waiting."""
+        """Refuse all further waiting."""
         self._draining.set()
 
     @contextmanager
-    def wait(self) -> Iterator[bool]:
-        """Ask for leave to wait inside; False means: answer at once with the present state and when to ask again.
+    def waiting(self) -> Iterator[bool]:
+        """Ask for permission to wait inside. False means: answer at once with the current state and a retry time.
 
-        While leave is granted the call counts no longer among the ordinary ones.
+        While the call waits it does not count among the ordinary ones.
         """
         if self.draining or not self._free.acquire(blocking=False):
             yield False
             return
         try:
             if slot := _SLOT.get():
-                slot.give_back()
+                slot.release()
             yield True
         finally:
             self._free.release()

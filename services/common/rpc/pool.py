@@ -1,4 +1,4 @@
-"""Threads that see the context variables (request id, caller, deadline) of whoever gave them work."""
+"""Threads that see the context variables (request id, caller, deadline) of the thread that submitted the work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class ContextPool(ThreadPoolExecutor):
-    """A thread pool in which each piece of work runs in a copy of its submitter's context, so that nothing leaks into the next one."""
+    """A thread pool that runs each task in a copy of its submitter's context, so that nothing leaks."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run ``fn`` in a thread of the pool, in a copy of the present context."""

@@ -1,4 +1,4 @@
-"""The id that ties together what one request did in every process: taken from the caller or made, in every log line, passed on."""
+"""The id that connects the log lines of one request in all processes: taken from the caller or made, and passed on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-import structlog
+from services.common import logs
 
 METADATA_KEY = "x-request-id"
 _VALID = re.compile(r"[A-Za-z0-9._:/@-]{1,128}")
@@ -26,7 +26,7 @@ def following(given: str | None) -> Iterator[str]:
     found = given if given and _VALID.fullmatch(given) else uuid.uuid4().hex
     token = _ID.set(found)
     try:
-        with structlog.contextvars.bound_contextvars(request_id=found):
+        with logs.bound(request_id=found):
             yield found
     finally:
         _ID.reset(token)

@@ -1,6 +1,7 @@
 """The life of a server process, the same for all three: build, answer, drain, end.
 
-``serve`` is for ``__main__`` modules; ``running`` is the same server without signals, for tests. Services alone import this.
+``serve`` is for ``__main__`` modules; ``running`` is the same server without signals, for tests. Services alone import
+this.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from services.common import logs, metrics
-from services.common.collector import spare_what_exists
-from services.common.config import HostPort, ServerConfig, StartupRefused
+from services.common.config import HostPort, ServerConfig, StartupRefusedError
+from services.common.gc_freeze import freeze_startup_objects
 from services.common.rpc import health as health_service
 from services.common.rpc import signals, tls
 from services.common.rpc.health import Health
@@ -37,7 +38,7 @@ REFUSING = 8
 HEALTH_THREADS = 4
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second process on the port starts silently and takes half of the calls
-    ("grpc.max_connection_age_ms", 300_000),  # clients resolve names anew, and certificates are shown anew
+    ("grpc.max_connection_age_ms", 300_000),  # clients resolve names and see certificates again
     ("grpc.max_connection_age_grace_ms", 60_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
 )
@@ -93,24 +94,26 @@ def serve(
     on_drain: Callable[[], None] | None = None,
     registry: CollectorRegistry | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return; the caller then closes what it opened and ends with exit code 0.
+    """Serve until SIGTERM or SIGINT, then drain and return.
+
+    The caller then closes what it opened and exits with code 0.
 
     Args:
         config: What the operator asked for.
         services: What is served, each allowed to whom ``config.allow`` says.
         health: Whether the process can do its work (Vault answers); called every few seconds in a thread of its own.
         long_polls: The budget of waiting calls, if any of the services has some.
-        on_drain: Called once when draining begins, to wake those who wait.
+        on_drain: Called once when draining begins, to wake waiting calls.
         registry: Where the metrics are; a new one if None.
 
     Raises:
-        StartupRefused: An address, a file or the allow-list is no good.
+        StartupRefusedError: An address, a file or the allow-list is no good.
     """
     with (
         signals.stop_requested() as stop,
         running(config, services, health=health, long_polls=long_polls, on_drain=on_drain, registry=registry) as server,
     ):
-        spare_what_exists()
+        freeze_startup_objects()
         stop.wait()
         server.drain()
 
@@ -126,22 +129,35 @@ def running(
     registry: CollectorRegistry | None = None,
     check_every_s: float = health_service.EVERY_S,
 ) -> Iterator[Running]:
-    """Serve while inside; arguments and errors as of ``serve``. On the way out whatever still runs is cut off, so drain before."""
+    """Serve while inside; arguments and errors as of ``serve``.
+
+    Leaving cancels the calls that still run, so drain before.
+    """
     registry = registry or metrics.new_registry()
     polls = long_polls or LongPolls(0)
     rules = _rules(config, services)
     board = Health(health, services=[each.name for each in services], every_s=check_every_s)
     with ExitStack() as stack:
         chain = _chain(config, rules=rules, registry=registry)
-        server = stack.enter_context(_server(config, threads=config.max_concurrent_rpcs + polls.count + STREAMS + REFUSING, chain=chain))
+        server = stack.enter_context(
+            _server(config, threads=config.max_concurrent_rpcs + polls.count + STREAMS + REFUSING, chain=chain)
+        )
         _register(server, services, board)
-        address = _bind(server, config.listen, flag="--listen", credentials=tls.server_credentials(config.tls) if config.tls else None)
+        address = _bind(
+            server,
+            config.listen,
+            flag="--listen",
+            credentials=tls.server_credentials(config.tls) if config.tls else None,
+        )
         health_address = stack.enter_context(_health_server(config.health_listen, board))
         metrics_address = stack.enter_context(metrics.served(registry, listen=config.metrics_listen))
         server.start()
         stack.enter_context(board.checked())
         found = Running(
-            address, health_address, metrics_address, lambda: _drain(server, config, board=board, polls=polls, on_drain=on_drain)
+            address,
+            health_address,
+            metrics_address,
+            lambda: _drain(server, config, board=board, polls=polls, on_drain=on_drain),
         )
         _announce(config, found, rules=rules)
         yield found
@@ -152,7 +168,9 @@ def _rules(config: ServerConfig, services: Sequence[Service]) -> Rules:
     if len(set(names)) < len(names):
         raise ValueError(f"a service is registered twice: {names}")
     if unknown := sorted(set(config.allow) - set(names)):
-        raise StartupRefused(f"--allow names {', '.join(unknown)}, and this process serves only {', '.join(names)}")
+        raise StartupRefusedError(
+            f"--allow names {', '.join(unknown)}, and this process serves only {', '.join(names)}"
+        )
     allowed = {name: config.allow.get(name, frozenset()) for name in names}
     return {**allowed, reflection.SERVICE_NAME: ANY_ACCEPTED, health_service.NAME: ANY_ACCEPTED}
 
@@ -182,7 +200,9 @@ def _register(server: grpc.Server, services: Sequence[Service], board: Health) -
     for each in services:
         each.register(server)
     health_service.add_check(board.servicer, server)
-    reflection.enable_server_reflection([each.name for each in services] + [health_service.NAME, reflection.SERVICE_NAME], server)
+    reflection.enable_server_reflection(
+        [each.name for each in services] + [health_service.NAME, reflection.SERVICE_NAME], server
+    )
 
 
 @contextmanager
@@ -208,9 +228,13 @@ def _bind(server: grpc.Server, listen: HostPort, *, flag: str, credentials: grpc
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen()
-        port = server.add_secure_port(str(listen), credentials) if credentials else server.add_insecure_port(str(listen))
+        port = (
+            server.add_secure_port(str(listen), credentials) if credentials else server.add_insecure_port(str(listen))
+        )
     except (OSError, RuntimeError) as err:
-        raise StartupRefused(f"{flag} {listen}: {getattr(err, 'strerror', None) or 'cannot listen there'}") from err
+        raise StartupRefusedError(
+            f"{flag} {listen}: {getattr(err, 'strerror', None) or 'cannot listen there'}"
+        ) from err
     return HostPort(listen.host, port)
 
 
@@ -230,16 +254,18 @@ def _announce(config: ServerConfig, found: Running, *, rules: Rules) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file as a whole, so that who waits for it never reads half of it."""
+    """Write a file as a whole, so that no reader sees half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         part.write_text(text)
         part.replace(path)
     except OSError as err:
-        raise StartupRefused(f"{path}: {err.strerror}") from err
+        raise StartupRefusedError(f"{path}: {err.strerror}") from err
 
 
-def _drain(server: grpc.Server, config: ServerConfig, *, board: Health, polls: LongPolls, on_drain: Callable[[], None] | None) -> None:
+def _drain(
+    server: grpc.Server, config: ServerConfig, *, board: Health, polls: LongPolls, on_drain: Callable[[], None] | None
+) -> None:
     _log.info("draining", delay_s=config.drain_delay_s, grace_s=config.drain_grace_s)
     board.drain()
     polls.drain()

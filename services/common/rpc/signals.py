@@ -12,7 +12,7 @@ from types import FrameType
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """Set the event at the first signal; a second one ends the process at once with 128 plus its number. Main thread only."""
+    """Set the event at the first signal; a second one exits at once with 128 plus its number. Main thread only."""
     stop = threading.Event()
 
     def handle(number: int, _frame: FrameType | None) -> None:

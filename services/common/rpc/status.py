@@ -1,8 +1,8 @@
 """LeasegateError to google.rpc.Status and back: the only place that knows both.
 
-A status carries ErrorInfo (reason, domain, metadata) always, RetryInfo where a retry helps, BadRequest where fields are wrong
-(https://google.aip.dev/193). Lost at the boundary: the cause, and what is cut because a status travels in a header, of which gRPC takes
-8 KiB.
+A status carries ErrorInfo (reason, domain, metadata) always, RetryInfo where a retry helps, BadRequest where fields are
+wrong (https://google.aip.dev/193). Lost at the boundary: the cause, and what is cut because a status travels in a
+header, of which gRPC takes 8 KiB.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from services.common import errors
-from services.common.errors import FieldViolation, LeasegateError, SpecInvalid
+from services.common.errors import FieldViolation, LeasegateError, SpecInvalidError
 from services.common.logs import bounded
 
 DOMAIN = "leasegate.dev"
@@ -25,7 +25,12 @@ MESSAGE_BYTES = 600
 METADATA_CHARS = 200
 MAX_METADATA = 6
 MAX_BYTES = 4500
-"""Of one status: base64 makes 6000 of it, and the message stands beside it once more, a byte as "%E2" where it is not ASCII."""
+"""Of one status: base64 makes 6000 of it, and the message stands beside it once more, a byte as "%E2" where it is not
+ASCII.
+"""
+
+_EFFECTS, _NO_EFFECTS = "effects", "none"
+"""Metadata of an error that proves that the call wrote nothing to Vault (leasegate.errors.v1.ErrorReason)."""
 
 _ANY_BYTES = 100
 """What packing adds to a detail."""
@@ -34,29 +39,30 @@ M = TypeVar("M", bound=Message)
 
 _CODES: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _UNKNOWN_REASON: Mapping[grpc.StatusCode, type[LeasegateError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: SpecInvalid,
-    grpc.StatusCode.PERMISSION_DENIED: errors.CallerNotAllowed,
-    grpc.StatusCode.UNAUTHENTICATED: errors.CallerNotAllowed,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Overloaded,
-    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExpired,
-    grpc.StatusCode.UNAVAILABLE: errors.PeerUnavailable,
-    grpc.StatusCode.CANCELLED: errors.PeerUnavailable,  # a server that stops cancels what does not end in time
+    grpc.StatusCode.INVALID_ARGUMENT: SpecInvalidError,
+    grpc.StatusCode.PERMISSION_DENIED: errors.CallerNotAllowedError,
+    grpc.StatusCode.UNAUTHENTICATED: errors.CallerNotAllowedError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.OverloadedError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExpiredError,
+    grpc.StatusCode.UNAVAILABLE: errors.PeerUnavailableError,
+    grpc.StatusCode.CANCELLED: errors.PeerUnavailableError,  # a server that stops cancels what does not end in time
 }
 
 
 def classes() -> Mapping[str, type[LeasegateError]]:
-    """Every concrete error class by its reason; of several with the same one, the most general, which every process knows."""
+    """Return every concrete error class by its reason; of several with one reason, the most general one."""
     return {cls.reason: cls for cls in reversed(list(_descendants(LeasegateError)))}
 
 
 def to_status(err: LeasegateError) -> status_pb2.Status:
     """Make the google.rpc.Status that says ``err``, within ``MAX_BYTES``."""
     status = status_pb2.Status(code=err.code.value[0], message=_short(err.message))
-    info = error_details_pb2.ErrorInfo(reason=err.reason, domain=DOMAIN, metadata=_bounded_values(err.metadata))
+    metadata = _bounded_values(err.metadata) | ({_EFFECTS: _NO_EFFECTS} if err.changed_nothing else {})
+    info = error_details_pb2.ErrorInfo(reason=err.reason, domain=DOMAIN, metadata=metadata)
     _add(status, info)
     if err.retry_after_s is not None:
         _add(status, error_details_pb2.RetryInfo(retry_delay=_duration(err.retry_after_s)))
-    if isinstance(err, SpecInvalid) and err.violations:
+    if isinstance(err, SpecInvalidError) and err.violations:
         _add(status, _bad_request(err.violations, room=MAX_BYTES - status.ByteSize() - _ANY_BYTES))
     return status
 
@@ -68,18 +74,19 @@ def to_grpc(err: LeasegateError) -> grpc.Status:
 
 
 def from_status(status: status_pb2.Status) -> LeasegateError:
-    """Make the error that ``status`` says: the same class, or, of an unknown reason, the class that its code suggests."""
+    """Make the error of a status: the class of its reason, or, of an unknown reason, a class that fits its code."""
     info = _detail(status, error_details_pb2.ErrorInfo()) or error_details_pb2.ErrorInfo()
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     known = classes().get(info.reason) if info.domain == DOMAIN else None
-    err = (known or _UNKNOWN_REASON.get(code, errors.Internal))(status.message)
-    err.metadata = dict(info.metadata)
+    err = (known or _UNKNOWN_REASON.get(code, errors.InternalError))(status.message)
+    err.changed_nothing = info.domain == DOMAIN and info.metadata.get(_EFFECTS) == _NO_EFFECTS
+    err.metadata = {key: value for key, value in info.metadata.items() if key != _EFFECTS}
     if known is None:
         err.metadata |= {"code": code.name} | ({"reason": info.reason} if info.reason else {})
     retry = _detail(status, error_details_pb2.RetryInfo())
     err.retry_after_s = retry.retry_delay.ToTimedelta().total_seconds() if retry else None
     bad = _detail(status, error_details_pb2.BadRequest())
-    if isinstance(err, SpecInvalid) and bad:
+    if isinstance(err, SpecInvalidError) and bad:
         err.violations = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
     return err
 
@@ -95,15 +102,15 @@ def from_any(packed: any_pb2.Any) -> LeasegateError:
     """Make the error that a field with a google.rpc.Status says; anything else than a status is Internal."""
     found = status_pb2.Status()
     if not packed.Unpack(found):
-        return errors.Internal("an answer holds an error that is no google.rpc.Status")
+        return errors.InternalError("an answer holds an error that is no google.rpc.Status")
     return from_status(found)
 
 
 def from_rpc_error(err: grpc.RpcError, *, peer: str | None = None) -> LeasegateError:
     """Make the error that a failed call met.
 
-    Plain statuses, which gRPC itself makes, become what a caller can act on: an unreachable peer is PeerUnavailable (retryable), an expired
-    deadline DeadlineExpired, gRPC's own limit Overloaded.
+    Plain statuses, which gRPC itself makes, become what a caller can act on: an unreachable peer is PeerUnavailable
+    (retryable), an expired deadline DeadlineExpired, gRPC's own limit Overloaded.
 
     Args:
         err: As a stub raises it.
@@ -112,7 +119,7 @@ def from_rpc_error(err: grpc.RpcError, *, peer: str | None = None) -> LeasegateE
     call = cast("grpc.Call", err)  # grpc raises objects that are both, which its types do not say
     if rich := _rich(call):
         return from_status(rich)
-    found = _UNKNOWN_REASON.get(call.code(), errors.Internal)(_short(call.details() or "no details"))
+    found = _UNKNOWN_REASON.get(call.code(), errors.InternalError)(_short(call.details() or "no details"))
     found.metadata = {"code": call.code().name} | ({"peer": peer} if peer else {})
     return found
 
@@ -121,7 +128,7 @@ def _rich(call: grpc.Call) -> status_pb2.Status | None:
     try:
         status: status_pb2.Status | None = rpc_status.from_call(call)
     except (ValueError, DecodeError):
-        return None  # details that contradict the code are not ours
+        return None  # details that contradict the code are not from Leasegate
     return status
 
 
@@ -152,7 +159,9 @@ def _bounded_values(metadata: Mapping[str, str]) -> dict[str, str]:
 def _bad_request(violations: Iterable[FieldViolation], *, room: int) -> error_details_pb2.BadRequest:
     bad = error_details_pb2.BadRequest()
     for violation in violations:
-        bad.field_violations.add(field=bounded(violation.field, METADATA_CHARS), description=bounded(violation.description, METADATA_CHARS))
+        bad.field_violations.add(
+            field=bounded(violation.field, METADATA_CHARS), description=bounded(violation.description, METADATA_CHARS)
+        )
         if bad.ByteSize() > room:
             bad.field_violations.pop()
             break

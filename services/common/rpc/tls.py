@@ -1,4 +1,4 @@
-"""Certificates from files, as gRPC takes them: client certificates are always demanded, and files that change are read again."""
+"""Certificates from files for gRPC: client certificates are always required, and files that change are read again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 
 from services.common import logs
-from services.common.config import ClientTls, ServerTls, StartupRefused
+from services.common.config import ClientTls, ServerTls, StartupRefusedError
 
 _log = logs.logger(__name__)
 
@@ -33,10 +33,11 @@ class Files:
 def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
     """Credentials of a server that accepts only clients of ``tls.client_ca``.
 
-    Changed files are used from the next connection on, without a restart; while they do not fit together the old ones stay in use.
+    Changed files are used from the next connection on, without a restart; while they do not fit together the old ones
+    stay in use.
 
     Raises:
-        StartupRefused: A file cannot be read or is not what it should be.
+        StartupRefusedError: A file cannot be read or is not what it should be.
     """
     first = _configuration(tls)
     return grpc.dynamic_ssl_server_credentials(
@@ -50,17 +51,17 @@ def channel_credentials(tls: ClientTls) -> grpc.ChannelCredentials:
     """Credentials of a client.
 
     Raises:
-        StartupRefused: A file cannot be read or is not what it should be.
+        StartupRefusedError: A file cannot be read or is not what it should be.
     """
-    check(cert=tls.cert, key=tls.key, ca=tls.ca)
+    check_files(cert=tls.cert, key=tls.key, ca=tls.ca)
     return grpc.ssl_channel_credentials(_read(tls.ca), _read(tls.key), _read(tls.cert))
 
 
-def check(*, cert: Path, key: Path, ca: Path) -> None:
-    """See that the files hold a certificate, its key and an authority.
+def check_files(*, cert: Path, key: Path, ca: Path) -> None:
+    """Check that the files have a certificate, its key and an authority.
 
     Raises:
-        StartupRefused: They do not.
+        StartupRefusedError: They have not.
     """
     for path in (cert, key, ca):
         _read(path)
@@ -68,23 +69,25 @@ def check(*, cert: Path, key: Path, ca: Path) -> None:
     try:
         context.load_cert_chain(cert, key, password=lambda: "")
     except (ssl.SSLError, ValueError) as err:
-        raise StartupRefused(f"{cert} and {key} are no PEM certificate and its unencrypted private key") from err
+        raise StartupRefusedError(f"{cert} and {key} are no PEM certificate and its unencrypted private key") from err
     try:
         context.load_verify_locations(cafile=ca)
     except ssl.SSLError as err:
-        raise StartupRefused(f"{ca} holds no PEM certificate") from err
+        raise StartupRefusedError(f"{ca} holds no PEM certificate") from err
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as err:
-        raise StartupRefused(f"{path}: {err.strerror}") from err
+        raise StartupRefusedError(f"{path}: {err.strerror}") from err
 
 
 def _configuration(tls: ServerTls) -> grpc.ServerCertificateConfiguration:
-    check(cert=tls.cert, key=tls.key, ca=tls.client_ca)
-    return grpc.ssl_server_certificate_configuration([(_read(tls.key), _read(tls.cert))], root_certificates=_read(tls.client_ca))
+    check_files(cert=tls.cert, key=tls.key, ca=tls.client_ca)
+    return grpc.ssl_server_certificate_configuration(
+        [(_read(tls.key), _read(tls.cert))], root_certificates=_read(tls.client_ca)
+    )
 
 
 def _reloader(tls: ServerTls) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
@@ -96,7 +99,7 @@ def _reloader(tls: ServerTls) -> Callable[[], grpc.ServerCertificateConfiguratio
             return None
         try:
             found = _configuration(tls)
-        except StartupRefused as err:
+        except StartupRefusedError as err:
             _log.warning("changed certificate files are not used", problem=err.message)
             return None
         _log.info("changed certificate files are used from now on")

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from services.common.errors import VaultPolicyMissing
-from services.common.vault.answer import Answer
+from services.common.errors import VaultPolicyMissingError
+from services.common.vault.response import Answer
 from services.common.vault.scope import Scope
 from services.common.vault.session import Session
 
 
 class Vault(Protocol):
-    """One Vault server, with a login.
+    """One Vault server, with a session.
 
-    Every call may raise: PathNotOwned, DeadlineTooShort, VaultUnreached (nothing was sent); NotThere (404); VaultRefused (400);
-    VaultPolicyMissing (403, also after one new login); LoginRefused; LoginMissing; VaultThrottled; VaultSealed; VaultFailed and
-    VaultUnavailable (what Vault did is not known).
-    ``token`` stands in for the login's own; then no new login is tried. ``timeout_s`` bounds the wait, as does the deadline of the call
-    under way.
+    Every call may raise: PathNotOwnedError, DeadlineTooShortError, VaultUnreachedError (nothing was sent);
+    VaultNotFoundError (404); VaultRefusedError (400); VaultPolicyMissingError (403, from a new token, too);
+    VaultAuthRefusedError; VaultAuthMissingError; VaultThrottledError; VaultSealedError; VaultFailedError and
+    VaultUnavailableError (what Vault did is not known). ``token`` replaces the session's own, without a second try.
+    ``timeout_s`` bounds the wait, as does the deadline of the call that is being handled.
     """
 
     @property
@@ -35,7 +35,12 @@ class Vault(Protocol):
         ...
 
     def write(
-        self, path: str, body: Mapping[str, Any] | None = None, *, token: str | None = None, timeout_s: float | None = None
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        token: str | None = None,
+        timeout_s: float | None = None,
     ) -> Answer:
         """POST ``/v1/{path}``."""
         ...
@@ -46,7 +51,7 @@ class Vault(Protocol):
 
 
 class Client:
-    """A Vault that is limited to a scope and logs in anew once where its token is refused. Safe for many threads."""
+    """A Vault that is limited to a scope and authenticates again, once, after a 403. Safe for many threads."""
 
     def __init__(self, session: Session, *, scope: Scope, address: str) -> None:
         self._session = session
@@ -67,7 +72,12 @@ class Client:
         return self._call("LIST", path, None, token=token, timeout_s=timeout_s)
 
     def write(
-        self, path: str, body: Mapping[str, Any] | None = None, *, token: str | None = None, timeout_s: float | None = None
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        token: str | None = None,
+        timeout_s: float | None = None,
     ) -> Answer:
         """As ``Vault.write``."""
         return self._call("POST", path, body or {}, token=token, timeout_s=timeout_s)
@@ -76,15 +86,17 @@ class Client:
         """As ``Vault.delete``."""
         return self._call("DELETE", path, None, token=token, timeout_s=timeout_s)
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None, *, token: str | None, timeout_s: float | None) -> Answer:
-        self._scope.check(method, path)
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None, *, token: str | None, timeout_s: float | None
+    ) -> Answer:
+        self._scope.check_request(method, path)
         if token is not None:
             return self._session.transport.send(method, path, body=body, token=token, timeout_s=timeout_s)
         grant = self._session.grant()
         try:
             return grant.transport.send(method, path, body=body, token=grant.token, timeout_s=timeout_s)
-        except VaultPolicyMissing:
-            if not self._session.log_in_again(instead_of=grant):
+        except VaultPolicyMissingError:
+            if not self._session.replace_grant(instead_of=grant):
                 raise
         grant = self._session.grant()
         return grant.transport.send(method, path, body=body, token=grant.token, timeout_s=timeout_s)

@@ -1,6 +1,7 @@
-"""Whose a mount is, as its description in Vault says it: ``leasegate {"cluster":"<uid>","owners":["demo/postgresql-engine"]}``.
+"""The owners of a mount, as its description in Vault: ``leasegate {"cluster":"<uid>","owners":["demo/pg-engine"]}``.
 
-engine writes it, roles reads it; both refuse a mount of another cluster. What an adopted mount had for a description stands before ours.
+engine writes the description and roles reads it. Both refuse a mount of another cluster. The description that an
+adopted mount had stays in front.
 """
 
 from __future__ import annotations
@@ -10,23 +11,23 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from services.common.errors import VaultFailed, VaultRefused
-from services.common.vault.answer import NotThere
+from services.common.errors import VaultFailedError, VaultRefusedError
+from services.common.vault import error_texts
 from services.common.vault.client import Vault
+from services.common.vault.response import VaultNotFoundError
 
 DATABASE = "database"
 _MARKER = re.compile(r"(?:(?P<before>.*) )?leasegate (?P<json>\{.*\})", re.DOTALL)
-_NO_MOUNT = "No secret engine mount"  # Vault and OpenBao answer 400 with this text
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What Leasegate wrote into a mount's description.
+    """What Leasegate writes into a mount's description.
 
     Attributes:
         cluster: uid of the cluster, ``-`` outside Kubernetes.
-        owners: Who uses the mount, as ``namespace/name``.
-        adopted: Whether the mount was there before us, and so is never removed.
+        owners: The objects that use the mount, as ``namespace/name``.
+        adopted: Whether Leasegate did not enable the mount, and so never disables it.
         before: The description that an adopted mount had.
     """
 
@@ -36,7 +37,7 @@ class Marker:
     before: str = ""
 
     def with_owners(self, owners: Iterable[str]) -> Marker:
-        """The same with other owners, sorted."""
+        """Return the marker with other owners, sorted."""
         return replace(self, owners=tuple(sorted(set(owners))))
 
     def __str__(self) -> str:
@@ -47,7 +48,7 @@ class Marker:
 
     @classmethod
     def parse(cls, description: str) -> Marker | None:
-        """Read a description; None where it is not ours."""
+        """Parse a description; None where it has no marker."""
         found = _MARKER.fullmatch(description)
         if not found:
             return None
@@ -56,9 +57,15 @@ class Marker:
             owners, cluster = fields["owners"], fields["cluster"]
         except (ValueError, KeyError, TypeError):
             return None
-        if not isinstance(cluster, str) or not isinstance(owners, list) or not all(isinstance(owner, str) for owner in owners):
+        if (
+            not isinstance(cluster, str)
+            or not isinstance(owners, list)
+            or not all(isinstance(owner, str) for owner in owners)
+        ):
             return None
-        return cls(cluster=cluster, owners=tuple(owners), adopted=fields.get("adopted") is True, before=found["before"] or "")
+        return cls(
+            cluster=cluster, owners=tuple(owners), adopted=fields.get("adopted") is True, before=found["before"] or ""
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,33 +78,35 @@ class Mount:
 
     @property
     def marker(self) -> Marker | None:
-        """Ours, if it has one."""
+        """The marker of Leasegate, if the description has one."""
         return Marker.parse(self.description) if self.type == DATABASE else None
 
 
 def read_mount(vault: Vault, path: str) -> Mount | None:
-    """What is mounted at exactly this path; None for nothing.
+    """Read what is mounted at exactly this path; None for nothing.
 
     Raises:
-        LeasegateError: Vault refuses to say, or cannot be reached.
+        LeasegateError: Vault refused or cannot be reached.
     """
     try:
         data = vault.read(f"sys/mounts/{path}").data
-    except NotThere:
+    except VaultNotFoundError:
         return None
-    except VaultRefused as err:
-        if _NO_MOUNT in err.message:
+    except VaultRefusedError as err:
+        if error_texts.is_no_mount(err.message):
             return None
         raise
     return Mount(path=path, type=str(data.get("type", "")), description=str(data.get("description") or ""))
 
 
-def being_removed(path: str) -> VaultFailed:
-    """The error for a mount that is there and yet answers nothing: an unmount of it has begun and could not be finished.
+def being_removed(path: str) -> VaultFailedError:
+    """Make the error for a mount that exists and answers nothing, as an interrupted unmount leaves it.
 
-    That happens where leases cannot be revoked, and only another unmount brings it on.
+    Vault leaves it so where it cannot revoke the leases; only another unmount continues.
     """
-    return VaultFailed(f"the mount {path} is being removed, and Vault waits for its leases to be revoked", path=path)
+    return VaultFailedError(
+        f"the mount {path} is being removed, and Vault waits for its leases to be revoked", path=path
+    )
 
 
 def _json(fields: dict[str, object]) -> str:

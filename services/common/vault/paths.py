@@ -1,14 +1,14 @@
-"""Which texts may stand in a path of Vault's API.
+"""Which texts may be part of a path of Vault's API.
 
-A path is made of plain segments only, so that it means the same to us, to HTTP libraries and to Vault's policies: nothing to encode, no dot
-segments, no empty ones.
+A path is made of plain segments only, so that it means the same to Leasegate, to HTTP libraries and to the policies of
+Vault: nothing to encode, no dot segments, no empty ones.
 """
 
 from __future__ import annotations
 
 import re
 
-from services.common.errors import FieldViolation, SpecInvalid
+from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.names import DEFAULT_MOUNT
 
 _SEGMENT = r"(?!\.\.?(?:/|\Z))[A-Za-z0-9_.@~=+-]{1,253}"
@@ -19,7 +19,9 @@ _MOUNT_SEGMENT = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9_.-]{1,128}")
 _MOUNT_CHARS = 256
 # First segments that Vault keeps for itself, and names below a database mount, which a mount's path must not look like.
 _VAULTS_OWN = frozenset({"sys", "auth", "identity", "cubbyhole", "audit"})
-_ENGINES_OWN = frozenset({"config", "roles", "creds", "static-roles", "static-creds", "rotate-root", "rotate-role", "reset", "tune"})
+_ENGINES_OWN = frozenset(
+    {"config", "roles", "creds", "static-roles", "static-creds", "rotate-root", "rotate-role", "reset", "tune"}
+)
 
 
 def is_name(text: str) -> bool:
@@ -45,18 +47,21 @@ def mount_path(text: str, *, field: str) -> str:
         field: Name of the field, for errors.
 
     Raises:
-        SpecInvalid: It is no path that a mount of ours may have.
+        SpecInvalidError: No mount of Leasegate may have that path.
     """
     path = text.strip("/") or DEFAULT_MOUNT
     if problem := _mount_problem(path):
-        raise SpecInvalid.of(FieldViolation(field, problem))
+        raise SpecInvalidError.of(FieldViolation(field, problem))
     return path
 
 
 def _mount_problem(path: str) -> str | None:
     segments = path.split("/")
     if len(path) > _MOUNT_CHARS or not all(_MOUNT_SEGMENT.fullmatch(segment) for segment in segments):
-        return f"is no mount path: up to {_MOUNT_CHARS} characters of letters, digits, '.', '_' and '-', with single slashes between them"
+        return (
+            f"is no mount path: up to {_MOUNT_CHARS} characters of letters, digits, '.', '_' and '-',"
+            " with single slashes between them"
+        )
     if segments[0] in _VAULTS_OWN:
         return f"begins with {segments[0]!r}, which belongs to Vault itself"
     if own := _ENGINES_OWN.intersection(segments):

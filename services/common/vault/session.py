@@ -1,4 +1,4 @@
-"""One login at one Vault, held in memory and kept alive."""
+"""One session at one Vault server: a token in memory that is renewed and replaced."""
 
 from __future__ import annotations
 
@@ -7,75 +7,81 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from services.common.errors import LeasegateError, LoginRefused
+from services.common.errors import LeasegateError, VaultAuthRefusedError
 from services.common.logs import logger
 from services.common.rpc import deadline
-from services.common.vault import logins
-from services.common.vault.answer import Auth, NotThere
-from services.common.vault.target import Login
+from services.common.vault import auth
+from services.common.vault.response import Auth, VaultNotFoundError
+from services.common.vault.target import AuthMethod
 from services.common.vault.transport import Transport
 
 _LOG = logger(__name__)
 _REVOKE_TIMEOUT_S = 2.0
 _KEEP_ALIVE_TIMEOUT_S = 10.0
-# A login that is younger than this was not ended by its age: a 403 then speaks of policies, and a new login would be refused the same.
+# A token younger than this has not expired: a 403 is about its policies, and a new token would get the same one.
 _YOUNG_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How a session logs in.
+    """How a session authenticates.
 
     Attributes:
         name: Name of the target, for messages.
-        identity: Equal for two that need not be told apart.
-        connect: Where to and by what, asked at each login, so that files may change; raises LoginRefused.
-        revocable: Whether the token of the login may be revoked (a team's own may not).
+        identity: Differs whenever another token is needed.
+        connect: Answers transport and auth method, at each authentication, so that files may change. Raises
+            VaultAuthRefusedError.
+        revocable: Whether the token may be revoked (one that a team gave may not).
     """
 
     name: str
     identity: str = field(repr=False)
-    connect: Callable[[], tuple[Transport, Login]]
+    connect: Callable[[], tuple[Transport, AuthMethod]]
     revocable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one login brought.
+    """What one authentication brought.
 
     Attributes:
-        transport: Where it holds.
-        login: The token of the login.
+        transport: Where it is valid.
+        full: The token that Vault answered.
         narrow: Its child with one policy; None where there is none.
-        made_at: Monotonic time of the login.
+        made_at: Monotonic time of the authentication.
     """
 
     transport: Transport
-    login: Auth
+    full: Auth
     narrow: Auth | None
     made_at: float = field(compare=False)
 
     @property
     def token(self) -> str:
         """The token to use."""
-        return (self.narrow or self.login).client_token
+        return (self.narrow or self.full).client_token
 
     @property
     def ttl_s(self) -> int:
-        """Seconds that it had when it was made or renewed; 0 for ever."""
-        ttls = [auth.lease_duration_s for auth in (self.login, self.narrow) if auth and auth.lease_duration_s]
+        """TTL in seconds when it was made or renewed; 0 for no expiry."""
+        ttls = [each.lease_duration_s for each in (self.full, self.narrow) if each and each.lease_duration_s]
         return min(ttls, default=0)
 
 
 class Session:
-    """A login that is made when first needed, renewed by ``keep_alive``, and made anew where it has ended. Safe for many threads."""
+    """A token that is made when first needed, renewed by ``keep_alive``, and replaced when it expires.
 
-    def __init__(self, credentials: Credentials, *, narrow_to: str | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """Describe the login; nothing is sent.
+    Safe for many threads.
+    """
+
+    def __init__(
+        self, credentials: Credentials, *, narrow_to: str | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take the credentials; sends nothing.
 
         Args:
-            credentials: How to log in.
-            narrow_to: The one policy to keep; None keeps the login as it is.
+            credentials: How to authenticate.
+            narrow_to: The one policy to keep; None keeps the token as it is.
             clock: Monotonic seconds.
         """
         self._credentials = credentials
@@ -84,22 +90,22 @@ class Session:
         self._lock = threading.Lock()
         self._grant: Grant | None = None
         self._renew_at = 0.0
-        self._ends_at = 0.0
+        self._expires_at = 0.0
 
     @property
     def transport(self) -> Transport:
-        """Where the session's Vault is; needs no login.
+        """Where the session's Vault server is; needs no token.
 
         Raises:
-            LoginRefused: A file of the service's own login cannot be read.
+            VaultAuthRefusedError: A file of the service's own auth cannot be read.
         """
         grant = self._grant
         return grant.transport if grant else self._credentials.connect()[0]
 
     @property
-    def logged_in(self) -> bool:
-        """Whether there is a token that has not ended, as far as is known here."""
-        return self._grant is not None and not self._ended()
+    def is_alive(self) -> bool:
+        """Whether there is a token that has not expired, as far as is known here."""
+        return self._grant is not None and not self._expired()
 
     @property
     def identity(self) -> str:
@@ -107,46 +113,46 @@ class Session:
         return self._credentials.identity
 
     @property
-    def narrowed(self) -> bool:
-        """Whether its token has the one policy only, or none was asked for. True before the first login."""
+    def is_narrowed(self) -> bool:
+        """Whether its token has the one policy only, or none was asked for. True before the first authentication."""
         grant = self._grant
         return self._narrow_to is None or grant is None or grant.narrow is not None
 
     def grant(self) -> Grant:
-        """The token to use now; logs in if there is none that lives.
+        """Return the token to use now, after authenticating if there is none.
 
         Raises:
-            LoginRefused: Vault refused the login.
+            VaultAuthRefusedError: Vault refused to authenticate.
             LeasegateError: Vault cannot be reached or has failed.
         """
         grant = self._grant
-        if grant and not self._ended():
+        if grant and not self._expired():
             return grant
         with self._lock:
-            if self._grant is None or self._ended():
+            if self._grant is None or self._expired():
                 self._replace(self._credentials)
             assert self._grant is not None  # noqa: S101 - for mypy
             return self._grant
 
-    def use(self, credentials: Credentials) -> None:
-        """Log in by other credentials and use those from now on; if they are refused all stays as it was.
+    def use_credentials(self, credentials: Credentials) -> None:
+        """Authenticate with other credentials and use them from now on; if Vault refuses them, nothing changes.
 
         Raises:
-            LoginRefused: Vault refused the login.
+            VaultAuthRefusedError: Vault refused to authenticate.
             LeasegateError: Vault cannot be reached or has failed.
         """
         with self._lock:
-            if credentials.identity != self._credentials.identity or self._grant is None or self._ended():
+            if credentials.identity != self._credentials.identity or self._grant is None or self._expired():
                 self._replace(credentials)
 
-    def log_in_again(self, *, instead_of: Grant) -> bool:
-        """After a 403: log in anew, unless another thread did so meanwhile.
+    def replace_grant(self, *, instead_of: Grant) -> bool:
+        """Authenticate again after a 403, unless another thread did so meanwhile.
 
         Returns:
-            Whether there is another token to try; False says that the 403 was about policies.
+            Whether there is another token to try; False means that the 403 is about policies.
 
         Raises:
-            LoginRefused: The token has ended, and Vault refuses a new login.
+            VaultAuthRefusedError: The token has expired, and Vault refuses to authenticate.
             LeasegateError: Vault cannot be reached or has failed.
         """
         with self._lock:
@@ -156,81 +162,87 @@ class Session:
                 return False
             try:
                 self._replace(self._credentials)
-            except LoginRefused:
-                if self._lives(instead_of):
+            except VaultAuthRefusedError:
+                if self._is_valid(instead_of):
                     return False
                 self._grant = None
                 raise
             return True
 
     def keep_alive(self) -> None:
-        """Renew the token if half of its life has passed; where it cannot be prolonged any more, log in anew. Failures are tried again."""
+        """Renew the token if half of its TTL has passed; authenticate again where it cannot be renewed any more.
+
+        A failure is repeated after a tenth of the TTL.
+        """
         if self._clock() < self._renew_at:
             return
         with self._lock:
             if (grant := self._grant) is not None:
                 try:
                     with deadline.within(_KEEP_ALIVE_TIMEOUT_S):
-                        self._prolong(grant)
-                except (LeasegateError, NotThere) as err:
+                        self._renew_or_replace(grant)
+                except (LeasegateError, VaultNotFoundError) as err:
                     self._renew_at = self._clock() + max(grant.ttl_s / 10, 1.0)
-                    _LOG.debug("login not renewed", target=self._credentials.name, error=str(err))
+                    _LOG.debug("session not renewed", target=self._credentials.name, error=str(err))
 
     def close(self) -> None:
-        """Revoke what may be revoked, as far as Vault answers in time."""
+        """Revoke the token if it may be revoked and Vault answers in time."""
         with self._lock:
             grant, self._grant = self._grant, None
             if grant:
                 self._revoke(grant)
 
-    def _ended(self) -> bool:
-        return bool(self._ends_at) and self._clock() >= self._ends_at
+    def _expired(self) -> bool:
+        return bool(self._expires_at) and self._clock() >= self._expires_at
 
     def _replace(self, credentials: Credentials) -> None:
-        """With the lock held: log in, and revoke what was used until now (who still uses it gets a 403 and takes the new one)."""
-        transport, how = credentials.connect()
-        login = logins.log_in(transport, how, name=credentials.name)
-        narrow = logins.narrow(transport, login, policy=self._narrow_to) if self._narrow_to else None
+        """Authenticate and revoke the previous token, with the lock taken.
+
+        A thread that still uses the previous token gets a 403 and takes the new one.
+        """
+        transport, method = credentials.connect()
+        full = auth.authenticate(transport, method, name=credentials.name)
+        narrow = auth.narrow(transport, full, policy=self._narrow_to) if self._narrow_to else None
         old, old_credentials = self._grant, self._credentials
         self._credentials = credentials
-        self._keep(Grant(transport=transport, login=login, narrow=narrow, made_at=self._clock()))
+        self._set_grant(Grant(transport=transport, full=full, narrow=narrow, made_at=self._clock()))
         if old:
             self._revoke(old, revocable=old_credentials.revocable)
 
-    def _keep(self, grant: Grant) -> None:
+    def _set_grant(self, grant: Grant) -> None:
         now, ttl_s = self._clock(), grant.ttl_s
         self._renew_at = now + ttl_s / 2 if ttl_s else float("inf")
-        self._ends_at = now + ttl_s if ttl_s else 0.0
+        self._expires_at = now + ttl_s if ttl_s else 0.0
         self._grant = grant
 
-    def _prolong(self, grant: Grant) -> None:
-        renewed = self._renewed(grant) if grant.login.renewable else None
-        if renewed is None or renewed.ttl_s * 2 < grant.ttl_s:  # the end of its longest life is near
+    def _renew_or_replace(self, grant: Grant) -> None:
+        renewed = self._renew(grant) if grant.full.renewable else None
+        if renewed is None or renewed.ttl_s * 2 < grant.ttl_s:  # its maximum TTL is near
             self._replace(self._credentials)
         else:
-            self._keep(renewed)
+            self._set_grant(renewed)
 
-    def _renewed(self, grant: Grant) -> Grant:
-        login = logins.renew(grant.transport, grant.login)
+    def _renew(self, grant: Grant) -> Grant:
+        full = auth.renew(grant.transport, grant.full)
         narrow = grant.narrow
         if narrow:
-            narrow = login if narrow is grant.login else logins.renew(grant.transport, narrow)
-        return Grant(transport=grant.transport, login=login, narrow=narrow, made_at=grant.made_at)
+            narrow = full if narrow is grant.full else auth.renew(grant.transport, narrow)
+        return Grant(transport=grant.transport, full=full, narrow=narrow, made_at=grant.made_at)
 
-    def _lives(self, grant: Grant) -> bool:
+    def _is_valid(self, grant: Grant) -> bool:
         try:
-            logins.renew(grant.transport, grant.narrow or grant.login)
-        except (LeasegateError, NotThere):
+            auth.renew(grant.transport, grant.narrow or grant.full)
+        except (LeasegateError, VaultNotFoundError):
             return False
         return True
 
     def _revoke(self, grant: Grant, *, revocable: bool | None = None) -> None:
         if revocable is None:
             revocable = self._credentials.revocable
-        auth = grant.login if revocable else grant.narrow
-        if auth is None or (not revocable and auth is grant.login):
+        granted = grant.full if revocable else grant.narrow
+        if granted is None or (not revocable and granted is grant.full):
             return
         try:
-            logins.revoke(grant.transport, auth, timeout_s=_REVOKE_TIMEOUT_S)
-        except (LeasegateError, NotThere) as err:
-            _LOG.debug("login not revoked", address=grant.transport.base_uri, error=str(err))
+            auth.revoke(grant.transport, granted, timeout_s=_REVOKE_TIMEOUT_S)
+        except (LeasegateError, VaultNotFoundError) as err:
+            _LOG.debug("session not revoked", address=grant.transport.base_uri, error=str(err))

@@ -1,6 +1,6 @@
-"""All logins of a process: the teams', one for each target, and the service's own, one for each Vault that the operator configured.
+"""All sessions of a process: one for each team's target, and one for each Vault server of the service's own auth.
 
-They live in memory alone; one thread renews them.
+They exist in memory only; one thread renews them.
 """
 
 from __future__ import annotations
@@ -13,196 +13,212 @@ from collections.abc import Callable
 from dataclasses import astuple, replace
 from weakref import WeakValueDictionary
 
-from services.common.errors import LeasegateError, LoginMissing, LoginRefused
+from services.common.errors import LeasegateError, VaultAuthMissingError, VaultAuthRefusedError
 from services.common.logs import logger
 from services.common.vault import health
 from services.common.vault.address import Address
 from services.common.vault.client import Client, Vault
-from services.common.vault.fallback import FirstThatMay
-from services.common.vault.own import OwnLogin, OwnLogins
+from services.common.vault.first_permitted import FirstPermitted
 from services.common.vault.scope import Scope
+from services.common.vault.service_auth import ServiceAuth, ServiceAuths
 from services.common.vault.session import Credentials, Session
-from services.common.vault.target import CertificateLogin, Login, Target, TokenLogin
-from services.common.vault.transport import Endpoint, LoginCertificateError, Transport
+from services.common.vault.target import AuthMethod, CertificateAuth, TokenAuth, VaultTarget
+from services.common.vault.transport import AuthCertificateError, Endpoint, Transport
 
 _LOG = logger(__name__)
 _KEEP_ALIVE_EVERY_S = 1.0
-# Far more AppBindings than one process serves: a bound on what names made up by a tenant can take.
-_MOST_TEAMS = 10_000
+# Far more AppBindings than one process serves: bounds the memory that a tenant with many names can take.
+_MAX_TEAM_SESSIONS = 10_000
 
 
 class Sessions:
-    """Logs in, keeps logins alive and hands them out as ``Vault``; safe for many threads. Close it at the end."""
+    """Makes sessions, renews them and answers them as ``Vault``. Safe for many threads. The owner closes it."""
 
     def __init__(
         self,
         scope: Scope,
         *,
-        own: OwnLogins | None = None,
+        service_auths: ServiceAuths | None = None,
         narrow_to: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is sent yet.
+        """Take the configuration; sends nothing.
 
         Args:
             scope: What the process may touch.
-            own: The service's own logins.
-            narrow_to: Policy to which teams' logins are narrowed; None leaves them as they are.
+            service_auths: The service's own auth for each Vault server.
+            narrow_to: Policy to which teams' sessions are narrowed; None leaves them as they are.
             clock: Monotonic seconds.
         """
         self._scope = scope
-        self._own_logins = own or OwnLogins()
+        self._service_auths = service_auths or ServiceAuths()
         self._narrow_to = narrow_to
         self._clock = clock
         self._lock = threading.Lock()
-        self._teams: OrderedDict[tuple[str, str, str, str], tuple[Target, Session]] = OrderedDict()
-        self._own: dict[tuple[Address, str], Session] = {}
+        self._teams: OrderedDict[tuple[str, str, str, str], tuple[VaultTarget, Session]] = OrderedDict()
+        self._service_sessions: dict[tuple[Address, str], Session] = {}
         self._transports: WeakValueDictionary[tuple[Endpoint, str], Transport] = WeakValueDictionary()
         self._answered: Transport | None = None
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
 
-    def team(self, target: Target) -> Vault:
-        """The team's login at a target: the one given if there is one, else the one in memory.
+    def team_vault(self, target: VaultTarget) -> Vault:
+        """Return a target with the team's session: by the given auth if there is one, else the one in memory.
 
         Raises:
-            LoginMissing: There is neither.
-            LoginRefused: Vault refused the login.
+            VaultAuthMissingError: There is neither.
+            VaultAuthRefusedError: Vault refused to authenticate.
             LeasegateError: Vault cannot be reached or has failed.
         """
-        if target.login is None:
+        if target.auth is None:
             if (session := self._in_memory(target)) is None:
-                raise LoginMissing(f"there is no login for {target.display} yet", target=target.display)
+                raise VaultAuthMissingError(f"there is no session for {target.display} yet", target=target.display)
             return self._client(session, target)
-        credentials = self._team_credentials(target, target.login)
+        credentials = self._team_credentials(target, target.auth)
         session = self._team_session(target, credentials)
         try:
-            session.use(credentials)
+            session.use_credentials(credentials)
         except LeasegateError:
-            if not session.logged_in:
-                self._drop(target, session)
+            if not session.is_alive:
+                self._forget_team(target, session)
             raise
         return self._client(session, target)
 
-    def own(self, address: str, vault_namespace: str = "") -> Vault | None:
-        """The service's own login at an address; None where the operator configured none. It is made at its first call."""
-        entry = self._own_logins.find(address, vault_namespace)
-        return None if entry is None else Client(self._own_session(entry), scope=self._scope, address=str(entry.address))
+    def service_vault(self, address: str, vault_namespace: str = "") -> Vault | None:
+        """Return an address with the service's own session, made at its first call; None where none is configured."""
+        entry = self._service_auths.find_auth(address, vault_namespace)
+        return (
+            None
+            if entry is None
+            else Client(self._service_session(entry), scope=self._scope, address=str(entry.address))
+        )
 
-    def ending(self, target: Target) -> Vault:
-        """A login to end things with: the one in memory, else the one given, else the service's own; each call takes the first that may.
+    def cleanup_vault(self, target: VaultTarget) -> Vault:
+        """Return a target for cleanup: each call uses the first session that is permitted.
+
+        The candidates are the session in memory, the given auth and the service's own session.
 
         Raises:
-            LoginMissing: There is none of them.
+            VaultAuthMissingError: There is none of them.
         """
         candidates: list[Callable[[], Vault]] = []
         if session := self._in_memory(target):
             candidates.append(lambda: self._client(session, target))
-        if target.login is not None:
-            candidates.append(lambda: self.team(target))
-        if (own := self.own(target.address, target.vault_namespace)) is not None:
+        if target.auth is not None:
+            candidates.append(lambda: self.team_vault(target))
+        if (own := self.service_vault(target.address, target.vault_namespace)) is not None:
             candidates.append(lambda: own)
         if not candidates:
-            raise LoginMissing(f"there is no login for {target.display}, neither the team's nor the service's own", target=target.display)
-        return FirstThatMay(target.address, candidates)
+            raise VaultAuthMissingError(
+                f"there is no session for {target.display}, neither the team's nor the service's own",
+                target=target.display,
+            )
+        return FirstPermitted(target.address, candidates)
 
-    def logged_in(self, target: Target) -> bool:
-        """Whether a team's login for the target is in memory and has not ended."""
+    def has_session(self, target: VaultTarget) -> bool:
+        """Whether a team's session for the target is in memory and has not expired."""
         session = self._in_memory(target)
-        return session is not None and session.logged_in
+        return session is not None and session.is_alive
 
-    def narrowed(self, target: Target) -> bool:
-        """Whether the team's login in memory has no more than the service's one policy; True where there is no login."""
+    def is_narrowed(self, target: VaultTarget) -> bool:
+        """Whether the team's session in memory has no more than the one policy; True where there is none."""
         session = self._in_memory(target)
-        return session is None or session.narrowed
+        return session is None or session.is_narrowed
 
-    def answers(self, target: Target) -> bool:
-        """Whether the Vault of a target that comes with a login answers and is unsealed, asked as that target says."""
+    def answers(self, target: VaultTarget) -> bool:
+        """Whether the server of a target that has an auth answers and is unsealed, reached as the target describes."""
         try:
-            return target.login is not None and health.reachable(self._transport_of(target, target.login))
-        except LoginRefused:
+            return target.auth is not None and health.reachable(self._transport_of(target, target.auth))
+        except VaultAuthRefusedError:
             return False
 
     def reachable(self, address: str, vault_namespace: str = "") -> bool:
-        """Whether the Vault at an address that the operator configured, or where a team is logged in, answers and is unsealed."""
+        """Whether the Vault server at an address answers and is unsealed.
+
+        Only servers of the service's own auth and of teams' sessions are asked.
+        """
         wanted = Address.parse(address)
         return any(health.reachable(each) for each in self._known_transports() if each.endpoint.address == wanted)
 
     def serving(self) -> bool:
-        """Whether any known Vault answers and is unsealed, first of all the one that did the last time; True while none is known.
+        """Whether any known Vault server answers and is unsealed; True while none is known.
 
-        (The check has some seconds: a few teams' Vaults that are gone must not take them all.)
+        The one that answered last is asked first, as a health check has a few seconds and some teams' servers may not
+        answer.
         """
         known = sorted(self._known_transports(), key=lambda each: each is not self._answered)
         self._answered = next((each for each in known if health.reachable(each)), None)
         return not known or self._answered is not None
 
     def close(self) -> None:
-        """Stop renewing and revoke all logins but teams' own tokens."""
+        """Stop renewing and revoke all tokens except those that teams gave."""
         self._stop.set()
         if self._keeper:
             self._keeper.join()
-        for session in self._all():
+        for session in self._all_sessions():
             session.close()
         for transport in list(self._transports.values()):
             transport.close()
 
-    def _client(self, session: Session, target: Target) -> Client:
+    def _client(self, session: Session, target: VaultTarget) -> Client:
         return Client(session, scope=self._scope, address=target.address)
 
-    def _in_memory(self, target: Target) -> Session | None:
+    def _in_memory(self, target: VaultTarget) -> Session | None:
         with self._lock:
             found = self._teams.get(target.key)
-            if found is None and not target.mount:  # who has no login to give does not know its mount either
+            if found is None and not target.mount:  # a caller without auth does not know its mount
                 found = next((each for each in reversed(self._teams.values()) if each[0].place == target.place), None)
             return found[1] if found else None
 
-    def _team_session(self, target: Target, credentials: Credentials) -> Session:
+    def _team_session(self, target: VaultTarget, credentials: Credentials) -> Session:
         evicted: Session | None = None
         with self._lock:
             found = self._teams.get(target.key)
             session = found[1] if found else Session(credentials, narrow_to=self._narrow_to, clock=self._clock)
-            self._teams[target.key] = (_without_login(target), session)
+            self._teams[target.key] = (_without_auth(target), session)
             self._teams.move_to_end(target.key)
-            if len(self._teams) > _MOST_TEAMS:
+            if len(self._teams) > _MAX_TEAM_SESSIONS:
                 evicted = self._teams.popitem(last=False)[1][1]
         self._start_keeper()
         if evicted:
             evicted.close()
         return session
 
-    def _own_session(self, entry: OwnLogin) -> Session:
+    def _service_session(self, entry: ServiceAuth) -> Session:
         key = (entry.address, entry.vault_namespace)
         with self._lock:
-            if key not in self._own:
+            if key not in self._service_sessions:
                 name = f"the service itself at {entry.address}"
-                self._own[key] = Session(
-                    Credentials(name=name, identity="own", connect=lambda: self._connect_own(entry)), clock=self._clock
+                self._service_sessions[key] = Session(
+                    Credentials(name=name, identity="own", connect=lambda: self._connect_service(entry)),
+                    clock=self._clock,
                 )
         self._start_keeper()
-        return self._own[key]
+        return self._service_sessions[key]
 
-    def _drop(self, target: Target, session: Session) -> None:
+    def _forget_team(self, target: VaultTarget, session: Session) -> None:
         with self._lock:
             if self._teams.get(target.key, (None, None))[1] is session:
                 del self._teams[target.key]
 
-    def _team_credentials(self, target: Target, login: Login) -> Credentials:
+    def _team_credentials(self, target: VaultTarget, method: AuthMethod) -> Credentials:
         return Credentials(
             name=target.display,
-            identity=_identity(_endpoint(target, login), login),
-            connect=lambda: (self._transport_of(target, login), login),
-            revocable=not isinstance(login, TokenLogin),
+            identity=_identity(_endpoint(target, method), method),
+            connect=lambda: (self._transport_of(target, method), method),
+            revocable=not isinstance(method, TokenAuth),
         )
 
-    def _connect_own(self, entry: OwnLogin) -> tuple[Transport, Login]:
-        login = entry.login()
-        certificate, private_key = _certificate(login)
-        endpoint = Endpoint(address=entry.address, ca_bundle=entry.ca_bundle(), certificate=certificate, private_key=private_key)
-        return self._transport(endpoint, entry.vault_namespace, name=str(entry.address)), login
+    def _connect_service(self, entry: ServiceAuth) -> tuple[Transport, AuthMethod]:
+        method = entry.auth_method()
+        certificate, private_key = _certificate(method)
+        endpoint = Endpoint(
+            address=entry.address, ca_bundle=entry.ca_bundle(), certificate=certificate, private_key=private_key
+        )
+        return self._transport(endpoint, entry.vault_namespace, name=str(entry.address)), method
 
-    def _transport_of(self, target: Target, login: Login) -> Transport:
-        return self._transport(_endpoint(target, login), target.vault_namespace, name=target.display)
+    def _transport_of(self, target: VaultTarget, method: AuthMethod) -> Transport:
+        return self._transport(_endpoint(target, method), target.vault_namespace, name=target.display)
 
     def _transport(self, endpoint: Endpoint, vault_namespace: str, *, name: str) -> Transport:
         with self._lock:
@@ -210,42 +226,42 @@ class Sessions:
             if found is None:
                 try:
                     found = Transport(endpoint, vault_namespace=vault_namespace)
-                except LoginCertificateError as err:
-                    raise LoginRefused(f"the login of {name}: {err}", target=name) from err
+                except AuthCertificateError as err:
+                    raise VaultAuthRefusedError(f"the auth of {name}: {err}", target=name) from err
                 self._transports[endpoint, vault_namespace] = found
             return found
 
     def _known_transports(self) -> list[Transport]:
-        for entry in self._own_logins:
-            self._own_session(entry)
+        for entry in self._service_auths:
+            self._service_session(entry)
         found: list[Transport] = []
-        for session in self._all():
+        for session in self._all_sessions():
             try:
                 found.append(session.transport)
-            except LoginRefused as err:  # a file of the service's own login is missing
-                _LOG.warning("own login cannot be read", error=str(err))
+            except VaultAuthRefusedError as err:  # a file of the service's own auth is missing
+                _LOG.warning("service auth cannot be read", error=str(err))
         return list(dict.fromkeys(found))
 
-    def _all(self) -> list[Session]:
+    def _all_sessions(self) -> list[Session]:
         with self._lock:
-            return [*self._own.values(), *(session for _, session in self._teams.values())]
+            return [*self._service_sessions.values(), *(session for _, session in self._teams.values())]
 
     def _start_keeper(self) -> None:
         with self._lock:
             if self._keeper is None and not self._stop.is_set():
-                self._keeper = threading.Thread(target=self._keep_alive, name="vault-logins", daemon=True)
+                self._keeper = threading.Thread(target=self._keep_alive, name="vault-sessions", daemon=True)
                 self._keeper.start()
 
     def _keep_alive(self) -> None:
         while not self._stop.wait(_KEEP_ALIVE_EVERY_S):
-            for session in self._all():
+            for session in self._all_sessions():
                 if self._stop.is_set():
                     return
                 session.keep_alive()
 
 
-def _endpoint(target: Target, login: Login) -> Endpoint:
-    certificate, private_key = _certificate(login)
+def _endpoint(target: VaultTarget, method: AuthMethod) -> Endpoint:
+    certificate, private_key = _certificate(method)
     return Endpoint(
         address=Address.parse(target.address),
         ca_bundle=b"" if target.insecure_skip_tls_verify else target.ca_bundle,
@@ -256,15 +272,15 @@ def _endpoint(target: Target, login: Login) -> Endpoint:
     )
 
 
-def _certificate(login: Login) -> tuple[bytes, bytes]:
-    return (login.certificate, login.private_key) if isinstance(login, CertificateLogin) else (b"", b"")
+def _certificate(method: AuthMethod) -> tuple[bytes, bytes]:
+    return (method.certificate, method.private_key) if isinstance(method, CertificateAuth) else (b"", b"")
 
 
-def _identity(endpoint: Endpoint, login: Login) -> str:
-    """Differs whenever another login is needed; no secret can be read back from it."""
-    parts = (endpoint.ca_bundle, endpoint.insecure, endpoint.server_name, type(login).__name__, astuple(login))
+def _identity(endpoint: Endpoint, method: AuthMethod) -> str:
+    """Return a digest that differs whenever another token is needed; it reveals no secret."""
+    parts = (endpoint.ca_bundle, endpoint.insecure, endpoint.server_name, type(method).__name__, astuple(method))
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _without_login(target: Target) -> Target:
-    return replace(target, login=None, auth_mount=target.mount)
+def _without_auth(target: VaultTarget) -> VaultTarget:
+    return replace(target, auth=None, auth_mount=target.mount)

@@ -1,34 +1,34 @@
-"""Which Vault, and how to log in there: the domain's form of ``leasegate.types.v1.VaultTarget``.
+"""A Vault server and how to authenticate there: the domain's form of ``leasegate.types.v1.VaultTarget``.
 
-Services decode targets with ``Target.from_proto`` and keep them as they are; nothing here does I/O.
+Services decode targets with ``VaultTarget.from_proto``. Nothing here does I/O.
 """
 
 from __future__ import annotations
 
-import hashlib
 import ssl
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from leasegate.types.v1 import types_pb2
-from services.common.errors import FieldViolation, SpecInvalid
+from services.common.errors import FieldViolation, SpecInvalidError
+from services.common.names import DEFAULT_AUTH_MOUNTS, target_digest
 from services.common.vault.address import Address, AddressError
 from services.common.vault.paths import is_name, is_path, is_printable
 
 
 @dataclass(frozen=True, slots=True)
-class KubernetesLogin:
+class KubernetesAuth:
     """A ServiceAccount's token for Vault's Kubernetes auth method."""
 
-    default_mount: ClassVar[str] = "kubernetes"
+    default_mount: ClassVar[str] = DEFAULT_AUTH_MOUNTS["kubernetes"]
     mount: str
-    role: str
+    auth_role: str
     jwt: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLogin:
-    """A Vault token of the team's own, never revoked by us."""
+class TokenAuth:
+    """A Vault token of the team, which Leasegate never revokes."""
 
     token: str = field(repr=False)
 
@@ -39,42 +39,42 @@ class TokenLogin:
 
 
 @dataclass(frozen=True, slots=True)
-class UserpassLogin:
+class UserpassAuth:
     """User name and password for Vault's userpass auth method."""
 
-    default_mount: ClassVar[str] = "userpass"
+    default_mount: ClassVar[str] = DEFAULT_AUTH_MOUNTS["userpass"]
     mount: str
     username: str
     password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class CertificateLogin:
-    """A client certificate, PEM; ``name`` is the certificate role, empty lets Vault choose."""
+class CertificateAuth:
+    """A client certificate and its key, PEM; an empty ``auth_role`` lets Vault choose one by the certificate."""
 
-    default_mount: ClassVar[str] = "cert"
+    default_mount: ClassVar[str] = DEFAULT_AUTH_MOUNTS["certificate"]
     mount: str
-    name: str
+    auth_role: str
     certificate: bytes = field(repr=False)
     private_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class AppRoleLogin:
-    """Role id and secret id for Vault's AppRole auth method."""
+class AppRoleAuth:
+    """role_id and secret_id for Vault's AppRole auth method."""
 
-    default_mount: ClassVar[str] = "approle"
+    default_mount: ClassVar[str] = DEFAULT_AUTH_MOUNTS["app_role"]
     mount: str
     role_id: str
     secret_id: str = field(repr=False)
 
 
-Login: TypeAlias = KubernetesLogin | TokenLogin | UserpassLogin | CertificateLogin | AppRoleLogin
+AuthMethod: TypeAlias = KubernetesAuth | TokenAuth | UserpassAuth | CertificateAuth | AppRoleAuth
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A Vault as an AppBinding or a service's config names it.
+class VaultTarget:
+    """A Vault server, as an AppBinding or a service's configuration describes it.
 
     Attributes:
         name: Name of the AppBinding or of the config's entry.
@@ -86,8 +86,8 @@ class Target:
         ca_bundle: PEM certificates to trust; empty for the system's.
         insecure_skip_tls_verify: Whether the server's certificate goes unchecked.
         server_name: Name to check and send as SNI; empty for the address' host.
-        login: How to log in; None when the caller has none to give.
-        auth_mount: Auth mount where the login itself is not known; else the login says it.
+        auth: How to authenticate; None when the caller has no credentials for the server.
+        auth_mount: Auth mount where ``auth`` is None and the mount is known nevertheless.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Target:
     ca_bundle: bytes = field(default=b"", repr=False)
     insecure_skip_tls_verify: bool = False
     server_name: str = ""
-    login: Login | None = field(default=None, repr=False)
+    auth: AuthMethod | None = field(default=None, repr=False)
     auth_mount: str = ""
 
     @property
@@ -109,28 +109,27 @@ class Target:
 
     @property
     def mount(self) -> str:
-        """Auth mount of the login; empty when unknown."""
-        return self.login.mount if self.login else self.auth_mount
+        """Path of the auth mount; empty when unknown."""
+        return self.auth.mount if self.auth else self.auth_mount
 
     @property
     def digest(self) -> str:
         """16 hexadecimal digits of address, Vault namespace and auth mount: another digest is another target."""
-        parts = "\n".join((self.address.lower().rstrip("/"), self.vault_namespace.strip("/"), self.mount))
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
+        return target_digest(address=self.address, vault_namespace=self.vault_namespace, auth_mount=self.mount)
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What a login in memory is kept under."""
+        """Key of the session in memory."""
         return (self.cluster, self.namespace, self.name, self.digest)
 
     @property
     def place(self) -> tuple[str, str, str, Address, str]:
-        """The key but for the auth mount, which a caller without a login may not know."""
+        """The key without the auth mount, which a caller without credentials may not know."""
         return (self.cluster, self.namespace, self.name, Address.parse(self.address), self.vault_namespace.strip("/"))
 
-    def ref(self) -> types_pb2.TargetRef:
-        """The target without its login, to be kept by callers."""
-        return types_pb2.TargetRef(
+    def ref(self) -> types_pb2.VaultTargetRef:
+        """The target without its auth, for callers to store."""
+        return types_pb2.VaultTargetRef(
             cluster=self.cluster,
             namespace=self.namespace,
             name=self.name,
@@ -140,20 +139,20 @@ class Target:
         )
 
     @classmethod
-    def from_proto(cls, message: types_pb2.VaultTarget, *, path: str = "target") -> Target:
+    def from_proto(cls, message: types_pb2.VaultTarget, *, path: str = "target") -> VaultTarget:
         """Decode and check a target.
 
         Args:
-            message: As the caller sent it. A login whose secret is empty counts as absent; its mount is kept.
+            message: As the caller sent it. An auth whose secret is empty counts as absent; its mount is kept.
             path: Name of the field, for errors.
 
         Raises:
-            SpecInvalid: A field is wrong; no value of a secret field is quoted.
+            SpecInvalidError: A field is wrong; no value of a secret field is quoted.
         """
         wrong = [FieldViolation(f"{path}.{name}", text) for name, text in _violations(message)]
         if wrong:
-            raise SpecInvalid.of(*wrong)
-        login = _login(message)
+            raise SpecInvalidError.of(*wrong)
+        auth = _auth(message)
         return cls(
             name=message.source.name,
             address=message.address,
@@ -164,28 +163,28 @@ class Target:
             ca_bundle=message.ca_bundle,
             insecure_skip_tls_verify=message.insecure_skip_tls_verify,
             server_name=message.server_name,
-            login=login if _has_secret(message) else None,
-            auth_mount=login.mount if login else "",
+            auth=auth if _has_secret(message) else None,
+            auth_mount=auth.mount if auth else "",
         )
 
 
-def _login(message: types_pb2.VaultTarget) -> Login | None:
-    kind = message.WhichOneof("login")
+def _auth(message: types_pb2.VaultTarget) -> AuthMethod | None:
+    kind = message.WhichOneof("auth")
     if kind == "kubernetes":
         k = message.kubernetes
-        return KubernetesLogin(mount=_mount(k.mount, KubernetesLogin.default_mount), role=k.role, jwt=k.jwt)
+        return KubernetesAuth(mount=_mount(k.mount, KubernetesAuth.default_mount), auth_role=k.auth_role, jwt=k.jwt)
     if kind == "token":
-        return TokenLogin(token=message.token.token)
+        return TokenAuth(token=message.token.token)
     if kind == "userpass":
         u = message.userpass
-        return UserpassLogin(mount=_mount(u.mount, UserpassLogin.default_mount), username=u.username, password=u.password)
+        return UserpassAuth(mount=_mount(u.mount, UserpassAuth.default_mount), username=u.username, password=u.password)
     if kind == "certificate":
         c = message.certificate
-        mount = _mount(c.mount, CertificateLogin.default_mount)
-        return CertificateLogin(mount=mount, name=c.name, certificate=c.certificate, private_key=c.private_key)
+        mount = _mount(c.mount, CertificateAuth.default_mount)
+        return CertificateAuth(mount=mount, auth_role=c.auth_role, certificate=c.certificate, private_key=c.private_key)
     if kind == "app_role":
         a = message.app_role
-        return AppRoleLogin(mount=_mount(a.mount, AppRoleLogin.default_mount), role_id=a.role_id, secret_id=a.secret_id)
+        return AppRoleAuth(mount=_mount(a.mount, AppRoleAuth.default_mount), role_id=a.role_id, secret_id=a.secret_id)
     return None
 
 
@@ -193,12 +192,18 @@ def _mount(given: str, default: str) -> str:
     return given.strip("/") or default
 
 
-_SECRET_FIELD = {"kubernetes": "jwt", "token": "token", "userpass": "password", "certificate": "private_key", "app_role": "secret_id"}
-_NAME_FIELD = {"kubernetes": "role", "userpass": "username", "app_role": "role_id"}
+_SECRET_FIELD = {
+    "kubernetes": "jwt",
+    "token": "token",
+    "userpass": "password",
+    "certificate": "private_key",
+    "app_role": "secret_id",
+}
+_NAME_FIELD = {"kubernetes": "auth_role", "userpass": "username", "app_role": "role_id"}
 
 
 def _has_secret(message: types_pb2.VaultTarget) -> bool:
-    kind = message.WhichOneof("login")
+    kind = message.WhichOneof("auth")
     return kind is not None and bool(getattr(getattr(message, kind), _SECRET_FIELD[kind]))
 
 
@@ -209,14 +214,14 @@ def _violations(message: types_pb2.VaultTarget) -> list[tuple[str, str]]:
     except AddressError as err:
         wrong.append(("address", str(err)))
     if not message.source.name:
-        wrong.append(("source.name", "is missing: it names the AppBinding or the config's entry"))
+        wrong.append(("source.name", "is missing: it names the AppBinding or the entry of the configuration"))
     if message.vault_namespace and not is_path(message.vault_namespace.strip("/")):
         wrong.append(("vault_namespace", "is no path of a Vault namespace, such as team or org/team"))
     if message.server_name and not is_name(message.server_name):
         wrong.append(("server_name", "is no host name"))
     if message.ca_bundle and not message.insecure_skip_tls_verify and not _is_bundle(message.ca_bundle):
         wrong.append(("ca_bundle", "holds no PEM certificate that can be read"))
-    return wrong + _login_violations(message)
+    return wrong + _auth_violations(message)
 
 
 def _is_bundle(pem: bytes) -> bool:
@@ -227,23 +232,27 @@ def _is_bundle(pem: bytes) -> bool:
     return True
 
 
-def _login_violations(message: types_pb2.VaultTarget) -> list[tuple[str, str]]:
-    kind = message.WhichOneof("login")
+def _auth_violations(message: types_pb2.VaultTarget) -> list[tuple[str, str]]:
+    kind = message.WhichOneof("auth")
     if kind is None or not _has_secret(message):
         return []
-    login = getattr(message, kind)
+    auth = getattr(message, kind)
     wrong: list[tuple[str, str]] = []
-    if kind != "token" and login.mount and not is_path(login.mount.strip("/")):
+    if kind != "token" and auth.mount and not is_path(auth.mount.strip("/")):
         wrong.append((f"{kind}.mount", "is no path of an auth mount, such as kubernetes"))
     name = _NAME_FIELD.get(kind)
-    given = getattr(login, name) if name else ""
-    if name and not (is_name(given) if kind == "userpass" else is_printable(given)):  # only userpass has the name in the path
+    given = getattr(auth, name) if name else ""
+    # Only userpass has the name in the path.
+    if name and not (is_name(given) if kind == "userpass" else is_printable(given)):
         wrong.append((f"{kind}.{name}", "has characters that Vault takes in no name" if given else "is missing"))
-    secret = getattr(login, _SECRET_FIELD[kind])
+    secret = getattr(auth, _SECRET_FIELD[kind])
     if isinstance(secret, str) and kind != "userpass" and not is_printable(secret):
         wrong.append(
-            (f"{kind}.{_SECRET_FIELD[kind]}", "has blanks or characters that are not printable ASCII: look for a line end in the Secret")
+            (
+                f"{kind}.{_SECRET_FIELD[kind]}",
+                "has blanks or characters that are not printable ASCII: look for a line end in the Secret",
+            )
         )
-    if kind == "certificate" and not login.certificate:
+    if kind == "certificate" and not auth.certificate:
         wrong.append(("certificate.certificate", "is missing"))
     return wrong

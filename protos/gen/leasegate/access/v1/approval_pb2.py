@@ -22,25 +22,22 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"leasegate/access/v1/approval.proto\x12\x13leasegate.access.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x01\n\x08\x44\x65\x63ision\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.leasegate.access.v1.DecisionKind\x12\x10\n\x08\x61pprover\x18\x02 \x01(\t\x12\x31\n\x05proof\x18\x03 \x01(\x0e\x32\".leasegate.access.v1.ApproverProof\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12/\n\x0b\x64\x65\x63ide_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64igest\x18\x07 \x01(\t\x12\x15\n\rself_approved\x18\x08 \x01(\x08\"n\n\x0e\x41pprovalPolicy\x12\x11\n\tapprovals\x18\x01 \x01(\x05\x12\x15\n\rself_approval\x18\x02 \x01(\x08\x12\x32\n\x0fpending_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*c\n\x0c\x44\x65\x63isionKind\x12\x1d\n\x19\x44\x45\x43ISION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x43ISION_KIND_APPROVED\x10\x01\x12\x18\n\x14\x44\x45\x43ISION_KIND_DENIED\x10\x02*\x8d\x01\n\rApproverProof\x12\x1e\n\x1a\x41PPROVER_PROOF_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41PPROVER_PROOF_ADMISSION\x10\x01\x12%\n!APPROVER_PROOF_CLIENT_CERTIFICATE\x10\x02\x12\x17\n\x13\x41PPROVER_PROOF_NONE\x10\x03*\xbd\x01\n\rApprovalState\x12\x1e\n\x1a\x41PPROVAL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41PPROVAL_STATE_PENDING\x10\x01\x12\x1b\n\x17\x41PPROVAL_STATE_APPROVED\x10\x02\x12\x19\n\x15\x41PPROVAL_STATE_DENIED\x10\x03\x12\x1c\n\x18\x41PPROVAL_STATE_WITHDRAWN\x10\x04\x12\x1a\n\x16\x41PPROVAL_STATE_EXPIRED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"leasegate/access/v1/approval.proto\x12\x13leasegate.access.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x01\n\x08\x44\x65\x63ision\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.leasegate.access.v1.DecisionKind\x12\x10\n\x08\x61pprover\x18\x02 \x01(\t\x12\x31\n\x05proof\x18\x03 \x01(\x0e\x32\".leasegate.access.v1.ApproverProof\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12/\n\x0b\x64\x65\x63ide_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64igest\x18\x07 \x01(\t\x12\x15\n\rself_approved\x18\x08 \x01(\x08*c\n\x0c\x44\x65\x63isionKind\x12\x1d\n\x19\x44\x45\x43ISION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45\x43ISION_KIND_APPROVED\x10\x01\x12\x18\n\x14\x44\x45\x43ISION_KIND_DENIED\x10\x02*\x8d\x01\n\rApproverProof\x12\x1e\n\x1a\x41PPROVER_PROOF_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41PPROVER_PROOF_ADMISSION\x10\x01\x12%\n!APPROVER_PROOF_CLIENT_CERTIFICATE\x10\x02\x12\x17\n\x13\x41PPROVER_PROOF_NONE\x10\x03*\xbd\x01\n\rApprovalState\x12\x1e\n\x1a\x41PPROVAL_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41PPROVAL_STATE_PENDING\x10\x01\x12\x1b\n\x17\x41PPROVAL_STATE_APPROVED\x10\x02\x12\x19\n\x15\x41PPROVAL_STATE_DENIED\x10\x03\x12\x1c\n\x18\x41PPROVAL_STATE_WITHDRAWN\x10\x04\x12\x1a\n\x16\x41PPROVAL_STATE_EXPIRED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasegate.access.v1.approval_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISIONKIND']._serialized_start=488
-  _globals['_DECISIONKIND']._serialized_end=587
-  _globals['_APPROVERPROOF']._serialized_start=590
-  _globals['_APPROVERPROOF']._serialized_end=731
-  _globals['_APPROVALSTATE']._serialized_start=734
-  _globals['_APPROVALSTATE']._serialized_end=923
-  _globals['_DECISION']._serialized_start=125
-  _globals['_DECISION']._serialized_end=374
-  _globals['_APPROVALPOLICY']._serialized_start=376
-  _globals['_APPROVALPOLICY']._serialized_end=486
+  _globals['_DECISIONKIND']._serialized_start=344
+  _globals['_DECISIONKIND']._serialized_end=443
+  _globals['_APPROVERPROOF']._serialized_start=446
+  _globals['_APPROVERPROOF']._serialized_end=587
+  _globals['_APPROVALSTATE']._serialized_start=590
+  _globals['_APPROVALSTATE']._serialized_end=779
+  _globals['_DECISION']._serialized_start=93
+  _globals['_DECISION']._serialized_end=342
 # @@protoc_insertion_point(module_scope)

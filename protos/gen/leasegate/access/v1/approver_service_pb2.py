@@ -22,28 +22,28 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from leasegate.access.v1 import request_pb2 as leasegate_dot_access_dot_v1_dot_request__pb2
+from leasegate.access.v1 import access_request_pb2 as leasegate_dot_access_dot_v1_dot_access__request__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*leasegate/access/v1/approver_service.proto\x12\x13leasegate.access.v1\x1a!leasegate/access/v1/request.proto\"C\n\x1aListPendingRequestsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"l\n\x1bListPendingRequestsResponse\x12\x34\n\x08requests\x18\x01 \x03(\x0b\x32\".leasegate.access.v1.AccessRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x15\x41pproveRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"M\n\x16\x41pproveRequestResponse\x12\x33\n\x07request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\"E\n\x12\x44\x65nyRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"J\n\x13\x44\x65nyRequestResponse\x12\x33\n\x07request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest2\xd8\x02\n\x0f\x41pproverService\x12x\n\x13ListPendingRequests\x12/.leasegate.access.v1.ListPendingRequestsRequest\x1a\x30.leasegate.access.v1.ListPendingRequestsResponse\x12i\n\x0e\x41pproveRequest\x12*.leasegate.access.v1.ApproveRequestRequest\x1a+.leasegate.access.v1.ApproveRequestResponse\x12`\n\x0b\x44\x65nyRequest\x12\'.leasegate.access.v1.DenyRequestRequest\x1a(.leasegate.access.v1.DenyRequestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*leasegate/access/v1/approver_service.proto\x12\x13leasegate.access.v1\x1a(leasegate/access/v1/access_request.proto\"I\n ListPendingAccessRequestsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"y\n!ListPendingAccessRequestsResponse\x12;\n\x0f\x61\x63\x63\x65ss_requests\x18\x01 \x03(\x0b\x32\".leasegate.access.v1.AccessRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x1b\x41pproveAccessRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"Z\n\x1c\x41pproveAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\"Z\n\x18\x44\x65nyAccessRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"W\n\x19\x44\x65nyAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest2\x8f\x03\n\x0f\x41pproverService\x12\x8a\x01\n\x19ListPendingAccessRequests\x12\x35.leasegate.access.v1.ListPendingAccessRequestsRequest\x1a\x36.leasegate.access.v1.ListPendingAccessRequestsResponse\x12{\n\x14\x41pproveAccessRequest\x12\x30.leasegate.access.v1.ApproveAccessRequestRequest\x1a\x31.leasegate.access.v1.ApproveAccessRequestResponse\x12r\n\x11\x44\x65nyAccessRequest\x12-.leasegate.access.v1.DenyAccessRequestRequest\x1a..leasegate.access.v1.DenyAccessRequestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasegate.access.v1.approver_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTPENDINGREQUESTSREQUEST']._serialized_start=102
-  _globals['_LISTPENDINGREQUESTSREQUEST']._serialized_end=169
-  _globals['_LISTPENDINGREQUESTSRESPONSE']._serialized_start=171
-  _globals['_LISTPENDINGREQUESTSRESPONSE']._serialized_end=279
-  _globals['_APPROVEREQUESTREQUEST']._serialized_start=281
-  _globals['_APPROVEREQUESTREQUEST']._serialized_end=369
-  _globals['_APPROVEREQUESTRESPONSE']._serialized_start=371
-  _globals['_APPROVEREQUESTRESPONSE']._serialized_end=448
-  _globals['_DENYREQUESTREQUEST']._serialized_start=450
-  _globals['_DENYREQUESTREQUEST']._serialized_end=519
-  _globals['_DENYREQUESTRESPONSE']._serialized_start=521
-  _globals['_DENYREQUESTRESPONSE']._serialized_end=595
-  _globals['_APPROVERSERVICE']._serialized_start=598
-  _globals['_APPROVERSERVICE']._serialized_end=942
+  _globals['_LISTPENDINGACCESSREQUESTSREQUEST']._serialized_start=109
+  _globals['_LISTPENDINGACCESSREQUESTSREQUEST']._serialized_end=182
+  _globals['_LISTPENDINGACCESSREQUESTSRESPONSE']._serialized_start=184
+  _globals['_LISTPENDINGACCESSREQUESTSRESPONSE']._serialized_end=305
+  _globals['_APPROVEACCESSREQUESTREQUEST']._serialized_start=307
+  _globals['_APPROVEACCESSREQUESTREQUEST']._serialized_end=416
+  _globals['_APPROVEACCESSREQUESTRESPONSE']._serialized_start=418
+  _globals['_APPROVEACCESSREQUESTRESPONSE']._serialized_end=508
+  _globals['_DENYACCESSREQUESTREQUEST']._serialized_start=510
+  _globals['_DENYACCESSREQUESTREQUEST']._serialized_end=600
+  _globals['_DENYACCESSREQUESTRESPONSE']._serialized_start=602
+  _globals['_DENYACCESSREQUESTRESPONSE']._serialized_end=689
+  _globals['_APPROVERSERVICE']._serialized_start=692
+  _globals['_APPROVERSERVICE']._serialized_end=1091
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ApproverServiceStub:
-    """For those who decide on requests that were made over gRPC. Requests of Kubernetes are decided there and only shown here.
+    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there
+    and only listed here.
     """
 
     def __init__(self, channel):
@@ -35,50 +36,54 @@ class ApproverServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.ListPendingRequests = channel.unary_unary(
-                '/leasegate.access.v1.ApproverService/ListPendingRequests',
-                request_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingRequestsRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingRequestsResponse.FromString,
+        self.ListPendingAccessRequests = channel.unary_unary(
+                '/leasegate.access.v1.ApproverService/ListPendingAccessRequests',
+                request_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingAccessRequestsRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingAccessRequestsResponse.FromString,
                 _registered_method=True)
-        self.ApproveRequest = channel.unary_unary(
-                '/leasegate.access.v1.ApproverService/ApproveRequest',
-                request_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveRequestRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveRequestResponse.FromString,
+        self.ApproveAccessRequest = channel.unary_unary(
+                '/leasegate.access.v1.ApproverService/ApproveAccessRequest',
+                request_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveAccessRequestRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveAccessRequestResponse.FromString,
                 _registered_method=True)
-        self.DenyRequest = channel.unary_unary(
-                '/leasegate.access.v1.ApproverService/DenyRequest',
-                request_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyRequestRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyRequestResponse.FromString,
+        self.DenyAccessRequest = channel.unary_unary(
+                '/leasegate.access.v1.ApproverService/DenyAccessRequest',
+                request_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyAccessRequestRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyAccessRequestResponse.FromString,
                 _registered_method=True)
 
 
 class ApproverServiceServicer:
-    """For those who decide on requests that were made over gRPC. Requests of Kubernetes are decided there and only shown here.
+    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there
+    and only listed here.
     """
 
-    def ListPendingRequests(self, request, context):
-        """Lists requests that wait for a decision, oldest first.
+    def ListPendingAccessRequests(self, request, context):
+        """Lists access requests whose approval is pending, oldest first.
 
-        Idempotent. Called by approvers. Errors: SPEC_INVALID (page token).
+        Idempotent. Called by approvers. Errors: SPEC_INVALID (page token), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ApproveRequest(self, request, context):
-        """Approves a request.
+    def ApproveAccessRequest(self, request, context):
+        """Approves an access request.
 
-        The same request_id answers the same. Called by approvers, not by the requester. Errors: REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (own request, or one of
-        Kubernetes), ALREADY_DECIDED, DIGEST_OUTDATED, ROLE_NOT_READY, ACCESS_ENDED.
+        The same request_id answers the same. Called by approvers, not by the requester.
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, or one of Kubernetes),
+        ALREADY_DECIDED, DIGEST_STALE, DB_ROLE_NOT_READY, ACCESS_ENDED, REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def DenyRequest(self, request, context):
-        """Denies a request for good; what was issued for it is revoked.
+    def DenyAccessRequest(self, request, context):
+        """Denies an access request for good; access that was granted is revoked.
 
-        The same request_id answers the same. Called by approvers. Errors: REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (one of Kubernetes), ALREADY_DECIDED (denied).
+        The same request_id answers the same. Called by approvers.
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes), ALREADY_DECIDED (denied),
+        REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,20 +92,20 @@ class ApproverServiceServicer:
 
 def add_ApproverServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'ListPendingRequests': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListPendingRequests,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingRequestsRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingRequestsResponse.SerializeToString,
+            'ListPendingAccessRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPendingAccessRequests,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingAccessRequestsRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingAccessRequestsResponse.SerializeToString,
             ),
-            'ApproveRequest': grpc.unary_unary_rpc_method_handler(
-                    servicer.ApproveRequest,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveRequestRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveRequestResponse.SerializeToString,
+            'ApproveAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveAccessRequest,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveAccessRequestRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveAccessRequestResponse.SerializeToString,
             ),
-            'DenyRequest': grpc.unary_unary_rpc_method_handler(
-                    servicer.DenyRequest,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyRequestRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyRequestResponse.SerializeToString,
+            'DenyAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.DenyAccessRequest,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyAccessRequestRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyAccessRequestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -111,11 +116,12 @@ def add_ApproverServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ApproverService:
-    """For those who decide on requests that were made over gRPC. Requests of Kubernetes are decided there and only shown here.
+    """For those who decide on access requests that were created over gRPC. Access requests of Kubernetes are decided there
+    and only listed here.
     """
 
     @staticmethod
-    def ListPendingRequests(request,
+    def ListPendingAccessRequests(request,
             target,
             options=(),
             channel_credentials=None,
@@ -128,9 +134,9 @@ class ApproverService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.ApproverService/ListPendingRequests',
-            leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingRequestsRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingRequestsResponse.FromString,
+            '/leasegate.access.v1.ApproverService/ListPendingAccessRequests',
+            leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingAccessRequestsRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_approver__service__pb2.ListPendingAccessRequestsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -142,7 +148,7 @@ class ApproverService:
             _registered_method=True)
 
     @staticmethod
-    def ApproveRequest(request,
+    def ApproveAccessRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -155,9 +161,9 @@ class ApproverService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.ApproverService/ApproveRequest',
-            leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveRequestRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveRequestResponse.FromString,
+            '/leasegate.access.v1.ApproverService/ApproveAccessRequest',
+            leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveAccessRequestRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_approver__service__pb2.ApproveAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -169,7 +175,7 @@ class ApproverService:
             _registered_method=True)
 
     @staticmethod
-    def DenyRequest(request,
+    def DenyAccessRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -182,9 +188,9 @@ class ApproverService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.ApproverService/DenyRequest',
-            leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyRequestRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyRequestResponse.FromString,
+            '/leasegate.access.v1.ApproverService/DenyAccessRequest',
+            leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyAccessRequestRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_approver__service__pb2.DenyAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

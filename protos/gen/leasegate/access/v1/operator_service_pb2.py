@@ -22,51 +22,42 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from leasegate.access.v1 import lease_pb2 as leasegate_dot_access_dot_v1_dot_lease__pb2
+from leasegate.access.v1 import ledger_pb2 as leasegate_dot_access_dot_v1_dot_ledger__pb2
+from leasegate.access.v1 import orphan_pb2 as leasegate_dot_access_dot_v1_dot_orphan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*leasegate/access/v1/operator_service.proto\x12\x13leasegate.access.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fleasegate/access/v1/lease.proto\"j\n\x11ListLeasesRequest\x12.\n\x05state\x18\x01 \x01(\x0e\x32\x1f.leasegate.access.v1.LeaseState\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x12ListLeasesResponse\x12*\n\x06leases\x18\x01 \x03(\x0b\x32\x1a.leasegate.access.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x12RevokeLeaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"@\n\x13RevokeLeaseResponse\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.leasegate.access.v1.Lease\"2\n OperatorServiceRenewLeaseRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\"N\n!OperatorServiceRenewLeaseResponse\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.leasegate.access.v1.Lease\"$\n\x12\x46indOrphansRequest\x12\x0e\n\x06logins\x18\x01 \x03(\t\"\xa6\x01\n\x13\x46indOrphansResponse\x12,\n\x07orphans\x18\x01 \x03(\x0b\x32\x1b.leasegate.access.v1.Orphan\x12/\n\x08unlooked\x18\x02 \x03(\x0b\x32\x1d.leasegate.access.v1.Unlooked\x12\x17\n\x0fleases_compared\x18\x03 \x01(\x03\x12\x17\n\x0flogins_compared\x18\x04 \x01(\x03\"\x9e\x01\n\x06Orphan\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.leasegate.access.v1.OrphanKind\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x15\n\x08lease_id\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x10\n\x08username\x18\x05 \x01(\t\x12\x0f\n\x07request\x18\x06 \x01(\t\x12\x0e\n\x06\x61\x64vice\x18\x07 \x01(\t\":\n\x08Unlooked\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x12\n\x10GetLedgerRequest\"@\n\x11GetLedgerResponse\x12+\n\x06ledger\x18\x01 \x01(\x0b\x32\x1b.leasegate.access.v1.Ledger\"|\n\x06Ledger\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04held\x18\x02 \x01(\x08\x12\x10\n\x08known_id\x18\x03 \x01(\t\x12\x15\n\rheld_requests\x18\x04 \x01(\x03\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x17\x41\x63\x63\x65ptLedgerLossRequest\x12\x11\n\tledger_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"G\n\x18\x41\x63\x63\x65ptLedgerLossResponse\x12+\n\x06ledger\x18\x01 \x01(\x0b\x32\x1b.leasegate.access.v1.Ledger*\xc0\x01\n\nOrphanKind\x12\x1b\n\x17ORPHAN_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19ORPHAN_KIND_LEASE_UNKNOWN\x10\x01\x12\x1b\n\x17ORPHAN_KIND_LEASE_ENDED\x10\x02\x12\x1d\n\x19ORPHAN_KIND_LEASE_MISSING\x10\x03\x12\x1d\n\x19ORPHAN_KIND_LOGIN_UNKNOWN\x10\x04\x12\x1b\n\x17ORPHAN_KIND_LOGIN_ENDED\x10\x05\x32\xfe\x04\n\x0fOperatorService\x12]\n\nListLeases\x12&.leasegate.access.v1.ListLeasesRequest\x1a\'.leasegate.access.v1.ListLeasesResponse\x12`\n\x0bRevokeLease\x12\'.leasegate.access.v1.RevokeLeaseRequest\x1a(.leasegate.access.v1.RevokeLeaseResponse\x12{\n\nRenewLease\x12\x35.leasegate.access.v1.OperatorServiceRenewLeaseRequest\x1a\x36.leasegate.access.v1.OperatorServiceRenewLeaseResponse\x12`\n\x0b\x46indOrphans\x12\'.leasegate.access.v1.FindOrphansRequest\x1a(.leasegate.access.v1.FindOrphansResponse\x12Z\n\tGetLedger\x12%.leasegate.access.v1.GetLedgerRequest\x1a&.leasegate.access.v1.GetLedgerResponse\x12o\n\x10\x41\x63\x63\x65ptLedgerLoss\x12,.leasegate.access.v1.AcceptLedgerLossRequest\x1a-.leasegate.access.v1.AcceptLedgerLossResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*leasegate/access/v1/operator_service.proto\x12\x13leasegate.access.v1\x1a\x1fleasegate/access/v1/lease.proto\x1a leasegate/access/v1/ledger.proto\x1a leasegate/access/v1/orphan.proto\"j\n\x11ListLeasesRequest\x12.\n\x05state\x18\x01 \x01(\x0e\x32\x1f.leasegate.access.v1.LeaseState\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x12ListLeasesResponse\x12*\n\x06leases\x18\x01 \x03(\x0b\x32\x1a.leasegate.access.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x12RevokeLeaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"@\n\x13RevokeLeaseResponse\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.leasegate.access.v1.Lease\"2\n OperatorServiceRenewLeaseRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\"N\n!OperatorServiceRenewLeaseResponse\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.leasegate.access.v1.Lease\",\n\x12\x46indOrphansRequest\x12\x16\n\x0e\x64\x61tabase_users\x18\x01 \x03(\t\"\xb8\x01\n\x13\x46indOrphansResponse\x12,\n\x07orphans\x18\x01 \x03(\x0b\x32\x1b.leasegate.access.v1.Orphan\x12\x39\n\x0eskipped_mounts\x18\x02 \x03(\x0b\x32!.leasegate.access.v1.SkippedMount\x12\x17\n\x0fleases_compared\x18\x03 \x01(\x03\x12\x1f\n\x17\x64\x61tabase_users_compared\x18\x04 \x01(\x03\"\x12\n\x10GetLedgerRequest\"@\n\x11GetLedgerResponse\x12+\n\x06ledger\x18\x01 \x01(\x0b\x32\x1b.leasegate.access.v1.Ledger\"<\n\x17\x41\x63\x63\x65ptLedgerLossRequest\x12\x11\n\tledger_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"G\n\x18\x41\x63\x63\x65ptLedgerLossResponse\x12+\n\x06ledger\x18\x01 \x01(\x0b\x32\x1b.leasegate.access.v1.Ledger2\xfe\x04\n\x0fOperatorService\x12]\n\nListLeases\x12&.leasegate.access.v1.ListLeasesRequest\x1a\'.leasegate.access.v1.ListLeasesResponse\x12`\n\x0bRevokeLease\x12\'.leasegate.access.v1.RevokeLeaseRequest\x1a(.leasegate.access.v1.RevokeLeaseResponse\x12{\n\nRenewLease\x12\x35.leasegate.access.v1.OperatorServiceRenewLeaseRequest\x1a\x36.leasegate.access.v1.OperatorServiceRenewLeaseResponse\x12`\n\x0b\x46indOrphans\x12\'.leasegate.access.v1.FindOrphansRequest\x1a(.leasegate.access.v1.FindOrphansResponse\x12Z\n\tGetLedger\x12%.leasegate.access.v1.GetLedgerRequest\x1a&.leasegate.access.v1.GetLedgerResponse\x12o\n\x10\x41\x63\x63\x65ptLedgerLoss\x12,.leasegate.access.v1.AcceptLedgerLossRequest\x1a-.leasegate.access.v1.AcceptLedgerLossResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasegate.access.v1.operator_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ORPHAN'].fields_by_name['lease_id']._loaded_options = None
-  _globals['_ORPHAN'].fields_by_name['lease_id']._serialized_options = b'\200\001\001'
-  _globals['_ORPHANKIND']._serialized_start=1380
-  _globals['_ORPHANKIND']._serialized_end=1572
-  _globals['_LISTLEASESREQUEST']._serialized_start=133
-  _globals['_LISTLEASESREQUEST']._serialized_end=239
-  _globals['_LISTLEASESRESPONSE']._serialized_start=241
-  _globals['_LISTLEASESRESPONSE']._serialized_end=330
-  _globals['_REVOKELEASEREQUEST']._serialized_start=332
-  _globals['_REVOKELEASEREQUEST']._serialized_end=404
-  _globals['_REVOKELEASERESPONSE']._serialized_start=406
-  _globals['_REVOKELEASERESPONSE']._serialized_end=470
-  _globals['_OPERATORSERVICERENEWLEASEREQUEST']._serialized_start=472
-  _globals['_OPERATORSERVICERENEWLEASEREQUEST']._serialized_end=522
-  _globals['_OPERATORSERVICERENEWLEASERESPONSE']._serialized_start=524
-  _globals['_OPERATORSERVICERENEWLEASERESPONSE']._serialized_end=602
-  _globals['_FINDORPHANSREQUEST']._serialized_start=604
-  _globals['_FINDORPHANSREQUEST']._serialized_end=640
-  _globals['_FINDORPHANSRESPONSE']._serialized_start=643
-  _globals['_FINDORPHANSRESPONSE']._serialized_end=809
-  _globals['_ORPHAN']._serialized_start=812
-  _globals['_ORPHAN']._serialized_end=970
-  _globals['_UNLOOKED']._serialized_start=972
-  _globals['_UNLOOKED']._serialized_end=1030
-  _globals['_GETLEDGERREQUEST']._serialized_start=1032
-  _globals['_GETLEDGERREQUEST']._serialized_end=1050
-  _globals['_GETLEDGERRESPONSE']._serialized_start=1052
-  _globals['_GETLEDGERRESPONSE']._serialized_end=1116
-  _globals['_LEDGER']._serialized_start=1118
-  _globals['_LEDGER']._serialized_end=1242
-  _globals['_ACCEPTLEDGERLOSSREQUEST']._serialized_start=1244
-  _globals['_ACCEPTLEDGERLOSSREQUEST']._serialized_end=1304
-  _globals['_ACCEPTLEDGERLOSSRESPONSE']._serialized_start=1306
-  _globals['_ACCEPTLEDGERLOSSRESPONSE']._serialized_end=1377
-  _globals['_OPERATORSERVICE']._serialized_start=1575
-  _globals['_OPERATORSERVICE']._serialized_end=2213
+  _globals['_LISTLEASESREQUEST']._serialized_start=168
+  _globals['_LISTLEASESREQUEST']._serialized_end=274
+  _globals['_LISTLEASESRESPONSE']._serialized_start=276
+  _globals['_LISTLEASESRESPONSE']._serialized_end=365
+  _globals['_REVOKELEASEREQUEST']._serialized_start=367
+  _globals['_REVOKELEASEREQUEST']._serialized_end=439
+  _globals['_REVOKELEASERESPONSE']._serialized_start=441
+  _globals['_REVOKELEASERESPONSE']._serialized_end=505
+  _globals['_OPERATORSERVICERENEWLEASEREQUEST']._serialized_start=507
+  _globals['_OPERATORSERVICERENEWLEASEREQUEST']._serialized_end=557
+  _globals['_OPERATORSERVICERENEWLEASERESPONSE']._serialized_start=559
+  _globals['_OPERATORSERVICERENEWLEASERESPONSE']._serialized_end=637
+  _globals['_FINDORPHANSREQUEST']._serialized_start=639
+  _globals['_FINDORPHANSREQUEST']._serialized_end=683
+  _globals['_FINDORPHANSRESPONSE']._serialized_start=686
+  _globals['_FINDORPHANSRESPONSE']._serialized_end=870
+  _globals['_GETLEDGERREQUEST']._serialized_start=872
+  _globals['_GETLEDGERREQUEST']._serialized_end=890
+  _globals['_GETLEDGERRESPONSE']._serialized_start=892
+  _globals['_GETLEDGERRESPONSE']._serialized_end=956
+  _globals['_ACCEPTLEDGERLOSSREQUEST']._serialized_start=958
+  _globals['_ACCEPTLEDGERLOSSREQUEST']._serialized_end=1018
+  _globals['_ACCEPTLEDGERLOSSRESPONSE']._serialized_start=1020
+  _globals['_ACCEPTLEDGERLOSSRESPONSE']._serialized_end=1091
+  _globals['_OPERATORSERVICE']._serialized_start=1094
+  _globals['_OPERATORSERVICE']._serialized_end=1732
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OperatorServiceStub:
-    """For operators: what is issued, and the means to end it.
+    """For operators: which leases exist, how to revoke or renew one, which orphans exist, and the state of the ledger.
     """
 
     def __init__(self, channel):
@@ -68,47 +68,49 @@ class OperatorServiceStub:
 
 
 class OperatorServiceServicer:
-    """For operators: what is issued, and the means to end it.
+    """For operators: which leases exist, how to revoke or renew one, which orphans exist, and the state of the ledger.
     """
 
     def ListLeases(self, request, context):
         """Lists leases, newest first.
 
-        Idempotent. Called by operators. Errors: SPEC_INVALID (page token).
+        Idempotent. Called by operators. Errors: SPEC_INVALID (page token), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeLease(self, request, context):
-        """Ends one lease for good. Its request, if still approved, gets a new credential.
+        """Revokes one lease for good. Its access request, if still approved, gets another credential.
 
-        The same request_id answers the same. Called by operators. Errors: LEASE_NOT_FOUND.
+        The same request_id answers the same. Called by operators. Errors: LEASE_NOT_FOUND, REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """Renews one lease now, never past the end of its request's access.
+        """Renews one lease now, never past the expire_time of its access request.
 
-        Idempotent but for the new end. Called by operators. Errors: LEASE_NOT_FOUND, ROLE_NOT_READY (its lease is not to be prolonged), VAULT_*.
+        Idempotent, except that each call renews from its own time on. Called by operators.
+        Errors: LEASE_NOT_FOUND, DB_ROLE_NOT_READY (the lease is not to be renewed), LEDGER_*, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FindOrphans(self, request, context):
-        """Compares the ledger with Vault's leases, and with the logins that the caller has seen in PostgreSQL; answers what neither explains.
+        """Compares the ledger with Vault's leases, and with the database users that the caller found in PostgreSQL. Answers
+        the differences.
 
-        Idempotent; ends nothing. Called by operators. Errors: SPEC_INVALID (too many logins), LEDGER_*.
+        Idempotent; revokes nothing. Called by operators. Errors: SPEC_INVALID (too many database users), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetLedger(self, request, context):
-        """Says which ledger this is, and whether issuing is held because another one was known.
+        """Reads the id of the ledger, and whether issuance is paused because a watcher knows another one.
 
         Idempotent. Called by operators. Errors: LEDGER_*.
         """
@@ -117,9 +119,10 @@ class OperatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AcceptLedgerLoss(self, request, context):
-        """Accepts that what this ledger does not know is lost: all that is held because of it goes on, with new credentials.
+        """Accepts that what this ledger does not know is lost. Issuance that was paused because of it resumes, with new
+        credentials.
 
-        Idempotent; durable. Called by operators. Errors: SPEC_INVALID (another ledger than the one named), LEDGER_*.
+        Idempotent; durable. Called by operators. Errors: SPEC_INVALID (another ledger_id than the one in use), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,7 +170,7 @@ def add_OperatorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperatorService:
-    """For operators: what is issued, and the means to end it.
+    """For operators: which leases exist, how to revoke or renew one, which orphans exist, and the state of the ledger.
     """
 
     @staticmethod

@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class RequesterServiceStub:
-    """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster.
-    A request_id is remembered for as long as the operator keeps what has ended (30 days unless set), that of RenewLease for an hour.
+    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher
+    those of its cluster. The service remembers a request_id for the operator's retention of closed access requests
+    (default 30 days), that of RenewLease for one hour.
     """
 
     def __init__(self, channel):
@@ -36,25 +37,25 @@ class RequesterServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.CreateRequest = channel.unary_unary(
-                '/leasegate.access.v1.RequesterService/CreateRequest',
-                request_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateRequestRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateRequestResponse.FromString,
+        self.CreateAccessRequest = channel.unary_unary(
+                '/leasegate.access.v1.RequesterService/CreateAccessRequest',
+                request_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateAccessRequestRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateAccessRequestResponse.FromString,
                 _registered_method=True)
-        self.GetRequest = channel.unary_unary(
-                '/leasegate.access.v1.RequesterService/GetRequest',
-                request_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetRequestRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetRequestResponse.FromString,
+        self.GetAccessRequest = channel.unary_unary(
+                '/leasegate.access.v1.RequesterService/GetAccessRequest',
+                request_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetAccessRequestRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetAccessRequestResponse.FromString,
                 _registered_method=True)
-        self.ListRequests = channel.unary_unary(
-                '/leasegate.access.v1.RequesterService/ListRequests',
-                request_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListRequestsRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListRequestsResponse.FromString,
+        self.ListAccessRequests = channel.unary_unary(
+                '/leasegate.access.v1.RequesterService/ListAccessRequests',
+                request_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListAccessRequestsRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListAccessRequestsResponse.FromString,
                 _registered_method=True)
-        self.WaitRequest = channel.unary_unary(
-                '/leasegate.access.v1.RequesterService/WaitRequest',
-                request_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitRequestRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitRequestResponse.FromString,
+        self.WaitAccessRequest = channel.unary_unary(
+                '/leasegate.access.v1.RequesterService/WaitAccessRequest',
+                request_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitAccessRequestRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitAccessRequestResponse.FromString,
                 _registered_method=True)
         self.ClaimCredential = channel.unary_unary(
                 '/leasegate.access.v1.RequesterService/ClaimCredential',
@@ -71,87 +72,99 @@ class RequesterServiceStub:
                 request_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.RenewLeaseRequest.SerializeToString,
                 response_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.RenewLeaseResponse.FromString,
                 _registered_method=True)
-        self.ReleaseRequest = channel.unary_unary(
-                '/leasegate.access.v1.RequesterService/ReleaseRequest',
-                request_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseRequestRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseRequestResponse.FromString,
+        self.ReleaseAccessRequest = channel.unary_unary(
+                '/leasegate.access.v1.RequesterService/ReleaseAccessRequest',
+                request_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseAccessRequestRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseAccessRequestResponse.FromString,
                 _registered_method=True)
 
 
 class RequesterServiceServicer:
-    """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster.
-    A request_id is remembered for as long as the operator keeps what has ended (30 days unless set), that of RenewLease for an hour.
+    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher
+    those of its cluster. The service remembers a request_id for the operator's retention of closed access requests
+    (default 30 days), that of RenewLease for one hour.
     """
 
-    def CreateRequest(self, request, context):
-        """Asks for access to a role of the catalogue. Nothing is issued until somebody entitled approves.
+    def CreateAccessRequest(self, request, context):
+        """Creates an access request for a database role of the catalog. No credential is issued before an approver approves
+        it.
 
-        The same request_id with the same content answers the same request. Called by requesters. Errors: SPEC_INVALID, ROLE_NOT_FOUND, REQUEST_ID_REUSED.
+        The same request_id with the same content answers the same access request. Called by requesters.
+        Errors: SPEC_INVALID, DB_ROLE_NOT_FOUND, REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetRequest(self, request, context):
-        """Reads a request.
+    def GetAccessRequest(self, request, context):
+        """Reads an access request.
 
-        Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND.
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListRequests(self, request, context):
-        """Lists the caller's requests, newest first.
+    def ListAccessRequests(self, request, context):
+        """Lists the caller's access requests, newest first.
 
-        Idempotent. Called by requesters. Errors: SPEC_INVALID (page token).
+        Idempotent. Called by requesters. Errors: SPEC_INVALID (page token), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def WaitRequest(self, request, context):
-        """Waits until the request has left the state that the caller knows, at most 30 s; answers at once when too many wait.
+    def WaitAccessRequest(self, request, context):
+        """Waits until the access request has another revision than the caller knows, at most 30 s. Answers at once when too
+        many calls wait.
 
-        Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND.
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ClaimCredential(self, request, context):
-        """Issues a credential for an approved request and answers its password, once. The caller keeps it and then acknowledges it.
+        """Issues a credential for an approved access request and answers its password, once. The caller stores it and then
+        acknowledges it.
 
-        Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and ends the one that nobody acknowledged. A caller that names the
-        active attempt as held gets an error, as it needs none. Called by its requester.
-        Errors: REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, ROLE_NOT_READY, SUPERSEDED, LEDGER_*, LOGIN_*, VAULT_*.
+        Not idempotent, as a password is stored nowhere: a repeated call makes another attempt and revokes the one that was
+        not acknowledged. A caller whose known_attempt is the active attempt gets an error, as it needs no credential.
+        Called by its requester.
+        Errors: ACCESS_REQUEST_NOT_FOUND, APPROVAL_REQUIRED, APPROVAL_DENIED, ACCESS_ENDED, DB_ROLE_NOT_READY, CONFLICT,
+        LEDGER_*, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcknowledgeCredential(self, request, context):
-        """Says that the credential of an attempt is kept. From then on it is renewed and earlier ones are ended after the overlap.
+        """Confirms that the caller has stored the credential of an attempt. From then on its lease is renewed, and earlier
+        ones are revoked after the overlap.
 
-        Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND, SUPERSEDED (claim anew).
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, CONFLICT (the attempt is replaced or
+        revoked: claim again), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """Says that the holder still needs the active credential, and prolongs its lease, never past the end of the access.
+        """Confirms that the caller still uses the active credential, and renews its lease, never past the expire_time of the
+        access request.
 
-        The same request_id answers the same. Called by its requester. Errors: REQUEST_NOT_FOUND, ACCESS_ENDED, SUPERSEDED, LOGIN_*, VAULT_*.
+        The same request_id answers the same. Called by its requester.
+        Errors: ACCESS_REQUEST_NOT_FOUND, ACCESS_ENDED, DB_ROLE_NOT_READY (its lease is not renewed any more), CONFLICT,
+        LEDGER_*, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ReleaseRequest(self, request, context):
-        """Gives access back, or withdraws the request while it is pending. The login is dropped.
+    def ReleaseAccessRequest(self, request, context):
+        """Gives access back, or withdraws the access request while it is pending. Its lease is revoked.
 
-        Idempotent. Called by its requester. Errors: REQUEST_NOT_FOUND.
+        Idempotent. Called by its requester. Errors: ACCESS_REQUEST_NOT_FOUND, REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,25 +173,25 @@ class RequesterServiceServicer:
 
 def add_RequesterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'CreateRequest': grpc.unary_unary_rpc_method_handler(
-                    servicer.CreateRequest,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateRequestRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateRequestResponse.SerializeToString,
+            'CreateAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateAccessRequest,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateAccessRequestRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateAccessRequestResponse.SerializeToString,
             ),
-            'GetRequest': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetRequest,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetRequestRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetRequestResponse.SerializeToString,
+            'GetAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAccessRequest,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetAccessRequestRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetAccessRequestResponse.SerializeToString,
             ),
-            'ListRequests': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListRequests,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListRequestsRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListRequestsResponse.SerializeToString,
+            'ListAccessRequests': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccessRequests,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListAccessRequestsRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListAccessRequestsResponse.SerializeToString,
             ),
-            'WaitRequest': grpc.unary_unary_rpc_method_handler(
-                    servicer.WaitRequest,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitRequestRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitRequestResponse.SerializeToString,
+            'WaitAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitAccessRequest,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitAccessRequestRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitAccessRequestResponse.SerializeToString,
             ),
             'ClaimCredential': grpc.unary_unary_rpc_method_handler(
                     servicer.ClaimCredential,
@@ -195,10 +208,10 @@ def add_RequesterServiceServicer_to_server(servicer, server):
                     request_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.RenewLeaseRequest.FromString,
                     response_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.RenewLeaseResponse.SerializeToString,
             ),
-            'ReleaseRequest': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReleaseRequest,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseRequestRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseRequestResponse.SerializeToString,
+            'ReleaseAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseAccessRequest,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseAccessRequestRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseAccessRequestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -209,12 +222,13 @@ def add_RequesterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RequesterService:
-    """For those who ask for access and hold credentials. A caller sees and uses only its own requests; the watcher those of its cluster.
-    A request_id is remembered for as long as the operator keeps what has ended (30 days unless set), that of RenewLease for an hour.
+    """For those who ask for access and use credentials. A caller sees and uses only its own access requests; the watcher
+    those of its cluster. The service remembers a request_id for the operator's retention of closed access requests
+    (default 30 days), that of RenewLease for one hour.
     """
 
     @staticmethod
-    def CreateRequest(request,
+    def CreateAccessRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -227,9 +241,9 @@ class RequesterService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.RequesterService/CreateRequest',
-            leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateRequestRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateRequestResponse.FromString,
+            '/leasegate.access.v1.RequesterService/CreateAccessRequest',
+            leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateAccessRequestRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_requester__service__pb2.CreateAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -241,7 +255,7 @@ class RequesterService:
             _registered_method=True)
 
     @staticmethod
-    def GetRequest(request,
+    def GetAccessRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -254,9 +268,9 @@ class RequesterService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.RequesterService/GetRequest',
-            leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetRequestRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetRequestResponse.FromString,
+            '/leasegate.access.v1.RequesterService/GetAccessRequest',
+            leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetAccessRequestRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_requester__service__pb2.GetAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -268,7 +282,7 @@ class RequesterService:
             _registered_method=True)
 
     @staticmethod
-    def ListRequests(request,
+    def ListAccessRequests(request,
             target,
             options=(),
             channel_credentials=None,
@@ -281,9 +295,9 @@ class RequesterService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.RequesterService/ListRequests',
-            leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListRequestsRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListRequestsResponse.FromString,
+            '/leasegate.access.v1.RequesterService/ListAccessRequests',
+            leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListAccessRequestsRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_requester__service__pb2.ListAccessRequestsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -295,7 +309,7 @@ class RequesterService:
             _registered_method=True)
 
     @staticmethod
-    def WaitRequest(request,
+    def WaitAccessRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -308,9 +322,9 @@ class RequesterService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.RequesterService/WaitRequest',
-            leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitRequestRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitRequestResponse.FromString,
+            '/leasegate.access.v1.RequesterService/WaitAccessRequest',
+            leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitAccessRequestRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_requester__service__pb2.WaitAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -403,7 +417,7 @@ class RequesterService:
             _registered_method=True)
 
     @staticmethod
-    def ReleaseRequest(request,
+    def ReleaseAccessRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -416,9 +430,9 @@ class RequesterService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.RequesterService/ReleaseRequest',
-            leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseRequestRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseRequestResponse.FromString,
+            '/leasegate.access.v1.RequesterService/ReleaseAccessRequest',
+            leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseAccessRequestRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_requester__service__pb2.ReleaseAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

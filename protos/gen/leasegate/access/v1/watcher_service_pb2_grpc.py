@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WatcherServiceStub:
-    """For the watcher, which forwards what Kubernetes says and writes back what it is answered. It decides nothing.
+    """For the watcher, which forwards the objects of Kubernetes and writes the answers back. It decides nothing.
     """
 
     def __init__(self, channel):
@@ -35,30 +35,30 @@ class WatcherServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.EnsureRequest = channel.unary_unary(
-                '/leasegate.access.v1.WatcherService/EnsureRequest',
-                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestResponse.FromString,
+        self.EnsureAccessRequest = channel.unary_unary(
+                '/leasegate.access.v1.WatcherService/EnsureAccessRequest',
+                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestResponse.FromString,
                 _registered_method=True)
-        self.EndRequest = channel.unary_unary(
-                '/leasegate.access.v1.WatcherService/EndRequest',
-                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestResponse.FromString,
+        self.DeleteAccessRequest = channel.unary_unary(
+                '/leasegate.access.v1.WatcherService/DeleteAccessRequest',
+                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestResponse.FromString,
                 _registered_method=True)
-        self.EnsureTarget = channel.unary_unary(
-                '/leasegate.access.v1.WatcherService/EnsureTarget',
-                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetResponse.FromString,
+        self.EnsureVaultTarget = channel.unary_unary(
+                '/leasegate.access.v1.WatcherService/EnsureVaultTarget',
+                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetResponse.FromString,
                 _registered_method=True)
-        self.PutRoleSnapshot = channel.unary_unary(
-                '/leasegate.access.v1.WatcherService/PutRoleSnapshot',
-                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutRoleSnapshotRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutRoleSnapshotResponse.FromString,
+        self.PutDbRoleSnapshot = channel.unary_unary(
+                '/leasegate.access.v1.WatcherService/PutDbRoleSnapshot',
+                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutDbRoleSnapshotRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutDbRoleSnapshotResponse.FromString,
                 _registered_method=True)
-        self.DeleteRoleSnapshot = channel.unary_unary(
-                '/leasegate.access.v1.WatcherService/DeleteRoleSnapshot',
-                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteRoleSnapshotRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteRoleSnapshotResponse.FromString,
+        self.DeleteDbRoleSnapshot = channel.unary_unary(
+                '/leasegate.access.v1.WatcherService/DeleteDbRoleSnapshot',
+                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotResponse.FromString,
                 _registered_method=True)
         self.Quiesce = channel.unary_unary(
                 '/leasegate.access.v1.WatcherService/Quiesce',
@@ -75,49 +75,53 @@ class WatcherServiceStub:
                 request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.WatchChangesRequest.SerializeToString,
                 response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.WatchChangesResponse.FromString,
                 _registered_method=True)
-        self.ReportAdopter = channel.unary_unary(
-                '/leasegate.access.v1.WatcherService/ReportAdopter',
-                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterRequest.SerializeToString,
-                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterResponse.FromString,
+        self.ReportCleanupRole = channel.unary_unary(
+                '/leasegate.access.v1.WatcherService/ReportCleanupRole',
+                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleResponse.FromString,
                 _registered_method=True)
 
 
 class WatcherServiceServicer:
-    """For the watcher, which forwards what Kubernetes says and writes back what it is answered. It decides nothing.
+    """For the watcher, which forwards the objects of Kubernetes and writes the answers back. It decides nothing.
     """
 
-    def EnsureRequest(self, request, context):
-        """Takes the desired state of a request of Kubernetes, its decisions included, and answers where it stands and what the watcher has to do next.
+    def EnsureAccessRequest(self, request, context):
+        """Takes the desired state of an access request of Kubernetes, its decisions included. Answers its current state and
+        what the watcher has to do next.
 
-        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureRequest followed at once by ClaimCredential, which is
-        not idempotent; it then waits for Vault as long as that does. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed
-        is in the answer, as what was ensured stands nevertheless.
+        Idempotent by content; an older generation than the last one changes nothing. With claim it is EnsureAccessRequest
+        followed at once by ClaimCredential, which is not idempotent; the call then takes as long as Vault does. Called by
+        the watcher.
+        Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*; why a claim failed is in the answer, as the desired state is
+        stored nevertheless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def EndRequest(self, request, context):
-        """Ends the access of a request that was deleted or vanished. Durable when it answers: logins are dropped then or later, whatever happens to the caller.
-        It waits up to 0.1 s for the drop, so that one answer often says it all.
+    def DeleteAccessRequest(self, request, context):
+        """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even
+        if the caller stops. It answers at once how many attempts are open; WatchChanges announces when they are revoked.
 
-        Idempotent; an unknown request counts as ended. Called by the watcher. Errors: LEDGER_*.
+        Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def EnsureTarget(self, request, context):
-        """Says which Vault an AppBinding means and how to log in there. Needed where access has no login of its own.
+    def EnsureVaultTarget(self, request, context):
+        """Stores the Vault server of an AppBinding and how to authenticate there. Needed where the access service has no auth
+        of its own for that server.
 
-        Idempotent. Called by the watcher. Errors: SPEC_INVALID.
+        Idempotent. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def PutRoleSnapshot(self, request, context):
-        """Puts a role into the catalogue, as the role service answered it.
+    def PutDbRoleSnapshot(self, request, context):
+        """Puts a database role into the catalog, as the role service answered it.
 
         Idempotent by content. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
         """
@@ -125,8 +129,8 @@ class WatcherServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def DeleteRoleSnapshot(self, request, context):
-        """Takes a role out of the catalogue. Its leases run to their end unrenewed.
+    def DeleteDbRoleSnapshot(self, request, context):
+        """Removes a database role from the catalog. Its leases expire and are not renewed.
 
         Idempotent. Called by the watcher. Errors: LEDGER_*.
         """
@@ -135,7 +139,7 @@ class WatcherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Quiesce(self, request, context):
-        """Stops new attempts on a mount or connection and answers what is left there. Durable until Resume.
+        """Pauses issuance on a mount or a connection and counts the open attempts there. Durable until Resume.
 
         Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
         """
@@ -144,7 +148,7 @@ class WatcherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Lifts Quiesce.
+        """Resumes issuance that Quiesce paused.
 
         Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
         """
@@ -153,16 +157,16 @@ class WatcherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchChanges(self, request, context):
-        """Waits for changes after a cursor, at most 30 s; answers at once when too many wait.
+        """Waits for changes after a cursor, at most 30 s. Answers at once when too many calls wait.
 
-        Idempotent: a cursor may be used again. Called by the watcher. Errors: LEDGER_*.
+        Idempotent: a cursor may be used again. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ReportAdopter(self, request, context):
-        """Says that an adopter, which access asked for on its change feed, is there.
+    def ReportCleanupRole(self, request, context):
+        """Reports that a cleanup role, which the access service needs, exists in Vault or could not be written.
 
         Idempotent. Called by the watcher. Errors: LEDGER_*.
         """
@@ -173,30 +177,30 @@ class WatcherServiceServicer:
 
 def add_WatcherServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'EnsureRequest': grpc.unary_unary_rpc_method_handler(
-                    servicer.EnsureRequest,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestResponse.SerializeToString,
+            'EnsureAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsureAccessRequest,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestResponse.SerializeToString,
             ),
-            'EndRequest': grpc.unary_unary_rpc_method_handler(
-                    servicer.EndRequest,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestResponse.SerializeToString,
+            'DeleteAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAccessRequest,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestResponse.SerializeToString,
             ),
-            'EnsureTarget': grpc.unary_unary_rpc_method_handler(
-                    servicer.EnsureTarget,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetResponse.SerializeToString,
+            'EnsureVaultTarget': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsureVaultTarget,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetResponse.SerializeToString,
             ),
-            'PutRoleSnapshot': grpc.unary_unary_rpc_method_handler(
-                    servicer.PutRoleSnapshot,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutRoleSnapshotRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutRoleSnapshotResponse.SerializeToString,
+            'PutDbRoleSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutDbRoleSnapshot,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutDbRoleSnapshotRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutDbRoleSnapshotResponse.SerializeToString,
             ),
-            'DeleteRoleSnapshot': grpc.unary_unary_rpc_method_handler(
-                    servicer.DeleteRoleSnapshot,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteRoleSnapshotRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteRoleSnapshotResponse.SerializeToString,
+            'DeleteDbRoleSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDbRoleSnapshot,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotResponse.SerializeToString,
             ),
             'Quiesce': grpc.unary_unary_rpc_method_handler(
                     servicer.Quiesce,
@@ -213,10 +217,10 @@ def add_WatcherServiceServicer_to_server(servicer, server):
                     request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.WatchChangesRequest.FromString,
                     response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.WatchChangesResponse.SerializeToString,
             ),
-            'ReportAdopter': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReportAdopter,
-                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterRequest.FromString,
-                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterResponse.SerializeToString,
+            'ReportCleanupRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportCleanupRole,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -227,11 +231,11 @@ def add_WatcherServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WatcherService:
-    """For the watcher, which forwards what Kubernetes says and writes back what it is answered. It decides nothing.
+    """For the watcher, which forwards the objects of Kubernetes and writes the answers back. It decides nothing.
     """
 
     @staticmethod
-    def EnsureRequest(request,
+    def EnsureAccessRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -244,9 +248,9 @@ class WatcherService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.WatcherService/EnsureRequest',
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureRequestResponse.FromString,
+            '/leasegate.access.v1.WatcherService/EnsureAccessRequest',
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -258,7 +262,7 @@ class WatcherService:
             _registered_method=True)
 
     @staticmethod
-    def EndRequest(request,
+    def DeleteAccessRequest(request,
             target,
             options=(),
             channel_credentials=None,
@@ -271,9 +275,9 @@ class WatcherService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.WatcherService/EndRequest',
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EndRequestResponse.FromString,
+            '/leasegate.access.v1.WatcherService/DeleteAccessRequest',
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -285,7 +289,7 @@ class WatcherService:
             _registered_method=True)
 
     @staticmethod
-    def EnsureTarget(request,
+    def EnsureVaultTarget(request,
             target,
             options=(),
             channel_credentials=None,
@@ -298,9 +302,9 @@ class WatcherService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.WatcherService/EnsureTarget',
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureTargetResponse.FromString,
+            '/leasegate.access.v1.WatcherService/EnsureVaultTarget',
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.EnsureVaultTargetResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -312,7 +316,7 @@ class WatcherService:
             _registered_method=True)
 
     @staticmethod
-    def PutRoleSnapshot(request,
+    def PutDbRoleSnapshot(request,
             target,
             options=(),
             channel_credentials=None,
@@ -325,9 +329,9 @@ class WatcherService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.WatcherService/PutRoleSnapshot',
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutRoleSnapshotRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutRoleSnapshotResponse.FromString,
+            '/leasegate.access.v1.WatcherService/PutDbRoleSnapshot',
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutDbRoleSnapshotRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PutDbRoleSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -339,7 +343,7 @@ class WatcherService:
             _registered_method=True)
 
     @staticmethod
-    def DeleteRoleSnapshot(request,
+    def DeleteDbRoleSnapshot(request,
             target,
             options=(),
             channel_credentials=None,
@@ -352,9 +356,9 @@ class WatcherService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.WatcherService/DeleteRoleSnapshot',
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteRoleSnapshotRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteRoleSnapshotResponse.FromString,
+            '/leasegate.access.v1.WatcherService/DeleteDbRoleSnapshot',
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -447,7 +451,7 @@ class WatcherService:
             _registered_method=True)
 
     @staticmethod
-    def ReportAdopter(request,
+    def ReportCleanupRole(request,
             target,
             options=(),
             channel_credentials=None,
@@ -460,9 +464,9 @@ class WatcherService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.access.v1.WatcherService/ReportAdopter',
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterRequest.SerializeToString,
-            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportAdopterResponse.FromString,
+            '/leasegate.access.v1.WatcherService/ReportCleanupRole',
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.ReportCleanupRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EngineServiceStub:
-    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<path> and <path>/config/* in Vault, and nothing else.
+    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault,
+    and nothing else.
     """
 
     def __init__(self, channel):
@@ -48,24 +49,27 @@ class EngineServiceStub:
 
 
 class EngineServiceServicer:
-    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<path> and <path>/config/* in Vault, and nothing else.
+    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault,
+    and nothing else.
     """
 
     def EnsureEngine(self, request, context):
-        """Makes the mount and its connection as described.
+        """Writes the mount and its connection as described.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, QUIESCE_REQUIRED (host, port or database of the connection would change), LOGIN_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would
+        change), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteEngine(self, request, context):
-        """Takes the owner off the mount; the last owner's call removes the mount itself if Leasegate made it.
+        """Removes the owner from the mount. The call of the last owner disables the mount if Leasegate enabled it.
 
-        Idempotent: what is gone already counts as done. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, QUIESCE_REQUIRED (leases are left), LOGIN_*, VAULT_*.
+        Idempotent: what does not exist counts as removed. Called by the watcher and by operators.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, LEASES_IN_USE (leases depend on the mount or connection), VAULT_AUTH_*,
+        VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +97,8 @@ def add_EngineServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EngineService:
-    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<path> and <path>/config/* in Vault, and nothing else.
+    """Enables, configures and disables PostgreSQL secrets engines. Owns sys/mounts/<mount> and <mount>/config/* in Vault,
+    and nothing else.
     """
 
     @staticmethod

@@ -22,37 +22,33 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from leasegate.roles.v1 import db_role_pb2 as leasegate_dot_roles_dot_v1_dot_db__role__pb2
 from leasegate.types.v1 import types_pb2 as leasegate_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%leasegate/roles/v1/role_service.proto\x12\x12leasegate.roles.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eleasegate/types/v1/types.proto\"\xf0\x01\n\x0eRoleDefinition\x12\x0f\n\x07\x64\x62_name\x18\x01 \x01(\t\x12\x1b\n\x13\x63reation_statements\x18\x02 \x03(\t\x12\x1d\n\x15revocation_statements\x18\x03 \x03(\t\x12\x1b\n\x13rollback_statements\x18\x04 \x03(\t\x12\x18\n\x10renew_statements\x18\x05 \x03(\t\x12.\n\x0b\x64\x65\x66\x61ult_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07max_ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd7\x01\n\x0cRoleSnapshot\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12-\n\x06target\x18\x02 \x01(\x0b\x32\x1d.leasegate.types.v1.TargetRef\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x12\n\nvault_role\x18\x04 \x01(\t\x12\x36\n\ndefinition\x18\x05 \x01(\x0b\x32\".leasegate.roles.v1.RoleDefinition\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\"\x83\x02\n\x11\x45nsureRoleRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x36\n\ndefinition\x18\x04 \x01(\x0b\x32\".leasegate.roles.v1.RoleDefinition\x12\x32\n\nquiescence\x18\x05 \x01(\x0b\x32\x1e.leasegate.types.v1.Quiescence\x12\x14\n\x0clast_db_name\x18\x06 \x01(\t\"\x86\x01\n\x12\x45nsureRoleResponse\x12\x32\n\x08snapshot\x18\x01 \x01(\x0b\x32 .leasegate.roles.v1.RoleSnapshot\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12+\n\x07notices\x18\x03 \x03(\x0b\x32\x1a.leasegate.types.v1.Notice\"\x81\x01\n\x11\x44\x65leteRoleRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\"\x14\n\x12\x44\x65leteRoleResponse\"\xa4\x01\n\x14\x45nsureAdopterRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x62_name\x18\x04 \x01(\t\x12\x1d\n\x15revocation_statements\x18\x05 \x03(\t\x12\x0e\n\x06\x66inish\x18\x06 \x01(\x08\"\x17\n\x15\x45nsureAdopterResponse\"d\n\x14\x44\x65leteAdopterRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\x17\n\x15\x44\x65leteAdopterResponse2\x93\x03\n\x0bRoleService\x12[\n\nEnsureRole\x12%.leasegate.roles.v1.EnsureRoleRequest\x1a&.leasegate.roles.v1.EnsureRoleResponse\x12[\n\nDeleteRole\x12%.leasegate.roles.v1.DeleteRoleRequest\x1a&.leasegate.roles.v1.DeleteRoleResponse\x12\x64\n\rEnsureAdopter\x12(.leasegate.roles.v1.EnsureAdopterRequest\x1a).leasegate.roles.v1.EnsureAdopterResponse\x12\x64\n\rDeleteAdopter\x12(.leasegate.roles.v1.DeleteAdopterRequest\x1a).leasegate.roles.v1.DeleteAdopterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%leasegate/roles/v1/role_service.proto\x12\x12leasegate.roles.v1\x1a leasegate/roles/v1/db_role.proto\x1a\x1eleasegate/types/v1/types.proto\"\x8e\x02\n\x13\x45nsureDbRoleRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x38\n\ndefinition\x18\x04 \x01(\x0b\x32$.leasegate.roles.v1.DbRoleDefinition\x12\x39\n\x0equiesce_report\x18\x05 \x01(\x0b\x32!.leasegate.types.v1.QuiesceReport\x12\x14\n\x0clast_db_name\x18\x06 \x01(\t\"\x8a\x01\n\x14\x45nsureDbRoleResponse\x12\x34\n\x08snapshot\x18\x01 \x01(\x0b\x32\".leasegate.roles.v1.DbRoleSnapshot\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12+\n\x07notices\x18\x03 \x03(\x0b\x32\x1a.leasegate.types.v1.Notice\"\x83\x01\n\x13\x44\x65leteDbRoleRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteDbRoleResponse\"\xaf\x01\n\x18\x45nsureCleanupRoleRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\nconnection\x18\x04 \x01(\t\x12\x1d\n\x15revocation_statements\x18\x05 \x03(\t\x12\x12\n\nforce_drop\x18\x06 \x01(\x08\"\x1b\n\x19\x45nsureCleanupRoleResponse\"h\n\x18\x44\x65leteCleanupRoleRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\x1b\n\x19\x44\x65leteCleanupRoleResponse2\xb7\x03\n\x0bRoleService\x12\x61\n\x0c\x45nsureDbRole\x12\'.leasegate.roles.v1.EnsureDbRoleRequest\x1a(.leasegate.roles.v1.EnsureDbRoleResponse\x12\x61\n\x0c\x44\x65leteDbRole\x12\'.leasegate.roles.v1.DeleteDbRoleRequest\x1a(.leasegate.roles.v1.DeleteDbRoleResponse\x12p\n\x11\x45nsureCleanupRole\x12,.leasegate.roles.v1.EnsureCleanupRoleRequest\x1a-.leasegate.roles.v1.EnsureCleanupRoleResponse\x12p\n\x11\x44\x65leteCleanupRole\x12,.leasegate.roles.v1.DeleteCleanupRoleRequest\x1a-.leasegate.roles.v1.DeleteCleanupRoleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasegate.roles.v1.role_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLEDEFINITION']._serialized_start=126
-  _globals['_ROLEDEFINITION']._serialized_end=366
-  _globals['_ROLESNAPSHOT']._serialized_start=369
-  _globals['_ROLESNAPSHOT']._serialized_end=584
-  _globals['_ENSUREROLEREQUEST']._serialized_start=587
-  _globals['_ENSUREROLEREQUEST']._serialized_end=846
-  _globals['_ENSUREROLERESPONSE']._serialized_start=849
-  _globals['_ENSUREROLERESPONSE']._serialized_end=983
-  _globals['_DELETEROLEREQUEST']._serialized_start=986
-  _globals['_DELETEROLEREQUEST']._serialized_end=1115
-  _globals['_DELETEROLERESPONSE']._serialized_start=1117
-  _globals['_DELETEROLERESPONSE']._serialized_end=1137
-  _globals['_ENSUREADOPTERREQUEST']._serialized_start=1140
-  _globals['_ENSUREADOPTERREQUEST']._serialized_end=1304
-  _globals['_ENSUREADOPTERRESPONSE']._serialized_start=1306
-  _globals['_ENSUREADOPTERRESPONSE']._serialized_end=1329
-  _globals['_DELETEADOPTERREQUEST']._serialized_start=1331
-  _globals['_DELETEADOPTERREQUEST']._serialized_end=1431
-  _globals['_DELETEADOPTERRESPONSE']._serialized_start=1433
-  _globals['_DELETEADOPTERRESPONSE']._serialized_end=1456
-  _globals['_ROLESERVICE']._serialized_start=1459
-  _globals['_ROLESERVICE']._serialized_end=1862
+  _globals['_ENSUREDBROLEREQUEST']._serialized_start=128
+  _globals['_ENSUREDBROLEREQUEST']._serialized_end=398
+  _globals['_ENSUREDBROLERESPONSE']._serialized_start=401
+  _globals['_ENSUREDBROLERESPONSE']._serialized_end=539
+  _globals['_DELETEDBROLEREQUEST']._serialized_start=542
+  _globals['_DELETEDBROLEREQUEST']._serialized_end=673
+  _globals['_DELETEDBROLERESPONSE']._serialized_start=675
+  _globals['_DELETEDBROLERESPONSE']._serialized_end=697
+  _globals['_ENSURECLEANUPROLEREQUEST']._serialized_start=700
+  _globals['_ENSURECLEANUPROLEREQUEST']._serialized_end=875
+  _globals['_ENSURECLEANUPROLERESPONSE']._serialized_start=877
+  _globals['_ENSURECLEANUPROLERESPONSE']._serialized_end=904
+  _globals['_DELETECLEANUPROLEREQUEST']._serialized_start=906
+  _globals['_DELETECLEANUPROLEREQUEST']._serialized_end=1010
+  _globals['_DELETECLEANUPROLERESPONSE']._serialized_start=1012
+  _globals['_DELETECLEANUPROLERESPONSE']._serialized_end=1039
+  _globals['_ROLESERVICE']._serialized_start=1042
+  _globals['_ROLESERVICE']._serialized_end=1481
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RoleServiceStub:
-    """Writes and removes the roles of PostgreSQL secrets engines. Owns <mount>/roles/* in Vault, and nothing else.
+    """Writes and removes database roles of PostgreSQL secrets engines. Owns <mount>/roles/* in Vault, and nothing else.
     """
 
     def __init__(self, channel):
@@ -35,66 +35,71 @@ class RoleServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.EnsureRole = channel.unary_unary(
-                '/leasegate.roles.v1.RoleService/EnsureRole',
-                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureRoleRequest.SerializeToString,
-                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureRoleResponse.FromString,
+        self.EnsureDbRole = channel.unary_unary(
+                '/leasegate.roles.v1.RoleService/EnsureDbRole',
+                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureDbRoleRequest.SerializeToString,
+                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureDbRoleResponse.FromString,
                 _registered_method=True)
-        self.DeleteRole = channel.unary_unary(
-                '/leasegate.roles.v1.RoleService/DeleteRole',
-                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteRoleRequest.SerializeToString,
-                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteRoleResponse.FromString,
+        self.DeleteDbRole = channel.unary_unary(
+                '/leasegate.roles.v1.RoleService/DeleteDbRole',
+                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteDbRoleRequest.SerializeToString,
+                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteDbRoleResponse.FromString,
                 _registered_method=True)
-        self.EnsureAdopter = channel.unary_unary(
-                '/leasegate.roles.v1.RoleService/EnsureAdopter',
-                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterRequest.SerializeToString,
-                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterResponse.FromString,
+        self.EnsureCleanupRole = channel.unary_unary(
+                '/leasegate.roles.v1.RoleService/EnsureCleanupRole',
+                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleRequest.SerializeToString,
+                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleResponse.FromString,
                 _registered_method=True)
-        self.DeleteAdopter = channel.unary_unary(
-                '/leasegate.roles.v1.RoleService/DeleteAdopter',
-                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterRequest.SerializeToString,
-                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterResponse.FromString,
+        self.DeleteCleanupRole = channel.unary_unary(
+                '/leasegate.roles.v1.RoleService/DeleteCleanupRole',
+                request_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleRequest.SerializeToString,
+                response_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleResponse.FromString,
                 _registered_method=True)
 
 
 class RoleServiceServicer:
-    """Writes and removes the roles of PostgreSQL secrets engines. Owns <mount>/roles/* in Vault, and nothing else.
+    """Writes and removes database roles of PostgreSQL secrets engines. Owns <mount>/roles/* in Vault, and nothing else.
     """
 
-    def EnsureRole(self, request, context):
-        """Writes the role as described, lists that are empty included.
+    def EnsureDbRole(self, request, context):
+        """Writes the database role as described, empty lists included.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), ROLE_NOT_READY (no such mount), QUIESCE_REQUIRED (db_name would
-        change), LOGIN_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), DB_ROLE_NOT_READY (no such
+        mount), LEASES_IN_USE (db_name would change), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def DeleteRole(self, request, context):
-        """Removes the role. Its leases live on to their end.
+    def DeleteDbRole(self, request, context):
+        """Removes the database role. Its leases expire as before.
 
-        Idempotent: what is gone already counts as done. Called by the watcher and by operators. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent: what does not exist counts as removed. Called by the watcher and by operators.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def EnsureAdopter(self, request, context):
-        """Writes an adopter: a role that makes no usable login, and whose lease's end drops the login of one attempt.
+    def EnsureCleanupRole(self, request, context):
+        """Writes a cleanup role: a database role that creates no usable database user, and whose lease, when revoked, drops
+        the database user of one attempt.
 
-        Idempotent by content. Called by the watcher, when access says on its change feed that it needs one. Errors: SPEC_INVALID, PATH_NOT_OWNED,
-        MOUNT_CONFLICT (no database engine is mounted there), ROLE_NOT_READY (no such mount), LOGIN_*, VAULT_*.
+        Idempotent by content. Called by the watcher, when the change feed of the access service asks for it.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (no database secrets engine is mounted there),
+        DB_ROLE_NOT_READY (no such mount), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def DeleteAdopter(self, request, context):
-        """Removes an adopter.
+    def DeleteCleanupRole(self, request, context):
+        """Removes a cleanup role.
 
-        Idempotent. Called by the watcher, when access needs it no longer. Errors: SPEC_INVALID, PATH_NOT_OWNED, LOGIN_*, VAULT_*.
+        Idempotent: what does not exist counts as removed. Called by the watcher, when the change feed of the access
+        service asks for it.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,25 +108,25 @@ class RoleServiceServicer:
 
 def add_RoleServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'EnsureRole': grpc.unary_unary_rpc_method_handler(
-                    servicer.EnsureRole,
-                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureRoleRequest.FromString,
-                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureRoleResponse.SerializeToString,
+            'EnsureDbRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsureDbRole,
+                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureDbRoleRequest.FromString,
+                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureDbRoleResponse.SerializeToString,
             ),
-            'DeleteRole': grpc.unary_unary_rpc_method_handler(
-                    servicer.DeleteRole,
-                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteRoleRequest.FromString,
-                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteRoleResponse.SerializeToString,
+            'DeleteDbRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDbRole,
+                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteDbRoleRequest.FromString,
+                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteDbRoleResponse.SerializeToString,
             ),
-            'EnsureAdopter': grpc.unary_unary_rpc_method_handler(
-                    servicer.EnsureAdopter,
-                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterRequest.FromString,
-                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterResponse.SerializeToString,
+            'EnsureCleanupRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsureCleanupRole,
+                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleRequest.FromString,
+                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleResponse.SerializeToString,
             ),
-            'DeleteAdopter': grpc.unary_unary_rpc_method_handler(
-                    servicer.DeleteAdopter,
-                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterRequest.FromString,
-                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterResponse.SerializeToString,
+            'DeleteCleanupRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCleanupRole,
+                    request_deserializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleRequest.FromString,
+                    response_serializer=leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,11 +137,11 @@ def add_RoleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RoleService:
-    """Writes and removes the roles of PostgreSQL secrets engines. Owns <mount>/roles/* in Vault, and nothing else.
+    """Writes and removes database roles of PostgreSQL secrets engines. Owns <mount>/roles/* in Vault, and nothing else.
     """
 
     @staticmethod
-    def EnsureRole(request,
+    def EnsureDbRole(request,
             target,
             options=(),
             channel_credentials=None,
@@ -149,9 +154,9 @@ class RoleService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.roles.v1.RoleService/EnsureRole',
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureRoleRequest.SerializeToString,
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureRoleResponse.FromString,
+            '/leasegate.roles.v1.RoleService/EnsureDbRole',
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureDbRoleRequest.SerializeToString,
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureDbRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -163,7 +168,7 @@ class RoleService:
             _registered_method=True)
 
     @staticmethod
-    def DeleteRole(request,
+    def DeleteDbRole(request,
             target,
             options=(),
             channel_credentials=None,
@@ -176,9 +181,9 @@ class RoleService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.roles.v1.RoleService/DeleteRole',
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteRoleRequest.SerializeToString,
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteRoleResponse.FromString,
+            '/leasegate.roles.v1.RoleService/DeleteDbRole',
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteDbRoleRequest.SerializeToString,
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteDbRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -190,7 +195,7 @@ class RoleService:
             _registered_method=True)
 
     @staticmethod
-    def EnsureAdopter(request,
+    def EnsureCleanupRole(request,
             target,
             options=(),
             channel_credentials=None,
@@ -203,9 +208,9 @@ class RoleService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.roles.v1.RoleService/EnsureAdopter',
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterRequest.SerializeToString,
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureAdopterResponse.FromString,
+            '/leasegate.roles.v1.RoleService/EnsureCleanupRole',
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleRequest.SerializeToString,
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.EnsureCleanupRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -217,7 +222,7 @@ class RoleService:
             _registered_method=True)
 
     @staticmethod
-    def DeleteAdopter(request,
+    def DeleteCleanupRole(request,
             target,
             options=(),
             channel_credentials=None,
@@ -230,9 +235,9 @@ class RoleService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/leasegate.roles.v1.RoleService/DeleteAdopter',
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterRequest.SerializeToString,
-            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteAdopterResponse.FromString,
+            '/leasegate.roles.v1.RoleService/DeleteCleanupRole',
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleRequest.SerializeToString,
+            leasegate_dot_roles_dot_v1_dot_role__service__pb2.DeleteCleanupRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

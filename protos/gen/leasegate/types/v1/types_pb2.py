@@ -26,49 +26,49 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eleasegate/types/v1/types.proto\x12\x12leasegate.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"s\n\tObjectRef\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0b\x63luster_uid\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0b\n\x03uid\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x03\"\xcf\x03\n\x0bVaultTarget\x12-\n\x06source\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fvault_namespace\x18\x03 \x01(\t\x12\x11\n\tca_bundle\x18\x04 \x01(\x0c\x12 \n\x18insecure_skip_tls_verify\x18\x05 \x01(\x08\x12\x13\n\x0bserver_name\x18\x06 \x01(\t\x12\x39\n\nkubernetes\x18\x07 \x01(\x0b\x32#.leasegate.types.v1.KubernetesLoginH\x00\x12/\n\x05token\x18\x08 \x01(\x0b\x32\x1e.leasegate.types.v1.TokenLoginH\x00\x12\x35\n\x08userpass\x18\t \x01(\x0b\x32!.leasegate.types.v1.UserpassLoginH\x00\x12;\n\x0b\x63\x65rtificate\x18\n \x01(\x0b\x32$.leasegate.types.v1.CertificateLoginH\x00\x12\x34\n\x08\x61pp_role\x18\x0b \x01(\x0b\x32 .leasegate.types.v1.AppRoleLoginH\x00\x42\x07\n\x05login\"@\n\x0fKubernetesLogin\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x10\n\x03jwt\x18\x03 \x01(\tB\x03\x80\x01\x01\" \n\nTokenLogin\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\"G\n\rUserpassLogin\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x15\n\x08password\x18\x03 \x01(\tB\x03\x80\x01\x01\"^\n\x10\x43\x65rtificateLogin\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\x18\n\x0bprivate_key\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\"F\n\x0c\x41ppRoleLogin\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x0f\n\x07role_id\x18\x02 \x01(\t\x12\x16\n\tsecret_id\x18\x03 \x01(\tB\x03\x80\x01\x01\"w\n\tTargetRef\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x17\n\x0fvault_namespace\x18\x06 \x01(\t\"\x8a\x01\n\x0e\x44\x61tabaseTarget\x12\r\n\x03url\x18\x01 \x01(\tH\x00\x12\x35\n\x07service\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.ServiceAddressH\x00\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x15\n\x08password\x18\x04 \x01(\tB\x03\x80\x01\x01\x42\t\n\x07\x61\x64\x64ress\"Y\n\x0eServiceAddress\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\r\n\x05query\x18\x05 \x01(\t\")\n\x06Notice\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"J\n\tCondition\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xcf\x01\n\nQuiescence\x12-\n\x06target\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.TargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x11\n\tremaining\x18\x04 \x01(\x03\x12.\n\ncount_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\tvalid_for\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eleasegate/types/v1/types.proto\x12\x12leasegate.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"s\n\tObjectRef\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0b\x63luster_uid\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0b\n\x03uid\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x03\"\xc9\x03\n\x0bVaultTarget\x12-\n\x06source\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fvault_namespace\x18\x03 \x01(\t\x12\x11\n\tca_bundle\x18\x04 \x01(\x0c\x12 \n\x18insecure_skip_tls_verify\x18\x05 \x01(\x08\x12\x13\n\x0bserver_name\x18\x06 \x01(\t\x12\x38\n\nkubernetes\x18\x07 \x01(\x0b\x32\".leasegate.types.v1.KubernetesAuthH\x00\x12.\n\x05token\x18\x08 \x01(\x0b\x32\x1d.leasegate.types.v1.TokenAuthH\x00\x12\x34\n\x08userpass\x18\t \x01(\x0b\x32 .leasegate.types.v1.UserpassAuthH\x00\x12:\n\x0b\x63\x65rtificate\x18\n \x01(\x0b\x32#.leasegate.types.v1.CertificateAuthH\x00\x12\x33\n\x08\x61pp_role\x18\x0b \x01(\x0b\x32\x1f.leasegate.types.v1.AppRoleAuthH\x00\x42\x06\n\x04\x61uth\"D\n\x0eKubernetesAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x11\n\tauth_role\x18\x02 \x01(\t\x12\x10\n\x03jwt\x18\x03 \x01(\tB\x03\x80\x01\x01\"\x1f\n\tTokenAuth\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\"F\n\x0cUserpassAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x15\n\x08password\x18\x03 \x01(\tB\x03\x80\x01\x01\"b\n\x0f\x43\x65rtificateAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x11\n\tauth_role\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\x18\n\x0bprivate_key\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\"E\n\x0b\x41ppRoleAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x0f\n\x07role_id\x18\x02 \x01(\t\x12\x16\n\tsecret_id\x18\x03 \x01(\tB\x03\x80\x01\x01\"|\n\x0eVaultTargetRef\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x17\n\x0fvault_namespace\x18\x06 \x01(\t\"\x84\x01\n\x08\x44\x61tabase\x12\r\n\x03url\x18\x01 \x01(\tH\x00\x12\x35\n\x07service\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.ServiceAddressH\x00\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x15\n\x08password\x18\x04 \x01(\tB\x03\x80\x01\x01\x42\t\n\x07\x61\x64\x64ress\"Y\n\x0eServiceAddress\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\r\n\x05query\x18\x05 \x01(\t\")\n\x06Notice\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"J\n\tCondition\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xdb\x01\n\rQuiesceReport\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x15\n\ropen_attempts\x18\x04 \x01(\x03\x12.\n\ncount_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\tvalid_for\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasegate.types.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KUBERNETESLOGIN'].fields_by_name['jwt']._loaded_options = None
-  _globals['_KUBERNETESLOGIN'].fields_by_name['jwt']._serialized_options = b'\200\001\001'
-  _globals['_TOKENLOGIN'].fields_by_name['token']._loaded_options = None
-  _globals['_TOKENLOGIN'].fields_by_name['token']._serialized_options = b'\200\001\001'
-  _globals['_USERPASSLOGIN'].fields_by_name['password']._loaded_options = None
-  _globals['_USERPASSLOGIN'].fields_by_name['password']._serialized_options = b'\200\001\001'
-  _globals['_CERTIFICATELOGIN'].fields_by_name['private_key']._loaded_options = None
-  _globals['_CERTIFICATELOGIN'].fields_by_name['private_key']._serialized_options = b'\200\001\001'
-  _globals['_APPROLELOGIN'].fields_by_name['secret_id']._loaded_options = None
-  _globals['_APPROLELOGIN'].fields_by_name['secret_id']._serialized_options = b'\200\001\001'
-  _globals['_DATABASETARGET'].fields_by_name['password']._loaded_options = None
-  _globals['_DATABASETARGET'].fields_by_name['password']._serialized_options = b'\200\001\001'
+  _globals['_KUBERNETESAUTH'].fields_by_name['jwt']._loaded_options = None
+  _globals['_KUBERNETESAUTH'].fields_by_name['jwt']._serialized_options = b'\200\001\001'
+  _globals['_TOKENAUTH'].fields_by_name['token']._loaded_options = None
+  _globals['_TOKENAUTH'].fields_by_name['token']._serialized_options = b'\200\001\001'
+  _globals['_USERPASSAUTH'].fields_by_name['password']._loaded_options = None
+  _globals['_USERPASSAUTH'].fields_by_name['password']._serialized_options = b'\200\001\001'
+  _globals['_CERTIFICATEAUTH'].fields_by_name['private_key']._loaded_options = None
+  _globals['_CERTIFICATEAUTH'].fields_by_name['private_key']._serialized_options = b'\200\001\001'
+  _globals['_APPROLEAUTH'].fields_by_name['secret_id']._loaded_options = None
+  _globals['_APPROLEAUTH'].fields_by_name['secret_id']._serialized_options = b'\200\001\001'
+  _globals['_DATABASE'].fields_by_name['password']._loaded_options = None
+  _globals['_DATABASE'].fields_by_name['password']._serialized_options = b'\200\001\001'
   _globals['_OBJECTREF']._serialized_start=119
   _globals['_OBJECTREF']._serialized_end=234
   _globals['_VAULTTARGET']._serialized_start=237
-  _globals['_VAULTTARGET']._serialized_end=700
-  _globals['_KUBERNETESLOGIN']._serialized_start=702
-  _globals['_KUBERNETESLOGIN']._serialized_end=766
-  _globals['_TOKENLOGIN']._serialized_start=768
-  _globals['_TOKENLOGIN']._serialized_end=800
-  _globals['_USERPASSLOGIN']._serialized_start=802
-  _globals['_USERPASSLOGIN']._serialized_end=873
-  _globals['_CERTIFICATELOGIN']._serialized_start=875
-  _globals['_CERTIFICATELOGIN']._serialized_end=969
-  _globals['_APPROLELOGIN']._serialized_start=971
-  _globals['_APPROLELOGIN']._serialized_end=1041
-  _globals['_TARGETREF']._serialized_start=1043
-  _globals['_TARGETREF']._serialized_end=1162
-  _globals['_DATABASETARGET']._serialized_start=1165
-  _globals['_DATABASETARGET']._serialized_end=1303
-  _globals['_SERVICEADDRESS']._serialized_start=1305
-  _globals['_SERVICEADDRESS']._serialized_end=1394
-  _globals['_NOTICE']._serialized_start=1396
-  _globals['_NOTICE']._serialized_end=1437
-  _globals['_CONDITION']._serialized_start=1439
-  _globals['_CONDITION']._serialized_end=1513
-  _globals['_QUIESCENCE']._serialized_start=1516
-  _globals['_QUIESCENCE']._serialized_end=1723
+  _globals['_VAULTTARGET']._serialized_end=694
+  _globals['_KUBERNETESAUTH']._serialized_start=696
+  _globals['_KUBERNETESAUTH']._serialized_end=764
+  _globals['_TOKENAUTH']._serialized_start=766
+  _globals['_TOKENAUTH']._serialized_end=797
+  _globals['_USERPASSAUTH']._serialized_start=799
+  _globals['_USERPASSAUTH']._serialized_end=869
+  _globals['_CERTIFICATEAUTH']._serialized_start=871
+  _globals['_CERTIFICATEAUTH']._serialized_end=969
+  _globals['_APPROLEAUTH']._serialized_start=971
+  _globals['_APPROLEAUTH']._serialized_end=1040
+  _globals['_VAULTTARGETREF']._serialized_start=1042
+  _globals['_VAULTTARGETREF']._serialized_end=1166
+  _globals['_DATABASE']._serialized_start=1169
+  _globals['_DATABASE']._serialized_end=1301
+  _globals['_SERVICEADDRESS']._serialized_start=1303
+  _globals['_SERVICEADDRESS']._serialized_end=1392
+  _globals['_NOTICE']._serialized_start=1394
+  _globals['_NOTICE']._serialized_end=1435
+  _globals['_CONDITION']._serialized_start=1437
+  _globals['_CONDITION']._serialized_end=1511
+  _globals['_QUIESCEREPORT']._serialized_start=1514
+  _globals['_QUIESCEREPORT']._serialized_end=1733
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,1 @@
+"""Generated from protos/leasegate by protos/generate.sh."""

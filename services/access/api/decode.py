@@ -1,0 +1,242 @@
+"""Messages as records of the domain, validated."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from leasegate.access.v1 import approval_pb2, requester_service_pb2, watcher_service_pb2
+from leasegate.roles.v1 import db_role_pb2
+from leasegate.types.v1 import types_pb2
+from services.access.domain.models import Approval, DbRole, Decision, Subject
+from services.access.requests.catalog import TargetName
+from services.access.requests.idempotency import IdempotentCall, content
+from services.access.requests.requests import DesiredAccess
+from services.common.errors import FieldViolation, SpecInvalidError
+from services.common.rpc import caller
+from services.common.vault.address import Address, AddressError
+from services.common.vault.paths import is_name, mount_path
+
+LONGEST_PAGE, USUAL_PAGE = 500, 100
+_KIND = {approval_pb2.DECISION_KIND_APPROVED: Approval.APPROVED, approval_pb2.DECISION_KIND_DENIED: Approval.DENIED}
+_TEXT_CHARS = 1024
+_ID_CHARS = 128
+_MOST_SUBJECTS = 100
+
+
+def text(value: str, *, field: str, least: int = 0, most: int = _TEXT_CHARS) -> str:
+    """A text, if its length is within bounds.
+
+    Raises:
+        SpecInvalidError: It is too short or too long.
+    """
+    if not least <= len(value) <= most:
+        raise SpecInvalidError.of(
+            FieldViolation(field, f"needs {least} to {most} characters" if value else "is missing")
+        )
+    return value
+
+
+def call(method: str, message: Message, *, request_id: str) -> IdempotentCall:
+    """A call that changes something: its caller, its id, and a digest that tells another use of that id apart."""
+    text(request_id, field="request_id", least=1, most=_ID_CHARS)
+    body = message.SerializeToString(deterministic=True).hex()
+    return IdempotentCall(caller=caller.current(), method=method, request_id=request_id, content=content(body))
+
+
+def seconds(span: Duration, *, field: str, least: float = 0.0) -> float:
+    """A span in seconds.
+
+    Raises:
+        SpecInvalidError: It is shorter than ``least``.
+    """
+    found = span.seconds + span.nanos / 1e9
+    if found < least:
+        raise SpecInvalidError.of(FieldViolation(field, f"is shorter than {least:g} s"))
+    return found
+
+
+def ttl(
+    message: requester_service_pb2.CreateAccessRequestRequest | watcher_service_pb2.EnsureAccessRequestRequest,
+) -> float | None:
+    """The field ``ttl``; None where it is absent.
+
+    Raises:
+        SpecInvalidError: It is shorter than a second.
+    """
+    return seconds(message.ttl, field="ttl", least=1.0) if message.HasField("ttl") else None
+
+
+def page_size(size: int) -> int:
+    """The number of items of a page.
+
+    Raises:
+        SpecInvalidError: It is out of range.
+    """
+    if not 0 <= size <= LONGEST_PAGE:
+        raise SpecInvalidError.of(FieldViolation("page_size", f"is not in 1 to {LONGEST_PAGE} (or 0 for {USUAL_PAGE})"))
+    return size or USUAL_PAGE
+
+
+def page_token(token: str) -> tuple[float, str] | None:
+    """Time and key of the last item of the page before; None for the first page.
+
+    Raises:
+        SpecInvalidError: It is not a token of an earlier page.
+    """
+    if not token:
+        return None
+    try:
+        time, _, key = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
+        return float.fromhex(time), key
+    except (ValueError, binascii.Error, UnicodeDecodeError) as err:
+        raise SpecInvalidError.of(
+            FieldViolation("page_token", "is not the next_page_token of an earlier page")
+        ) from err
+
+
+def next_token(time: float, key: str) -> str:
+    """The token of the page after the item with this time and key."""
+    return base64.urlsafe_b64encode(f"{time.hex()} {key}".encode()).decode()
+
+
+def desired(message: watcher_service_pb2.EnsureAccessRequestRequest) -> DesiredAccess:
+    """The desired state of an access request of Kubernetes.
+
+    Raises:
+        SpecInvalidError: A field is missing or wrong.
+    """
+    ref, role = message.object, message.db_role
+    wrong = [] if message.subjects else [FieldViolation("subjects", "needs at least one")]
+    wrong += [FieldViolation("db_role.name", "is missing")] if not role.name else []
+    wrong += (
+        [FieldViolation("subjects", f"has more than {_MOST_SUBJECTS}")]
+        if len(message.subjects) > _MOST_SUBJECTS
+        else []
+    )
+    if wrong:
+        raise SpecInvalidError.of(*wrong)
+    return DesiredAccess(
+        uid=text(ref.uid, field="object.uid", least=1, most=_ID_CHARS),
+        cluster=cluster(ref),
+        cluster_uid=ref.cluster_uid,
+        namespace=text(ref.namespace, field="object.namespace", least=1),
+        name=text(ref.name, field="object.name", least=1),
+        generation=ref.generation,
+        role_namespace=role.namespace or ref.namespace,
+        role_name=role.name,
+        subjects=tuple(
+            Subject(kind=s.kind, api_group=s.api_group, name=s.name, namespace=s.namespace) for s in message.subjects
+        ),
+        ttl_s=ttl(message),
+        requester=message.requester,
+        decisions=tuple(_decision(d) for d in message.decisions),
+        status_digest=message.status_digest,
+    )
+
+
+def deleted(ref: types_pb2.ObjectRef) -> DesiredAccess:
+    """An access request of Kubernetes whose object is deleted.
+
+    Raises:
+        SpecInvalidError: It has no uid.
+    """
+    return DesiredAccess(
+        uid=text(ref.uid, field="object.uid", least=1, most=_ID_CHARS),
+        cluster=cluster(ref),
+        cluster_uid=ref.cluster_uid,
+        namespace=ref.namespace,
+        name=ref.name,
+        generation=ref.generation,
+        role_namespace="",
+        role_name="",
+        subjects=(),
+        ttl_s=None,
+        requester="",
+        decisions=(),
+        status_digest="",
+    )
+
+
+def _decision(d: approval_pb2.Decision) -> Decision:
+    kind = _KIND.get(d.kind)
+    if kind is None:
+        raise SpecInvalidError.of(FieldViolation("decisions.kind", "is neither approved nor denied"))
+    return Decision(
+        kind=kind,
+        approver=text(d.approver, field="decisions.approver"),
+        proof=d.proof,
+        reason=text(d.reason, field="decisions.reason"),
+        message=text(d.message, field="decisions.message", most=4 * _TEXT_CHARS),
+        decided_at=d.decide_time.seconds + d.decide_time.nanos / 1e9,
+        sent_digest=text(d.digest, field="decisions.digest", most=64),
+        digest="",
+        self_approved=d.self_approved,
+    )
+
+
+def target_name(ref: types_pb2.VaultTargetRef) -> TargetName:
+    """The Vault that a reference names.
+
+    Raises:
+        SpecInvalidError: It has no name or no address.
+    """
+    try:
+        Address.parse(ref.address)
+    except AddressError as err:
+        raise SpecInvalidError.of(FieldViolation("target.address", str(err))) from err
+    return TargetName(
+        cluster=ref.cluster,
+        namespace=ref.namespace,
+        name=text(ref.name, field="target.name", least=1),
+        digest=text(ref.digest, field="target.digest", least=1, most=64),
+        address=ref.address,
+        vault_namespace=ref.vault_namespace,
+    )
+
+
+def cluster(ref: types_pb2.ObjectRef) -> str:
+    """Name of an object's cluster: ``-`` for one without a name, empty outside Kubernetes."""
+    return (ref.cluster or "-") if ref.namespace else ""
+
+
+def mount(path: str) -> str:
+    """The path of a mount.
+
+    Raises:
+        SpecInvalidError: It is not one.
+    """
+    return mount_path(path, field="mount")
+
+
+def db_role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
+    """A db_role as the role service wrote it; its id and its Vault's are not known yet.
+
+    Raises:
+        SpecInvalidError: A field is missing or wrong.
+    """
+    ref, definition = snapshot.object, snapshot.definition
+    for field, name in (("vault_role", snapshot.vault_role), ("definition.db_name", definition.db_name)):
+        if not is_name(name):
+            raise SpecInvalidError.of(FieldViolation(f"snapshot.{field}", "is not a valid name in Vault"))
+    return DbRole(
+        id=0,
+        cluster=cluster(ref),
+        cluster_uid=ref.cluster_uid,
+        namespace=ref.namespace,
+        name=text(ref.name, field="snapshot.object.name", least=1),
+        target=0,
+        mount=mount_path(snapshot.mount, field="snapshot.mount"),
+        vault_role=snapshot.vault_role,
+        db_name=definition.db_name,
+        revocation_statements=tuple(definition.revocation_statements),
+        default_ttl_s=seconds(definition.default_ttl, field="default_ttl")
+        if definition.HasField("default_ttl")
+        else None,
+        max_ttl_s=seconds(definition.max_ttl, field="max_ttl") if definition.HasField("max_ttl") else None,
+        digest=text(snapshot.digest, field="snapshot.digest", least=1, most=64),
+        deleted=False,
+    )

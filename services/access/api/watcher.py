@@ -1,0 +1,142 @@
+"""``leasegate.access.v1.WatcherService``: what Kubernetes says, and what the watcher has to do."""
+
+from __future__ import annotations
+
+import grpc
+
+from leasegate.access.v1 import change_pb2, requester_service_pb2, watcher_service_pb2_grpc
+from leasegate.access.v1 import watcher_service_pb2 as pb
+from leasegate.types.v1 import types_pb2
+from services.access.api import decode, encode
+from services.access.leases.ensure import AccessEnsurer
+from services.access.ledger.guard import LedgerGuard
+from services.access.requests.catalog import Catalog
+from services.access.requests.changefeed import POLL_AFTER_S, ChangeFeed
+from services.access.requests.quiesce import VALID_S, IssuancePauses
+from services.access.requests.requests import AccessRequests
+from services.access.vault.clients import VaultClients
+from services.common.rpc import caller
+from services.common.vault.target import VaultTarget
+
+_REQUESTER_SERVICE = requester_service_pb2.DESCRIPTOR.services_by_name["RequesterService"].full_name
+_ERROR_CHARS = 300
+
+
+class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
+    """Decodes a message, calls one object, encodes the answer."""
+
+    def __init__(
+        self,
+        requests: AccessRequests,
+        catalog: Catalog,
+        pauses: IssuancePauses,
+        *,
+        ensurer: AccessEnsurer,
+        feed: ChangeFeed,
+        vaults: VaultClients,
+        guard: LedgerGuard,
+    ) -> None:
+        self._requests, self._catalog, self._pauses = requests, catalog, pauses
+        self._ensurer, self._feed, self._vaults, self._guard = ensurer, feed, vaults, guard
+
+    def EnsureAccessRequest(
+        self, request: pb.EnsureAccessRequestRequest, context: grpc.ServicerContext
+    ) -> pb.EnsureAccessRequestResponse:
+        """Take in an access request of Kubernetes; a caller who may call RequesterService gets its credential, too."""
+        claim = request.claim and caller.may_call(_REQUESTER_SERVICE)
+        ensured = self._ensurer.ensure_request(
+            decode.desired(request), owner=caller.current(), secret_attempt=request.secret_attempt, claim=claim
+        )
+        return pb.EnsureAccessRequestResponse(
+            access_request=encode.request(ensured.view),
+            next_step=encode.next_step(ensured.next_step),
+            retry_after=encode.duration(encode.retry_after_s(ensured.next_step, now=ensured.view.now)),
+            credential=encode.credential(ensured.issued) if ensured.issued else None,
+            claim_error=encode.error(ensured.refused) if ensured.refused else None,
+        )
+
+    def DeleteAccessRequest(
+        self, request: pb.DeleteAccessRequestRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteAccessRequestResponse:
+        """End access, and answer what is left to be dropped."""
+        view = self._requests.delete_request(decode.deleted(request.object), owner=caller.current())
+        pending = view.revocation_pending()
+        return pb.DeleteAccessRequestResponse(
+            open_attempts=view.open_count, conditions=encode.conditions([pending] if pending else [])
+        )
+
+    def EnsureVaultTarget(
+        self, request: pb.EnsureVaultTargetRequest, context: grpc.ServicerContext
+    ) -> pb.EnsureVaultTargetResponse:
+        """Take in a Vault and its auth, and answer whether the service has its own auth there."""
+        row = self._catalog.put_target(VaultTarget.from_proto(request.target))
+        return pb.EnsureVaultTargetResponse(target=encode.target_ref(row), service_auth=self._vaults.service_auth(row))
+
+    def PutDbRoleSnapshot(
+        self, request: pb.PutDbRoleSnapshotRequest, context: grpc.ServicerContext
+    ) -> pb.PutDbRoleSnapshotResponse:
+        """Take in a db_role as the role service wrote it."""
+        self._catalog.put_role(decode.db_role(request.snapshot), at=decode.target_name(request.snapshot.target))
+        return pb.PutDbRoleSnapshotResponse()
+
+    def DeleteDbRoleSnapshot(
+        self, request: pb.DeleteDbRoleSnapshotRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteDbRoleSnapshotResponse:
+        """Delete a db_role from the catalog."""
+        ref = request.object
+        self._catalog.drop_role(
+            cluster=decode.cluster(ref), cluster_uid=ref.cluster_uid, namespace=ref.namespace, name=ref.name
+        )
+        return pb.DeleteDbRoleSnapshotResponse()
+
+    def Quiesce(self, request: pb.QuiesceRequest, context: grpc.ServicerContext) -> pb.QuiesceResponse:
+        """Pause issuance at a mount or connection, and report what is left."""
+        at, mount = decode.target_name(request.target), decode.mount(request.mount)
+        count = self._pauses.quiesce(
+            at, mount=mount, connection=request.connection, revoke_leases=request.revoke_leases
+        )
+        quiesce_report = types_pb2.QuiesceReport(
+            target=request.target,
+            mount=mount,
+            connection=request.connection,
+            open_attempts=count.remaining,
+            count_time=encode.timestamp(count.counted_at),
+            valid_for=encode.duration(VALID_S),
+        )
+        return pb.QuiesceResponse(quiesce_report=quiesce_report, conditions=encode.conditions(count.conditions))
+
+    def Resume(self, request: pb.ResumeRequest, context: grpc.ServicerContext) -> pb.ResumeResponse:
+        """Resume issuance."""
+        self._pauses.resume(
+            decode.target_name(request.target), mount=decode.mount(request.mount), connection=request.connection
+        )
+        return pb.ResumeResponse()
+
+    def WatchChanges(self, request: pb.WatchChangesRequest, context: grpc.ServicerContext) -> pb.WatchChangesResponse:
+        """Wait for changes."""
+        self._guard.observe_ledger_id(request.known_ledger_id)
+        batch = self._feed.poll(
+            request.cursor, owner=caller.current(), max_wait_s=decode.seconds(request.max_wait, field="max_wait")
+        )
+        cleanup_roles = [encode.cleanup_role_change(cleanup_role, row) for cleanup_role, row in batch.cleanup_roles]
+        missing_auths = [change_pb2.Change(vault_auth_needed=encode.target_ref(row)) for row in batch.missing_auths]
+        requests = [change_pb2.Change(access_request_changed=encode.object_ref(each)) for each in batch.requests]
+        return pb.WatchChangesResponse(
+            changes=[*cleanup_roles, *missing_auths, *requests],
+            next_cursor=batch.cursor,
+            restarted=batch.restarted,
+            ledger_id=self._guard.ledger_id,
+            issuance_paused=self._guard.observe_ledger_id(
+                request.known_ledger_id
+            ),  # its loss may have been accepted meanwhile
+            retry_after=None if batch.waited else encode.duration(POLL_AFTER_S),
+        )
+
+    def ReportCleanupRole(
+        self, request: pb.ReportCleanupRoleRequest, context: grpc.ServicerContext
+    ) -> pb.ReportCleanupRoleResponse:
+        """Store that a cleanup role exists, or why not."""
+        self._catalog.report_cleanup_role(
+            request.name, at=decode.target_name(request.target), error=request.error[:_ERROR_CHARS]
+        )
+        return pb.ReportCleanupRoleResponse()

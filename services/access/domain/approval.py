@@ -1,0 +1,66 @@
+"""Whether an access request is approved, pure.
+
+Decisions accumulate, none is withdrawn. One denial is final. An approval counts for the digest that it was made on, and
+grants only that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from services.access.domain.models import Approval, Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the decisions on an access request amount to.
+
+    Attributes:
+        approval: Pending, approved or denied.
+        outdated: Whether somebody approved something else than what would be granted now.
+    """
+
+    approval: Approval
+    outdated: bool = False
+
+
+def verdict(decisions: Sequence[Decision], *, digest: str, approvals: int = 1) -> Verdict:
+    """What the decisions amount to for ``digest``.
+
+    Args:
+        decisions: All of them.
+        digest: Digest of what would be granted now; empty if the db_role was never known.
+        approvals: How many different approvers it takes.
+    """
+    if any(d.kind is Approval.DENIED for d in decisions):
+        return Verdict(Approval.DENIED)
+    approved = [d for d in decisions if d.kind is Approval.APPROVED]
+    approvers = {d.approver for d in approved if digest and d.digest == digest}
+    if len(approvers) >= max(approvals, 1):
+        return Verdict(Approval.APPROVED)
+    return Verdict(Approval.PENDING, outdated=any(d.digest != digest for d in approved))
+
+
+def unseen(sent: Sequence[Decision], known: Sequence[Decision], *, status_digest: str) -> list[Decision]:
+    """The new decisions, each with the digest that it counts for.
+
+    A decision without a digest counts for the digest in the status that it was written over; without either it counts
+    for nothing.
+    """
+    seen = {_identity(d) for d in known}
+    return [replace(d, digest=d.sent_digest or status_digest) for d in sent if _identity(d) not in seen]
+
+
+def granting(decisions: Sequence[Decision], *, digest: str) -> Decision | None:
+    """The newest approval that counts for ``digest``."""
+    return next((d for d in reversed(decisions) if d.kind is Approval.APPROVED and d.digest == digest), None)
+
+
+def denial(decisions: Sequence[Decision]) -> Decision | None:
+    """The first denial."""
+    return next((d for d in decisions if d.kind is Approval.DENIED), None)
+
+
+def _identity(decision: Decision) -> Decision:
+    return replace(decision, digest="", self_approved=False)

@@ -1,0 +1,185 @@
+"""What callers are shown of an access request, pure: where its access stands, and the conditions for its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from services.access.domain.attempt_states import last
+from services.access.domain.decide import NextStep, Pause, decide
+from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Decision, Origin
+from services.common.errors import LedgerMismatchError
+
+_REVOKING = (AttemptState.REVOKING, AttemptState.RECOVERING)
+
+
+class AccessState(Enum):
+    """Where access stands."""
+
+    NONE = auto()
+    ISSUING = auto()
+    ACTIVE = auto()
+    REVOKING = auto()
+    CLOSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One thing that the owner should know."""
+
+    type: str
+    status: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRequestView:
+    """An access request with all that belongs to it, as of one moment.
+
+    Attributes:
+        request: The access request.
+        attempts: Its attempts that are not closed.
+        decisions: The decisions on it.
+        db_role: Its db_role, deleted or not; None if the catalog never had it.
+        engine_paused: Whether nothing is issued there, as its secret engine or connection is about to change.
+        service_auth: Whether the service has its own auth at that Vault; True where the Vault is not known yet.
+        now: The moment, seconds since 1970.
+        known_ledger: Id of another ledger that a watcher knows, for which nothing is issued; empty if none.
+        unknown_attempt: Sequence of an attempt that the Secret holds and the ledger does not know; 0 if none.
+    """
+
+    request: AccessRequest
+    attempts: tuple[Attempt, ...]
+    decisions: tuple[Decision, ...]
+    db_role: DbRole | None
+    engine_paused: bool
+    service_auth: bool
+    now: float
+    known_ledger: str = ""
+    unknown_attempt: int = 0
+
+    def next_step(self, secret_attempt: int) -> NextStep:
+        """What is due next, for a Secret (or a gRPC caller) that holds this attempt; 0 for none."""
+        engine = Pause.SECRET_ENGINE if self.engine_paused else None
+        paused = Pause.LEDGER if self.known_ledger else engine
+        return decide(
+            self.request, self.attempts, self.db_role, paused=paused, secret_attempt=secret_attempt, now=self.now
+        )
+
+    @property
+    def active(self) -> Attempt | None:
+        """The attempt in use."""
+        return None if self.request.ended else last(self.attempts, AttemptState.ACTIVE)
+
+    @property
+    def open_count(self) -> int:
+        """How many database users are not known to be dropped."""
+        return sum(attempt.may_have_database_user for attempt in self.attempts)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what would be granted now; empty while the db_role is not in the catalog."""
+        return self.request.digest if self.db_role is not None and not self.db_role.deleted else ""
+
+    @property
+    def access(self) -> AccessState:
+        """Where access stands."""
+        if self.request.ended:
+            return AccessState.REVOKING if self.open_count else AccessState.CLOSED
+        if self.active:
+            return AccessState.ACTIVE
+        issuing = last(self.attempts, AttemptState.ISSUING, AttemptState.ISSUED)
+        return AccessState.ISSUING if issuing else AccessState.NONE
+
+    def conditions(self) -> list[Condition]:
+        """What the owner should know. A revocation is mentioned once it takes longer than one call to Vault."""
+        slow = any(attempt.state is AttemptState.RECOVERING or attempt.error for attempt in self._revoking())
+        found = [
+            self._available(),
+            self.revocation_pending() if slow else None,
+            self._ledger_mismatch(),
+            *self._approval(),
+            *self._db_role(),
+        ]
+        return [condition for condition in found if condition]
+
+    def _available(self) -> Condition | None:
+        request = self.request
+        if request.ended or not (request.approved or self.active):
+            return None
+        if request.error_reason:
+            return Condition("Available", bool(self.active), "FailedToGetCredential", request.error_message)
+        if self.active:
+            return Condition(
+                "Available", True, "SuccessfullyIssuedCredential", "The requested credentials successfully issued."
+            )
+        return Condition("Available", False, "IssuingCredential", "The credential is being issued.")
+
+    def _revoking(self) -> list[Attempt]:
+        return [attempt for attempt in self.attempts if attempt.state in _REVOKING]
+
+    def revocation_pending(self) -> Condition | None:
+        """Why database users that have to be dropped are not; None if there are none."""
+        left = self._revoking()
+        if not left:
+            return None
+        error = next((attempt.error for attempt in left if attempt.error), "")
+        reason = "RevocationFailing" if error else "RevocationInProgress"
+        text = f"{len(left)} database user(s) not dropped yet: {error or 'the revocation is in progress'}"
+        return Condition("RevocationPending", True, reason, text)
+
+    def _ledger_mismatch(self) -> Condition | None:
+        if self.request.ended or not (self.known_ledger or self.unknown_attempt):
+            return None
+        reason, text = "LedgerMismatch", "The access service runs on another ledger than the watcher knows"
+        if not self.known_ledger:
+            reason = "AttemptUnknown"
+            text = (
+                f"The Secret holds attempt {self.unknown_attempt}, which the ledger does not know"
+                " (if the annotation of the Secret is wrong, delete the Secret)"
+            )
+        return Condition("IssuancePaused", True, reason, f"{text}: {LedgerMismatchError.advice}.")
+
+    def _approval(self) -> Iterable[Condition | None]:
+        request = self.request
+        if request.ended:
+            return
+        if request.outdated:
+            text = (
+                "The approval was given for something else than would be granted now: check the role and spec, and"
+                " approve again."
+            )
+            yield Condition("ApprovalStale", True, "GrantChanged", text)
+        if request.origin is Origin.KUBERNETES and not request.requester:
+            text = (
+                "The requester is not verified: the admission policy that records it is missing, or was applied after"
+                " this object was created. Apply it and create the object again."
+            )
+            yield Condition("RequesterUnverified", True, "AdmissionPolicyMissing", text)
+        if not self.service_auth:
+            text = (
+                "Leasegate has no auth of its own at this Vault, so anyone who can use the AppBinding's auth can take"
+                " credentials without an approval. Configure --vault-config."
+            )
+            yield Condition("ApprovalNotEnforced", True, "ServiceAuthNotConfigured", text)
+
+    def _db_role(self) -> Iterable[Condition | None]:
+        request = self.request
+        if request.ended:
+            return
+        if self.db_role is None:
+            text = f"The PostgresRole {request.role_label} does not exist, or its phase is not Success yet."
+            yield Condition("RoleNotReady", True, "RoleNotFound", text)
+        elif self.db_role.deleted:
+            text = (
+                f"The PostgresRole {request.role_label} is deleted: nothing is issued, and the credential in use"
+                " expires without being renewed."
+            )
+            yield Condition("RoleDeleted", True, "PostgresRoleDeleted", text)
+        if self.engine_paused:
+            text = (
+                "Nothing is issued now, because the secret engine or its connection is about to change or be deleted."
+            )
+            yield Condition("IssuancePaused", True, "SecretEngineUpdating", text)

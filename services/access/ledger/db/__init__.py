@@ -1,0 +1,1 @@
+"""The ledger's database: its file, its tables, its migrations and its transactions."""

@@ -1,0 +1,95 @@
+"""Pauses of issuance at a mount or one connection of it, known by the server's address whatever its names are."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from services.access.domain.models import Attempt, AttemptState, DbRole, IssuancePause
+from services.access.ledger.db.database import Tx
+from services.access.ledger.db.query import Query
+from services.access.ledger.db.schema import attempts, db_roles, issuance_pauses, row_of, vault_targets
+
+_q = issuance_pauses.c
+_COVERING = Query(
+    lambda mount: str(mount),
+    sa.select(_q.mount)
+    .join_from(
+        issuance_pauses,
+        vault_targets,
+        sa.and_(_q.server == vault_targets.c.server, _q.vault_namespace == vault_targets.c.vault_namespace),
+    )
+    .where(
+        vault_targets.c.id == sa.bindparam("target_id"),
+        _q.mount == sa.bindparam("mount"),
+        sa.or_(_q.connection == "", _q.connection == sa.bindparam("connection")),
+    )
+    .limit(1),
+)
+
+
+def add(tx: Tx, place: IssuancePause) -> bool:
+    """Pause issuance there; return whether it was not paused."""
+    if is_paused(tx, place):
+        return False
+    tx.execute(issuance_pauses.insert().values(**_columns(place)))
+    return True
+
+
+def is_paused(tx: Tx, place: IssuancePause) -> bool:
+    """Whether exactly this mount or connection is paused."""
+    return tx.execute(sa.select(issuance_pauses.c.mount).where(*_is(place))).first() is not None
+
+
+def remove(tx: Tx, place: IssuancePause) -> None:
+    """Resume issuance there."""
+    tx.execute(issuance_pauses.delete().where(*_is(place)))
+
+
+def covers(tx: Tx, role: DbRole) -> bool:
+    """Return whether issuance is paused for this db_role."""
+    found = _COVERING.first(tx, target_id=role.target, mount=role.mount, connection=role.db_name)
+    return found is not None
+
+
+def count(tx: Tx) -> int:
+    """Return how many mounts and connections are paused."""
+    return int(tx.execute(sa.select(sa.func.count()).select_from(issuance_pauses)).scalar_one())
+
+
+def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
+    """Return the attempts at that place that are not closed."""
+    same = [
+        vault_targets.c.server == place.server,
+        vault_targets.c.vault_namespace == place.vault_namespace,
+        attempts.c.mount == place.mount,
+    ]
+    if place.connection:
+        same.append(attempts.c.db_name == place.connection)
+    query = (
+        sa.select(attempts)
+        .join(vault_targets, vault_targets.c.id == attempts.c.target)
+        .where(*same, attempts.c.state != AttemptState.CLOSED)
+    )
+    return tx.fetch(Attempt, query)
+
+
+def roles_at(tx: Tx, place: IssuancePause) -> list[DbRole]:
+    """Return the db_roles at that place."""
+    same = [
+        vault_targets.c.server == place.server,
+        vault_targets.c.vault_namespace == place.vault_namespace,
+        db_roles.c.mount == place.mount,
+    ]
+    if place.connection:
+        same.append(db_roles.c.db_name == place.connection)
+    return tx.fetch(
+        DbRole, sa.select(db_roles).join(vault_targets, vault_targets.c.id == db_roles.c.target).where(*same)
+    )
+
+
+def _is(place: IssuancePause) -> list[sa.ColumnElement[bool]]:
+    return [issuance_pauses.c[name] == value for name, value in _columns(place).items()]
+
+
+def _columns(place: IssuancePause) -> dict[str, str]:
+    return row_of(issuance_pauses, place)

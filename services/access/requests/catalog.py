@@ -1,0 +1,127 @@
+"""The catalog: which db_roles exist at which Vaults. Only the watcher and the operator's file name paths of Vault."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from services.access.domain.models import DbRole, VaultTargetRow
+from services.access.ledger import attempts, catalog, recoveries, requests
+from services.access.ledger.db.database import Ledger, Tx
+from services.access.requests import reassess
+from services.access.requests.changefeed import ChangeFeed
+from services.access.vault.clients import VaultClients, row_of
+from services.common.vault.address import Address
+from services.common.vault.target import VaultTarget
+
+
+@dataclass(frozen=True, slots=True)
+class TargetName:
+    """A reference to a Vault, without its description: ``leasegate.types.v1.VaultTargetRef``."""
+
+    cluster: str
+    namespace: str
+    name: str
+    digest: str
+    address: str
+    vault_namespace: str
+
+    @property
+    def server(self) -> str:
+        """The address in the one form in which two can be compared."""
+        return str(Address.parse(self.address))
+
+
+class Catalog:
+    """Takes in Vaults, db_roles and reports of cleanup roles."""
+
+    def __init__(self, ledger: Ledger, vaults: VaultClients, feed: ChangeFeed) -> None:
+        self._ledger, self._vaults, self._feed = ledger, vaults, feed
+
+    def put_target(self, target: VaultTarget) -> VaultTargetRow:
+        """Take in a Vault, and the auth there where the service has none of its own; work that lacked it is due now.
+
+        Raises:
+            VaultAuthRefusedError: Vault refused the auth.
+            LeasegateError: Vault cannot be reached.
+        """
+        row = self._row(target)
+        if target.auth is not None:
+            self._vaults.put_auth(target)
+            self._feed.auth_arrived(row.id)
+            with self._ledger.write() as tx:
+                attempts.retry_failed_now(tx, row.id)
+                requests.retry_failed_now(tx, row.id)
+        return row
+
+    def _row(self, target: VaultTarget) -> VaultTargetRow:
+        wanted = row_of(target)
+        with self._ledger.read() as tx:
+            known = catalog.find_target(tx, wanted.cluster, wanted.namespace, wanted.name, wanted.key_digest)
+            if known is None and not target.mount:  # a caller without auth does not know its mount
+                known = _same_place(tx, wanted)
+        if known and (known == replace(wanted, id=known.id) or not target.mount):
+            return known
+        with self._ledger.write() as tx:
+            return catalog.put_target(tx, wanted)
+
+    def named_target(self, tx: Tx, name: TargetName) -> VaultTargetRow:
+        """The Vault that a caller refers to; stored as the reference says if it is new."""
+        found = catalog.find_target(tx, name.cluster, name.namespace, name.name, name.digest)
+        if found:
+            return found
+        described = VaultTarget(
+            name=name.name,
+            cluster=name.cluster,
+            namespace=name.namespace,
+            address=name.address,
+            vault_namespace=name.vault_namespace,
+        )
+        return catalog.put_target(tx, row_of(described, digest=name.digest))
+
+    def put_role(self, db_role: DbRole, *, at: TargetName) -> None:
+        """Take in a db_role; if it changed, its access requests are reassessed."""
+        with self._ledger.write() as tx:
+            self._put(tx, replace(db_role, target=self.named_target(tx, at).id))
+
+    def _put(self, tx: Tx, db_role: DbRole) -> None:
+        known = catalog.find_role(tx, db_role.cluster, db_role.cluster_uid, db_role.namespace, db_role.name)
+        if known != replace(db_role, id=known.id if known else 0):
+            reassess.role_changed(tx, catalog.put_role(tx, db_role))
+
+    def drop_role(self, *, cluster: str, cluster_uid: str, namespace: str, name: str) -> None:
+        """Delete a db_role from the catalog; credentials in use expire without being renewed."""
+        with self._ledger.write() as tx:
+            known = catalog.find_role(tx, cluster, cluster_uid, namespace, name)
+            if known and not known.deleted:
+                catalog.drop_role(tx, known)
+                reassess.role_changed(tx, replace(known, deleted=True))
+
+    def report_cleanup_role(self, name: str, *, at: TargetName, error: str) -> None:
+        """Store that a cleanup role exists, or why it could not be created."""
+        with self._ledger.write() as tx:
+            known = recoveries.find_cleanup_role(tx, name, self.named_target(tx, at).id)
+            if known:
+                recoveries.report(tx, known, error=error)
+
+    def put_configured(self, found: Sequence[tuple[VaultTarget, DbRole]]) -> None:
+        """Take in the operator's catalog file, and delete db_roles that only an earlier version of it named."""
+        with self._ledger.write() as tx:
+            for target, db_role in found:
+                self._put(tx, replace(db_role, target=catalog.put_target(tx, row_of(target)).id))
+            names = {db_role.name for _, db_role in found}
+            for db_role in catalog.configured(tx):
+                if db_role.name not in names:
+                    catalog.drop_role(tx, db_role)
+                    reassess.role_changed(tx, replace(db_role, deleted=True))
+
+
+def _same_place(tx: Tx, wanted: VaultTargetRow) -> VaultTargetRow | None:
+    return catalog.same_place(
+        tx,
+        cluster=wanted.cluster,
+        namespace=wanted.namespace,
+        name=wanted.name,
+        server=wanted.server,
+        vault_namespace=wanted.vault_namespace,
+    )

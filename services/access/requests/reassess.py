@@ -1,0 +1,124 @@
+"""Bringing an access request and its attempts in line with its decisions and its db_role, and ending access."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from services.access.domain import approval, names
+from services.access.domain.attempt_states import ENDING, LAPSING, PREPARED
+from services.access.domain.models import FINAL, AccessRequest, Approval, DbRole, Decision, Origin
+from services.access.ledger import attempts, catalog, pauses, requests
+from services.access.ledger.db.database import Tx
+
+_END_REASON = {
+    Approval.WITHDRAWN: "its access request was deleted or released",
+    Approval.EXPIRED: "the time of its access was over",
+}
+
+
+def digest_of(request: AccessRequest, db_role: DbRole | None) -> str:
+    """The digest of what would be granted now; where the db_role is not in the catalog, the last known one."""
+    if db_role is None or db_role.deleted:
+        return request.digest
+    return names.grant_digest(
+        role_digest=db_role.digest, subjects=request.subjects, ttl_s=request.ttl_s, uid=request.uid
+    )
+
+
+def reassess(
+    tx: Tx, request: AccessRequest, db_role: DbRole | None, *, decided: Sequence[Decision] | None = None
+) -> AccessRequest:
+    """Bring an access request in line with its decisions and its db_role; the same again changes nothing.
+
+    A denial revokes everything. An approval that does not count any more returns the access request to pending: what is
+    not acknowledged yet is revoked, a credential in use expires without being renewed.
+
+    Args:
+        tx: Transaction of the caller.
+        request: The access request.
+        db_role: Its db_role, deleted or not; None if the catalog never had it.
+        decided: All its decisions; None to read them.
+    """
+    if request.ended:
+        return request
+    digest = digest_of(request, db_role)
+    if decided is None:
+        decided = requests.decisions_of(tx, request.uid)
+    verdict = approval.verdict(decided, digest=digest, approvals=db_role.approvals if db_role else 1)
+    before = request
+    if (verdict.approval, verdict.outdated, digest) != (request.approval, request.outdated, request.digest):
+        changes: dict[str, Any] = {
+            "approval": verdict.approval,
+            "outdated": verdict.outdated,
+            "digest": digest,
+            "retry_at": None,
+        }
+        request = requests.update(tx, request, **changes, **_deleted(tx, request, verdict.approval))
+    if request.approval is Approval.DENIED:
+        attempts.revoke_all(tx, request.uid, ENDING, end_reason="its access request was denied")
+    elif before.approved and not request.approved:
+        attempts.revoke_all(tx, request.uid, LAPSING, end_reason="its approval does not count any more")
+    elif before.digest != digest:
+        attempts.revoke_all(
+            tx, request.uid, {state: ENDING[state] for state in PREPARED}, end_reason="something else is granted now"
+        )
+    return prepare(tx, request, db_role)
+
+
+def prepare(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessRequest:
+    """Have a token made while the access request is pending, so that its credential takes one call once approved."""
+    if request.approval is not Approval.PENDING or db_role is None or db_role.deleted or pauses.covers(tx, db_role):
+        return request
+    if any(
+        attempt.may_have_database_user or attempt.state in PREPARED for attempt in attempts.open_of(tx, request.uid)
+    ):
+        return request
+    number = request.last_sequence + 1
+    attempts.begin(tx, request=request, role=db_role, sequence=number, due_at=tx.now)
+    requests.update_silently(tx, request.uid, last_sequence=number)
+    return replace(request, last_sequence=number)
+
+
+def end_access(tx: Tx, request: AccessRequest, outcome: Approval) -> AccessRequest:
+    """End access for good."""
+    if request.ended:
+        return request
+    attempts.revoke_all(tx, request.uid, ENDING, end_reason=_END_REASON[outcome])
+    return requests.update(
+        tx, request, approval=outcome, rotation_due=False, due_at=None, **_deleted(tx, request, outcome)
+    )
+
+
+def _deleted(tx: Tx, request: AccessRequest, outcome: Approval) -> dict[str, float]:
+    """An ended access request over gRPC counts as deleted; one of Kubernetes exists as long as its object does."""
+    return {"deleted_at": tx.now} if outcome in FINAL and request.origin is Origin.GRPC else {}
+
+
+def expire(tx: Tx, uid: str) -> None:
+    """End access whose time is over; for a worker."""
+    request = requests.find(tx, uid)
+    if request is None or request.ends_at is None or request.ended:
+        requests.update_silently(tx, uid, due_at=None)
+    elif request.ends_at <= tx.now:
+        end_access(tx, request, Approval.EXPIRED)
+
+
+def role_changed(tx: Tx, db_role: DbRole) -> None:
+    """A db_role was created, changed or deleted: reassess all its access requests."""
+    touched = requests.of_role(tx, db_role)
+    for request in touched:
+        reassess(tx, request, db_role)
+        if request.retry_at is not None:
+            requests.update_silently(tx, request.uid, retry_at=None)
+        tx.changed.add(request.uid)
+    attempts.schedule_now(tx, [request.uid for request in touched])
+
+
+def place_changed(tx: Tx, roles: list[DbRole]) -> None:
+    """Issuance was paused or resumed for these db_roles."""
+    for db_role in roles:
+        for request in requests.of_role(tx, db_role):
+            prepare(tx, request, catalog.role_of(tx, request))
+            tx.changed.add(request.uid)

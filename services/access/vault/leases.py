@@ -1,0 +1,47 @@
+"""Calls to Vault about one lease, and what their refusals mean."""
+
+from __future__ import annotations
+
+from services.common.errors import LeasegateError, VaultRefusedError
+from services.common.vault import error_texts
+from services.common.vault.client import Vault
+from services.common.vault.response import Answer, VaultNotFoundError
+
+
+def revoke(vault: Vault, lease_id: str) -> None:
+    """Revoke a lease synchronously: its database user is dropped when this returns.
+
+    A lease that Vault does not know counts as revoked.
+
+    Raises:
+        LeasegateError: Vault or PostgreSQL refused or failed; the database user may exist.
+    """
+    try:
+        vault.write(f"sys/leases/revoke/{lease_id}", {"sync": True})
+    except VaultNotFoundError as err:
+        raise VaultRefusedError("Vault knows no such way to revoke", path="sys/leases/revoke") from err
+
+
+def renew(vault: Vault, lease_id: str, *, increment_s: float) -> Answer:
+    """Renew a lease.
+
+    Raises:
+        LeasegateError: Vault or PostgreSQL refused or failed.
+    """
+    try:
+        return vault.write(f"sys/leases/renew/{lease_id}", {"increment": max(1, int(increment_s))})
+    except VaultNotFoundError as err:
+        raise VaultRefusedError("Vault knows no such way to renew", path="sys/leases/renew") from err
+
+
+def is_gone(err: LeasegateError) -> bool:
+    """Whether a renewal failed because Vault does not have the lease: it was revoked, or its token was."""
+    return isinstance(err, VaultRefusedError) and error_texts.is_lease_unknown(err.message)
+
+
+def drop_refused(err: LeasegateError) -> bool:
+    """Whether PostgreSQL refused to drop the database user, as it does while the user owns something.
+
+    Vault answers 400 for that and for a database that cannot be reached; the SQLSTATE tells them apart.
+    """
+    return isinstance(err, VaultRefusedError) and error_texts.is_drop_refused(err.message)

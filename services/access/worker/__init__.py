@@ -1,0 +1,1 @@
+"""What runs by itself: the worker pool over due work, and the periodic tasks."""

@@ -1,0 +1,151 @@
+"""What a worker does with an attempt that is due, by its state.
+
+A database user counts as dropped only when Vault has revoked its lease synchronously.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from services.access.domain import durations
+from services.access.domain.models import Attempt, AttemptState
+from services.access.leases.issue import LeaseIssuer
+from services.access.leases.recover import DropRefusedError, IssuanceRecovery
+from services.access.leases.renew import LeaseRenewal
+from services.access.ledger import attempts, catalog, requests
+from services.access.ledger.db.database import Ledger
+from services.access.vault import leases, tokens
+from services.access.vault.clients import VaultClients
+from services.common import failpoints
+from services.common.errors import LeasegateError, LedgerUnavailableError, VaultAuthMissingError
+from services.common.logs import bounded, logger
+from services.common.vault.client import Vault
+
+_LOG = logger(__name__)
+_ERROR_CHARS = 300
+
+
+class AttemptDispatcher:
+    """Takes attempts one step further."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        vaults: VaultClients,
+        *,
+        issuer: LeaseIssuer,
+        renewal: LeaseRenewal,
+        recovery: IssuanceRecovery,
+        jitter: durations.Jitter,
+    ) -> None:
+        self._ledger, self._vaults, self._jitter = ledger, vaults, jitter
+        self._issuer, self._renewal, self._recovery = issuer, renewal, recovery
+
+    def process_attempt(self, attempt_id: str) -> None:
+        """Take an attempt one step further; a failure is stored and retried later.
+
+        Raises:
+            LedgerUnavailableError: Not even the failure could be stored.
+        """
+        with self._ledger.read() as tx:
+            attempt = attempts.get(tx, attempt_id)
+        if attempt.due_at is None or attempt.due_at > tx.now:
+            return  # it went on since the queue was read
+        try:
+            self._dispatch(attempt)
+        except LedgerUnavailableError:
+            raise
+        except LeasegateError as err:
+            self._schedule_retry(attempt, err)
+
+    def _dispatch(self, attempt: Attempt) -> None:
+        match attempt.state:
+            case AttemptState.PENDING:
+                self._issuer.prepare_token(attempt)
+            case AttemptState.ACTIVE:
+                self._renewal.renew_active(attempt)
+            case AttemptState.ISSUED | AttemptState.REPLACED:
+                self._begin_revocation(attempt, end_reason="nobody acknowledged it in time")
+            case AttemptState.RETIRING:
+                if self._renewal.renew_retiring(attempt):
+                    self._begin_revocation(attempt, end_reason="another credential replaced it")
+            case AttemptState.REVOKING_TOKEN:
+                self._revoke_token(attempt)
+            case AttemptState.REVOKING if attempt.lease_id:
+                self._revoke_lease(attempt)
+            case AttemptState.ISSUING | AttemptState.REVOKING:
+                self._begin_recovery(attempt, force_drop=False)
+            case AttemptState.RECOVERING:
+                self._recovery.recover_attempt(attempt)
+            case _:
+                pass
+
+    def _begin_revocation(self, attempt: Attempt, *, end_reason: str) -> None:
+        with self._ledger.write() as tx:
+            if attempts.get(tx, attempt.id).state is attempt.state:
+                attempts.revoke(tx, attempt, to=AttemptState.REVOKING, end_reason=end_reason)
+                tx.changed.add(attempt.access_request_id)
+
+    def _revoke_token(self, attempt: Attempt) -> None:
+        if attempt.accessor:
+            with self._vault_of(attempt) as vault:
+                tokens.revoke(vault, attempt.accessor)
+        self._issuer.forget_token(attempt)
+        failpoints.point("revoke_token.revoked")
+        with self._ledger.write() as tx:
+            attempts.close(tx, attempt.id, AttemptState.REVOKING_TOKEN)
+
+    def _revoke_lease(self, attempt: Attempt) -> None:
+        with self._vault_of(attempt) as vault:
+            try:
+                leases.revoke(vault, attempt.lease_id)
+            except LeasegateError as err:
+                if leases.drop_refused(err):
+                    return self._begin_recovery(attempt, force_drop=True, error=err.message)
+                raise
+            failpoints.point("revoke.revoked")
+        with self._ledger.write() as tx:
+            attempts.commit_revoked(tx, attempt)
+        failpoints.point("revoke.closed")
+        return None
+
+    def _begin_recovery(self, attempt: Attempt, *, force_drop: bool, error: str = "") -> None:
+        with self._ledger.write() as tx:
+            if attempts.begin_recovery(tx, attempt, force_drop=force_drop):
+                recovering = attempts.get(tx, attempt.id)
+                attempts.postpone(tx, recovering, until=tx.now, error=bounded(error, _ERROR_CHARS), failed=bool(error))
+        failpoints.point("recover.begun")
+
+    @contextmanager
+    def _vault_of(self, attempt: Attempt) -> Iterator[Vault]:
+        with self._ledger.read() as tx:
+            target = catalog.target(tx, attempt.target)
+        with self._vaults.at(target) as vault:
+            yield vault
+
+    def _schedule_retry(self, attempt: Attempt, err: LeasegateError) -> None:
+        tries = attempt.failures + 1
+        pause = durations.backoff_s(tries, spread=self._jitter(), most_s=_longest_pause_s(attempt, err))
+        log = _LOG.warning if tries.bit_count() == 1 else _LOG.debug  # each time that the tries have doubled
+        log(
+            "requeueing attempt",
+            request=attempt.access_request_id,
+            attempt=attempt.sequence,
+            state=attempt.state,
+            reason=err.reason,
+            tries=tries,
+        )
+        with self._ledger.write() as tx:
+            error = bounded(err.message, _ERROR_CHARS)
+            attempts.postpone(
+                tx, attempt, until=tx.now + pause, error=error, force_drop=isinstance(err, DropRefusedError)
+            )
+            if attempt.failures == 0 and requests.find(tx, attempt.access_request_id):
+                tx.changed.add(attempt.access_request_id)
+
+
+def _longest_pause_s(attempt: Attempt, err: LeasegateError) -> float:
+    if attempt.state is AttemptState.PENDING or isinstance(err, VaultAuthMissingError):
+        return durations.LONGEST_PAUSE_UNURGENT_S
+    return durations.LONGEST_PAUSE_REFUSED_S if isinstance(err, DropRefusedError) else durations.LONGEST_PAUSE_S

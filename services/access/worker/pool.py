@@ -1,0 +1,159 @@
+"""The worker pool: threads that take due work from the ledger, the most urgent first, until they are stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection
+
+from services.access.ledger import due_work
+from services.access.ledger.db.database import SOON_S, Ledger, Tx
+from services.access.ledger.due_work import Job, RenewalQueue
+from services.access.requests import reassess
+from services.access.vault.circuit_breaker import FIRST_PAUSE_S
+from services.access.worker.dispatch import AttemptDispatcher
+from services.access.worker.pacing import RateLimiter
+from services.common.errors import LeasegateError
+from services.common.logs import logger
+from services.common.rpc import deadline
+
+_LOG = logger(__name__)
+_PAUSE_S = 2.0
+LONGEST_JOB_S = 12.0
+"""Deadline of one piece of work: a Vault that never answers blocks a worker for so long, until its circuit opens."""
+
+
+class WorkerPool:
+    """Workers over the ledger's rows. The rows say what is due and when, so that no work is lost with the process."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        dispatcher: AttemptDispatcher,
+        *,
+        workers: int,
+        max_renewals_per_second: float = 0.0,
+        pausing: Callable[[], Collection[tuple[str, str]]] = tuple[tuple[str, str]],
+    ) -> None:
+        """Nothing runs before ``start``.
+
+        Args:
+            ledger: The ledger.
+            dispatcher: Processes the attempts.
+            workers: How many threads; a quarter of them never renews.
+            max_renewals_per_second: Most renewals that begin in a second; 0 for no limit.
+            pausing: The Vaults, by server and namespace, whose circuit is open: their work is passed over.
+        """
+        self._ledger, self._dispatcher, self._pausing = ledger, dispatcher, pausing
+        self._choosing = threading.Lock()  # guards what follows: one worker chooses at a time
+        self._rate_limiter, self._renewals = RateLimiter(max_renewals_per_second), RenewalQueue()
+        self._busy: set[str] = set()
+        self._paused: dict[str, float] = {}
+        lock = threading.Lock()
+        self._sleeping = {renews: threading.Condition(lock) for renews in (False, True)}
+        self._commits, self._stopping = 0, False
+        never = max(1, workers // 4) if workers > 1 else 0
+        self._threads = [
+            threading.Thread(target=self._run, kwargs={"renews": number >= never}, name=f"worker-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        ledger.listeners.append(self._committed)
+
+    def start(self) -> None:
+        """Start the workers."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, *, within_s: float = 10.0) -> None:
+        """Take no more work and wait for what is under way; the next process finds the rest in the ledger."""
+        with self._sleeping[True]:
+            self._stopping = True
+            for condition in self._sleeping.values():
+                condition.notify_all()
+        end = time.monotonic() + within_s
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _committed(self, tx: Tx) -> None:
+        if tx.work:
+            self._wake()
+
+    def _wake(self) -> None:
+        with self._sleeping[True]:
+            self._commits += 1
+            for condition in self._sleeping.values():
+                condition.notify()
+
+    def _run(self, *, renews: bool) -> None:
+        while (job := self._next_job(renews=renews)) is not None:
+            key = job.attempt or job.request
+            try:
+                self._process(job)
+            except Exception as err:
+                self._pause(key, err)
+            finally:
+                with self._choosing:
+                    self._busy.discard(key)
+
+    def _process(self, job: Job) -> None:
+        if job.attempt:
+            with deadline.within(LONGEST_JOB_S):
+                self._dispatcher.process_attempt(job.attempt)
+        else:
+            with self._ledger.write() as tx:
+                reassess.expire(tx, job.request)
+
+    def _pause(self, key: str, err: Exception) -> None:
+        """Pass work over for a while whose failure could not be stored, or that raised an unhandled exception."""
+        if isinstance(err, LeasegateError):
+            _LOG.error("work failed and could not be requeued", key=key, reason=err.reason)
+        else:
+            _LOG.error("unhandled exception in worker", key=key, exc_info=err)
+        with self._choosing:
+            self._paused[key] = time.monotonic() + _PAUSE_S
+
+    def _next_job(self, *, renews: bool) -> Job | None:
+        """Wait for a piece of work; None once stopped."""
+        sleeping = self._sleeping[renews]
+        while True:
+            with sleeping:
+                if self._stopping:
+                    return None
+                commits = self._commits
+            job, pause_s = self._choose(renews=renews)
+            if job:
+                self._wake()  # there may be more for others
+                return job
+            with sleeping:
+                if commits == self._commits and not self._stopping:
+                    sleeping.wait(pause_s)
+
+    def _choose(self, *, renews: bool) -> tuple[Job | None, float]:
+        """Choose a piece of work, or how long to sleep at most."""
+        try:
+            with self._choosing, self._ledger.read() as tx:
+                now = time.monotonic()
+                self._paused = {key: until for key, until in self._paused.items() if until > now}
+                pausing = self._pausing()
+                throttled_s = self._rate_limiter.wait_s() if renews else 0.0
+                busy = self._busy | self._paused.keys()
+                job = due_work.next_job(
+                    tx, busy=busy, renews=renews, throttled=throttled_s > 0, renewals=self._renewals, without=pausing
+                )
+                if job:
+                    self._begin(job)
+                    return job, 0.0
+                at = due_work.next_due_at(tx)
+                longest = throttled_s or (FIRST_PAUSE_S if pausing else SOON_S)
+                return None, longest if at is None else min(max(at - tx.now, 0.01), longest)
+        except LeasegateError as err:
+            _LOG.error("ledger not readable", reason=err.reason)
+            return None, _PAUSE_S
+        except Exception:  # a defect ends one choice, not the worker
+            _LOG.exception("unhandled exception in worker")
+            return None, _PAUSE_S
+
+    def _begin(self, job: Job) -> None:
+        self._busy.add(job.attempt or job.request)
+        if job.renewal:
+            self._rate_limiter.count_begun()

@@ -1,0 +1,106 @@
+"""Each text of ``services.common.vault.error_texts`` is provoked on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from services.common.vault import error_texts
+from services.common.vault.response import error_text
+from tests.servers import Servers
+
+MOUNT = "texts/database"
+CREATE = "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"
+DROP = 'DROP ROLE "{{name}}";'
+
+
+def refusal(servers: Servers, status: int, method: str, path: str, token: str | None = None, **body: Any) -> str:
+    """The text with which the server refuses a call."""
+    found, answer = servers.vault(method, path, token, **body)
+    assert found == status, answer
+    return error_text(answer)
+
+
+def write_connection(servers: Servers, *, port: int, **body: Any) -> dict[str, Any]:
+    url = f"postgresql://{{{{username}}}}:{{{{password}}}}@{servers.postgres_host}:{port}/postgres?connect_timeout=2"
+    return {
+        "plugin_name": "postgresql-database-plugin",
+        "connection_url": url,
+        "username": "postgres",
+        "password": "root",
+        "allowed_roles": "*",
+        **body,
+    }
+
+
+@pytest.fixture
+def mount(servers: Servers) -> Iterator[str]:
+    servers.must("POST", f"sys/mounts/{MOUNT}", type="database")
+    servers.must("POST", f"{MOUNT}/config/db", **write_connection(servers, port=servers.postgres_port))
+    servers.must("POST", f"{MOUNT}/roles/r", db_name="db", creation_statements=[CREATE], revocation_statements=[DROP])
+    yield MOUNT
+    servers.vault("POST", f"sys/leases/revoke-force/{MOUNT}")
+    servers.must("DELETE", f"sys/mounts/{MOUNT}")
+
+
+@pytest.mark.usefixtures("mount")
+def test_a_path_without_a_mount_has_no_route(servers: Servers) -> None:
+    assert error_texts.is_no_route(refusal(servers, 404, "GET", "nowhere/roles/r"))
+    assert not error_texts.is_no_route(refusal(servers, 404, "GET", f"{MOUNT}/roles/absent"))
+
+
+@pytest.mark.usefixtures("mount")
+def test_a_path_without_a_mount_is_said_to_have_none(servers: Servers) -> None:
+    assert error_texts.is_no_mount(refusal(servers, 400, "GET", "sys/mounts/nowhere"))
+
+
+@pytest.mark.usefixtures("mount")
+def test_a_mount_in_use_differs_from_one_above_it(servers: Servers) -> None:
+    same = refusal(servers, 400, "POST", f"sys/mounts/{MOUNT}", type="database")
+    assert error_texts.is_mount_in_use(same, MOUNT)
+    below = refusal(servers, 400, "POST", f"sys/mounts/{MOUNT}/below", type="database")
+    assert not error_texts.is_mount_in_use(below, f"{MOUNT}/below")
+
+
+@pytest.mark.usefixtures("mount")
+def test_a_connection_that_cannot_be_verified(servers: Servers) -> None:
+    wrong = refusal(servers, 400, "POST", f"{MOUNT}/config/bad", **write_connection(servers, port=1))
+    assert error_texts.is_connection_unverified(wrong)
+    body = write_connection(servers, port=servers.postgres_port, password="no")
+    assert error_texts.is_connection_unverified(refusal(servers, 400, "POST", f"{MOUNT}/config/bad", **body))
+    body = write_connection(servers, port=1, plugin_name="none")
+    assert not error_texts.is_connection_unverified(refusal(servers, 400, "POST", f"{MOUNT}/config/bad", **body))
+
+
+@pytest.mark.usefixtures("mount")
+def test_a_database_role_that_does_not_exist(servers: Servers) -> None:
+    said = refusal(servers, 400, "GET", f"{MOUNT}/creds/absent")
+    assert error_texts.is_unknown_db_role(f"Vault answered 400 for {MOUNT}/creds/absent: {said}")
+
+
+def test_a_lease_that_does_not_exist(servers: Servers) -> None:
+    assert error_texts.is_lease_unknown(refusal(servers, 400, "POST", f"sys/leases/renew/{MOUNT}/creds/r/absent"))
+
+
+def test_a_denied_token_differs_from_an_unknown_one(servers: Servers) -> None:
+    assert error_texts.is_denied_by_policy(
+        refusal(servers, 403, "GET", "auth/token/lookup-self", servers.token_with("none"))
+    )
+    assert not error_texts.is_denied_by_policy(refusal(servers, 403, "GET", "auth/token/lookup-self", "s.absent"))
+
+
+@pytest.mark.usefixtures("mount")
+def test_a_refused_drop_differs_from_an_unreachable_database(servers: Servers) -> None:
+    made = servers.must("GET", f"{MOUNT}/creds/r")
+    user, lease = made["data"]["username"], made["lease_id"]
+    servers.psql(f'CREATE TABLE kept (); ALTER TABLE kept OWNER TO "{user}"')
+    try:
+        owning = refusal(servers, 400, "POST", f"sys/leases/revoke/{lease}", sync=True)
+        assert error_texts.is_drop_refused(owning)
+        body = write_connection(servers, port=1, verify_connection=False)
+        servers.must("POST", f"{MOUNT}/config/db", **body)
+        assert not error_texts.is_drop_refused(refusal(servers, 400, "POST", f"sys/leases/revoke/{lease}", sync=True))
+    finally:
+        servers.psql(f'DROP TABLE kept; DROP ROLE "{user}"')

@@ -1,0 +1,1 @@
+"""Guards of documents, words and layout; they start no server."""

@@ -1,0 +1,138 @@
+"""A service's own auths, and revoking without the team's, on a real bao."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import VaultAuthMissingError, VaultAuthRefusedError, VaultPolicyMissingError
+from services.common.vault.service_auth import ServiceAuths
+from services.common.vault.sessions import Sessions
+from services.common.vault.target import TokenAuth
+from tests.integration.vault_users import (
+    SCOPE,
+    Clock,
+    app_role,
+    revoke_sessions,
+    target,
+    user,
+    user_sessions,
+    works,
+)
+from tests.servers import Servers
+
+pytestmark = pytest.mark.usefixtures("auth_methods")
+
+
+@pytest.fixture
+def own(servers: Servers, tmp_path: Path) -> ServiceAuths:
+    auth = app_role(servers)
+    (tmp_path / "role-id").write_text(f"{auth.role_id}\n")
+    (tmp_path / "secret-id").write_text(f"{auth.secret_id}\n")
+    (tmp_path / "own.yaml").write_text(
+        f"- address: {servers.vault_addr.replace('https', 'HTTPS')}/\n  ca_file: {servers.vault_ca}\n"
+        "  max_request_duration: 5s\n"
+        f"  approle: {{role_id_file: {tmp_path}/role-id, secret_id_file: {tmp_path}/secret-id}}\n"
+    )
+    return ServiceAuths.read_file(tmp_path / "own.yaml")
+
+
+def test_service_auths_are_by_address(servers: Servers, own: ServiceAuths) -> None:
+    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
+        vault = sessions.service_vault(servers.vault_addr)
+        assert vault is not None
+        assert works(vault)
+        assert sessions.service_vault("https://elsewhere:8200") is None
+        assert sessions.service_vault(servers.vault_addr, "org") is None
+    entry = own.find_auth(servers.vault_addr)
+    assert entry is not None
+    assert entry.max_request_duration_s == 5
+
+
+def test_a_rotated_file_needs_no_restart(servers: Servers, own: ServiceAuths, clock: Clock, tmp_path: Path) -> None:
+    with closing(Sessions(SCOPE, service_auths=own, clock=clock)) as sessions:
+        vault = sessions.service_vault(servers.vault_addr)
+        assert vault is not None
+        assert works(vault)
+        old = (tmp_path / "secret-id").read_text().strip()
+        (tmp_path / "secret-id").write_text(app_role(servers).secret_id)
+        servers.must("POST", "auth/approle/role/team/secret-id/destroy", secret_id=old)
+        servers.must("POST", "auth/token/create-orphan")
+        for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
+            status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
+            if status == 200 and body["data"]["path"] == "auth/approle/auth":
+                servers.must("POST", "auth/token/revoke-accessor", accessor=accessor)
+        clock.ahead_s = 10
+        assert works(vault)
+
+
+def test_a_missing_file_is_a_refused_session_that_names_it(servers: Servers, own: ServiceAuths, tmp_path: Path) -> None:
+    (tmp_path / "secret-id").unlink()
+    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
+        vault = sessions.service_vault(servers.vault_addr)
+        assert vault is not None
+        with pytest.raises(VaultAuthRefusedError, match="secret-id"):
+            works(vault)
+        assert sessions.serving()
+
+
+def test_ending_takes_memory_then_the_given_then_its_own(servers: Servers, own: ServiceAuths, clock: Clock) -> None:
+    auth = user(servers)
+    gone = replace(target(servers, None), auth_mount="")  # as an object's status remembers it
+    with closing(Sessions(SCOPE, clock=clock)) as sessions:
+        with pytest.raises(VaultAuthMissingError):
+            sessions.cleanup_vault(gone)
+        sessions.team_vault(target(servers, auth))
+        assert works(sessions.cleanup_vault(gone))
+        assert len(user_sessions(servers)) == 1
+        _forget_user(servers)
+        clock.ahead_s = 10
+        with pytest.raises(VaultAuthRefusedError):
+            works(sessions.cleanup_vault(gone))
+        assert works(sessions.cleanup_vault(target(servers, user(servers, password="new one"))))
+    with closing(Sessions(SCOPE, service_auths=own, clock=clock)) as sessions:
+        assert works(sessions.cleanup_vault(gone))
+        sessions.team_vault(target(servers, user(servers)))
+        _forget_user(servers)
+        clock.ahead_s = 20
+        assert works(sessions.cleanup_vault(gone))
+
+
+def _forget_user(servers: Servers) -> None:
+    servers.must("DELETE", "auth/userpass/users/team")
+    revoke_sessions(servers)
+
+
+def test_revoking_goes_on_to_a_session_that_may(servers: Servers, own: ServiceAuths) -> None:
+    rules = 'path "sys/mounts/other" { capabilities = ["read"] }'
+    servers.must("POST", "sys/policies/acl/little", policy=rules)
+    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
+        wanted = target(servers, TokenAuth(servers.token_with("little")))
+        with pytest.raises(VaultPolicyMissingError):
+            works(sessions.team_vault(wanted))
+        assert works(sessions.cleanup_vault(wanted))
+
+
+def test_health_says_whether_vault_answers(servers: Servers, own: ServiceAuths) -> None:
+    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
+        assert sessions.serving()
+        assert sessions.reachable(servers.vault_addr)
+        assert not sessions.reachable("https://127.0.0.1:1")
+        servers.bao.seal()
+        try:
+            assert not sessions.serving()
+            assert not sessions.reachable(servers.vault_addr)
+        finally:
+            servers.bao.unseal()
+        assert sessions.serving()
+
+
+def test_what_was_made_before_a_restart_of_vault_works_after_it(servers: Servers, sessions: Sessions) -> None:
+    vault = sessions.team_vault(target(servers, user(servers)))
+    assert works(vault)
+    servers.bao.process.kill()
+    servers.bao.start()
+    assert works(vault)

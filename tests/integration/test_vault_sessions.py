@@ -1,0 +1,383 @@
+"""Sessions at a real bao: opened by every auth method, kept alive, and revoked."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.stack.certificates import Authority
+from services.common.errors import (
+    PathNotOwnedError,
+    VaultAuthMissingError,
+    VaultAuthRefusedError,
+    VaultPolicyMissingError,
+)
+from services.common.vault.scope import Scope
+from services.common.vault.sessions import Sessions
+from services.common.vault.target import (
+    AppRoleAuth,
+    AuthMethod,
+    CertificateAuth,
+    KubernetesAuth,
+    TokenAuth,
+    UserpassAuth,
+    VaultTarget,
+)
+from services.engine.scope import SCOPE as ENGINE
+from services.roles.scope import SCOPE as ROLES
+from tests.eventually import eventually
+from tests.integration.stub_vault import Reply, Seen, stub
+from tests.integration.vault_users import (
+    POLICIES,
+    SCOPE,
+    Clock,
+    app_role,
+    children,
+    revoke_sessions,
+    target,
+    user,
+    user_sessions,
+    works,
+)
+from tests.servers import Servers, real_servers
+
+pytestmark = pytest.mark.usefixtures("auth_methods")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    """Servers of its own, as these tests look at everything that is left in Vault."""
+    with real_servers() as running:
+        yield running
+
+
+# Methods
+
+
+def test_userpass(servers: Servers, sessions: Sessions) -> None:
+    wanted = target(servers, user(servers))
+    assert works(sessions.team_vault(wanted))
+    assert sessions.is_narrowed(wanted)
+    assert sessions.has_session(wanted)
+
+
+def test_app_role(servers: Servers, sessions: Sessions) -> None:
+    assert works(sessions.team_vault(target(servers, app_role(servers))))
+
+
+def test_a_client_certificate(servers: Servers, sessions: Sessions, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.client("team")
+    servers.must("POST", "auth/cert/certs/team", certificate=authority.ca.read_text(), token_policies=POLICIES)
+    auth = CertificateAuth(
+        mount="cert", auth_role="team", certificate=pair.cert.read_bytes(), private_key=pair.key.read_bytes()
+    )
+
+    assert works(sessions.team_vault(target(servers, auth)))
+
+    other = Authority(tmp_path / "other").client("team")
+    for wrong in (
+        replace(auth, private_key=other.key.read_bytes()),
+        replace(auth, certificate=b"nonsense"),
+        replace(auth, certificate=other.cert.read_bytes(), private_key=other.key.read_bytes()),
+    ):
+        with pytest.raises(VaultAuthRefusedError) as refused:
+            sessions.team_vault(replace(target(servers, wrong), name="wrong"))
+        assert "PRIVATE" not in refused.value.message
+
+
+def test_a_service_accounts_token(servers: Servers, sessions: Sessions) -> None:
+    jwt, wrong = _unsigned("vault"), _unsigned("somebody")
+
+    def review(request: Seen) -> Reply:
+        good = request.body["spec"]["token"] == jwt
+        user = {"username": "system:serviceaccount:demo:vault", "uid": "u1", "groups": ["system:serviceaccounts"]}
+        status = {"authenticated": good, "user": user if good else {}}
+        return Reply(
+            201,
+            body=json.dumps(
+                {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}
+            ).encode(),
+        )
+
+    with stub(review) as apiserver:
+        ca = servers.vault_ca.read_text()  # any will do, as the stub has no TLS
+        servers.must(
+            "POST",
+            "auth/kubernetes/config",
+            kubernetes_host=apiserver.address,
+            kubernetes_ca_cert=ca,
+            token_reviewer_jwt="e.y.R",
+        )
+        bound: dict[str, Any] = {"bound_service_account_names": ["vault"], "bound_service_account_namespaces": ["*"]}
+        servers.must("POST", "auth/kubernetes/role/vault-policy-controller", token_policies=POLICIES, **bound)
+        auth = KubernetesAuth(mount="kubernetes", auth_role="vault-policy-controller", jwt=jwt)
+
+        assert works(sessions.team_vault(target(servers, auth)))
+
+        with pytest.raises(VaultAuthRefusedError) as refused:
+            sessions.team_vault(replace(target(servers, replace(auth, jwt=wrong)), name="wrong"))
+    assert wrong not in refused.value.message
+    assert "demo/wrong" in refused.value.message
+
+
+def _unsigned(account: str) -> str:
+    """A token in the shape of a ServiceAccount's; the stub says whether it is good."""
+    who = {"namespace": "demo", "serviceaccount": {"name": account, "uid": "u1"}}
+    parts = (
+        {"alg": "RS256"},
+        {
+            "iat": 1,
+            "nbf": 1,
+            "exp": 4_000_000_000,
+            "sub": f"system:serviceaccount:demo:{account}",
+            "kubernetes.io": who,
+        },
+    )
+    return (
+        ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + ".c2ln"
+    )
+
+
+def test_a_vault_namespace(servers: Servers, sessions: Sessions) -> None:
+    servers.must("POST", "sys/namespaces/org")
+    root = VaultTarget(
+        name="vault",
+        address=servers.vault_addr,
+        ca_bundle=servers.vault_ca.read_bytes(),
+        auth=TokenAuth(servers.root_token),
+    )
+    wide = Scope("GET,POST sys/mounts/<mount>")
+    with closing(Sessions(wide)) as made:
+        made.team_vault(replace(root, vault_namespace="org")).write("sys/mounts/inside", {"type": "kv"})
+        assert made.team_vault(replace(root, vault_namespace="org")).read("sys/mounts/inside").data["type"] == "kv"
+    assert servers.vault("GET", "sys/mounts/inside")[0] == 400
+    servers.must("DELETE", "sys/namespaces/org")
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        TokenAuth("s.thisisnotatokenofvault"),
+        UserpassAuth("userpass", "team", "wrong-password"),
+        UserpassAuth("no-such-mount", "team", "wrong-password"),
+        AppRoleAuth("approle", "no-such-id", "wrong-password"),
+        KubernetesAuth("kubernetes", "no-such-role", "wrong-password"),
+    ],
+)
+def test_a_refused_session_names_the_target_and_no_secret(
+    servers: Servers, sessions: Sessions, auth: AuthMethod
+) -> None:
+    wanted = target(servers, auth)
+    with pytest.raises(VaultAuthRefusedError) as refused:
+        sessions.team_vault(wanted)
+    assert "demo/vault" in refused.value.message
+    assert refused.value.metadata["target"] == "demo/vault"
+    for text in (refused.value.message, repr(wanted), repr(auth)):
+        assert "wrong-password" not in text
+        assert "notatoken" not in text
+    assert not sessions.has_session(wanted)
+    with pytest.raises(VaultAuthMissingError):
+        sessions.team_vault(replace(wanted, auth=None))
+
+
+# Narrowing, and the two fences around a path
+
+
+def test_a_child_token_ends_with_the_process_and_the_teams_lives_on(servers: Servers) -> None:
+    token = servers.token_with(*POLICIES)
+    with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
+        assert works(sessions.team_vault(target(servers, TokenAuth(token))))
+        assert len(children(servers)) == 1
+    assert children(servers) == set()
+    assert servers.vault("POST", "auth/token/renew-self", token)[0] == 200
+
+
+def test_a_token_that_has_just_the_one_policy_is_used_as_it_is(servers: Servers) -> None:
+    token = servers.token_with("leasegate-roles")
+    with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
+        assert works(sessions.team_vault(target(servers, TokenAuth(token))))
+        assert sessions.is_narrowed(target(servers, None))
+    servers.must("POST", "auth/token/renew-self", token)
+    servers.must("POST", "auth/token/revoke-self", token)
+
+
+def test_each_service_is_refused_outside_its_family_twice(servers: Servers) -> None:
+    for scope, policy, foreign in (
+        (
+            ENGINE,
+            "leasegate-engine",
+            (
+                "team-a/roles/x",
+                "team-a/creds/x",
+                "team-a/static-creds/x",
+                "sys/policies/acl/x",
+                "auth/token/lookup-self",
+            ),
+        ),
+        (
+            ROLES,
+            "leasegate-roles",
+            ("team-a/config/x", "team-a/creds/x", "team-a/static-creds/x", "sys/policies/acl/x", "sys/auth/x"),
+        ),
+    ):
+        auth = TokenAuth(servers.token_with(*POLICIES, "leasegate-access", "leasegate-issuer"))
+        everything = Scope("GET <mount>/*/*", "GET sys/policies/acl/*", "GET sys/auth/*", "GET auth/token/lookup-self")
+        with (
+            closing(Sessions(scope, narrow_to=policy)) as fenced,
+            closing(Sessions(everything, narrow_to=policy)) as open_scope,
+        ):
+            for path in foreign:
+                with pytest.raises(PathNotOwnedError):
+                    fenced.team_vault(target(servers, auth)).read(path)
+                with pytest.raises(VaultPolicyMissingError):
+                    open_scope.team_vault(target(servers, auth)).read(path)
+
+
+def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
+    scope = Scope("POST,DELETE sys/mounts/<mount>", "POST sys/mounts/<mount>/tune")
+    with closing(Sessions(scope, narrow_to="leasegate-roles")) as sessions:
+        vault = sessions.team_vault(target(servers, TokenAuth(servers.token_with(*POLICIES))))
+        with pytest.raises(VaultPolicyMissingError):
+            vault.delete("sys/mounts/team-a")
+        with pytest.raises(VaultPolicyMissingError):
+            vault.write("sys/mounts/team-b", {"type": "database"})
+        with pytest.raises(VaultPolicyMissingError):
+            vault.write("sys/mounts/team-a/tune", {"description": "x"})
+
+
+# Keeping alive
+
+
+def test_a_session_is_renewed_before_it_ends(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+    sessions.team_vault(target(servers, user(servers, token_ttl="100s")))
+    (accessor,) = children(servers)
+    parent = user_sessions(servers)[0]
+
+    def ends_at() -> str:
+        return str(servers.must("POST", "auth/token/lookup-accessor", accessor=parent)["data"]["expire_time"])
+
+    before = ends_at()
+    clock.ahead_s = 51
+    eventually(lambda: ends_at() > before, every_s=0.02, what="the session renewed")
+    assert accessor in children(servers)
+    assert user_sessions(servers) == [parent]
+
+
+def test_near_its_longest_life_a_session_is_replaced_and_revoked(
+    servers: Servers, sessions: Sessions, clock: Clock
+) -> None:
+    vault = sessions.team_vault(target(servers, user(servers, token_ttl="100s", token_max_ttl="110s")))
+    (first,) = children(servers)
+    clock.ahead_s = 60
+    servers.must(
+        "POST",
+        "auth/userpass/users/team",
+        token_policies=POLICIES,
+        token_ttl="20s",
+        token_max_ttl="20s",
+        password="p w%",
+    )
+    # renewing now brings 20 s at most, so it opens another session
+    eventually(lambda: children(servers) and first not in children(servers), what="another session")
+    assert works(vault)
+    assert len(children(servers)) == 1
+
+
+def test_a_revoked_session_is_opened_again_once(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+    vault = sessions.team_vault(target(servers, user(servers)))
+    revoke_sessions(servers)
+    clock.ahead_s = 10
+
+    assert works(vault)
+
+
+def test_many_threads_open_one_session(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+    vault = sessions.team_vault(target(servers, user(servers)))
+    revoke_sessions(servers)
+    clock.ahead_s = 10
+    gate = threading.Barrier(16)
+
+    def call() -> bool:
+        gate.wait()
+        return works(vault)
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(future.result() for future in [pool.submit(call) for _ in range(16)])
+    assert len(user_sessions(servers)) == 1
+
+
+def test_a_403_of_the_policies_opens_no_new_sessions(servers: Servers, sessions: Sessions, clock: Clock) -> None:
+    vault = sessions.team_vault(target(servers, user(servers)))
+    before = user_sessions(servers)
+    for _ in range(3):
+        with pytest.raises(VaultPolicyMissingError):
+            vault.read("not-permitted/roles/x")
+    assert user_sessions(servers) == before
+    clock.ahead_s = 10  # the session is no longer young: one is tried
+    for _ in range(3):
+        with pytest.raises(VaultPolicyMissingError):
+            vault.read("not-permitted/roles/x")
+    assert len(user_sessions(servers)) == 1
+
+
+def test_a_403_of_the_policies_stays_one_without_a_second_session(
+    servers: Servers, sessions: Sessions, clock: Clock
+) -> None:
+    auth = app_role(servers, secret_id_num_uses=1)
+    vault = sessions.team_vault(target(servers, auth))
+    clock.ahead_s = 10
+    with pytest.raises(VaultPolicyMissingError):
+        vault.read("not-permitted/roles/x")
+    assert works(vault)
+
+
+def test_a_new_secret_is_a_new_session_and_the_old_handle_works_on(servers: Servers, sessions: Sessions) -> None:
+    old = sessions.team_vault(target(servers, user(servers)))
+    (first,) = children(servers)
+
+    new = sessions.team_vault(target(servers, user(servers, password="another")))
+
+    assert works(new)
+    assert works(old)
+    assert len(children(servers)) == 1
+    assert first not in children(servers)
+
+
+def test_a_refused_new_secret_leaves_the_session_in_use(servers: Servers, sessions: Sessions) -> None:
+    good = target(servers, user(servers))
+    vault = sessions.team_vault(good)
+    with pytest.raises(VaultAuthRefusedError):
+        sessions.team_vault(replace(good, auth=UserpassAuth("userpass", "team", "wrong")))
+    assert works(vault)
+    assert works(sessions.team_vault(replace(good, auth=None)))
+
+
+def test_the_same_secret_is_no_new_session(servers: Servers, sessions: Sessions) -> None:
+    wanted = target(servers, user(servers))
+    for _ in range(3):
+        assert works(sessions.team_vault(wanted))
+    assert len(user_sessions(servers)) == 1
+
+
+def test_another_targets_session_is_never_used(servers: Servers, sessions: Sessions) -> None:
+    sessions.team_vault(target(servers, user(servers)))
+    for other in (
+        target(servers, None, cluster="elsewhere"),
+        replace(target(servers, None), namespace="other"),
+        replace(target(servers, None), name="other"),
+        replace(target(servers, None), vault_namespace="other"),
+        replace(target(servers, None), address="https://localhost:1"),
+        replace(target(servers, None), auth_mount="another-mount"),
+    ):
+        with pytest.raises(VaultAuthMissingError):
+            sessions.team_vault(other)

@@ -1,0 +1,254 @@
+"""Vault and PostgreSQL as one attempt sees them, in memory, answering real calls.
+
+Calls go step by step, so that a test decides what happens between: a read of ``creds`` goes on without its client,
+breaks off before or after CREATE ROLE (which leaves a user without a lease), or registers its lease under a token that
+was revoked meanwhile. Nothing waits. ``tests/contract/test_attempt_vault.py`` asks the same of the real servers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from services.common.errors import VaultFailedError, VaultPolicyMissingError, VaultRefusedError
+from services.common.vault.response import Answer, Auth, VaultNotFoundError
+
+MOUNT, ROLE = "team/orders", "k8s.-.demo.psql-role"
+TTL_S, MAX_TTL_S, CLEANUP_ROLE_TTL_S = 3600.0, 4 * 3600.0, 60.0
+_KINDS = {
+    "auth/token/create/": "make",
+    "auth/token/revoke-accessor": "end",
+    "sys/leases/revoke/": "revoke",
+    "sys/leases/renew/": "renew",
+}
+How = Literal["team", "cleanup_role", "finish"]
+
+
+@dataclass(slots=True)
+class FakeToken:
+    """A token, known by its accessor.
+
+    Attributes:
+        half_ended: Whether its end was broken off: nobody can use it, nor end it.
+    """
+
+    accessor: str
+    display: str
+    ends_at: float
+    alive: bool = True
+    half_ended: bool = False
+
+
+@dataclass(slots=True)
+class FakeLease:
+    """A lease on a user.
+
+    Attributes:
+        accessor: Of the token that it ends with; empty if that was revoked while it was made.
+        how: Whose revocation statements it carries.
+    """
+
+    id: str
+    user: str
+    accessor: str
+    how: How
+    ends_at: float
+    max_ends_at: float
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call that Vault is at.
+
+    Attributes:
+        awaited: Whether its client still waits for it.
+        done: Whether it is over, with ``answer`` or ``error``.
+    """
+
+    kind: str
+    path: str
+    body: Mapping[str, Any]
+    token: str
+    begun_at: float
+    stage: int = 0
+    awaited: bool = True
+    done: bool = False
+    answer: Answer = field(default_factory=Answer)
+    error: Exception | None = None
+
+
+class AttemptVault:
+    """One Vault with one database mount and one PostgreSQL.
+
+    Attributes:
+        users: The database users, and whether each may log in.
+        cleanup_roles: The cleanup roles; whether each has our own statements.
+        owning: Users that own something, so that PostgreSQL refuses to drop them by the usual statements.
+        revoking: Leases that Vault revokes in the background.
+        calls: What it is at.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], *, strict: bool = False, absent: bool = True, most_s: float = 90.0
+    ) -> None:
+        """Empty servers.
+
+        Args:
+            clock: The time in seconds.
+            strict: Whether the team's revocation statements fail on a role that is not there.
+            absent: The rule of that name: all revocation statements first make the role NOLOGIN if it is absent.
+            most_s: ``default_max_request_duration``.
+        """
+        self.clock, self.strict, self.absent, self.most_s = clock, strict, absent, most_s
+        self.tokens: dict[str, FakeToken] = {}
+        self.leases: dict[str, FakeLease] = {}
+        self.users: dict[str, bool] = {}
+        self.cleanup_roles: dict[str, bool] = {}
+        self.owning: set[str] = set()
+        self.revoking: set[str] = set()
+        self.calls: list[Call] = []
+        self._numbers = itertools.count(1)
+
+    def begin(self, method: str, path: str, body: Mapping[str, Any], token: str) -> Call:
+        """A call arrives."""
+        kind = next((kind for start, kind in _KINDS.items() if path.startswith(start)), "read")
+        call = Call(kind, path, body, token, self.clock())
+        self.calls.append(call)
+        return call
+
+    def advance(self, call: Call) -> None:
+        """Go one step on with a call."""
+        steps: dict[str, list[Callable[[Call], None]]] = {
+            "make": [self._make],
+            "end": [self._end],
+            "revoke": [self._revoke],
+            "renew": [self._renew],
+            "read": [self._admit, self._create, self._register],
+        }
+        try:
+            steps[call.kind][call.stage](call)
+        except (VaultFailedError, VaultPolicyMissingError, VaultRefusedError, VaultNotFoundError) as err:
+            call.error = err
+        call.stage += 1
+        if call.error or call.stage == len(steps[call.kind]):
+            self.break_off(call)
+
+    def break_off(self, call: Call, error: Exception | None = None) -> None:
+        """A call is over; what it has done stays."""
+        call.done, call.error = True, error or call.error
+        self.calls.remove(call)
+
+    def break_off_end(self, call: Call, error: Exception) -> None:
+        """The end of a token is broken off by a seal: its leases stay."""
+        if token := self.tokens.get(str(call.body["accessor"])):
+            token.alive, token.half_ended = False, True
+        self.break_off(call, error)
+
+    def orphans(self) -> list[Call]:
+        """The calls whose clients are gone."""
+        return [call for call in self.calls if not call.awaited]
+
+    def expire(self) -> None:
+        """End what is past its TTL."""
+        for token in self.tokens.values():
+            if token.alive and token.ends_at <= self.clock():
+                self._kill(token)
+        self.revoking |= {lease.id for lease in self.leases.values() if lease.ends_at <= self.clock()}
+
+    def revoke_in_background(self, lease_id: str) -> bool:
+        """Try to revoke a lease that is to end; answers whether that went well."""
+        try:
+            self._drop(self.leases[lease_id])
+        except VaultRefusedError:
+            return False
+        self._forget(lease_id)
+        return True
+
+    def refuses(self, lease: FakeLease) -> bool:
+        """Whether the revocation statements of a lease fail now."""
+        missing = lease.user not in self.users and self.strict and not self.absent and lease.how != "finish"
+        return missing or (lease.user in self.owning and lease.how != "finish")
+
+    def _make(self, call: Call) -> None:
+        accessor, ttl_s = f"accessor{next(self._numbers)}", float(str(call.body["ttl"]).removesuffix("s"))
+        self.tokens[accessor] = FakeToken(accessor, str(call.body["display_name"]), self.clock() + ttl_s)
+        auth = Auth(client_token=f"s.{accessor}", accessor=accessor, lease_duration_s=int(ttl_s), renewable=False)
+        call.answer = Answer(auth=auth)
+
+    def _end(self, call: Call) -> None:
+        token = self.tokens.get(str(call.body["accessor"]))
+        if token is None:
+            raise VaultNotFoundError(call.path, no_mount=False)
+        if token.half_ended:
+            raise VaultRefusedError(f"Vault answered 400 for {call.path}: token not found", path=call.path)
+        self._kill(token)
+
+    def _kill(self, token: FakeToken) -> None:
+        token.alive = False
+        self.revoking |= {lease.id for lease in self.leases.values() if lease.accessor == token.accessor}
+
+    def _admit(self, call: Call) -> None:
+        if not self._token(call).alive:
+            raise VaultPolicyMissingError(f"Vault answered 403 for {call.path}", path=call.path)
+        if self._role(call) not in (ROLE, *self.cleanup_roles):
+            raise VaultRefusedError(
+                f"Vault answered 400 for {call.path}: unknown role: {self._role(call)}", path=call.path
+            )
+
+    def _create(self, call: Call) -> None:
+        user = self._user_name(call)
+        if self._role(call) != ROLE:
+            self.users.setdefault(user, False)
+        elif user in self.users:
+            raise VaultFailedError(f'Vault answered 500: role "{user}" already exists (SQLSTATE 42710)', path=call.path)
+        else:
+            self.users[user] = True
+
+    def _register(self, call: Call) -> None:
+        role, now = self._role(call), self.clock()
+        how: How = "team" if role == ROLE else "finish" if self.cleanup_roles.get(role) else "cleanup_role"
+        ttl_s, most_s = (TTL_S, MAX_TTL_S) if role == ROLE else (CLEANUP_ROLE_TTL_S, CLEANUP_ROLE_TTL_S)
+        token = self._token(call)
+        accessor = token.accessor if token.alive else ""
+        lease = FakeLease(
+            f"{call.path}/{next(self._numbers)}", self._user_name(call), accessor, how, now + ttl_s, now + most_s
+        )
+        self.leases[lease.id] = lease
+        data = {"username": lease.user, "password": f"secret of {lease.id}"}
+        call.answer = Answer(data=data, lease_id=lease.id, lease_duration_s=int(ttl_s), renewable=True)
+
+    def _renew(self, call: Call) -> None:
+        lease = self.leases.get(call.path.removeprefix("sys/leases/renew/"))
+        if lease is None or lease.id in self.revoking:
+            raise VaultRefusedError("Vault answered 400: lease not found", path="sys/leases/renew")
+        lease.ends_at = min(self.clock() + float(call.body["increment"]), lease.max_ends_at)
+        call.answer = Answer(lease_id=lease.id, lease_duration_s=int(lease.ends_at - self.clock()), renewable=True)
+
+    def _revoke(self, call: Call) -> None:
+        if lease := self.leases.get(call.path.removeprefix("sys/leases/revoke/")):
+            self._drop(lease)
+            self._forget(lease.id)
+
+    def _drop(self, lease: FakeLease) -> None:
+        if self.refuses(lease):
+            code = "2BP01" if lease.user in self.users else "42704"
+            raise VaultRefusedError(
+                f"Vault answered 400: failed to revoke: ERROR: no (SQLSTATE {code})", path="sys/leases/revoke"
+            )
+        self.users.pop(lease.user, None)
+        self.owning.discard(lease.user)
+
+    def _forget(self, lease_id: str) -> None:
+        del self.leases[lease_id]
+        self.revoking.discard(lease_id)
+
+    def _token(self, call: Call) -> FakeToken:
+        return self.tokens[call.token.removeprefix("s.")]
+
+    def _user_name(self, call: Call) -> str:
+        return f"token-{self._token(call).display}"
+
+    def _role(self, call: Call) -> str:
+        return call.path.removeprefix(f"{MOUNT}/creds/")

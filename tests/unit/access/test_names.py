@@ -1,0 +1,63 @@
+"""Names of attempts, database users and cleanup roles, and digests."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.access.domain import names
+from services.access.domain.models import Subject
+from tests.unit.access.access_builders import an_attempt
+
+NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?", fullmatch=True)
+
+
+@given(namespace=NAMES, role=NAMES)
+def test_the_name_of_a_database_user_fits_and_keeps_the_whole_id(namespace: str, role: str) -> None:
+    attempt_id = names.new_attempt_id()
+    user = names.database_user_name(names.display_name(attempt_id, namespace=namespace, role=role))
+    assert len(user.encode()) <= names.DATABASE_USER_BYTES
+    assert user.endswith(f"-{attempt_id}")
+    assert re.fullmatch(r"token-[a-zA-Z0-9-]+", user)  # nothing that Vault would change
+
+
+def test_the_database_user_of_the_guide_names_its_namespace_and_role() -> None:
+    assert names.display_name("x" * 20, namespace="demo", role="psql-role") == f"demo-psql-role-{'x' * 20}"
+    assert names.display_name("x" * 20, namespace="", role="reader") == f"reader-{'x' * 20}"
+
+
+def test_another_token_gets_the_same_name() -> None:
+    attempt = an_attempt()
+    assert names.database_user_name(names.display_name_of(attempt)) == attempt.database_user
+
+
+def test_ids_differ() -> None:
+    made = {names.new_attempt_id() for _ in range(1000)}
+    assert len(made) == 1000
+    assert all(re.fullmatch(r"[a-z0-9]{20}", each) for each in made)
+
+
+def test_a_cleanup_role_serves_one_connection_and_one_set_of_statements() -> None:
+    def name(mount: str = "m", db: str = "d", statements: tuple[str, ...] = (), finish: bool = False) -> str:
+        return names.cleanup_role_name(mount=mount, db_name=db, revocation_statements=statements, force_drop=finish)
+
+    made = {name(), name("n"), name(db="e"), name(statements=("x",)), name(finish=True)}
+    assert len(made) == 5
+    assert all(re.fullmatch(r"leasegate-cleanup\.[0-9a-f]{12}", each) for each in made)
+    assert name() == name()
+
+
+def test_a_grant_changes_with_all_that_is_approved() -> None:
+    def digest(
+        role: str = "r",
+        subjects: tuple[Subject, ...] = (Subject("k", "", "n", "ns"),),
+        ttl: float | None = None,
+        uid: str = "u",
+    ) -> str:
+        return names.grant_digest(role_digest=role, subjects=subjects, ttl_s=ttl, uid=uid)
+
+    digests = {digest(), digest("q"), digest(subjects=()), digest(ttl=60.0), digest(uid="v")}
+    assert len(digests) == 5
+    assert all(re.fullmatch(r"[0-9a-f]{64}", each) for each in digests)

@@ -1,0 +1,116 @@
+"""The URL of a database, row by row as kubevault.md 2.4 lists them, the broken ones as clear errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.common.errors import SpecInvalidError
+from services.engine.url import DatabaseUrl, ServiceAddress, place_of
+
+SVC = "postgres.demo.svc"
+
+
+def service(
+    scheme: str = "postgresql", host: str = SVC, port: int = 5432, path: str = "", query: str = ""
+) -> ServiceAddress:
+    return ServiceAddress(scheme=scheme, host=host, port=port, path=path, query=query)
+
+
+@pytest.mark.parametrize(
+    ("parts", "template"),
+    [
+        (
+            service(path="postgres", query="sslmode=disable"),
+            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/postgres?sslmode=disable",
+        ),
+        (
+            service(path="/", query="sslmode=disable"),
+            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/?sslmode=disable",
+        ),
+        (service(path="/postgres"), "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/postgres"),
+        (service(), "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432"),
+        (
+            service(scheme="POSTGRESQL", query="?a=b"),
+            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432?a=b",
+        ),
+        (
+            service(path="a%20b", query="x=%25"),
+            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/a%20b?x=%25",
+        ),
+        (service(host="::1"), "postgresql://{{username}}:{{password}}@[::1]:5432"),
+    ],
+)
+def test_a_service(parts: ServiceAddress, template: str) -> None:
+    assert DatabaseUrl.of_service(parts, field="service").template == template
+
+
+@pytest.mark.parametrize(
+    ("url", "template"),
+    [
+        ("postgresql://h:1/db?sslmode=disable", "postgresql://{{username}}:{{password}}@h:1/db?sslmode=disable"),
+        ("Postgres://h/db%2Fx", "postgres://{{username}}:{{password}}@h/db%2Fx"),
+        ("postgresql://a:1,b:2,c/db", "postgresql://{{username}}:{{password}}@a:1,b:2,c/db"),
+        ("postgresql://h:1", "postgresql://{{username}}:{{password}}@h:1"),
+    ],
+)
+def test_a_url(url: str, template: str) -> None:
+    assert DatabaseUrl.parse(url, field="url").template == template
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "h:5432/db",
+        "//h:5432/db",
+        "mysql://h/db",
+        "postgresql://",
+        "postgresql:///db",
+        "postgresql://u@h/db",
+        "postgresql://u:hunter2@h/db",
+        "postgresql://{{username}}:{{password}}@h/db",
+        "postgresql://h:0/db",
+        "postgresql://h:70000/db",
+        "postgresql://h:x/db",
+        "postgresql://h h/db",
+        "postgresql://h,/db",
+        "postgresql://h/d b",
+        "postgresql://h/db\n",
+        "postgresql://h/a/b",
+        "postgresql://h/db?a=b c",
+        "postgresql://h/db?a=%g0",
+        "postgresql://h/db#hunter2",
+        "postgresql://h/db?password=hunter2",
+        "postgresql://h/db?sslmode=disable&USER=x",
+        "postgresql://h/db?sslmode=disable;host=other",
+        "postgresql://h/db?h%6fst=other",
+    ],
+)
+def test_what_cannot_be_used_names_the_field_and_quotes_nothing(url: str) -> None:
+    with pytest.raises(SpecInvalidError) as invalid:
+        DatabaseUrl.parse(url, field="postgres.database.url")
+    assert {violation.field for violation in invalid.value.violations} == {"postgres.database.url"}
+    assert "hunter2" not in invalid.value.message
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("postgresql://h:5432/db", "postgres://H/db?sslmode=require", True),
+        ("postgresql://a,b/db", "postgresql://b,a/db", True),
+        ("postgresql://h/d%62", "postgresql://h/db", True),
+        ("postgresql://h/db", "postgresql://h/other", False),
+        ("postgresql://h/db", "postgresql://h2/db", False),
+        ("postgresql://h:1/db", "postgresql://h:2/db", False),
+        ("postgresql://h/db", "postgresql://h", False),
+    ],
+)
+def test_which_database_it_is(one: str, other: str, same: bool) -> None:
+    wanted, there = DatabaseUrl.parse(one, field="u"), DatabaseUrl.parse(other, field="u")
+    assert (place_of(there.template) == wanted.place) is same
+
+
+def test_a_url_in_vault_that_we_would_not_write_is_another_place() -> None:
+    assert place_of("") is None
+    assert place_of("host=h port=1") is None
+    assert place_of("postgresql://u:p@h/db") is None

@@ -1,0 +1,86 @@
+"""What is written to Vault for a role, and what an approver approves of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from services.roles.definition import Definition, cleanup_role
+from services.roles.statements import CREATE_IF_ABSENT, FORCE_DROP, tolerant
+
+BASE = Definition(db_name="c", creation_statements=('CREATE ROLE "{{name}}"',), default_ttl_s=3600, max_ttl_s=86400)
+
+
+def test_everything_is_always_sent() -> None:
+    assert BASE.payload() == {
+        "db_name": "c",
+        "creation_statements": ['CREATE ROLE "{{name}}"'],
+        "revocation_statements": [],
+        "rollback_statements": [],
+        "renew_statements": [],
+        "default_ttl": 3600,
+        "max_ttl": 86400,
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"db_name": "other"},
+        {"creation_statements": ("x {{name}}",)},
+        {"revocation_statements": ("x",)},
+        {"rollback_statements": ("x",)},
+        {"renew_statements": ("x",)},
+        {"default_ttl_s": 1},
+        {"max_ttl_s": 1},
+    ],
+)
+def test_the_digest_is_of_all_of_it(change: dict[str, object]) -> None:
+    changed = replace(BASE, **change)  # type: ignore[arg-type]
+    assert changed.digest(mount="m", vault_role="r") != BASE.digest(mount="m", vault_role="r")
+    assert not BASE.is_in(changed.payload())
+    assert BASE.is_in(BASE.payload())
+
+
+def test_the_digest_names_the_place_and_stays_the_same() -> None:
+    digest = BASE.digest(mount="m", vault_role="r")
+    assert len(digest) == 64
+    assert digest != BASE.digest(mount="m2", vault_role="r")
+    assert digest != BASE.digest(mount="m", vault_role="r2")
+    moved = replace(BASE, creation_statements=("a", "b"))
+    assert moved.digest(mount="m", vault_role="r") != replace(BASE, creation_statements=("a,b",)).digest(
+        mount="m", vault_role="r"
+    )
+
+
+def test_a_vault_that_leaves_empty_things_out_shows_the_same() -> None:
+    bare = replace(BASE, default_ttl_s=0, max_ttl_s=0)
+    assert bare.is_in(
+        {"db_name": "c", "creation_statements": ['CREATE ROLE "{{name}}"'], "revocation_statements": None}
+    )
+
+
+def test_revocation_statements_work_twice_and_none_stay_none() -> None:
+    assert replace(BASE, revocation_statements=("x",)).resolved().revocation_statements == (CREATE_IF_ABSENT, "x")
+    assert BASE.resolved() == BASE
+    assert tolerant(tolerant(("x",))) == tolerant(("x",))
+
+
+def test_cleanup_roles() -> None:
+    plain = cleanup_role(db_name="c", revocation_statements=(), force_drop=False)
+    assert plain.creation_statements == (CREATE_IF_ABSENT,)
+    assert "NOLOGIN" in CREATE_IF_ABSENT
+    assert plain.revocation_statements == ()
+    assert cleanup_role(db_name="c", revocation_statements=("x",), force_drop=False).revocation_statements == (
+        CREATE_IF_ABSENT,
+        "x",
+    )
+    assert cleanup_role(
+        db_name="c", revocation_statements=(CREATE_IF_ABSENT, "x"), force_drop=False
+    ).revocation_statements == (
+        CREATE_IF_ABSENT,
+        "x",
+    )
+    assert cleanup_role(db_name="c", revocation_statements=("x",), force_drop=True).revocation_statements == FORCE_DROP
+    assert (plain.default_ttl_s, plain.max_ttl_s) == (60, 60)

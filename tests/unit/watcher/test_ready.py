@@ -1,0 +1,155 @@
+"""The standard condition Ready on every kind whose status the watcher writes, as ``kubectl wait`` reads it."""
+
+from __future__ import annotations
+
+import pytest
+
+from leasegate.types.v1 import types_pb2
+from services.common import errors
+from tests.unit.watcher.watcher_world import VAULT, World
+from watcher.kube.client import KubeError
+from watcher.kube.resources import ROLE, SECRET, Resource, key_of
+from watcher.specs.kinds import ACCESS_REQUEST, POSTGRES_ROLE, SECRET_ENGINE
+
+ENGINE, DB_ROLE, REQUEST = (
+    (SECRET_ENGINE, "postgresql-engine"),
+    (POSTGRES_ROLE, "psql-role"),
+    (ACCESS_REQUEST, "rqst"),
+)
+
+
+def ready(world: World, which: tuple[Resource, str]) -> tuple[str, str]:
+    """Status and reason of the condition."""
+    condition = world.condition(*which, "Ready")
+    return condition["status"], condition["reason"]
+
+
+@pytest.fixture
+def granted(world: World) -> World:
+    world.guide()
+    world.decide()
+    world.settle()
+    return world
+
+
+def test_engine_and_role_are_ready_with_success(world: World) -> None:
+    world.guide()
+    for which in (ENGINE, DB_ROLE):
+        assert ready(world, which) == ("True", "Provisioned")
+        condition = world.condition(*which, "Ready")
+        assert condition["observedGeneration"] == 1
+        assert {"lastTransitionTime", "message"} <= set(condition)
+
+
+def test_what_is_pending_is_not_ready_and_says_why(world: World) -> None:
+    world.vault()
+    world.database()
+    world.role()
+    world.settle()
+    assert ready(world, DB_ROLE) == ("False", "EngineNotReady")
+    world.secret_engine()
+    world.settle()
+    assert ready(world, DB_ROLE) == ("True", "Provisioned")
+
+
+def test_what_failed_is_not_ready_and_says_why(world: World) -> None:
+    world.engine.fail_always("EnsureEngine", errors.VaultSealedError("Vault is sealed", address=VAULT))
+    world.guide()
+    assert ready(world, ENGINE) == ("False", "VaultSealed")
+    assert world.condition(*ENGINE, "Ready")["message"] == "Vault is sealed"
+
+
+def test_a_request_is_not_ready_before_its_approval(world: World) -> None:
+    world.guide()
+    assert ready(world, REQUEST) == ("False", "ApprovalRequired")
+    message = world.condition(*REQUEST, "Ready")["message"]
+    assert message.endswith("kubectl vault approve databaseaccessrequest rqst -n demo")
+    assert world.status(*REQUEST)["phase"] == "WaitingForApproval"
+
+
+def test_a_request_is_ready_with_its_credential(granted: World) -> None:
+    assert ready(granted, REQUEST) == ("True", "SuccessfullyIssuedCredential")
+    secret = granted.secret()
+    assert secret is not None
+    assert secret["metadata"]["name"] in granted.condition(*REQUEST, "Ready")["message"]
+    assert granted.condition(*REQUEST, "Available")["status"] == "True"
+
+
+def test_a_request_is_not_ready_before_its_acknowledgement(world: World) -> None:
+    world.guide()
+    world.access.fail_always("AcknowledgeCredential", errors.LedgerUnavailableError("the disk is full"))
+    world.decide()
+    world.advance(10)
+    assert world.secret() is not None
+    assert ready(world, REQUEST)[0] == "False"
+    world.access.fail_always("AcknowledgeCredential", None)
+    world.advance(10)
+    assert ready(world, REQUEST)[0] == "True"
+
+
+def test_a_denied_request_is_not_ready(world: World) -> None:
+    world.guide()
+    world.decide("Denied")
+    world.settle()
+    assert ready(world, REQUEST) == ("False", "Denied")
+
+
+def test_a_request_is_not_ready_once_its_access_has_ended(granted: World) -> None:
+    granted.decide("Denied")
+    granted.settle()
+    assert ready(granted, REQUEST) == ("False", "Denied")
+
+
+def test_a_claim_that_fails_leaves_the_request_not_ready(world: World) -> None:
+    world.guide()
+    world.access.fail_always("ClaimCredential", errors.VaultSealedError("Vault is sealed", address=VAULT))
+    world.decide()
+    world.settle()
+    assert ready(world, REQUEST) == ("False", "FailedToGetCredential")
+
+
+def test_a_credential_in_use_stays_ready_while_access_is_down(granted: World) -> None:
+    granted.access.fail_always("EnsureAccessRequest", errors.PeerUnavailableError("cannot be reached"))
+    granted.watcher.triggers.enqueue_all()
+    granted.advance(10)
+    assert granted.condition(*REQUEST, "Failed")["reason"] == "PeerUnavailable"
+    assert ready(granted, REQUEST) == ("True", "SuccessfullyIssuedCredential")
+
+
+def test_a_removed_secret_is_not_ready_while_access_is_down(granted: World) -> None:
+    granted.access.fail_always("EnsureAccessRequest", errors.PeerUnavailableError("cannot be reached"))
+    granted.delete(SECRET, key_of(granted.secret() or {}).name)
+    granted.advance(10)
+    assert ready(granted, REQUEST) == ("False", "PeerUnavailable")
+
+
+def test_a_credential_that_nobody_may_read_is_not_ready(world: World) -> None:
+    world.guide()
+
+    def fail(method: str, resource: Resource, _name: str) -> None:
+        if (method, resource) == ("POST", ROLE):
+            raise KubeError("etcd is full", status=500)
+
+    world.kube.fail = fail
+    world.decide()
+    world.settle()
+    assert ready(world, REQUEST) == ("False", "FailedToCreateRole")
+    world.kube.fail = lambda *_: None
+    world.advance(10)
+    assert ready(world, REQUEST)[0] == "True"
+
+
+def test_a_credential_in_use_stays_ready_while_issuance_is_paused(granted: World) -> None:
+    granted.access.conditions = [
+        types_pb2.Condition(type="IssuancePaused", status=True, reason="LedgerMismatch", message="another ledger")
+    ]
+    granted.watcher.triggers.enqueue_all()
+    granted.settle()
+    assert granted.condition(*REQUEST, "IssuancePaused")
+    assert ready(granted, REQUEST)[0] == "True"
+
+
+def test_ready_has_no_event_of_its_own(granted: World) -> None:
+    for which in (ENGINE, DB_ROLE, REQUEST):
+        texts = granted.kube.events(which[1])
+        assert len(texts) == len(set(texts))

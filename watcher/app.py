@@ -1,0 +1,323 @@
+"""Builds the watcher from its parts and runs it: caches, queues, controllers, informers and the change feed."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from services.common import logs
+from watcher.clients.changefeed import ChangeFeed, Handlers
+from watcher.clients.ledger_id import LedgerId
+from watcher.clients.stubs import ServiceStubs
+from watcher.delivery.namespaces import Enablement, Namespaces
+from watcher.delivery.publisher import SecretPublisher
+from watcher.delivery.rbac_audit import RbacAudit
+from watcher.kube.backoff import Backoff
+from watcher.kube.cache import Cache
+from watcher.kube.client import KubeClient
+from watcher.kube.controller import Controller
+from watcher.kube.informer import Informer, InformerTiming
+from watcher.kube.objects import Objects
+from watcher.kube.recorder import EventRecorder
+from watcher.kube.resources import Resource
+from watcher.kube.result import Result
+from watcher.kube.workqueue import WorkQueue
+from watcher.metrics import WatcherMetrics
+from watcher.reconcilers.access_request import AccessRequestReconciler
+from watcher.reconcilers.access_request_status import AccessRequestReporter
+from watcher.reconcilers.appbinding import AppBindingReconciler
+from watcher.reconcilers.cleanup_role import CleanupRoleReconciler
+from watcher.reconcilers.failure_window import FailureWindow
+from watcher.reconcilers.postgres_role import PostgresRoleReconciler
+from watcher.reconcilers.secret_engine import SecretEngineReconciler
+from watcher.reconcilers.status import StatusReporter
+from watcher.reconcilers.vault_targets import VaultTargets
+from watcher.specs.appbinding import ServiceAddresses
+from watcher.specs.cluster import Cluster
+from watcher.specs.indexes import INDEXERS
+from watcher.specs.kinds import FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
+from watcher.specs.status import EngineStatus, PlacedStatus, RoleStatus
+from watcher.triggers import QUEUES, Triggers
+
+LOG = logs.logger(__name__)
+STOP_S = 8.0
+"""Kubernetes gives a container 30 s to end."""
+RESYNC_STEP_S = 0.25
+"""So often a part of all objects is queued for the resync."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator may set, and what tests set otherwise.
+
+    Attributes:
+        cluster: Which cluster this is.
+        addresses: Services that are reached elsewhere than at their names.
+        audience: Audience of ServiceAccount tokens; empty for the API server's own.
+        finalizer_timeout_s: How long a deletion waits where Vault answers but does not permit the cleanup.
+        resync_s: Every object is reconciled once in so long, whatever changed: how often drift in Vault is checked.
+        workers: Threads of each work queue.
+        parallel_threads: Threads for work in parallel to a worker's own.
+        watch_s: Longest time of one watch.
+        refused_cap_s: Longest pause between two tries to list a namespace that is not enabled.
+    """
+
+    cluster: Cluster
+    addresses: ServiceAddresses = field(default_factory=dict)
+    audience: str = ""
+    finalizer_timeout_s: float = 120.0
+    resync_s: float = 300.0
+    workers: Mapping[str, int] = field(
+        default_factory=lambda: {
+            "access_requests": 12,
+            "secret_engines": 4,
+            "postgres_roles": 4,
+            "appbindings": 2,
+            "cleanup_roles": 2,
+            "rbac_audit": 1,
+        }
+    )
+    parallel_threads: int = 16
+    watch_s: float = 60.0
+    refused_cap_s: float = 8.0
+
+    @property
+    def connections(self) -> int:
+        """How many threads may call Kubernetes at once, without the watches."""
+        return sum(self.workers.values()) + self.parallel_threads + 2
+
+
+class Watcher:
+    """Caches, queues, controllers and the change feed of one watcher process.
+
+    Args:
+        api: Kubernetes.
+        services: The services.
+        settings: Its settings.
+        clock: Monotonic seconds.
+        metrics: Where queues and reconciles are counted.
+    """
+
+    def __init__(
+        self,
+        api: KubeClient,
+        services: ServiceStubs,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        metrics: WatcherMetrics | None = None,
+    ) -> None:
+        self._metrics = metrics or WatcherMetrics(CollectorRegistry())
+        self._api, self._settings, self._clock = api, settings, clock
+        self._stop, self._broken = threading.Event(), threading.Event()
+        self._recording: threading.Thread | None = None
+        self._executor = ThreadPoolExecutor(settings.parallel_threads, thread_name_prefix="parallel")
+        self.queues: dict[str, WorkQueue[Any]] = {
+            name: WorkQueue(self._backoff(0.02, 60.0), clock=clock, observer=self._metrics.of_queue(name))
+            for name in settings.workers
+        }
+        self.triggers = Triggers(self.queues, settings.cluster)
+        self._caches = {
+            resource: Cache(on_change=self.triggers.on_change(resource), indexers=INDEXERS[resource])
+            for resource in QUEUES
+        }
+        self._objects = Objects(api, self._caches, finalizer=FINALIZER)
+        self.events = EventRecorder(api, now=_now)
+        self.namespaces = Namespaces(
+            api,
+            timing=self._timing(self._backoff(0.2, settings.refused_cap_s)),
+            on_secret=self.triggers.on_secret_change,
+            on_enablement=self.triggers.on_enablement_change,
+            on_enabled=self.triggers.on_namespace_enabled,
+            start=self._start_informer,
+        )
+        self._build(services)
+        self._informers = [
+            Informer(api, resource, cache, timing=self._timing(self._backoff(0.1, 30.0)))
+            for resource, cache in self._caches.items()
+        ]
+
+    def _build(self, services: ServiceStubs) -> None:
+        """Make the reconcilers, a controller for each, and the change feed."""
+        settings, objects, cluster, triggers = self._settings, self._objects, self._settings.cluster, self.triggers
+        targets = VaultTargets(
+            self._api,
+            objects,
+            cluster=cluster,
+            addresses=settings.addresses,
+            audience=settings.audience,
+            clock=self._clock,
+        )
+        failures = FailureWindow(self._clock, finalizer_timeout_s=settings.finalizer_timeout_s)
+        app_bindings = AppBindingReconciler(objects=objects, targets=targets, services=services, events=self.events)
+        common: dict[str, Any] = {
+            "objects": objects, "targets": targets, "app_bindings": app_bindings, "services": services,
+            "failures": failures, "cluster": cluster,
+        }  # fmt: skip
+        secret_engines = SecretEngineReconciler(
+            **common, reporter=self._reporter(SECRET_ENGINE, EngineStatus, "secret engine is ready to use")
+        )
+        postgres_roles = PostgresRoleReconciler(
+            **common,
+            reporter=self._reporter(POSTGRES_ROLE, RoleStatus, "role is ready to use"),
+            on_catalog_change=triggers.on_catalog_change,
+        )
+        publisher = SecretPublisher(self._api, self.namespaces, self._executor)
+        rbac_audit = RbacAudit(
+            self._api,
+            objects=objects,
+            namespaces=self.namespaces,
+            publisher=publisher,
+            executor=self._executor,
+            on_due=triggers.on_rbac_drift,
+        )
+        access_requests = AccessRequestReconciler(
+            objects=objects,
+            publisher=publisher,
+            rbac_audit=rbac_audit,
+            services=services,
+            reporter=AccessRequestReporter(objects=objects, events=self.events, now=_now),
+            failures=failures,
+            cluster=cluster,
+        )
+        cleanup_roles = CleanupRoleReconciler(targets=targets, services=services)
+        triggers.connect(
+            objects=objects,
+            namespaces=self.namespaces,
+            app_bindings=app_bindings,
+            access_requests=access_requests,
+            postgres_roles=postgres_roles,
+            cleanup_roles=cleanup_roles,
+        )
+        reconciles: dict[str, Callable[[Any], Result]] = {
+            "access_requests": access_requests.reconcile,
+            "secret_engines": secret_engines.reconcile,
+            "postgres_roles": postgres_roles.reconcile,
+            "appbindings": app_bindings.reconcile,
+            "cleanup_roles": cleanup_roles.reconcile,
+            "rbac_audit": rbac_audit.reconcile,
+        }
+        self.controllers = [
+            Controller(
+                name,
+                self.queues[name],
+                reconcile,
+                workers=settings.workers[name],
+                observer=self._metrics.count_reconcile,
+            )
+            for name, reconcile in reconciles.items()
+        ]
+        handlers = Handlers(
+            request=triggers.on_access_change,
+            cleanup_role=triggers.on_cleanup_role_change,
+            vault_auth=triggers.on_auth_needed,
+            restarted=triggers.on_access_restarted,
+        )
+        self.feed = ChangeFeed(services, handlers, ledger_id=LedgerId(self._api), backoff=self._backoff(0.1, 5.0))
+
+    def start(self) -> None:
+        """Start the informers, then the workers once all four kinds are listed; none acts on half of the objects."""
+        for informer in self._informers:
+            self._start_informer(informer, self._stop)
+        self._recording = self._run("events", lambda: self.events.run(self._stop))
+        self._run("start", self._start_workers)
+
+    def stop(self) -> None:
+        """Let workers finish and write the last Events, for ``STOP_S`` seconds at most."""
+        end = time.monotonic() + STOP_S
+        self._stop.set()
+        self.namespaces.close()
+        for queue in self.queues.values():
+            queue.close()
+        for controller in self.controllers:
+            controller.stop(end - time.monotonic())
+        if self._recording:
+            self._recording.join(max(1.0, end - time.monotonic()))
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def alive(self) -> bool:
+        """Whether no thread has died."""
+        return not self._broken.is_set() and all(controller.alive() for controller in self.controllers)
+
+    def events_waiting(self) -> int:
+        """How many Events wait to be written."""
+        return len(self.events)
+
+    def counts(self) -> dict[str, int]:
+        """Number of objects of each kind."""
+        return {resource.kind: len(cache) for resource, cache in self._caches.items()}
+
+    def ready(self) -> bool:
+        """Whether all kinds are listed and access' feed has answered."""
+        return all(informer.synced.is_set() for informer in self._informers) and self.feed.answered.is_set()
+
+    def _start_workers(self) -> None:
+        for informer in self._informers:
+            while not informer.synced.wait(0.5):
+                if self._stop.is_set():
+                    return
+        self.triggers.start()
+        for controller in self.controllers:
+            controller.start()
+        self._run("feed", lambda: self.feed.run(self._stop))
+        self._run("resync", self._resync)
+        LOG.info("started", objects={resource.plural: len(cache) for resource, cache in self._caches.items()})
+
+    def _resync(self) -> None:
+        """Reconcile every object once an interval, which corrects drift in Vault and whatever no event showed.
+
+        The objects are spread over the interval: 10,000 at once keep watcher and access busy for half a minute.
+        """
+        steps = max(1, int(self._settings.resync_s / RESYNC_STEP_S))
+        while not self._stop.is_set():
+            for _ in self.triggers.resync(steps):
+                if self._stop.wait(self._settings.resync_s / steps):
+                    return
+
+    def _reporter(
+        self, resource: Resource, status_type: type[PlacedStatus], ready_message: str
+    ) -> StatusReporter[PlacedStatus]:
+        return StatusReporter(
+            resource,
+            status_type,
+            objects=self._objects,
+            events=self.events,
+            ready_message=ready_message,
+            now=_now,
+            is_refused=lambda namespace: self.namespaces.enablement(namespace) is Enablement.REFUSED,
+        )
+
+    def _timing(self, backoff: Backoff) -> InformerTiming:
+        return InformerTiming(backoff=backoff, random=random.random, watch_s=self._settings.watch_s)
+
+    def _backoff(self, base_s: float, cap_s: float) -> Backoff:
+        return Backoff(base_s=base_s, cap_s=cap_s, random=random.random)
+
+    def _start_informer(self, informer: Informer, stop: threading.Event) -> None:
+        self._run("informer", lambda: informer.run(stop))
+
+    def _run(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        """Run in a thread of its own; a defect that ends it ends the process, as no other thread replaces it."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except Exception:
+                LOG.exception("unhandled exception in thread", thread=name)
+                self._broken.set()
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread.start()
+        return thread
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)

@@ -1,0 +1,1 @@
+"""The watcher's side of the three services: stubs, change feed, id of the ledger."""

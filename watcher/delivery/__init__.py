@@ -1,0 +1,1 @@
+"""Delivers credentials: the only package that writes Secrets, Roles and RoleBindings."""

@@ -1,0 +1,237 @@
+"""Writes and removes the Secret, Role and RoleBinding of an access request.
+
+It overwrites and deletes only objects that the request controls, and never replaces the credential of a later attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import NoReturn
+
+from leasegate.access.v1 import lease_pb2
+from services.common.errors import ConflictError
+from watcher.delivery import manifests
+from watcher.delivery.namespaces import Enablement, Namespaces
+from watcher.kube.client import KubeClient, KubeError
+from watcher.kube.resources import ROLE, ROLE_BINDING, SECRET, Body, Key, Resource, key_of, uid_of, version_of
+from watcher.kube.result import PendingError, namespace_not_enabled, pending_refusal
+from watcher.specs.status import RequestStatus
+
+NAMES = (
+    (SECRET, manifests.secret_name),
+    (ROLE, manifests.reader_role_name),
+    (ROLE_BINDING, manifests.reader_role_name),
+)
+"""What a request owns, in the order of its removal: first what the credential can be read from."""
+
+
+class NotWrittenError(Exception):
+    """Kubernetes did not accept the Secret, the Role or the RoleBinding.
+
+    Attributes:
+        resource: Which of the three.
+        message: Why, and what to do.
+    """
+
+    def __init__(self, resource: Resource, message: str) -> None:
+        super().__init__(message)
+        self.resource, self.message = resource, message
+
+
+class ForeignObjectError(NotWrittenError):
+    """An object of the needed name exists and belongs to another owner."""
+
+    def __init__(self, resource: Resource, name: str) -> None:
+        super().__init__(
+            resource, f"{resource.kind} {name} exists and does not belong to this request: remove or rename it"
+        )
+
+
+class SecretPublisher:
+    """Writes and removes what the subjects of a request get. Safe for threads.
+
+    Args:
+        api: Kubernetes.
+        namespaces: The enabled namespaces and their Secrets.
+        executor: Runs removals in parallel with other work.
+    """
+
+    def __init__(self, api: KubeClient, namespaces: Namespaces, executor: Executor) -> None:
+        self._api, self._namespaces, self._executor = api, namespaces, executor
+
+    def secret_attempt(self, obj: Body) -> int:
+        """Number of the attempt whose credential is in the Secret; 0 for none.
+
+        In a namespace that is not enabled nobody can look, so that the status counts.
+
+        Raises:
+            PendingError: The Secrets of the namespace are not listed yet.
+        """
+        key = key_of(obj)
+        in_status = RequestStatus.from_object(obj).attempt
+        enablement = self._namespaces.enablement(key.namespace)
+        if enablement is Enablement.ENABLED:
+            secret = self._get_secret(obj)
+            return int(secret.get("secret_attempt", 0)) if secret and manifests.is_controlled_by(secret, obj) else 0
+        if enablement is Enablement.UNKNOWN and in_status:
+            raise _secrets_not_listed()
+        return in_status
+
+    def check_writable(self, obj: Body) -> None:
+        """Check that a Secret can be written, before a credential is issued for it.
+
+        Raises:
+            PendingError: The namespace is not enabled, or its Secrets are not listed yet.
+            ForeignObjectError: The Secret's name is taken.
+        """
+        self.check_enabled(obj)
+        if self._namespaces.enablement(key_of(obj).namespace) is Enablement.UNKNOWN:
+            raise _secrets_not_listed()
+        secret = self._get_secret(obj)
+        if secret and not manifests.is_controlled_by(secret, obj):
+            raise ForeignObjectError(SECRET, manifests.secret_name(obj))
+
+    def check_enabled(self, obj: Body) -> None:
+        """Check that the namespace is not refused.
+
+        Raises:
+            PendingError: The namespace is not enabled.
+        """
+        if self._namespaces.enablement(key_of(obj).namespace) is Enablement.REFUSED:
+            raise namespace_not_enabled(key_of(obj).namespace)
+
+    def write_secret(self, obj: Body, credential: lease_pb2.Credential) -> None:
+        """Write a credential into the Secret.
+
+        Raises:
+            ForeignObjectError: The Secret's name is taken.
+            ConflictError: The Secret has the credential of a later attempt.
+            PendingError: The namespace is not enabled, or is being deleted.
+            NotWrittenError: Kubernetes failed.
+        """
+        body, known = manifests.secret_body(obj, credential), self._get_secret(obj)
+        try:
+            written = self._write(SECRET, obj, body, known, lambda found: _check_not_later(found, credential.attempt))
+        except KubeError as err:
+            raise_not_written(err, SECRET, key_of(obj).namespace)
+        self._namespaces.put_secret(written)
+
+    def write_rbac(self, obj: Body) -> None:
+        """Create the Role and the RoleBinding, or correct them.
+
+        One after the other: without the verb ``bind`` the API server checks a RoleBinding against the Role it names.
+
+        Raises:
+            ForeignObjectError: A name is taken.
+            PendingError: The namespace is not enabled, or is being deleted.
+            NotWrittenError: Kubernetes failed.
+        """
+        for resource, body in ((ROLE, manifests.role_body(obj)), (ROLE_BINDING, manifests.role_binding_body(obj))):
+            try:
+                self._create_or_correct(resource, obj, body)
+            except KubeError as err:
+                raise_not_written(err, resource, key_of(obj).namespace)
+
+    def remove_objects(self, obj: Body) -> None:
+        """Remove the Secret, the Role and the RoleBinding.
+
+        What may not be removed, because the namespace is no longer enabled, Kubernetes' garbage collector removes with
+        its owner.
+
+        Raises:
+            KubeError: One could not be removed; the others are.
+        """
+        failed: list[KubeError] = []
+        for resource, name in NAMES:
+            try:
+                self._remove(resource, obj, name(obj))
+            except KubeError as err:
+                failed.append(err)
+        if failed:
+            raise failed[0]
+
+    def start_removal(self, obj: Body) -> Future[None]:
+        """Start ``remove_objects`` in parallel with other work; the future raises as it does."""
+        return self._executor.submit(self.remove_objects, obj)
+
+    def _get_secret(self, obj: Body) -> Body | None:
+        return self._namespaces.get_secret(Key(key_of(obj).namespace, manifests.secret_name(obj)))
+
+    def _create_or_correct(self, resource: Resource, obj: Body, body: Body) -> None:
+        try:
+            self._api.create(resource, body, namespace=key_of(obj).namespace)
+        except KubeError as err:
+            if err.reason != "AlreadyExists":
+                raise
+            self._correct(resource, obj, body)
+
+    def _correct(self, resource: Resource, obj: Body, body: Body) -> None:
+        name = body["metadata"]["name"]
+        found = self._read(resource, obj, name)
+        if found is None:
+            self._create_or_correct(resource, obj, body)
+        elif not manifests.is_controlled_by(found, obj):
+            raise ForeignObjectError(resource, name)
+        elif found.get("roleRef") != body.get("roleRef"):  # which Kubernetes never changes
+            self._remove(resource, obj, name)
+            self._create_or_correct(resource, obj, body)
+        elif not manifests.grants_the_same(found, body):
+            self._api.replace(resource, _at_version_of(found, body))
+
+    def _write(
+        self, resource: Resource, obj: Body, body: Body, known: Body | None, check: Callable[[Body], None]
+    ) -> Body:
+        """Create the object, or replace the known one; if another writer was faster, read it and try once more."""
+        for last in (False, True):
+            try:
+                if known is None:
+                    return self._api.create(resource, body, namespace=key_of(obj).namespace)
+                if not manifests.is_controlled_by(known, obj):
+                    raise ForeignObjectError(resource, body["metadata"]["name"])
+                check(known)
+                return self._api.replace(resource, _at_version_of(known, body))
+            except KubeError as err:
+                if err.status not in (404, 409) or err.is_terminating or last:
+                    raise
+            found = self._read(resource, obj, body["metadata"]["name"])
+            known = manifests.without_values(found) if found else None
+        raise AssertionError("unreachable")
+
+    def _read(self, resource: Resource, obj: Body, name: str) -> Body | None:
+        try:
+            return self._api.get(resource, namespace=key_of(obj).namespace, name=name)
+        except KubeError as err:
+            if err.status == 404:
+                return None
+            raise
+
+    def _remove(self, resource: Resource, obj: Body, name: str) -> None:
+        try:
+            found = (self._get_secret(obj) if resource is SECRET else None) or self._read(resource, obj, name)
+            if found and manifests.is_controlled_by(found, obj):
+                self._api.delete(resource, namespace=key_of(obj).namespace, name=name, uid=uid_of(found))
+        except KubeError as err:
+            if err.status not in (403, 404):
+                raise
+
+
+def raise_not_written(err: KubeError, resource: Resource, namespace: str) -> NoReturn:
+    """Raise what an error of Kubernetes means for a write of one of the three."""
+    if pending := pending_refusal(err, namespace):
+        raise pending from err
+    raise NotWrittenError(resource, f"{resource.kind} could not be written: {err.message}") from err
+
+
+def _secrets_not_listed() -> PendingError:
+    return PendingError("The Secrets of the namespace are being listed", reason="Starting", requeue_after_s=0.2)
+
+
+def _at_version_of(found: Body, body: Body) -> Body:
+    meta = {**body["metadata"], "resourceVersion": version_of(found), "uid": uid_of(found)}
+    return {**body, "metadata": meta}
+
+
+def _check_not_later(found: Body, attempt: int) -> None:
+    if int(found.get("secret_attempt", 0)) > attempt:
+        raise ConflictError("the Secret has the credential of a later attempt")

@@ -1,0 +1,160 @@
+"""Finds the access requests whose Role or RoleBinding is missing or was edited: two lists for a whole namespace.
+
+A namespace is audited when it becomes enabled and at each resync, in a queue of its own with one worker. So the
+reconcile of one request reads neither Role nor RoleBinding, no request waits for a list, and an audit costs one list of
+each kind however many requests there are. The request's own worker corrects what the audit finds, since it alone knows
+whether the request still grants something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from typing import TypeAlias
+
+from services.common import logs
+from services.common.errors import SpecInvalidError
+from watcher.delivery import manifests
+from watcher.delivery.namespaces import Enablement, Namespaces
+from watcher.delivery.publisher import SecretPublisher
+from watcher.kube.client import KubeClient, KubeError
+from watcher.kube.objects import Objects
+from watcher.kube.resources import (
+    ROLE,
+    ROLE_BINDING,
+    Body,
+    Key,
+    Resource,
+    is_deleting,
+    key_of,
+    uid_of,
+)
+from watcher.kube.result import DONE, Result
+from watcher.specs.kinds import ACCESS_REQUEST
+
+LOG = logs.logger(__name__)
+PAGE = 250
+Found: TypeAlias = Mapping[tuple[Resource, str], Body]
+"""Roles and RoleBindings by kind and name."""
+
+
+class RbacAudit:
+    """Audits namespaces, and keeps which requests need a correction. Safe for threads.
+
+    Args:
+        api: Kubernetes.
+        objects: The requests.
+        namespaces: The enabled namespaces and their Secrets.
+        publisher: Writes a request's Role and RoleBinding.
+        executor: Runs those writes in parallel with other work.
+        on_due: Called with each request that needs a correction.
+    """
+
+    def __init__(
+        self,
+        api: KubeClient,
+        *,
+        objects: Objects,
+        namespaces: Namespaces,
+        publisher: SecretPublisher,
+        executor: Executor,
+        on_due: Callable[[Key], None],
+    ) -> None:
+        self._api, self._objects, self._namespaces = api, objects, namespaces
+        self._publisher, self._executor, self._on_due = publisher, executor, on_due
+        self._due: set[str] = set()  # uids of requests
+        self._not_listable: set[str] = set()  # namespaces of which the log says already that a list is refused
+
+    def reconcile(self, namespace: str) -> Result:
+        """Audit a namespace; one that is not enabled is audited when it becomes so.
+
+        Raises:
+            KubeError: A list failed.
+        """
+        if self._namespaces.enablement(namespace) is not Enablement.ENABLED:
+            return DONE
+        found = self._list_rbac(namespace)
+        for obj in self._objects.cache(ACCESS_REQUEST).all(namespace):
+            if self._has_credential(obj) and not _is_as_wanted(obj, found):
+                self._due.add(uid_of(obj))
+                self._on_due(key_of(obj))
+        return DONE
+
+    def start_correction(self, obj: Body, *, first: bool) -> Future[None] | None:
+        """Start to write Role and RoleBinding in parallel with other work, if they are due; a failure is due again.
+
+        Args:
+            obj: The request.
+            first: Whether there are none yet, as its Secret had no credential before.
+
+        Returns:
+            A future that raises as ``SecretPublisher.write_rbac`` does; None if nothing is due.
+        """
+        if not first and uid_of(obj) not in self._due:
+            return None
+        self._due.discard(uid_of(obj))  # before the write: what an audit finds during it counts
+        return self._executor.submit(self._correct, obj)
+
+    def forget_request(self, obj: Body) -> None:
+        """Forget a request that no longer grants anything."""
+        self._due.discard(uid_of(obj))
+
+    def _correct(self, obj: Body) -> None:
+        try:
+            self._publisher.write_rbac(obj)
+        except BaseException:
+            self._due.add(uid_of(obj))
+            raise
+
+    def _has_credential(self, obj: Body) -> bool:
+        secret = self._namespaces.get_secret(Key(key_of(obj).namespace, manifests.secret_name(obj)))
+        if secret is None or not secret.get("secret_attempt"):
+            return False
+        return manifests.is_controlled_by(secret, obj) and not is_deleting(obj)
+
+    def _list_rbac(self, namespace: str) -> Found:
+        """The Roles and RoleBindings that Leasegate wrote.
+
+        Where they may not be listed the result is empty, so that each request reads its own.
+        """
+        try:
+            return {
+                (resource, item["metadata"]["name"]): item
+                for resource in (ROLE, ROLE_BINDING)
+                for item in self._list_items(resource, namespace)
+            }
+        except KubeError as err:
+            if err.status != 403:
+                raise
+            if namespace not in self._not_listable:
+                self._not_listable.add(namespace)
+                LOG.warning(
+                    "roles cannot be listed: each is read by itself",
+                    namespace=namespace,
+                    error=err.message,
+                    do="kubectl apply -f deploy/rbac/watcher.yaml",
+                )
+            return {}
+
+    def _list_items(self, resource: Resource, namespace: str) -> Iterator[Body]:
+        token = ""
+        while True:
+            page = self._api.page(resource, namespace=namespace, limit=PAGE, token=token, labels=manifests.SELECTOR)
+            yield from page.get("items") or []
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return
+
+
+def _is_as_wanted(obj: Body, found: Found) -> bool:
+    try:
+        wanted = {ROLE: manifests.role_body(obj), ROLE_BINDING: manifests.role_binding_body(obj)}
+    except SpecInvalidError:  # the request's own reconcile reports it
+        return True
+    for resource, body in wanted.items():
+        present = found.get((resource, body["metadata"]["name"]))
+        if present is None or not manifests.is_controlled_by(present, obj):
+            return False
+        if not manifests.grants_the_same(present, body):
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""What any Kubernetes controller needs: client, cache, informers, work queues, Events, conditions."""

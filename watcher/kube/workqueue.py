@@ -1,0 +1,179 @@
+"""A queue of keys: each key once, each in one worker's hands at a time, different keys in parallel.
+
+A key that is added while a worker has it comes back when the worker is done. A key of a lower priority goes after all
+keys of higher ones, as in controller-runtime's priority queue: the first list and each resync queue every object,
+thousands of them, and a decision that arrives meanwhile must not wait behind them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+from watcher.kube.backoff import Backoff
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Priority(IntEnum):
+    """Which keys go first."""
+
+    EVENT = 0  # something changed, and somebody may wait for what follows
+    FOLLOW_UP = 1  # somebody has what was waited for; the rest of its reconcile is due
+    RESYNC = 2  # nothing is known to have changed
+
+
+class QueueObserver:
+    """Takes what a queue reports for its metrics, as the queues of client-go do; this one ignores it."""
+
+    def on_add(self) -> None:
+        """A key is added."""
+
+    def on_retry(self) -> None:
+        """A key is to be added after a growing pause."""
+
+    def on_start(self, waited_s: float) -> None:
+        """A worker takes a key that waited so long."""
+
+    def on_done(self, worked_s: float) -> None:
+        """A worker gives a key back after so long."""
+
+
+class WorkQueue(Generic[K]):
+    """A queue of keys. Safe for threads.
+
+    Args:
+        backoff: Pauses of ``add_rate_limited``.
+        clock: Monotonic seconds.
+        observer: Where adds, retries and durations are counted.
+    """
+
+    def __init__(
+        self,
+        backoff: Backoff,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        observer: QueueObserver | None = None,
+    ) -> None:
+        self._backoff, self._clock, self._observer = backoff, clock, observer or QueueObserver()
+        self._changed = threading.Condition()
+        self._lanes: dict[Priority, OrderedDict[K, float]] = {each: OrderedDict() for each in Priority}  # since when
+        self._processing: dict[K, float] = {}  # and since when
+        self._again: dict[K, Priority] = {}  # keys added while a worker has them
+        self._due: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._order = itertools.count()
+        self._failures: dict[K, int] = {}
+        self._closed = False
+
+    def add(self, key: K, priority: Priority = Priority.EVENT) -> None:
+        """Queue a key, once; one that waits already gets the higher one of the two priorities."""
+        with self._changed:
+            self._due.pop(key, None)
+            self._enqueue(key, priority)
+
+    def add_after(self, key: K, delay_s: float) -> None:
+        """Queue a key in ``delay_s`` seconds, unless it is due sooner."""
+        with self._changed:
+            due = self._clock() + delay_s
+            if self._waits(key) is not None or self._due.get(key, due + 1) <= due:
+                return
+            self._due[key] = due
+            heapq.heappush(self._heap, (due, next(self._order), key))
+            self._changed.notify()
+
+    def add_rate_limited(self, key: K) -> None:
+        """Queue a key after a pause that grows with each call until ``forget_failures``."""
+        with self._changed:
+            self._observer.on_retry()
+            self._failures[key] = self._failures.get(key, 0) + 1
+            pause_s = self._backoff.pause_s(self._failures[key])
+        self.add_after(key, pause_s)
+
+    def forget_failures(self, key: K) -> None:
+        """Reset the pause of a key."""
+        with self._changed:
+            self._failures.pop(key, None)
+
+    def next_key(self, *, block: bool = True) -> K | None:
+        """Take the next key; ``mark_done`` must follow.
+
+        Args:
+            block: Whether to wait for a key.
+
+        Returns:
+            The key; None when the queue is closed, or is empty and ``block`` is false.
+        """
+        with self._changed:
+            while not self._closed:
+                self._queue_due()
+                if lane := next((lane for lane in self._lanes.values() if lane), None):
+                    key, since = lane.popitem(last=False)
+                    now = self._processing[key] = self._clock()
+                    self._observer.on_start(now - since)
+                    self._changed.notify()  # another worker waits for what is due next
+                    return key
+                if not block:
+                    return None
+                self._changed.wait(self._next_due_s())
+            return None
+
+    def mark_done(self, key: K) -> None:
+        """Give a key back that ``next_key`` returned."""
+        with self._changed:
+            self._observer.on_done(self._clock() - self._processing.pop(key))
+            if key in self._again:
+                self._enqueue(key, self._again.pop(key))
+
+    def close(self) -> None:
+        """Let every ``next_key`` return None."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __len__(self) -> int:
+        """How many keys wait for a worker."""
+        return sum(map(len, self._lanes.values()))
+
+    @property
+    def delayed(self) -> int:
+        """How many keys wait for their time."""
+        return len(self._due)
+
+    @property
+    def unfinished_s(self) -> float:
+        """Seconds of work in progress, summed over the keys that workers have."""
+        with self._changed:
+            return sum(self._clock() - since for since in self._processing.values())
+
+    def _waits(self, key: K) -> Priority | None:
+        return next((priority for priority, lane in self._lanes.items() if key in lane), None)
+
+    def _enqueue(self, key: K, priority: Priority) -> None:
+        if key in self._processing:
+            self._again[key] = min(priority, self._again.get(key, priority))
+            return
+        known = self._waits(key)
+        if known is None:
+            self._observer.on_add()
+            self._lanes[priority][key] = self._clock()
+        elif priority < known:
+            self._lanes[priority][key] = self._lanes[known].pop(key)
+        self._changed.notify()
+
+    def _queue_due(self) -> None:
+        now = self._clock()
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) == due:
+                del self._due[key]
+                self._enqueue(key, Priority.EVENT)
+
+    def _next_due_s(self) -> float | None:
+        return max(0.0, self._heap[0][0] - self._clock()) if self._heap else None

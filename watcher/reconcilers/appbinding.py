@@ -1,0 +1,125 @@
+"""Keeps AppBindings that are in use, and registers their Vaults with access.
+
+The finalizer keeps an AppBinding until the last SecretEngine or PostgresRole that uses it is deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+from leasegate.access.v1 import watcher_service_pb2
+from leasegate.types.v1 import types_pb2
+from services.common.errors import LeasegateError, SpecInvalidError
+from watcher.clients.stubs import ServiceStubs
+from watcher.kube.objects import Objects
+from watcher.kube.recorder import EventRecorder
+from watcher.kube.resources import Body, Key, has_finalizer, is_deleting, key_of
+from watcher.kube.result import DONE, PendingError, Result, result_of
+from watcher.reconcilers.status import reason_of
+from watcher.reconcilers.vault_targets import VaultTargets
+from watcher.specs.indexes import BY_APP_BINDING, BY_VAULT
+from watcher.specs.kinds import APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
+
+
+class AppBindingReconciler:
+    """Reconciles AppBindings. Safe for threads.
+
+    Args:
+        objects: The objects.
+        targets: Builds targets.
+        services: The services.
+        events: Where Events are written.
+    """
+
+    def __init__(
+        self, *, objects: Objects, targets: VaultTargets, services: ServiceStubs, events: EventRecorder
+    ) -> None:
+        self._objects, self._targets, self._services, self._events = objects, targets, services, events
+        self._registered: dict[Key, bytes] = {}  # digest of the target that access has, by AppBinding
+        self._auth_needed: set[Key] = set()  # AppBindings whose Vault access has no session for
+        self._lock = threading.Lock()
+
+    def reconcile(self, key: Key) -> Result:
+        """Add or remove the finalizer of an AppBinding, and register its Vault with access."""
+        binding = self._objects.get(APP_BINDING, key)
+        if binding is None:
+            self._registered.pop(key, None)
+            return DONE
+        if not self._is_used(BY_APP_BINDING, key):
+            self._objects.remove_finalizer(APP_BINDING, binding)
+            return DONE
+        self.keep_app_bindings(key)
+        return self._register(binding) if self._is_used(BY_VAULT, key) else DONE
+
+    def keep_app_bindings(self, *keys: Key) -> None:
+        """Add the finalizer to AppBindings that are about to be used.
+
+        Raises:
+            PendingError: One does not exist, or is being deleted.
+            KubeError: Kubernetes failed.
+        """
+        for key in keys:
+            binding = self._objects.get(APP_BINDING, key)
+            if binding is None:
+                raise PendingError(f"AppBinding {key} does not exist: apply it", reason="AppBindingNotFound")
+            if has_finalizer(binding, FINALIZER):
+                continue
+            if is_deleting(binding):
+                raise PendingError(f"AppBinding {key} is being deleted: apply it again", reason="AppBindingNotFound")
+            self._objects.add_finalizer(APP_BINDING, binding)
+
+    def register_target(self, key: Key, target: types_pb2.VaultTarget) -> None:
+        """Register a Vault with access, unless access has the same target already.
+
+        Raises:
+            LeasegateError: access failed.
+        """
+        digest = _registration_digest(target)
+        if self._registered.get(key) != digest:
+            self._services.access.EnsureVaultTarget(watcher_service_pb2.EnsureVaultTargetRequest(target=target))
+            self._registered[key] = digest
+
+    def require_fresh_auth(self, key: Key) -> None:
+        """Have the next reconcile register the Vault with a new token, as access has no session there."""
+        with self._lock:
+            self._auth_needed.add(key)
+
+    def forget_registrations(self) -> None:
+        """Have the next reconcile of each AppBinding register its Vault, as access may have lost all targets."""
+        self._registered.clear()
+
+    def _register(self, binding: Body) -> Result:
+        key = key_of(binding)
+        with self._lock:
+            fresh = key in self._auth_needed
+            self._auth_needed.discard(key)
+        if fresh:
+            self._registered.pop(key, None)
+        registered = False
+        try:
+            self.register_target(key, self._targets.vault(key, fresh=fresh))
+            registered = True
+        except PendingError as pending:
+            return pending.result
+        except LeasegateError as err:
+            if isinstance(err, SpecInvalidError):
+                self._events.record(binding, reason=reason_of(err), message=err.message, warning=True, transition=False)
+            return result_of(err)
+        finally:
+            if fresh and not registered:
+                self.require_fresh_auth(key)
+        return DONE
+
+    def _is_used(self, index: str, key: Key) -> bool:
+        return any(self._objects.cache(resource).by_index(index, key) for resource in (SECRET_ENGINE, POSTGRES_ROLE))
+
+
+def _registration_digest(target: types_pb2.VaultTarget) -> bytes:
+    """Digest of a target without what changes by itself: the ServiceAccount token and the AppBinding's generation."""
+    lasting = types_pb2.VaultTarget()
+    lasting.CopyFrom(target)
+    if lasting.HasField("kubernetes"):
+        lasting.kubernetes.jwt = ""
+    lasting.source.generation = 0
+    return hashlib.sha256(lasting.SerializeToString(deterministic=True)).digest()

@@ -1,0 +1,204 @@
+"""Writes the db_role of a PostgresRole once its connection exists, and puts it into access' catalog.
+
+Both are removed with the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from leasegate.access.v1 import watcher_service_pb2
+from leasegate.roles.v1 import db_role_pb2, role_service_pb2
+from leasegate.types.v1 import types_pb2
+from services.common.errors import LeasegateError, LeasesInUseError, VaultAuthRefusedError
+from watcher.clients.stubs import ServiceStubs
+from watcher.kube.objects import Objects
+from watcher.kube.resources import Body, Key, is_deleting, key_of, uid_of
+from watcher.kube.result import DONE, PendingError, Result, result_of
+from watcher.reconcilers.appbinding import AppBindingReconciler
+from watcher.reconcilers.failure_window import FailureWindow
+from watcher.reconcilers.finalization import Finalizer, record_failure, record_place
+from watcher.reconcilers.secret_engine import provides_connection
+from watcher.reconcilers.status import StatusReporter, reason_of
+from watcher.reconcilers.vault_targets import VaultTargets
+from watcher.specs.appbinding import target_ref
+from watcher.specs.cluster import Cluster
+from watcher.specs.db_role import DbRoleSpec, db_role_spec
+from watcher.specs.field_paths import message_of
+from watcher.specs.indexes import BY_RECORDED_MOUNT
+from watcher.specs.kinds import POSTGRES_ROLE, SECRET_ENGINE
+from watcher.specs.status import RoleStatus, TargetStatus
+
+KINDS = {"/roles/": "FailedToCreateDatabaseRole", "sys/mounts": "FailedToCreateDatabaseRole"}
+"""KubeVault's reasons for errors of Vault, by a part of the path."""
+
+
+class PostgresRoleReconciler:
+    """Reconciles PostgresRoles.
+
+    Args:
+        objects: The objects.
+        targets: Builds targets.
+        app_bindings: Keeps the AppBindings that are in use.
+        services: The services.
+        reporter: Reports the state of each.
+        failures: Since when each fails.
+        cluster: Where they are.
+        on_catalog_change: Called with a role whose entry in access' catalog changed or is removed.
+    """
+
+    def __init__(
+        self,
+        *,
+        objects: Objects,
+        targets: VaultTargets,
+        app_bindings: AppBindingReconciler,
+        services: ServiceStubs,
+        reporter: StatusReporter[RoleStatus],
+        failures: FailureWindow,
+        cluster: Cluster,
+        on_catalog_change: Callable[[Key], None],
+    ) -> None:
+        self._objects, self._targets, self._app_bindings, self._services = objects, targets, app_bindings, services
+        self._reporter, self._failures, self._cluster = reporter, failures, cluster
+        self._on_catalog_change = on_catalog_change
+        self._finalizer = Finalizer(POSTGRES_ROLE, objects=objects, reporter=reporter, failures=failures, kinds=KINDS)
+        self._catalog: dict[str, str] = {}  # digest in access' catalog by uid, as this process put it there
+        self._paused: dict[Key, watcher_service_pb2.ResumeRequest] = {}  # what resumes issuance that a role paused
+
+    def reconcile(self, key: Key) -> Result:
+        """Reconcile one PostgresRole."""
+        obj = self._objects.get(POSTGRES_ROLE, key)
+        if obj is None:
+            self._resume(key)  # it may have been deleted while it waited
+            return DONE
+        if is_deleting(obj):
+            return self._finalizer.finalize(obj, self._clean_up)
+        obj = self._objects.add_finalizer(POSTGRES_ROLE, obj)
+        try:
+            self._ensure(obj)
+        except PendingError as pending:
+            self._reporter.report_pending(obj, pending)
+            return pending.result
+        except LeasegateError as err:
+            if not self._failures.is_unreported(uid_of(obj), err):
+                self._reporter.report_failed(obj, reason=reason_of(err, kinds=KINDS), message=message_of(err))
+            return result_of(err)
+        self._failures.reset_failures(uid_of(obj))
+        return DONE
+
+    def forget_catalog(self) -> None:
+        """Have the next reconcile of each role put it into access' catalog, which may have lost all."""
+        self._catalog.clear()
+
+    def _ensure(self, obj: Body) -> None:
+        spec = db_role_spec(obj, self._cluster)
+        target = self._targets.vault(spec.vault)
+        self._wait_for_connection(spec, target)
+        self._app_bindings.keep_app_bindings(spec.vault)
+        self._leave_former_place(obj, spec, target)
+        status = RoleStatus.from_object(obj)
+        place = replace(status, target=TargetStatus.of(target), path=spec.mount, connection="", digest="")
+        obj, first_try = record_place(obj, self._reporter, target=target, place=place)
+        try:
+            answer = self._ensure_db_role(obj, spec, target)
+        except LeasegateError as err:
+            record_failure(obj, self._reporter, err, first_try=first_try)
+            if isinstance(err, VaultAuthRefusedError):
+                self._targets.discard_tokens(spec.vault)
+            raise
+        self._resume(key_of(obj))
+        self._app_bindings.register_target(spec.vault, target)
+        self._put_into_catalog(obj, answer.snapshot)
+        known = RoleStatus.from_object(obj).digest
+        done = RoleStatus(
+            target=TargetStatus.of(target, answered=True),
+            path=answer.snapshot.mount,
+            connection=answer.snapshot.definition.db_name,
+            db_role=answer.snapshot.vault_role,
+            digest=answer.snapshot.digest,
+        )
+        self._reporter.report_ready(obj, done, notices=answer.notices, changed=answer.changed)
+        if answer.changed and known == answer.snapshot.digest:  # the same was written before
+            self._reporter.report_drift_corrected(obj, f"role {answer.snapshot.vault_role}")
+
+    def _wait_for_connection(self, spec: DbRoleSpec, target: types_pb2.VaultTarget) -> None:
+        connection = spec.definition.db_name if spec.database else None
+        engines = self._objects.cache(SECRET_ENGINE).by_index(BY_RECORDED_MOUNT, spec.mount)
+        if any(
+            provides_connection(engine, target=target, mount=spec.mount, connection=connection) for engine in engines
+        ):
+            return
+        to = f" to AppBinding {spec.database}" if spec.database else ""
+        raise PendingError(
+            f"No SecretEngine with path {spec.mount} and a connection{to} is Success on Vault {spec.vault}: "
+            "apply one, or see what its status says",
+            reason="EngineNotReady",
+        )
+
+    def _ensure_db_role(
+        self, obj: Body, spec: DbRoleSpec, target: types_pb2.VaultTarget
+    ) -> role_service_pb2.EnsureDbRoleResponse:
+        request = role_service_pb2.EnsureDbRoleRequest(
+            owner=self._cluster.ref(obj),
+            target=target,
+            mount=spec.mount,
+            definition=spec.definition,
+            last_db_name=RoleStatus.from_object(obj).connection,
+        )
+        try:
+            return self._services.roles.EnsureDbRole(request)
+        except LeasesInUseError:
+            request.quiesce_report.CopyFrom(self._quiesce(obj, target, spec))
+            return self._services.roles.EnsureDbRole(request)
+
+    def _quiesce(self, obj: Body, target: types_pb2.VaultTarget, spec: DbRoleSpec) -> types_pb2.QuiesceReport:
+        """Pause issuance on the connection that the role leaves; on the whole mount if that is not known."""
+        connection, ref = RoleStatus.from_object(obj).connection, target_ref(target)
+        request = watcher_service_pb2.QuiesceRequest(target=ref, mount=spec.mount, connection=connection)
+        self._paused[key_of(obj)] = watcher_service_pb2.ResumeRequest(
+            target=ref, mount=spec.mount, connection=connection
+        )
+        answer = self._services.access.Quiesce(request)
+        if left := answer.quiesce_report.open_attempts:
+            text = (
+                f"{left} leases or open attempts use the database that the role leaves: "
+                "the role is changed when they are revoked or expired"
+            )
+            raise PendingError(text, reason="LeasesInUse", requeue_after_s=2.0)
+        return answer.quiesce_report
+
+    def _resume(self, key: Key) -> None:
+        """Resume issuance that was paused for this role; the SecretEngine resumes what a former process paused."""
+        if request := self._paused.get(key):
+            self._services.access.Resume(request)
+            del self._paused[key]
+
+    def _put_into_catalog(self, obj: Body, snapshot: db_role_pb2.DbRoleSnapshot) -> None:
+        self._services.access.PutDbRoleSnapshot(watcher_service_pb2.PutDbRoleSnapshotRequest(snapshot=snapshot))
+        known = self._catalog.get(uid_of(obj)) or RoleStatus.from_object(obj).digest
+        self._catalog[uid_of(obj)] = snapshot.digest
+        if known != snapshot.digest:
+            self._on_catalog_change(key_of(obj))
+
+    def _leave_former_place(self, obj: Body, spec: DbRoleSpec, target: types_pb2.VaultTarget) -> None:
+        status = RoleStatus.from_object(obj)
+        former = status.target
+        if former and not status.is_at(target, spec.mount):
+            self._finalizer.leave_former_place(obj, lambda: self._delete_db_role(obj, status, former))
+
+    def _clean_up(self, obj: Body, status: RoleStatus, target: TargetStatus) -> None:
+        # The catalog first, so that nothing more is issued for the role even where Vault cannot be cleaned up.
+        self._services.access.DeleteDbRoleSnapshot(
+            watcher_service_pb2.DeleteDbRoleSnapshotRequest(object=self._cluster.ref(obj))
+        )
+        if self._catalog.pop(uid_of(obj), ""):
+            self._on_catalog_change(key_of(obj))
+        self._delete_db_role(obj, status, target)
+        self._resume(key_of(obj))
+
+    def _delete_db_role(self, obj: Body, status: RoleStatus, recorded: TargetStatus) -> None:
+        target = self._targets.recorded_vault(recorded)
+        request = role_service_pb2.DeleteDbRoleRequest(owner=self._cluster.ref(obj), target=target, mount=status.path)
+        self._services.roles.DeleteDbRole(request)

@@ -1,0 +1,346 @@
+"""Has the engine service make the mount and connection of a SecretEngine, and remove them with the object.
+
+Nothing is removed, and no database is changed, while leases depend on it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from leasegate.access.v1 import watcher_service_pb2
+from leasegate.engine.v1 import engine_service_pb2
+from leasegate.types.v1 import types_pb2
+from services.common.errors import (
+    LeasegateError,
+    LeasesInUseError,
+    SpecInvalidError,
+    VaultAuthMissingError,
+    VaultAuthRefusedError,
+)
+from watcher.clients.stubs import ServiceStubs
+from watcher.kube.objects import Objects
+from watcher.kube.resources import Body, Key, is_deleting, key_of, uid_of
+from watcher.kube.result import DONE, PendingError, Result, result_of
+from watcher.reconcilers.appbinding import AppBindingReconciler
+from watcher.reconcilers.failure_window import FailureWindow
+from watcher.reconcilers.finalization import Finalizer, record_failure, record_place
+from watcher.reconcilers.status import StatusReporter, reason_of
+from watcher.reconcilers.vault_targets import VaultTargets
+from watcher.specs.appbinding import target_ref
+from watcher.specs.cluster import Cluster
+from watcher.specs.engine import EngineSpec, connection_settings, engine_spec
+from watcher.specs.field_paths import message_of
+from watcher.specs.indexes import BY_RECORDED_MOUNT
+from watcher.specs.kinds import SECRET_ENGINE
+from watcher.specs.status import EngineStatus, TargetStatus
+
+KINDS = {"/config/": "FailedToCreateSecretEngineConfig", "sys/mounts": "FailedToEnableSecretEngine"}
+"""KubeVault's reasons for errors of Vault, by a part of the path."""
+MOUNT_CHECKED_AFTER_S = 5.0
+"""How long a deletion waits for leases before it checks whether the mount that revokes them still exists."""
+_OWNERSHIP = {engine_service_pb2.MOUNT_OWNERSHIP_OWNED: "Owned", engine_service_pb2.MOUNT_OWNERSHIP_ADOPTED: "Adopted"}
+
+
+class ConnectionConflictError(Exception):
+    """An older SecretEngine configures the same connection otherwise."""
+
+
+class SecretEngineReconciler:
+    """Reconciles SecretEngines.
+
+    Args:
+        objects: The objects.
+        targets: Builds targets.
+        app_bindings: Keeps the AppBindings that are in use.
+        services: The services.
+        reporter: Reports the state of each.
+        failures: Since when each fails.
+        cluster: Where they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        objects: Objects,
+        targets: VaultTargets,
+        app_bindings: AppBindingReconciler,
+        services: ServiceStubs,
+        reporter: StatusReporter[EngineStatus],
+        failures: FailureWindow,
+        cluster: Cluster,
+    ) -> None:
+        self._objects, self._targets, self._app_bindings, self._services = objects, targets, app_bindings, services
+        self._reporter, self._failures, self._cluster = reporter, failures, cluster
+        self._finalizer = Finalizer(SECRET_ENGINE, objects=objects, reporter=reporter, failures=failures, kinds=KINDS)
+        self._resumed: set[str] = set()  # uids for whose mount issuance is known to be running
+        self._lock = threading.Lock()
+
+    def reconcile(self, key: Key) -> Result:
+        """Reconcile one SecretEngine."""
+        obj = self._objects.get(SECRET_ENGINE, key)
+        if obj is None:
+            # It may have been deleted while issuance was paused for it: the other SecretEngines of its mount resume it.
+            with self._lock:
+                self._resumed.clear()
+            return DONE
+        if is_deleting(obj):
+            return self._finalizer.finalize(obj, self._clean_up)
+        obj = self._objects.add_finalizer(SECRET_ENGINE, obj)
+        try:
+            self._ensure(obj)
+        except PendingError as pending:
+            self._reporter.report_pending(obj, pending)
+            return pending.result
+        except ConnectionConflictError as conflict:
+            self._reporter.report_failed(obj, reason="ConnectionConflict", message=str(conflict))
+            return Result(requeue=True)
+        except LeasegateError as err:
+            if not self._failures.is_unreported(uid_of(obj), err):
+                self._reporter.report_failed(obj, reason=reason_of(err, kinds=KINDS), message=message_of(err))
+            return result_of(err)
+        self._failures.reset_failures(uid_of(obj))
+        return DONE
+
+    def _ensure(self, obj: Body) -> None:
+        spec = engine_spec(obj, self._cluster)
+        target, database = self._targets.vault(spec.vault), self._targets.database(spec.database)
+        self._check_conflicts(obj, spec, target)
+        self._app_bindings.keep_app_bindings(spec.vault, spec.database)
+        self._leave_former_place(obj, spec, target)
+        place = replace(
+            EngineStatus.from_object(obj),
+            target=TargetStatus.of(target),
+            path=spec.path,
+            connection=spec.connection.name,
+            database="",
+        )
+        obj, first_try = record_place(obj, self._reporter, target=target, place=place)
+        try:
+            answer = self._ensure_engine(obj, spec, target, database)
+        except LeasegateError as err:
+            record_failure(obj, self._reporter, err, first_try=first_try)
+            if isinstance(err, VaultAuthRefusedError):
+                self._targets.discard_tokens(spec.vault)
+            raise
+        known = EngineStatus.from_object(obj)
+        if known.database not in ("", answer.database):  # recorded before anything is issued there
+            obj = self._reporter.record_status(obj, replace(known, database=answer.database))
+        self._resume(obj, answer)
+        done = EngineStatus(
+            target=TargetStatus.of(target, answered=True),
+            path=answer.mount,
+            connection=answer.connection,
+            database=answer.database,
+            ownership=_OWNERSHIP.get(answer.ownership, "Owned"),
+        )
+        self._reporter.report_ready(obj, done, notices=answer.notices, changed=answer.changed)
+        if answer.drift_corrected:
+            self._reporter.report_drift_corrected(obj, f"connection {answer.connection} of mount {answer.mount}")
+
+    def _ensure_engine(
+        self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget, database: types_pb2.Database
+    ) -> engine_service_pb2.EnsureEngineResponse:
+        request = self._ensure_request(obj, spec, target, database)
+        try:
+            return self._services.engine.EnsureEngine(request)
+        except LeasesInUseError:
+            report = self._quiesce(obj, target_ref(target), spec.path, spec.connection.name, revoke_leases=False)
+            request.quiesce_report.CopyFrom(report)
+            return self._services.engine.EnsureEngine(request)
+
+    def _ensure_request(
+        self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget, database: types_pb2.Database
+    ) -> engine_service_pb2.EnsureEngineRequest:
+        connection = engine_service_pb2.PostgresConnection(database=database)
+        connection.MergeFrom(spec.connection)
+        return engine_service_pb2.EnsureEngineRequest(
+            owner=self._cluster.ref(obj),
+            target=target,
+            mount=spec.path,
+            adopt_mount=spec.adopt_mount,
+            postgres=connection,
+            same_database_moved=spec.same_database_moved,
+            last_database=EngineStatus.from_object(obj).database,
+        )
+
+    def _quiesce(
+        self, obj: Body, ref: types_pb2.VaultTargetRef, mount: str, connection: str, *, revoke_leases: bool
+    ) -> types_pb2.QuiesceReport:
+        """Pause issuance on a connection, or on the whole mount, until no lease is left there.
+
+        Raises:
+            PendingError: Leases or open attempts are left.
+            LeasegateError: access failed.
+        """
+        with self._lock:
+            self._resumed.discard(uid_of(obj))
+        request = watcher_service_pb2.QuiesceRequest(
+            target=ref, mount=mount, connection=connection, revoke_leases=revoke_leases
+        )
+        answer = self._services.access.Quiesce(request)
+        left = answer.quiesce_report.open_attempts
+        if left:
+            why = "; ".join(condition.message for condition in answer.conditions)
+            what = (
+                "are being revoked"
+                if revoke_leases
+                else "use the database as it is: the change is made when they are revoked or expired"
+            )
+            text = f"{left} leases or open attempts {what}" + (f" ({why})" if why else "")
+            elapsed_s = self._failures.elapsed_s(uid_of(obj), "quiesce")
+            raise PendingError(
+                text,
+                reason="RevokingLeases" if revoke_leases else "LeasesInUse",
+                requeue_after_s=min(2.0, max(0.05, elapsed_s / 4)),
+            )
+        self._failures.reset_failures(uid_of(obj), "quiesce")
+        return answer.quiesce_report
+
+    def _resume(self, obj: Body, answer: engine_service_pb2.EnsureEngineResponse) -> None:
+        """Resume issuance after each pause, and once for each object, as a former process may have paused it."""
+        with self._lock:
+            if uid_of(obj) in self._resumed:
+                return
+        for connection in ("", answer.connection):
+            self._services.access.Resume(
+                watcher_service_pb2.ResumeRequest(target=answer.target, mount=answer.mount, connection=connection)
+            )
+        with self._lock:
+            self._resumed.add(uid_of(obj))
+
+    def _check_conflicts(self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget) -> None:
+        """Refuse settings that differ from those of an older SecretEngine with the same connection.
+
+        Raises:
+            ConnectionConflictError: Names the other SecretEngine, and what differs.
+        """
+        for other in self._others_at(obj, target, spec.path):
+            if _age(other) < _age(obj) and (different := _differences(spec, other, self._cluster)):
+                raise ConnectionConflictError(
+                    f"SecretEngine {key_of(other)} is older and configures the same connection ({spec.database}) "
+                    f"of mount {spec.path} with another {', '.join(different)}: make them equal, or use another path"
+                )
+
+    def _others_at(self, obj: Body, target: types_pb2.VaultTarget, path: str) -> list[Body]:
+        """The other SecretEngines that have, or are about to have, something on a mount and are not being deleted."""
+        return [
+            other
+            for other in self._objects.cache(SECRET_ENGINE).by_index(BY_RECORDED_MOUNT, path)
+            if uid_of(other) != uid_of(obj)
+            and not is_deleting(other)
+            and EngineStatus.from_object(other).is_at(target, path)
+        ]
+
+    def _leave_former_place(self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget) -> None:
+        """Remove what is at another Vault or for another AppBinding before the status records the new place."""
+        status = EngineStatus.from_object(obj)
+        former = status.target
+        if former is None:
+            return
+        if not former.is_same_vault(target):
+            self._finalizer.leave_former_place(obj, lambda: self._clean_up(obj, status, former))
+        elif status.connection not in ("", spec.connection.name):
+            self._finalizer.leave_former_place(obj, lambda: self._delete_connection(obj, status, former))
+
+    def _clean_up(self, obj: Body, status: EngineStatus, recorded: TargetStatus) -> None:
+        """Revoke all leases, then remove connection and mount, as far as no other SecretEngine uses them."""
+        request, others = self._delete_request(obj, status, recorded)
+        ref, path = target_ref(request.target), request.mount
+        if not request.connection_shared:
+            report = self._revoke_leases(obj, request, connection=request.connection if others else "")
+            request.quiesce_report.CopyFrom(report)
+        try:
+            self._services.engine.DeleteEngine(request)
+        except LeasesInUseError:  # the other SecretEngines are no owners of the mount yet, so that all of it is removed
+            request.quiesce_report.CopyFrom(self._quiesce(obj, ref, path, "", revoke_leases=True))
+            self._services.engine.DeleteEngine(request)
+
+    def _revoke_leases(
+        self, obj: Body, request: engine_service_pb2.DeleteEngineRequest, *, connection: str
+    ) -> types_pb2.QuiesceReport:
+        """Have access revoke all leases; where that takes long, restore a mount that somebody removed."""
+        try:
+            return self._quiesce(obj, target_ref(request.target), request.mount, connection, revoke_leases=True)
+        except PendingError:
+            if is_deleting(obj) and self._failures.elapsed_s(uid_of(obj), "quiesce") >= MOUNT_CHECKED_AFTER_S:
+                self._restore_engine(obj, request)
+            raise
+
+    def _restore_engine(self, obj: Body, request: engine_service_pb2.DeleteEngineRequest) -> None:
+        """Make mount and connection again: Vault cannot drop a database user without them.
+
+        Raises:
+            VaultAuthMissingError: The mount is gone, and so is what it takes to make it again.
+            LeasegateError: Vault or the engine service failed.
+        """
+        try:
+            spec = engine_spec(obj, self._cluster)
+            target, database = self._targets.vault(spec.vault), self._targets.database(spec.database)
+            self._services.engine.EnsureEngine(self._ensure_request(obj, spec, target, database))
+        except (PendingError, LeasegateError) as err:
+            try:
+                # Without a quiesce report it removes nothing, but its answer shows whether the mount exists.
+                self._services.engine.DeleteEngine(request)
+            except LeasesInUseError:
+                return
+            text = (
+                f"The mount {request.mount} was removed by somebody, and database users are left that cannot be "
+                "dropped without it"
+            )
+            raise VaultAuthMissingError(f"{text}: {err.message}", path=request.mount) from err
+
+    def _delete_connection(self, obj: Body, status: EngineStatus, recorded: TargetStatus) -> None:
+        """Remove the connection to a former database once no lease uses it, unless another SecretEngine does."""
+        request, _ = self._delete_request(obj, status, recorded)
+        if request.connection_shared:
+            return
+        request.connection_only = True
+        report = self._quiesce(obj, target_ref(request.target), request.mount, request.connection, revoke_leases=False)
+        request.quiesce_report.CopyFrom(report)
+        self._services.engine.DeleteEngine(request)
+
+    def _delete_request(
+        self, obj: Body, status: EngineStatus, recorded: TargetStatus
+    ) -> tuple[engine_service_pb2.DeleteEngineRequest, list[Body]]:
+        """The request that deletes what a status names, and the other SecretEngines of the mount."""
+        target = self._targets.recorded_vault(recorded)
+        others = self._others_at(obj, target, status.path)
+        shared = any(EngineStatus.from_object(other).connection == status.connection for other in others)
+        request = engine_service_pb2.DeleteEngineRequest(
+            owner=self._cluster.ref(obj),
+            target=target,
+            mount=status.path,
+            connection=status.connection,
+            connection_shared=shared,
+        )
+        return request, others
+
+
+def _differences(spec: EngineSpec, other: Body, cluster: Cluster) -> list[str]:
+    """The settings that another SecretEngine asks for otherwise; none for another connection or a wrong spec."""
+    try:
+        theirs = engine_spec(other, cluster)
+    except SpecInvalidError:
+        return []
+    if theirs.connection.name != spec.connection.name:
+        return []
+    return [name for name, value in connection_settings(spec).items() if connection_settings(theirs)[name] != value]
+
+
+def _age(engine: Body) -> tuple[str, str]:
+    """Sorts older SecretEngines first, and any two in one order."""
+    return str(engine["metadata"].get("creationTimestamp", "")), uid_of(engine)
+
+
+def provides_connection(engine: Body, *, target: types_pb2.VaultTarget, mount: str, connection: str | None) -> bool:
+    """Whether a SecretEngine has made the connection that a role needs; None for any connection of the mount."""
+    status = EngineStatus.from_object(engine)
+    if is_deleting(engine) or not status.ownership:
+        return False
+    return status.is_at(target, mount) and connection in (None, status.connection)
+
+
+def provided_connection(engine: Body) -> object:
+    """What of a SecretEngine decides whether roles find their connection; equal as long as nothing of it changes."""
+    return is_deleting(engine), replace(EngineStatus.from_object(engine), observed_generation=0, database="")

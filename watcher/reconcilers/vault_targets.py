@@ -1,0 +1,176 @@
+"""Builds Vault targets from AppBindings, with a ServiceAccount token or the content of a Secret to authenticate by.
+
+A token is made once a ServiceAccount and kept in memory until shortly before it expires. No part of it is logged.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from leasegate.types.v1 import types_pb2
+from services.common.errors import SpecInvalidError
+from watcher.kube.client import KubeClient, KubeError
+from watcher.kube.objects import Objects
+from watcher.kube.resources import SECRET, SERVICE_ACCOUNT, Body, Key, key_of
+from watcher.kube.result import PendingError, raise_refused
+from watcher.specs import appbinding
+from watcher.specs.appbinding import SecretContent, ServiceAccountAuth, ServiceAddresses
+from watcher.specs.cluster import Cluster
+from watcher.specs.kinds import APP_BINDING
+from watcher.specs.status import TargetStatus
+
+TOKEN_S = 600
+"""Lifetime of a token: the least that the API server permits."""
+RENEW_AT = 0.6
+"""Part of its lifetime after which a token is replaced: what is left is enough to authenticate with."""
+
+NOTHING = SecretContent(type="", data={})
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    jwt: str = field(repr=False)
+    until: float
+
+
+class VaultTargets:
+    """Builds targets from AppBindings. Safe for threads.
+
+    Args:
+        api: Kubernetes.
+        objects: The AppBindings.
+        cluster: Where they are.
+        addresses: Services that are reached elsewhere than at their names.
+        audience: Audience of tokens where the AppBinding names none; empty for the API server's own.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        api: KubeClient,
+        objects: Objects,
+        *,
+        cluster: Cluster,
+        addresses: ServiceAddresses,
+        audience: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._api, self._objects, self._cluster = api, objects, cluster
+        self._addresses, self._audience, self._clock = addresses, audience, clock
+        self._tokens: dict[tuple[str, str, str], _Token] = {}
+        self._token_locks: dict[tuple[str, str, str], threading.Lock] = {}  # a slow namespace blocks no other
+        self._lock = threading.Lock()
+
+    def vault(self, key: Key, *, fresh: bool = False) -> types_pb2.VaultTarget:
+        """The Vault of an AppBinding, with what authenticates there; ``fresh`` makes a new token.
+
+        Raises:
+            PendingError: AppBinding, Secret or ServiceAccount is missing, or the namespace is not enabled.
+            SpecInvalidError: The AppBinding or its Secret is wrong.
+            KubeError: Kubernetes failed.
+        """
+        binding = self._binding(key)
+        target = appbinding.vault_address(binding, cluster=self._cluster, addresses=self._addresses)
+        plan = appbinding.auth_plan(binding)
+        if isinstance(plan, ServiceAccountAuth):
+            appbinding.set_token_auth(target, plan, self._token(key.namespace, plan, fresh=fresh))
+        else:
+            appbinding.set_secret_auth(
+                target, plan, appbinding.transformed(binding, self._contents(binding)) or NOTHING
+            )
+        return target
+
+    def recorded_vault(self, recorded: TargetStatus) -> types_pb2.VaultTarget:
+        """The Vault that a status records, for a cleanup there; without what authenticates where that is missing now.
+
+        Raises:
+            KubeError: Kubernetes failed.
+        """
+        try:
+            target = self.vault(recorded.app_binding)
+            if recorded.is_same_vault(target):
+                return target
+        except (PendingError, SpecInvalidError):
+            pass  # a cleanup never depends on the team's AppBinding: the service has a session, or authenticates itself
+        return self._without_auth(recorded)
+
+    def database(self, key: Key) -> types_pb2.Database:
+        """The database of an AppBinding.
+
+        Raises:
+            PendingError: AppBinding or Secret is missing, or its namespace is not enabled.
+            SpecInvalidError: The AppBinding is wrong.
+            KubeError: Kubernetes failed.
+        """
+        binding = self._binding(key)
+        content = appbinding.transformed(binding, self._contents(binding))
+        return appbinding.database_target(binding, addresses=self._addresses, content=content)
+
+    def discard_tokens(self, key: Key) -> None:
+        """Discard the tokens of an AppBinding's namespace, as Vault refused one; the next call makes a new one."""
+        with self._lock:
+            self._tokens = {account: token for account, token in self._tokens.items() if account[0] != key.namespace}
+
+    def _without_auth(self, recorded: TargetStatus) -> types_pb2.VaultTarget:
+        target = types_pb2.VaultTarget(
+            source=self._cluster.place(recorded.app_binding),
+            address=recorded.address,
+            vault_namespace=recorded.vault_namespace,
+        )
+        binding = self._objects.get(APP_BINDING, recorded.app_binding)
+        if binding is not None:
+            try:
+                now = appbinding.vault_address(binding, cluster=self._cluster, addresses=self._addresses)
+            except SpecInvalidError:
+                now = target
+            if recorded.is_same_vault(now):
+                target = now
+        appbinding.set_auth_mount(target, recorded.auth_mount)
+        return target
+
+    def _binding(self, key: Key) -> Body:
+        binding = self._objects.get(APP_BINDING, key)
+        if binding is None:
+            raise PendingError(f"AppBinding {key} does not exist: apply it", reason="AppBindingNotFound")
+        return binding
+
+    def _contents(self, binding: Body) -> Mapping[str, SecretContent]:
+        namespace = key_of(binding).namespace
+        return {name: self._content(Key(namespace, name)) for name in appbinding.secret_names(binding)}
+
+    def _content(self, key: Key) -> SecretContent:
+        try:
+            return appbinding.secret_content(self._api.get(SECRET, namespace=key.namespace, name=key.name))
+        except KubeError as err:
+            if err.status == 404:
+                raise PendingError(f"Secret {key} does not exist: apply it", reason="SecretNotFound") from err
+            raise_refused(err, key.namespace)
+
+    def _token(self, namespace: str, plan: ServiceAccountAuth, *, fresh: bool) -> str:
+        account = (namespace, plan.account, plan.audience or self._audience)
+        with self._lock:
+            making = self._token_locks.setdefault(account, threading.Lock())
+        with making:
+            with self._lock:
+                token = self._tokens.get(account)
+            if token is None or fresh or self._clock() >= token.until:
+                token = self._new_token(*account)
+                with self._lock:
+                    self._tokens[account] = token
+        return token.jwt
+
+    def _new_token(self, namespace: str, account: str, audience: str) -> _Token:
+        spec: Body = {"expirationSeconds": TOKEN_S, **({"audiences": [audience]} if audience else {})}
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        asked = self._clock()
+        try:
+            answer = self._api.create(SERVICE_ACCOUNT, body, namespace=namespace, name=account, subresource="token")
+        except KubeError as err:
+            if err.status == 404:
+                text = f"ServiceAccount {namespace}/{account} does not exist: apply it"
+                raise PendingError(text, reason="ServiceAccountNotFound") from err
+            raise_refused(err, namespace)
+        lifetime_s = float((answer.get("spec") or {}).get("expirationSeconds") or TOKEN_S)
+        return _Token(jwt=str(answer["status"]["token"]), until=asked + lifetime_s * RENEW_AT)
