@@ -8,17 +8,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
 
+from benchmarks.processes import cpu_of
+from benchmarks.waiting import until
+
 _SERVER = ("--plaintext-loopback", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0")
+_LOOKS = 10
 
 
 @click.command()
-@click.option("--settle", default=4.0, show_default=True, help="Seconds from the start of a process to its reading.")
-def main(settle: float) -> None:
+def main() -> None:
     """Print the resident memory of engine, roles and access at rest, in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         commands = {
@@ -27,18 +29,41 @@ def main(settle: float) -> None:
             "access": ("services.access", *_SERVER, "--ledger", f"{folder}/ledger.db"),
         }
         for name, (module, *options) in commands.items():
-            click.echo(f"{name:<8}{_rss_mb(module, options, settle_s=settle):6.1f} MiB")
+            click.echo(f"{name:<8}{_rss_mb(module, options):6.1f} MiB")
 
 
-def _rss_mb(module: str, options: list[str], *, settle_s: float) -> float:
+def _rss_mb(module: str, options: list[str]) -> float:
     process = subprocess.Popen([sys.executable, "-m", module, *options], stderr=subprocess.DEVNULL)
     try:
-        time.sleep(settle_s)
+        _wait_idle(process.pid)
         status = Path(f"/proc/{process.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _wait_idle(pid: int) -> None:
+    """Wait until the process serves, then until it takes no processor time for several looks."""
+    until(lambda: _listens(pid), timeout_s=60, what="a listening service")
+    looks, before = 0, -1.0
+
+    def idle() -> bool:
+        nonlocal looks, before
+        now = cpu_of(pid)
+        looks, before = (looks + 1 if now == before else 0), now
+        return looks >= _LOOKS
+
+    until(idle, timeout_s=60, what="a service at rest", every_s=0.1)
+
+
+def _listens(pid: int) -> bool:
+    """Whether the process listens on TCP for calls and for probes."""
+    tables = (Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6"))  # gRPC listens on mapped IPv4
+    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+    listening = {row[9] for row in rows if row[3] == "0A"}
+    held = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()}
+    return len({f"socket:[{inode}]" for inode in listening} & held) >= 2
 
 
 if __name__ == "__main__":

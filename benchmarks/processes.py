@@ -24,6 +24,11 @@ def cpu_s(stack: LocalStack) -> dict[str, float]:
     return found | {"benchmark": ticks[os.getpid()][1]}
 
 
+def cpu_of(pid: int) -> float:
+    """Seconds of processor time of one process so far."""
+    return _ticks()[pid][1]
+
+
 def _ticks() -> dict[int, tuple[int, float]]:
     """The parent and the processor time of every process."""
     found = {}

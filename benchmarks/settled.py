@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from urllib.request import urlopen
@@ -11,7 +12,17 @@ from urllib.request import urlopen
 from benchmarks.progress import say
 from benchmarks.waiting import until
 from dev.stack.stack import LocalStack
+from services.access.domain.models import AttemptState
 
+_WITHOUT_TOKEN = (AttemptState.PENDING,)
+_DUE = (
+    AttemptState.PENDING,
+    AttemptState.ISSUING,
+    AttemptState.ISSUED,
+    AttemptState.REVOKING_TOKEN,
+    AttemptState.REVOKING,
+    AttemptState.RECOVERING,
+)
 _LOOKS = 3
 _EVERY_S = 0.05
 _PAGE_EVERY_S = 0.2
@@ -45,7 +56,7 @@ class Settled:
     def wait_prepared(self, *, timeout_s: float = 120) -> None:
         """Wait until the token of every request that was made is made."""
         until(
-            lambda: not self._count("state = 'new'"),
+            lambda: not self._count_in(_WITHOUT_TOKEN),
             timeout_s=timeout_s,
             what="the tokens of requests",
             every_s=_EVERY_S,
@@ -53,7 +64,7 @@ class Settled:
 
     def due(self) -> int:
         """Count the attempts that wait for a worker or are being issued or revoked; renewals do not count."""
-        return self._count("state in ('pending', 'issuing', 'issued', 'revoking_token', 'revoking', 'recovering')")
+        return self._count_in(_DUE)
 
     def renewed(self, *, since: float) -> int:
         """How many live leases were renewed after a time (seconds since 1970)."""
@@ -65,6 +76,9 @@ class Settled:
             lines = page.read().decode().splitlines()
         return sum(int(float(line.split()[-1])) for line in lines if line.startswith("workqueue_depth{"))
 
-    def _count(self, where: str, *values: float) -> int:
+    def _count_in(self, states: Sequence[AttemptState]) -> int:
+        return self._count(f"state in ({', '.join('?' * len(states))})", *states)
+
+    def _count(self, where: str, *values: float | str) -> int:
         with closing(sqlite3.connect(f"file:{self._file}?mode=ro", uri=True)) as ledger:
             return int(ledger.execute(f"select count(*) from attempts where {where}", values).fetchone()[0])  # noqa: S608 - our own text

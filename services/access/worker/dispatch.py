@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import assert_never
 
 from services.access.domain import durations
 from services.access.domain.models import Attempt, AttemptState
@@ -78,8 +79,10 @@ class AttemptDispatcher:
                 self._begin_recovery(attempt, force_drop=False)
             case AttemptState.RECOVERING:
                 self._recovery.recover_attempt(attempt)
+            case AttemptState.TOKEN_READY | AttemptState.CLOSED:
+                pass  # nothing is due: a claim or nothing goes on from here
             case _:
-                pass
+                assert_never(attempt.state)
 
     def _begin_revocation(self, attempt: Attempt, *, end_reason: str) -> None:
         with self._ledger.write() as tx:
