@@ -1,4 +1,4 @@
-"""Writers take turns, one transaction each: durable when it returns, undone alone, failed alone if its commit fails."""
+"""Writers that queue share a commit: each is undone alone, none goes on before it is durable, all fail if it fails."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from threading import Semaphore
 
 import pytest
 import sqlalchemy as sa
 
 from services.access.ledger import meta
+from services.access.ledger.db import shared_commit
 from services.access.ledger.db.database import Ledger, open_ledger
 from services.common.errors import LedgerUnavailableError
+from tests.eventually import eventually
 
 WRITERS = 12
 
@@ -50,7 +51,7 @@ class Queueing:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger, self._pool, self._go = ledger, ThreadPoolExecutor(WRITERS + 2), threading.Event()
-        self._entered, self._begun = threading.Event(), Semaphore(0)
+        self._entered = threading.Event()
 
     def first(self, name: str) -> Future[None]:
         """The one that holds the turn until ``go``."""
@@ -66,15 +67,9 @@ class Queueing:
         return done
 
     def then(self, work: Callable[[int], None]) -> list[Future[None]]:
-        """All others, each of which is about to take its turn."""
-
-        def begin(number: int) -> None:
-            self._begun.release()
-            work(number)
-
-        done = [self._pool.submit(begin, number) for number in range(WRITERS)]
-        for _ in done:
-            assert self._begun.acquire(timeout=30)
+        """All others, once they queue."""
+        done = [self._pool.submit(work, number) for number in range(WRITERS)]
+        eventually(lambda: self._ledger._commits._queued == WRITERS, timeout_s=30)
         return done
 
     def go(self) -> None:
@@ -99,14 +94,32 @@ def put(ledger: Ledger, number: int) -> None:
     assert f"w{number}" in names(ledger)  # durable, and seen by readers, when the writer goes on
 
 
-def test_each_writer_that_queues_has_a_commit_of_its_own(ledger: Ledger, counted: Counted) -> None:
+def test_writers_that_queue_share_one_commit(ledger: Ledger, counted: Counted) -> None:
     with Queueing(ledger) as queue:
         work = [queue.first("w-first"), *queue.then(lambda number: put(ledger, number))]
         queue.go()
         for each in work:
             each.result(30)
     assert names(ledger) == {"w-first", *(f"w{number}" for number in range(WRITERS))}
-    assert counted.commits == 1 + WRITERS
+    assert counted.commits == 1
+
+
+def test_a_writer_alone_commits_at_once(ledger: Ledger, counted: Counted) -> None:
+    for number in range(3):
+        put(ledger, number)
+    assert counted.commits == 3
+
+
+def test_a_commit_has_a_limited_number_of_parts(
+    ledger: Ledger, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_commit, "MOST_PARTS", 4)
+    with Queueing(ledger) as queue:
+        work = [queue.first("w-first"), *queue.then(lambda number: put(ledger, number))]
+        queue.go()
+        for each in work:
+            each.result(30)
+    assert counted.commits >= (1 + WRITERS) // 4
 
 
 def test_one_that_fails_is_undone_alone(ledger: Ledger) -> None:
@@ -145,7 +158,7 @@ def test_if_the_first_fails_the_others_go_on(ledger: Ledger) -> None:
     assert names(ledger) == {f"w{number}" for number in range(WRITERS)}
 
 
-def test_a_commit_that_fails_fails_its_writer_and_the_next_goes_on(ledger: Ledger, counted: Counted) -> None:
+def test_a_commit_that_fails_fails_for_all_and_the_next_goes_on(ledger: Ledger, counted: Counted) -> None:
     counted.fails = True
     called: list[object] = []
     ledger.listeners.append(called.append)
@@ -160,6 +173,42 @@ def test_a_commit_that_fails_fails_its_writer_and_the_next_goes_on(ledger: Ledge
     put(ledger, 1)
     assert names(ledger) == {"w1"}
     assert len(called) == 1
+
+
+def test_on_a_full_disk_the_ledger_has_what_the_writers_were_told(ledger: Ledger) -> None:
+    def large(number: int) -> None:
+        with ledger.write() as tx:
+            pages = tx.driver.execute("PRAGMA page_count").fetchone()[0]
+            tx.driver.execute(f"PRAGMA max_page_count={pages + 3}")
+            meta.put(tx, f"w{number}", "x" * (20_000 if number % 3 == 0 else 1))
+
+    with Queueing(ledger) as queue:
+        first, others = queue.first("w-first"), queue.then(large)
+        queue.go()
+        errors = {f"w{number}": each.exception(30) for number, each in enumerate(others)}
+        errors["w-first"] = first.exception(30)
+    assert all(isinstance(err, LedgerUnavailableError) and "full" in str(err) for err in errors.values() if err)
+    assert any(errors.values())
+    assert names(ledger) == {name for name, err in errors.items() if err is None}
+
+
+def test_a_part_that_cannot_be_undone_alone_fails_for_all(ledger: Ledger) -> None:
+    def broken(number: int) -> None:
+        with ledger.write() as tx:
+            meta.put(tx, f"w{number}", "1")
+            if number == 0:
+                tx.driver.execute("ROLLBACK")  # as SQLite does by itself after some errors
+                raise RuntimeError("the disk is full")
+
+    with Queueing(ledger) as queue:
+        first, others = queue.first("w-first"), queue.then(broken)
+        queue.go()
+        errors = {f"w{number}": each.exception(30) for number, each in enumerate(others)}
+        errors["w-first"] = first.exception(30)
+    assert isinstance(errors["w0"], RuntimeError)
+    assert isinstance(errors["w-first"], LedgerUnavailableError)
+    assert names(ledger) == {name for name, err in errors.items() if err is None}
+    put(ledger, 99)
 
 
 def test_no_writer_goes_on_before_its_commit(ledger: Ledger, counted: Counted) -> None:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import sqlalchemy as sa
 
 from services.access.ledger.db.database import Tx
+from services.access.ledger.db.query import Change, Query
 from services.access.ledger.db.schema import answers
 from services.common.errors import RequestIdReusedError
 
+
+class _Earlier(NamedTuple):
+    content: str
+    subject: str
+
+
 _a = answers.c
-_EARLIER = sa.select(_a.content, _a.subject).where(
-    *(column == sa.bindparam(column.name) for column in (_a.caller, _a.method, _a.request_id))
+_EARLIER = Query(
+    _Earlier,
+    sa.select(_a.content, _a.subject).where(
+        *(column == sa.bindparam(column.name) for column in (_a.caller, _a.method, _a.request_id))
+    ),
 )
+_INSERT = Change(answers, answers.insert())
 
 
 def find_earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: str) -> str | None:
@@ -27,15 +40,15 @@ def find_earlier(tx: Tx, *, caller: str, method: str, request_id: str, content: 
     Raises:
         RequestIdReusedError: It was used for other content.
     """
-    row = tx.execute(_EARLIER, {"caller": caller, "method": method, "request_id": request_id}).first()
-    if row is None:
+    earlier = _EARLIER.first(tx, caller=caller, method=method, request_id=request_id)
+    if earlier is None:
         return None
-    if row.content != content:
+    if earlier.content != content:
         raise RequestIdReusedError("this request_id was used for other content", request_id=request_id)
-    return str(row.subject)
+    return earlier.subject
 
 
 def remember(tx: Tx, *, caller: str, method: str, request_id: str, content: str, subject: str) -> None:
     """Remember that a call was carried out; ``subject`` is the id of the access request or lease that it was about."""
     call = {"caller": caller, "method": method, "request_id": request_id, "content": content}
-    tx.execute(answers.insert(), {**call, "subject": subject, "answered_at": tx.now})
+    _INSERT.run(tx, {**call, "subject": subject, "answered_at": tx.now})

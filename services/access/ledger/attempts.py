@@ -39,15 +39,9 @@ OPEN = tuple(state for state in AttemptState if state is not AttemptState.CLOSED
 
 _OPEN = sa.select(attempts).where(_table.state != AttemptState.CLOSED).order_by(_table.sequence)
 
-# The statements of the hot path are built once, so that SQLAlchemy finds their compiled form by their kept cache key.
 _GET = Query(Attempt, sa.select(attempts).where(_table.id == sa.bindparam("attempt_id")))
 _OPEN_OF = Query(Attempt, _OPEN.where(_table.access_request_id == sa.bindparam("uid")))
 _BEGIN = Change(attempts, attempts.insert())
-_CHANGE = attempts.update().where(
-    _table.id == sa.bindparam("attempt_id"), _table.state.in_(sa.bindparam("states", expanding=True))
-)
-_CHANGE_AFTER_FAILURE = _CHANGE.values(failures=_table.failures + 1)
-_CHANGE_AFTER_RENEWAL_FAILURE = _CHANGE.values(renewal_failures=_table.renewal_failures + 1)
 _WITH_DATABASE_USER = tuple(
     state
     for state in OPEN
@@ -315,7 +309,7 @@ def postpone(
     if force_drop:
         change["force_drop"] = True
     tx.wake(until)
-    return _update(tx, attempt.id, (attempt.state,), change, statement=_CHANGE_AFTER_FAILURE if failed else _CHANGE)
+    return _update(tx, attempt.id, (attempt.state,), change, counting="failures" if failed else "")
 
 
 def commit_renewal(tx: Tx, renewed: Attempt) -> bool:
@@ -358,8 +352,8 @@ def schedule(
 ) -> None:
     """Schedule when a worker looks at an active attempt again; with ``renew_failed`` its renewal has failed."""
     change: dict[str, Any] = {"due_at": due_at, "priority": priority}
-    statement = _CHANGE_AFTER_RENEWAL_FAILURE if renew_failed else _CHANGE
-    if _update(tx, attempt_id, (AttemptState.ACTIVE,), change, statement=statement) and renew_failed:
+    counting = "renewal_failures" if renew_failed else ""
+    if _update(tx, attempt_id, (AttemptState.ACTIVE,), change, counting=counting) and renew_failed:
         tx.outcomes.append(LeaseOutcome(OutcomeKind.RENEWAL_FAILED))
     tx.wake(due_at)
 
@@ -438,19 +432,20 @@ def _move(
     change, expected = {"state": to, **columns}, {"attempt_id": attempt_id}
     if expected_accessor is not None:
         expected["expected_accessor"] = expected_accessor
-    return _change_in(states, expected_accessor is not None).run(tx, change, **expected) == 1
-
-
-@cache
-def _change_in(states: tuple[AttemptState, ...], if_accessor: bool) -> Change:
-    """Make the change of an attempt that is in one of these states and, if asked for, has an accessor."""
-    where = [_table.id == sa.bindparam("attempt_id"), sa.or_(*(_table.state == state for state in states))]
-    where += [_table.accessor == sa.bindparam("expected_accessor")] if if_accessor else []
-    return Change(attempts, attempts.update().where(*where))
+    return _change_in(states, if_accessor=expected_accessor is not None).run(tx, change, **expected) == 1
 
 
 def _update(
-    tx: Tx, attempt_id: str, states: Sequence[AttemptState], change: dict[str, Any], *, statement: sa.Update = _CHANGE
+    tx: Tx, attempt_id: str, states: tuple[AttemptState, ...], change: dict[str, Any], *, counting: str = ""
 ) -> bool:
-    """Change columns, if the attempt is in one of these states; return whether it was."""
-    return tx.execute(statement, {"attempt_id": attempt_id, "states": states, **change}).rowcount == 1
+    """Change columns, if the attempt is in one of these states; return whether it was. ``counting`` goes up by one."""
+    return _change_in(states, counting=counting).run(tx, change, attempt_id=attempt_id) == 1
+
+
+@cache
+def _change_in(states: tuple[AttemptState, ...], *, if_accessor: bool = False, counting: str = "") -> Change:
+    """Make the change of an attempt that is in one of these states and, if asked for, has an accessor."""
+    where = [_table.id == sa.bindparam("attempt_id"), sa.or_(*(_table.state == state for state in states))]
+    where += [_table.accessor == sa.bindparam("expected_accessor")] if if_accessor else []
+    statement = attempts.update().where(*where)
+    return Change(attempts, statement.values({counting: _table[counting] + 1}) if counting else statement)

@@ -19,6 +19,7 @@ _DECISION = tuple(f.name for f in fields(Decision))
 _FIND = Query(AccessRequest, sa.select(access_requests).where(_table.uid == sa.bindparam("of_uid")))
 _INSERT = Change(access_requests, access_requests.insert())
 _CHANGE = Change(access_requests, access_requests.update().where(_table.uid == sa.bindparam("of_uid")))
+_DECIDE = Change(decisions, decisions.insert())
 _DECISIONS = Query(
     Decision,
     sa.select(*(decisions.c[name] for name in _DECISION))
@@ -103,7 +104,7 @@ def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
 def decide(tx: Tx, uid: str, made: Sequence[Decision]) -> None:
     """Add decisions; none is ever changed or removed alone."""
     for each in made:
-        tx.execute(decisions.insert(), {"access_request_id": uid, **{name: getattr(each, name) for name in _DECISION}})
+        _DECIDE.run(tx, {"access_request_id": uid, **{name: getattr(each, name) for name in _DECISION}})
 
 
 def of_role(tx: Tx, role: DbRole) -> list[AccessRequest]:

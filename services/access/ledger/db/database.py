@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -23,6 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from services.access.ledger.db import schema
 from services.access.ledger.db.outcomes import LeaseOutcome
+from services.access.ledger.db.shared_commit import NotCommittedError, SharedCommits
 from services.access.ledger.db.version import NewerVersionError, bring_up
 from services.common import failpoints
 from services.common.config import StartupRefusedError
@@ -100,7 +100,7 @@ class Ledger:
     def __init__(self, engine: Engine, *, lock: IO[str], clock: Clock) -> None:
         """For ``open_ledger`` alone."""
         self._engine, self._lock_file, self.clock = engine, lock, clock
-        self._writer, self._write_lock = engine.execution_options(**{_WRITES: True}), threading.Lock()
+        self._commits = SharedCommits(self._connect_writer)
         self.listeners: list[Listener] = []
         self._closed = False
         self.id = self._identify()
@@ -117,19 +117,17 @@ class Ledger:
     def write(self) -> Iterator[Tx]:
         """Write in one transaction, committed durably at the end of the block, rolled back if it raises.
 
-        Writers take turns. Listeners are called after the commit, in this thread.
+        Writers take turns, and share a commit where they queue. Listeners are called after the commit, in this thread.
 
         Raises:
             LedgerUnavailableError: Nothing was committed: the disk is full, or the file is locked or broken.
         """
         with _translated():
             failpoints.point("ledger.begin")
-            with self._write_lock:
-                self._check_open()
-                with self._writer.begin() as connection:
-                    tx = Tx(connection, self.clock())
-                    yield tx
-                    failpoints.point("ledger.commit")
+            with self._commits.part() as connection:
+                tx = Tx(connection, self.clock())
+                yield tx
+                failpoints.point("ledger.commit")
         failpoints.point("ledger.committed")
         for listener in self.listeners:
             listener(tx)
@@ -150,6 +148,10 @@ class Ledger:
                 connection.invalidate()  # the next reader opens the file again
                 raise
 
+    def _connect_writer(self) -> Connection:
+        self._check_open()
+        return self._engine.connect().execution_options(**{_WRITES: True})
+
     def _check_open(self) -> None:
         """Keep a thread that outlives the service from opening the file again, which the next process owns by then."""
         if self._closed:
@@ -157,7 +159,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file and give up its lock."""
-        with self._write_lock:
+        with self._commits.turn():
             self._closed = True
         self._engine.dispose()
         self._lock_file.close()
@@ -245,7 +247,8 @@ def _configure(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
 
 
 def _check_kind(path: Path) -> None:
@@ -280,6 +283,8 @@ def _translated() -> Iterator[None]:
         yield
     except (sa.exc.IntegrityError, sa.exc.ProgrammingError):
         raise  # a defect of the code
+    except NotCommittedError as err:
+        raise LedgerUnavailableError(f"the ledger cannot be used: {_text_of(err.__cause__ or err)}") from err
     except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error) as err:
         raise LedgerUnavailableError(f"the ledger cannot be used: {_text_of(err)}") from err
 
