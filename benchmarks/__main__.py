@@ -40,7 +40,8 @@ _MEASURES: dict[str, tuple[Callable[[Place, Sizes], Iterator[Figures]], tuple[st
     "--only", multiple=True, metavar="KEY", help=f"Measure only these keys, or {', '.join(_MEASURES)}. Repeatable."
 )
 @click.option("--quick", is_flag=True, help="Fewer of everything, in two minutes; writes results/quick.json.")
-def main(only: Sequence[str], quick: bool) -> None:
+@click.option("--fast-rbac", is_flag=True, help="With deploy/rbac/fast-rbac.yaml, which an operator may add.")
+def main(only: Sequence[str], quick: bool, fast_rbac: bool) -> None:
     """Measure Leasegate beside raw Vault, and write benchmarks/results/latest.json.
 
     It starts a local stack of its own, which takes a few seconds, and stops it at the end. The whole takes about half
@@ -52,7 +53,7 @@ def main(only: Sequence[str], quick: bool) -> None:
     sizes = QUICK if quick else FULL
     found: Figures = {}
     try:
-        with place(ttl_s=sizes.ttl_s) as where:
+        with place(ttl_s=sizes.ttl_s, fast_rbac=fast_rbac) as where:
             for name in chosen:
                 say(f"measuring {name} ...")
                 for some in _MEASURES[name][0](where, sizes):

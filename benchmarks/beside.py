@@ -31,17 +31,21 @@ RENAMED = {
 @click.option("--only", multiple=True, metavar="KEY", help="Measure only these keys or groups. Repeatable.")
 @click.option("--rounds", default=2, show_default=True, help="How many times each checkout is measured, in turns.")
 @click.option("--full", is_flag=True, help="The full sizes; without it the --quick ones.")
-def main(other: Path, only: Sequence[str], rounds: int, full: bool) -> None:
+@click.option(
+    "--fast-rbac", is_flag=True, help="This checkout with deploy/rbac/fast-rbac.yaml, which an earlier one always had."
+)
+def main(other: Path, only: Sequence[str], rounds: int, full: bool, fast_rbac: bool) -> None:
     """Measure this checkout beside OTHER, a checkout of the commit before, and print the ratio of each figure."""
     found: dict[Path, list[Mapping[str, float]]] = {other: [], HERE: []}
     for number in range(rounds):
         for tree, figures in found.items():
             say(f"round {number + 1} of {rounds}: {tree.name}")
-            figures.append(_measured(tree, only, full=full))
+            options = ["--fast-rbac"] if fast_rbac and tree == HERE else []
+            figures.append(_measured(tree, only, options, full=full))
     click.echo("\n".join(_table(found[other], found[HERE])))
 
 
-def _measured(tree: Path, only: Sequence[str], *, full: bool) -> Mapping[str, float]:
+def _measured(tree: Path, only: Sequence[str], options: Sequence[str], *, full: bool) -> Mapping[str, float]:
     """Run the benchmarks of a checkout in its own environment; answers its figures by today's keys."""
     python = tree / ".venv" / "bin" / "python"
     if not python.exists():
@@ -49,7 +53,7 @@ def _measured(tree: Path, only: Sequence[str], *, full: bool) -> Mapping[str, fl
     results = tree / "benchmarks" / "results" / ("latest.json" if full else "quick.json")
     before = results.read_text() if results.exists() else None
     results.unlink(missing_ok=True)
-    options = [*(word for key in only for word in ("--only", key)), *([] if full else ["--quick"])]
+    options = [*options, *(word for key in only for word in ("--only", key)), *([] if full else ["--quick"])]
     path = f"{tree}{os.pathsep}{tree / 'protos' / 'gen'}"
     try:
         command = [str(python), "-m", "benchmarks", *options]

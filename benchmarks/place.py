@@ -23,6 +23,7 @@ from benchmarks.settled import Settled
 from benchmarks.waiting import until
 from deploy.vault.api import VaultApi
 from dev.stack.films_role import TARGET
+from dev.stack.install import FAST_RBAC
 from dev.stack.stack import LocalStack
 from services.common.config import ClientTls
 from services.common.rpc.channel import connect
@@ -85,16 +86,19 @@ class Place:
 
 
 @contextmanager
-def place(*, ttl_s: int) -> Iterator[Place]:
+def place(*, ttl_s: int, fast_rbac: bool = False) -> Iterator[Place]:
     """Start everything; at the end the namespace is removed and everything is stopped.
 
     Args:
         ttl_s: First TTL of the leases.
+        fast_rbac: Whether the watcher has the verbs ``escalate`` and ``bind`` (docs/adr/0052-fast-rbac-opt-in.md).
     """
     with (
         tempfile.TemporaryDirectory(prefix="leasegate-bench-") as folder,
         LocalStack.start(Path(folder) / "stack", say=print) as stack,
     ):
+        if fast_rbac:
+            stack.kubectl("apply", "-f", str(FAST_RBAC))
         made = _describe(stack, f"bench-{secrets.token_hex(3)}")
         _make(made, ttl_s=ttl_s)
         try:

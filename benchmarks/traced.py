@@ -84,9 +84,15 @@ def trace_watcher(notes: Notes) -> None:
     from watcher.kube.informer import Informer
 
     notes.wrap(
-        Informer, "_take", lambda informer, *_: "event" if informer._resource.plural == "databaseaccessrequests" else ""
+        Informer,
+        "_apply",
+        lambda informer, *_: "event" if informer._resource.plural == "databaseaccessrequests" else "",
     )
-    notes.wrap(Controller, "work", lambda controller, _key: "reconcile" if controller.name == "requests" else "")
+    notes.wrap(
+        Controller,
+        "reconcile_key",
+        lambda controller, _key: "reconcile" if controller.name == "access_requests" else "",
+    )
     notes.wrap(HttpKubeClient, "_call", lambda _api, method, path, **_: f"Kubernetes {method} {_kind(path)}")
     bind = channel._Channel.unary_unary
 

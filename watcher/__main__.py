@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from kubernetes.config import ConfigException
 
 from services.common import failpoints, http_health, logs, metrics
 from services.common.config import (
@@ -32,7 +31,8 @@ from services.common.gc_freeze import freeze_startup_objects
 from services.common.rpc.channel import connect as connect_service
 from watcher.app import Settings, Watcher
 from watcher.clients.stubs import service_stubs
-from watcher.kube.client import HttpKubeClient, KubeError, connect
+from watcher.kube.client import HttpKubeClient, KubeError
+from watcher.kube.connection import ConnectionConfigError, connect
 from watcher.kube.resources import NAMESPACE
 from watcher.metrics import WatcherMetrics
 from watcher.reconcilers.failpoints import POINTS
@@ -147,8 +147,9 @@ def _watcher(
 def _api(kubeconfig: Path | None, *, pool_size: int) -> HttpKubeClient:
     in_cluster = kubeconfig is None and not os.environ.get("KUBECONFIG")
     try:
-        return connect(str(kubeconfig) if kubeconfig else None, pool_size=pool_size, in_cluster=in_cluster)
-    except ConfigException as err:
+        path = str(kubeconfig) if kubeconfig else None
+        return HttpKubeClient(connect(path, pool_size=pool_size, in_cluster=in_cluster))
+    except ConnectionConfigError as err:
         raise StartupRefusedError(f"--kubeconfig: {err}") from err
 
 

@@ -37,6 +37,8 @@ QUEUES = {
 }
 """Name of the work queue of each kind."""
 
+_NO_SECRET = -1
+
 
 class Triggers:
     """Queues the keys that a change concerns. Safe for threads.
@@ -174,8 +176,7 @@ class Triggers:
         if owners:
             if _attempt(old) != _attempt(new):
                 for name in owners:
-                    key = Key(key_of(secret).namespace, name)
-                    self._queues["access_requests"].add(key, _low_if(self._is_reported(key, _attempt(new))))
+                    self._enqueue_owner(Key(key_of(secret).namespace, name), secret_attempt=_attempt(new))
             return
         if old is not None and new is not None and old["metadata"] == new["metadata"]:
             return
@@ -186,6 +187,13 @@ class Triggers:
             key = Key(key_of(secret).namespace, access_request_name(key_of(secret).name))
             if self._objects.get(ACCESS_REQUEST, key):
                 self._queues["access_requests"].add(key)
+
+    def _enqueue_owner(self, key: Key, *, secret_attempt: int) -> None:
+        """Queue the access request of a Secret, unless its deletion has removed the Secret."""
+        obj = self._objects.get(ACCESS_REQUEST, key)
+        if secret_attempt == _NO_SECRET and obj is not None and is_deleting(obj):
+            return
+        self._queues["access_requests"].add(key, _low_if(self._is_reported(key, secret_attempt)))
 
     def _is_reported(self, key: Key, secret_attempt: int) -> bool:
         """Whether a request's status names the attempt in its Secret already, as nearly all do when first listed."""
@@ -298,5 +306,5 @@ def _owning_requests(secret: Body) -> Iterator[str]:
 
 
 def _attempt(secret: Body | None) -> int:
-    """Number of the attempt whose credential a Secret holds unharmed; 0 for none, -1 where there is no Secret."""
-    return -1 if secret is None else int(secret.get("secret_attempt", 0))
+    """Number of the attempt whose credential a Secret holds unharmed; 0 for none."""
+    return _NO_SECRET if secret is None else int(secret.get("secret_attempt", 0))

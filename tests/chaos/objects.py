@@ -22,7 +22,8 @@ from dev.demo.story import EXAMPLES, REPOSITORY
 from dev.stack.stack import LocalStack
 from tests.deciding import FastRequests, user_name
 from tests.eventually import eventually
-from watcher.kube.client import HttpKubeClient, KubeError, connect
+from watcher.kube.client import HttpKubeClient, KubeError
+from watcher.kube.connection import connect
 from watcher.kube.resources import SECRET, Body
 from watcher.specs.kinds import ACCESS_REQUEST
 
@@ -49,7 +50,7 @@ class Cluster:
 
     def __init__(self, stack: LocalStack) -> None:
         self.stack = stack
-        self._api: HttpKubeClient = connect(str(stack.kubeconfig), pool_size=4)
+        self._api = HttpKubeClient(connect(str(stack.kubeconfig), pool_size=4))
         self._requests = FastRequests(self._api)
         self._approver = user_name(stack)
 

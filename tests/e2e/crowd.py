@@ -26,7 +26,8 @@ from dev.stack.stack import LocalStack
 from tests.deciding import FastRequests, user_name
 from tests.e2e.space import ENGINE, Space, space
 from tests.eventually import eventually
-from watcher.kube.client import KubeError, connect
+from watcher.kube.client import HttpKubeClient, KubeError
+from watcher.kube.connection import connect
 from watcher.kube.resources import EVENT, SECRET, Body, Resource, controller_uid
 from watcher.specs.kinds import ACCESS_REQUEST
 
@@ -67,7 +68,7 @@ class Crowd:
     _count: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.api = connect(str(self.space.stack.kubeconfig), pool_size=HANDS + 2)
+        self.api = HttpKubeClient(connect(str(self.space.stack.kubeconfig), pool_size=HANDS + 2))
         self._requests = FastRequests(self.api)
         self._approver = user_name(self.space.stack)
 

@@ -12,7 +12,8 @@ import pytest
 from dev.stack.stack import LocalStack
 from tests.eventually import eventually
 from tests.fakes.kube import FakeKube
-from watcher.kube.client import KubeClient, KubeError, connect
+from watcher.kube.client import HttpKubeClient, KubeClient, KubeError
+from watcher.kube.connection import connect
 from watcher.kube.resources import (
     EVENT,
     NAMESPACE,
@@ -34,7 +35,7 @@ def api(request: pytest.FixtureRequest) -> KubeClient:
     if request.param == "fake":
         return FakeKube()
     stack: LocalStack = request.getfixturevalue("cluster")
-    return connect(str(stack.kubeconfig), pool_size=4)
+    return HttpKubeClient(connect(str(stack.kubeconfig), pool_size=4))
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_a_list_by_label_has_no_others(api: KubeClient, namespace: str) -> None:
 
 @pytest.fixture
 def real(cluster: LocalStack) -> KubeClient:
-    return connect(str(cluster.kubeconfig), pool_size=4)
+    return HttpKubeClient(connect(str(cluster.kubeconfig), pool_size=4))
 
 
 def test_a_long_list_comes_in_pages(real: KubeClient, cluster: LocalStack) -> None:
@@ -262,7 +263,7 @@ def test_an_unreachable_server_is_a_kube_error(cluster: LocalStack, tmp_path: ob
     path = cluster.directory / "nowhere.kubeconfig"
     path.write_text(json.dumps(config))
     with pytest.raises(KubeError) as caught:
-        connect(str(path), pool_size=1).get(NAMESPACE, name="default")
+        HttpKubeClient(connect(str(path), pool_size=1)).get(NAMESPACE, name="default")
     assert caught.value.status == 0
 
 
@@ -272,7 +273,7 @@ def test_a_refusal_names_what_is_forbidden(cluster: LocalStack) -> None:
     path = cluster.directory / "carol.kubeconfig"
     path.write_text(json.dumps(config))
     with pytest.raises(KubeError, match="forbidden") as caught:
-        connect(str(path), pool_size=1).page(SECRET, namespace="default")
+        HttpKubeClient(connect(str(path), pool_size=1)).page(SECRET, namespace="default")
     assert (caught.value.status, caught.value.is_terminating) == (403, False)
 
 

@@ -30,7 +30,8 @@ from tests.eventually import eventually
 from tests.fakes.peers import PlayedAccess, PlayedEngine, PlayedRoles
 from watcher.app import Settings, Watcher
 from watcher.clients.stubs import service_stubs
-from watcher.kube.client import connect
+from watcher.kube.client import HttpKubeClient
+from watcher.kube.connection import connect
 from watcher.kube.resources import NAMESPACE
 from watcher.specs.cluster import Cluster
 
@@ -122,7 +123,7 @@ class Running:
 
     def start(self, *, resync_s: float = 300.0) -> None:
         """Start the watcher and wait until it is ready."""
-        api = connect(str(self.kubeconfig), pool_size=40)
+        api = HttpKubeClient(connect(str(self.kubeconfig), pool_size=40))
         uid = str(api.get(NAMESPACE, name="kube-system")["metadata"]["uid"])
         channels = {
             name: self._stack.enter_context(connect_service(address, tls=None))

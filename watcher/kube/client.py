@@ -1,26 +1,23 @@
 """The Kubernetes API over HTTP: the only module of the watcher that calls it.
 
-The official client finds and renews the credentials and keeps the connections. Bodies are plain JSON: the client's
-typed models do not have Leasegate's kinds, and cost more than the call. An error's text never quotes a sent body.
+Bodies are plain JSON: the official client's typed models do not have Leasegate's kinds, and cost more than the call.
+An error's text never quotes a sent body.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import urllib3
-from kubernetes import client, config
 
+from watcher.kube.connection import Connection
 from watcher.kube.resources import Body, Resource
 
 REQUEST_TIMEOUT_S = 10.0
 TEXT_CHARS = 400
-CREDENTIALS_S = 1.0
-"""So long the headers with the token are used again; the client renews a token minutes before it expires."""
 
 
 class KubeError(Exception):
@@ -107,34 +104,11 @@ class KubeClient(Protocol):
         ...
 
 
-def connect(kubeconfig: str | None, *, pool_size: int, in_cluster: bool = False) -> HttpKubeClient:
-    """Connect with a kubeconfig file, or with the ServiceAccount of the pod that this process runs in.
-
-    Args:
-        kubeconfig: The file; None for the one that KUBECONFIG names.
-        pool_size: Number of connections that are kept alive; at least the number of calling threads.
-        in_cluster: Whether to use the pod's ServiceAccount in place of a file.
-
-    Raises:
-        kubernetes.config.ConfigException: There is no usable configuration.
-    """
-    configuration = client.Configuration()
-    if in_cluster:
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    else:
-        config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
-    configuration.connection_pool_maxsize = pool_size
-    configuration.keep_alive = True
-    return HttpKubeClient(client.ApiClient(configuration))
-
-
 class HttpKubeClient:
     """The Kubernetes API over HTTP/1.1 on kept-alive connections. Safe for threads."""
 
-    def __init__(self, api_client: Any) -> None:
-        self._configuration = api_client.configuration
-        self._pool: urllib3.PoolManager = api_client.rest_client.pool_manager
-        self._headers: tuple[float, dict[str, str]] = (float("-inf"), {})
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def page(
         self,
@@ -236,13 +210,13 @@ class HttpKubeClient:
         content_type: str = "",
         timeout: urllib3.Timeout | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        headers = {"Accept": "application/json", "User-Agent": "leasegate-watcher", **self._credentials()}
+        headers = {"Accept": "application/json", "User-Agent": "leasegate-watcher", **self._connection.headers()}
         if body is not None:
             headers["Content-Type"] = content_type or "application/json"
         try:
-            return self._pool.request(
+            return self._connection.pool.request(
                 method,
-                self._configuration.host + path + _query(query),
+                self._connection.server + path + _query(query),
                 body=None if body is None else json.dumps(body, separators=(",", ":")).encode(),
                 headers=headers,
                 timeout=timeout or urllib3.Timeout(total=REQUEST_TIMEOUT_S),
@@ -252,15 +226,6 @@ class HttpKubeClient:
             )
         except urllib3.exceptions.HTTPError as err:
             raise KubeError(f"Kubernetes does not answer: {type(err).__name__}", status=0) from err
-
-    def _credentials(self) -> Mapping[str, str]:
-        """The authentication headers of the official client, which renews them; kept for a moment, as it is slow."""
-        now = time.monotonic()
-        asked_at, headers = self._headers
-        if now - asked_at > CREDENTIALS_S:
-            headers = {setting["key"]: setting["value"] for setting in self._configuration.auth_settings().values()}
-            self._headers = (now, headers)
-        return headers
 
 
 def _query(query: Mapping[str, str] | None) -> str:

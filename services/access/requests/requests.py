@@ -126,11 +126,17 @@ class AccessRequests:
     def delete_request(self, desired: DesiredAccess, *, owner: str) -> AccessRequestView:
         """End the access of an access request whose object is deleted.
 
-        An unknown one is stored as withdrawn, so that an EnsureAccessRequest that arrives later does not create it.
+        An unknown one is stored as withdrawn, so that an EnsureAccessRequest that arrives later does not create it. The
+        same again writes nothing.
 
         Raises:
             CallerNotAllowedError: Somebody else ensured it before.
         """
+        with self._ledger.read() as tx:
+            request = requests.find(tx, desired.uid)
+            if request is not None and request.deleted_at is not None and request.ended:
+                _check_owner(request, owner)
+                return self.view(tx, request)
         with self._ledger.write() as tx:
             request = requests.find(tx, desired.uid)
             if request is None:

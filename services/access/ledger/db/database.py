@@ -38,7 +38,7 @@ SOON_S = 5.0
 """Workers look for due work at least this often."""
 
 _BUSY_MS = 5000
-_POOL_SIZE, _MAX_CONNECTIONS = 24, 128
+_POOL_SIZE, _MAX_CONNECTIONS = 4, 128
 _CACHE_KIB = 512  # of each connection; the system caches the file anyway
 _WRITES = "leasegate_writes"
 

@@ -126,7 +126,7 @@ class SharedCommits:
                 yield commit.connection
         finally:
             try:
-                if commit and (commit.error or not self._queued or commit.parts >= MOST_PARTS):
+                if commit is not None and (commit.error or not self._queued or commit.parts >= MOST_PARTS):
                     self._commit = None
                     commit.end()
             finally:
@@ -138,7 +138,7 @@ class SharedCommits:
         """Keep all writers out, between two commits."""
         self._take_turn()
         try:
-            if commit := self._commit:
+            if (commit := self._commit) is not None:
                 self._commit = None
                 commit.end()
             yield
