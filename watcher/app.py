@@ -34,6 +34,7 @@ from watcher.metrics import WatcherMetrics
 from watcher.reconcilers.access_request import AccessRequestReconciler
 from watcher.reconcilers.access_request_status import AccessRequestReporter
 from watcher.reconcilers.appbinding import AppBindingReconciler
+from watcher.reconcilers.appbinding_status import AppBindingReporter
 from watcher.reconcilers.cleanup_role import CleanupRoleReconciler
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.postgres_role import PostgresRoleReconciler
@@ -157,7 +158,13 @@ class Watcher:
             clock=self._clock,
         )
         failures = FailureWindow(self._clock, finalizer_timeout_s=settings.finalizer_timeout_s)
-        app_bindings = AppBindingReconciler(objects=objects, targets=targets, services=services, events=self.events)
+        app_bindings = AppBindingReconciler(
+            objects=objects,
+            targets=targets,
+            services=services,
+            events=self.events,
+            reporter=AppBindingReporter(objects=objects, events=self.events, now=_now),
+        )
         common: dict[str, Any] = {
             "objects": objects, "targets": targets, "app_bindings": app_bindings, "services": services,
             "failures": failures, "cluster": cluster,

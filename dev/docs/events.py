@@ -42,7 +42,11 @@ class EventReason(NamedTuple):
 
 
 CONDITIONS = (
-    ConditionType("Ready", ALL, "The object is served: `kubectl wait --for=condition=Ready`."),
+    ConditionType(
+        "Ready",
+        f"{ALL}; AppBinding that one of them uses",
+        "The object is served: `kubectl wait --for=condition=Ready`.",
+    ),
     ConditionType(
         "Available", ALL, "What the spec asks for is in Vault; of an access request, its credential is in use."
     ),
@@ -62,6 +66,9 @@ CONDITIONS = (
 
 REASONS = (
     Reason("Provisioned", PLACED, "Vault has what the spec asks for."),
+    Reason("Registered", "AppBinding", "The access service has this Vault, and what authenticates there."),
+    Reason("Complete", "AppBinding", "The database's address, and what authenticates there, are complete."),
+    Reason("NotUsed", "AppBinding", "No SecretEngine or PostgresRole uses it any more."),
     Reason("SuccessfullyIssuedCredential", REQUEST, "The credential is in the Secret and in use."),
     Reason("IssuingCredential", REQUEST, "A credential is being issued."),
     Reason("CredentialPending", REQUEST, "The access request is approved, and no credential is in the Secret yet."),

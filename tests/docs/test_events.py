@@ -29,6 +29,8 @@ CALLS = (
     "report_failed",
     "failed",
     "ready_condition",
+    "report_ready",
+    "report_not_ready",
 )
 TABLES = ("KINDS", "NOT_WRITTEN")
 

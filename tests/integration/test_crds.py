@@ -123,15 +123,20 @@ def test_both_shapes_of_vaults_parameters_are_kept_whole(admin: Kube, namespace:
     assert stored["spec"] == {"clientConfig": config, "parameters": parameters}
 
 
-def test_an_app_binding_has_no_status(admin: Kube, namespace: str) -> None:
-    stored = admin.create(an_app_binding(namespace))
-    assert refusal(admin, "patch", stored, {"status": {"phase": "x"}}, status=True).status == 404
+def test_an_app_bindings_status_is_kept_and_no_part_of_the_object(admin: Kube, namespace: str) -> None:
+    stored = admin.create(an_app_binding(namespace) | {"status": {"observedGeneration": 7}})
+    assert "status" not in stored
+    status = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True", "reason": "Registered"}]}
+    assert admin.patch(stored, {"status": {**status, "phase": "of another operator"}}, status=True)["status"] == {
+        **status,
+        "phase": "of another operator",
+    }
 
 
 @pytest.mark.parametrize(
     ("kind", "columns"),
     [
-        ("appbindings", ["NAME", "TYPE", "VERSION", "AGE"]),
+        ("appbindings", ["NAME", "TYPE", "VERSION", "READY", "AGE"]),
         ("secretengines", ["NAME", "STATUS", "AGE"]),
         ("postgresroles", ["NAME", "STATUS", "AGE"]),
         ("databaseaccessrequests", ["NAME", "STATUS", "EXPIRES", "AGE"]),

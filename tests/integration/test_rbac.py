@@ -121,6 +121,12 @@ class TestWatcher:
         current["status"]["observedGeneration"] = 1
         assert watcher.replace(current, status=True)["status"]["observedGeneration"] == 1
         assert not watcher.patch(request, {"metadata": {"finalizers": None}})["metadata"].get("finalizers")
+        binding = {"apiVersion": "appcatalog.appscode.com/v1alpha1", "kind": "AppBinding"}
+        made = admin.create(
+            {**binding, "metadata": {"name": "vault", "namespace": not_enabled}, "spec": {"clientConfig": {}}}
+        )
+        made["status"] = {"observedGeneration": 1}
+        assert watcher.replace(made, status=True)["status"] == {"observedGeneration": 1}
 
     def test_the_status_subresource_ignores_finalizers(self, admin: Kube, watcher: Kube, not_enabled: str) -> None:
         request = admin.create(a_request(not_enabled))

@@ -78,7 +78,13 @@ def test_the_events_that_kubectl_describe_shows(watcher: Running, namespace: str
 
 
 def test_kubectl_wait_sees_when_each_kind_is_ready(watcher: Running, namespace: str) -> None:
-    names = ("secretengine/postgresql-engine", "postgresrole/psql-role", "databaseaccessrequest/postgres-cred-rqst")
+    names = (
+        "appbinding/vault",
+        "appbinding/postgres-app",
+        "secretengine/postgresql-engine",
+        "postgresrole/psql-role",
+        "databaseaccessrequest/postgres-cred-rqst",
+    )
     watcher.granted(namespace)
     for name in names:
         assert "condition met" in watcher.kubectl(

@@ -5,15 +5,16 @@ write. The resourceVersions of one kind compare as numbers (KEP-5504); a version
 deleted object stays deleted: the answer to an own write may arrive after the watch has shown the deletion, above all
 when that write removed the last finalizer.
 
-Objects are shared between threads and never changed: a change starts with a copy.
+An object is kept as JSON text and read anew each time: as dicts, thousands of them take more than twice the memory, and
+a reader could change what others see.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from watcher.kube.resources import Body, Key, key_of, uid_of, version_of
 
@@ -45,7 +46,7 @@ class Cache:
     ) -> None:
         self._transform = transform or trimmed
         self._on_change = on_change or (lambda _old, _new: None)
-        self._objects: dict[Key, Body] = {}
+        self._texts: dict[Key, bytes] = {}
         self._indexes = {name: _Index(indexer) for name, indexer in (indexers or {}).items()}
         self._by_namespace = _Index(lambda obj: [key_of(obj).namespace])
         self._deleted_uids: dict[str, None] = {}
@@ -53,24 +54,26 @@ class Cache:
 
     def get(self, key: Key) -> Body | None:
         """The newest object of this name; None where there is none."""
-        return self._objects.get(key)
+        text = self._texts.get(key)
+        return None if text is None else _parsed(text)
 
     def by_index(self, name: str, value: Hashable) -> list[Body]:
         """The objects for which the indexer ``name`` yields ``value``."""
         with self._lock:
-            return [self._objects[key] for key in self._indexes[name].keys_of(value)]
+            found = [self._texts[key] for key in self._indexes[name].keys_of(value)]
+        return list(map(_parsed, found))
 
-    def all(self, namespace: str | None = None) -> list[Body]:
-        """All objects, or those of one namespace."""
+    def all(self, namespace: str | None = None) -> Iterator[Body]:
+        """All objects as of now, or those of one namespace, one after the other."""
         with self._lock:
-            if namespace is None:
-                return list(self._objects.values())
-            return [self._objects[key] for key in self._by_namespace.keys_of(namespace)]
+            keys = self._texts if namespace is None else self._by_namespace.keys_of(namespace)
+            found = [self._texts[key] for key in keys]
+        return map(_parsed, found)
 
     def list_keys(self) -> list[Key]:
         """The keys of all objects, the oldest first."""
         with self._lock:
-            return list(self._objects)
+            return list(self._texts)
 
     def count(self, namespace: str) -> int:
         """Number of objects in a namespace."""
@@ -78,10 +81,10 @@ class Cache:
             return len(self._by_namespace.keys_of(namespace))
 
     def __iter__(self) -> Iterator[Body]:
-        return iter(self.all())
+        return self.all()
 
     def __len__(self) -> int:
-        return len(self._objects)
+        return len(self._texts)
 
     def put(self, obj: Body, *, notify: bool = True) -> Body:
         """Keep an object unless the cache has a newer one; returns the newest.
@@ -91,12 +94,13 @@ class Cache:
             notify: Whether ``on_change`` is called; not for a change that its writer acts on itself.
         """
         key = key_of(obj)
-        kept: Body = _with_shared_strings(self._transform(obj))
+        kept = self._transform(obj)
+        text = json.dumps(kept, separators=(",", ":")).encode()
         with self._lock:
-            old = self._objects.get(key)
+            old = self.get(key)
             if uid_of(kept) in self._deleted_uids or (old is not None and _is_older(kept, old)):
                 return old or kept
-            self._objects[key] = kept
+            self._texts[key] = text
             self._update_indexes(key, old, kept)
         if notify and (old is None or version_of(old) != version_of(kept)):
             self._on_change(old, kept)
@@ -107,25 +111,25 @@ class Cache:
         key = key_of(obj)
         with self._lock:
             self._remember_deletion(obj)
-            old = self._objects.get(key)
+            old = self.get(key)
             if old is None or _is_older(obj, old):
                 return
-            self._drop(key)
+            self._drop(key, old)
         self._on_change(old, None)
 
     def retain(self, keys: Iterable[Key], *, version: str) -> None:
         """Remove what a complete list as of ``version`` does not have, except objects that are newer than the list."""
         listed = set(keys)
         with self._lock:
-            missing = [key for key in self._objects if key not in listed]
-            removed = [self._drop(key) for key in missing if not _is_newer_than(self._objects[key], version)]
+            missing = {key: _parsed(text) for key, text in self._texts.items() if key not in listed}
+            removed = [self._drop(key, old) for key, old in missing.items() if not _is_newer_than(old, version)]
             for old in removed:
                 self._remember_deletion(old)
         for old in removed:
             self._on_change(old, None)
 
-    def _drop(self, key: Key) -> Body:
-        old = self._objects.pop(key)
+    def _drop(self, key: Key, old: Body) -> Body:
+        del self._texts[key]
         self._update_indexes(key, old, None)
         return old
 
@@ -169,18 +173,9 @@ def trimmed(obj: Body) -> Body:
     return {**obj, "metadata": meta}
 
 
-@lru_cache(maxsize=4096)
-def _shared(text: str) -> str:
-    return text
-
-
-def _with_shared_strings(value: Any) -> Any:
-    """A copy in which equal strings are one object, which halves the size of thousands of objects of a kind."""
-    if isinstance(value, dict):
-        return {_shared(name): _with_shared_strings(member) for name, member in value.items()}
-    if isinstance(value, list):
-        return [_with_shared_strings(item) for item in value]
-    return _shared(value) if isinstance(value, str) else value
+def _parsed(text: bytes) -> Body:
+    found: Body = json.loads(text)
+    return found
 
 
 def _is_older(obj: Body, than: Body) -> bool:

@@ -1,4 +1,4 @@
-"""Keeps AppBindings that are in use, and registers their Vaults with access.
+"""Keeps AppBindings that are in use, registers their Vaults with access, and reports whether they can be used.
 
 The finalizer keeps an AppBinding until the last SecretEngine or PostgresRole that uses it is deleted.
 """
@@ -14,8 +14,9 @@ from services.common.errors import LeasegateError, SpecInvalidError
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.objects import Objects
 from watcher.kube.recorder import EventRecorder
-from watcher.kube.resources import Body, Key, has_finalizer, is_deleting, key_of
+from watcher.kube.resources import Key, has_finalizer, is_deleting
 from watcher.kube.result import DONE, PendingError, Result, result_of
+from watcher.reconcilers.appbinding_status import AppBindingReporter
 from watcher.reconcilers.status import reason_of
 from watcher.reconcilers.vault_targets import VaultTargets
 from watcher.specs.indexes import BY_APP_BINDING, BY_VAULT
@@ -30,27 +31,54 @@ class AppBindingReconciler:
         targets: Builds targets.
         services: The services.
         events: Where Events are written.
+        reporter: Writes statuses.
     """
 
     def __init__(
-        self, *, objects: Objects, targets: VaultTargets, services: ServiceStubs, events: EventRecorder
+        self,
+        *,
+        objects: Objects,
+        targets: VaultTargets,
+        services: ServiceStubs,
+        events: EventRecorder,
+        reporter: AppBindingReporter,
     ) -> None:
         self._objects, self._targets, self._services, self._events = objects, targets, services, events
+        self._reporter = reporter
         self._registered: dict[Key, bytes] = {}  # digest of the target that access has, by AppBinding
         self._auth_needed: set[Key] = set()  # AppBindings whose Vault access has no session for
         self._lock = threading.Lock()
 
     def reconcile(self, key: Key) -> Result:
-        """Add or remove the finalizer of an AppBinding, and register its Vault with access."""
+        """Add or remove the finalizer of an AppBinding, register its Vault with access, and report the outcome."""
         binding = self._objects.get(APP_BINDING, key)
         if binding is None:
             self._registered.pop(key, None)
             return DONE
         if not self._is_used(BY_APP_BINDING, key):
             self._objects.remove_finalizer(APP_BINDING, binding)
+            if not is_deleting(binding):
+                self._reporter.report_unused(binding)
             return DONE
         self.keep_app_bindings(key)
-        return self._register(binding) if self._is_used(BY_VAULT, key) else DONE
+        try:
+            if self._is_used(BY_VAULT, key):
+                self._register(key)
+                message = "Access has this Vault, and what authenticates there"
+                self._reporter.report_ready(binding, reason="Registered", message=message)
+            else:
+                self._targets.database(key)
+                message = "The address of this database, and what authenticates there, are complete"
+                self._reporter.report_ready(binding, reason="Complete", message=message)
+        except PendingError as pending:
+            self._reporter.report_not_ready(binding, reason=pending.reason, message=pending.message)
+            return pending.result
+        except LeasegateError as err:
+            self._reporter.report_not_ready(binding, reason=reason_of(err), message=err.message)
+            if isinstance(err, SpecInvalidError) and self._is_used(BY_VAULT, key):
+                self._events.record(binding, reason=reason_of(err), message=err.message, warning=True, transition=False)
+            return result_of(err)
+        return DONE
 
     def keep_app_bindings(self, *keys: Key) -> None:
         """Add the finalizer to AppBindings that are about to be used.
@@ -89,8 +117,7 @@ class AppBindingReconciler:
         """Have the next reconcile of each AppBinding register its Vault, as access may have lost all targets."""
         self._registered.clear()
 
-    def _register(self, binding: Body) -> Result:
-        key = key_of(binding)
+    def _register(self, key: Key) -> None:
         with self._lock:
             fresh = key in self._auth_needed
             self._auth_needed.discard(key)
@@ -100,16 +127,9 @@ class AppBindingReconciler:
         try:
             self.register_target(key, self._targets.vault(key, fresh=fresh))
             registered = True
-        except PendingError as pending:
-            return pending.result
-        except LeasegateError as err:
-            if isinstance(err, SpecInvalidError):
-                self._events.record(binding, reason=reason_of(err), message=err.message, warning=True, transition=False)
-            return result_of(err)
         finally:
             if fresh and not registered:
                 self.require_fresh_auth(key)
-        return DONE
 
     def _is_used(self, index: str, key: Key) -> bool:
         return any(self._objects.cache(resource).by_index(index, key) for resource in (SECRET_ENGINE, POSTGRES_ROLE))

@@ -298,7 +298,27 @@ class RequestStatus:
         return replace(self, lease=None, secret="", attempt=0)
 
 
-AnyStatus = TypeVar("AnyStatus", EngineStatus, RoleStatus, RequestStatus)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppBindingStatus:
+    """The status of an AppBinding, which has no more than conditions.
+
+    Attributes:
+        observed_generation: Number of the spec that the conditions are about; 0 for none.
+    """
+
+    observed_generation: int = 0
+
+    @classmethod
+    def from_object(cls, obj: Body) -> AppBindingStatus:
+        """Read an AppBinding's status."""
+        return cls(observed_generation=_number(status_of(obj), "observedGeneration"))
+
+    def fields(self) -> Mapping[str, Any]:
+        """The members of the status; None where one is absent."""
+        return {"observedGeneration": self.observed_generation or None}
+
+
+AnyStatus = TypeVar("AnyStatus", EngineStatus, RoleStatus, RequestStatus, AppBindingStatus)
 """The status of one kind."""
 
 

@@ -9,8 +9,9 @@ from services.common import errors
 from tests.unit.watcher.watcher_world import VAULT, World
 from watcher.kube.client import KubeError
 from watcher.kube.resources import ROLE, SECRET, Resource, key_of
-from watcher.specs.kinds import ACCESS_REQUEST, POSTGRES_ROLE, SECRET_ENGINE
+from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
 
+BOUND_VAULT, BOUND_DATABASE = (APP_BINDING, "vault"), (APP_BINDING, "postgres-app")
 ENGINE, DB_ROLE, REQUEST = (
     (SECRET_ENGINE, "postgresql-engine"),
     (POSTGRES_ROLE, "psql-role"),
@@ -39,6 +40,59 @@ def test_engine_and_role_are_ready_with_success(world: World) -> None:
         condition = world.condition(*which, "Ready")
         assert condition["observedGeneration"] == 1
         assert {"lastTransitionTime", "message"} <= set(condition)
+
+
+def test_app_bindings_in_use_are_ready(world: World) -> None:
+    world.guide()
+    assert ready(world, BOUND_VAULT) == ("True", "Registered")
+    assert ready(world, BOUND_DATABASE) == ("True", "Complete")
+
+
+def test_an_app_binding_that_nothing_uses_is_left_alone(world: World) -> None:
+    world.vault()
+    world.database()
+    world.settle()
+    assert world.status(*BOUND_VAULT) == {}
+    assert world.status(*BOUND_DATABASE) == {}
+
+
+def test_an_app_binding_that_nothing_uses_any_more_says_so(world: World) -> None:
+    world.guide()
+    for which in (REQUEST, DB_ROLE, ENGINE):
+        world.delete(*which)
+    world.advance(10)
+    assert ready(world, BOUND_VAULT) == ("True", "NotUsed")
+    assert ready(world, BOUND_DATABASE) == ("True", "NotUsed")
+
+
+def test_an_app_binding_without_its_secret_is_not_ready(world: World) -> None:
+    world.vault()
+    world.database()
+    world.delete(SECRET, "postgres-user-cred")
+    world.secret_engine()
+    world.settle()
+    assert ready(world, BOUND_DATABASE) == ("False", "SecretNotFound")
+
+
+def test_an_app_binding_whose_vault_access_does_not_take_is_not_ready(world: World) -> None:
+    world.access.fail_always("EnsureVaultTarget", errors.PeerUnavailableError("cannot be reached"))
+    world.guide()
+    assert ready(world, BOUND_VAULT) == ("False", "PeerUnavailable")
+    world.access.fail_always("EnsureVaultTarget", None)
+    world.advance(10)
+    assert ready(world, BOUND_VAULT) == ("True", "Registered")
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_without_a_status_in_the_crd_app_bindings_are_used_all_the_same(world: World, status: int) -> None:
+    def fail(method: str, resource: Resource, _name: str) -> None:
+        if (method, resource) == ("PUT", APP_BINDING):
+            raise KubeError("the server could not find the requested resource", status=status)
+
+    world.kube.fail = fail
+    world.guide()
+    assert world.status(*BOUND_VAULT) == {}
+    assert ready(world, ENGINE) == ("True", "Provisioned")
 
 
 def test_what_is_pending_is_not_ready_and_says_why(world: World) -> None:
