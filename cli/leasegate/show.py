@@ -74,9 +74,9 @@ def orphans(found: pb.FindOrphansResponse, *, database: bool) -> str:
     lines: list[str] = []
     for orphan in found.orphans:
         lines.append(f"ORPHAN  {_KINDS.get(orphan.kind, 'something that this program is too old to name')}")
-        named = {"lease": orphan.lease_id, "user": orphan.username, "request": orphan.access_request_id}
-        lines += [f"  {name:<8}{value}" for name, value in named.items() if value]
-        lines.append(f"  to do   {orphan.advice}")
+        named = {"lease": orphan.lease_id, "user": orphan.username, "access request": orphan.access_request_id}
+        lines += [f"  {name:<16}{value}" for name, value in named.items() if value]
+        lines.append(f"  {'to do':<16}{orphan.advice}")
     lines += [f"NOT COMPARED  {each.mount} at {each.address}: {each.reason}" for each in found.skipped_mounts]
     compared = f"{found.leases_compared} leases of Vault" + (
         f" and {found.database_users_compared} database users of PostgreSQL" if database else ""

@@ -305,7 +305,7 @@ def tokens_of(made: World, uid: str) -> list[str]:
     found = []
     for accessor in made.servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
         status, body = made.servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
-        if status == 200 and (body["data"].get("meta") or {}).get("request") == uid:
+        if status == 200 and (body["data"].get("meta") or {}).get("access_request") == uid:
             found.append(str(accessor))
     return found
 

@@ -106,7 +106,7 @@ def _session_calls(policy: str) -> Iterator[Call]:
 
 
 def _access_calls(servers: Servers) -> Iterator[Call]:
-    attempt = {"ttl": "25h", "display_name": "demo-app-x", "meta": {"request": "r", "attempt": "a"}}
+    attempt = {"ttl": "25h", "display_name": "demo-app-x", "meta": {"access_request": "r", "attempt": "a"}}
     yield Call("POST", "auth/token/create/leasegate", attempt)
     yield Call("POST", "auth/token/revoke-accessor", {"accessor": _attempt(servers)["accessor"]})
     for path in PATHS:

@@ -5,7 +5,7 @@ write. The resourceVersions of one kind compare as numbers (KEP-5504); a version
 deleted object stays deleted: the answer to an own write may arrive after the watch has shown the deletion, above all
 when that write removed the last finalizer.
 
-An object is kept as JSON text and read anew each time: as dicts, thousands of them take more than twice the memory, and
+An object is kept as JSON text and parsed at each read: as dicts, thousands of them take more than twice the memory, and
 a reader could change what others see.
 """
 

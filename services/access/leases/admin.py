@@ -91,7 +91,7 @@ class LeaseAdmin:
             "lease revoked by an operator",
             caller=call.caller,
             handle=handle,
-            request=found.access_request_id,
+            access_request=found.access_request_id,
             reason=bounded(reason, 1024),
         )
         return revoked

@@ -353,7 +353,7 @@ def _nothing_made(err: Exception) -> bool:
 def _request(tx: Tx, uid: str) -> AccessRequest:
     request = requests.find(tx, uid)
     if request is None:
-        raise AccessRequestNotFoundError("no such access request", request=uid)
+        raise AccessRequestNotFoundError("no such access request", access_request=uid)
     return request
 
 

@@ -197,7 +197,7 @@ def _revoke_known_leases(vault: Vault, made: _Round) -> None:
                 raise
             _LOG.warning(
                 "lease left to Vault, as its revocation statements fail: the cleanup role drops its database user",
-                request=made.attempt.access_request_id,
+                access_request=made.attempt.access_request_id,
             )
     for each in made.earlier:
         if each.lease_id and each.done_at is None:

@@ -165,7 +165,7 @@ class LeaseRenewal:
         """Schedule the next try."""
         tries = attempt.renewal_failures + 1
         log = _LOG.warning if tries.bit_count() == 1 else _LOG.debug  # each time that the tries have doubled
-        log("lease not renewed", request=request.uid, attempt=attempt.sequence, reason=err.reason, tries=tries)
+        log("lease not renewed", access_request=request.uid, attempt=attempt.sequence, reason=err.reason, tries=tries)
         refused = isinstance(err, VaultRefusedError)
         with self._ledger.write() as tx:
             due_at = renewal.retry_at(attempt, refused=refused, spread=self._jitter(), now=tx.now)

@@ -157,7 +157,7 @@ class LedgerGuard:
             "ledger loss accepted",
             caller=caller,
             others=sorted(others),
-            requests=len(unknown),
+            access_requests=len(unknown),
             end_reason=end_reason,
         )
         return self.state()

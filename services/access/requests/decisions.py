@@ -122,7 +122,7 @@ class Decisions:
 def _decidable(tx: Tx, uid: str) -> AccessRequest:
     request = requests.find(tx, uid)
     if request is None:
-        raise AccessRequestNotFoundError("no such access request", request=bounded(uid, 128))
+        raise AccessRequestNotFoundError("no such access request", access_request=bounded(uid, 128))
     if request.origin is not Origin.GRPC:
         raise CallerNotAllowedError(
             "an access request of Kubernetes is decided there: kubectl vault approve", service="ApproverService"
@@ -132,7 +132,7 @@ def _decidable(tx: Tx, uid: str) -> AccessRequest:
 
 def _check_open(request: AccessRequest) -> None:
     if request.ended:
-        raise AccessEndedError("the access request was withdrawn or has expired", request=request.uid)
+        raise AccessEndedError("the access request was withdrawn or has expired", access_request=request.uid)
 
 
 def _decided(decision: Decision | None) -> AlreadyDecidedError:

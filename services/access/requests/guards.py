@@ -26,7 +26,7 @@ def owned(tx: Tx, uid: str, owner: str) -> AccessRequest:
     """
     request = requests.find(tx, uid)
     if request is None or request.owner != owner:
-        raise AccessRequestNotFoundError("no such access request", request=bounded(uid, 128))
+        raise AccessRequestNotFoundError("no such access request", access_request=bounded(uid, 128))
     return request
 
 
@@ -39,11 +39,11 @@ def check_approved(request: AccessRequest, *, now: float) -> None:
         AccessEndedError: It was withdrawn, or its time is over.
     """
     if request.approval is Approval.DENIED:
-        raise ApprovalDeniedError("the access request was denied", request=request.uid)
+        raise ApprovalDeniedError("the access request was denied", access_request=request.uid)
     if request.ended or request.expired(now):
-        raise AccessEndedError("access has ended", request=request.uid)
+        raise AccessEndedError("access has ended", access_request=request.uid)
     if not request.approved:
-        raise ApprovalRequiredError("nobody has approved what would be granted now", request=request.uid)
+        raise ApprovalRequiredError("nobody has approved what would be granted now", access_request=request.uid)
 
 
 def check_claim(

@@ -70,7 +70,7 @@ def make(vault: Vault, attempt: Attempt, *, ttl_s: float, now: float, timeout_s:
     body = {
         "ttl": f"{max(1, int(ttl_s))}s",
         "display_name": names.display_name_of(attempt),
-        "meta": {"request": attempt.access_request_id, "attempt": attempt.id},
+        "meta": {"access_request": attempt.access_request_id, "attempt": attempt.id},
     }
     try:
         auth = vault.write(f"auth/token/create/{TOKEN_ROLE}", body, timeout_s=timeout_s).auth

@@ -133,7 +133,7 @@ class AttemptDispatcher:
         log = _LOG.warning if tries.bit_count() == 1 else _LOG.debug  # each time that the tries have doubled
         log(
             "requeueing attempt",
-            request=attempt.access_request_id,
+            access_request=attempt.access_request_id,
             attempt=attempt.sequence,
             state=attempt.state,
             reason=err.reason,
