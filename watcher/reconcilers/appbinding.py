@@ -14,7 +14,7 @@ from services.common.errors import LeasegateError, SpecInvalidError
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.objects import Objects
 from watcher.kube.recorder import EventRecorder
-from watcher.kube.resources import Key, has_finalizer, is_deleting
+from watcher.kube.resources import Body, Key, has_finalizer, is_deleting
 from watcher.kube.result import DONE, PendingError, Result, result_of
 from watcher.reconcilers.appbinding_status import AppBindingReporter
 from watcher.reconcilers.status import reason_of
@@ -56,9 +56,7 @@ class AppBindingReconciler:
             self._registered.pop(key, None)
             return DONE
         if not self._is_used(BY_APP_BINDING, key):
-            self._objects.remove_finalizer(APP_BINDING, binding)
-            if not is_deleting(binding):
-                self._reporter.report_unused(binding)
+            self._release(binding)
             return DONE
         self.keep_app_bindings(key)
         try:
@@ -116,6 +114,14 @@ class AppBindingReconciler:
     def forget_registrations(self) -> None:
         """Have the next reconcile of each AppBinding register its Vault, as access may have lost all targets."""
         self._registered.clear()
+
+    def _release(self, binding: Body) -> None:
+        """Let an AppBinding go that nothing uses any more; one that was never used stays as it is."""
+        if has_finalizer(binding, FINALIZER):
+            if not is_deleting(binding):
+                text = "No SecretEngine or PostgresRole uses it"
+                self._reporter.report_ready(binding, reason="NotUsed", message=text)
+            self._objects.remove_finalizer(APP_BINDING, binding)
 
     def _register(self, key: Key) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ from watcher.kube.recorder import EventRecorder
 from watcher.kube.resources import Body, generation_of, key_of
 from watcher.reconcilers.status import StatusWriter, ready_condition
 from watcher.specs.kinds import APP_BINDING
-from watcher.specs.status import AppBindingStatus, conditions_of
+from watcher.specs.status import AppBindingStatus
 
 LOG = logs.logger(__name__)
 NO_STATUS = (403, 404)
@@ -46,16 +46,11 @@ class AppBindingReporter:
         """Report what is missing or wrong."""
         self._write(binding, ready=False, reason=reason, message=message)
 
-    def report_unused(self, binding: Body) -> None:
-        """Report that nothing uses the AppBinding any more; one that was never used stays as it is."""
-        if conditions_of(binding):
-            self.report_ready(binding, reason="NotUsed", message="No SecretEngine or PostgresRole uses it")
-
     def _write(self, binding: Body, *, ready: bool, reason: str, message: str) -> None:
         condition = ready_condition(ready=ready, reason=reason, message=message)
         status = AppBindingStatus(observed_generation=generation_of(binding))
         try:
-            self._writer.write(binding, lambda _: status, [condition])
+            self._writer.write(binding, lambda _: status, [condition], complete=False)  # others may have theirs
         except KubeError as err:
             if err.status not in NO_STATUS:
                 raise

@@ -56,6 +56,25 @@ def test_an_app_binding_that_nothing_uses_is_left_alone(world: World) -> None:
     assert world.status(*BOUND_DATABASE) == {}
 
 
+def test_conditions_of_other_operators_stay(world: World) -> None:
+    theirs = {"type": "Healthy", "status": "True", "reason": "Ours", "message": "", "observedGeneration": 1}
+    world.vault()
+    world.database()
+    for which in (BOUND_VAULT, BOUND_DATABASE):
+        resource, name = which
+        world.kube.edit(
+            resource, f"demo/{name}", lambda obj: obj.update(status={"conditions": [theirs], "phase": "Ready"})
+        )
+    world.settle()
+    assert world.status(*BOUND_VAULT) == {"conditions": [theirs], "phase": "Ready"}
+    world.secret_engine()
+    world.settle()
+    for which in (BOUND_VAULT, BOUND_DATABASE):
+        assert world.status(*which)["phase"] == "Ready"
+        assert world.status(*which)["conditions"][0] == theirs
+        assert ready(world, which)[0] == "True"
+
+
 def test_an_app_binding_that_nothing_uses_any_more_says_so(world: World) -> None:
     world.guide()
     for which in (REQUEST, DB_ROLE, ENGINE):
