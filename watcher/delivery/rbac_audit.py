@@ -25,6 +25,7 @@ from watcher.kube.resources import (
     Body,
     Key,
     Resource,
+    controller_name,
     is_deleting,
     key_of,
     uid_of,
@@ -34,8 +35,8 @@ from watcher.specs.kinds import ACCESS_REQUEST
 
 LOG = logs.logger(__name__)
 PAGE = 250
-Found: TypeAlias = Mapping[tuple[Resource, str], Body]
-"""Roles and RoleBindings by kind and name."""
+Name: TypeAlias = tuple[Resource, str]
+"""A Role or a RoleBinding of the namespace, by kind and name."""
 
 
 class RbacAudit:
@@ -73,9 +74,9 @@ class RbacAudit:
         """
         if self._namespaces.enablement(namespace) is not Enablement.ENABLED:
             return DONE
-        found = self._list_rbac(namespace)
+        correct = self._list_correct(namespace)
         for obj in self._objects.cache(ACCESS_REQUEST).all(namespace):
-            if self._has_credential(obj) and not _is_as_wanted(obj, found):
+            if self._has_credential(obj) and _wanted(obj).keys() - correct:
                 self._due.add(uid_of(obj))
                 self._on_due(key_of(obj))
         return DONE
@@ -112,16 +113,17 @@ class RbacAudit:
             return False
         return manifests.is_controlled_by(secret, obj) and not is_deleting(obj)
 
-    def _list_rbac(self, namespace: str) -> Found:
-        """The Roles and RoleBindings that Leasegate wrote.
+    def _list_correct(self, namespace: str) -> set[Name]:
+        """The Roles and RoleBindings that are as their request wants them; of thousands no more than the names is kept.
 
         Where they may not be listed the result is empty, so that each request reads its own.
         """
         try:
             return {
-                (resource, item["metadata"]["name"]): item
+                (resource, item["metadata"]["name"])
                 for resource in (ROLE, ROLE_BINDING)
                 for item in self._list_items(resource, namespace)
+                if self._is_correct(resource, item)
             }
         except KubeError as err:
             if err.status != 403:
@@ -134,7 +136,15 @@ class RbacAudit:
                     error=err.message,
                     do="kubectl apply -f deploy/rbac/watcher.yaml",
                 )
-            return {}
+            return set()
+
+    def _is_correct(self, resource: Resource, item: Body) -> bool:
+        key = key_of(item)
+        obj = self._objects.get(ACCESS_REQUEST, Key(key.namespace, controller_name(item)))
+        if obj is None or not manifests.is_controlled_by(item, obj):
+            return False
+        wanted = _wanted(obj).get((resource, key.name))
+        return wanted is not None and manifests.grants_the_same(item, wanted)
 
     def _list_items(self, resource: Resource, namespace: str) -> Iterator[Body]:
         token = ""
@@ -146,15 +156,10 @@ class RbacAudit:
                 return
 
 
-def _is_as_wanted(obj: Body, found: Found) -> bool:
+def _wanted(obj: Body) -> Mapping[Name, Body]:
+    """What a request wants; nothing where its spec is wrong, which its own reconcile reports."""
     try:
-        wanted = {ROLE: manifests.role_body(obj), ROLE_BINDING: manifests.role_binding_body(obj)}
-    except SpecInvalidError:  # the request's own reconcile reports it
-        return True
-    for resource, body in wanted.items():
-        present = found.get((resource, body["metadata"]["name"]))
-        if present is None or not manifests.is_controlled_by(present, obj):
-            return False
-        if not manifests.grants_the_same(present, body):
-            return False
-    return True
+        bodies = {ROLE: manifests.role_body(obj), ROLE_BINDING: manifests.role_binding_body(obj)}
+    except SpecInvalidError:
+        return {}
+    return {(resource, body["metadata"]["name"]): body for resource, body in bodies.items()}

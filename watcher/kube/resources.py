@@ -104,5 +104,14 @@ def text_at(obj: object, *names: str) -> str:
 
 def controller_uid(obj: Mapping[str, Any]) -> str:
     """Uid of the owner that controls this object; empty without one."""
+    return str(_controller(obj).get("uid", ""))
+
+
+def controller_name(obj: Mapping[str, Any]) -> str:
+    """Name of the owner that controls this object; empty without one."""
+    return str(_controller(obj).get("name", ""))
+
+
+def _controller(obj: Mapping[str, Any]) -> Mapping[str, Any]:
     owners = obj["metadata"].get("ownerReferences") or []
-    return next((str(owner.get("uid", "")) for owner in owners if owner.get("controller")), "")
+    return next((owner for owner in owners if owner.get("controller")), {})
