@@ -211,6 +211,18 @@ def test_a_part_that_cannot_be_undone_alone_fails_for_all(ledger: Ledger) -> Non
     put(ledger, 99)
 
 
+def test_a_part_that_cannot_be_ended_is_not_committed(ledger: Ledger) -> None:
+    def broken() -> None:
+        with ledger.write() as tx:
+            meta.put(tx, "w1", "1")
+            tx.driver.execute("RELEASE part")  # so that the ledger's own fails
+
+    with pytest.raises(LedgerUnavailableError, match="savepoint"):
+        broken()
+    assert names(ledger) == set()
+    put(ledger, 2)
+
+
 def test_no_writer_goes_on_before_its_commit(ledger: Ledger, counted: Counted) -> None:
     with ledger.write() as tx:
         meta.put(tx, "w1", "1")

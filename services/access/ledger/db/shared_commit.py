@@ -50,10 +50,10 @@ class _Commit:
         try:
             self._driver.execute("SAVEPOINT part")
             yield
+            self._driver.execute("RELEASE part")
         except BaseException as err:
             self._undo_part(err)
             raise
-        self._driver.execute("RELEASE part")
 
     def _undo_part(self, err: BaseException) -> None:
         try:
