@@ -90,6 +90,18 @@ def test_where_there_is_nothing_new_and_nothing_due_nothing_is_written(world: Wo
     assert world.commits == []
 
 
+def test_a_repeated_deletion_writes_nothing(world: World) -> None:
+    world.pending()
+    desired = world.desired
+    first = world.requests.delete_request(desired, owner=OWNER)
+    world.commits.clear()
+    again = world.requests.delete_request(desired, owner=OWNER)
+    assert world.commits == []
+    assert (again.request.approval, again.open_count) == (first.request.approval, first.open_count)
+    with pytest.raises(errors.CallerNotAllowedError):
+        world.requests.delete_request(desired, owner="somebody else")
+
+
 # -- where nothing is to be claimed
 
 

@@ -447,6 +447,20 @@ def test_a_role_that_cannot_be_written_costs_no_second_credential(
     assert not world.condition(ACCESS_REQUEST, "rqst", "Failed")
 
 
+def test_a_deletion_asks_access_once_where_all_users_are_dropped_at_once(granted: World) -> None:
+    granted.delete(ACCESS_REQUEST, "rqst")
+    granted.settle()
+    assert len(granted.access.asked(watcher_service_pb2.DeleteAccessRequestRequest)) == 1
+
+
+def test_the_removal_of_its_own_secret_does_not_repeat_a_deletion(granted: World) -> None:
+    granted.access.stuck = True
+    granted.delete(ACCESS_REQUEST, "rqst")
+    granted.settle()
+    assert granted.secret() is None
+    assert len(granted.access.asked(watcher_service_pb2.DeleteAccessRequestRequest)) == 1
+
+
 def test_a_request_keeps_its_finalizer_while_access_is_down(granted: World) -> None:
     granted.access.fail_always("DeleteAccessRequest", errors.PeerUnavailableError("cannot be reached"))
     granted.delete(ACCESS_REQUEST, "rqst")
