@@ -30,6 +30,7 @@ CALLS = (
     "failed",
     "ready_condition",
     "report_ready",
+    "_check",
     "report_not_ready",
 )
 TABLES = ("KINDS", "NOT_WRITTEN")

@@ -129,6 +129,8 @@ class _FixedToken:
     """A token of the configuration itself."""
 
     def __init__(self, token: str) -> None:
+        if not token:
+            raise ValueError("the token is empty")
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def __call__(self) -> Mapping[str, str]:

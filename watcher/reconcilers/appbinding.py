@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 
 from leasegate.access.v1 import watcher_service_pb2
 from leasegate.types.v1 import types_pb2
@@ -14,13 +15,14 @@ from services.common.errors import LeasegateError, SpecInvalidError
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.objects import Objects
 from watcher.kube.recorder import EventRecorder
-from watcher.kube.resources import Body, Key, has_finalizer, is_deleting
+from watcher.kube.resources import Body, Key, has_finalizer, is_deleting, key_of
 from watcher.kube.result import DONE, PendingError, Result, result_of
 from watcher.reconcilers.appbinding_status import AppBindingReporter
 from watcher.reconcilers.status import reason_of
 from watcher.reconcilers.vault_targets import VaultTargets
-from watcher.specs.indexes import BY_APP_BINDING, BY_VAULT
+from watcher.specs.indexes import BY_APP_BINDING, BY_DATABASE, BY_VAULT
 from watcher.specs.kinds import APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
+from watcher.specs.status import conditions_of
 
 
 class AppBindingReconciler:
@@ -59,23 +61,29 @@ class AppBindingReconciler:
             self._release(binding)
             return DONE
         self.keep_app_bindings(key)
+        results = list[Result]()
+        if self._is_used(BY_VAULT, key):
+            message = "Access has this Vault, and what authenticates there"
+            results.append(self._check(binding, self._register, reason="Registered", message=message))
+        # A use from another namespace counts for nothing: by it a team could make another's AppBinding look broken.
+        if self._is_used(BY_DATABASE, key, namespace=key.namespace):
+            message = "The address of this database, and what authenticates there, are complete"
+            results.append(self._check(binding, self._targets.database, reason="Complete", message=message))
+        return next((result for result in results if result != DONE), DONE)
+
+    def _check(self, binding: Body, check: Callable[[Key], object], *, reason: str, message: str) -> Result:
+        """Check an AppBinding in one of its uses, and report the outcome."""
         try:
-            if self._is_used(BY_VAULT, key):
-                self._register(key)
-                message = "Access has this Vault, and what authenticates there"
-                self._reporter.report_ready(binding, reason="Registered", message=message)
-            else:
-                self._targets.database(key)
-                message = "The address of this database, and what authenticates there, are complete"
-                self._reporter.report_ready(binding, reason="Complete", message=message)
+            check(key_of(binding))
         except PendingError as pending:
             self._reporter.report_not_ready(binding, reason=pending.reason, message=pending.message)
             return pending.result
         except LeasegateError as err:
             self._reporter.report_not_ready(binding, reason=reason_of(err), message=err.message)
-            if isinstance(err, SpecInvalidError) and self._is_used(BY_VAULT, key):
+            if isinstance(err, SpecInvalidError) and self._is_used(BY_VAULT, key_of(binding)):
                 self._events.record(binding, reason=reason_of(err), message=err.message, warning=True, transition=False)
             return result_of(err)
+        self._reporter.report_ready(binding, reason=reason, message=message)
         return DONE
 
     def keep_app_bindings(self, *keys: Key) -> None:
@@ -118,7 +126,7 @@ class AppBindingReconciler:
     def _release(self, binding: Body) -> None:
         """Let an AppBinding go that nothing uses any more; one that was never used stays as it is."""
         if has_finalizer(binding, FINALIZER):
-            if not is_deleting(binding):
+            if not is_deleting(binding) and any(each.get("type") == "Ready" for each in conditions_of(binding)):
                 text = "No SecretEngine or PostgresRole uses it"
                 self._reporter.report_ready(binding, reason="NotUsed", message=text)
             self._objects.remove_finalizer(APP_BINDING, binding)
@@ -137,8 +145,12 @@ class AppBindingReconciler:
             if fresh and not registered:
                 self.require_fresh_auth(key)
 
-    def _is_used(self, index: str, key: Key) -> bool:
-        return any(self._objects.cache(resource).by_index(index, key) for resource in (SECRET_ENGINE, POSTGRES_ROLE))
+    def _is_used(self, index: str, key: Key, *, namespace: str = "") -> bool:
+        """Whether something uses an AppBinding so; with ``namespace``, something there."""
+        users = (
+            obj for kind in (SECRET_ENGINE, POSTGRES_ROLE) for obj in self._objects.cache(kind).by_index(index, key)
+        )
+        return any(not namespace or key_of(obj).namespace == namespace for obj in users)
 
 
 def _registration_digest(target: types_pb2.VaultTarget) -> bytes:

@@ -36,7 +36,7 @@ class AppBindingReporter:
         self._writer: StatusWriter[AppBindingStatus] = StatusWriter(
             APP_BINDING, AppBindingStatus, objects=objects, events=events, now=now
         )
-        self._told = False
+        self._refusal_logged = False
 
     def report_ready(self, binding: Body, *, reason: str, message: str) -> None:
         """Report that the AppBinding can be used."""
@@ -54,6 +54,6 @@ class AppBindingReporter:
         except KubeError as err:
             if err.status not in NO_STATUS:
                 raise
-            if not self._told:
+            if not self._refusal_logged:
                 LOG.warning("status of AppBinding not written", appbinding=str(key_of(binding)), problem=err.message)
-                self._told = True
+                self._refusal_logged = True

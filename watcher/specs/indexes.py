@@ -16,6 +16,8 @@ BY_APP_BINDING = "app_binding"
 """SecretEngines and PostgresRoles by each AppBinding (Key) that they use."""
 BY_VAULT = "vault"
 """SecretEngines and PostgresRoles by the AppBinding (Key) of their Vault."""
+BY_DATABASE = "database"
+"""SecretEngines and PostgresRoles by the AppBinding (Key) of their database."""
 BY_MOUNT = "mount"
 """SecretEngines and PostgresRoles by the path of the mount in their spec."""
 BY_RECORDED_MOUNT = "recorded_mount"
@@ -28,10 +30,7 @@ BY_SECRET = "secret"  # noqa: S105
 
 def used_app_bindings(obj: Body) -> set[Key]:
     """The AppBindings that a SecretEngine or PostgresRole names, and the one that its status records."""
-    spec, own = Fields(obj.get("spec"), "spec"), key_of(obj).namespace
-    # A PostgresRole has databaseRef in spec itself.
-    named = [spec.child("postgres").child("databaseRef"), spec.child("databaseRef")]
-    found = {vault_ref(spec, own=own), *(app_binding_ref(ref, own=own) for ref in named)}
+    found = {*_vault(obj), *_databases(obj)}
     if target := EngineStatus.from_object(obj).target:
         found.add(target.app_binding)
     return {key for key in found if key.name}
@@ -47,6 +46,13 @@ def secrets_of(binding: Body) -> set[Key]:
 
 def _vault(obj: Body) -> Iterable[Key]:
     return [vault_ref(Fields(obj.get("spec"), "spec"), own=key_of(obj).namespace)]
+
+
+def _databases(obj: Body) -> Iterable[Key]:
+    spec, own = Fields(obj.get("spec"), "spec"), key_of(obj).namespace
+    # A PostgresRole has databaseRef in spec itself.
+    named = [spec.child("postgres").child("databaseRef"), spec.child("databaseRef")]
+    return [key for ref in named if (key := app_binding_ref(ref, own=own)).name]
 
 
 def _mount(obj: Body) -> Iterable[str]:
@@ -67,10 +73,11 @@ INDEXERS: Mapping[Resource, Mapping[str, Callable[[Body], Iterable[Hashable]]]] 
     SECRET_ENGINE: {
         BY_APP_BINDING: used_app_bindings,
         BY_VAULT: _vault,
+        BY_DATABASE: _databases,
         BY_MOUNT: _mount,
         BY_RECORDED_MOUNT: _recorded_mount,
     },
-    POSTGRES_ROLE: {BY_APP_BINDING: used_app_bindings, BY_VAULT: _vault, BY_MOUNT: _mount},
+    POSTGRES_ROLE: {BY_APP_BINDING: used_app_bindings, BY_VAULT: _vault, BY_DATABASE: _databases, BY_MOUNT: _mount},
     ACCESS_REQUEST: {BY_DB_ROLE: _db_role},
 }
 """The indexes of each kind, by name."""

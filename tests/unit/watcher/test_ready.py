@@ -84,6 +84,31 @@ def test_an_app_binding_that_nothing_uses_any_more_says_so(world: World) -> None
     assert ready(world, BOUND_DATABASE) == ("True", "NotUsed")
 
 
+def test_another_namespace_does_not_make_an_app_binding_look_broken(world: World) -> None:
+    world.guide()
+    theirs = {"vaultRef": {"name": "vault"}, "path": "theirs"}
+    database = {"databaseRef": {"name": "vault", "namespace": "demo"}}  # which is no database
+    world.put(SECRET_ENGINE, "theirs", namespace="other", spec={**theirs, "postgres": database})
+    world.settle()
+    world.watcher.triggers.enqueue_all()
+    world.advance(10)
+    assert ready(world, BOUND_VAULT) == ("True", "Registered")
+    assert ready(world, BOUND_DATABASE) == ("True", "Complete")
+
+
+def test_another_namespace_alone_writes_no_status(world: World) -> None:
+    world.vault()
+    world.database()
+    theirs = {"vaultRef": {"name": "vault"}, "path": "theirs"}
+    database = {"databaseRef": {"name": "postgres-app", "namespace": "demo"}}
+    world.put(SECRET_ENGINE, "theirs", namespace="other", spec={**theirs, "postgres": database})
+    world.advance(5)
+    world.delete(SECRET_ENGINE, "theirs", "other")
+    world.advance(10)
+    assert world.status(*BOUND_VAULT) == {}
+    assert world.status(*BOUND_DATABASE) == {}
+
+
 def test_an_app_binding_without_its_secret_is_not_ready(world: World) -> None:
     world.vault()
     world.database()
