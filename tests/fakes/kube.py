@@ -135,12 +135,14 @@ class FakeKube:
             )
             return copy.deepcopy(self._store(resource, old, new))
 
-    def delete(self, resource: Resource, *, namespace: str, name: str, uid: str = "") -> None:
+    def delete(self, resource: Resource, *, namespace: str, name: str, uid: str = "", version: str = "") -> None:
         self._begin("DELETE", resource, namespace, name)
         with self._changed:
             old = self._find(resource, Key(namespace, name))
             if uid and uid != uid_of(old):
                 raise KubeError("the uid is another one", status=409, reason="Conflict")
+            if version and version != version_of(old):
+                raise KubeError("the resourceVersion is another one", status=409, reason="Conflict")
             new = copy.deepcopy(old)
             new["metadata"].setdefault("deletionTimestamp", "2026-01-01T00:00:00Z")
             self._store(resource, old, new)

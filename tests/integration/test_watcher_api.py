@@ -149,6 +149,17 @@ def test_a_delete_of_another_uid_is_refused(api: KubeClient, namespace: str) -> 
     assert caught.value.status == 409
 
 
+def test_a_delete_of_another_version_is_refused(api: KubeClient, namespace: str) -> None:
+    created = version_of(made(api, namespace))
+    edited = api.patch(SECRET_ENGINE, {"metadata": {"labels": {"a": "b"}}}, namespace=namespace, name="engine")
+    with pytest.raises(KubeError) as caught:
+        api.delete(SECRET_ENGINE, namespace=namespace, name="engine", version=created)
+    assert caught.value.status == 409
+    api.delete(SECRET_ENGINE, namespace=namespace, name="engine", version=version_of(edited))
+    with pytest.raises(KubeError, match="not found"):
+        api.get(SECRET_ENGINE, namespace=namespace, name="engine")
+
+
 def test_a_secret_replaces_only_the_version_that_was_read(api: KubeClient, namespace: str) -> None:
     body: Body = {
         "apiVersion": "v1",

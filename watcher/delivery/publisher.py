@@ -59,6 +59,7 @@ class SecretPublisher:
 
     def __init__(self, api: KubeClient, namespaces: Namespaces, executor: Executor) -> None:
         self._api, self._namespaces, self._executor = api, namespaces, executor
+        self._created: dict[str, tuple[str, ...]] = {}  # by request uid: versions of its Role and RoleBinding
 
     def secret_attempt(self, obj: Body) -> int:
         """Number of the attempt whose credential is in the Secret; 0 for none.
@@ -127,25 +128,28 @@ class SecretPublisher:
             PendingError: The namespace is not enabled, or is being deleted.
             NotWrittenError: Kubernetes failed.
         """
+        created = list[str]()
         for resource, body in ((ROLE, manifests.role_body(obj)), (ROLE_BINDING, manifests.role_binding_body(obj))):
             try:
-                self._create_or_correct(resource, obj, body)
+                created.append(self._create_or_correct(resource, obj, body))
             except KubeError as err:
                 raise_not_written(err, resource, key_of(obj).namespace)
+        self._created[uid_of(obj)] = tuple(created)
 
     def remove_objects(self, obj: Body) -> None:
         """Remove the Secret, the Role and the RoleBinding.
 
         What may not be removed, because the namespace is no longer enabled, Kubernetes' garbage collector removes with
-        its owner.
+        its owner. A Role or RoleBinding that is still as this process created it is not read before.
 
         Raises:
             KubeError: One could not be removed; the others are.
         """
         failed: list[KubeError] = []
+        created = dict(zip((ROLE, ROLE_BINDING), self._created.pop(uid_of(obj), ()), strict=False))
         for resource, name in NAMES:
             try:
-                self._remove(resource, obj, name(obj))
+                self._remove(resource, obj, name(obj), version=created.get(resource, ""))
             except KubeError as err:
                 failed.append(err)
         if failed:
@@ -155,16 +159,22 @@ class SecretPublisher:
         """Start ``remove_objects`` in parallel with other work; the future raises as it does."""
         return self._executor.submit(self.remove_objects, obj)
 
+    def forget_request(self, obj: Body) -> None:
+        """Forget what was created for a request that is no more."""
+        self._created.pop(uid_of(obj), None)
+
     def _get_secret(self, obj: Body) -> Body | None:
         return self._namespaces.get_secret(Key(key_of(obj).namespace, manifests.secret_name(obj)))
 
-    def _create_or_correct(self, resource: Resource, obj: Body, body: Body) -> None:
+    def _create_or_correct(self, resource: Resource, obj: Body, body: Body) -> str:
+        """Returns the resourceVersion of an object that was created; nothing for one that was there."""
         try:
-            self._api.create(resource, body, namespace=key_of(obj).namespace)
+            return version_of(self._api.create(resource, body, namespace=key_of(obj).namespace))
         except KubeError as err:
             if err.reason != "AlreadyExists":
                 raise
             self._correct(resource, obj, body)
+            return ""
 
     def _correct(self, resource: Resource, obj: Body, body: Body) -> None:
         name = body["metadata"]["name"]
@@ -206,14 +216,26 @@ class SecretPublisher:
                 return None
             raise
 
-    def _remove(self, resource: Resource, obj: Body, name: str) -> None:
+    def _remove(self, resource: Resource, obj: Body, name: str, *, version: str = "") -> None:
         try:
+            if version and self._is_deleted(resource, obj, name, version=version):
+                return
             found = (self._get_secret(obj) if resource is SECRET else None) or self._read(resource, obj, name)
             if found and manifests.is_controlled_by(found, obj):
                 self._api.delete(resource, namespace=key_of(obj).namespace, name=name, uid=uid_of(found))
         except KubeError as err:
             if err.status not in (403, 404):
                 raise
+
+    def _is_deleted(self, resource: Resource, obj: Body, name: str, *, version: str) -> bool:
+        """Delete an object of this version; of another version nobody knows whose it is before it is read."""
+        try:
+            self._api.delete(resource, namespace=key_of(obj).namespace, name=name, version=version)
+        except KubeError as err:
+            if err.status == 409:
+                return False
+            raise
+        return True
 
 
 def raise_not_written(err: KubeError, resource: Resource, namespace: str) -> NoReturn:

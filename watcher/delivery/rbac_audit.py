@@ -99,6 +99,7 @@ class RbacAudit:
     def forget_request(self, obj: Body) -> None:
         """Forget a request that no longer grants anything."""
         self._due.discard(uid_of(obj))
+        self._publisher.forget_request(obj)
 
     def _correct(self, obj: Body) -> None:
         try:

@@ -99,8 +99,8 @@ class KubeClient(Protocol):
         """Apply a merge patch, which replaces whole lists; one with a resourceVersion applies to that version only."""
         ...
 
-    def delete(self, resource: Resource, *, namespace: str, name: str, uid: str = "") -> None:
-        """Delete an object; with ``uid`` only the object of that uid."""
+    def delete(self, resource: Resource, *, namespace: str, name: str, uid: str = "", version: str = "") -> None:
+        """Delete an object; with ``uid`` only the object of that uid, with ``version`` only that resourceVersion."""
         ...
 
 
@@ -172,11 +172,11 @@ class HttpKubeClient:
             "PATCH", resource.path(namespace, name), body=body, content_type="application/merge-patch+json"
         )
 
-    def delete(self, resource: Resource, *, namespace: str, name: str, uid: str = "") -> None:
-        """DELETE on an object, with a precondition on the uid if one is given."""
+    def delete(self, resource: Resource, *, namespace: str, name: str, uid: str = "", version: str = "") -> None:
+        """DELETE on an object, with those preconditions that are given."""
         body: Body = {"apiVersion": "v1", "kind": "DeleteOptions"}
-        if uid:
-            body["preconditions"] = {"uid": uid}
+        preconditions = {"uid": uid, "resourceVersion": version}
+        body["preconditions"] = {name: value for name, value in preconditions.items() if value}
         self._call("DELETE", resource.path(namespace, name), body=body)
 
     def _call(

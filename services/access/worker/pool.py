@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 
 from services.access.ledger import due_work
@@ -19,6 +21,7 @@ from services.common.rpc import deadline
 
 _LOG = logger(__name__)
 _PAUSE_S = 2.0
+_SHORTEST_SLEEP_S = 0.01
 LONGEST_JOB_S = 12.0
 """Deadline of one piece of work: a Vault that never answers blocks a worker for so long, until its circuit opens."""
 
@@ -49,8 +52,10 @@ class WorkerPool:
         self._rate_limiter, self._renewals = RateLimiter(max_renewals_per_second), RenewalQueue()
         self._busy: set[str] = set()
         self._paused: dict[str, float] = {}
-        lock = threading.Lock()
-        self._sleeping = {renews: threading.Condition(lock) for renews in (False, True)}
+        self._lock = threading.Lock()  # guards what follows
+        self._sleeping = {renews: threading.Condition(self._lock) for renews in (False, True)}
+        self._sleepers = Counter[bool]()
+        self._wakes_at = dict.fromkeys(self._sleeping, math.inf)  # when the first sleeper of a kind wakes by itself
         self._commits, self._stopping = 0, False
         never = max(1, workers // 4) if workers > 1 else 0
         self._threads = [
@@ -66,7 +71,7 @@ class WorkerPool:
 
     def stop(self, *, within_s: float = 10.0) -> None:
         """Take no more work and wait for what is under way; the next process finds the rest in the ledger."""
-        with self._sleeping[True]:
+        with self._lock:
             self._stopping = True
             for condition in self._sleeping.values():
                 condition.notify_all()
@@ -79,10 +84,10 @@ class WorkerPool:
             self._wake()
 
     def _wake(self) -> None:
-        with self._sleeping[True]:
+        """Wake one worker: one that renews, as it takes any work, unless all of those are busy."""
+        with self._lock:
             self._commits += 1
-            for condition in self._sleeping.values():
-                condition.notify()
+            self._sleeping[self._sleepers[True] > 0].notify()
 
     def _run(self, *, renews: bool) -> None:
         while (job := self._next_job(renews=renews)) is not None:
@@ -114,9 +119,8 @@ class WorkerPool:
 
     def _next_job(self, *, renews: bool) -> Job | None:
         """Wait for a piece of work; None once stopped."""
-        sleeping = self._sleeping[renews]
         while True:
-            with sleeping:
+            with self._lock:
                 if self._stopping:
                     return None
                 commits = self._commits
@@ -124,9 +128,28 @@ class WorkerPool:
             if job:
                 self._wake()  # there may be more for others
                 return job
-            with sleeping:
+            with self._lock:
                 if commits == self._commits and not self._stopping:
-                    sleeping.wait(pause_s)
+                    self._sleep(pause_s, renews=renews)
+
+    def _sleep(self, pause_s: float, *, renews: bool) -> None:
+        """Sleep until woken, or until the pause is over unless another worker wakes by then.
+
+        So one worker reads the ledger when work becomes due, and wakes the next if it finds some. One that does not
+        renew cannot keep the time for those that do.
+        """
+        wakes_at, others_wake_at = time.monotonic() + pause_s, self._wakes_at[True]
+        if not renews:
+            others_wake_at = min(self._wakes_at.values())
+        self._sleepers[renews] += 1
+        if wakes_at > others_wake_at - _SHORTEST_SLEEP_S:
+            self._sleeping[renews].wait()
+        else:
+            self._wakes_at[renews] = wakes_at
+            self._sleeping[renews].wait(pause_s)
+            if self._wakes_at[renews] == wakes_at:  # else another wakes earlier
+                self._wakes_at[renews] = math.inf
+        self._sleepers[renews] -= 1
 
     def _choose(self, *, renews: bool) -> tuple[Job | None, float]:
         """Choose a piece of work, or how long to sleep at most."""
@@ -145,7 +168,7 @@ class WorkerPool:
                     return job, 0.0
                 at = due_work.next_due_at(tx)
                 longest = throttled_s or (FIRST_PAUSE_S if pausing else SOON_S)
-                return None, longest if at is None else min(max(at - tx.now, 0.01), longest)
+                return None, longest if at is None else min(max(at - tx.now, _SHORTEST_SLEEP_S), longest)
         except LeasegateError as err:
             _LOG.error("ledger not readable", reason=err.reason)
             return None, _PAUSE_S

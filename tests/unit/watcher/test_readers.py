@@ -269,3 +269,42 @@ def test_role_and_binding_are_removed_with_their_request(world: World) -> None:
     world.delete(ACCESS_REQUEST, "rqst")
     world.settle()
     assert not any(world.kube.see(*each) for each in made)
+
+
+def test_role_and_binding_as_they_were_created_are_removed_unread(granted: World) -> None:
+    granted.delete(ACCESS_REQUEST, "one")
+    granted.settle()
+    assert rbac_calls(granted) == ["DELETE roles demo", "DELETE rolebindings demo"]
+
+
+def test_after_a_restart_role_and_binding_are_read_to_be_removed(granted: World) -> None:
+    restart(granted)
+    granted.kube.calls.clear()
+    granted.delete(ACCESS_REQUEST, "one")
+    granted.settle()
+    assert rbac_calls(granted) == [
+        "GET roles demo",
+        "DELETE roles demo",
+        "GET rolebindings demo",
+        "DELETE rolebindings demo",
+    ]
+
+
+@pytest.mark.parametrize("resource", [ROLE, ROLE_BINDING])
+def test_what_another_owner_took_since_its_creation_stays(granted: World, resource: Resource) -> None:
+    def take(obj: Body) -> None:
+        obj["metadata"]["ownerReferences"][0] |= {"name": "another", "uid": "another"}
+
+    granted.kube.edit(resource, place("one"), take)
+    granted.delete(ACCESS_REQUEST, "one")
+    granted.settle()
+    assert [each for each in (ROLE, ROLE_BINDING) if granted.kube.see(each, place("one"))] == [resource]
+
+
+@pytest.mark.parametrize("resource", [ROLE, ROLE_BINDING])
+def test_what_was_edited_since_its_creation_is_removed(granted: World, resource: Resource) -> None:
+    granted.kube.edit(resource, place("one"), lambda obj: obj["metadata"].update(annotations={"a": "b"}))
+    granted.delete(ACCESS_REQUEST, "one")
+    granted.settle()
+    assert granted.kube.see(ROLE, place("one")) is None
+    assert granted.kube.see(ROLE_BINDING, place("one")) is None
