@@ -5,6 +5,7 @@ It overwrites and deletes only objects that the request controls, and never repl
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import NoReturn
@@ -24,6 +25,7 @@ NAMES = (
     (ROLE_BINDING, manifests.reader_role_name),
 )
 """What a request owns, in the order of its removal: first what the credential can be read from."""
+_MOST_REMEMBERED = 1000
 
 
 class NotWrittenError(Exception):
@@ -59,7 +61,8 @@ class SecretPublisher:
 
     def __init__(self, api: KubeClient, namespaces: Namespaces, executor: Executor) -> None:
         self._api, self._namespaces, self._executor = api, namespaces, executor
-        self._created: dict[str, tuple[str, ...]] = {}  # by request uid: versions of its Role and RoleBinding
+        # By request uid, of the newest requests: the resourceVersions of Role and RoleBinding as they were created.
+        self._created = OrderedDict[str, tuple[str, ...]]()
 
     def secret_attempt(self, obj: Body) -> int:
         """Number of the attempt whose credential is in the Secret; 0 for none.
@@ -135,6 +138,8 @@ class SecretPublisher:
             except KubeError as err:
                 raise_not_written(err, resource, key_of(obj).namespace)
         self._created[uid_of(obj)] = tuple(created)
+        if len(self._created) > _MOST_REMEMBERED:
+            self._created.popitem(last=False)
 
     def remove_objects(self, obj: Body) -> None:
         """Remove the Secret, the Role and the RoleBinding.
