@@ -15,7 +15,7 @@ from services.common.vault import error_texts
 from services.common.vault.client import Vault
 from services.common.vault.mounts import being_removed
 from services.common.vault.response import VaultNotFoundError
-from services.engine.url import DatabaseUrl, place_of
+from services.engine.url import DatabaseUrl, url_of
 
 # One attempt has one display name, so it can never create two database users
 # (docs/adr/0009-database-user-names-per-attempt.md).
@@ -85,7 +85,25 @@ class Connection:
 
     def moves(self, existing: Existing) -> bool:
         """Whether its database is another one than that of the connection in Vault."""
-        return place_of(str(existing.shown.get("connection_url", ""))) != self.url.place
+        there = existing.url
+        return there is None or there.place != self.url.place
+
+    def check_password(self, existing: Existing | None) -> None:
+        """Refuse to send a password that only Vault knows to another database, or over a weaker TLS.
+
+        Raises:
+            SpecInvalidError: The spec has no user and password, and the connection in Vault goes elsewhere.
+        """
+        if existing is None or (self.username and self.password):
+            return
+        there = existing.url
+        if there is not None and there.place == self.url.place and there.tls_rank <= self.url.tls_rank:
+            return
+        why = (
+            "is missing: Vault would send the password that it keeps to another host or database, or over a weaker"
+            " sslmode. Put username and password into the AppBinding's Secret"
+        )
+        raise SpecInvalidError.of(FieldViolation("postgres.database.password", why))
 
     def check_user(self, existing: Existing | None) -> None:
         """Refuse a connection without a user.
@@ -122,6 +140,11 @@ class Existing:
     """What Vault shows of a connection, flattened to one level."""
 
     shown: Mapping[str, Any]
+
+    @property
+    def url(self) -> DatabaseUrl | None:
+        """Its URL; None where Leasegate does not write such a one."""
+        return url_of(str(self.shown.get("connection_url", "")))
 
 
 def read_connection(vault: Vault, mount: str, name: str) -> Existing | None:

@@ -133,7 +133,8 @@ class SecretEngines:
         Raises:
             MountConflictError: Something else is mounted at the path, or the mount belongs to another owner.
             LeasesInUseError: The database would change, and leases may depend on it.
-            SpecInvalidError: Neither the spec nor Vault names a user for the connection.
+            SpecInvalidError: Neither the spec nor Vault names a user for the connection, or Vault would send the
+                password that it keeps elsewhere.
             LeasegateError: The session or Vault failed.
         """
         with writes_nothing():
@@ -200,11 +201,12 @@ class SecretEngines:
             lock.release()
 
     def _check_database(self, wanted: Wanted, existing: Existing | None) -> None:
-        """Refuse another database than live leases are of, and a connection without a user.
+        """Refuse another database than live leases are of, and a connection without the user and password it needs.
 
         The owner's last database is the one that live leases are of, whatever somebody else wrote in Vault since.
         """
         wanted.connection.check_user(existing)
+        wanted.connection.check_password(existing)
         if existing is None or wanted.same_database_moved or not wanted.connection.moves(existing):
             return
         if wanted.last_database == wanted.connection.url.where:

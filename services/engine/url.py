@@ -24,10 +24,23 @@ _SCHEMES = ("postgresql", "postgres")
 _HOST = re.compile(r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>\d{1,5}))?")
 _PATH = re.compile(r"/?(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*")
 _QUERY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
-# Parameters by which a driver would log in or go elsewhere than the URL says
+_WEAKEST_FIRST = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_DEFAULT_SSLMODE = "prefer"
+# Not allowed are parameters by which the driver would go elsewhere than the URL says, that name a file of Vault's host,
+# or that set what a session is and runs, such as options, role and search_path
 # (https://www.postgresql.org/docs/current/libpq-connect.html).
-_FORBIDDEN = frozenset(
-    {"user", "password", "host", "hostaddr", "port", "dbname", "database", "service", "servicefile", "passfile"}
+_ALLOWED = frozenset(
+    {
+        "application_name",
+        "client_encoding",
+        "connect_timeout",
+        "idle_in_transaction_session_timeout",
+        "lock_timeout",
+        "sslmode",
+        "sslsni",
+        "statement_timeout",
+        "target_session_attrs",
+    }
 )
 
 
@@ -74,6 +87,13 @@ class DatabaseUrl:
         """The same as one text, ``host:port/name``, in which two URLs of one database are equal."""
         hosts, name = self.place
         return f"{','.join(sorted(hosts))}/{name}"
+
+    @property
+    def tls_rank(self) -> int:
+        """How well the connection's TLS protects the password, by ``sslmode``; -1 for a mode that no driver knows."""
+        given = (unquote(value) for name, value in self._parameters() if name == "sslmode")
+        sslmode = next(given, _DEFAULT_SSLMODE)
+        return _WEAKEST_FIRST.index(sslmode) if sslmode in _WEAKEST_FIRST else -1
 
     def __str__(self) -> str:
         return f"{self.hosts}{self.path}"
@@ -150,19 +170,21 @@ class DatabaseUrl:
     def _query_problems(self) -> Iterator[tuple[str, str]]:
         if not _QUERY.fullmatch(self.query):
             yield "query", "has characters that a URL cannot hold as they are: write them like %20"
-        names = {unquote(pair.partition("=")[0]).lower() for pair in re.split("[&;]", self.query)}
-        if forbidden := names & _FORBIDDEN:
-            yield (
-                "query",
-                f"must not have {', '.join(sorted(forbidden))}: user and password belong into the Secret, the rest"
-                " before the '?'",
-            )
+        names = [name for name, _ in self._parameters()]
+        if set(names) - _ALLOWED:
+            yield "query", f"may have only {', '.join(sorted(_ALLOWED))}: user and password belong into the Secret"
+        elif len(names) > len(set(names)):
+            yield "query", "has a parameter twice"
+
+    def _parameters(self) -> list[tuple[str, str]]:
+        pairs = [pair.partition("=") for pair in re.split("[&;]", self.query) if pair]
+        return [(unquote(name), value) for name, _, value in pairs]
 
 
-def place_of(template: str) -> tuple[frozenset[str], str] | None:
-    """Return the database of a connection in Vault; None where Leasegate does not write such a URL."""
+def url_of(template: str) -> DatabaseUrl | None:
+    """Return the URL of a connection in Vault; None where Leasegate does not write such a one."""
     try:
-        return DatabaseUrl.parse(template.replace(_TEMPLATE, "", 1), field="connection_url").place
+        return DatabaseUrl.parse(template.replace(_TEMPLATE, "", 1), field="connection_url")
     except SpecInvalidError:
         return None
 

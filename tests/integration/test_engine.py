@@ -33,6 +33,7 @@ from tests.integration.vault_services import (
 from tests.servers import Servers
 
 CONFIG = f"{MOUNT}/config/k8s.-.demo.postgres-app"
+PLUGIN = "postgresql-database-plugin"
 Stub = engine_service_pb2_grpc.EngineServiceStub
 
 
@@ -346,8 +347,41 @@ def test_a_user_that_only_vault_knows_is_left_alone(servers: Servers, engine: St
 
     engine.EnsureEngine(ensure_engine(servers))
     request.postgres.max_open_connections = 2
+    request.postgres.database.service.query = "sslmode=disable&connect_timeout=9"
     engine.EnsureEngine(request)
     assert shown(servers)["username"] == "postgres"
+
+
+ELSEWHERE: list[Callable[[pb.EnsureEngineRequest], None]] = [
+    lambda request: setattr(request.postgres.database.service, "host", "rogue.example.com"),
+    lambda request: setattr(request.postgres.database.service, "port", 1),
+    lambda request: setattr(request.postgres.database.service, "path", "template1"),
+    lambda request: setattr(request.postgres.database, "url", "postgresql://rogue.example.com/postgres"),
+    lambda request: setattr(request.postgres.database.service, "query", "sslmode=disable"),
+]
+
+
+@pytest.mark.parametrize("change", ELSEWHERE, ids=["host", "port", "database", "url", "sslmode"])
+@pytest.mark.parametrize("known", ["nothing", "username"])
+def test_a_password_that_only_vault_knows_goes_nowhere_else(
+    servers: Servers, engine: Stub, change: Callable[[pb.EnsureEngineRequest], None], known: str
+) -> None:
+    """A rogue server would be sent the password, in clear text if it asks for that."""
+    request = ensure_engine(servers)
+    engine.EnsureEngine(request)
+    stored = str(shown(servers)["connection_url"]).replace("sslmode=disable", "sslmode=require")
+    servers.must("POST", CONFIG, connection_url=stored, plugin_name=PLUGIN, verify_connection=False)
+    request.postgres.database.service.query = "sslmode=require"
+    request.postgres.database.password = ""
+    if known == "nothing":
+        request.postgres.database.username = ""
+    change(request)
+    request.same_database_moved = True  # the team's word does not give the password away
+    with pytest.raises(SpecInvalidError) as invalid:
+        engine.EnsureEngine(request)
+    assert [each.field for each in invalid.value.violations] == ["postgres.database.password"]
+    assert "the AppBinding's Secret" in invalid.value.message
+    assert shown(servers)["connection_url"] == stored
 
 
 def test_a_mount_that_the_operator_does_not_permit(servers: Servers, engine: Stub) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.common.errors import SpecInvalidError
-from services.engine.url import DatabaseUrl, ServiceAddress, place_of
+from services.engine.url import DatabaseUrl, ServiceAddress, url_of
 
 SVC = "postgres.demo.svc"
 
@@ -30,12 +30,12 @@ def service(
         (service(path="/postgres"), "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/postgres"),
         (service(), "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432"),
         (
-            service(scheme="POSTGRESQL", query="?a=b"),
-            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432?a=b",
+            service(scheme="POSTGRESQL", query="?sslmode=allow"),
+            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432?sslmode=allow",
         ),
         (
-            service(path="a%20b", query="x=%25"),
-            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/a%20b?x=%25",
+            service(path="a%20b", query="application_name=%25"),
+            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/a%20b?application_name=%25",
         ),
         (service(host="::1"), "postgresql://{{username}}:{{password}}@[::1]:5432"),
     ],
@@ -84,6 +84,17 @@ def test_a_url(url: str, template: str) -> None:
         "postgresql://h/db?sslmode=disable&USER=x",
         "postgresql://h/db?sslmode=disable;host=other",
         "postgresql://h/db?h%6fst=other",
+        "postgresql://h/db?options=-c%20role%3Dpostgres",
+        "postgresql://h/db?role=postgres",
+        "postgresql://h/db?session_authorization=postgres",
+        "postgresql://h/db?search_path=mine",
+        "postgresql://h/db?sslcert=/etc/vault/tls.crt",
+        "postgresql://h/db?sslkey=/etc/vault/tls.key",
+        "postgresql://h/db?sslrootcert=/etc/passwd",
+        "postgresql://h/db?sslpassword=hunter2",
+        "postgresql://h/db?SSLMODE=disable",
+        "postgresql://h/db?sslmode=verify-full&sslmode=disable",
+        "postgresql://h/db?=x",
     ],
 )
 def test_what_cannot_be_used_names_the_field_and_quotes_nothing(url: str) -> None:
@@ -107,10 +118,34 @@ def test_what_cannot_be_used_names_the_field_and_quotes_nothing(url: str) -> Non
 )
 def test_which_database_it_is(one: str, other: str, same: bool) -> None:
     wanted, there = DatabaseUrl.parse(one, field="u"), DatabaseUrl.parse(other, field="u")
-    assert (place_of(there.template) == wanted.place) is same
+    known = url_of(there.template)
+    assert known is not None
+    assert (known.place == wanted.place) is same
 
 
 def test_a_url_in_vault_that_we_would_not_write_is_another_place() -> None:
-    assert place_of("") is None
-    assert place_of("host=h port=1") is None
-    assert place_of("postgresql://u:p@h/db") is None
+    assert url_of("") is None
+    assert url_of("host=h port=1") is None
+    assert url_of("postgresql://u:p@h/db") is None
+
+
+def test_parameters_that_change_neither_place_nor_session_are_allowed() -> None:
+    query = "sslmode=require&connect_timeout=5&application_name=vault&target_session_attrs=read-write&lock_timeout=5000"
+    assert DatabaseUrl.parse(f"postgresql://h/db?{query}", field="u").query == query
+
+
+@pytest.mark.parametrize(
+    ("weaker", "stronger"),
+    [
+        ("?sslmode=disable", "?sslmode=allow"),
+        ("?sslmode=allow", ""),
+        ("", "?sslmode=require"),
+        ("?sslmode=require", "?sslmode=verify-ca"),
+        ("?sslmode=verify-ca", "?sslmode=verify-full"),
+        ("?sslmode=nonsense", "?sslmode=disable"),
+        ("?sslmode=VERIFY-FULL", "?sslmode=disable"),
+    ],
+)
+def test_how_well_tls_protects_the_password(weaker: str, stronger: str) -> None:
+    one, other = (DatabaseUrl.parse(f"postgresql://h/db{query}", field="u") for query in (weaker, stronger))
+    assert one.tls_rank < other.tls_rank
