@@ -6,6 +6,7 @@ stubs in unit tests and are served by gRPC in integration tests. They know of Va
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import threading
 from collections import Counter
@@ -415,7 +416,7 @@ class PlayedAccess(Script):
             access_state=access_request_pb2.ACCESS_STATE_CLOSED
             if known.ended
             else access_request_pb2.ACCESS_STATE_ACTIVE,
-            digest=f"digest-of-{role}" if role else "",
+            digest=digest_of(role) if role else "",
             lease=_lease(known.active) if known.active and not known.ended else None,
             active_attempt=known.active,
             conditions=self.conditions,
@@ -436,6 +437,11 @@ def _shown(ref: types_pb2.ObjectRef) -> types_pb2.ObjectRef:
     shown.CopyFrom(ref)
     shown.cluster = ref.cluster or "-"
     return shown
+
+
+def digest_of(role: str) -> str:
+    """The digest of what an approval grants, by the role's digest."""
+    return hashlib.sha256(role.encode()).hexdigest()
 
 
 def _lease(attempt: int) -> lease_pb2.Lease:

@@ -248,10 +248,14 @@ def with_value(thing: Json, path: str, value: Any) -> Json:
     return changed
 
 
+DIGEST, OTHER_DIGEST = "d1" * 32, "d2" * 32
+"""Digests that a status shows."""
+
+
 def publish(kube: Kube, request: Json, **status: Any) -> Json:
     """Write a status as the watcher does at its first reconcile."""
     generation = kube.get("DatabaseAccessRequest", request["metadata"]["name"], request["metadata"]["namespace"])[
         "metadata"
     ]["generation"]
-    seen = {"observedGeneration": generation, "phase": "WaitingForApproval", "digest": "d1"}
+    seen = {"observedGeneration": generation, "phase": "WaitingForApproval", "digest": DIGEST}
     return kube.patch(request, {"status": seen | status}, status=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from leasegate.access.v1 import access_request_pb2, approval_pb2, lease_pb2
 from leasegate.access.v1 import requester_service_pb2 as requester
@@ -25,6 +26,7 @@ from tests.integration.access_world import (
     Watcher,
     World,
     approve,
+    decision,
     in_process,
     put_role,
     world,
@@ -118,6 +120,41 @@ def test_a_deny_after_the_approval_revokes(made: World, callee: Callee) -> None:
     credential = dar.issue()
     assert dar.decide("DENIED").next_step == REMOVE
     gone(made, credential)
+
+
+MALFORMED: list[dict[str, Any]] = [
+    {"digest": "0" * 65},
+    {"digest": "Zz" * 4000},
+    {"decide_time": Timestamp(seconds=2**62)},
+    {"decide_time": Timestamp(seconds=-(2**62))},
+    {"approver": "x" * 5000},
+    {"reason": "x" * 5000},
+    {"message": "x" * 50_000},
+    {"self_approved": True},
+]
+
+
+@pytest.mark.parametrize("wrong", MALFORMED, ids=[next(iter(each)) for each in MALFORMED])
+def test_a_denial_counts_whatever_else_is_wrong_with_it(made: World, callee: Callee, wrong: dict[str, Any]) -> None:
+    dar = Dar(callee)
+    credential = dar.issue()
+    dar.desired.decisions.append(decision("DENIED"))
+    dar.desired.decisions[-1].MergeFrom(approval_pb2.Decision(**wrong))
+    denied = dar.ensure(secret_attempt=credential.attempt)
+    assert (denied.next_step, denied.access_request.approval_state) == (REMOVE, approval_pb2.APPROVAL_STATE_DENIED)
+    gone(made, credential)
+    with pytest.raises(errors.ApprovalDeniedError):
+        dar.claim()
+
+
+def test_an_approval_of_a_malformed_digest_counts_for_nothing(callee: Callee) -> None:
+    dar = Dar(callee)
+    dar.ensure()
+    for digest in ("0" * 65, dar.desired.status_digest + "0", dar.desired.status_digest.upper() + "G"):
+        pending = dar.decide(digest=digest)
+        assert pending.access_request.approval_state == approval_pb2.APPROVAL_STATE_PENDING
+    assert dar.decide().access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
+    assert dar.decide("DENIED").next_step == REMOVE
 
 
 def test_decisions_count_for_what_they_were_made_on(callee: Callee) -> None:

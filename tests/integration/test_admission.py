@@ -16,6 +16,8 @@ import yaml
 
 from tests.eventually import eventually
 from tests.integration.kube import (
+    DIGEST,
+    OTHER_DIGEST,
     STAMP,
     WATCHER,
     Json,
@@ -88,7 +90,7 @@ def _stamp(thing: Json) -> str:
     return str(thing["metadata"].get("annotations", {}).get(STAMP, ""))
 
 
-def approved(approver: str, *, digest: str = "d1", **members: Any) -> Json:
+def approved(approver: str, *, digest: str = DIGEST, **members: Any) -> Json:
     return (
         {"type": "Approved", "status": "True", "approver": approver} | ({"digest": digest} if digest else {}) | members
     )
@@ -198,7 +200,7 @@ class TestDecision:
         assert bob.replace(request_of_alice, status=True)["status"]["conditions"] == [approved("bob")]
 
     def test_a_stale_resource_version_is_a_conflict(self, bob: Kube, watcher: Kube, request_of_alice: Json) -> None:
-        publish(watcher, request_of_alice, digest="d2")
+        publish(watcher, request_of_alice, digest=OTHER_DIGEST)
         stale = {
             "metadata": {"resourceVersion": request_of_alice["metadata"]["resourceVersion"]},
             "status": {"conditions": [approved("bob")]},
@@ -262,7 +264,7 @@ class TestDecision:
         admin = Kube(cluster)
         request = publish(watcher, admin.create(a_request(namespace)))
         name = request["metadata"]["name"]
-        patch = '{"status":{"conditions":[{"type":"Approved","approver":"admin","digest":"d1"}]}}'
+        patch = f'{{"status":{{"conditions":[{{"type":"Approved","approver":"admin","digest":"{DIGEST}"}}]}}}}'
         said = cluster.kubectl(
             "patch", "dar", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch
         )
@@ -287,14 +289,17 @@ class TestDecision:
     def test_what_is_approved_is_what_the_status_shows(
         self, bob: Kube, watcher: Kube, alice: Kube, namespace: str, request_of_alice: Json
     ) -> None:
-        refused = refused_decision(bob, request_of_alice, approved("bob", digest="d0"))
-        assert "another digest would be granted now (d1): look at the request again and approve that" in refused.message
+        refused = refused_decision(bob, request_of_alice, approved("bob", digest=OTHER_DIGEST))
+        assert (
+            f"another digest would be granted now ({DIGEST}): look at the request again and approve that"
+            in refused.message
+        )
         bare = alice.create(a_request(namespace))
         assert (
             "nothing can be approved yet: status.digest is missing"
             in refused_decision(bob, bare, approved("bob")).message
         )
-        assert decide(bob, bare, denied("bob", digest="d0"))["status"]["conditions"]
+        assert decide(bob, bare, denied("bob", digest=OTHER_DIGEST))["status"]["conditions"]
 
 
 class TestDecisionsAccumulate:
@@ -327,18 +332,18 @@ class TestDecisionsAccumulate:
     def test_an_approval_may_be_replaced_by_one_of_another_digest(
         self, bob: Kube, watcher: Kube, after_approval: Json
     ) -> None:
-        publish(watcher, after_approval, digest="d2")
-        assert decide(bob, after_approval, approved("bob", digest="d2"))["status"]["conditions"] == [
-            approved("bob", digest="d2")
+        publish(watcher, after_approval, digest=OTHER_DIGEST)
+        assert decide(bob, after_approval, approved("bob", digest=OTHER_DIGEST))["status"]["conditions"] == [
+            approved("bob", digest=OTHER_DIGEST)
         ]
 
     def test_a_denied_request_is_not_decided_again(
         self, bob: Kube, admin: Kube, watcher: Kube, after_denial: Json
     ) -> None:
-        publish(watcher, after_denial, digest="d2")
+        publish(watcher, after_denial, digest=OTHER_DIGEST)
         for kube in (bob, admin):
             for conditions in (
-                [approved("bob", digest="d2"), denied("bob")],
+                [approved("bob", digest=OTHER_DIGEST), denied("bob")],
                 [approved("bob")],
                 [],
                 [approved("bob"), denied("bob", message="other")],

@@ -275,6 +275,33 @@ def test_other_conditions_do_not_freeze(admin: Kube, namespace: str) -> None:
     assert admin.patch(request, {"spec": {"ttl": "2h"}})["metadata"]["generation"] == 2
 
 
+@pytest.mark.parametrize("kind", ["Approved", "Denied"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"digest": "0" * 65},
+        {"digest": "d"},
+        {"digest": "F" * 64},
+        {"lastUpdateTime": "0001-01-01T00:00:00+05:00"},
+        {"lastTransitionTime": "1999-12-31T23:59:59Z"},
+        {"lastTransitionTime": "3000-01-01T00:00:00Z"},
+    ],
+    ids=lambda wrong: "-".join(*wrong.items())[:30],
+)
+def test_a_malformed_decision_is_refused_and_the_next_one_counts(
+    admin: Kube, namespace: str, kind: str, wrong: Json
+) -> None:
+    request = admin.create(a_request(namespace))
+    right = {"type": kind, "approver": "admin", "digest": "2:" + "0f" * 32, "lastUpdateTime": "2026-11-24T07:00:00Z"}
+    publish(admin, request, digest=right["digest"])
+    refused = refusal(admin, "patch", request, {"status": {"conditions": [right | wrong]}}, status=True)
+    assert refused.status == 422
+    assert next(iter(wrong)) in refused.message
+    assert "is invalid" in refused.message  # by the CRD, and not by a policy
+    kept = admin.patch(request, {"status": {"conditions": [right]}}, status=True)
+    assert kept["status"]["conditions"][0]["digest"] == right["digest"]
+
+
 def test_two_conditions_of_one_type_are_refused(admin: Kube, namespace: str) -> None:
     request = admin.create(a_request(namespace))
     twice = [{"type": "RoleReady", "status": "False"}, {"type": "RoleReady", "status": "True"}]

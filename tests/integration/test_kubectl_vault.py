@@ -21,7 +21,18 @@ from cli.kubectl_vault import cluster as cluster_module
 from cli.kubectl_vault.cluster import Cluster
 from cli.kubectl_vault.commands import cli
 from cli.kubectl_vault.resource import Named
-from tests.integration.kube import EXAMPLES, WATCHER, Json, Kube, Running, a_request, new_namespace, publish
+from tests.integration.kube import (
+    DIGEST,
+    EXAMPLES,
+    OTHER_DIGEST,
+    WATCHER,
+    Json,
+    Kube,
+    Running,
+    a_request,
+    new_namespace,
+    publish,
+)
 
 ROOT = Path(__file__).parents[2]
 KUBECTL = Path(sys.executable).with_name("kubectl")
@@ -112,7 +123,7 @@ class TestAsTheGuidePrintsIt:
         assert more == {
             "status": "True",
             "approver": "bob",
-            "digest": "d1",
+            "digest": DIGEST,
             "observedGeneration": 1,
             "lastTransitionTime": condition["lastUpdateTime"],
         }
@@ -161,9 +172,9 @@ class TestRules:
 
     def test_another_digest_can_be_approved_again(self, run: Run, watcher: Kube, asked: Json) -> None:
         run("approve", "dar", name_of(asked))
-        publish(watcher, asked, digest="d2")
+        publish(watcher, asked, digest=OTHER_DIGEST)
         assert run("approve", "dar", name_of(asked)).stdout == "approved\n"
-        assert [(c["type"], c["digest"]) for c in conditions(watcher, asked)] == [("Approved", "d2")]
+        assert [(c["type"], c["digest"]) for c in conditions(watcher, asked)] == [("Approved", OTHER_DIGEST)]
 
     def test_without_a_role_there_is_nothing_to_approve(
         self, run: Run, alice: Kube, watcher: Kube, namespace: str

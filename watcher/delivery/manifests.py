@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import secrets
 
 from leasegate.access.v1 import lease_pb2
@@ -32,6 +33,7 @@ from watcher.specs.kinds import ACCESS_REQUEST, ATTEMPT, CONTENT
 
 NAME_CHARS = 253
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_ATTEMPT_NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)  # an int32 of the contract
 _LABELS = {"app.kubernetes.io/managed-by": "leasegate"}
 SELECTOR = ",".join(f"{name}={value}" for name, value in _LABELS.items())
 """Label selector of all objects that this module describes."""
@@ -127,6 +129,8 @@ def without_values(secret: Body) -> Body:
 def attempt_of(secret: Body) -> int:
     """Number of the attempt whose credential is in a Secret; 0 if user name, password or annotations were changed."""
     number, content = annotation(secret, ATTEMPT), annotation(secret, CONTENT)
+    if not _ATTEMPT_NUMBER.fullmatch(number):
+        return 0
     salt, _, digest = content.partition(":")
     data = secret.get("data") or {}
     try:
@@ -140,7 +144,7 @@ def attempt_of(secret: Body) -> int:
         )
     except (KeyError, ValueError):
         return 0
-    return int(number) if hmac.compare_digest(wanted, digest) else 0
+    return int(number) if hmac.compare_digest(wanted.encode(), digest.encode()) else 0  # digest may have any character
 
 
 def _is_of_request(secret: Body) -> bool:

@@ -101,9 +101,9 @@ def _decision(condition: Body, requester: str) -> approval_pb2.Decision:
 
 def _timestamp(text: object) -> timestamp_pb2.Timestamp | None:
     try:
-        when = datetime.datetime.fromisoformat(str(text))
-    except ValueError:
+        when = datetime.datetime.fromisoformat(str(text)).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):  # OverflowError: in UTC it is before the year 1 or after the year 9999
         return None
     found = timestamp_pb2.Timestamp()
-    found.FromDatetime(when.astimezone(datetime.UTC))
+    found.FromDatetime(when)
     return found

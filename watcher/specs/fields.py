@@ -16,6 +16,8 @@ from google.protobuf import duration_pb2
 from services.common.durations import parse_seconds
 from services.common.errors import FieldViolation, SpecInvalidError
 
+LONGEST_S = 315_576_000_000.0
+"""The longest span of a ``google.protobuf.Duration``."""
 _MISSING = "is missing"
 
 
@@ -102,10 +104,14 @@ class Fields:
             self.wrong(name, "must be a span like 1h, 90m or 3600 (seconds)")
             return None
         try:
-            return parse_seconds(value) or None
+            seconds = parse_seconds(value)
         except ValueError as err:
             self.wrong(name, str(err))
             return None
+        if seconds > LONGEST_S:
+            self.wrong(name, "is longer than 10,000 years")
+            return None
+        return seconds or None
 
     def duration(self, name: str) -> duration_pb2.Duration | None:
         """A span of time as the services take it; None where there is none or it is 0."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -25,6 +26,8 @@ _KIND = {approval_pb2.DECISION_KIND_APPROVED: Approval.APPROVED, approval_pb2.DE
 _TEXT_CHARS = 1024
 _ID_CHARS = 128
 _MOST_SUBJECTS = 100
+_DIGEST, _MALFORMED_DIGEST = re.compile(r"(([0-9]+:)?[0-9a-f]{64})?"), "malformed"
+_FIRST_TIME, _LAST_TIME = -62_135_596_800.0, 253_402_300_799.0  # years 1 to 9999, which google.protobuf.Timestamp holds
 
 
 def text(value: str, *, field: str, least: int = 0, most: int = _TEXT_CHARS) -> str:
@@ -162,17 +165,18 @@ def deleted(ref: types_pb2.ObjectRef) -> DesiredAccess:
 
 
 def _decision(d: approval_pb2.Decision) -> Decision:
+    """Read a decision. A denial counts whatever else is wrong with it, so that nothing but its kind is refused."""
     kind = _KIND.get(d.kind)
     if kind is None:
         raise SpecInvalidError.of(FieldViolation("decisions.kind", "is neither approved nor denied"))
     return Decision(
         kind=kind,
-        approver=text(d.approver, field="decisions.approver"),
+        approver=d.approver[:_TEXT_CHARS],
         proof=d.proof,
-        reason=text(d.reason, field="decisions.reason"),
-        message=text(d.message, field="decisions.message", most=4 * _TEXT_CHARS),
-        decided_at=d.decide_time.seconds + d.decide_time.nanos / 1e9,
-        sent_digest=text(d.digest, field="decisions.digest", most=64),
+        reason=d.reason[:_TEXT_CHARS],
+        message=d.message[: 4 * _TEXT_CHARS],
+        decided_at=min(max(d.decide_time.seconds + d.decide_time.nanos / 1e9, _FIRST_TIME), _LAST_TIME),
+        sent_digest=d.digest if _DIGEST.fullmatch(d.digest) else _MALFORMED_DIGEST,
         digest="",
         self_approved=d.self_approved,
     )

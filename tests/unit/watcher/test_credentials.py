@@ -112,6 +112,30 @@ def test_a_changed_secret_has_no_attempt(part: str, key: str, value: str | None)
     assert manifests.attempt_of(secret) == 0
 
 
+@pytest.mark.parametrize("content", ["\u00e9", "00:\u00e9", "\u0660:\u0661", ":", "zz:00"])
+def test_a_forged_content_annotation_means_no_attempt(content: str) -> None:
+    """An annotation may have any character; what reads it runs in the informer, whose failure stops the namespace."""
+    secret = manifests.secret_body(request(), CREDENTIAL)
+    secret["metadata"]["annotations"]["leasegate.dev/content"] = content
+    assert manifests.attempt_of(secret) == 0
+
+
+@pytest.mark.parametrize("number", [2**63, 10**9, 0, -1])
+def test_a_forged_number_that_no_contract_holds_means_no_attempt(number: int) -> None:
+    """Whoever writes Secrets can compute the digest of any number."""
+    credential = lease_pb2.Credential()
+    credential.CopyFrom(CREDENTIAL)
+    secret = manifests.secret_body(request(), credential)
+    salt = bytes(16)
+    username, password = (base64.b64decode(secret["data"][key]) for key in ("username", "password"))
+    digest = manifests._digest(salt, uid="uid-1", attempt=number, username=username, password=password)
+    secret["metadata"]["annotations"] = {
+        "leasegate.dev/attempt": str(number),
+        "leasegate.dev/content": f"{salt.hex()}:{digest}",
+    }
+    assert manifests.attempt_of(secret) == 0
+
+
 def test_a_secret_of_another_owner_has_no_attempt() -> None:
     secret = manifests.secret_body(request(), CREDENTIAL)
     secret["metadata"]["ownerReferences"][0]["uid"] = "uid-2"

@@ -6,6 +6,7 @@ import base64
 
 from leasegate.access.v1 import watcher_service_pb2
 from leasegate.engine.v1 import engine_service_pb2
+from tests.fakes.peers import digest_of
 from tests.unit.watcher.watcher_world import MOUNT, VAULT, World
 from watcher.kube.resources import ROLE, ROLE_BINDING
 from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
@@ -18,7 +19,7 @@ def test_engine_role_and_request_converge(world: World) -> None:
     status = world.status(ACCESS_REQUEST, "rqst")
     assert (status["phase"], status["digest"]) == (
         "WaitingForApproval",
-        f"digest-of-{world.access.roles['demo', 'psql-role']}",
+        digest_of(world.access.roles["demo", "psql-role"]),
     )
     assert world.secret() is None
 

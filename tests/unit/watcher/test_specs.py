@@ -248,6 +248,9 @@ WRONG: list[tuple[Body, str, Any, str]] = [
     (REQUEST, "spec.subjects.1.kind", "Robot", "spec.subjects[1].kind"),
     (REQUEST, "spec.subjects.1.name", "", "spec.subjects[1].name"),
     (REQUEST, "spec.ttl", "soon", "spec.ttl"),
+    (REQUEST, "spec.ttl", "9" * 24 + "h", "spec.ttl"),
+    (REQUEST, "spec.ttl", "9" * 400, "spec.ttl"),
+    (ROLE, "spec.defaultTTL", 10**30, "spec.defaultTTL"),
 ]
 
 
@@ -323,7 +326,10 @@ def test_a_condition_that_does_not_hold_decides_nothing() -> None:
     assert decided({"type": "Approved", "status": "False"}, {"type": "Denied", "status": "Unknown"}) == []
 
 
-@pytest.mark.parametrize("time", [None, "", "yesterday", 7])
+@pytest.mark.parametrize(
+    "time",
+    [None, "", "yesterday", 7, "0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "10000-01-01T00:00:00Z"],
+)
 def test_a_decision_without_a_readable_time_counts_without_one(time: object) -> None:
     assert not decided({"type": "Approved", "lastUpdateTime": time})[0].HasField("decide_time")
 
