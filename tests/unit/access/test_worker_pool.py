@@ -25,7 +25,7 @@ DEADLINE_S = 4.0  # of a test; less than the 5 s that a worker without work slee
 
 
 class Dispatcher:
-    """Closes each attempt, the blocked one only once it is let go."""
+    """Closes each attempt, the blocked one only when the test says so."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger, self._done = ledger, threading.Condition()
