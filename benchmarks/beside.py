@@ -32,7 +32,10 @@ RENAMED = {
 @click.option("--rounds", default=2, show_default=True, help="How many times each checkout is measured, in turns.")
 @click.option("--full", is_flag=True, help="The full sizes; without it the --quick ones.")
 @click.option(
-    "--fast-rbac", is_flag=True, help="This checkout with deploy/rbac/fast-rbac.yaml, which an earlier one always had."
+    "--fast-rbac/--default-rbac",
+    default=True,
+    show_default=True,
+    help="Both with deploy/rbac/fast-rbac.yaml, whose verbs earlier checkouts always had, or this one without.",
 )
 def main(other: Path, only: Sequence[str], rounds: int, full: bool, fast_rbac: bool) -> None:
     """Measure this checkout beside OTHER, a checkout of the commit before, and print the ratio of each figure."""
@@ -40,9 +43,14 @@ def main(other: Path, only: Sequence[str], rounds: int, full: bool, fast_rbac: b
     for number in range(rounds):
         for tree, figures in found.items():
             say(f"round {number + 1} of {rounds}: {tree.name}")
-            options = ["--fast-rbac"] if fast_rbac and tree == HERE else []
+            options = ["--fast-rbac"] if fast_rbac and _has_fast_rbac(tree) else []
             figures.append(_measured(tree, only, options, full=full))
     click.echo("\n".join(_table(found[other], found[HERE])))
+
+
+def _has_fast_rbac(tree: Path) -> bool:
+    """Whether a checkout's RBAC has the verbs as an option; before, it always had them."""
+    return (tree / "deploy" / "rbac" / "fast-rbac.yaml").exists()
 
 
 def _measured(tree: Path, only: Sequence[str], options: Sequence[str], *, full: bool) -> Mapping[str, float]:
