@@ -92,7 +92,7 @@ class DatabaseUrl:
     def tls_rank(self) -> int:
         """How well the connection's TLS protects the password, by ``sslmode``; -1 for a mode that no driver knows."""
         given = (unquote(value) for name, value in self._parameters() if name == "sslmode")
-        sslmode = next(given, _DEFAULT_SSLMODE)
+        sslmode = next(given, "") or _DEFAULT_SSLMODE
         return _WEAKEST_FIRST.index(sslmode) if sslmode in _WEAKEST_FIRST else -1
 
     def __str__(self) -> str:

@@ -33,7 +33,7 @@ from watcher.specs.kinds import ACCESS_REQUEST, ATTEMPT, CONTENT
 
 NAME_CHARS = 253
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-_ATTEMPT_NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)  # an int32 of the contract
+_ATTEMPT_NUMBER = re.compile(r"[1-9][0-9]{0,8}")  # an int32 of the contract
 _LABELS = {"app.kubernetes.io/managed-by": "leasegate"}
 SELECTOR = ",".join(f"{name}={value}" for name, value in _LABELS.items())
 """Label selector of all objects that this module describes."""
@@ -142,9 +142,10 @@ def attempt_of(secret: Body) -> int:
             username=username,
             password=password,
         )
+        is_unchanged = hmac.compare_digest(wanted.encode(), digest.encode())  # bytes, as any character may stand there
     except (KeyError, ValueError):
         return 0
-    return int(number) if hmac.compare_digest(wanted.encode(), digest.encode()) else 0  # digest may have any character
+    return int(number) if is_unchanged else 0
 
 
 def _is_of_request(secret: Body) -> bool:

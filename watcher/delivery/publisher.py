@@ -172,7 +172,7 @@ class SecretPublisher:
         return self._namespaces.get_secret(Key(key_of(obj).namespace, manifests.secret_name(obj)))
 
     def _create_or_correct(self, resource: Resource, obj: Body, body: Body) -> str:
-        """Returns the resourceVersion of an object that was created; nothing for one that was there."""
+        """Create an object and return its resourceVersion; correct one that is there, and return nothing."""
         try:
             return version_of(self._api.create(resource, body, namespace=key_of(obj).namespace))
         except KubeError as err:

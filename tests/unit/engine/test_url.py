@@ -139,6 +139,7 @@ def test_parameters_that_change_neither_place_nor_session_are_allowed() -> None:
     [
         ("?sslmode=disable", "?sslmode=allow"),
         ("?sslmode=allow", ""),
+        ("?sslmode=allow", "?sslmode="),
         ("", "?sslmode=require"),
         ("?sslmode=require", "?sslmode=verify-ca"),
         ("?sslmode=verify-ca", "?sslmode=verify-full"),
