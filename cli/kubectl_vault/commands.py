@@ -18,6 +18,7 @@ from cli.kubectl_vault.options import COMMENT_LIMIT, connection, deciding, kubec
 from cli.kubectl_vault.resource import Named, parse_names, read_file
 from cli.kubectl_vault.table import as_table, as_text
 from leasegate_server import __version__
+from services.common.texts import escaped
 
 _SAID = {Verdict.APPROVE: "approved", Verdict.DENY: "  Denied"}  # as the guide prints it
 _NOTHING = "No resources found"
@@ -144,7 +145,7 @@ def _decide_one(cluster: Cluster, named: Named, decision: Decision, *, wait_s: f
     except CommandError as err:
         _print_error(str(err) if str(named) in str(err) else f"{named}: {err}")
         return False
-    click.echo(_SAID[decision.verdict] + (f" {named.name}" if several else ""))
+    click.echo(escaped(_SAID[decision.verdict] + (f" {named.name}" if several else "")))
     return True
 
 
@@ -169,12 +170,12 @@ def _in_namespace(named: Named, namespace: str, *, given: str) -> Named:
 def _connect(before: dict[str, Any], flags: dict[str, Any]) -> tuple[Cluster, str]:
     """The cluster that the flags name, and the namespace; flags after the command win over those before it."""
     given = before | {name: value for name, value in flags.items() if value}
-    cluster = Cluster(Kubectl(kubectl_flags(given), print_stderr=lambda line: click.echo(line, err=True)))
+    cluster = Cluster(Kubectl(kubectl_flags(given), print_stderr=lambda line: click.echo(escaped(line), err=True)))
     return cluster, given["namespace"] or cluster.default_namespace()
 
 
 def _print_error(message: str) -> None:
-    click.echo(f"error: {message}", err=True)
+    click.echo(escaped(f"error: {message}"), err=True)
 
 
 def main() -> None:

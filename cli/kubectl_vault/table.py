@@ -1,4 +1,7 @@
-"""Prints access requests: as a table like kubectl's, as JSON or as YAML. Pure."""
+"""Prints access requests: as a table like kubectl's, as JSON or as YAML. Pure.
+
+What others wrote into an object is data: no terminal carries it out (``services.common.texts``).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from cli.kubectl_vault.decisions import Json, find
+from services.common.texts import escaped, escaped_json, is_harmless
 
 STAMP = "leasegate.dev/requested-by"
 _NONE = "<none>"
@@ -18,6 +22,7 @@ def as_table(requests: Sequence[Json], *, now: datetime, with_namespace: bool) -
     rows += [_row(request, now) for request in requests]
     if not with_namespace:
         rows = [row[1:] for row in rows]
+    rows = [tuple(escaped(cell) for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -102,7 +107,10 @@ def as_text(requests: Sequence[Json], *, form: str, single: bool) -> str:
     if single and len(bare) == 1:
         shown = bare[0]
     if form == "json":
-        return json.dumps(shown, indent=4, sort_keys=True, ensure_ascii=False)
+        return escaped_json(json.dumps(shown, indent=4, sort_keys=True, ensure_ascii=False))
     import yaml  # only this needs it
 
-    return str(yaml.safe_dump(shown, sort_keys=True, width=1_000_000, allow_unicode=True)).rstrip("\n")
+    text = str(yaml.safe_dump(shown, sort_keys=True, width=1_000_000, allow_unicode=True))
+    if not is_harmless(text):
+        text = str(yaml.safe_dump(shown, sort_keys=True, width=1_000_000, allow_unicode=False))
+    return text.rstrip("\n")

@@ -17,6 +17,7 @@ from leasegate.access.v1 import lease_pb2, operator_service_pb2_grpc
 from leasegate.access.v1 import operator_service_pb2 as pb
 from leasegate_server import __version__
 from services.common.errors import LeasegateError
+from services.common.texts import escaped
 
 REASON_CHARS = 1024  # RevokeLeaseRequest.reason in leasegate/access/v1/operator_service.proto
 USERS_AT_ONCE = 20_000  # FindOrphansRequest.database_users, likewise
@@ -34,7 +35,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (CommandError, LeasegateError) as err:
-            click.echo(f"error: {error_text(err) if isinstance(err, LeasegateError) else err}", err=True)
+            click.echo(f"error: {error_text(err) if isinstance(err, LeasegateError) else escaped(str(err))}", err=True)
             ctx.exit(1)
 
 
@@ -101,7 +102,7 @@ def revoke(handle: str, reason: str, output: str, **where: Any) -> None:
         lease = stub.RevokeLease(
             pb.RevokeLeaseRequest(request_id=secrets.token_hex(16), handle=handle, reason=reason)
         ).lease
-    click.echo(show.as_json(lease) if output == "json" else f"lease {lease.handle}: {show.state(lease)}")
+    click.echo(show.as_json(lease) if output == "json" else escaped(f"lease {lease.handle}: {show.state(lease)}"))
 
 
 @cli.command()

@@ -6,6 +6,7 @@ import grpc
 
 from services.common import logs
 from services.common.errors import CallerNotAllowedError, LeasegateError, PeerUnavailableError
+from services.common.texts import escaped
 
 
 class CommandError(Exception):
@@ -14,7 +15,7 @@ class CommandError(Exception):
 
 def error_text(err: LeasegateError) -> str:
     """An error of the service in one line, with what to do."""
-    text = logs.scrub(" ".join(err.message.split())).rstrip(".")
+    text = escaped(logs.scrub(" ".join(err.message.split()))).rstrip(".")
     return f"{text}: {hint}" if (hint := _hint(err)) else f"{text}."
 
 

@@ -1,4 +1,7 @@
-"""Prints leases, orphans and the ledger's state: tables for people, JSON for programs. Pure."""
+"""Prints leases, orphans and the ledger's state: tables for people, JSON for programs. Pure.
+
+What the service says is data: no terminal carries it out (``services.common.texts``).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from leasegate.access.v1 import lease_pb2, ledger_pb2, orphan_pb2
 from leasegate.access.v1 import operator_service_pb2 as pb
+from services.common.texts import escaped, escaped_json
 
 _NAMES = [value.name for value in lease_pb2.LeaseState.DESCRIPTOR.values]
 STATES = tuple(name.removeprefix("LEASE_STATE_").lower() for name in _NAMES if not name.endswith("UNSPECIFIED"))
@@ -53,6 +57,7 @@ def leases(found: Sequence[lease_pb2.Lease], *, now: datetime) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Print rows in columns."""
+    rows = [[escaped(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -62,7 +67,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def as_json(found: Iterable[Message] | Message) -> str:
     """JSON with the names of the .proto files; several as a list."""
     value: Any = _dict(found) if isinstance(found, Message) else [_dict(each) for each in found]
-    return json.dumps(value, indent=2)
+    return escaped_json(json.dumps(value, indent=2))
 
 
 def _dict(message: Message) -> dict[str, Any]:
@@ -86,7 +91,7 @@ def orphans(found: pb.FindOrphansResponse, *, database: bool) -> str:
         if found.orphans
         else f"Compared {compared}: all is explained."
     )
-    return "\n".join(lines)
+    return "\n".join(map(escaped, lines))
 
 
 def ledger(found: ledger_pb2.Ledger) -> str:
@@ -101,9 +106,9 @@ def ledger(found: ledger_pb2.Ledger) -> str:
         )
     if found.HasField("accept_time"):
         lines.append(f"accepted a loss at {_time(found.accept_time)}")
-    return "\n".join(
-        lines if found.issuance_paused or found.paused_access_requests else [*lines, "issuance is not paused"]
-    )
+    if not (found.issuance_paused or found.paused_access_requests):
+        lines.append("issuance is not paused")
+    return "\n".join(map(escaped, lines))
 
 
 def _at(lease: lease_pb2.Lease, field: str) -> str:

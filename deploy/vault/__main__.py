@@ -12,6 +12,7 @@ import click
 from deploy.vault.api import VaultApi, VaultError
 from deploy.vault.policies import ACCESS, ENGINE, ROLES, MountError, Mounts, render_all
 from deploy.vault.setup import KubernetesAuth, Outcome, Setup, Step
+from services.common.texts import escaped
 
 _EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -192,13 +193,13 @@ def _run(mounts: Mounts, options: dict[str, Any], *, dry_run: bool) -> list[Step
         steps = _print(run.policies(mounts))
         return steps + (_print(run.kubernetes(_auth(options))) if options["kubernetes_host"] else [])
     except VaultError as err:
-        raise click.ClickException(str(err)) from err
+        raise click.ClickException(escaped(str(err))) from err
 
 
 def _print(steps: Iterable[Step]) -> list[Step]:
     done = []
     for step in steps:
-        click.echo(f"{step.outcome.value:<13} {step.path}")
+        click.echo(escaped(f"{step.outcome.value:<13} {step.path}"))
         done.append(step)
     return done
 

@@ -19,6 +19,7 @@ import click
 
 from services.common import logs
 from services.common.errors import LeasegateError
+from services.common.texts import escaped
 
 option = functools.partial(click.option, show_default=True, show_envvar=True)
 """``click.option`` whose help names the environment variable and the default."""
@@ -167,7 +168,7 @@ class OneLine(click.Command):
             return super().main(*args, **kwargs)
         except (click.ClickException, LeasegateError) as err:
             text = err.format_message() if isinstance(err, click.ClickException) else err.message
-            click.echo(f"{self.name}: {logs.scrub(' '.join(text.split()))}", err=True)
+            click.echo(f"{self.name}: {escaped(logs.scrub(' '.join(text.split())))}", err=True)
             sys.exit(2)
         except click.Abort:
             sys.exit(130)

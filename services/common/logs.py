@@ -24,6 +24,7 @@ from types import MappingProxyType
 from typing import Any
 
 from services.common.errors import LeasegateError
+from services.common.texts import escaped, escaped_lines
 
 LEVELS = ("debug", "info", "warning", "error")
 OWN_LOGGERS = ("__main__", "services", "watcher", "cli", "deploy", "dev")
@@ -133,8 +134,8 @@ def bound(**fields: Any) -> Iterator[None]:
 
 
 def bounded(text: str, chars: int = 300) -> str:
-    """Cut foreign text to ``chars`` characters, valid as UTF-8, saying that it was cut."""
-    text = text.encode(errors="replace").decode()
+    """One line of foreign text: no character that a terminal carries out or hides, and cut to ``chars`` characters."""
+    text = escaped(text.encode(errors="replace").decode())
     return text if len(text) <= chars else f"{text[: chars - 1]}…"
 
 
@@ -160,7 +161,7 @@ def _scrubbed(text: str) -> str:
 
 def trace(err: BaseException) -> str:
     """The traceback of ``err`` and its causes without local variables, scrubbed, its end kept if it is long."""
-    text = scrub("".join(traceback.format_exception(err)))
+    text = escaped_lines(scrub("".join(traceback.format_exception(err))))
     return text if len(text) <= TRACE_CHARS else f"…{text[1 - TRACE_CHARS :]}"
 
 

@@ -253,6 +253,7 @@ def test_a_second_server_on_the_port_is_refused(tmp_path: Path, ca: Authority) -
         ({"plaintext_loopback": 1, "drain_grace": -1}, "not in the range"),
         ({"plaintext_loopback": 1, "log_level": "loud"}, "'loud' is not one of"),
         ({"plaintext_loopback": 1, "vault_config": "/nowhere.yaml"}, "'/nowhere.yaml' does not exist"),
+        ({"plaintext_loopback": 1, "vault_config": "/\x1b]0;t\x07\u202e"}, r"'/\x1b]0;t\x07\u202e' does not exist"),
         (
             {
                 "plaintext_loopback": 1,

@@ -78,6 +78,28 @@ def test_wrong_usage_exits_2(args: list[str]) -> None:
     assert run(*args).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("code", "said", "shown"),
+    [
+        (1, r"Error from server (Forbidden): \033]0;t\007f\n", r"\x1b]0;t\x07f"),
+        (0, r"Warning: \033[2Jw\342\200\256\n", r"Warning: \x1b[2Jw\u202e"),
+    ],
+    ids=["error", "warning"],
+)
+def test_no_terminal_carries_out_what_a_server_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, said: str, shown: str
+) -> None:
+    """L: an admission policy, a webhook or an object words an error or a warning."""
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f"#!/bin/sh\nprintf '{said}' >&2\necho '{{\"metadata\": {{}}, \"items\": []}}'\nexit {code}\n")
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    done = run("get", "dar", "-n", "demo")
+    assert shown in done.stderr
+    assert done.exit_code == code
+    assert not {"\x1b", "\x07", "\u202e"} & set(done.output)
+
+
 def test_an_empty_file_decides_nothing(tmp_path: Path) -> None:
     file = tmp_path / "empty.yaml"
     file.write_text("# nothing\n")

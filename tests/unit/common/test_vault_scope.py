@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.common.errors import PathNotOwnedError, SpecInvalidError
+from services.common.texts import escaped
 from services.common.vault.address import Address, AddressError
 from services.common.vault.paths import mount_path
 from services.common.vault.scope import Scope
@@ -59,7 +60,7 @@ def test_a_process_may_touch_its_own_family(scope: Scope, method: str, path: str
 def test_and_nothing_else(scope: Scope, method: str, path: str) -> None:
     with pytest.raises(PathNotOwnedError) as refused:
         scope.check_request(method, path)
-    assert refused.value.metadata["path"] == path
+    assert refused.value.metadata["path"] == escaped(path)
 
 
 def test_a_refusal_shows_no_whole_lease_id() -> None:

@@ -12,6 +12,7 @@ import click
 from services.access.ledger.inspect import checks
 from services.access.ledger.inspect.export import export
 from services.access.ledger.inspect.offline import NoLedgerError
+from services.common.texts import escaped, escaped_json
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _OUTPUT = click.option(
@@ -36,8 +37,8 @@ def check(file: Path, output: str) -> None:
     try:
         found = checks.check(file)
     except NoLedgerError as err:
-        raise _NoLedgerError(f"{err}.") from err
-    click.echo(json.dumps(asdict(found), indent=2) if output == "json" else _table(file, found))
+        raise _NoLedgerError(escaped(f"{err}.")) from err
+    click.echo(escaped_json(json.dumps(asdict(found), indent=2)) if output == "json" else _table(file, found))
     sys.exit(1 if found.problems else 0)
 
 
@@ -52,8 +53,8 @@ def export_command(file: Path, output: str, with_ids: bool) -> None:
     try:
         found = export(file, with_ids=with_ids)
     except NoLedgerError as err:
-        raise _NoLedgerError(f"{err}.") from err
-    click.echo(json.dumps(found, indent=1))
+        raise _NoLedgerError(escaped(f"{err}.")) from err
+    click.echo(escaped_json(json.dumps(found, indent=1)))
 
 
 def _table(file: Path, found: checks.LedgerCheck) -> str:
@@ -67,7 +68,7 @@ def _table(file: Path, found: checks.LedgerCheck) -> str:
     lines.append(
         "It is whole." if not found.problems else "Something is wrong: keep the file, and restore a copy that is whole."
     )
-    return "\n".join(lines)
+    return "\n".join(map(escaped, lines))
 
 
 if __name__ == "__main__":
