@@ -138,6 +138,17 @@ class VaultAuthRefusedError(LeasegateError):
     default_retry_after_s = 10.0
 
 
+class VaultNotAllowedError(LeasegateError):
+    """No entry of the operator's file names this Vault; nothing is ever sent there."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "VAULT_NOT_ALLOWED"
+    default_retry_after_s = 60.0
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, **metadata: str) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, **metadata)
+        self.changed_nothing = True
+
+
 class CallerNotAllowedError(LeasegateError):
     """The caller may not call this."""
 

@@ -23,13 +23,13 @@ from services.common.errors import (
 from services.common.logs import logger
 from services.common.rpc import deadline
 from services.common.vault import error_texts
-from services.common.vault.address import Address
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Marker, Mount, read_mount
 from services.common.vault.object_ref import ObjectRef
 from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import VaultTarget
+from services.common.vault_config.address import Address
 from services.engine.connection import Connection, Existing, delete_connection, read_connection, write_connection
 
 _LOG = logger(__name__)

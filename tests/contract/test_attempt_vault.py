@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import pytest
 
 from services.common.errors import LeasegateError, VaultFailedError, VaultPolicyMissingError, VaultRefusedError
-from services.common.vault.address import Address
 from services.common.vault.response import Answer, VaultNotFoundError
 from services.common.vault.transport import Endpoint, Transport
+from services.common.vault_config.address import Address
 from services.roles.statements import CREATE_IF_ABSENT
 from tests.eventually import eventually
 from tests.model.world.vault import MOUNT, ROLE, AttemptVault

@@ -20,8 +20,8 @@ from services.common.errors import (
     VaultUnavailableError,
 )
 from services.common.rpc import deadline
-from services.common.vault.address import Address
 from services.common.vault.transport import Endpoint, Transport, VaultUnreachedError
+from services.common.vault_config.address import Address
 from tests.integration.stub_vault import Reply, stub
 from tests.servers import Servers
 

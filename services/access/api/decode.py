@@ -18,8 +18,8 @@ from services.access.requests.idempotency import IdempotentCall, content
 from services.access.requests.requests import DesiredAccess
 from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.rpc import caller
-from services.common.vault.address import Address, AddressError
 from services.common.vault.paths import is_name, mount_path
+from services.common.vault_config.address import Address, AddressError
 
 LONGEST_PAGE, USUAL_PAGE = 500, 100
 _KIND = {approval_pb2.DECISION_KIND_APPROVED: Approval.APPROVED, approval_pb2.DECISION_KIND_DENIED: Approval.DENIED}

@@ -11,8 +11,8 @@ from services.access.ledger.db.database import Ledger, Tx
 from services.access.requests import reassess
 from services.access.requests.changefeed import ChangeFeed
 from services.access.vault.clients import VaultClients, row_of
-from services.common.vault.address import Address
 from services.common.vault.target import VaultTarget
+from services.common.vault_config.address import Address
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from services.access.domain.models import DbRole
 from services.common.config import StartupRefusedError
 from services.common.durations import parse_seconds
 from services.common.errors import SpecInvalidError
-from services.common.vault.address import Address, AddressError
 from services.common.vault.paths import is_name, mount_path
 from services.common.vault.target import VaultTarget
+from services.common.vault_config.address import Address, AddressError
 
 _TARGET_KEYS = {"name", "address", "vault_namespace", "ca_file", "insecure_skip_tls_verify", "server_name"}
 _ROLE_KEYS = {

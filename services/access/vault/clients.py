@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from services.access.domain.models import VaultTargetRow
 from services.access.vault.circuit_breaker import CircuitBreakers, Key
 from services.common.errors import VaultAuthMissingError, VaultAuthRefusedError
-from services.common.vault.address import Address
 from services.common.vault.client import Vault
 from services.common.vault.scope import Scope
 from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import VaultTarget
+from services.common.vault_config.address import Address
 
 TOKEN_ROLE = "leasegate"  # noqa: S105 - its name in Vault (deploy/vault)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from leasegate.types.v1 import types_pb2
 from services.common.errors import LeasesInUseError
-from services.common.vault.address import Address, AddressError
 from services.common.vault.target import VaultTarget
+from services.common.vault_config.address import Address, AddressError
 
 # access counts by its own clock.
 _CLOCK_SKEW_S = 5.0

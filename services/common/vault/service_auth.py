@@ -23,8 +23,8 @@ import yaml
 
 from services.common.durations import parse_seconds
 from services.common.errors import VaultAuthRefusedError
-from services.common.vault.address import Address, AddressError
 from services.common.vault.target import AppRoleAuth, AuthMethod, CertificateAuth, KubernetesAuth
+from services.common.vault_config.address import Address, AddressError
 
 DEFAULT_MAX_REQUEST_DURATION_S = 90.0
 """Vault's own default (https://developer.hashicorp.com/vault/docs/configuration#default_max_request_duration)."""

@@ -16,7 +16,6 @@ from weakref import WeakValueDictionary
 from services.common.errors import LeasegateError, VaultAuthMissingError, VaultAuthRefusedError
 from services.common.logs import logger
 from services.common.vault import health
-from services.common.vault.address import Address
 from services.common.vault.client import Client, Vault
 from services.common.vault.first_permitted import FirstPermitted
 from services.common.vault.scope import Scope
@@ -24,6 +23,7 @@ from services.common.vault.service_auth import ServiceAuth, ServiceAuths
 from services.common.vault.session import Credentials, Session
 from services.common.vault.target import AuthMethod, CertificateAuth, TokenAuth, VaultTarget
 from services.common.vault.transport import AuthCertificateError, Endpoint, Transport
+from services.common.vault_config.address import Address
 
 _LOG = logger(__name__)
 _KEEP_ALIVE_EVERY_S = 1.0

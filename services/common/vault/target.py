@@ -12,8 +12,8 @@ from typing import ClassVar, TypeAlias
 from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.names import DEFAULT_AUTH_MOUNTS, target_digest
-from services.common.vault.address import Address, AddressError
 from services.common.vault.paths import is_name, is_path, is_printable
+from services.common.vault_config.address import Address, AddressError
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionErr
 from services.common.errors import VaultFailedError, VaultUnavailableError
 from services.common.rpc import deadline
 from services.common.vault import call_metrics
-from services.common.vault.address import Address
 from services.common.vault.response import Answer, decode
+from services.common.vault_config.address import Address
 
 CALL_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0

@@ -6,9 +6,9 @@ import pytest
 
 from services.common.errors import PathNotOwnedError, SpecInvalidError
 from services.common.texts import escaped
-from services.common.vault.address import Address, AddressError
 from services.common.vault.paths import mount_path
 from services.common.vault.scope import Scope
+from services.common.vault_config.address import Address, AddressError
 from services.engine.scope import SCOPE as ENGINE
 from services.roles.scope import SCOPE as ROLES
 

@@ -122,6 +122,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED with RetryInfo. Made by the caller's side: no answer within the deadline; what the call did is
     unknown. Metadata: "code".
     """
+    ERROR_REASON_VAULT_NOT_ALLOWED: _ErrorReason.ValueType  # 32
+    """FAILED_PRECONDITION with RetryInfo. No entry of the operator's --vault-config names this Vault, so that nothing is
+    sent there: use an address that the operator has listed, or have the operator add it. Metadata: "address".
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons."""
@@ -221,5 +225,9 @@ Retry. Metadata: "peer", "code".
 ERROR_REASON_DEADLINE_EXPIRED: ErrorReason.ValueType  # 31
 """DEADLINE_EXCEEDED with RetryInfo. Made by the caller's side: no answer within the deadline; what the call did is
 unknown. Metadata: "code".
+"""
+ERROR_REASON_VAULT_NOT_ALLOWED: ErrorReason.ValueType  # 32
+"""FAILED_PRECONDITION with RetryInfo. No entry of the operator's --vault-config names this Vault, so that nothing is
+sent there: use an address that the operator has listed, or have the operator add it. Metadata: "address".
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ class AddressError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Scheme and host in lower case, and the port."""
+    """Scheme and host in lower case, and the port: one form for all spellings of an address."""
 
     scheme: str
     host: str
@@ -31,6 +32,14 @@ class Address:
     def tls(self) -> bool:
         """Whether it is reached over TLS."""
         return self.scheme == "https"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine answers there."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -59,4 +68,14 @@ def _parse(text: str) -> Address:
         raise AddressError("must end after the port: no path, no query")
     if port == 0:
         raise AddressError("has the port 0")
-    return Address(scheme=scheme, host=host, port=port or _DEFAULT_PORT[scheme])
+    return Address(scheme=scheme, host=_canonical_host(host), port=port or _DEFAULT_PORT[scheme])
+
+
+def _canonical_host(host: str) -> str:
+    """One spelling of a host: no dot at the end of a name, the short form of an IPv6 address."""
+    if ":" not in host:
+        return host.removesuffix(".")
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        raise AddressError("has an IPv6 address that is none") from None
