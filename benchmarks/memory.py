@@ -29,12 +29,14 @@ def main() -> None:
             "access": ("services.access", *_SERVER, "--ledger", f"{folder}/ledger.db"),
         }
         for name, (module, *options) in commands.items():
-            click.echo(f"{name:<8}{_rss_mb(module, options):6.1f} MiB")
+            click.echo(f"{name:<8}{_rss_mb(module, options, address=Path(folder, name)):6.1f} MiB")
 
 
-def _rss_mb(module: str, options: list[str]) -> float:
-    process = subprocess.Popen([sys.executable, "-m", module, *options], stderr=subprocess.DEVNULL)
+def _rss_mb(module: str, options: list[str], *, address: Path) -> float:
+    command = [sys.executable, "-m", module, *options, "--health-address-file", str(address)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
+        until(address.exists, timeout_s=60, what="a listening service")
         _wait_idle(process.pid)
         status = Path(f"/proc/{process.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
@@ -44,8 +46,7 @@ def _rss_mb(module: str, options: list[str]) -> float:
 
 
 def _wait_idle(pid: int) -> None:
-    """Wait until the process serves, then until it takes no processor time for several looks."""
-    until(lambda: _listens(pid), timeout_s=60, what="a listening service")
+    """Wait until the process takes no processor time for several looks."""
     looks, before = 0, -1.0
 
     def idle() -> bool:
@@ -55,15 +56,6 @@ def _wait_idle(pid: int) -> None:
         return looks >= _LOOKS
 
     until(idle, timeout_s=60, what="a service at rest", every_s=0.1)
-
-
-def _listens(pid: int) -> bool:
-    """Whether the process listens on TCP for calls and for probes."""
-    tables = (Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6"))  # gRPC listens on mapped IPv4
-    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
-    listening = {row[9] for row in rows if row[3] == "0A"}
-    held = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()}
-    return len({f"socket:[{inode}]" for inode in listening} & held) >= 2
 
 
 if __name__ == "__main__":

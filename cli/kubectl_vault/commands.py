@@ -18,6 +18,7 @@ from cli.kubectl_vault.options import COMMENT_LIMIT, connection, deciding, kubec
 from cli.kubectl_vault.resource import Named, parse_names, read_file
 from cli.kubectl_vault.table import as_table, as_text
 from leasegate_server import __version__
+from services.common.core_dumps import disable_core_dumps
 from services.common.texts import escaped
 
 _SAID = {Verdict.APPROVE: "approved", Verdict.DENY: "  Denied"}  # as the guide prints it
@@ -180,4 +181,5 @@ def _print_error(message: str) -> None:
 
 def main() -> None:
     """Run as a program, also as kubectl's plugin."""
+    disable_core_dumps()
     cli(prog_name="kubectl vault")

@@ -16,6 +16,7 @@ from cli.leasegate.errors import CommandError, error_text
 from leasegate.access.v1 import lease_pb2, operator_service_pb2_grpc
 from leasegate.access.v1 import operator_service_pb2 as pb
 from leasegate_server import __version__
+from services.common.core_dumps import disable_core_dumps
 from services.common.errors import LeasegateError
 from services.common.texts import escaped
 
@@ -200,4 +201,5 @@ def accept_loss(reason: str, yes: bool, **where: Any) -> None:
 
 def main() -> None:
     """Run as a program."""
+    disable_core_dumps()
     cli(prog_name="leasegate")

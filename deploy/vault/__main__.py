@@ -12,6 +12,7 @@ import click
 from deploy.vault.api import VaultApi, VaultError
 from deploy.vault.policies import ACCESS, ENGINE, ROLES, MountError, Mounts, render_all
 from deploy.vault.setup import KubernetesAuth, Outcome, Setup, Step
+from services.common.core_dumps import disable_core_dumps
 from services.common.texts import escaped
 
 _EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -235,4 +236,5 @@ def _text(path: Path | None) -> str | None:
 
 
 if __name__ == "__main__":
+    disable_core_dumps()
     main()

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import click
 
 from services.common import logs
+from services.common.core_dumps import disable_core_dumps
 from services.common.errors import LeasegateError
 from services.common.texts import escaped
 
@@ -163,6 +164,7 @@ class OneLine(click.Command):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command; exits with 2 where the start is refused and with 1 on a defect, which is logged."""
         kwargs["standalone_mode"] = False
+        disable_core_dumps()
         logs.configure(process=self.process)  # until the options say the level
         try:
             return super().main(*args, **kwargs)

@@ -12,6 +12,7 @@ import click
 from services.access.ledger.inspect import checks
 from services.access.ledger.inspect.export import export
 from services.access.ledger.inspect.offline import NoLedgerError
+from services.common.core_dumps import disable_core_dumps
 from services.common.texts import escaped, escaped_json
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -72,4 +73,5 @@ def _table(file: Path, found: checks.LedgerCheck) -> str:
 
 
 if __name__ == "__main__":
+    disable_core_dumps()
     main(prog_name="python -m services.access.ledger.inspect")
