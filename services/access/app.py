@@ -181,20 +181,24 @@ def _services(
             requester_service_pb2.DESCRIPTOR.services_by_name["RequesterService"],
             requester_service_pb2_grpc.add_RequesterServiceServicer_to_server,
             requester,
+            revoking=["ReleaseAccessRequest"],
         ),
         service(
             watcher_service_pb2.DESCRIPTOR.services_by_name["WatcherService"],
             watcher_service_pb2_grpc.add_WatcherServiceServicer_to_server,
             watcher,
+            first=True,
         ),
         service(
             approver_service_pb2.DESCRIPTOR.services_by_name["ApproverService"],
             approver_service_pb2_grpc.add_ApproverServiceServicer_to_server,
             approver,
+            revoking=["DenyAccessRequest"],
         ),
         service(
             operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"],
             operator_service_pb2_grpc.add_OperatorServiceServicer_to_server,
             operator,
+            revoking=["RevokeLease"],
         ),
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
-from services.common.config import HostPort, StartupRefusedError
+from services.common.config import HostPort
+from services.common.http_server import serving
 
 
 @contextmanager
@@ -25,7 +25,6 @@ def serve_probes(listen: HostPort, *, alive: Callable[[], bool], ready: Callable
     checks = {"/healthz": alive, "/readyz": ready}
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = 5
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
@@ -40,16 +39,5 @@ def serve_probes(listen: HostPort, *, alive: Callable[[], bool], ready: Callable
         def log_message(self, format: str, *args: object) -> None:
             """Probes are not logged."""
 
-    try:
-        server = ThreadingHTTPServer((listen.host, listen.port), Handler)
-    except OSError as err:
-        raise StartupRefusedError(f"--health-listen {listen}: {err.strerror or err}") from err
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
-    thread.start()
-    try:
-        yield HostPort(listen.host, server.server_port)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(listen, Handler, flag="--health-listen", name="health") as address:
+        yield address

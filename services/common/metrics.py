@@ -15,13 +15,14 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Histogram,
+    MetricsHandler,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from services.common.config import HostPort, StartupRefusedError
+from services.common.config import HostPort
+from services.common.http_server import serving
 
 CALL_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """For calls that somebody waits for."""
@@ -127,13 +128,5 @@ def served(registry: CollectorRegistry, *, listen: HostPort | None) -> Iterator[
     if listen is None:
         yield None
         return
-    try:
-        server, thread = start_http_server(listen.port, addr=listen.host, registry=registry)
-    except OSError as err:
-        raise StartupRefusedError(f"--metrics-listen {listen}: {err.strerror or err}") from err
-    try:
-        yield HostPort(listen.host, server.server_port)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(listen, MetricsHandler.factory(registry), flag="--metrics-listen", name="metrics") as address:
+        yield address

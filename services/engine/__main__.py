@@ -27,7 +27,7 @@ def main(config: ServerConfig) -> None:
     with closing(Sessions(SCOPE, service_auths=own, narrow_to=POLICY)) as sessions:
         descriptor = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"]
         servicer = EngineServicer(SecretEngines(sessions))
-        engine = service(descriptor, engine_service_pb2_grpc.add_EngineServiceServicer_to_server, servicer)
+        engine = service(descriptor, engine_service_pb2_grpc.add_EngineServiceServicer_to_server, servicer, first=True)
         serve(config, [engine], health=sessions.serving, registry=new_server_registry())
 
 

@@ -25,7 +25,7 @@ def main(config: ServerConfig) -> None:
     with closing(Sessions(SCOPE, service_auths=own, narrow_to=POLICY)) as sessions:
         descriptor = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
         servicer = RoleServicer(DbRoles(sessions))
-        roles = service(descriptor, role_service_pb2_grpc.add_RoleServiceServicer_to_server, servicer)
+        roles = service(descriptor, role_service_pb2_grpc.add_RoleServiceServicer_to_server, servicer, first=True)
         serve(config, [roles], health=sessions.serving, registry=new_server_registry())
 
 

@@ -1,12 +1,16 @@
 """The standard health service: serving while the process' own check succeeds, and not serving once the process stops.
 
 The check says whether the process can do its work, which for the three services is whether Vault answers.
+
+The servicer of grpcio-health-checking is not used: it sends to the streams of ``Watch`` with its one lock held, which
+the end of such a stream needs, too. A client that began and ended some of them stopped every ``Check``.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +26,8 @@ EVERY_S = 5.0
 AGAIN_S = 1.0
 """Between two checks while not serving, so that recovery shows soon."""
 CHECK_S = 4.0
+WATCHES = 4
+"""Streams of ``Watch`` at once, each of which holds a thread."""
 
 _STATUS = health_pb2.HealthCheckResponse.ServingStatus
 _log = logs.logger(__name__)
@@ -42,12 +48,12 @@ class Health:
             every_s: Seconds between two checks while serving.
             again_s: Seconds between two checks while not serving.
         """
-        self.servicer: Any = health.HealthServicer()
         self._check, self._every_s, self._again_s = check, every_s, again_s
-        self._names = ("", *services)
-        self._serving = False
+        self._names = frozenset(("", *services))
+        self._serving, self._draining = False, False
+        self._changed = threading.Condition()
+        self._streams: list[grpc.ServicerContext] = []
         self._ended = threading.Event()
-        self._set(serving=False)
 
     @contextmanager
     def checked(self) -> Iterator[None]:
@@ -62,7 +68,80 @@ class Health:
 
     def drain(self) -> None:
         """Say not serving from now on, whatever the check says."""
-        self.servicer.enter_graceful_shutdown()
+        with self._changed:
+            self._draining = True
+            self._changed.notify_all()
+
+    @property
+    def status(self) -> Any:
+        """The one status of the process and of all its services."""
+        return _STATUS.SERVING if self._serving and not self._draining else _STATUS.NOT_SERVING
+
+    def add_check(self, server: grpc.Server) -> None:
+        """Add ``Check`` alone to a server of other services: ``Watch`` is a stream that would hold on to it."""
+
+        def check(request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext) -> Any:
+            if request.service in self._names:
+                return health_pb2.HealthCheckResponse(status=self.status)
+            context.set_code(grpc.StatusCode.NOT_FOUND)
+            return health_pb2.HealthCheckResponse()
+
+        handler = grpc.unary_unary_rpc_method_handler(
+            check,
+            request_deserializer=health_pb2.HealthCheckRequest.FromString,
+            response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, {"Check": handler}),))
+
+    def add_probes(self, server: grpc.Server, *, watches: ThreadPoolExecutor) -> None:
+        """Add the health of the whole process, answered as soon as the headers of a call are there.
+
+        The message would name a service, and all services of a process share its health. As it is not waited for, no
+        client holds a thread of ``Check``, however many calls it begins.
+
+        Args:
+            server: A server of nothing else.
+            watches: More threads than ``WATCHES``, for the streams; of too many the oldest ends.
+        """
+
+        def check(_requests: Any, _context: grpc.ServicerContext) -> Any:
+            return health_pb2.HealthCheckResponse(status=self.status)
+
+        def watch(_requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            return self._watch(context)
+
+        watch.experimental_thread_pool = watches  # type: ignore[attr-defined]
+        serialize = health_pb2.HealthCheckResponse.SerializeToString
+        handlers: dict[str, Any] = {
+            "Check": grpc.stream_unary_rpc_method_handler(check, response_serializer=serialize),
+            "Watch": grpc.stream_stream_rpc_method_handler(watch, response_serializer=serialize),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
+
+    def _watch(self, context: grpc.ServicerContext) -> Iterator[Any]:
+        with self._changed:
+            self._streams.append(context)
+            oldest = self._streams.pop(0) if len(self._streams) > WATCHES else None
+        if oldest:
+            oldest.cancel()
+        try:
+            sent = None
+            active = context.add_callback(self._wake)
+            while active and context.is_active():
+                if self.status != sent:
+                    sent = self.status
+                    yield health_pb2.HealthCheckResponse(status=sent)
+                with self._changed:
+                    while self.status == sent and context.is_active():
+                        self._changed.wait()
+        finally:
+            with self._changed:
+                if context in self._streams:
+                    self._streams.remove(context)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _loop(self) -> None:
         while not self._ended.wait(self._once()):
@@ -78,20 +157,7 @@ class Health:
             serving, problem = False, err
         if serving != self._serving or (problem and not isinstance(problem, LeasegateError)):
             _log.info("health changed", serving=serving, exc_info=problem)
-        self._serving = serving
-        self._set(serving=serving)
+        with self._changed:
+            self._serving = serving
+            self._changed.notify_all()
         return self._every_s if serving else self._again_s
-
-    def _set(self, *, serving: bool) -> None:
-        for name in self._names:
-            self.servicer.set(name, _STATUS.SERVING if serving else _STATUS.NOT_SERVING)
-
-
-def add_check(servicer: Any, server: grpc.Server) -> None:
-    """Add only ``Check`` to a server of other services: ``Watch`` is a stream that would hold on to it."""
-    handler = grpc.unary_unary_rpc_method_handler(
-        servicer.Check,
-        request_deserializer=health_pb2.HealthCheckRequest.FromString,
-        response_serializer=health_pb2.HealthCheckResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, {"Check": handler}),))

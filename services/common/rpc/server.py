@@ -17,7 +17,6 @@ from typing import TypeVar
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
@@ -27,21 +26,28 @@ from services.common.gc_freeze import freeze_startup_objects
 from services.common.rpc import health as health_service
 from services.common.rpc import signals, tls
 from services.common.rpc.health import Health
-from services.common.rpc.interceptors import ANY_ACCEPTED, Chain, Rules
+from services.common.rpc.interceptors import ANY_ACCEPTED, Chain, Ranks, Rules
 from services.common.rpc.limit import LongPolls, Slots
 from services.common.rpc.pool import ContextPool
+from services.common.rpc.receive import Receipts
 
 STREAMS = 4
 """Reflection streams at once, each of which holds a thread."""
+STRANGERS = 4
+"""Calls at once, beside all others, of clients whose certificate may call nothing but health."""
 REFUSING = 8
-"""Threads beyond those that work, so that overload is answered with a reason; beyond them gRPC refuses without one."""
-HEALTH_THREADS = 4
+"""Threads beyond those that work, so that a call that is refused, for overload too, is answered with a reason."""
+QUEUED = 1000
+"""Calls that may wait for one of these threads; beyond them gRPC refuses without a reason."""
+HEALTH_THREADS = 2
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second process on the port starts silently and takes half of the calls
     ("grpc.max_connection_age_ms", 300_000),  # clients resolve names and see certificates again
     ("grpc.max_connection_age_grace_ms", 60_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_concurrent_streams", 256),  # of one connection: the client keeps what is beyond
 )
+_HEALTH_OPTIONS = (*_OPTIONS, ("grpc.max_connection_idle_ms", 10_000))
 S = TypeVar("S")
 _log = logs.logger(__name__)
 
@@ -52,17 +58,35 @@ class Service:
 
     name: str
     register: Callable[[grpc.Server], None]
+    first: bool = False
+    revoking: frozenset[str] = frozenset()
 
 
-def service(descriptor: ServiceDescriptor, add: Callable[[S, grpc.Server], None], servicer: S) -> Service:
+def service(
+    descriptor: ServiceDescriptor,
+    add: Callable[[S, grpc.Server], None],
+    servicer: S,
+    *,
+    first: bool = False,
+    revoking: Sequence[str] = (),
+) -> Service:
     """Name a service by its descriptor and say how it is added.
 
     Args:
         descriptor: ``engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"]``.
         add: The generated ``add_..._to_server``.
         servicer: Its implementation.
+        first: Whether places are kept for who may call it (the watcher).
+        revoking: Names of its methods that take access away, for which places are kept, too.
     """
-    return Service(name=descriptor.full_name, register=lambda server: add(servicer, server))
+    if unknown := set(revoking) - set(descriptor.methods_by_name):
+        raise ValueError(f"{descriptor.full_name} has no methods {sorted(unknown)}")
+    return Service(
+        name=descriptor.full_name,
+        register=lambda server: add(servicer, server),
+        first=first,
+        revoking=frozenset(f"/{descriptor.full_name}/{name}" for name in revoking),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +162,12 @@ def running(
     rules = _rules(config, services)
     board = Health(health, services=[each.name for each in services], every_s=check_every_s)
     with ExitStack() as stack:
-        chain = _chain(config, rules=rules, registry=registry)
+        receipts = Receipts()
+        chain = _chain(config, services, rules=rules, receipts=receipts, registry=registry)
         server = stack.enter_context(
-            _server(config, threads=config.max_concurrent_rpcs + polls.count + STREAMS + REFUSING, chain=chain)
+            _server(
+                config, threads=config.max_concurrent_rpcs + polls.count + STREAMS + STRANGERS + REFUSING, chain=chain
+            )
         )
         _register(server, services, board)
         address = _bind(
@@ -152,6 +179,7 @@ def running(
         health_address = stack.enter_context(_health_server(config.health_listen, board))
         metrics_address = stack.enter_context(metrics.served(registry, listen=config.metrics_listen))
         server.start()
+        stack.enter_context(receipts.cancelling())
         stack.enter_context(board.checked())
         found = Running(
             address,
@@ -175,11 +203,19 @@ def _rules(config: ServerConfig, services: Sequence[Service]) -> Rules:
     return {**allowed, reflection.SERVICE_NAME: ANY_ACCEPTED, health_service.NAME: ANY_ACCEPTED}
 
 
-def _chain(config: ServerConfig, *, rules: Rules, registry: CollectorRegistry) -> Chain:
+def _chain(
+    config: ServerConfig, services: Sequence[Service], *, rules: Rules, receipts: Receipts, registry: CollectorRegistry
+) -> Chain:
     return Chain(
         rules=rules,
+        ranks=Ranks(
+            first=frozenset(each.name for each in services if each.first),
+            revoking=frozenset().union(*(each.revoking for each in services)),
+        ),
         slots=Slots(config.max_concurrent_rpcs),
-        streams=Slots(STREAMS),
+        streams=Slots(STREAMS, shared=False),
+        strangers=Slots(STRANGERS, shared=False),
+        receipts=receipts,
         metrics=metrics.RpcMetrics(registry),
         plaintext=config.tls is None,
     )
@@ -188,7 +224,7 @@ def _chain(config: ServerConfig, *, rules: Rules, registry: CollectorRegistry) -
 @contextmanager
 def _server(config: ServerConfig, *, threads: int, chain: Chain) -> Iterator[grpc.Server]:
     pool = ContextPool(max_workers=threads, thread_name_prefix=config.process)
-    server = grpc.server(pool, interceptors=[chain], options=_OPTIONS, maximum_concurrent_rpcs=threads)
+    server = grpc.server(pool, interceptors=[chain], options=_OPTIONS, maximum_concurrent_rpcs=threads + QUEUED)
     try:
         yield server
     finally:
@@ -199,7 +235,7 @@ def _server(config: ServerConfig, *, threads: int, chain: Chain) -> Iterator[grp
 def _register(server: grpc.Server, services: Sequence[Service], board: Health) -> None:
     for each in services:
         each.register(server)
-    health_service.add_check(board.servicer, server)
+    board.add_check(server)
     reflection.enable_server_reflection(
         [each.name for each in services] + [health_service.NAME, reflection.SERVICE_NAME], server
     )
@@ -209,15 +245,17 @@ def _register(server: grpc.Server, services: Sequence[Service], board: Health) -
 def _health_server(listen: HostPort, board: Health) -> Iterator[HostPort]:
     """Health alone, on its own port and threads: kubelet has no certificate, and a busy service must not look dead."""
     pool = ContextPool(max_workers=HEALTH_THREADS, thread_name_prefix="health")
-    server = grpc.server(pool, options=_OPTIONS, maximum_concurrent_rpcs=100)
-    health_pb2_grpc.add_HealthServicer_to_server(board.servicer, server)
+    watches = ContextPool(max_workers=health_service.WATCHES + 1, thread_name_prefix="watch")
+    server = grpc.server(pool, options=_HEALTH_OPTIONS, maximum_concurrent_rpcs=QUEUED)
+    board.add_probes(server, watches=watches)
     try:
         address = _bind(server, listen, flag="--health-listen", credentials=None)
         server.start()
         yield address
     finally:
         server.stop(None).wait()
-        pool.shutdown(wait=False)
+        for each in (pool, watches):
+            each.shutdown(wait=False)
 
 
 def _bind(server: grpc.Server, listen: HostPort, *, flag: str, credentials: grpc.ServerCredentials | None) -> HostPort:

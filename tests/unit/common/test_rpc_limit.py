@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
 from services.common.errors import OverloadedError
-from services.common.rpc.limit import LongPolls, Slots
+from services.common.rpc.limit import LongPolls, Rank, Slots
 
 
 def test_a_place_is_free_again_after_its_call_however_that_ended() -> None:
@@ -64,3 +66,35 @@ def test_nobody_waits_while_draining() -> None:
 def test_a_budget_of_none_lets_nobody_wait() -> None:
     with LongPolls(0).waiting() as may:
         assert not may
+
+
+def test_a_caller_has_its_share_and_the_watcher_and_revocation_a_reserve() -> None:
+    slots = Slots(8)
+    one = [slots.take_slot("one", rank=Rank.ORDINARY) for _ in range(4)]
+    with pytest.raises(OverloadedError):
+        slots.take_slot("one", rank=Rank.REVOKING)
+    other = [slots.take_slot("other", rank=Rank.ORDINARY) for _ in range(2)]
+    with pytest.raises(OverloadedError):
+        slots.take_slot("other", rank=Rank.ORDINARY)
+    slots.take_slot("other", rank=Rank.REVOKING)
+    with pytest.raises(OverloadedError):
+        slots.take_slot("other", rank=Rank.REVOKING)
+    slots.take_slot("watcher")
+    for slot in one + other:
+        slot.release()
+    for _ in range(5):
+        slots.take_slot("watcher")
+    with pytest.raises(OverloadedError):
+        slots.take_slot("watcher")
+
+
+def test_one_callers_long_polls_leave_room_for_others() -> None:
+    slots, polls = Slots(8), LongPolls(4)
+    with ExitStack() as stack:
+
+        def poll(who: str, rank: Rank) -> bool:
+            stack.enter_context(slots.taken_slot(who, rank=rank))
+            return stack.enter_context(polls.waiting())
+
+        assert [poll("one", Rank.ORDINARY) for _ in range(3)] == [True, True, False]
+        assert poll("watcher", Rank.FIRST)
