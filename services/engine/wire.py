@@ -74,6 +74,7 @@ def ensured(wanted: Wanted, result: Ensured) -> pb.EnsureEngineResponse:
         changed=result.changed,
         drift_corrected=result.drift_corrected,
         database=wanted.connection.url.where,
+        plugin=wanted.connection.plugin_name,
         notices=[] if result.narrowed else [_not_narrowed()],
     )
 

@@ -70,14 +70,15 @@ class People:
 
     def __init__(self, made: World, wanted: Sequence[Wanted], *, clock: Clock) -> None:
         self._world, self._wanted, self._clock = made, wanted, clock
-        self._digest = 0
+        self._version = 0
         self._sessions: list[psycopg.Connection[Any]] = []
         self.did: Counter[str] = Counter()
 
     def say_roles(self, life: Life) -> None:
         """Say the roles to the catalog, as the watcher does."""
         for name, kind in ROLES.items():
-            changes = {"digest": f"{self._digest:064d}", "max_ttl_s": kind.max_s, "revoke": list(kind.revoke)}
+            create = [*CREATE, f"SELECT {self._version};"]
+            changes = {"create": create, "max_ttl_s": kind.max_s, "revoke": list(kind.revoke)}
             put_role(self._world, cast(Callee, life), name=name, **changes)
 
     def somebody(self, life: Life, lean: Lean, rng: random.Random) -> Wanted:
@@ -154,7 +155,7 @@ class People:
                 self.did["drop refused"] += 1
 
     def _role_changes(self, life: Life) -> None:
-        self._digest += 1
+        self._version += 1
         for each in self._wanted:
             each.shaken = True
         self.say_roles(life)

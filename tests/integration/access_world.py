@@ -154,7 +154,7 @@ class World:
     def snapshot(
         self,
         *,
-        digest: str = "d" * 64,
+        create: list[str] | None = None,
         ttl_s: int = 3600,
         max_ttl_s: int = 86400,
         name: str = "psql-role",
@@ -167,12 +167,14 @@ class World:
             vault_role=f"k8s.-.demo.{name}",
             definition=db_role_pb2.DbRoleDefinition(
                 db_name=DB,
-                creation_statements=CREATE,
+                creation_statements=create or CREATE,
                 revocation_statements=revoke or [],
                 default_ttl=Duration(seconds=ttl_s),
                 max_ttl=Duration(seconds=max_ttl_s),
             ),
-            digest=digest,
+            digest="d" * 64,
+            database="127.0.0.1:5432/postgres",
+            plugin="postgresql-database-plugin",
         )
 
 
@@ -503,10 +505,16 @@ def put_role(made: World, callee: Callee, **changes: Any) -> None:
     callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=made.snapshot(**changes)))
 
 
-def ask(callee: Callee, *, san: str = ALICE, ttl_s: int = 0, request_id: str = "") -> access_request_pb2.AccessRequest:
+def ask(
+    callee: Callee, *, san: str = ALICE, ttl_s: int = 0, request_id: str = "", ticket: str = ""
+) -> access_request_pb2.AccessRequest:
     """An access request over gRPC for the role of the catalog file."""
     message = requester.CreateAccessRequestRequest(
-        request_id=request_id or secrets.token_hex(8), vault_target="prod", db_role="reader", reason="to look"
+        request_id=request_id or secrets.token_hex(8),
+        vault_target="prod",
+        db_role="reader",
+        reason="to look",
+        ticket=ticket,
     )
     if ttl_s:
         message.ttl.FromSeconds(ttl_s)

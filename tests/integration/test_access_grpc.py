@@ -111,6 +111,16 @@ def test_the_database_user_carries_the_name_of_its_attempt(made: World, callee: 
     gone(made, credential)
 
 
+def test_an_approver_over_grpc_sees_the_grant(callee: Callee) -> None:
+    uid = ask(callee, ticket="OPS-1").id
+    pages = callee.as_(CAROL).approver.ListPendingAccessRequests(approver.ListPendingAccessRequestsRequest())
+    (found,) = (each for each in pages.access_requests if each.id == uid)
+    assert (found.grant.reason, found.grant.ticket, found.grant.vault) == ("to look", "OPS-1", "prod")
+    with pytest.raises(errors.SpecInvalidError, match="ticket"):
+        ask(callee, ticket="x" * 257)
+    release(callee, uid)
+
+
 def test_nothing_is_issued_on_deny(made: World, callee: Callee) -> None:
     uid = ask(callee).id
     before = made.database_users()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pytest
@@ -13,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from leasegate.access.v1 import access_request_pb2, approval_pb2, lease_pb2
 from leasegate.access.v1 import requester_service_pb2 as requester
 from leasegate.access.v1 import watcher_service_pb2 as watcher
+from leasegate.roles.v1 import db_role_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import errors
 from tests.eventually import eventually
@@ -39,6 +41,9 @@ NONE, CLAIM, ACKNOWLEDGE, REMOVE = (
     watcher.NEXT_STEP_ACKNOWLEDGE,
     watcher.NEXT_STEP_REMOVE,
 )
+
+OTHER = [*CREATE, 'GRANT pg_read_all_data TO "{{name}}";']
+"""What another role creates."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def test_the_steps_of_the_guide(made: World, callee: Callee) -> None:
     dar = Dar(callee)
     waiting = dar.ensure()
     assert (waiting.next_step, waiting.access_request.approval_state) == (NONE, approval_pb2.APPROVAL_STATE_PENDING)
-    assert len(waiting.access_request.digest) == 64
+    assert re.fullmatch("2:[0-9a-f]{64}", waiting.access_request.digest)
     assert not waiting.access_request.conditions
     approved = dar.decide()
     assert (approved.next_step, conditions(approved)) == (CLAIM, {"Available": "IssuingCredential"})
@@ -175,10 +180,70 @@ def test_decisions_count_for_what_they_were_made_on(callee: Callee) -> None:
         dar.end()
 
 
+INVENTED: dict[str, Callable[[db_role_pb2.DbRoleSnapshot], object]] = {
+    "creation": lambda s: s.definition.creation_statements.append('ALTER ROLE "{{name}}" SUPERUSER;'),
+    "revocation": lambda s: s.definition.revocation_statements.append("SELECT 1;"),
+    "rollback": lambda s: s.definition.rollback_statements.append("SELECT 1;"),
+    "renew": lambda s: s.definition.renew_statements.append("SELECT 1;"),
+    "no TTL": lambda s: s.definition.ClearField("default_ttl"),
+    "longer": lambda s: s.definition.max_ttl.FromSeconds(10**6),
+    "connection": lambda s: setattr(s.definition, "db_name", "k8s.-.payments.ledger"),
+    "mount": lambda s: setattr(s, "mount", "team/payments"),
+    "role": lambda s: setattr(s, "vault_role", "k8s.-.payments.admin"),
+    "database": lambda s: setattr(s, "database", "payments:5432/ledger"),
+    "no database": lambda s: s.ClearField("database"),
+    "plugin": lambda s: setattr(s, "plugin", "mysql-database-plugin"),
+    "Vault": lambda s: setattr(s.target, "digest", "f" * 16),
+}
+
+
+def test_h2_h3_an_invented_snapshot_under_the_old_digest_is_pending(made: World, callee: Callee) -> None:
+    """Rows H2 and H3: access computes the digest from all of the snapshot, and believes no digest in it."""
+    dar, calls = Dar(callee), callee.as_(WATCHER).watcher
+    dar.ensure()
+    approved = dar.decide().access_request
+    assert approved.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
+    seen = {approved.digest}
+    for what, change in INVENTED.items():
+        snapshot = made.snapshot()
+        change(snapshot)
+        calls.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
+        with pytest.raises(errors.ApprovalRequiredError):
+            dar.claim()
+        invented = dar.ensure().access_request
+        assert invented.approval_state == approval_pb2.APPROVAL_STATE_PENDING, what
+        seen.add(invented.digest)
+    assert len(seen) == 1 + len(INVENTED)
+    snapshot = made.snapshot()
+    snapshot.digest = "e" * 64
+    calls.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
+    assert dar.ensure().access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
+    dar.end()
+
+
+def test_the_grant_shows_what_the_digest_covers(made: World, callee: Callee) -> None:
+    put_role(made, callee, create=[*CREATE, "-- \u202egnp.exe\x1b[2K"])
+    dar = Dar(callee)
+    dar.desired.reason, dar.desired.ticket = "monthly\nreport", "OPS-1"
+    grant = dar.ensure().access_request.grant
+    assert (grant.vault, grant.mount, grant.database) == (made.servers.vault_addr, made.mount, made.snapshot().database)
+    assert list(grant.creation_statements) == [*CREATE, "-- \\u202egnp.exe\\x1b[2K"]
+    assert (list(grant.subjects), grant.reason) == (["ServiceAccount demo/demo-sa"], "monthly\\x0areport")
+    assert (grant.max_ttl.seconds, grant.ticket, grant.omitted_characters) == (86400, "OPS-1", 0)
+    dar.desired.ticket = "OPS-2"
+    dar.decide()
+    dar.desired.object.generation = 2
+    assert dar.ensure().access_request.approval_state == approval_pb2.APPROVAL_STATE_PENDING
+    dar.desired.reason = "x" * 1025
+    with pytest.raises(errors.SpecInvalidError, match="reason"):
+        dar.ensure()
+    dar.end()
+
+
 def test_another_role_needs_another_approval(made: World, callee: Callee) -> None:
     dar = Dar(callee)
     credential = dar.issue()
-    put_role(made, callee, digest="e" * 64)
+    put_role(made, callee, create=OTHER)
     changed = dar.ensure(secret_attempt=credential.attempt)
     assert changed.access_request.approval_state == approval_pb2.APPROVAL_STATE_PENDING
     assert (changed.next_step, changed.access_request.active_attempt) == (
@@ -193,7 +258,7 @@ def test_another_role_needs_another_approval(made: World, callee: Callee) -> Non
         dar.ensure(secret_attempt=credential.attempt).access_request.approval_state
         == approval_pb2.APPROVAL_STATE_APPROVED
     )
-    put_role(made, callee, digest="e" * 64)
+    put_role(made, callee, create=OTHER)
     dar.ensure()
     assert dar.decide().next_step == CLAIM
     another = dar.claim(secret_attempt=credential.attempt)
@@ -276,7 +341,7 @@ def test_the_feed_announces_what_no_answer_said(made: World, callee: Callee) -> 
     batch = calls.WatchChanges(watcher.WatchChangesRequest(cursor=begun.next_cursor, max_wait=Duration()))
     assert dar.uid not in {change.access_request_changed.uid for change in batch.changes}
     assert not batch.restarted
-    put_role(made, callee, digest="another")
+    put_role(made, callee, create=OTHER)
     batch = calls.WatchChanges(watcher.WatchChangesRequest(cursor=batch.next_cursor, max_wait=Duration(seconds=5)))
     assert dar.uid in {change.access_request_changed.uid for change in batch.changes}
     put_role(made, callee)
@@ -366,7 +431,7 @@ def test_a_credential_is_renewed_then_replaced_before_its_longest_life(made: Wor
 
 def test_a_lease_that_somebody_revoked_is_replaced(made: World, callee: Callee) -> None:
     made.write_role("k8s.-.demo.short-role", ttl="4s", max_ttl="1h")
-    put_role(made, callee, name="short-role", ttl_s=4, max_ttl_s=3600, digest="a" * 64)
+    put_role(made, callee, name="short-role", ttl_s=4, max_ttl_s=3600)
     dar = Dar(callee, role="short-role")
     credential = dar.issue()
     made.servers.must("POST", "sys/leases/revoke", lease_id=credential.lease.lease_id, sync=True)
@@ -426,7 +491,7 @@ def test_a_database_user_that_owns_something_is_force_dropped(
     made: World, callee: Callee, statements: list[str]
 ) -> None:
     made.write_role("k8s.-.demo.owner-role", revoke=statements)
-    put_role(made, callee, name="owner-role", revoke=statements, digest=("b" if statements else "c") * 64)
+    put_role(made, callee, name="owner-role", revoke=statements)
     dar = Dar(callee, role="owner-role")
     credential = dar.issue()
     session = made.connect(credential)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from typing import Literal, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -12,6 +13,8 @@ from google.protobuf.message import Message
 from leasegate.access.v1 import approval_pb2, requester_service_pb2, watcher_service_pb2
 from leasegate.roles.v1 import db_role_pb2
 from leasegate.types.v1 import types_pb2
+from services.access.domain import names
+from services.access.domain.grant import role_words
 from services.access.domain.models import Approval, DbRole, Decision, Subject
 from services.access.requests.catalog import TargetName
 from services.access.requests.idempotency import IdempotentCall, content
@@ -23,7 +26,13 @@ from services.common.vault_config.address import Address, AddressError
 
 LONGEST_PAGE, USUAL_PAGE = 500, 100
 _KIND = {approval_pb2.DECISION_KIND_APPROVED: Approval.APPROVED, approval_pb2.DECISION_KIND_DENIED: Approval.DENIED}
+Asking: TypeAlias = requester_service_pb2.CreateAccessRequestRequest | watcher_service_pb2.EnsureAccessRequestRequest
+"""The two messages that ask for access."""
 _TEXT_CHARS = 1024
+_TICKET_CHARS = 256
+_DATABASE_CHARS = 8192
+_PLUGIN_CHARS = 128
+_DEFINITION_TTLS: tuple[Literal["default_ttl", "max_ttl"], ...] = ("default_ttl", "max_ttl")
 _ID_CHARS = 128
 _MOST_SUBJECTS = 100
 _DIGEST, _MALFORMED_DIGEST = re.compile(r"(([0-9]+:)?[0-9a-f]{64})?"), "malformed"
@@ -62,15 +71,31 @@ def seconds(span: Duration, *, field: str, least: float = 0.0) -> float:
     return found
 
 
-def ttl(
-    message: requester_service_pb2.CreateAccessRequestRequest | watcher_service_pb2.EnsureAccessRequestRequest,
-) -> float | None:
+def ttl(message: Asking) -> float | None:
     """The field ``ttl``; None where it is absent.
 
     Raises:
         SpecInvalidError: It is shorter than a second.
     """
     return seconds(message.ttl, field="ttl", least=1.0) if message.HasField("ttl") else None
+
+
+def reason(message: Asking) -> str:
+    """The field ``reason``.
+
+    Raises:
+        SpecInvalidError: It is too long.
+    """
+    return text(message.reason, field="reason")
+
+
+def ticket(message: Asking) -> str:
+    """The field ``ticket``.
+
+    Raises:
+        SpecInvalidError: It is too long.
+    """
+    return text(message.ticket, field="ticket", most=_TICKET_CHARS)
 
 
 def page_size(size: int) -> int:
@@ -138,6 +163,8 @@ def desired(message: watcher_service_pb2.EnsureAccessRequestRequest) -> DesiredA
         requester=message.requester,
         decisions=tuple(_decision(d) for d in message.decisions),
         status_digest=message.status_digest,
+        reason=reason(message),
+        ticket=ticket(message),
     )
 
 
@@ -219,6 +246,8 @@ def mount(path: str) -> str:
 def db_role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
     """A db_role as the role service wrote it; its id and its Vault's are not known yet.
 
+    Its digest is computed from the other fields: the one that the caller sends counts for nothing.
+
     Raises:
         SpecInvalidError: A field is missing or wrong.
     """
@@ -226,6 +255,19 @@ def db_role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
     for field, name in (("vault_role", snapshot.vault_role), ("definition.db_name", definition.db_name)):
         if not is_name(name):
             raise SpecInvalidError.of(FieldViolation(f"snapshot.{field}", "is not a valid name in Vault"))
+    path = mount_path(snapshot.mount, field="snapshot.mount")
+    statements = {
+        "creation": tuple(definition.creation_statements),
+        "revocation": tuple(definition.revocation_statements),
+        "rollback": tuple(definition.rollback_statements),
+        "renew": tuple(definition.renew_statements),
+    }
+    ttls: dict[str, float | None] = {
+        name: seconds(getattr(definition, name), field=name) if definition.HasField(name) else None
+        for name in _DEFINITION_TTLS
+    }
+    database = text(snapshot.database, field="snapshot.database", most=_DATABASE_CHARS)
+    plugin = text(snapshot.plugin, field="snapshot.plugin", most=_PLUGIN_CHARS)
     return DbRole(
         id=0,
         cluster=cluster(ref),
@@ -233,14 +275,25 @@ def db_role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
         namespace=ref.namespace,
         name=text(ref.name, field="snapshot.object.name", least=1),
         target=0,
-        mount=mount_path(snapshot.mount, field="snapshot.mount"),
+        mount=path,
         vault_role=snapshot.vault_role,
         db_name=definition.db_name,
-        revocation_statements=tuple(definition.revocation_statements),
-        default_ttl_s=seconds(definition.default_ttl, field="default_ttl")
-        if definition.HasField("default_ttl")
-        else None,
-        max_ttl_s=seconds(definition.max_ttl, field="max_ttl") if definition.HasField("max_ttl") else None,
-        digest=text(snapshot.digest, field="snapshot.digest", least=1, most=64),
+        revocation_statements=statements["revocation"],
+        default_ttl_s=ttls["default_ttl"],
+        max_ttl_s=ttls["max_ttl"],
+        digest=names.role_digest(
+            vault=snapshot.target.digest,
+            database=database,
+            plugin=plugin,
+            mount=path,
+            vault_role=snapshot.vault_role,
+            definition={"db_name": definition.db_name, **statements, **ttls},
+        ),
         deleted=False,
+        words=role_words(vault=vault_words(snapshot.target), database=database, plugin=plugin, **statements),
     )
+
+
+def vault_words(ref: types_pb2.VaultTargetRef) -> str:
+    """A Vault as an approver is shown it."""
+    return f"{ref.address} namespace {ref.vault_namespace}" if ref.vault_namespace else ref.address

@@ -12,6 +12,7 @@ from leasegate.access.v1 import access_request_pb2, approval_pb2, change_pb2, le
 from leasegate.types.v1 import types_pb2
 from services.access.domain import names
 from services.access.domain.decide import Acknowledge, Claim, NextStep, Remove, Wait
+from services.access.domain.grant import Grant
 from services.access.domain.models import (
     AccessRequest,
     Approval,
@@ -78,7 +79,7 @@ def duration(seconds: float | None) -> Duration | None:
 
 def request(view: AccessRequestView) -> access_request_pb2.AccessRequest:
     """An access request, as its owner and its approvers see it."""
-    r, active = view.request, view.active
+    r, active, granted = view.request, view.active, view.grant
     return access_request_pb2.AccessRequest(
         id=r.uid,
         object=object_ref(r),
@@ -101,6 +102,31 @@ def request(view: AccessRequestView) -> access_request_pb2.AccessRequest:
         conditions=conditions(view.conditions()),
         expire_time=timestamp(r.ends_at),
         open_attempts=view.open_count,
+        grant=_grant(granted) if granted else None,
+    )
+
+
+def _grant(found: Grant) -> access_request_pb2.Grant:
+    """What an approval grants, in words."""
+    role, words = found.db_role, found.db_role.words
+    return access_request_pb2.Grant(
+        vault=words.vault,
+        mount=role.mount,
+        vault_role=role.vault_role,
+        connection=role.db_name,
+        database=words.database,
+        plugin=words.plugin,
+        creation_statements=words.creation,
+        revocation_statements=words.revocation,
+        rollback_statements=words.rollback,
+        renew_statements=words.renew,
+        default_ttl=duration(role.default_ttl_s),
+        max_ttl=duration(role.max_ttl_s),
+        subjects=found.subjects,
+        ttl=duration(found.ttl_s),
+        reason=found.reason,
+        ticket=found.ticket,
+        omitted_characters=found.omitted,
     )
 
 

@@ -41,9 +41,14 @@ class RequesterServicer(requester_service_pb2_grpc.RequesterServiceServicer):
     ) -> pb.CreateAccessRequestResponse:
         """Create an access request for a db_role of the catalog file."""
         call = decode.call("CreateAccessRequest", request, request_id=request.request_id)
-        reason = decode.text(request.reason, field="reason")
+        reason, ticket = decode.reason(request), decode.ticket(request)
         view = self._requests.create_request(
-            call, target=request.vault_target, role=request.db_role, ttl_s=decode.ttl(request), reason=reason
+            call,
+            target=request.vault_target,
+            role=request.db_role,
+            ttl_s=decode.ttl(request),
+            reason=reason,
+            ticket=ticket,
         )
         return pb.CreateAccessRequestResponse(access_request=encode.request(view))
 

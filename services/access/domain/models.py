@@ -86,12 +86,38 @@ class VaultTargetRow:
 
 
 @dataclass(frozen=True, slots=True)
+class RoleWords:
+    """What an approver is shown of a db_role beside its names in Vault and its TTLs; ``services.access.domain.grant``.
+
+    Attributes:
+        vault: Its Vault.
+        database: Identity of its database; empty where nothing that Leasegate made leads there.
+        plugin: Vault's plugin of its connection; empty where that is not known.
+        creation: SQL that creates the database user.
+        revocation: SQL that drops it; empty for Vault's default.
+        rollback: SQL that cleans up after a failed creation; empty for Vault's default.
+        renew: SQL that extends its validity; empty for Vault's default.
+        omitted: Number of characters that are cut from these texts.
+    """
+
+    vault: str = ""
+    database: str = ""
+    plugin: str = ""
+    creation: tuple[str, ...] = ()
+    revocation: tuple[str, ...] = ()
+    rollback: tuple[str, ...] = ()
+    renew: tuple[str, ...] = ()
+    omitted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DbRole:
     """A db_role of the catalog.
 
     Attributes:
         target: Number of its Vault.
-        digest: What an approver approves of it.
+        digest: What an approver approves of it, computed here and never taken from a caller.
+        words: What an approver is shown of it.
         default_ttl_s: First TTL of a lease; None for the mount's.
         max_ttl_s: Longest life of a lease; None for the mount's.
         deleted: Whether it is deleted from the catalog; the row is kept for its digest.
@@ -114,6 +140,7 @@ class DbRole:
     max_ttl_s: float | None
     digest: str
     deleted: bool
+    words: RoleWords = field(default_factory=RoleWords)
     approvals: int = 1
     self_approval: bool = False
     configured: bool = False
@@ -126,6 +153,8 @@ class AccessRequest:
     Attributes:
         uid: The object's uid in Kubernetes; a UUID of the service for an access request over gRPC.
         owner: Identity of the caller who ensured or created it, the only one who may use it.
+        reason: Why access is needed.
+        ticket: The ticket that it belongs to.
         digest: Of what would be granted, by the last known definition of the db_role; empty if there never was one.
         outdated: Whether it was approved, but not with the present digest.
         last_sequence: Sequence of the newest attempt.
@@ -153,6 +182,7 @@ class AccessRequest:
     ttl_s: float | None
     requester: str
     reason: str = ""
+    ticket: str = ""
     created_at: float
     approval: Approval = Approval.PENDING
     digest: str = ""

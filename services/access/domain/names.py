@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from services.access.domain.models import Attempt, Subject
@@ -56,15 +56,38 @@ def lease_handle(attempt_id: str) -> str:
     return hashlib.sha256(attempt_id.encode()).hexdigest()[:12]
 
 
-def grant_digest(*, role_digest: str, subjects: Sequence[Subject], ttl_s: float | None, uid: str) -> str:
-    """Digest of what an approver approves: the resolved db_role, the subjects, the duration and the access request."""
+DIGEST_VERSION = 2
+"""Version of the formula of ``grant_digest``. Another formula gets another version beside it."""
+
+
+def grant_digest(
+    *, role_digest: str, subjects: Sequence[Subject], ttl_s: float | None, reason: str, ticket: str, uid: str
+) -> str:
+    """Digest of what an approver approves: the db_role, the subjects, duration, reason and ticket, and whose it is.
+
+    Returns:
+        The version of the formula, a colon and 64 hexadecimal digits.
+    """
     who = [{name: getattr(s, name) for name in _SUBJECT} for s in subjects]
-    return _sha256({"role": role_digest, "subjects": who, "ttl": ttl_s, "uid": uid})
+    content = {"role": role_digest, "subjects": who, "ttl": ttl_s, "reason": reason, "ticket": ticket, "uid": uid}
+    return f"{DIGEST_VERSION}:{_sha256(content)}"
 
 
-def role_digest(*, mount: str, vault_role: str, definition: dict[str, object]) -> str:
-    """Digest of a db_role of the operator's catalog file."""
-    return _sha256({"mount": mount, "vault_role": vault_role, "definition": definition})
+def role_digest(
+    *, vault: str, database: str, plugin: str, mount: str, vault_role: str, definition: Mapping[str, object]
+) -> str:
+    """Digest of a db_role: where it is, to which database it leads, and all that it does there.
+
+    Args:
+        vault: Digest of its VaultTarget.
+        database: Identity of its database; empty where that is not known.
+        plugin: Vault's plugin of its connection; empty where that is not known.
+        mount: Path of the mount.
+        vault_role: Its name in Vault.
+        definition: All its statements, its TTLs and the name of its connection.
+    """
+    place = {"vault": vault, "database": database, "plugin": plugin, "mount": mount, "vault_role": vault_role}
+    return _sha256({**place, "definition": dict(definition)})
 
 
 def content_digest(*parts: object) -> str:

@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 from services.access.domain.attempt_states import last
 from services.access.domain.decide import NextStep, Pause, decide
+from services.access.domain.grant import Grant, grant
 from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Decision, Origin
 from services.common.errors import LedgerMismatchError
 
@@ -82,6 +83,11 @@ class AccessRequestView:
     def digest(self) -> str:
         """Digest of what would be granted now; empty while the db_role is not in the catalog."""
         return self.request.digest if self.db_role is not None and not self.db_role.deleted else ""
+
+    @property
+    def grant(self) -> Grant | None:
+        """What would be granted now, in words; None while the db_role is not in the catalog."""
+        return grant(self.request, self.db_role) if self.db_role is not None and not self.db_role.deleted else None
 
     @property
     def access(self) -> AccessState:

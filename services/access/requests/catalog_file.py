@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from services.access.domain import names
+from services.access.domain.grant import role_words
 from services.access.domain.models import DbRole
 from services.common.config import StartupRefusedError
 from services.common.durations import parse_seconds
@@ -131,9 +132,21 @@ def _role(raw: dict[str, Any], targets: dict[str, VaultTarget]) -> tuple[VaultTa
         default_ttl_s=ttls["default_ttl"],
         max_ttl_s=ttls["max_ttl"],
         digest=names.role_digest(
-            mount=mount, vault_role=vault_role, definition={"db_name": db_name, **statements, **ttls}
+            vault=target.digest,
+            database="",
+            plugin="",
+            mount=mount,
+            vault_role=vault_role,
+            definition={"db_name": db_name, **statements, **ttls},
         ),
         deleted=False,
+        words=role_words(
+            vault=target.name,
+            database="",
+            plugin="",
+            creation=statements["creation_statements"],
+            revocation=statements["revocation_statements"],
+        ),
         approvals=_approvals(raw),
         self_approval=_flag(raw, "self_approval", of="roles"),
         configured=True,

@@ -23,7 +23,12 @@ def digest_of(request: AccessRequest, db_role: DbRole | None) -> str:
     if db_role is None or db_role.deleted:
         return request.digest
     return names.grant_digest(
-        role_digest=db_role.digest, subjects=request.subjects, ttl_s=request.ttl_s, uid=request.uid
+        role_digest=db_role.digest,
+        subjects=request.subjects,
+        ttl_s=request.ttl_s,
+        reason=request.reason,
+        ticket=request.ticket,
+        uid=request.uid,
     )
 
 

@@ -30,6 +30,8 @@ _SPEC = (
     "role_name",
     "subjects",
     "ttl_s",
+    "reason",
+    "ticket",
     "requester",
 )
 """What a DesiredAccess and an AccessRequest have in common."""
@@ -52,6 +54,8 @@ class DesiredAccess:
     requester: str
     decisions: tuple[Decision, ...]
     status_digest: str
+    reason: str = ""
+    ticket: str = ""
 
 
 class AccessRequests:
@@ -152,7 +156,7 @@ class AccessRequests:
         return view
 
     def create_request(
-        self, call: IdempotentCall, *, target: str, role: str, ttl_s: float | None, reason: str
+        self, call: IdempotentCall, *, target: str, role: str, ttl_s: float | None, reason: str, ticket: str = ""
     ) -> AccessRequestView:
         """Create an access request over gRPC, for a db_role of the catalog file.
 
@@ -166,8 +170,8 @@ class AccessRequests:
             db_role = catalog.find_role(tx, "", "", "", role)
             if db_role is None or db_role.deleted or catalog.target(tx, db_role.target).name != target:
                 raise DbRoleNotFoundError(f"the catalog has no role {role!r} at the target {target!r}", db_role=role)
-            desired = _desired_over_grpc(db_role, requester=call.caller, ttl_s=ttl_s)
-            request = _new(desired, owner=call.caller, now=tx.now, origin=Origin.GRPC, reason=reason)
+            desired = _desired_over_grpc(db_role, requester=call.caller, ttl_s=ttl_s, reason=reason, ticket=ticket)
+            request = _new(desired, owner=call.caller, now=tx.now, origin=Origin.GRPC)
             request = replace(request, digest=reassess.digest_of(request, db_role))
             requests.insert(tx, request)
             call.remember_call(tx, request.uid)
@@ -273,7 +277,9 @@ def _spec(desired: DesiredAccess) -> dict[str, Any]:
     return {name: getattr(desired, name) for name in _SPEC}
 
 
-def _desired_over_grpc(db_role: DbRole, *, requester: str, ttl_s: float | None) -> DesiredAccess:
+def _desired_over_grpc(
+    db_role: DbRole, *, requester: str, ttl_s: float | None, reason: str, ticket: str
+) -> DesiredAccess:
     """The desired state of an access request that is created over gRPC."""
     return DesiredAccess(
         uid=str(uuid.uuid4()),
@@ -289,10 +295,10 @@ def _desired_over_grpc(db_role: DbRole, *, requester: str, ttl_s: float | None) 
         requester=requester,
         decisions=(),
         status_digest="",
+        reason=reason,
+        ticket=ticket,
     )
 
 
-def _new(
-    desired: DesiredAccess, *, owner: str, now: float, origin: Origin = Origin.KUBERNETES, reason: str = ""
-) -> AccessRequest:
-    return AccessRequest(uid=desired.uid, origin=origin, owner=owner, reason=reason, created_at=now, **_spec(desired))
+def _new(desired: DesiredAccess, *, owner: str, now: float, origin: Origin = Origin.KUBERNETES) -> AccessRequest:
+    return AccessRequest(uid=desired.uid, origin=origin, owner=owner, created_at=now, **_spec(desired))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,14 +51,18 @@ def test_a_cleanup_role_serves_one_connection_and_one_set_of_statements() -> Non
 
 
 def test_a_grant_changes_with_all_that_is_approved() -> None:
-    def digest(
-        role: str = "r",
-        subjects: tuple[Subject, ...] = (Subject("k", "", "n", "ns"),),
-        ttl: float | None = None,
-        uid: str = "u",
-    ) -> str:
-        return names.grant_digest(role_digest=role, subjects=subjects, ttl_s=ttl, uid=uid)
+    who = (Subject("k", "", "n", "ns"),)
+    usual: dict[str, Any] = {"role_digest": "r", "subjects": who, "ttl_s": None, "reason": "", "ticket": "", "uid": "u"}
+    others = {"role_digest": "q", "subjects": (), "ttl_s": 60.0, "reason": "x", "ticket": "x", "uid": "v"}
+    assert others.keys() == usual.keys()
+    digests = {names.grant_digest(**usual)} | {names.grant_digest(**usual | {k: v}) for k, v in others.items()}
+    assert len(digests) == 1 + len(others)
+    assert all(re.fullmatch(r"2:[0-9a-f]{64}", each) for each in digests)
 
-    digests = {digest(), digest("q"), digest(subjects=()), digest(ttl=60.0), digest(uid="v")}
-    assert len(digests) == 5
-    assert all(re.fullmatch(r"[0-9a-f]{64}", each) for each in digests)
+
+def test_h2_a_db_role_changes_with_where_it_is_and_what_it_does() -> None:
+    usual: dict[str, Any] = dict.fromkeys(("vault", "database", "plugin", "mount", "vault_role"), "")
+    usual["definition"] = {"creation": ("x",)}
+    others: dict[str, Any] = dict.fromkeys(usual, "x") | {"definition": {"creation": ("x", "")}}
+    digests = {names.role_digest(**usual)} | {names.role_digest(**usual | {k: v}) for k, v in others.items()}
+    assert len(digests) == 1 + len(others)

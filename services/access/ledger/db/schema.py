@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from services.access.domain.models import Approval, AttemptState, CleanupRoleState, Origin, Priority, Subject
+from services.access.domain.models import Approval, AttemptState, CleanupRoleState, Origin, Priority, RoleWords, Subject
 
 VERSION = "0001"
 """The newest migration."""
@@ -88,6 +88,22 @@ class Subjects(sa.types.TypeDecorator[tuple[Subject, ...]]):
         return tuple(Subject(**each) for each in value or ())
 
 
+class Words(sa.types.TypeDecorator[RoleWords]):
+    """What an approver is shown of a db_role, as JSON."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: RoleWords | None, dialect: Dialect) -> dict[str, Any]:
+        """Write an object."""
+        return asdict(value or RoleWords())
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> RoleWords:
+        """Read an object."""
+        read: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in value.items()}
+        return RoleWords(**read)
+
+
 def row_of(table: sa.Table, record: object, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the columns of a record, without those that the database assigns."""
     return {column.name: getattr(record, column.name) for column in table.columns if column.name not in without}
@@ -138,6 +154,7 @@ db_roles = sa.Table(
     _time("max_ttl_s"),
     _text("digest"),
     sa.Column("deleted", sa.Boolean, nullable=False),
+    sa.Column("words", Words, nullable=False),
     sa.Column("approvals", sa.Integer, nullable=False),
     sa.Column("self_approval", sa.Boolean, nullable=False),
     sa.Column("configured", sa.Boolean, nullable=False),
@@ -161,6 +178,7 @@ access_requests = sa.Table(
     _time("ttl_s"),
     _text("requester"),
     _text("reason"),
+    _text("ticket"),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("approval", Word(Approval), nullable=False),
     _text("digest"),

@@ -97,6 +97,112 @@ class Subject(_message.Message):
 Global___Subject: _TypeAlias = Subject  # noqa: Y015
 
 @_typing.final
+class Grant(_message.Message):
+    """What an approval grants, in words for an approver; the digest of the access request covers all of it.
+
+    Control characters, bidirectional controls and invisible characters of every text are escaped, such as "\\u202e"; of
+    statements line ends and tabs stay. What is longer than a limit is cut and ends with "…".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VAULT_FIELD_NUMBER: _builtins.int
+    MOUNT_FIELD_NUMBER: _builtins.int
+    VAULT_ROLE_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
+    PLUGIN_FIELD_NUMBER: _builtins.int
+    CREATION_STATEMENTS_FIELD_NUMBER: _builtins.int
+    REVOCATION_STATEMENTS_FIELD_NUMBER: _builtins.int
+    ROLLBACK_STATEMENTS_FIELD_NUMBER: _builtins.int
+    RENEW_STATEMENTS_FIELD_NUMBER: _builtins.int
+    DEFAULT_TTL_FIELD_NUMBER: _builtins.int
+    MAX_TTL_FIELD_NUMBER: _builtins.int
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    OMITTED_CHARACTERS_FIELD_NUMBER: _builtins.int
+    vault: _builtins.str
+    """The Vault server."""
+    mount: _builtins.str
+    """Path of the mount."""
+    vault_role: _builtins.str
+    """Name of the database role in Vault."""
+    connection: _builtins.str
+    """Name of the connection in Vault."""
+    database: _builtins.str
+    """Identity of the database, "host:port/name"; empty where no SecretEngine provides the connection."""
+    plugin: _builtins.str
+    """Name of Vault's plugin; empty as database."""
+    reason: _builtins.str
+    """Why access is needed."""
+    ticket: _builtins.str
+    """The ticket that the access request belongs to."""
+    omitted_characters: _builtins.int
+    """Number of characters that are cut from the texts above. Where it is not 0, the digest covers more than is shown."""
+    @_builtins.property
+    def creation_statements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SQL that creates the database user."""
+
+    @_builtins.property
+    def revocation_statements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SQL that drops the database user; empty for Vault's default."""
+
+    @_builtins.property
+    def rollback_statements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SQL that cleans up after a failed creation; empty for Vault's default."""
+
+    @_builtins.property
+    def renew_statements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SQL that extends the database user's validity; empty for Vault's default."""
+
+    @_builtins.property
+    def default_ttl(self) -> _duration_pb2.Duration:
+        """First TTL of a lease; absent for the mount's default."""
+
+    @_builtins.property
+    def max_ttl(self) -> _duration_pb2.Duration:
+        """Longest life of a lease; absent for the mount's maximum."""
+
+    @_builtins.property
+    def subjects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who may read the credential, such as "ServiceAccount demo/reports" or "Group dba"."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """Longest access, counted from the first issue; absent where the access request sets no limit."""
+
+    def __init__(
+        self,
+        *,
+        vault: _builtins.str = ...,
+        mount: _builtins.str = ...,
+        vault_role: _builtins.str = ...,
+        connection: _builtins.str = ...,
+        database: _builtins.str = ...,
+        plugin: _builtins.str = ...,
+        creation_statements: _abc.Iterable[_builtins.str] | None = ...,
+        revocation_statements: _abc.Iterable[_builtins.str] | None = ...,
+        rollback_statements: _abc.Iterable[_builtins.str] | None = ...,
+        renew_statements: _abc.Iterable[_builtins.str] | None = ...,
+        default_ttl: _duration_pb2.Duration | None = ...,
+        max_ttl: _duration_pb2.Duration | None = ...,
+        subjects: _abc.Iterable[_builtins.str] | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+        ticket: _builtins.str = ...,
+        omitted_characters: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_ttl", b"default_ttl", "max_ttl", b"max_ttl", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "creation_statements", b"creation_statements", "database", b"database", "default_ttl", b"default_ttl", "max_ttl", b"max_ttl", "mount", b"mount", "omitted_characters", b"omitted_characters", "plugin", b"plugin", "reason", b"reason", "renew_statements", b"renew_statements", "revocation_statements", b"revocation_statements", "rollback_statements", b"rollback_statements", "subjects", b"subjects", "ticket", b"ticket", "ttl", b"ttl", "vault", b"vault", "vault_role", b"vault_role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grant: _TypeAlias = Grant  # noqa: Y015
+
+@_typing.final
 class AccessRequest(_message.Message):
     """An access request in its current state."""
 
@@ -118,6 +224,7 @@ class AccessRequest(_message.Message):
     CONDITIONS_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     OPEN_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the access request: the object's uid in Kubernetes, chosen by the service elsewhere."""
     requester: _builtins.str
@@ -127,7 +234,11 @@ class AccessRequest(_message.Message):
     access_state: Global___AccessState.ValueType
     """How far its access is."""
     digest: _builtins.str
-    """Digest of what an approval grants now, 64 hexadecimal digits; empty while the database role is not in the catalog."""
+    """Digest of what an approval grants now: the version of the formula, a colon and 64 hexadecimal digits, such as
+    "2:9f86...". It covers the Vault server, the mount, the database role with all its statements and TTLs, the identity
+    and plugin of the database, the subjects, ttl, reason, ticket and id. Empty while the database role is not in the
+    catalog.
+    """
     active_attempt: _builtins.int
     """Number of the attempt in use; 0 if there is none."""
     open_attempts: _builtins.int
@@ -168,6 +279,10 @@ class AccessRequest(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When access ends for good; absent if no limit is known yet."""
 
+    @_builtins.property
+    def grant(self) -> Global___Grant:
+        """What an approval grants now, in words; absent while the database role is not in the catalog."""
+
     def __init__(
         self,
         *,
@@ -187,10 +302,11 @@ class AccessRequest(_message.Message):
         conditions: _abc.Iterable[_types_pb2.Condition] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         open_attempts: _builtins.int = ...,
+        grant: Global___Grant | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "db_role", b"db_role", "expire_time", b"expire_time", "lease", b"lease", "object", b"object", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "db_role", b"db_role", "expire_time", b"expire_time", "grant", b"grant", "lease", b"lease", "object", b"object", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_state", b"access_state", "active_attempt", b"active_attempt", "approval_state", b"approval_state", "conditions", b"conditions", "create_time", b"create_time", "db_role", b"db_role", "decisions", b"decisions", "digest", b"digest", "expire_time", b"expire_time", "id", b"id", "lease", b"lease", "object", b"object", "open_attempts", b"open_attempts", "requester", b"requester", "subjects", b"subjects", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_state", b"access_state", "active_attempt", b"active_attempt", "approval_state", b"approval_state", "conditions", b"conditions", "create_time", b"create_time", "db_role", b"db_role", "decisions", b"decisions", "digest", b"digest", "expire_time", b"expire_time", "grant", b"grant", "id", b"id", "lease", b"lease", "object", b"object", "open_attempts", b"open_attempts", "requester", b"requester", "subjects", b"subjects", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

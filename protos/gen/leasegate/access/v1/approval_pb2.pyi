@@ -131,7 +131,7 @@ class Decision(_message.Message):
     message: _builtins.str
     """The approver's words, at most 1024 characters."""
     digest: _builtins.str
-    """Digest that the decision is about; empty stands for the digest of the access request at the time the service first
+    """Digest that the decision is about, as AccessRequest.digest; empty stands for the digest of the access request at the time the service first
     saw the decision.
     """
     self_approved: _builtins.bool

@@ -27,7 +27,7 @@ from leasegate.access.v1 import access_request_pb2 as leasegate_dot_access_dot_v
 from leasegate.access.v1 import lease_pb2 as leasegate_dot_access_dot_v1_dot_lease__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+leasegate/access/v1/requester_service.proto\x12\x13leasegate.access.v1\x1a\x1egoogle/protobuf/duration.proto\x1a(leasegate/access/v1/access_request.proto\x1a\x1fleasegate/access/v1/lease.proto\"\x8f\x01\n\x1a\x43reateAccessRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cvault_target\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x62_role\x18\x03 \x01(\t\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\"Y\n\x1b\x43reateAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\"4\n\x17GetAccessRequestRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\"V\n\x18GetAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\"B\n\x19ListAccessRequestsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"r\n\x1aListAccessRequestsResponse\x12;\n\x0f\x61\x63\x63\x65ss_requests\x18\x01 \x03(\x0b\x32\".leasegate.access.v1.AccessRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x18WaitAccessRequestRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12+\n\x08max_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x99\x01\n\x19WaitAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\x12\x10\n\x08revision\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x16\x43laimCredentialRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\x15\n\rknown_attempt\x18\x02 \x01(\x03\"N\n\x17\x43laimCredentialResponse\x12\x33\n\ncredential\x18\x01 \x01(\x0b\x32\x1f.leasegate.access.v1.Credential\"J\n\x1c\x41\x63knowledgeCredentialRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\"[\n\x1d\x41\x63knowledgeCredentialResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\"B\n\x11RenewLeaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x02 \x01(\t\"U\n\x12RenewLeaseResponse\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.leasegate.access.v1.Lease\x12\x14\n\x0cshould_claim\x18\x02 \x01(\x08\"L\n\x1bReleaseAccessRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x02 \x01(\t\"Z\n\x1cReleaseAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest2\xb2\x07\n\x10RequesterService\x12x\n\x13\x43reateAccessRequest\x12/.leasegate.access.v1.CreateAccessRequestRequest\x1a\x30.leasegate.access.v1.CreateAccessRequestResponse\x12o\n\x10GetAccessRequest\x12,.leasegate.access.v1.GetAccessRequestRequest\x1a-.leasegate.access.v1.GetAccessRequestResponse\x12u\n\x12ListAccessRequests\x12..leasegate.access.v1.ListAccessRequestsRequest\x1a/.leasegate.access.v1.ListAccessRequestsResponse\x12r\n\x11WaitAccessRequest\x12-.leasegate.access.v1.WaitAccessRequestRequest\x1a..leasegate.access.v1.WaitAccessRequestResponse\x12l\n\x0f\x43laimCredential\x12+.leasegate.access.v1.ClaimCredentialRequest\x1a,.leasegate.access.v1.ClaimCredentialResponse\x12~\n\x15\x41\x63knowledgeCredential\x12\x31.leasegate.access.v1.AcknowledgeCredentialRequest\x1a\x32.leasegate.access.v1.AcknowledgeCredentialResponse\x12]\n\nRenewLease\x12&.leasegate.access.v1.RenewLeaseRequest\x1a\'.leasegate.access.v1.RenewLeaseResponse\x12{\n\x14ReleaseAccessRequest\x12\x30.leasegate.access.v1.ReleaseAccessRequestRequest\x1a\x31.leasegate.access.v1.ReleaseAccessRequestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+leasegate/access/v1/requester_service.proto\x12\x13leasegate.access.v1\x1a\x1egoogle/protobuf/duration.proto\x1a(leasegate/access/v1/access_request.proto\x1a\x1fleasegate/access/v1/lease.proto\"\x9f\x01\n\x1a\x43reateAccessRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0cvault_target\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x62_role\x18\x03 \x01(\t\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06ticket\x18\x06 \x01(\t\"Y\n\x1b\x43reateAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\"4\n\x17GetAccessRequestRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\"V\n\x18GetAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\"B\n\x19ListAccessRequestsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"r\n\x1aListAccessRequestsResponse\x12;\n\x0f\x61\x63\x63\x65ss_requests\x18\x01 \x03(\x0b\x32\".leasegate.access.v1.AccessRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x18WaitAccessRequestRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12+\n\x08max_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x99\x01\n\x19WaitAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\x12\x10\n\x08revision\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x16\x43laimCredentialRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\x15\n\rknown_attempt\x18\x02 \x01(\x03\"N\n\x17\x43laimCredentialResponse\x12\x33\n\ncredential\x18\x01 \x01(\x0b\x32\x1f.leasegate.access.v1.Credential\"J\n\x1c\x41\x63knowledgeCredentialRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\"[\n\x1d\x41\x63knowledgeCredentialResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\"B\n\x11RenewLeaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x02 \x01(\t\"U\n\x12RenewLeaseResponse\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.leasegate.access.v1.Lease\x12\x14\n\x0cshould_claim\x18\x02 \x01(\x08\"L\n\x1bReleaseAccessRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x02 \x01(\t\"Z\n\x1cReleaseAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest2\xb2\x07\n\x10RequesterService\x12x\n\x13\x43reateAccessRequest\x12/.leasegate.access.v1.CreateAccessRequestRequest\x1a\x30.leasegate.access.v1.CreateAccessRequestResponse\x12o\n\x10GetAccessRequest\x12,.leasegate.access.v1.GetAccessRequestRequest\x1a-.leasegate.access.v1.GetAccessRequestResponse\x12u\n\x12ListAccessRequests\x12..leasegate.access.v1.ListAccessRequestsRequest\x1a/.leasegate.access.v1.ListAccessRequestsResponse\x12r\n\x11WaitAccessRequest\x12-.leasegate.access.v1.WaitAccessRequestRequest\x1a..leasegate.access.v1.WaitAccessRequestResponse\x12l\n\x0f\x43laimCredential\x12+.leasegate.access.v1.ClaimCredentialRequest\x1a,.leasegate.access.v1.ClaimCredentialResponse\x12~\n\x15\x41\x63knowledgeCredential\x12\x31.leasegate.access.v1.AcknowledgeCredentialRequest\x1a\x32.leasegate.access.v1.AcknowledgeCredentialResponse\x12]\n\nRenewLease\x12&.leasegate.access.v1.RenewLeaseRequest\x1a\'.leasegate.access.v1.RenewLeaseResponse\x12{\n\x14ReleaseAccessRequest\x12\x30.leasegate.access.v1.ReleaseAccessRequestRequest\x1a\x31.leasegate.access.v1.ReleaseAccessRequestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,37 +35,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasegate.access.v1.request
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATEACCESSREQUESTREQUEST']._serialized_start=176
-  _globals['_CREATEACCESSREQUESTREQUEST']._serialized_end=319
-  _globals['_CREATEACCESSREQUESTRESPONSE']._serialized_start=321
-  _globals['_CREATEACCESSREQUESTRESPONSE']._serialized_end=410
-  _globals['_GETACCESSREQUESTREQUEST']._serialized_start=412
-  _globals['_GETACCESSREQUESTREQUEST']._serialized_end=464
-  _globals['_GETACCESSREQUESTRESPONSE']._serialized_start=466
-  _globals['_GETACCESSREQUESTRESPONSE']._serialized_end=552
-  _globals['_LISTACCESSREQUESTSREQUEST']._serialized_start=554
-  _globals['_LISTACCESSREQUESTSREQUEST']._serialized_end=620
-  _globals['_LISTACCESSREQUESTSRESPONSE']._serialized_start=622
-  _globals['_LISTACCESSREQUESTSRESPONSE']._serialized_end=736
-  _globals['_WAITACCESSREQUESTREQUEST']._serialized_start=738
-  _globals['_WAITACCESSREQUESTREQUEST']._serialized_end=854
-  _globals['_WAITACCESSREQUESTRESPONSE']._serialized_start=857
-  _globals['_WAITACCESSREQUESTRESPONSE']._serialized_end=1010
-  _globals['_CLAIMCREDENTIALREQUEST']._serialized_start=1012
-  _globals['_CLAIMCREDENTIALREQUEST']._serialized_end=1086
-  _globals['_CLAIMCREDENTIALRESPONSE']._serialized_start=1088
-  _globals['_CLAIMCREDENTIALRESPONSE']._serialized_end=1166
-  _globals['_ACKNOWLEDGECREDENTIALREQUEST']._serialized_start=1168
-  _globals['_ACKNOWLEDGECREDENTIALREQUEST']._serialized_end=1242
-  _globals['_ACKNOWLEDGECREDENTIALRESPONSE']._serialized_start=1244
-  _globals['_ACKNOWLEDGECREDENTIALRESPONSE']._serialized_end=1335
-  _globals['_RENEWLEASEREQUEST']._serialized_start=1337
-  _globals['_RENEWLEASEREQUEST']._serialized_end=1403
-  _globals['_RENEWLEASERESPONSE']._serialized_start=1405
-  _globals['_RENEWLEASERESPONSE']._serialized_end=1490
-  _globals['_RELEASEACCESSREQUESTREQUEST']._serialized_start=1492
-  _globals['_RELEASEACCESSREQUESTREQUEST']._serialized_end=1568
-  _globals['_RELEASEACCESSREQUESTRESPONSE']._serialized_start=1570
-  _globals['_RELEASEACCESSREQUESTRESPONSE']._serialized_end=1660
-  _globals['_REQUESTERSERVICE']._serialized_start=1663
-  _globals['_REQUESTERSERVICE']._serialized_end=2609
+  _globals['_CREATEACCESSREQUESTREQUEST']._serialized_end=335
+  _globals['_CREATEACCESSREQUESTRESPONSE']._serialized_start=337
+  _globals['_CREATEACCESSREQUESTRESPONSE']._serialized_end=426
+  _globals['_GETACCESSREQUESTREQUEST']._serialized_start=428
+  _globals['_GETACCESSREQUESTREQUEST']._serialized_end=480
+  _globals['_GETACCESSREQUESTRESPONSE']._serialized_start=482
+  _globals['_GETACCESSREQUESTRESPONSE']._serialized_end=568
+  _globals['_LISTACCESSREQUESTSREQUEST']._serialized_start=570
+  _globals['_LISTACCESSREQUESTSREQUEST']._serialized_end=636
+  _globals['_LISTACCESSREQUESTSRESPONSE']._serialized_start=638
+  _globals['_LISTACCESSREQUESTSRESPONSE']._serialized_end=752
+  _globals['_WAITACCESSREQUESTREQUEST']._serialized_start=754
+  _globals['_WAITACCESSREQUESTREQUEST']._serialized_end=870
+  _globals['_WAITACCESSREQUESTRESPONSE']._serialized_start=873
+  _globals['_WAITACCESSREQUESTRESPONSE']._serialized_end=1026
+  _globals['_CLAIMCREDENTIALREQUEST']._serialized_start=1028
+  _globals['_CLAIMCREDENTIALREQUEST']._serialized_end=1102
+  _globals['_CLAIMCREDENTIALRESPONSE']._serialized_start=1104
+  _globals['_CLAIMCREDENTIALRESPONSE']._serialized_end=1182
+  _globals['_ACKNOWLEDGECREDENTIALREQUEST']._serialized_start=1184
+  _globals['_ACKNOWLEDGECREDENTIALREQUEST']._serialized_end=1258
+  _globals['_ACKNOWLEDGECREDENTIALRESPONSE']._serialized_start=1260
+  _globals['_ACKNOWLEDGECREDENTIALRESPONSE']._serialized_end=1351
+  _globals['_RENEWLEASEREQUEST']._serialized_start=1353
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1419
+  _globals['_RENEWLEASERESPONSE']._serialized_start=1421
+  _globals['_RENEWLEASERESPONSE']._serialized_end=1506
+  _globals['_RELEASEACCESSREQUESTREQUEST']._serialized_start=1508
+  _globals['_RELEASEACCESSREQUESTREQUEST']._serialized_end=1584
+  _globals['_RELEASEACCESSREQUESTRESPONSE']._serialized_start=1586
+  _globals['_RELEASEACCESSREQUESTRESPONSE']._serialized_end=1676
+  _globals['_REQUESTERSERVICE']._serialized_start=1679
+  _globals['_REQUESTERSERVICE']._serialized_end=2625
 # @@protoc_insertion_point(module_scope)

@@ -32,6 +32,7 @@ class CreateAccessRequestRequest(_message.Message):
     DB_ROLE_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key that the caller chooses, 1 to 128 characters."""
     vault_target: _builtins.str
@@ -40,6 +41,8 @@ class CreateAccessRequestRequest(_message.Message):
     """Name of the database role in the catalog."""
     reason: _builtins.str
     """Why access is needed, for the approver; at most 1024 characters."""
+    ticket: _builtins.str
+    """The ticket that the access request belongs to, for the approver; at most 256 characters."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """Longest access, counted from the first issue, at least 1 s; absent for the limit of the database role."""
@@ -52,10 +55,11 @@ class CreateAccessRequestRequest(_message.Message):
         db_role: _builtins.str = ...,
         ttl: _duration_pb2.Duration | None = ...,
         reason: _builtins.str = ...,
+        ticket: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["db_role", b"db_role", "reason", b"reason", "request_id", b"request_id", "ttl", b"ttl", "vault_target", b"vault_target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["db_role", b"db_role", "reason", b"reason", "request_id", b"request_id", "ticket", b"ticket", "ttl", b"ttl", "vault_target", b"vault_target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

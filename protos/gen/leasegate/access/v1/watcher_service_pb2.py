@@ -32,51 +32,51 @@ from leasegate.roles.v1 import db_role_pb2 as leasegate_dot_roles_dot_v1_dot_db_
 from leasegate.types.v1 import types_pb2 as leasegate_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)leasegate/access/v1/watcher_service.proto\x12\x13leasegate.access.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a(leasegate/access/v1/access_request.proto\x1a\"leasegate/access/v1/approval.proto\x1a leasegate/access/v1/change.proto\x1a\x1fleasegate/access/v1/lease.proto\x1a leasegate/roles/v1/db_role.proto\x1a\x1eleasegate/types/v1/types.proto\"\xd6\x02\n\x1a\x45nsureAccessRequestRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12.\n\x07\x64\x62_role\x18\x02 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12.\n\x08subjects\x18\x03 \x03(\x0b\x32\x1c.leasegate.access.v1.Subject\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\trequester\x18\x05 \x01(\t\x12\x30\n\tdecisions\x18\x06 \x03(\x0b\x32\x1d.leasegate.access.v1.Decision\x12\x15\n\rstatus_digest\x18\x07 \x01(\t\x12\x16\n\x0esecret_attempt\x18\x08 \x01(\x03\x12\r\n\x05\x63laim\x18\t \x01(\x08\"\x9b\x02\n\x1b\x45nsureAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\x12\x30\n\tnext_step\x18\x02 \x01(\x0e\x32\x1d.leasegate.access.v1.NextStep\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\ncredential\x18\x04 \x01(\x0b\x32\x1f.leasegate.access.v1.Credential\x12)\n\x0b\x63laim_error\x18\x05 \x01(\x0b\x32\x14.google.protobuf.Any\"K\n\x1a\x44\x65leteAccessRequestRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\"g\n\x1b\x44\x65leteAccessRequestResponse\x12\x15\n\ropen_attempts\x18\x01 \x01(\x03\x12\x31\n\nconditions\x18\x02 \x03(\x0b\x32\x1d.leasegate.types.v1.Condition\"K\n\x18\x45nsureVaultTargetRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\"e\n\x19\x45nsureVaultTargetResponse\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\x14\n\x0cservice_auth\x18\x02 \x01(\x08\"P\n\x18PutDbRoleSnapshotRequest\x12\x34\n\x08snapshot\x18\x01 \x01(\x0b\x32\".leasegate.roles.v1.DbRoleSnapshot\"\x1b\n\x19PutDbRoleSnapshotResponse\"L\n\x1b\x44\x65leteDbRoleSnapshotRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\"\x1e\n\x1c\x44\x65leteDbRoleSnapshotResponse\"~\n\x0eQuiesceRequest\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x15\n\rrevoke_leases\x18\x04 \x01(\x08\"\x7f\n\x0fQuiesceResponse\x12\x39\n\x0equiesce_report\x18\x01 \x01(\x0b\x32!.leasegate.types.v1.QuiesceReport\x12\x31\n\nconditions\x18\x02 \x03(\x0b\x32\x1d.leasegate.types.v1.Condition\"f\n\rResumeRequest\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\"\x10\n\x0eResumeResponse\"k\n\x13WatchChangesRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12+\n\x08max_wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fknown_ledger_id\x18\x03 \x01(\t\"\xc8\x01\n\x14WatchChangesResponse\x12,\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1b.leasegate.access.v1.Change\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x11\n\trestarted\x18\x03 \x01(\x08\x12\x11\n\tledger_id\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fissuance_paused\x18\x06 \x01(\x08\"z\n\x18ReportCleanupRoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x06target\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x1b\n\x19ReportCleanupRoleResponse*\x7f\n\x08NextStep\x12\x19\n\x15NEXT_STEP_UNSPECIFIED\x10\x00\x12\x12\n\x0eNEXT_STEP_NONE\x10\x01\x12\x13\n\x0fNEXT_STEP_CLAIM\x10\x02\x12\x19\n\x15NEXT_STEP_ACKNOWLEDGE\x10\x03\x12\x14\n\x10NEXT_STEP_REMOVE\x10\x04\x32\xeb\x07\n\x0eWatcherService\x12x\n\x13\x45nsureAccessRequest\x12/.leasegate.access.v1.EnsureAccessRequestRequest\x1a\x30.leasegate.access.v1.EnsureAccessRequestResponse\x12x\n\x13\x44\x65leteAccessRequest\x12/.leasegate.access.v1.DeleteAccessRequestRequest\x1a\x30.leasegate.access.v1.DeleteAccessRequestResponse\x12r\n\x11\x45nsureVaultTarget\x12-.leasegate.access.v1.EnsureVaultTargetRequest\x1a..leasegate.access.v1.EnsureVaultTargetResponse\x12r\n\x11PutDbRoleSnapshot\x12-.leasegate.access.v1.PutDbRoleSnapshotRequest\x1a..leasegate.access.v1.PutDbRoleSnapshotResponse\x12{\n\x14\x44\x65leteDbRoleSnapshot\x12\x30.leasegate.access.v1.DeleteDbRoleSnapshotRequest\x1a\x31.leasegate.access.v1.DeleteDbRoleSnapshotResponse\x12T\n\x07Quiesce\x12#.leasegate.access.v1.QuiesceRequest\x1a$.leasegate.access.v1.QuiesceResponse\x12Q\n\x06Resume\x12\".leasegate.access.v1.ResumeRequest\x1a#.leasegate.access.v1.ResumeResponse\x12\x63\n\x0cWatchChanges\x12(.leasegate.access.v1.WatchChangesRequest\x1a).leasegate.access.v1.WatchChangesResponse\x12r\n\x11ReportCleanupRole\x12-.leasegate.access.v1.ReportCleanupRoleRequest\x1a..leasegate.access.v1.ReportCleanupRoleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)leasegate/access/v1/watcher_service.proto\x12\x13leasegate.access.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a(leasegate/access/v1/access_request.proto\x1a\"leasegate/access/v1/approval.proto\x1a leasegate/access/v1/change.proto\x1a\x1fleasegate/access/v1/lease.proto\x1a leasegate/roles/v1/db_role.proto\x1a\x1eleasegate/types/v1/types.proto\"\xf6\x02\n\x1a\x45nsureAccessRequestRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12.\n\x07\x64\x62_role\x18\x02 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12.\n\x08subjects\x18\x03 \x03(\x0b\x32\x1c.leasegate.access.v1.Subject\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\trequester\x18\x05 \x01(\t\x12\x30\n\tdecisions\x18\x06 \x03(\x0b\x32\x1d.leasegate.access.v1.Decision\x12\x15\n\rstatus_digest\x18\x07 \x01(\t\x12\x16\n\x0esecret_attempt\x18\x08 \x01(\x03\x12\r\n\x05\x63laim\x18\t \x01(\x08\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0e\n\x06ticket\x18\x0b \x01(\t\"\x9b\x02\n\x1b\x45nsureAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\x12\x30\n\tnext_step\x18\x02 \x01(\x0e\x32\x1d.leasegate.access.v1.NextStep\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\ncredential\x18\x04 \x01(\x0b\x32\x1f.leasegate.access.v1.Credential\x12)\n\x0b\x63laim_error\x18\x05 \x01(\x0b\x32\x14.google.protobuf.Any\"K\n\x1a\x44\x65leteAccessRequestRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\"g\n\x1b\x44\x65leteAccessRequestResponse\x12\x15\n\ropen_attempts\x18\x01 \x01(\x03\x12\x31\n\nconditions\x18\x02 \x03(\x0b\x32\x1d.leasegate.types.v1.Condition\"K\n\x18\x45nsureVaultTargetRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\"e\n\x19\x45nsureVaultTargetResponse\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\x14\n\x0cservice_auth\x18\x02 \x01(\x08\"P\n\x18PutDbRoleSnapshotRequest\x12\x34\n\x08snapshot\x18\x01 \x01(\x0b\x32\".leasegate.roles.v1.DbRoleSnapshot\"\x1b\n\x19PutDbRoleSnapshotResponse\"L\n\x1b\x44\x65leteDbRoleSnapshotRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\"\x1e\n\x1c\x44\x65leteDbRoleSnapshotResponse\"~\n\x0eQuiesceRequest\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x15\n\rrevoke_leases\x18\x04 \x01(\x08\"\x7f\n\x0fQuiesceResponse\x12\x39\n\x0equiesce_report\x18\x01 \x01(\x0b\x32!.leasegate.types.v1.QuiesceReport\x12\x31\n\nconditions\x18\x02 \x03(\x0b\x32\x1d.leasegate.types.v1.Condition\"f\n\rResumeRequest\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\"\x10\n\x0eResumeResponse\"k\n\x13WatchChangesRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12+\n\x08max_wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fknown_ledger_id\x18\x03 \x01(\t\"\xc8\x01\n\x14WatchChangesResponse\x12,\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1b.leasegate.access.v1.Change\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x11\n\trestarted\x18\x03 \x01(\x08\x12\x11\n\tledger_id\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fissuance_paused\x18\x06 \x01(\x08\"z\n\x18ReportCleanupRoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x06target\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x1b\n\x19ReportCleanupRoleResponse*\x7f\n\x08NextStep\x12\x19\n\x15NEXT_STEP_UNSPECIFIED\x10\x00\x12\x12\n\x0eNEXT_STEP_NONE\x10\x01\x12\x13\n\x0fNEXT_STEP_CLAIM\x10\x02\x12\x19\n\x15NEXT_STEP_ACKNOWLEDGE\x10\x03\x12\x14\n\x10NEXT_STEP_REMOVE\x10\x04\x32\xeb\x07\n\x0eWatcherService\x12x\n\x13\x45nsureAccessRequest\x12/.leasegate.access.v1.EnsureAccessRequestRequest\x1a\x30.leasegate.access.v1.EnsureAccessRequestResponse\x12x\n\x13\x44\x65leteAccessRequest\x12/.leasegate.access.v1.DeleteAccessRequestRequest\x1a\x30.leasegate.access.v1.DeleteAccessRequestResponse\x12r\n\x11\x45nsureVaultTarget\x12-.leasegate.access.v1.EnsureVaultTargetRequest\x1a..leasegate.access.v1.EnsureVaultTargetResponse\x12r\n\x11PutDbRoleSnapshot\x12-.leasegate.access.v1.PutDbRoleSnapshotRequest\x1a..leasegate.access.v1.PutDbRoleSnapshotResponse\x12{\n\x14\x44\x65leteDbRoleSnapshot\x12\x30.leasegate.access.v1.DeleteDbRoleSnapshotRequest\x1a\x31.leasegate.access.v1.DeleteDbRoleSnapshotResponse\x12T\n\x07Quiesce\x12#.leasegate.access.v1.QuiesceRequest\x1a$.leasegate.access.v1.QuiesceResponse\x12Q\n\x06Resume\x12\".leasegate.access.v1.ResumeRequest\x1a#.leasegate.access.v1.ResumeResponse\x12\x63\n\x0cWatchChanges\x12(.leasegate.access.v1.WatchChangesRequest\x1a).leasegate.access.v1.WatchChangesResponse\x12r\n\x11ReportCleanupRole\x12-.leasegate.access.v1.ReportCleanupRoleRequest\x1a..leasegate.access.v1.ReportCleanupRoleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasegate.access.v1.watcher_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NEXTSTEP']._serialized_start=2394
-  _globals['_NEXTSTEP']._serialized_end=2521
+  _globals['_NEXTSTEP']._serialized_start=2426
+  _globals['_NEXTSTEP']._serialized_end=2553
   _globals['_ENSUREACCESSREQUESTREQUEST']._serialized_start=337
-  _globals['_ENSUREACCESSREQUESTREQUEST']._serialized_end=679
-  _globals['_ENSUREACCESSREQUESTRESPONSE']._serialized_start=682
-  _globals['_ENSUREACCESSREQUESTRESPONSE']._serialized_end=965
-  _globals['_DELETEACCESSREQUESTREQUEST']._serialized_start=967
-  _globals['_DELETEACCESSREQUESTREQUEST']._serialized_end=1042
-  _globals['_DELETEACCESSREQUESTRESPONSE']._serialized_start=1044
-  _globals['_DELETEACCESSREQUESTRESPONSE']._serialized_end=1147
-  _globals['_ENSUREVAULTTARGETREQUEST']._serialized_start=1149
-  _globals['_ENSUREVAULTTARGETREQUEST']._serialized_end=1224
-  _globals['_ENSUREVAULTTARGETRESPONSE']._serialized_start=1226
-  _globals['_ENSUREVAULTTARGETRESPONSE']._serialized_end=1327
-  _globals['_PUTDBROLESNAPSHOTREQUEST']._serialized_start=1329
-  _globals['_PUTDBROLESNAPSHOTREQUEST']._serialized_end=1409
-  _globals['_PUTDBROLESNAPSHOTRESPONSE']._serialized_start=1411
-  _globals['_PUTDBROLESNAPSHOTRESPONSE']._serialized_end=1438
-  _globals['_DELETEDBROLESNAPSHOTREQUEST']._serialized_start=1440
-  _globals['_DELETEDBROLESNAPSHOTREQUEST']._serialized_end=1516
-  _globals['_DELETEDBROLESNAPSHOTRESPONSE']._serialized_start=1518
-  _globals['_DELETEDBROLESNAPSHOTRESPONSE']._serialized_end=1548
-  _globals['_QUIESCEREQUEST']._serialized_start=1550
-  _globals['_QUIESCEREQUEST']._serialized_end=1676
-  _globals['_QUIESCERESPONSE']._serialized_start=1678
-  _globals['_QUIESCERESPONSE']._serialized_end=1805
-  _globals['_RESUMEREQUEST']._serialized_start=1807
-  _globals['_RESUMEREQUEST']._serialized_end=1909
-  _globals['_RESUMERESPONSE']._serialized_start=1911
-  _globals['_RESUMERESPONSE']._serialized_end=1927
-  _globals['_WATCHCHANGESREQUEST']._serialized_start=1929
-  _globals['_WATCHCHANGESREQUEST']._serialized_end=2036
-  _globals['_WATCHCHANGESRESPONSE']._serialized_start=2039
-  _globals['_WATCHCHANGESRESPONSE']._serialized_end=2239
-  _globals['_REPORTCLEANUPROLEREQUEST']._serialized_start=2241
-  _globals['_REPORTCLEANUPROLEREQUEST']._serialized_end=2363
-  _globals['_REPORTCLEANUPROLERESPONSE']._serialized_start=2365
-  _globals['_REPORTCLEANUPROLERESPONSE']._serialized_end=2392
-  _globals['_WATCHERSERVICE']._serialized_start=2524
-  _globals['_WATCHERSERVICE']._serialized_end=3527
+  _globals['_ENSUREACCESSREQUESTREQUEST']._serialized_end=711
+  _globals['_ENSUREACCESSREQUESTRESPONSE']._serialized_start=714
+  _globals['_ENSUREACCESSREQUESTRESPONSE']._serialized_end=997
+  _globals['_DELETEACCESSREQUESTREQUEST']._serialized_start=999
+  _globals['_DELETEACCESSREQUESTREQUEST']._serialized_end=1074
+  _globals['_DELETEACCESSREQUESTRESPONSE']._serialized_start=1076
+  _globals['_DELETEACCESSREQUESTRESPONSE']._serialized_end=1179
+  _globals['_ENSUREVAULTTARGETREQUEST']._serialized_start=1181
+  _globals['_ENSUREVAULTTARGETREQUEST']._serialized_end=1256
+  _globals['_ENSUREVAULTTARGETRESPONSE']._serialized_start=1258
+  _globals['_ENSUREVAULTTARGETRESPONSE']._serialized_end=1359
+  _globals['_PUTDBROLESNAPSHOTREQUEST']._serialized_start=1361
+  _globals['_PUTDBROLESNAPSHOTREQUEST']._serialized_end=1441
+  _globals['_PUTDBROLESNAPSHOTRESPONSE']._serialized_start=1443
+  _globals['_PUTDBROLESNAPSHOTRESPONSE']._serialized_end=1470
+  _globals['_DELETEDBROLESNAPSHOTREQUEST']._serialized_start=1472
+  _globals['_DELETEDBROLESNAPSHOTREQUEST']._serialized_end=1548
+  _globals['_DELETEDBROLESNAPSHOTRESPONSE']._serialized_start=1550
+  _globals['_DELETEDBROLESNAPSHOTRESPONSE']._serialized_end=1580
+  _globals['_QUIESCEREQUEST']._serialized_start=1582
+  _globals['_QUIESCEREQUEST']._serialized_end=1708
+  _globals['_QUIESCERESPONSE']._serialized_start=1710
+  _globals['_QUIESCERESPONSE']._serialized_end=1837
+  _globals['_RESUMEREQUEST']._serialized_start=1839
+  _globals['_RESUMEREQUEST']._serialized_end=1941
+  _globals['_RESUMERESPONSE']._serialized_start=1943
+  _globals['_RESUMERESPONSE']._serialized_end=1959
+  _globals['_WATCHCHANGESREQUEST']._serialized_start=1961
+  _globals['_WATCHCHANGESREQUEST']._serialized_end=2068
+  _globals['_WATCHCHANGESRESPONSE']._serialized_start=2071
+  _globals['_WATCHCHANGESRESPONSE']._serialized_end=2271
+  _globals['_REPORTCLEANUPROLEREQUEST']._serialized_start=2273
+  _globals['_REPORTCLEANUPROLEREQUEST']._serialized_end=2395
+  _globals['_REPORTCLEANUPROLERESPONSE']._serialized_start=2397
+  _globals['_REPORTCLEANUPROLERESPONSE']._serialized_end=2424
+  _globals['_WATCHERSERVICE']._serialized_start=2556
+  _globals['_WATCHERSERVICE']._serialized_end=3559
 # @@protoc_insertion_point(module_scope)

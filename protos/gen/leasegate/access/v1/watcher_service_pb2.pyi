@@ -74,6 +74,8 @@ class EnsureAccessRequestRequest(_message.Message):
     STATUS_DIGEST_FIELD_NUMBER: _builtins.int
     SECRET_ATTEMPT_FIELD_NUMBER: _builtins.int
     CLAIM_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
     requester: _builtins.str
     """Who asks for access, as the admission policy stamped it; empty where there is no stamp."""
     status_digest: _builtins.str
@@ -85,6 +87,10 @@ class EnsureAccessRequestRequest(_message.Message):
     why there is none. Set only where the caller can store a credential. Without effect for a caller that may not call
     RequesterService.
     """
+    reason: _builtins.str
+    """spec.reason: why access is needed; at most 1024 characters."""
+    ticket: _builtins.str
+    """spec.ticket: the ticket that the access request belongs to; at most 256 characters."""
     @_builtins.property
     def object(self) -> _types_pb2.ObjectRef:
         """The DatabaseAccessRequest."""
@@ -117,10 +123,12 @@ class EnsureAccessRequestRequest(_message.Message):
         status_digest: _builtins.str = ...,
         secret_attempt: _builtins.int = ...,
         claim: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        ticket: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["db_role", b"db_role", "object", b"object", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "db_role", b"db_role", "decisions", b"decisions", "object", b"object", "requester", b"requester", "secret_attempt", b"secret_attempt", "status_digest", b"status_digest", "subjects", b"subjects", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "db_role", b"db_role", "decisions", b"decisions", "object", b"object", "reason", b"reason", "requester", b"requester", "secret_attempt", b"secret_attempt", "status_digest", b"status_digest", "subjects", b"subjects", "ticket", b"ticket", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -183,6 +183,7 @@ class EnsureEngineResponse(_message.Message):
     NOTICES_FIELD_NUMBER: _builtins.int
     DATABASE_FIELD_NUMBER: _builtins.int
     DRIFT_CORRECTED_FIELD_NUMBER: _builtins.int
+    PLUGIN_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount."""
     connection: _builtins.str
@@ -199,6 +200,8 @@ class EnsureEngineResponse(_message.Message):
     """Whether somebody else changed or removed the connection, or the mount, since this service last wrote the same
     content, and the call corrected it.
     """
+    plugin: _builtins.str
+    """Name of Vault's plugin of the connection."""
     @_builtins.property
     def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault server, without the auth. The caller stores it for DeleteEngine."""
@@ -218,10 +221,11 @@ class EnsureEngineResponse(_message.Message):
         notices: _abc.Iterable[_types_pb2.Notice] | None = ...,
         database: _builtins.str = ...,
         drift_corrected: _builtins.bool = ...,
+        plugin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "connection", b"connection", "database", b"database", "drift_corrected", b"drift_corrected", "mount", b"mount", "notices", b"notices", "ownership", b"ownership", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "connection", b"connection", "database", b"database", "drift_corrected", b"drift_corrected", "mount", b"mount", "notices", b"notices", "ownership", b"ownership", "plugin", b"plugin", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

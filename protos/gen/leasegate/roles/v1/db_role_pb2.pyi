@@ -93,12 +93,23 @@ class DbRoleSnapshot(_message.Message):
     VAULT_ROLE_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    DATABASE_FIELD_NUMBER: _builtins.int
+    PLUGIN_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount."""
     vault_role: _builtins.str
     """Name of the database role in Vault, "k8s.{cluster or -}.{namespace}.{name}" for objects of Kubernetes."""
     digest: _builtins.str
-    """Digest of mount, vault_role and definition, 64 hexadecimal digits: what an approver approves of a database role."""
+    """Digest of mount, vault_role and definition, 64 hexadecimal digits. It shows the caller that the database role
+    changed. The access service does not use it: it computes what an approver approves from the other fields.
+    """
+    database: _builtins.str
+    """Identity of the database of the connection, "host:port/name": where the connection led at its first success. A move
+    that an operator states keeps it. Empty where no SecretEngine provides the connection. The role service leaves it
+    empty; the watcher sets it.
+    """
+    plugin: _builtins.str
+    """Name of Vault's plugin of the connection; as database, set by the watcher."""
     @_builtins.property
     def object(self) -> _types_pb2.ObjectRef:
         """The PostgresRole; for database roles of the access service's own configuration only the name is set."""
@@ -120,10 +131,12 @@ class DbRoleSnapshot(_message.Message):
         vault_role: _builtins.str = ...,
         definition: Global___DbRoleDefinition | None = ...,
         digest: _builtins.str = ...,
+        database: _builtins.str = ...,
+        plugin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "object", b"object", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "digest", b"digest", "mount", b"mount", "object", b"object", "target", b"target", "vault_role", b"vault_role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "definition", b"definition", "digest", b"digest", "mount", b"mount", "object", b"object", "plugin", b"plugin", "target", b"target", "vault_role", b"vault_role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
