@@ -73,7 +73,7 @@ def install(kubectl: Kubectl, *, local_people: bool) -> None:
 
 def manifests() -> list[Path]:
     """The manifests of a cluster in order: policies before RBAC, as they restrict verbs that RBAC grants."""
-    found = [file for folder in ("crds", "policies", "rbac") for file in sorted((DEPLOY / folder).glob("*.yaml"))]
+    found = [file for folder in ("crds", "policies", "rbac") for file in sorted((DEPLOY / folder).rglob("*.yaml"))]
     return [file for file in found if file.name != ENABLED_NAMESPACE and file != FAST_RBAC]
 
 

@@ -236,7 +236,6 @@ ACCEPTED: dict[str, list[tuple[str, Any]]] = {
         ("spec.ttl", "300"),
         ("spec.ttl", ""),
         ("spec.subjects.0.namespace", ...),
-        ("spec.subjects.0.namespace", "none-such"),
         (
             "spec.subjects",
             [

@@ -208,19 +208,19 @@ def an_app_binding(namespace: str, **spec: Any) -> Json:
 
 
 def an_engine(namespace: str, **spec: Any) -> Json:
-    postgres = {"databaseRef": {"name": "postgres-app", "namespace": "demo"}}
+    postgres = {"databaseRef": {"name": "postgres-app", "namespace": namespace}}
     return _object(ENGINE, "SecretEngine", namespace, {"vaultRef": {"name": "vault"}, "postgres": postgres} | spec)
 
 
 def a_role(namespace: str, **spec: Any) -> Json:
-    database = {"name": "postgres-app", "namespace": "demo"}
+    database = {"name": "postgres-app", "namespace": namespace}
     plain = {"vaultRef": {"name": "vault"}, "databaseRef": database, "creationStatements": ["CREATE ROLE x;"]}
     return _object(ENGINE, "PostgresRole", namespace, plain | spec)
 
 
 def a_request(namespace: str, **spec: Any) -> Json:
-    role = {"kind": "PostgresRole", "name": "psql-role", "namespace": "demo"}
-    subjects = [{"kind": "ServiceAccount", "name": "demo-sa", "namespace": "demo"}]
+    role = {"kind": "PostgresRole", "name": "psql-role", "namespace": namespace}
+    subjects = [{"kind": "ServiceAccount", "name": "demo-sa", "namespace": namespace}]
     return _object(ENGINE, "DatabaseAccessRequest", namespace, {"roleRef": role, "subjects": subjects} | spec)
 
 

@@ -15,6 +15,16 @@ import pytest
 import yaml
 
 from tests.eventually import eventually
+from tests.integration.admission_world import (
+    POLICIES,
+    approved,
+    decide,
+    denied,
+    named,
+    policed_namespace,
+    refused_decision,
+    stamp_of,
+)
 from tests.integration.kube import (
     DIGEST,
     OTHER_DIGEST,
@@ -22,39 +32,22 @@ from tests.integration.kube import (
     WATCHER,
     Json,
     Kube,
-    RefusedError,
     Running,
     a_request,
     a_role,
     an_app_binding,
     an_engine,
     bind,
-    new_namespace,
     publish,
     refusal,
 )
 
-POLICIES = Path(__file__).parents[2] / "deploy/policies"
 CRD = Path(__file__).parents[2] / "deploy/crds/databaseaccessrequests.yaml"
 
 
 @pytest.fixture(scope="module")
 def namespace(cluster: Running) -> str:
-    """A namespace in which the policies are in force: a new one takes a moment to reach the API server's cache."""
-    name, admin = new_namespace(cluster), Kube(cluster)
-    probe = admin.create(a_request(name))
-    forged = {"status": {"conditions": [{"type": "Approved", "approver": "nobody"}]}}
-    for refused in (
-        lambda: "approver" in refusal(admin, "patch", probe, forged, status=True, dry_run=True).message,
-        lambda: (
-            "other"
-            not in _stamp(
-                admin.create(a_request(name) | {"metadata": _named("probe", name, STAMP, "other")}, dry_run=True)
-            )
-        ),
-    ):
-        eventually(refused, what="policies in force")
-    return name
+    return policed_namespace(cluster)
 
 
 @pytest.fixture(scope="module")
@@ -82,44 +75,18 @@ def request_of_alice(alice: Kube, watcher: Kube, namespace: str) -> Json:
     return publish(watcher, alice.create(a_request(namespace)))
 
 
-def _named(name: str, namespace: str, key: str, value: str) -> Json:
-    return {"name": name, "namespace": namespace, "annotations": {key: value}}
-
-
-def _stamp(thing: Json) -> str:
-    return str(thing["metadata"].get("annotations", {}).get(STAMP, ""))
-
-
-def approved(approver: str, *, digest: str = DIGEST, **members: Any) -> Json:
-    return (
-        {"type": "Approved", "status": "True", "approver": approver} | ({"digest": digest} if digest else {}) | members
-    )
-
-
-def denied(approver: str, **members: Any) -> Json:
-    return {"type": "Denied", "status": "True", "approver": approver} | members
-
-
-def decide(kube: Kube, request: Json, *conditions: Json) -> Json:
-    return kube.patch(request, {"status": {"conditions": list(conditions)}}, status=True)
-
-
-def refused_decision(kube: Kube, request: Json, *conditions: Json) -> RefusedError:
-    return refusal(kube, "patch", request, {"status": {"conditions": list(conditions)}}, status=True)
-
-
 class TestStamp:
     def test_the_author_of_a_request_is_stamped(self, alice: Kube, namespace: str) -> None:
-        assert _stamp(alice.create(a_request(namespace))) == "alice"
+        assert stamp_of(alice.create(a_request(namespace))) == "alice"
 
     def test_nobody_requests_in_anothers_name(self, alice: Kube, namespace: str) -> None:
-        forged = a_request(namespace) | {"metadata": _named("forged", namespace, STAMP, "bob")}
-        assert _stamp(alice.create(forged, dry_run=True)) == "alice"
+        forged = a_request(namespace) | {"metadata": named("forged", namespace, STAMP, "bob")}
+        assert stamp_of(alice.create(forged, dry_run=True)) == "alice"
 
     def test_whoever_changes_the_spec_becomes_the_requester(self, alice: Kube, admin: Kube, namespace: str) -> None:
         request = alice.create(a_request(namespace))
-        assert _stamp(admin.patch(request, {"spec": {"ttl": "1h"}})) == "admin"
-        assert _stamp(alice.patch(request, {"spec": {"ttl": "2h"}})) == "alice"
+        assert stamp_of(admin.patch(request, {"spec": {"ttl": "1h"}})) == "admin"
+        assert stamp_of(alice.patch(request, {"spec": {"ttl": "2h"}})) == "alice"
 
     @pytest.mark.parametrize(
         "change",
@@ -131,12 +98,12 @@ class TestStamp:
     ) -> None:
         request = alice.create(a_request(namespace))
         for kube in (alice, admin):
-            assert _stamp(kube.patch(request, {"metadata": {"annotations": change}})) == "alice"
+            assert stamp_of(kube.patch(request, {"metadata": {"annotations": change}})) == "alice"
 
     def test_a_change_of_the_spec_cannot_forge_the_stamp(self, alice: Kube, namespace: str) -> None:
         request = alice.create(a_request(namespace))
         assert (
-            _stamp(alice.patch(request, {"metadata": {"annotations": {STAMP: "bob"}}, "spec": {"ttl": "1h"}}))
+            stamp_of(alice.patch(request, {"metadata": {"annotations": {STAMP: "bob"}}, "spec": {"ttl": "1h"}}))
             == "alice"
         )
 
@@ -144,9 +111,9 @@ class TestStamp:
         self, alice: Kube, watcher: Kube, admin: Kube, namespace: str
     ) -> None:
         request = alice.create(a_request(namespace))
-        assert _stamp(watcher.patch(request, {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}})) == "alice"
-        assert _stamp(admin.patch(request, {"metadata": {"labels": {"a": "b"}}})) == "alice"
-        assert _stamp(publish(watcher, request)) == "alice"
+        assert stamp_of(watcher.patch(request, {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}})) == "alice"
+        assert stamp_of(admin.patch(request, {"metadata": {"labels": {"a": "b"}}})) == "alice"
+        assert stamp_of(publish(watcher, request)) == "alice"
         watcher.patch(request, {"metadata": {"finalizers": None}})
 
 
@@ -157,20 +124,20 @@ class TestStampWithoutTheMutatingPolicy:
     def _without_it(self, cluster: Running, alice: Kube, namespace: str) -> Any:
         file = str(POLICIES / "requester-stamp.yaml")
         cluster.kubectl("delete", "-f", file)
-        eventually(lambda: not _stamp(alice.create(a_request(namespace), dry_run=True)), what="no stamp any more")
+        eventually(lambda: not stamp_of(alice.create(a_request(namespace), dry_run=True)), what="no stamp any more")
         yield
         cluster.kubectl("apply", "-f", file)
-        eventually(lambda: _stamp(alice.create(a_request(namespace), dry_run=True)), what="a stamp again")
+        eventually(lambda: stamp_of(alice.create(a_request(namespace), dry_run=True)), what="a stamp again")
 
     def test_a_stamp_is_ones_own_or_missing(
         self, alice: Kube, bob: Kube, admin: Kube, watcher: Kube, namespace: str
     ) -> None:
-        forged = a_request(namespace) | {"metadata": _named("forged", namespace, STAMP, "bob")}
+        forged = a_request(namespace) | {"metadata": named("forged", namespace, STAMP, "bob")}
         says = "leasegate.dev/requested-by names who makes this request: leave the annotation out or set it to alice"
         assert says in refusal(alice, "create", forged).message
-        own = alice.create(a_request(namespace) | {"metadata": _named("honest", namespace, STAMP, "alice")})
+        own = alice.create(a_request(namespace) | {"metadata": named("honest", namespace, STAMP, "alice")})
         without = alice.create(a_request(namespace))
-        assert (_stamp(own), _stamp(without)) == ("alice", "")
+        assert (stamp_of(own), stamp_of(without)) == ("alice", "")
         self._no_edit(alice, own, without)
         says = "leave the annotation out or set it to admin"
         assert says in refusal(admin, "patch", own, {"spec": {"ttl": "1h"}}).message
@@ -270,7 +237,7 @@ class TestDecision:
         )
         assert "self-approved: admin made this request and decides it" in said.stderr
         stored = admin.get("DatabaseAccessRequest", name, namespace)
-        assert stored["status"]["conditions"][0]["approver"] == _stamp(stored) == "admin"
+        assert stored["status"]["conditions"][0]["approver"] == stamp_of(stored) == "admin"
 
     def test_the_watcher_never_decides_not_even_as_cluster_admin(
         self, cluster: Running, request_of_alice: Json
@@ -424,7 +391,7 @@ def test_the_watcher_sets_finalizers_but_no_spec(
     assert admin.patch(thing, {"metadata": {"finalizers": None}, "spec": change})
 
 
-@pytest.mark.parametrize("file", sorted(POLICIES.glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(POLICIES.rglob("*.yaml")), ids=lambda file: file.stem)
 def test_every_policy_is_bound_fails_closed_and_says_what_to_do(file: Path) -> None:
     documents = list(yaml.safe_load_all(file.read_text()))
     policies = {doc["metadata"]["name"]: doc["spec"] for doc in documents if doc["kind"].endswith("Policy")}

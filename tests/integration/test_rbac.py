@@ -110,17 +110,13 @@ class TestWatcher:
             for verb in ("get", "list", "watch"):
                 assert can(verb, resource, group=group, namespace=namespace), f"{verb} {resource}"
 
-    def test_it_writes_status_and_finalizers_without_enablement(
-        self, admin: Kube, watcher: Kube, not_enabled: str
-    ) -> None:
+    def test_it_writes_status_without_enablement(self, admin: Kube, watcher: Kube, not_enabled: str) -> None:
         request = admin.create(a_request(not_enabled))
-        assert watcher.patch(request, {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}})["metadata"][
-            "finalizers"
-        ]
+        finalizer = {"metadata": {"finalizers": ["leasegate.dev/finalizer"]}}
+        assert refusal(watcher, "patch", request, finalizer).status == 422
         current = watcher.patch(request, {"status": {"phase": "WaitingForApproval"}}, status=True)
         current["status"]["observedGeneration"] = 1
         assert watcher.replace(current, status=True)["status"]["observedGeneration"] == 1
-        assert not watcher.patch(request, {"metadata": {"finalizers": None}})["metadata"].get("finalizers")
         binding = {"apiVersion": "appcatalog.appscode.com/v1alpha1", "kind": "AppBinding"}
         made = admin.create(
             {**binding, "metadata": {"name": "vault", "namespace": not_enabled}, "spec": {"clientConfig": {}}}
@@ -314,6 +310,7 @@ IN_FORCE: dict[str, Json] = {
     "edit": {"verb": "create", "resource": "postgresroles"},
     "admin": {"verb": "create", "resource": "postgresroles"},
     "leasegate-approver": {"verb": "update", "resource": "databaseaccessrequests", "subresource": "approval"},
+    "leasegate-decider": {"verb": "patch", "resource": "databaseaccessrequests", "subresource": "status"},
     "leasegate-requester": {"verb": "create", "resource": "databaseaccessrequests"},
     "leasegate-team": {"verb": "create", "resource": "postgresroles"},
 }
@@ -337,7 +334,10 @@ class TestPeople:
             )
         for resource in ("databaseaccessrequests", "postgresroles"):
             for verb in ("get", "list", "watch"):
-                looks = role != "leasegate-team" or resource == "postgresroles"
+                looks = (role, resource) not in (
+                    ("leasegate-team", "databaseaccessrequests"),
+                    ("leasegate-decider", "postgresroles"),
+                )
                 assert can(verb, resource, namespace=not_enabled) == looks, f"{verb} {resource}"
 
     def test_who_reads_the_kinds(self, who: tuple[str, Can], not_enabled: str) -> None:
@@ -362,7 +362,8 @@ class TestPeople:
         role, can = who
         for verb, subresource in (("get", "status"), ("patch", "status"), ("update", "status"), ("update", "approval")):
             allowed = can(verb, "databaseaccessrequests", subresource=subresource, namespace=not_enabled)
-            assert allowed == (role == "leasegate-approver"), f"{verb} {subresource}"
+            writes_status = role == "leasegate-decider" and subresource == "status"
+            assert allowed == (role == "leasegate-approver" or writes_status), f"{verb} {subresource}"
         for subresource in ("ownapproval", "issuance"):
             assert not can("update", "databaseaccessrequests", subresource=subresource, namespace=not_enabled)
         for resource in ("secretengines", "postgresroles"):

@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from watcher.kube.cache import Cache
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.resources import Body, Key, Resource, has_finalizer, key_of, uid_of, version_of
+from watcher.kube.result import namespace_not_enabled
 
 TRIES = 6
 """So often a write is computed again after a conflict."""
+NOT_ENABLED = "is not enabled, so Leasegate's watcher adds no finalizer there"
+"""What the policy leasegate-watcher-limits says of a finalizer in a namespace that is not enabled."""
 
 
 class Objects:
@@ -53,6 +56,7 @@ class Objects:
         """Add the finalizer; returns the object with it.
 
         Raises:
+            PendingError: The namespace is not enabled, so that admission refuses the finalizer.
             KubeError: 404 if the object was deleted meanwhile.
         """
 
@@ -61,7 +65,12 @@ class Objects:
                 return None
             return self._patch_finalizers(resource, now, present=True)
 
-        return self._write(resource, obj, write) or obj
+        try:
+            return self._write(resource, obj, write) or obj
+        except KubeError as err:
+            if err.status == 422 and NOT_ENABLED in err.message:
+                raise namespace_not_enabled(key_of(obj).namespace) from err
+            raise
 
     def remove_finalizer(self, resource: Resource, obj: Body) -> None:
         """Remove the finalizer; an object that was deleted, or created again, is no error."""

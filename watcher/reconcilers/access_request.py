@@ -78,7 +78,11 @@ class AccessRequestReconciler:
             return DONE
         if is_deleting(obj):
             return self._finalize(obj)
-        obj = self._objects.add_finalizer(ACCESS_REQUEST, obj)
+        try:
+            obj = self._objects.add_finalizer(ACCESS_REQUEST, obj)
+        except PendingError as pending:
+            self._reporter.report_pending(obj, pending, None, secret_attempt=None)
+            return pending.result
         failpoints.point("finalizer.on")
         return self._ensure(obj)
 

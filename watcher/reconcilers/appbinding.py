@@ -90,7 +90,7 @@ class AppBindingReconciler:
         """Add the finalizer to AppBindings that are about to be used.
 
         Raises:
-            PendingError: One does not exist, or is being deleted.
+            PendingError: One does not exist, is being deleted, or is in a namespace that is not enabled.
             KubeError: Kubernetes failed.
         """
         for key in keys:

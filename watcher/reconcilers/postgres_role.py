@@ -75,8 +75,8 @@ class PostgresRoleReconciler:
             return DONE
         if is_deleting(obj):
             return self._finalizer.finalize(obj, self._clean_up)
-        obj = self._objects.add_finalizer(POSTGRES_ROLE, obj)
         try:
+            obj = self._objects.add_finalizer(POSTGRES_ROLE, obj)
             self._ensure(obj)
         except PendingError as pending:
             self._reporter.report_pending(obj, pending)

@@ -86,8 +86,8 @@ class SecretEngineReconciler:
             return DONE
         if is_deleting(obj):
             return self._finalizer.finalize(obj, self._clean_up)
-        obj = self._objects.add_finalizer(SECRET_ENGINE, obj)
         try:
+            obj = self._objects.add_finalizer(SECRET_ENGINE, obj)
             self._ensure(obj)
         except PendingError as pending:
             self._reporter.report_pending(obj, pending)
