@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from services.access.ledger import answers, attempts, catalog, due_work, pauses,
 from services.access.ledger.db import migrate, schema
 from services.access.ledger.db.database import Ledger, Tx, open_ledger
 from services.access.requests import reassess
+from services.common import logs
 from services.common.config import StartupRefusedError
 from services.common.errors import LedgerUnavailableError, RequestIdReusedError
 from tests.clock import Clock
@@ -320,6 +322,63 @@ def test_a_ledger_of_a_newer_version_is_refused(tmp_path: Path, clock: Clock) ->
 def test_a_missing_folder_is_named(tmp_path: Path, clock: Clock) -> None:
     with pytest.raises(StartupRefusedError, match="cannot be written"):
         open_ledger(tmp_path / "nowhere" / "l.db", clock=clock)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o606, 0o777])
+def test_a_wide_mode_of_a_ledgers_files_is_narrowed(tmp_path: Path, clock: Clock, mode: int) -> None:
+    """L: as a copy, an older umask or a restored backup leaves it; what SQLite keeps beside the ledger, too."""
+    path = tmp_path / "l.db"
+    opened = open_ledger(path, clock=clock)
+    copied = {suffix: (tmp_path / f"l.db{suffix}").read_bytes() for suffix in ("", "-wal", "-shm", ".lock")}
+    opened.close()
+    for suffix, content in copied.items():  # as a killed process leaves them
+        (tmp_path / f"l.db{suffix}").write_bytes(content)
+        (tmp_path / f"l.db{suffix}").chmod(mode)
+    opened = open_ledger(path, clock=clock)
+    assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {
+        f"l.db{suffix}": 0o600 for suffix in copied
+    }
+    opened.close()
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", ".lock"])
+def test_a_hard_link_does_not_pass_for_another_ledger(tmp_path: Path, clock: Clock, suffix: str) -> None:
+    """L: each name would have a lock of its own; of a lock's other name the content would be lost."""
+    first, other = tmp_path / "l.db", tmp_path / "other.db"
+    opened = open_ledger(first, clock=clock)
+    tmp_path.joinpath(f"other.db{suffix}").hardlink_to(tmp_path / f"l.db{suffix}")
+    with pytest.raises(StartupRefusedError, match=r"has 2 names \(hard links\).*remove the others"):
+        open_ledger(other, clock=clock)
+    opened.close()
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", ".lock"])
+def test_a_symbolic_link_beside_a_ledger_is_refused(tmp_path: Path, clock: Clock, suffix: str) -> None:
+    """L: what it leads to would be emptied or written. A ledger by another name is that ledger, with its lock."""
+    victim = tmp_path / "victim"
+    victim.write_text("of somebody else")
+    victim.chmod(0o644)
+    (tmp_path / f"l.db{suffix}").symlink_to(victim)
+    with pytest.raises(StartupRefusedError, match="is a symbolic link: name the file that it leads to"):
+        open_ledger(tmp_path / "l.db", clock=clock)
+    assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("of somebody else", 0o644)
+
+
+def test_what_is_no_file_is_no_ledger(tmp_path: Path, clock: Clock) -> None:
+    os.mkfifo(tmp_path / "l.db")
+    with pytest.raises(StartupRefusedError, match="is no regular file"):
+        open_ledger(tmp_path / "l.db", clock=clock)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o777, True), (0o1777, False), (0o2775, False), (0o700, False)])
+def test_a_folder_that_everybody_may_write_is_named(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str], mode: int, warned: bool
+) -> None:
+    """L: a warning, as some volumes of a cluster come so."""
+    logs.configure("info", process="access")
+    tmp_path.chmod(mode)
+    open_ledger(tmp_path / "l.db", clock=clock).close()
+    assert ("everybody may replace the ledger" in capsys.readouterr().err) is warned
 
 
 def test_a_full_disk_commits_nothing_and_is_named(ledger: Ledger) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from services.access.ledger.db import schema
+from services.access.ledger.db import files, schema
 from services.access.ledger.db.outcomes import LeaseOutcome
 from services.access.ledger.db.shared_commit import NotCommittedError, SharedCommits
 from services.access.ledger.db.version import NewerVersionError, bring_up
@@ -174,8 +174,9 @@ def open_ledger(path: Path, *, clock: Clock) -> Ledger:
     path = path.resolve()  # it is one file, and has one lock, by whatever name
     lock = _lock(path)
     try:
+        files.check_links(path)
         _check_kind(path)
-        path.touch(mode=0o600)  # it names leases and their accessors; SQLite's other files take its mode
+        files.secure_files(path)
         engine = _engine(path)
         with engine.connect() as connection:
             _check_whole(connection, path)
@@ -201,10 +202,7 @@ def _unlocked(lock: IO[str], err: StartupRefusedError) -> StartupRefusedError:
 
 def _lock(path: Path) -> IO[str]:
     """Lock ``FILE.lock``; the kernel unlocks it when the process ends, however it does."""
-    try:
-        file = path.with_name(path.name + ".lock").open("a+")
-    except OSError as err:
-        raise StartupRefusedError(f"{path}: its folder cannot be written: {err.strerror}") from err
+    file = files.open_lock(path.with_name(path.name + ".lock"))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as err:
@@ -214,7 +212,8 @@ def _lock(path: Path) -> IO[str]:
         raise StartupRefusedError(
             f"{path}: another access service (pid {owner or 'unknown'}) owns this ledger; only one may"
         ) from err
-    file.truncate(0)
+    file.seek(0)
+    file.truncate()
     file.write(f"{os.getpid()}\n")
     file.flush()
     return file
