@@ -35,7 +35,7 @@ from services.common.errors import (
     LeasegateError,
     LeasesInUseError,
 )
-from services.common.names import vault_name
+from services.common.names import DEFAULT_PLUGIN, vault_name
 from services.common.rpc import status
 from watcher.specs.appbinding import target_ref
 
@@ -109,6 +109,7 @@ class PlayedEngine(Script):
             changed=changed,
             drift_corrected=put_back and (known is None or moved),
             database=_where(request.postgres.database),
+            plugin=request.postgres.plugin_name or DEFAULT_PLUGIN,
         )
 
     def DeleteEngine(

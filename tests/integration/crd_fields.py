@@ -159,6 +159,8 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("spec.ttl", "0h", "longer than 0"),
         ("spec.ttl", 0, "greater than or equal to 1"),
         ("spec.ttl", [], "spec.ttl"),
+        ("spec.reason", "x" * 1025, "may not be more than 1024"),
+        ("spec.ticket", "x" * 257, "may not be more than 256"),
         ("spec.nope", 1, 'unknown field "spec.nope"'),
     ],
 }

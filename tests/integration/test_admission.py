@@ -334,6 +334,7 @@ class TestIssuance:
         "change",
         [
             {"digest": "forged"},
+            {"grant": {"creationStatements": ["GRANT SELECT only, promise"]}},
             {"phase": "Approved"},
             {"observedGeneration": 7},
             {"attempt": 9},

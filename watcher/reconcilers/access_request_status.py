@@ -172,8 +172,11 @@ class AccessRequestReporter:
         status, delivered = _status(obj, answer), bool(secret_attempt) and secret_attempt == answer.active_attempt
         ready = [_ready(obj, status, [], delivered=True) if delivered and reason in STILL_READY else not_ready]
         changes: dict[str, Any] = {
-            "phase": status.phase, "digest": status.digest, "observed_generation": status.observed_generation,
-        }  # fmt: skip
+            "phase": status.phase,
+            "digest": status.digest,
+            "grant": status.grant,
+            "observed_generation": status.observed_generation,
+        }
         if delivered and status.lease:  # it is in the Secret, whatever else failed
             changes |= {"lease": status.lease, "secret": secret_name(obj), "attempt": secret_attempt}
         self._writer.write(

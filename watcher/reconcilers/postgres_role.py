@@ -28,7 +28,7 @@ from watcher.specs.db_role import DbRoleSpec, db_role_spec
 from watcher.specs.field_paths import message_of
 from watcher.specs.indexes import BY_RECORDED_MOUNT
 from watcher.specs.kinds import POSTGRES_ROLE, SECRET_ENGINE
-from watcher.specs.status import RoleStatus, TargetStatus
+from watcher.specs.status import EngineStatus, RoleStatus, TargetStatus
 
 KINDS = {"/roles/": "FailedToCreateDatabaseRole", "sys/mounts": "FailedToCreateDatabaseRole"}
 """KubeVault's reasons for errors of Vault, by a part of the path."""
@@ -64,7 +64,8 @@ class PostgresRoleReconciler:
         self._reporter, self._failures, self._cluster = reporter, failures, cluster
         self._on_catalog_change = on_catalog_change
         self._finalizer = Finalizer(POSTGRES_ROLE, objects=objects, reporter=reporter, failures=failures, kinds=KINDS)
-        self._catalog: dict[str, str] = {}  # digest in access' catalog by uid, as this process put it there
+        # Digest, database and plugin in access' catalog by uid, as this process put them there.
+        self._catalog: dict[str, tuple[str, str, str]] = {}
         self._paused: dict[Key, watcher_service_pb2.ResumeRequest] = {}  # what resumes issuance that a role paused
 
     def reconcile(self, key: Key) -> Result:
@@ -110,6 +111,7 @@ class PostgresRoleReconciler:
             raise
         self._resume(key_of(obj))
         self._app_bindings.register_target(spec.vault, target)
+        self._add_database(answer.snapshot, target)
         self._put_into_catalog(obj, answer.snapshot)
         known = RoleStatus.from_object(obj).digest
         done = RoleStatus(
@@ -177,10 +179,20 @@ class PostgresRoleReconciler:
 
     def _put_into_catalog(self, obj: Body, snapshot: db_role_pb2.DbRoleSnapshot) -> None:
         self._services.access.PutDbRoleSnapshot(watcher_service_pb2.PutDbRoleSnapshotRequest(snapshot=snapshot))
-        known = self._catalog.get(uid_of(obj)) or RoleStatus.from_object(obj).digest
-        self._catalog[uid_of(obj)] = snapshot.digest
-        if known != snapshot.digest:
+        known, now = self._catalog.get(uid_of(obj)), (snapshot.digest, snapshot.database, snapshot.plugin)
+        self._catalog[uid_of(obj)] = now
+        if now != known and (known or RoleStatus.from_object(obj).digest != snapshot.digest):
             self._on_catalog_change(key_of(obj))
+
+    def _add_database(self, snapshot: db_role_pb2.DbRoleSnapshot, target: types_pb2.VaultTarget) -> None:
+        """Add to which database the connection leads, as its SecretEngines remember it."""
+        statuses = [
+            EngineStatus.from_object(engine)
+            for engine in self._objects.cache(SECRET_ENGINE).by_index(BY_RECORDED_MOUNT, snapshot.mount)
+            if provides_connection(engine, target=target, mount=snapshot.mount, connection=snapshot.definition.db_name)
+        ]
+        snapshot.database = ", ".join(sorted({status.identity for status in statuses}))
+        snapshot.plugin = ", ".join(sorted({status.plugin for status in statuses}))
 
     def _leave_former_place(self, obj: Body, spec: DbRoleSpec, target: types_pb2.VaultTarget) -> None:
         status = RoleStatus.from_object(obj)
@@ -193,7 +205,7 @@ class PostgresRoleReconciler:
         self._services.access.DeleteDbRoleSnapshot(
             watcher_service_pb2.DeleteDbRoleSnapshotRequest(object=self._cluster.ref(obj))
         )
-        if self._catalog.pop(uid_of(obj), ""):
+        if self._catalog.pop(uid_of(obj), None):
             self._on_catalog_change(key_of(obj))
         self._delete_db_role(obj, status, target)
         self._resume(key_of(obj))

@@ -114,6 +114,8 @@ class SecretEngineReconciler:
             path=spec.path,
             connection=spec.connection.name,
             database="",
+            identity="",
+            plugin="",
         )
         obj, first_try = record_place(obj, self._reporter, target=target, place=place)
         try:
@@ -123,20 +125,66 @@ class SecretEngineReconciler:
             if isinstance(err, VaultAuthRefusedError):
                 self._targets.discard_tokens(spec.vault)
             raise
+        identity = self._identity(obj, spec, target, answer)
         known = EngineStatus.from_object(obj)
-        if known.database not in ("", answer.database):  # recorded before anything is issued there
-            obj = self._reporter.record_status(obj, replace(known, database=answer.database))
+        now = replace(known, database=answer.database, identity=identity, plugin=answer.plugin)
+        if known.database and now != known:  # recorded before anything is issued there
+            obj = self._reporter.record_status(obj, now)
+        self._tell_peers(obj, target, now)
         self._resume(obj, answer)
         done = EngineStatus(
             target=TargetStatus.of(target, answered=True),
             path=answer.mount,
             connection=answer.connection,
             database=answer.database,
+            identity=identity,
+            plugin=answer.plugin,
             ownership=_OWNERSHIP.get(answer.ownership, "Owned"),
         )
         self._reporter.report_ready(obj, done, notices=answer.notices, changed=answer.changed)
         if answer.drift_corrected:
             self._reporter.report_drift_corrected(obj, f"connection {answer.connection} of mount {answer.mount}")
+
+    def _identity(
+        self,
+        obj: Body,
+        spec: EngineSpec,
+        target: types_pb2.VaultTarget,
+        answer: engine_service_pb2.EnsureEngineResponse,
+    ) -> str:
+        """The identity of the database that the connection leads to now.
+
+        It is where the connection led at its first success. Another place is another database, unless an operator says
+        that the same database moved there.
+        """
+        known = [
+            status
+            for status in (EngineStatus.from_object(obj), *self._peers(obj, target, spec.connection.name).values())
+            if status.connection == answer.connection and status.identity
+        ]
+        if same_place := next((status for status in known if status.database == answer.database), None):
+            return same_place.identity
+        return known[0].identity if known and spec.same_database_moved else answer.database
+
+    def _tell_peers(self, obj: Body, target: types_pb2.VaultTarget, now: EngineStatus) -> None:
+        """Record where the connection leads in the other SecretEngines that have it.
+
+        They may fail, or be deleted last, and must not remember another database for it.
+        """
+
+        def change(status: EngineStatus) -> EngineStatus:
+            return replace(status, database=now.database, identity=now.identity, plugin=now.plugin)
+
+        for key, status in self._peers(obj, target, now.connection).items():
+            other = self._objects.get(SECRET_ENGINE, key)
+            if other is not None and status.identity and change(status) != status:
+                self._reporter.amend_status(other, change)
+
+    def _peers(self, obj: Body, target: types_pb2.VaultTarget, connection: str) -> dict[Key, EngineStatus]:
+        """The statuses of the other SecretEngines with the same connection."""
+        path = EngineStatus.from_object(obj).path
+        found = {key_of(other): EngineStatus.from_object(other) for other in self._others_at(obj, target, path)}
+        return {key: status for key, status in found.items() if status.connection == connection}
 
     def _ensure_engine(
         self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget, database: types_pb2.Database

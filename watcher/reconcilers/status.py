@@ -137,6 +137,14 @@ class StatusReporter(Generic[PlacedStatus]):
         """
         return self._writer.write(obj, lambda _: replace(status, phase="Processing"), [], complete=False)
 
+    def amend_status(self, obj: Body, change: Callable[[PlacedStatus], PlacedStatus]) -> Body:
+        """Change members of the status; its phase and conditions stay.
+
+        Returns:
+            The object with that status.
+        """
+        return self._writer.write(obj, change, [], complete=False)
+
     def report_ready(
         self, obj: Body, status: PlacedStatus, *, notices: Iterable[types_pb2.Notice], changed: bool
     ) -> Body:

@@ -8,6 +8,7 @@ from leasegate.access.v1 import access_request_pb2, approval_pb2, lease_pb2
 from leasegate.types.v1 import types_pb2
 from services.common.durations import go_duration
 from watcher.kube.conditions import Condition, timestamp
+from watcher.kube.resources import Body
 from watcher.specs.status import LeaseStatus, RequestStatus
 
 WAITING = "WaitingForApproval"
@@ -27,6 +28,7 @@ def answered_status(request: access_request_pb2.AccessRequest) -> RequestStatus:
     return RequestStatus(
         phase=_PHASES.get(request.approval_state, WAITING),
         digest=request.digest,
+        grant=_grant_fields(request.grant) if request.HasField("grant") else {},
         lease=lease_status(request.lease) if request.HasField("lease") else None,
     )
 
@@ -46,6 +48,32 @@ def lease_status(lease: lease_pb2.Lease) -> LeaseStatus:
         renewable=lease.renewable,
         expire_time=timestamp(lease.expire_time.ToDatetime(tzinfo=datetime.UTC)),
     )
+
+
+def _grant_fields(grant: access_request_pb2.Grant) -> Body:
+    """``status.grant``, without empty members."""
+    ttls = {
+        "defaultTTL": go_duration(grant.default_ttl.seconds) if grant.HasField("default_ttl") else "",
+        "maxTTL": go_duration(grant.max_ttl.seconds) if grant.HasField("max_ttl") else "",
+        "ttl": go_duration(grant.ttl.seconds) if grant.HasField("ttl") else "",
+    }
+    found: Body = {
+        "vault": grant.vault,
+        "mount": grant.mount,
+        "role": grant.vault_role,
+        "connection": grant.connection,
+        "database": grant.database,
+        "plugin": grant.plugin,
+        "creationStatements": list(grant.creation_statements),
+        "revocationStatements": list(grant.revocation_statements),
+        "rollbackStatements": list(grant.rollback_statements),
+        "renewStatements": list(grant.renew_statements),
+        "subjects": list(grant.subjects),
+        "reason": grant.reason,
+        "ticket": grant.ticket,
+        "omittedCharacters": grant.omitted_characters,
+    } | ttls
+    return {name: value for name, value in found.items() if value}
 
 
 def _condition(condition: types_pb2.Condition) -> Condition:

@@ -41,6 +41,8 @@ def ensure_access_request(
         decisions=decisions(obj),
         status_digest=RequestStatus.from_object(obj).digest,
         secret_attempt=secret_attempt,
+        reason=spec.text("reason"),
+        ticket=spec.text("ticket"),
     )
     spec.check()
     return found

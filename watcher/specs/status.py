@@ -7,7 +7,7 @@ malformed reads as absent. Conditions are not part of these objects; ``watcher.k
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from leasegate.types.v1 import types_pb2
@@ -156,10 +156,14 @@ class EngineStatus(VaultObjectStatus):
 
     Attributes:
         database: Address of the database that the connection leads to; empty while that is not known.
+        identity: Identity of that database: where the connection led at its first success. An operator's move keeps it.
+        plugin: Vault's plugin of the connection; empty while that is not known.
         ownership: Whether the mount is Owned or Adopted; empty until it is there.
     """
 
     database: str = ""
+    identity: str = ""
+    plugin: str = ""
     ownership: str = ""
 
     @classmethod
@@ -168,17 +172,24 @@ class EngineStatus(VaultObjectStatus):
         return cls(
             **_shared(obj),
             database=text_at(obj, "status", "database"),
+            identity=text_at(obj, "status", "databaseIdentity"),
+            plugin=text_at(obj, "status", "plugin"),
             ownership=text_at(obj, "status", "mount", "ownership"),
         )
 
     def fields(self) -> Mapping[str, Any]:
         """The members of the status; None where one is absent."""
         mount = {"ownership": self.ownership} if self.ownership else None
-        return _shared_fields(self) | {"database": self.database or None, "mount": mount}
+        return _shared_fields(self) | {
+            "database": self.database or None,
+            "databaseIdentity": self.identity or None,
+            "plugin": self.plugin or None,
+            "mount": mount,
+        }
 
     def without_place(self) -> EngineStatus:
         """The status of a SecretEngine that has nothing in any Vault."""
-        return replace(self, target=None, path="", connection="", database="")
+        return replace(self, target=None, path="", connection="", database="", identity="", plugin="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +268,7 @@ class RequestStatus:
         phase: WaitingForApproval, Approved, Denied or Expired.
         observed_generation: Number of the spec that the phase is about; 0 for none.
         digest: Digest of what would be granted now, which an approval names; empty while the db_role is not known.
+        grant: The same in words, as the members of ``status.grant``; empty as the digest.
         lease: The lease whose credential is in the Secret; None for none.
         secret: Name of the Secret with the credential; empty for none.
         attempt: Number of the attempt whose credential is in the Secret; 0 for none.
@@ -265,6 +277,7 @@ class RequestStatus:
     phase: str = ""
     observed_generation: int = 0
     digest: str = ""
+    grant: Body = field(default_factory=dict)
     lease: LeaseStatus | None = None
     secret: str = ""
     attempt: int = 0
@@ -277,6 +290,7 @@ class RequestStatus:
             phase=text_at(status, "phase"),
             observed_generation=_number(status, "observedGeneration"),
             digest=text_at(status, "digest"),
+            grant=grant if isinstance(grant := status.get("grant"), dict) else {},
             lease=LeaseStatus.from_fields(status.get("lease")),
             secret=text_at(status, "secret", "name"),
             attempt=_number(status, "attempt"),
@@ -288,6 +302,7 @@ class RequestStatus:
             "phase": self.phase or None,
             "observedGeneration": self.observed_generation or None,
             "digest": self.digest or None,
+            "grant": self.grant or None,
             "lease": self.lease.fields() if self.lease else None,
             "secret": {"name": self.secret} if self.secret else None,
             "attempt": self.attempt or None,

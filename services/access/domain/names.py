@@ -57,7 +57,7 @@ def lease_handle(attempt_id: str) -> str:
 
 
 DIGEST_VERSION = 2
-"""Version of the formula of ``grant_digest``. Another formula gets another version beside it."""
+"""Version of the formula of ``grant_digest``. Another formula gets another version beside it (ADR 66)."""
 
 
 def grant_digest(
