@@ -253,7 +253,7 @@ FREEZING = [{"type": "Approved", "approver": "admin", "status": "True"}, {"type"
 )
 def test_a_decision_freezes_the_spec(admin: Kube, namespace: str, decision: Json, change: Json) -> None:
     request = admin.create(a_request(namespace, ttl="1h"))
-    admin.patch(request, {"spec": {"ttl": "2h"}})
+    publish(admin, admin.patch(request, {"spec": {"ttl": "2h"}}))
     admin.patch(request, {"status": {"conditions": [decision]}}, status=True)
     refused = refusal(admin, "patch", request, {"spec": change})
     assert refused.status == 422
