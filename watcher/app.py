@@ -130,7 +130,12 @@ class Watcher:
             resource: Cache(on_change=self.triggers.on_change(resource), indexers=INDEXERS[resource])
             for resource in QUEUES
         }
-        self._objects = Objects(api, self._caches, finalizer=FINALIZER)
+        self._objects = Objects(
+            api,
+            self._caches,
+            finalizer=FINALIZER,
+            check_namespace=lambda namespace: self.namespaces.check_enabled(namespace),
+        )
         self.events = EventRecorder(api, now=_now)
         self.namespaces = Namespaces(
             api,
@@ -170,7 +175,9 @@ class Watcher:
             "failures": failures, "cluster": cluster,
         }  # fmt: skip
         secret_engines = SecretEngineReconciler(
-            **common, reporter=self._reporter(SECRET_ENGINE, EngineStatus, "secret engine is ready to use")
+            **common,
+            reporter=self._reporter(SECRET_ENGINE, EngineStatus, "secret engine is ready to use"),
+            on_mount_change=triggers.on_mount_change,
         )
         postgres_roles = PostgresRoleReconciler(
             **common,

@@ -24,6 +24,7 @@ from watcher.reconcilers.cleanup_role import CleanupRoleChange, CleanupRoleRecon
 from watcher.reconcilers.postgres_role import PostgresRoleReconciler
 from watcher.reconcilers.secret_engine import provided_connection
 from watcher.specs.cluster import Cluster
+from watcher.specs.consent import allow_from
 from watcher.specs.indexes import BY_APP_BINDING, BY_DB_ROLE, BY_MOUNT, BY_SECRET, used_app_bindings
 from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
 from watcher.specs.references import mount_of
@@ -122,7 +123,7 @@ class Triggers:
         if new is None:
             self._follow_namespace(old, None)
         self._queues["appbindings"].add(key)
-        if old is None or new is None or old.get("spec") != new.get("spec"):
+        if old is None or new is None or _differ(old, new):
             self._enqueue_users(key)
 
     def _on_engine_change(self, old: Body | None, new: Body | None) -> None:
@@ -213,6 +214,11 @@ class Triggers:
 
     # -- what one reconcile means for other objects
 
+    def on_mount_change(self, engine: Key, mount: str) -> None:
+        """Queue what else uses a mount whose owners, or whose sharing with other namespaces, a SecretEngine changed."""
+        self._enqueue("secret_engines", self._by_mount(SECRET_ENGINE, [mount]) - {engine})
+        self._enqueue("postgres_roles", self._by_mount(POSTGRES_ROLE, [mount]))
+
     def on_catalog_change(self, db_role: Key) -> None:
         """Queue the access requests of a db_role that is granted otherwise now, or removed."""
         found = self._objects.cache(ACCESS_REQUEST).by_index(BY_DB_ROLE, db_role)
@@ -288,6 +294,11 @@ def _needs_reconcile(old: Body, new: Body) -> bool:
         return True
     others = [[name for name in meta.get("finalizers") or [] if name != FINALIZER] for meta in (a, b)]
     return others[0] != others[1] or (has_finalizer(old, FINALIZER) and not has_finalizer(new, FINALIZER))
+
+
+def _differ(old: Body, new: Body) -> bool:
+    """Whether an AppBinding is another one for its users: its spec, or whom it allows."""
+    return old.get("spec") != new.get("spec") or allow_from(old) != allow_from(new)
 
 
 def _low_if(nobody_waits: bool) -> Priority:

@@ -103,6 +103,13 @@ class AlreadyDecidedError(LeasegateError):
     code, reason = grpc.StatusCode.FAILED_PRECONDITION, "ALREADY_DECIDED"
 
 
+class NotAllowedFromError(LeasegateError):
+    """It belongs to another namespace, whose owner does not share it with this one."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "NOT_ALLOWED_FROM"
+    default_retry_after_s = 10.0
+
+
 class DbRoleNotReadyError(LeasegateError):
     """The database role, its connection or its mount does not exist (yet), or another definition is approved."""
 

@@ -39,7 +39,7 @@ class Connection:
         username: Database user that Vault connects as; empty keeps the one in Vault.
         password: Its password; empty keeps the one in Vault.
         plugin_name: Name of Vault's plugin.
-        allowed_roles: Names in Vault of the database roles that may use it; empty for all.
+        allowed_roles: Names in Vault of the database roles that may use it, ``*`` in them; empty for all.
         max_open_connections: None for Vault's default.
         max_idle_connections: None for Vault's default, negative for none.
         max_connection_lifetime_s: None for Vault's default.

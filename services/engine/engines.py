@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.common.errors import (
     DeadlineTooShortError,
@@ -24,7 +24,14 @@ from services.common.logs import logger
 from services.common.rpc import deadline
 from services.common.vault import error_texts
 from services.common.vault.client import Vault
-from services.common.vault.mounts import DATABASE, Marker, Mount, read_mount
+from services.common.vault.mounts import (
+    DATABASE,
+    MOST_DESCRIPTION_BYTES,
+    MOST_OWNERS,
+    Marker,
+    Mount,
+    read_mount,
+)
 from services.common.vault.object_ref import ObjectRef
 from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
 from services.common.vault.sessions import Sessions
@@ -49,6 +56,7 @@ class Wanted:
         quiesce_report: The report of access, where the database changes.
         same_database_moved: Whether the owner states that a new address leads to the same database.
         last_database: The database of the owner's last success (``DatabaseUrl.where``); empty if it is not known.
+        shared_with: Namespaces that may use the mount, as SecretEngines of the owner's namespace say.
     """
 
     owner: ObjectRef
@@ -59,6 +67,7 @@ class Wanted:
     quiesce_report: QuiesceReport | None = None
     same_database_moved: bool = False
     last_database: str = ""
+    shared_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +141,7 @@ class SecretEngines:
 
         Raises:
             MountConflictError: Something else is mounted at the path, or the mount belongs to another owner.
+            NotAllowedFromError: The mount belongs to another namespace, which does not share it.
             LeasesInUseError: The database would change, and leases may depend on it.
             SpecInvalidError: Neither the spec nor Vault names a user for the connection, or Vault would send the
                 password that it keeps elsewhere.
@@ -157,7 +167,7 @@ class SecretEngines:
     def delete_engine(self, unwanted: Unwanted) -> Deleted:
         """Remove the owner from the mount, and disable the mount with its last owner if Leasegate enabled it.
 
-        A mount of another cluster, or one without a marker, is left as it is.
+        A mount of another cluster, one without a marker, or one that the owner does not use, is left as it is.
 
         Raises:
             LeasesInUseError: Leases may depend on what would be removed.
@@ -172,6 +182,8 @@ class SecretEngines:
             marker = mount.marker
             if marker is None or marker.cluster != unwanted.owner.cluster_id:
                 return Deleted(unmounted=False)
+            if unwanted.owner.entry not in marker.owners and not _is_abandoned(marker, unwanted.owner):
+                return Deleted(unmounted=False, remaining_owners=marker.owners)
             if unwanted.connection_only:
                 self._remove_connection(vault, unwanted)
                 return Deleted(unmounted=False, remaining_owners=marker.owners)
@@ -306,8 +318,9 @@ def _wanted_marker(mount: Mount | None, wanted: Wanted) -> Marker:
         MountConflictError: The owner may not use the mount.
     """
     owner = wanted.owner
+    new = Marker(cluster=owner.cluster_id, owners=(owner.entry,), namespace=owner.namespace, shared=wanted.shared_with)
     if mount is None:
-        return Marker(cluster=owner.cluster_id, owners=(owner.entry,))
+        return new
     if mount.type != DATABASE:
         what = f"an engine of type {mount.type} is mounted at {mount.path}"
         raise MountConflictError(f"{what}: choose another path", path=mount.path, type=mount.type)
@@ -322,7 +335,7 @@ def _wanted_marker(mount: Mount | None, wanted: Wanted) -> Marker:
                 type=mount.type,
             )
         before = mount.description if marker is None else marker.before
-        return Marker(cluster=owner.cluster_id, owners=(owner.entry,), adopted=True, before=before)
+        return replace(new, adopted=True, before=before)
     if marker.cluster != owner.cluster_id:
         whose = f"cluster {marker.cluster}" if marker.cluster != "-" else "callers outside Kubernetes"
         raise MountConflictError(
@@ -335,7 +348,28 @@ def _wanted_marker(mount: Mount | None, wanted: Wanted) -> Marker:
             path=mount.path,
             owner=", ".join(marker.owners),
         )
-    return marker.with_owners((*marker.owners, owner.entry))
+    marker.check_namespace(owner.namespace, path=mount.path)
+    if owner.namespace == marker.namespace:
+        marker = replace(marker, shared=wanted.shared_with)
+    return _bounded(marker.with_owners((*marker.owners, owner.entry)), path=mount.path)
+
+
+def _bounded(marker: Marker, *, path: str) -> Marker:
+    """Refuse a marker that would take too much of the entry in which Vault keeps all mounts.
+
+    Raises:
+        MountConflictError: The mount has too many owners.
+    """
+    if len(marker.owners) > MOST_OWNERS or len(str(marker).encode()) > MOST_DESCRIPTION_BYTES:
+        raise MountConflictError(
+            f"the mount {path} has {len(marker.owners) - 1} SecretEngines already: use another path", path=path
+        )
+    return marker
+
+
+def _is_abandoned(marker: Marker, owner: ObjectRef) -> bool:
+    """Whether nobody uses a mount of the owner's namespace, as a deletion that was interrupted leaves it."""
+    return not marker.owners and marker.namespace == owner.namespace
 
 
 def _write_mount(vault: Vault, wanted: Wanted, *, mount: Mount | None, marker: Marker) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
 from leasegate.engine.v1 import engine_service_pb2 as pb
 from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
-from services.common.names import DEFAULT_PLUGIN
+from services.common.names import DEFAULT_PLUGIN, vault_name
+from services.common.sharing import check_connection, checked_namespaces, namespace_of_connection
 from services.common.vault.object_ref import ObjectRef, is_vault_object
 from services.common.vault.paths import mount_path
 from services.common.vault.quiesce_report import QuiesceReport
@@ -32,16 +33,22 @@ def wanted(request: pb.EnsureEngineRequest) -> Wanted:
 
     Raises:
         SpecInvalidError: A field is wrong.
+        NotAllowedFromError: The connection belongs to another namespace, which does not allow this one.
     """
+    owner = ObjectRef.from_proto(request.owner)
+    allow_from = checked_namespaces(request.connection_allow_from, field="connection_allow_from")
+    connection = _connection(request.postgres, owner, allow_from)
+    check_connection(connection.name, cluster=owner.cluster_name, namespace=owner.namespace, allow_from=allow_from)
     return Wanted(
-        owner=ObjectRef.from_proto(request.owner),
+        owner=owner,
         target=VaultTarget.from_proto(request.target),
         mount=mount_path(request.mount, field="mount"),
-        connection=_connection(request.postgres),
+        connection=connection,
         adopt=request.adopt_mount,
         quiesce_report=QuiesceReport.from_proto(request.quiesce_report) if request.HasField("quiesce_report") else None,
         same_database_moved=request.same_database_moved,
         last_database=request.last_database,
+        shared_with=checked_namespaces(request.shared_with, field="shared_with"),
     )
 
 
@@ -92,11 +99,13 @@ def _not_narrowed() -> types_pb2.Notice:
     )
 
 
-def _connection(message: pb.PostgresConnection) -> Connection:
+def _connection(message: pb.PostgresConnection, owner: ObjectRef, allow_from: Sequence[str]) -> Connection:
     wrong = list(_violations(message))
+    allowed_roles: tuple[str, ...] = ()
     url: DatabaseUrl | None = None
     try:
         url = _url(message.database)
+        allowed_roles = _allowed_roles(message, owner, allow_from)
     except SpecInvalidError as err:
         wrong.extend(err.violations)
     if wrong or url is None:
@@ -107,11 +116,36 @@ def _connection(message: pb.PostgresConnection) -> Connection:
         username=message.database.username,
         password=message.database.password,
         plugin_name=message.plugin_name or DEFAULT_PLUGIN,
-        allowed_roles=tuple(dict.fromkeys(message.allowed_roles)),
+        allowed_roles=allowed_roles,
         max_open_connections=message.max_open_connections if message.max_open_connections > 0 else None,
         max_idle_connections=message.max_idle_connections or None,
         max_connection_lifetime_s=message.max_connection_lifetime.seconds or None,
     )
+
+
+def _allowed_roles(message: pb.PostgresConnection, owner: ObjectRef, allow_from: Sequence[str]) -> tuple[str, ...]:
+    """The database roles that may use a connection, limited to those of the namespaces that may use it.
+
+    Vault itself then refuses a database role of another namespace, whoever wrote it.
+
+    Raises:
+        SpecInvalidError: The spec names database roles of another namespace.
+    """
+    asked = tuple(dict.fromkeys(message.allowed_roles))
+    of = namespace_of_connection(message.name, cluster=owner.cluster_name)
+    if not owner.namespace or of is None:
+        return asked
+    prefixes = tuple(vault_name(owner.cluster_name, namespace, "") for namespace in sorted({of, *allow_from}))
+    if not asked or "*" in asked:
+        return tuple(f"{prefix}*" for prefix in prefixes)
+    for role in asked:
+        # Vault's operator alone writes database roles whose names do not begin like those of PostgresRoles.
+        if not role.startswith(prefixes) and (role.startswith("k8s.") or "*" in role):
+            text = (
+                f"has {role!r}, which names roles of other namespaces: {' or '.join(f'{each}*' for each in prefixes)}"
+            )
+            raise SpecInvalidError.of(FieldViolation("postgres.allowed_roles", text))
+    return asked
 
 
 def _url(message: types_pb2.Database) -> DatabaseUrl:

@@ -9,8 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from services.common.errors import DbRoleNotReadyError, MountConflictError, VaultPolicyMissingError, writes_nothing
+from services.common.errors import (
+    DbRoleNotReadyError,
+    MountConflictError,
+    NotAllowedFromError,
+    VaultPolicyMissingError,
+    writes_nothing,
+)
 from services.common.logs import logger
+from services.common.sharing import check_connection, namespace_of_connection
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Mount, being_removed, read_mount
 from services.common.vault.object_ref import NO_CLUSTER, ObjectRef
@@ -34,6 +41,7 @@ class Wanted:
         definition: The definition.
         quiesce_report: The report of access, where the connection changes.
         last_db_name: The connection of the owner's last success; empty if it is not known.
+        connection_allow_from: Namespaces that may use the connection beside the one in its name.
     """
 
     owner: ObjectRef
@@ -42,6 +50,7 @@ class Wanted:
     definition: Definition
     quiesce_report: QuiesceReport | None = None
     last_db_name: str = ""
+    connection_allow_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,7 @@ class DbRoles:
         Raises:
             DbRoleNotReadyError: The mount does not exist yet.
             MountConflictError: The mount is no database secrets engine of this cluster.
+            NotAllowedFromError: The mount or the connection belongs to another namespace, which does not share it.
             LeasesInUseError: db_name would change, and leases may depend on it.
             LeasegateError: The session or Vault failed.
         """
@@ -207,11 +217,12 @@ def _check_is_database(mount: Mount | None, *, mount_path: str, db_role: str) ->
 
 
 def _check_usable(found: Mount | None, wanted: Wanted) -> None:
-    """Refuse a mount that no SecretEngine of this cluster uses.
+    """Refuse a mount or a connection that the role may not use.
 
     Raises:
         DbRoleNotReadyError: Nothing is mounted, or no SecretEngine uses the mount, yet.
         MountConflictError: It is no database secrets engine of this cluster.
+        NotAllowedFromError: The mount or the connection belongs to another namespace, which does not share it.
     """
     db_role = wanted.owner.vault_name
     mount = _check_is_database(found, mount_path=wanted.mount, db_role=db_role)
@@ -222,6 +233,28 @@ def _check_usable(found: Mount | None, wanted: Wanted) -> None:
         whose = f"cluster {marker.cluster}" if marker.cluster != NO_CLUSTER else "callers outside Kubernetes"
         raise MountConflictError(
             f"the mount {mount.path} belongs to {whose}: choose another path", path=mount.path, owner=marker.cluster
+        )
+    marker.check_namespace(wanted.owner.namespace, path=mount.path)
+    _check_connection_owner(wanted, mount_namespace=marker.namespace)
+
+
+def _check_connection_owner(wanted: Wanted, *, mount_namespace: str) -> None:
+    """Refuse a connection that the role's namespace may not use.
+
+    A connection that no AppBinding has belongs to the namespace of the mount: Vault's operator wrote it there.
+
+    Raises:
+        NotAllowedFromError: It is another namespace's.
+    """
+    owner, name = wanted.owner, wanted.definition.db_name
+    check_connection(
+        name, cluster=owner.cluster_name, namespace=owner.namespace, allow_from=wanted.connection_allow_from
+    )
+    if namespace_of_connection(name, cluster=owner.cluster_name) is None and owner.namespace != mount_namespace:
+        raise NotAllowedFromError(
+            f"the connection {name} was written by an operator, for namespace {mount_namespace}, to which the mount"
+            f" {wanted.mount} belongs: use a connection of an AppBinding",
+            namespace=mount_namespace,
         )
 
 

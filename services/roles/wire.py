@@ -12,6 +12,7 @@ from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.names import CLEANUP_ROLE_PREFIX
+from services.common.sharing import checked_namespaces
 from services.common.vault.object_ref import ObjectRef, is_vault_object
 from services.common.vault.paths import mount_path
 from services.common.vault.quiesce_report import QuiesceReport
@@ -40,6 +41,7 @@ def wanted(request: pb.EnsureDbRoleRequest) -> Wanted:
         definition=_definition(request.definition),
         quiesce_report=QuiesceReport.from_proto(request.quiesce_report) if request.HasField("quiesce_report") else None,
         last_db_name=request.last_db_name,
+        connection_allow_from=checked_namespaces(request.connection_allow_from, field="connection_allow_from"),
     )
 
 

@@ -178,12 +178,19 @@ class Space:
 
 
 @contextmanager
-def space(stack: LocalStack, name: str, *, serve: bool = True) -> Iterator[Space]:
-    """A namespace for one test; at the end it is deleted, and nothing may be left of it."""
+def space(stack: LocalStack, name: str, *, serve: bool = True, at_once: bool = False) -> Iterator[Space]:
+    """A namespace for one test; at the end it is deleted, and nothing may be left of it.
+
+    With ``at_once`` the test does not wait for the namespace itself, only for Leasegate's objects in it: Kubernetes
+    takes some ten seconds for a namespace.
+    """
     made = Space(stack, name, f"team/{name}")
     stack.kubectl("create", "namespace", name)
     if serve:
         made.serve()
     yield made
-    stack.kubectl("delete", "namespace", name, "--timeout=90s")
+    if at_once:
+        for kinds in ("databaseaccessrequests", "postgresroles", "secretengines", "appbindings"):
+            stack.kubectl("-n", name, "delete", kinds, "--all", "--timeout=90s")
+    stack.kubectl("delete", "namespace", name, *(["--wait=false"] if at_once else ["--timeout=90s"]))
     eventually(lambda: not made.database_users(), timeout_s=30, what="every user dropped")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,6 +159,7 @@ class World:
         max_ttl_s: int = 86400,
         name: str = "psql-role",
         revoke: list[str] | None = None,
+        allow_from: Sequence[str] = (),
     ) -> db_role_pb2.DbRoleSnapshot:
         return db_role_pb2.DbRoleSnapshot(
             object=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name),
@@ -175,6 +176,7 @@ class World:
             digest="d" * 64,
             database="127.0.0.1:5432/postgres",
             plugin="postgresql-database-plugin",
+            allow_from=allow_from,
         )
 
 
@@ -429,11 +431,11 @@ def decision(kind: str = "APPROVED", *, digest: str = "", approver: str = "carol
 class Dar:
     """One DatabaseAccessRequest, as the watcher forwards it."""
 
-    def __init__(self, callee: Callee, *, role: str = "psql-role", ttl_s: int = 0) -> None:
+    def __init__(self, callee: Callee, *, role: str = "psql-role", ttl_s: int = 0, namespace: str = "demo") -> None:
         self.calls = callee.as_(WATCHER)
         name = f"cred-{secrets.token_hex(3)}"
         ref = types_pb2.ObjectRef(
-            cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name, uid=f"uid-{name}", generation=1
+            cluster="-", cluster_uid=CLUSTER_UID, namespace=namespace, name=name, uid=f"uid-{name}", generation=1
         )
         self.desired = watcher.EnsureAccessRequestRequest(
             object=ref,

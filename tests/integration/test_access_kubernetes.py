@@ -69,6 +69,14 @@ def conditions(answer: watcher.EnsureAccessRequestResponse) -> dict[str, str]:
     return {each.type: each.reason for each in answer.access_request.conditions}
 
 
+def grant_of(made: World, callee: Callee, dar: Dar) -> str:
+    """The digest of what a request would grant if its namespace were allowed."""
+    put_role(made, callee, allow_from=[dar.desired.object.namespace])
+    found = dar.ensure().access_request.digest
+    put_role(made, callee)
+    return found
+
+
 def gone(made: World, *credentials: lease_pb2.Credential) -> None:
     eventually(
         lambda: not {each.username for each in credentials} & made.database_users(),
@@ -281,6 +289,71 @@ def test_a_role_that_goes_and_comes_back(made: World, callee: Callee) -> None:
         dar.claim()
     put_role(made, callee)
     assert "RoleDeleted" not in conditions(dar.ensure(secret_attempt=credential.attempt))
+    dar.end()
+    gone(made, credential)
+
+
+def test_c3_a_neighbours_request_needs_the_word_of_the_roles_owner(made: World, callee: Callee) -> None:
+    """Nothing of the watcher is believed but what its snapshot says of the role."""
+    dar = Dar(callee, namespace="evil")
+    for allowed in ([], ["other"], ["evi", "evil-2"]):
+        put_role(made, callee, allow_from=allowed)
+        seen = dar.ensure()
+        assert (conditions(seen)["NotAllowedFrom"], seen.access_request.digest) == ("ConsentMissing", "")
+        assert "annotates it with leasegate.dev/allow-from: evil" in seen.access_request.conditions[0].message
+    dar.decided(digest=grant_of(made, callee, dar))  # the digest can be computed by whoever knows the role
+    refused = dar.ensure(claim=True)
+    assert refused.access_request.approval_state == approval_pb2.APPROVAL_STATE_PENDING
+    assert not refused.HasField("credential")
+    with pytest.raises(errors.NotAllowedFromError, match="may not be used from namespace evil"):
+        dar.claim()
+    assert not made.database_users()
+    with pytest.raises(errors.SpecInvalidError, match="allow_from"):
+        put_role(made, callee, allow_from=["*"])
+    dar.end()
+
+
+def test_a_role_of_a_neighbour_looks_the_same_whether_it_exists(made: World, callee: Callee) -> None:
+    there, nowhere = Dar(callee, namespace="evil"), Dar(callee, namespace="evil", role="nowhere")
+    texts = [str(dar.ensure().access_request.conditions).replace("nowhere", "psql-role") for dar in (there, nowhere)]
+    assert texts[0] == texts[1]
+    there.end()
+    nowhere.end()
+
+
+def test_consent_that_is_withdrawn_renews_nothing_until_it_is_back(made: World, callee: Callee) -> None:
+    made.write_role("k8s.-.demo.short-role", ttl="4s", max_ttl="1h")
+    short = {"name": "short-role", "ttl_s": 4, "max_ttl_s": 3600}
+    put_role(made, callee, **short, allow_from=["ns-b"])
+    dar = Dar(callee, namespace="ns-b", role="short-role")
+    first = dar.issue()
+    put_role(made, callee, **short)  # as by a `kubectl replace` that loses the annotation
+    held = dar.ensure(secret_attempt=first.attempt)
+    assert (held.next_step, conditions(held)["NotAllowedFrom"]) == (NONE, "ConsentMissing")
+    assert made.can_log_in(first)
+    gone(made, first)
+    assert dar.ensure(secret_attempt=first.attempt, claim=True).next_step == REMOVE
+    put_role(made, callee, **short, allow_from=["ns-b"])
+    again = dar.ensure(claim=True)  # the approval still names what is granted
+    assert "NotAllowedFrom" not in conditions(again)
+    second = dar.claimed(again)
+    assert made.can_log_in(second)
+    dar.end()
+    gone(made, second)
+
+
+def test_a_role_that_may_not_use_its_connection_any_more(made: World, callee: Callee) -> None:
+    dar = Dar(callee)
+    credential = dar.issue()
+    why = "AppBinding dba/db may not be used from namespace demo"
+    message = watcher.DeleteDbRoleSnapshotRequest(object=dar.desired.db_role, not_allowed=why)
+    dar.calls.watcher.DeleteDbRoleSnapshot(message)
+    held = dar.ensure(secret_attempt=credential.attempt)
+    assert (held.next_step, conditions(held)["NotAllowedFrom"]) == (NONE, "ConsentMissing")
+    assert why in str(held.access_request.conditions)
+    assert made.can_log_in(credential)
+    put_role(made, callee)
+    assert "NotAllowedFrom" not in conditions(dar.ensure(secret_attempt=credential.attempt))
     dar.end()
     gone(made, credential)
 

@@ -71,12 +71,13 @@ def test_the_guides_engine_is_there(servers: Servers, engine: Stub) -> None:
     assert not answer.notices
     assert answer.target.address.lower() == servers.vault_addr
     assert servers.must("GET", f"sys/mounts/{MOUNT}")["data"]["type"] == "database"
-    assert description(servers) == 'leasegate {"cluster":"11111111-aaaa","owners":["demo/postgresql-engine"]}'
+    owned = '"namespace":"demo","owners":["demo/postgresql-engine"]'
+    assert description(servers) == f'leasegate {{"cluster":"11111111-aaaa",{owned}}}'
     found = shown(servers)
     place = f"{servers.postgres_host}:{servers.postgres_port}"
     assert found["connection_url"] == f"postgresql://{{{{username}}}}:{{{{password}}}}@{place}/postgres?sslmode=disable"
     assert found["username"] == "postgres"
-    assert found["allowed_roles"] == ["*"]
+    assert found["allowed_roles"] == ["k8s.-.demo.*", "leasegate-cleanup.*"]
     assert found["plugin_name"] == "postgresql-database-plugin"
     assert found["username_template"] == "{{ .DisplayName | truncate 63 }}"
     assert "max_open_connections" not in found
@@ -126,7 +127,7 @@ def test_limits_are_written_only_when_set_and_cleared_when_taken_away(servers: S
         0,
         "0s",
     )
-    assert found["allowed_roles"] == ["*"]
+    assert found["allowed_roles"] == ["k8s.-.demo.*", "leasegate-cleanup.*"]
     assert not engine.EnsureEngine(request).changed
 
 
@@ -139,12 +140,14 @@ def test_a_changed_password_is_pushed(servers: Servers, engine: Stub, admin: pb.
 
     servers.must(
         "POST",
-        f"{MOUNT}/roles/probe",
+        f"{MOUNT}/roles/k8s.-.demo.probe",
         db_name="k8s.-.demo.postgres-app",
         creation_statements=['CREATE ROLE "{{name}}"'],
     )
     servers.must("POST", f"{MOUNT}/reset/k8s.-.demo.postgres-app")
-    servers.must("POST", f"sys/leases/revoke/{servers.must('GET', f'{MOUNT}/creds/probe')['lease_id']}", sync=True)
+    servers.must(
+        "POST", f"sys/leases/revoke/{servers.must('GET', f'{MOUNT}/creds/k8s.-.demo.probe')['lease_id']}", sync=True
+    )
 
 
 def test_after_a_restart_the_password_is_written_once(servers: Servers, engine: Stub) -> None:
@@ -218,10 +221,8 @@ def test_a_foreign_mount_is_used_only_when_asked_and_never_removed(servers: Serv
     assert not answer.unmounted
     assert servers.vault("GET", "team-a/config/k8s.-.demo.postgres-app")[0] == 404
     assert servers.vault("GET", "team-a/roles/theirs")[0] == 200
-    assert (
-        description(servers, "team-a")
-        == 'the DBAs\' own, hands off leasegate {"cluster":"11111111-aaaa","owners":[],"adopted":true}'
-    )
+    marker = 'leasegate {"cluster":"11111111-aaaa","namespace":"demo","owners":[],"adopted":true}'
+    assert description(servers, "team-a") == f"the DBAs' own, hands off {marker}"
     with pytest.raises(MountConflictError):
         engine.EnsureEngine(other)
 
@@ -457,8 +458,10 @@ def test_a_sealed_vault_and_one_that_is_not_there(servers: Servers, engine: Stub
 def test_a_mount_with_leases_at_a_dead_database_says_why_it_stays(servers: Servers, engine: Stub) -> None:
     engine.EnsureEngine(ensure_engine(servers))
     name = "k8s.-.demo.postgres-app"
-    servers.must("POST", f"{MOUNT}/roles/probe", db_name=name, creation_statements=['CREATE ROLE "{{name}}"'])
-    servers.must("GET", f"{MOUNT}/creds/probe")
+    servers.must(
+        "POST", f"{MOUNT}/roles/k8s.-.demo.probe", db_name=name, creation_statements=['CREATE ROLE "{{name}}"']
+    )
+    servers.must("GET", f"{MOUNT}/creds/k8s.-.demo.probe")
     url = "postgresql://{{username}}:{{password}}@127.0.0.1:1/postgres?sslmode=disable"
     servers.must("POST", CONFIG, connection_url=url, verify_connection=False)
 

@@ -105,10 +105,10 @@ def _team_token(vault: str, servers: Servers) -> str:
     return _TEAM_TOKENS[vault]
 
 
-def owner(name: str = "postgresql-engine", *, uid: str = UID) -> types_pb2.ObjectRef:
-    """An object in ``demo`` of the cluster ``uid``."""
+def owner(name: str = "postgresql-engine", *, uid: str = UID, namespace: str = "demo") -> types_pb2.ObjectRef:
+    """An object of the cluster ``uid``."""
     return types_pb2.ObjectRef(
-        cluster="-", cluster_uid=uid, namespace="demo", name=name, uid=f"uid-of-{name}", generation=1
+        cluster="-", cluster_uid=uid, namespace=namespace, name=name, uid=f"uid-of-{name}", generation=1
     )
 
 
@@ -133,20 +133,29 @@ def connection(servers: Servers, *, name: str = "k8s.-.demo.postgres-app") -> en
 
 
 def ensure_engine(
-    servers: Servers, path: str = MOUNT, *, uid: str = UID, name: str = "postgresql-engine"
+    servers: Servers,
+    path: str = MOUNT,
+    *,
+    uid: str = UID,
+    name: str = "postgresql-engine",
+    namespace: str = "demo",
+    app_binding: str = "demo.postgres-app",
 ) -> engine_pb.EnsureEngineRequest:
     """The guide's SecretEngine."""
     return engine_pb.EnsureEngineRequest(
-        owner=owner(name, uid=uid), target=target(servers), mount=path, postgres=connection(servers)
+        owner=owner(name, uid=uid, namespace=namespace),
+        target=target(servers),
+        mount=path,
+        postgres=connection(servers, name=f"k8s.-.{app_binding}"),
     )
 
 
 def ensure_role(
-    servers: Servers, mount: str = MOUNT, *, uid: str = UID, name: str = "psql-role"
+    servers: Servers, mount: str = MOUNT, *, uid: str = UID, name: str = "psql-role", namespace: str = "demo"
 ) -> roles_pb.EnsureDbRoleRequest:
     """The guide's PostgresRole."""
     return roles_pb.EnsureDbRoleRequest(
-        owner=owner(name, uid=uid),
+        owner=owner(name, uid=uid, namespace=namespace),
         target=target(servers),
         mount=mount,
         definition=db_role_pb2.DbRoleDefinition(
@@ -175,11 +184,16 @@ def quiet(
 
 
 def delete_engine(
-    servers: Servers, path: str = MOUNT, *, uid: str = UID, name: str = "postgresql-engine"
+    servers: Servers,
+    path: str = MOUNT,
+    *,
+    uid: str = UID,
+    name: str = "postgresql-engine",
+    namespace: str = "demo",
 ) -> engine_pb.DeleteEngineRequest:
     """The guide's SecretEngine, gone, with nothing left of it in use."""
     return engine_pb.DeleteEngineRequest(
-        owner=owner(name, uid=uid),
+        owner=owner(name, uid=uid, namespace=namespace),
         target=target(servers),
         mount=path,
         connection="k8s.-.demo.postgres-app",
@@ -201,12 +215,14 @@ def cleanup_role(
     )
 
 
-def issue(servers: Servers, role: str, display_name: str = "demo-psql-role-abc") -> dict[str, str]:
+def issue(
+    servers: Servers, role: str, display_name: str = "demo-psql-role-abc", *, mount: str = MOUNT
+) -> dict[str, str]:
     """A credential as access would get it; answers also its lease id."""
     token = servers.must(
         "POST", "auth/token/create", policies=["leasegate-issuer"], display_name=display_name, no_parent=True
     )["auth"]
-    answer = servers.must("GET", f"{MOUNT}/creds/{role}", token["client_token"])
+    answer = servers.must("GET", f"{mount}/creds/{role}", token["client_token"])
     return {**answer["data"], "lease_id": answer["lease_id"]}
 
 

@@ -17,9 +17,13 @@ from watcher.kube.cache import Cache, ChangeHandler
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.informer import Informer, InformerTiming
 from watcher.kube.resources import SECRET, Body, Key, key_of
+from watcher.kube.result import PendingError, namespace_not_enabled
 
 FIELDS = "type!=helm.sh/release.v1"
 """Helm's Secrets are many and large, and no AppBinding names one."""
+
+LISTED_AFTER_S = 0.05
+"""How soon a key comes back whose namespace was just found, so that its Secrets are not listed yet."""
 
 
 class Enablement(enum.Enum):
@@ -96,6 +100,24 @@ class Namespaces:
         """Whether a namespace is enabled, as far as its informer has found out."""
         watched = self._watched.get(namespace)
         return watched.enablement if watched else Enablement.UNKNOWN
+
+    def check_enabled(self, namespace: str) -> None:
+        """Check that the watcher may list the Secrets of a namespace, which is watched from now on.
+
+        Raises:
+            PendingError: It may not, or its informer has not found out yet.
+        """
+        self.watch_namespace(namespace)
+        found = self.enablement(namespace)
+        if found is Enablement.REFUSED:
+            raise namespace_not_enabled(namespace)
+        if found is Enablement.UNKNOWN:
+            raise PendingError(
+                f"The Secrets of namespace {namespace} are not listed yet",
+                reason="Starting",
+                requeue_after_s=LISTED_AFTER_S,
+                is_passing=True,
+            )
 
     def get_secret(self, key: Key) -> Body | None:
         """The cached metadata of a Secret; None where there is none, or its namespace is not enabled."""

@@ -26,10 +26,19 @@ class Objects:
         api: Kubernetes.
         caches: The cache of each kind.
         finalizer: Name of the finalizer that ``add_finalizer`` and ``remove_finalizer`` write.
+        check_namespace: Raises PendingError for a namespace in which no finalizer is added.
     """
 
-    def __init__(self, api: KubeClient, caches: Mapping[Resource, Cache], *, finalizer: str) -> None:
+    def __init__(
+        self,
+        api: KubeClient,
+        caches: Mapping[Resource, Cache],
+        *,
+        finalizer: str,
+        check_namespace: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._api, self._caches, self._finalizer = api, caches, finalizer
+        self._check_namespace = check_namespace
 
     def cache(self, resource: Resource) -> Cache:
         """The cache of a kind."""
@@ -56,9 +65,11 @@ class Objects:
         """Add the finalizer; returns the object with it.
 
         Raises:
-            PendingError: The namespace is not enabled, so that admission refuses the finalizer.
+            PendingError: Its namespace is not enabled, or that is not known yet.
             KubeError: 404 if the object was deleted meanwhile.
         """
+        if not has_finalizer(obj, self._finalizer):
+            self._check_namespace(key_of(obj).namespace)
 
         def write(now: Body) -> Body | None:
             if has_finalizer(now, self._finalizer):

@@ -37,10 +37,14 @@ class PendingError(Exception):
         reason: CamelCase word for programs.
         message: What is missing and what to do.
         requeue_after_s: Seconds until the next try; None for a growing pause.
+        is_passing: Whether it is over in a moment, so that no status reports it.
     """
 
-    def __init__(self, message: str, *, reason: str, requeue_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, reason: str, requeue_after_s: float | None = None, is_passing: bool = False
+    ) -> None:
         super().__init__(message)
+        self.is_passing = is_passing
         self.message, self.reason, self.requeue_after_s = message, reason, requeue_after_s
 
     @property

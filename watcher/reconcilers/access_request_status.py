@@ -106,7 +106,7 @@ class AccessRequestReporter:
         secret_attempt: int | None,
     ) -> None:
         """Report what the object needs and is missing; see ``report_failed``."""
-        if pending.reason == "Starting":
+        if pending.is_passing or pending.reason == "Starting":
             return
         failed = [Condition("Failed", status=True, reason=pending.reason, message=pending.message, warning=True)]
         if pending.reason == "NamespaceNotEnabled":

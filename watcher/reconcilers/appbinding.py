@@ -20,6 +20,7 @@ from watcher.kube.result import DONE, PendingError, Result, result_of
 from watcher.reconcilers.appbinding_status import AppBindingReporter
 from watcher.reconcilers.status import reason_of
 from watcher.reconcilers.vault_targets import VaultTargets
+from watcher.specs.consent import uses_with_consent
 from watcher.specs.indexes import BY_APP_BINDING, BY_DATABASE, BY_VAULT
 from watcher.specs.kinds import APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
 from watcher.specs.status import conditions_of
@@ -57,18 +58,21 @@ class AppBindingReconciler:
         if binding is None:
             self._registered.pop(key, None)
             return DONE
-        if not self._is_used(BY_APP_BINDING, key):
+        if not self._is_used(BY_APP_BINDING, binding):
             self._release(binding)
             return DONE
-        self.keep_app_bindings(key)
+        try:
+            self.keep_app_bindings(key)
+        except PendingError as pending:  # its namespace is not enabled
+            return pending.result
         results = list[Result]()
-        if self._is_used(BY_VAULT, key):
+        if self._is_used(BY_VAULT, binding):
             message = "Access has this Vault, and what authenticates there"
             results.append(self._check(binding, self._register, reason="Registered", message=message))
         # A use from another namespace counts for nothing: by it a team could make another's AppBinding look broken.
-        if self._is_used(BY_DATABASE, key, namespace=key.namespace):
+        if self._is_used(BY_DATABASE, binding, by_others=False):
             message = "The address of this database, and what authenticates there, are complete"
-            results.append(self._check(binding, self._targets.database, reason="Complete", message=message))
+            results.append(self._check(binding, self._read_database, reason="Complete", message=message))
         return next((result for result in results if result != DONE), DONE)
 
     def _check(self, binding: Body, check: Callable[[Key], object], *, reason: str, message: str) -> Result:
@@ -80,7 +84,7 @@ class AppBindingReconciler:
             return pending.result
         except LeasegateError as err:
             self._reporter.report_not_ready(binding, reason=reason_of(err), message=err.message)
-            if isinstance(err, SpecInvalidError) and self._is_used(BY_VAULT, key_of(binding)):
+            if isinstance(err, SpecInvalidError) and self._is_used(BY_VAULT, binding):
                 self._events.record(binding, reason=reason_of(err), message=err.message, warning=True, transition=False)
             return result_of(err)
         self._reporter.report_ready(binding, reason=reason, message=message)
@@ -145,12 +149,18 @@ class AppBindingReconciler:
             if fresh and not registered:
                 self.require_fresh_auth(key)
 
-    def _is_used(self, index: str, key: Key, *, namespace: str = "") -> bool:
-        """Whether something uses an AppBinding so; with ``namespace``, something there."""
+    def _read_database(self, key: Key) -> None:
+        self._targets.database(key, user=key.namespace)
+
+    def _is_used(self, index: str, binding: Body, *, by_others: bool = True) -> bool:
+        """Whether something uses an AppBinding so that may; objects of other namespaces count only with consent."""
+        key = key_of(binding)
         users = (
             obj for kind in (SECRET_ENGINE, POSTGRES_ROLE) for obj in self._objects.cache(kind).by_index(index, key)
         )
-        return any(not namespace or key_of(obj).namespace == namespace for obj in users)
+        return any(
+            uses_with_consent(binding, obj) and (by_others or key_of(obj).namespace == key.namespace) for obj in users
+        )
 
 
 def _registration_digest(target: types_pb2.VaultTarget) -> bytes:

@@ -5,13 +5,13 @@ Both are removed with the object.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from leasegate.access.v1 import watcher_service_pb2
 from leasegate.roles.v1 import db_role_pb2, role_service_pb2
 from leasegate.types.v1 import types_pb2
-from services.common.errors import LeasegateError, LeasesInUseError, VaultAuthRefusedError
+from services.common.errors import LeasegateError, LeasesInUseError, NotAllowedFromError, VaultAuthRefusedError
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.objects import Objects
 from watcher.kube.resources import Body, Key, is_deleting, key_of, uid_of
@@ -22,8 +22,10 @@ from watcher.reconcilers.finalization import Finalizer, record_failure, record_p
 from watcher.reconcilers.secret_engine import provides_connection
 from watcher.reconcilers.status import StatusReporter, reason_of
 from watcher.reconcilers.vault_targets import VaultTargets
+from watcher.specs import consent
 from watcher.specs.appbinding import target_ref
 from watcher.specs.cluster import Cluster
+from watcher.specs.consent import NOT_ALLOWED
 from watcher.specs.db_role import DbRoleSpec, db_role_spec
 from watcher.specs.field_paths import message_of
 from watcher.specs.indexes import BY_RECORDED_MOUNT
@@ -95,6 +97,7 @@ class PostgresRoleReconciler:
 
     def _ensure(self, obj: Body) -> None:
         spec = db_role_spec(obj, self._cluster)
+        allow_from = self._connection_allow_from(obj, spec)
         target = self._targets.vault(spec.vault)
         self._wait_for_connection(spec, target)
         self._app_bindings.keep_app_bindings(spec.vault)
@@ -103,9 +106,11 @@ class PostgresRoleReconciler:
         place = replace(status, target=TargetStatus.of(target), path=spec.mount, connection="", digest="")
         obj, first_try = record_place(obj, self._reporter, target=target, place=place)
         try:
-            answer = self._ensure_db_role(obj, spec, target)
+            answer = self._ensure_db_role(obj, spec, target, allow_from=allow_from)
         except LeasegateError as err:
             record_failure(obj, self._reporter, err, first_try=first_try)
+            if isinstance(err, NotAllowedFromError):
+                self._withdraw(obj, err.message)
             if isinstance(err, VaultAuthRefusedError):
                 self._targets.discard_tokens(spec.vault)
             raise
@@ -125,6 +130,27 @@ class PostgresRoleReconciler:
         if answer.changed and known == answer.snapshot.digest:  # the same was written before
             self._reporter.report_drift_corrected(obj, f"role {answer.snapshot.vault_role}")
 
+    def _connection_allow_from(self, obj: Body, spec: DbRoleSpec) -> tuple[str, ...]:
+        """The namespaces that may use the role's connection, after checking that the role's may.
+
+        Raises:
+            PendingError: The owner of the database does not allow it; nothing more is issued for the role.
+        """
+        if spec.connection_owner is None:
+            return ()
+        try:
+            return self._targets.database_allow_from(spec.connection_owner, user=key_of(obj).namespace)
+        except PendingError as pending:
+            if pending.reason == NOT_ALLOWED:
+                self._withdraw(obj, pending.message)
+            raise
+
+    def _withdraw(self, obj: Body, why: str) -> None:
+        """Have access issue and renew nothing more for a role whose mount or connection its owner shares no more."""
+        request = watcher_service_pb2.DeleteDbRoleSnapshotRequest(object=self._cluster.ref(obj), not_allowed=why)
+        self._services.access.DeleteDbRoleSnapshot(request)
+        self._catalog.pop(uid_of(obj), None)
+
     def _wait_for_connection(self, spec: DbRoleSpec, target: types_pb2.VaultTarget) -> None:
         connection = spec.definition.db_name if spec.database else None
         engines = self._objects.cache(SECRET_ENGINE).by_index(BY_RECORDED_MOUNT, spec.mount)
@@ -140,7 +166,7 @@ class PostgresRoleReconciler:
         )
 
     def _ensure_db_role(
-        self, obj: Body, spec: DbRoleSpec, target: types_pb2.VaultTarget
+        self, obj: Body, spec: DbRoleSpec, target: types_pb2.VaultTarget, *, allow_from: Sequence[str]
     ) -> role_service_pb2.EnsureDbRoleResponse:
         request = role_service_pb2.EnsureDbRoleRequest(
             owner=self._cluster.ref(obj),
@@ -148,6 +174,7 @@ class PostgresRoleReconciler:
             mount=spec.mount,
             definition=spec.definition,
             last_db_name=RoleStatus.from_object(obj).connection,
+            connection_allow_from=allow_from,
         )
         try:
             return self._services.roles.EnsureDbRole(request)
@@ -178,6 +205,8 @@ class PostgresRoleReconciler:
             del self._paused[key]
 
     def _put_into_catalog(self, obj: Body, snapshot: db_role_pb2.DbRoleSnapshot) -> None:
+        snapshot.allow_from.extend(consent.allow_from(obj))
+        snapshot.allow_subjects_from.extend(consent.allow_subjects_from(obj))
         self._services.access.PutDbRoleSnapshot(watcher_service_pb2.PutDbRoleSnapshotRequest(snapshot=snapshot))
         known, now = self._catalog.get(uid_of(obj)), (snapshot.digest, snapshot.database, snapshot.plugin)
         self._catalog[uid_of(obj)] = now

@@ -6,6 +6,7 @@ Nothing is removed, and no database is changed, while leases depend on it.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from leasegate.access.v1 import watcher_service_pb2
@@ -27,11 +28,12 @@ from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.finalization import Finalizer, record_failure, record_place
 from watcher.reconcilers.status import StatusReporter, reason_of
 from watcher.reconcilers.vault_targets import VaultTargets
+from watcher.specs import consent
 from watcher.specs.appbinding import target_ref
 from watcher.specs.cluster import Cluster
 from watcher.specs.engine import EngineSpec, connection_settings, engine_spec
 from watcher.specs.field_paths import message_of
-from watcher.specs.indexes import BY_RECORDED_MOUNT
+from watcher.specs.indexes import BY_MOUNT, BY_RECORDED_MOUNT
 from watcher.specs.kinds import SECRET_ENGINE
 from watcher.specs.status import EngineStatus, TargetStatus
 
@@ -57,6 +59,7 @@ class SecretEngineReconciler:
         reporter: Reports the state of each.
         failures: Since when each fails.
         cluster: Where they are.
+        on_mount_change: Called with a SecretEngine and the mount that it changed.
     """
 
     def __init__(
@@ -69,7 +72,9 @@ class SecretEngineReconciler:
         reporter: StatusReporter[EngineStatus],
         failures: FailureWindow,
         cluster: Cluster,
+        on_mount_change: Callable[[Key, str], None],
     ) -> None:
+        self._on_mount_change = on_mount_change
         self._objects, self._targets, self._app_bindings, self._services = objects, targets, app_bindings, services
         self._reporter, self._failures, self._cluster = reporter, failures, cluster
         self._finalizer = Finalizer(SECRET_ENGINE, objects=objects, reporter=reporter, failures=failures, kinds=KINDS)
@@ -103,8 +108,9 @@ class SecretEngineReconciler:
         return DONE
 
     def _ensure(self, obj: Body) -> None:
-        spec = engine_spec(obj, self._cluster)
-        target, database = self._targets.vault(spec.vault), self._targets.database(spec.database)
+        spec, own = engine_spec(obj, self._cluster), key_of(obj).namespace
+        self._targets.database_allow_from(spec.database, user=own)  # before a token is made for the Vault
+        target, database = self._targets.vault(spec.vault), self._targets.database(spec.database, user=own)
         self._check_conflicts(obj, spec, target)
         self._app_bindings.keep_app_bindings(spec.vault, spec.database)
         self._leave_former_place(obj, spec, target)
@@ -142,6 +148,8 @@ class SecretEngineReconciler:
             ownership=_OWNERSHIP.get(answer.ownership, "Owned"),
         )
         self._reporter.report_ready(obj, done, notices=answer.notices, changed=answer.changed)
+        if answer.changed:
+            self._on_mount_change(key_of(obj), answer.mount)
         if answer.drift_corrected:
             self._reporter.report_drift_corrected(obj, f"connection {answer.connection} of mount {answer.mount}")
 
@@ -210,7 +218,15 @@ class SecretEngineReconciler:
             postgres=connection,
             same_database_moved=spec.same_database_moved,
             last_database=EngineStatus.from_object(obj).database,
+            shared_with=consent.shared_with(self._of_namespace(obj, spec.path)),
+            connection_allow_from=self._targets.database_allow_from(spec.database, user=key_of(obj).namespace),
         )
+
+    def _of_namespace(self, obj: Body, path: str) -> list[Body]:
+        """The SecretEngines of an object's namespace with this path, all of which say who may use the mount."""
+        engines = self._objects.cache(SECRET_ENGINE).by_index(BY_MOUNT, path)
+        others = [other for other in engines if uid_of(other) != uid_of(obj) and not is_deleting(other)]
+        return [obj, *(other for other in others if key_of(other).namespace == key_of(obj).namespace)]
 
     def _quiesce(
         self, obj: Body, ref: types_pb2.VaultTargetRef, mount: str, connection: str, *, revoke_leases: bool
@@ -295,6 +311,8 @@ class SecretEngineReconciler:
         """Revoke all leases, then remove connection and mount, as far as no other SecretEngine uses them."""
         request, others = self._delete_request(obj, status, recorded)
         ref, path = target_ref(request.target), request.mount
+        if not status.ownership and self._owns_nothing(request):
+            return
         if not request.connection_shared:
             report = self._revoke_leases(obj, request, connection=request.connection if others else "")
             request.quiesce_report.CopyFrom(report)
@@ -303,6 +321,17 @@ class SecretEngineReconciler:
         except LeasesInUseError:  # the other SecretEngines are no owners of the mount yet, so that all of it is removed
             request.quiesce_report.CopyFrom(self._quiesce(obj, ref, path, "", revoke_leases=True))
             self._services.engine.DeleteEngine(request)
+
+    def _owns_nothing(self, request: engine_service_pb2.DeleteEngineRequest) -> bool:
+        """Whether the engine service finds nothing of a SecretEngine that never was Success.
+
+        Its path may be the mount of somebody else, whose leases it must not revoke.
+        """
+        try:
+            self._services.engine.DeleteEngine(request)  # without a quiesce report it removes nothing that is in use
+        except LeasesInUseError:
+            return False
+        return True
 
     def _revoke_leases(
         self, obj: Body, request: engine_service_pb2.DeleteEngineRequest, *, connection: str
@@ -324,7 +353,8 @@ class SecretEngineReconciler:
         """
         try:
             spec = engine_spec(obj, self._cluster)
-            target, database = self._targets.vault(spec.vault), self._targets.database(spec.database)
+            database = self._targets.database(spec.database, user=key_of(obj).namespace)
+            target = self._targets.vault(spec.vault)
             self._services.engine.EnsureEngine(self._ensure_request(obj, spec, target, database))
         except (PendingError, LeasegateError) as err:
             try:

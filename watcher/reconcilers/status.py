@@ -169,6 +169,8 @@ class StatusReporter(Generic[PlacedStatus]):
 
     def report_pending(self, obj: Body, pending: PendingError) -> Body:
         """Report what the object needs and is missing."""
+        if pending.is_passing:
+            return obj
         conditions = [
             Condition(
                 "Available",

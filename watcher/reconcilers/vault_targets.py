@@ -15,7 +15,7 @@ from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.objects import Objects
 from watcher.kube.resources import SECRET, SERVICE_ACCOUNT, Body, Key, key_of
 from watcher.kube.result import PendingError, raise_refused
-from watcher.specs import appbinding
+from watcher.specs import appbinding, consent
 from watcher.specs.appbinding import SecretContent, ServiceAccountAuth, ServiceAddresses
 from watcher.specs.cluster import Cluster
 from watcher.specs.kinds import APP_BINDING
@@ -96,14 +96,29 @@ class VaultTargets:
             pass  # a cleanup never depends on the team's AppBinding: the service has a session, or authenticates itself
         return self._without_auth(recorded)
 
-    def database(self, key: Key) -> types_pb2.Database:
-        """The database of an AppBinding.
+    def database_allow_from(self, key: Key, *, user: str) -> tuple[str, ...]:
+        """The other namespaces that may use the database of an AppBinding, after checking that ``user`` may.
+
+        Nothing else is read, so that this goes before a token is made. An AppBinding of the namespace ``user`` itself
+        need not exist.
 
         Raises:
-            PendingError: AppBinding or Secret is missing, or its namespace is not enabled.
+            PendingError: The AppBinding is another namespace's, whose owner does not allow the namespace ``user``.
+        """
+        binding = self._objects.get(APP_BINDING, key)
+        consent.check_database(binding, key, user=user)
+        return consent.allow_from(binding) if binding else ()
+
+    def database(self, key: Key, *, user: str) -> types_pb2.Database:
+        """The database of an AppBinding, for an object in the namespace ``user``.
+
+        Raises:
+            PendingError: AppBinding or Secret is missing, its owner does not allow the namespace, or its namespace is
+                not enabled.
             SpecInvalidError: The AppBinding is wrong.
             KubeError: Kubernetes failed.
         """
+        consent.check_database(self._objects.get(APP_BINDING, key), key, user=user)
         binding = self._binding(key)
         content = appbinding.transformed(binding, self._contents(binding))
         return appbinding.database_target(binding, addresses=self._addresses, content=content)

@@ -41,6 +41,12 @@ class Cluster:
         """Name an object by namespace and name alone, whatever its uid."""
         return types_pb2.ObjectRef(cluster=self.name, cluster_uid=self.uid, namespace=key.namespace, name=key.name)
 
+    def app_binding_of(self, connection: str) -> Key | None:
+        """The AppBinding of this cluster that a connection in Vault belongs to, by its name; None for any other."""
+        prefix = f"k8s.{self.name or '-'}."
+        namespace, dot, name = connection.removeprefix(prefix).partition(".")
+        return Key(namespace, name) if connection.startswith(prefix) and dot else None
+
     def vault_name(self, key: Key) -> str:
         """The name in Vault of a db_role or connection."""
         return vault_name(self.name, key.namespace, key.name)

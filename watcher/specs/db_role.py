@@ -19,12 +19,14 @@ class DbRoleSpec:
         vault: AppBinding of the Vault.
         mount: Path of the mount.
         database: AppBinding of the database; None where the connection is named directly.
+        connection_owner: AppBinding that the connection belongs to, named or not; None for an operator's connection.
         definition: The Vault database role.
     """
 
     vault: Key
     mount: str
     database: Key | None
+    connection_owner: Key | None
     definition: db_role_pb2.DbRoleDefinition
 
 
@@ -48,6 +50,12 @@ def db_role_spec(obj: Body, cluster: Cluster) -> DbRoleSpec:
         default_ttl=spec.duration("defaultTTL"),
         max_ttl=spec.duration("maxTTL"),
     )
-    found = DbRoleSpec(vault=vault_ref(spec, own=own), mount=mount_path(spec), database=database, definition=definition)
+    found = DbRoleSpec(
+        vault=vault_ref(spec, own=own),
+        mount=mount_path(spec),
+        database=database,
+        connection_owner=database or cluster.app_binding_of(name),
+        definition=definition,
+    )
     spec.check()
     return found

@@ -21,6 +21,7 @@ from services.access.requests.idempotency import IdempotentCall, content
 from services.access.requests.requests import DesiredAccess
 from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.rpc import caller
+from services.common.sharing import checked_namespaces
 from services.common.vault.paths import is_name, mount_path
 from services.common.vault_config.address import Address, AddressError
 
@@ -291,6 +292,8 @@ def db_role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
         ),
         deleted=False,
         words=role_words(vault=vault_words(snapshot.target), database=database, plugin=plugin, **statements),
+        allow_from=checked_namespaces(snapshot.allow_from, field="snapshot.allow_from"),
+        allow_subjects_from=checked_namespaces(snapshot.allow_subjects_from, field="snapshot.allow_subjects_from"),
     )
 
 

@@ -85,7 +85,11 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         """Delete a db_role from the catalog."""
         ref = request.object
         self._catalog.drop_role(
-            cluster=decode.cluster(ref), cluster_uid=ref.cluster_uid, namespace=ref.namespace, name=ref.name
+            cluster=decode.cluster(ref),
+            cluster_uid=ref.cluster_uid,
+            namespace=ref.namespace,
+            name=ref.name,
+            not_allowed=request.not_allowed[:_ERROR_CHARS],
         )
         return pb.DeleteDbRoleSnapshotResponse()
 

@@ -25,16 +25,19 @@ class Verdict:
     outdated: bool = False
 
 
-def verdict(decisions: Sequence[Decision], *, digest: str, approvals: int = 1) -> Verdict:
+def verdict(decisions: Sequence[Decision], *, digest: str, approvals: int = 1, allowed: bool = True) -> Verdict:
     """What the decisions amount to for ``digest``.
 
     Args:
         decisions: All of them.
         digest: Digest of what would be granted now; empty if the db_role was never known.
         approvals: How many different approvers it takes.
+        allowed: Whether the db_role's owner lets the access request name it; no approval counts without.
     """
     if any(d.kind is Approval.DENIED for d in decisions):
         return Verdict(Approval.DENIED)
+    if not allowed:
+        return Verdict(Approval.PENDING)
     approved = [d for d in decisions if d.kind is Approval.APPROVED]
     approvers = {d.approver for d in approved if digest and d.digest == digest}
     if len(approvers) >= max(approvals, 1):

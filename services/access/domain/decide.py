@@ -28,6 +28,7 @@ class Pause(Enum):
 class WaitReason(Enum):
     """Why there is nothing to do for now."""
 
+    NOT_ALLOWED = "the owner of its role does not let its namespace ask for it"
     NOT_APPROVED = "nobody has approved what would be granted now"
     ACCESS_EXPIRED = "the time of its access is over"
     ROLE_MISSING = "its role is not in the catalog"
@@ -149,6 +150,8 @@ def replacement_due(
 
 def _obstacle(request: AccessRequest, db_role: DbRole | None, *, paused: Pause | None, now: float) -> WaitReason | None:
     """Why no credential may be issued; None if one may."""
+    if db_role is not None and not db_role.allows(request.namespace):
+        return WaitReason.NOT_ALLOWED
     if not request.approved:
         return WaitReason.NOT_APPROVED
     if request.expired(now):

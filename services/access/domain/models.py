@@ -124,6 +124,9 @@ class DbRole:
         approvals: How many approvers it takes.
         self_approval: Whether one of them may be the requester; for access requests over gRPC.
         configured: Whether the operator's catalog file defines it, rather than a snapshot of the role service.
+        allow_from: Namespaces besides its own whose access requests may name it.
+        allow_subjects_from: Namespaces besides the access request's own whose ServiceAccounts may be subjects.
+        not_allowed: Why its owner may not use its mount or connection any more, where that is why it is deleted.
     """
 
     id: int
@@ -144,6 +147,13 @@ class DbRole:
     approvals: int = 1
     self_approval: bool = False
     configured: bool = False
+    allow_from: tuple[str, ...] = ()
+    allow_subjects_from: tuple[str, ...] = ()
+    not_allowed: str = ""
+
+    def allows(self, namespace: str) -> bool:
+        """Whether access requests of a namespace may name it."""
+        return namespace == self.namespace or namespace in self.allow_from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

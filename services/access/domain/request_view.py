@@ -11,6 +11,7 @@ from services.access.domain.decide import NextStep, Pause, decide
 from services.access.domain.grant import Grant, grant
 from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Decision, Origin
 from services.common.errors import LedgerMismatchError
+from services.common.sharing import ALLOW_FROM
 
 _REVOKING = (AttemptState.REVOKING, AttemptState.RECOVERING)
 
@@ -80,9 +81,16 @@ class AccessRequestView:
         return sum(attempt.may_have_database_user for attempt in self.attempts)
 
     @property
+    def _is_foreign(self) -> bool:
+        """Whether its db_role is of another namespace."""
+        return self.request.namespace != self.request.role_namespace
+
+    @property
     def digest(self) -> str:
-        """Digest of what would be granted now; empty while the db_role is not in the catalog."""
-        return self.request.digest if self.db_role is not None and not self.db_role.deleted else ""
+        """Digest of what would be granted now; empty while the db_role is not in the catalog or not allowed."""
+        if self.db_role is None or self.db_role.deleted or not self.db_role.allows(self.request.namespace):
+            return ""
+        return self.request.digest
 
     @property
     def grant(self) -> Grant | None:
@@ -175,10 +183,22 @@ class AccessRequestView:
         request = self.request
         if request.ended:
             return
-        if self.db_role is None:
+        role = self.db_role
+        if self._is_foreign and (role is None or not role.allows(request.namespace)):
+            # One text for both, so that nobody finds out what another namespace has.
+            text = (
+                f"The PostgresRole {request.role_label} does not exist, or does not let access requests of namespace"
+                f" {request.namespace} name it: the owner of namespace {request.role_namespace} annotates it with"
+                f" {ALLOW_FROM}: {request.namespace}"
+            )
+            yield Condition("NotAllowedFrom", True, "ConsentMissing", f"{text}.")
+        elif role is None:
             text = f"The PostgresRole {request.role_label} does not exist, or its phase is not Success yet."
             yield Condition("RoleNotReady", True, "RoleNotFound", text)
-        elif self.db_role.deleted:
+        elif role.not_allowed:
+            text = f"Nothing is issued, and the credential in use expires without being renewed: {role.not_allowed}"
+            yield Condition("NotAllowedFrom", True, "ConsentMissing", text)
+        elif role.deleted:
             text = (
                 f"The PostgresRole {request.role_label} is deleted: nothing is issued, and the credential in use"
                 " expires without being renewed."

@@ -59,9 +59,9 @@ def put_role(tx: Tx, role: DbRole) -> DbRole:
     return replace(role, id=known.id)
 
 
-def drop_role(tx: Tx, role: DbRole) -> None:
-    """Mark a db_role as deleted; its digest is kept."""
-    tx.execute(db_roles.update().where(db_roles.c.id == role.id).values(deleted=True))
+def drop_role(tx: Tx, role: DbRole, *, not_allowed: str = "") -> None:
+    """Mark a db_role as deleted, and why its owner may not use it where that is the reason; its digest is kept."""
+    tx.execute(db_roles.update().where(db_roles.c.id == role.id).values(deleted=True, not_allowed=not_allowed))
 
 
 def find_role(tx: Tx, cluster: str, cluster_uid: str, namespace: str, name: str) -> DbRole | None:

@@ -89,13 +89,21 @@ class Catalog:
         if known != replace(db_role, id=known.id if known else 0):
             reassess.role_changed(tx, catalog.put_role(tx, db_role))
 
-    def drop_role(self, *, cluster: str, cluster_uid: str, namespace: str, name: str) -> None:
-        """Delete a db_role from the catalog; credentials in use expire without being renewed."""
+    def drop_role(self, *, cluster: str, cluster_uid: str, namespace: str, name: str, not_allowed: str = "") -> None:
+        """Delete a db_role from the catalog; credentials in use expire without being renewed.
+
+        Args:
+            cluster: Its cluster.
+            cluster_uid: uid of the cluster.
+            namespace: Its namespace.
+            name: Its name.
+            not_allowed: Why its owner may not use its mount or connection any more; empty where it does not exist.
+        """
         with self._ledger.write() as tx:
             known = catalog.find_role(tx, cluster, cluster_uid, namespace, name)
-            if known and not known.deleted:
-                catalog.drop_role(tx, known)
-                reassess.role_changed(tx, replace(known, deleted=True))
+            if known and (not known.deleted or known.not_allowed != not_allowed):
+                catalog.drop_role(tx, known, not_allowed=not_allowed)
+                reassess.role_changed(tx, replace(known, deleted=True, not_allowed=not_allowed))
 
     def report_cleanup_role(self, name: str, *, at: TargetName, error: str) -> None:
         """Store that a cleanup role exists, or why it could not be created."""

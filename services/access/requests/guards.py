@@ -16,6 +16,7 @@ from services.common.errors import (
     DbRoleNotReadyError,
 )
 from services.common.logs import bounded
+from services.common.sharing import ALLOW_FROM, not_allowed
 
 
 def owned(tx: Tx, uid: str, owner: str) -> AccessRequest:
@@ -59,6 +60,7 @@ def check_claim(
         now: The time.
 
     Raises:
+        NotAllowedFromError: The db_role's owner does not let the access request name it.
         ApprovalRequiredError, ApprovalDeniedError, AccessEndedError: Access is not granted.
         LedgerMismatchError: The ledger does not match what the cluster or the caller knows.
         DbRoleNotReadyError: The db_role is not in the catalog, or nothing is issued there now.
@@ -66,6 +68,15 @@ def check_claim(
     """
     if isinstance(step, Claim):
         return step
+    if isinstance(step, Wait) and step.reason is WaitReason.NOT_ALLOWED:
+        raise not_allowed(
+            "the role",
+            request.role_label,
+            owner=request.role_namespace,
+            user=request.namespace,
+            annotation=ALLOW_FROM,
+            on="PostgresRole",
+        )
     check_approved(request, now=now)
     guard.check_issuance(request, secret_attempt=secret_attempt)
     if isinstance(step, Acknowledge):

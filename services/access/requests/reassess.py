@@ -51,7 +51,12 @@ def reassess(
     digest = digest_of(request, db_role)
     if decided is None:
         decided = requests.decisions_of(tx, request.uid)
-    verdict = approval.verdict(decided, digest=digest, approvals=db_role.approvals if db_role else 1)
+    verdict = approval.verdict(
+        decided,
+        digest=digest,
+        approvals=db_role.approvals if db_role else 1,
+        allowed=db_role is None or db_role.allows(request.namespace),
+    )
     before = request
     if (verdict.approval, verdict.outdated, digest) != (request.approval, request.outdated, request.digest):
         changes: dict[str, Any] = {
@@ -74,7 +79,9 @@ def reassess(
 
 def prepare(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessRequest:
     """Have a token made while the access request is pending, so that its credential takes one call once approved."""
-    if request.approval is not Approval.PENDING or db_role is None or db_role.deleted or pauses.covers(tx, db_role):
+    if request.approval is not Approval.PENDING or db_role is None or db_role.deleted:
+        return request
+    if not db_role.allows(request.namespace) or pauses.covers(tx, db_role):
         return request
     if any(
         attempt.may_have_database_user or attempt.state in PREPARED for attempt in attempts.open_of(tx, request.uid)

@@ -1,7 +1,9 @@
-"""The owners of a mount, as its description in Vault: ``leasegate {"cluster":"<uid>","owners":["demo/pg-engine"]}``.
+"""Whose a mount is, as its description in Vault says.
 
-engine writes the description and roles reads it. Both refuse a mount of another cluster. The description that an
-adopted mount had stays in front.
+``leasegate {"cluster":"<uid>","namespace":"demo","shared":["ns-b"],"owners":["demo/pg-engine","ns-b/pg-engine"]}``
+
+engine writes the description and roles reads it. Both refuse a mount of another cluster, and one of a namespace that
+does not share it. The description that an adopted mount had stays in front.
 """
 
 from __future__ import annotations
@@ -12,11 +14,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from services.common.errors import VaultFailedError, VaultRefusedError
+from services.common.sharing import SHARED_WITH, not_allowed
 from services.common.vault import error_texts
 from services.common.vault.client import Vault
 from services.common.vault.response import VaultNotFoundError
 
 DATABASE = "database"
+MOST_OWNERS = 64
+MOST_DESCRIPTION_BYTES = 16 << 10
+"""Vault keeps all mounts in one entry of about 1 MiB: one long description could stop every new mount."""
 _MARKER = re.compile(r"(?:(?P<before>.*) )?leasegate (?P<json>\{.*\})", re.DOTALL)
 
 
@@ -27,21 +33,39 @@ class Marker:
     Attributes:
         cluster: uid of the cluster, ``-`` outside Kubernetes.
         owners: The objects that use the mount, as ``namespace/name``.
+        namespace: Namespace of the first owner, to which the mount belongs; empty outside Kubernetes.
+        shared: Namespaces that may use the mount, too.
         adopted: Whether Leasegate did not enable the mount, and so never disables it.
         before: The description that an adopted mount had.
     """
 
     cluster: str
     owners: tuple[str, ...] = ()
+    namespace: str = ""
+    shared: tuple[str, ...] = ()
     adopted: bool = False
     before: str = ""
+
+    def check_namespace(self, namespace: str, *, path: str) -> None:
+        """Refuse an object of a namespace that may not use the mount.
+
+        Raises:
+            NotAllowedFromError: The mount is another namespace's, which does not share it.
+        """
+        if namespace != self.namespace and namespace not in self.shared:
+            raise not_allowed(
+                "the mount", path, owner=self.namespace, user=namespace, annotation=SHARED_WITH, on="SecretEngine"
+            )
 
     def with_owners(self, owners: Iterable[str]) -> Marker:
         """Return the marker with other owners, sorted."""
         return replace(self, owners=tuple(sorted(set(owners))))
 
     def __str__(self) -> str:
-        fields: dict[str, object] = {"cluster": self.cluster, "owners": list(self.owners)}
+        fields: dict[str, object] = {"cluster": self.cluster, "namespace": self.namespace}
+        if self.shared:
+            fields["shared"] = list(self.shared)
+        fields["owners"] = list(self.owners)
         if self.adopted:
             fields["adopted"] = True
         return f"{self.before} leasegate {_json(fields)}".lstrip()
@@ -54,17 +78,19 @@ class Marker:
             return None
         try:
             fields = json.loads(found["json"])
-            owners, cluster = fields["owners"], fields["cluster"]
+            cluster, namespace = fields["cluster"], fields["namespace"]
+            owners, shared = fields["owners"], fields.get("shared", [])
         except (ValueError, KeyError, TypeError):
             return None
-        if (
-            not isinstance(cluster, str)
-            or not isinstance(owners, list)
-            or not all(isinstance(owner, str) for owner in owners)
-        ):
+        if not isinstance(cluster, str) or not isinstance(namespace, str) or not (_texts(owners) and _texts(shared)):
             return None
         return cls(
-            cluster=cluster, owners=tuple(owners), adopted=fields.get("adopted") is True, before=found["before"] or ""
+            cluster=cluster,
+            owners=tuple(owners),
+            namespace=namespace,
+            shared=tuple(shared),
+            adopted=fields.get("adopted") is True,
+            before=found["before"] or "",
         )
 
 
@@ -111,3 +137,7 @@ def being_removed(path: str) -> VaultFailedError:
 
 def _json(fields: dict[str, object]) -> str:
     return json.dumps(fields, separators=(",", ":"))
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)

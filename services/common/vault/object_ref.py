@@ -49,13 +49,14 @@ class ObjectRef:
         return self.cluster_uid or NO_CLUSTER
 
     @property
+    def cluster_name(self) -> str:
+        """The operator's name for the cluster, empty for none."""
+        return "" if self.cluster == NO_CLUSTER else self.cluster
+
+    @property
     def vault_name(self) -> str:
         """Its name in Vault; outside Kubernetes the name itself."""
-        return (
-            vault_name("" if self.cluster == NO_CLUSTER else self.cluster, self.namespace, self.name)
-            if self.namespace
-            else self.name
-        )
+        return vault_name(self.cluster_name, self.namespace, self.name) if self.namespace else self.name
 
     @classmethod
     def from_proto(cls, message: types_pb2.ObjectRef, *, path: str = "owner") -> ObjectRef:

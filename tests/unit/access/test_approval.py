@@ -64,3 +64,9 @@ def test_who_decided() -> None:
     made = [a_decision(approver="carol"), a_decision(approver="dave"), a_decision(D, approver="erin")]
     assert (granting(made, digest=DIGEST), denial(made)) == (made[1], made[2])
     assert granting(made, digest=OTHER) is None
+
+
+def test_no_approval_counts_without_the_word_of_the_roles_owner_and_a_denial_does() -> None:
+    decisions = [a_decision()]
+    assert verdict(decisions, digest=DIGEST, allowed=False).approval is Approval.PENDING
+    assert verdict([*decisions, a_decision(Approval.DENIED)], digest=DIGEST, allowed=False).approval is Approval.DENIED

@@ -157,3 +157,12 @@ def test_a_ledger_that_does_not_match_replaces_and_removes_nothing() -> None:
     assert unknown == Wait(WaitReason.ATTEMPT_UNKNOWN, again)
     acknowledged = step(an_attempt(S.ISSUED), secret_attempt=1, paused=Pause.LEDGER)
     assert acknowledged == Acknowledge(an_attempt(S.ISSUED))
+
+
+@pytest.mark.parametrize(("allow_from", "expected"), [((), False), (("other",), False), (("other", "evil"), True)])
+def test_a_role_of_another_namespace_needs_its_owners_word(allow_from: tuple[str, ...], expected: bool) -> None:
+    request, role = a_request(namespace="evil", last_sequence=9), a_role(allow_from=allow_from)
+    refused = Wait(WaitReason.NOT_ALLOWED)
+    assert step(request=request, role=role) == (Claim() if expected else refused)
+    held = step(an_attempt(), request=request, role=role, secret_attempt=1)
+    assert held == (Wait(WaitReason.UP_TO_DATE) if expected else refused)

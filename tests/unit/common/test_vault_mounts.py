@@ -20,6 +20,7 @@ TARGET = VaultTarget(name="vault", address="https://vault:8200")
         Marker(cluster="-"),
         Marker(cluster="uid", owners=("demo/a", "demo/b")),
         Marker(cluster="uid", owners=("demo/a",), adopted=True),
+        Marker(cluster="uid", owners=("demo/a", "ns-b/b"), namespace="demo", shared=("ns-b", "ns-c")),
         Marker(cluster="uid", owners=(), adopted=True, before="the DBAs' leasegate {no} mount,\nhands off"),
     ],
 )
@@ -28,11 +29,10 @@ def test_a_marker_is_read_back(marker: Marker) -> None:
 
 
 def test_how_it_stands_in_vault() -> None:
-    marker = Marker(cluster="uid").with_owners(["demo/b", "demo/a", "demo/b"])
-    assert str(marker) == 'leasegate {"cluster":"uid","owners":["demo/a","demo/b"]}'
-    assert Marker.parse('leasegate {"cluster": "-", "owners": ["demo/postgresql-engine"]}') == Marker(
-        "-", ("demo/postgresql-engine",)
-    )
+    marker = Marker(cluster="uid", namespace="demo").with_owners(["demo/b", "demo/a", "demo/b"])
+    assert str(marker) == 'leasegate {"cluster":"uid","namespace":"demo","owners":["demo/a","demo/b"]}'
+    found = Marker.parse('leasegate {"cluster": "-", "namespace": "demo", "owners": ["demo/postgresql-engine"]}')
+    assert found == Marker("-", ("demo/postgresql-engine",), namespace="demo")
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,14 @@ def test_how_it_stands_in_vault() -> None:
         "leasegate {}",
         "leasegate {",
         'leasegate {"cluster":"u"}',
-        'leasegate {"cluster":1,"owners":[]}',
-        'leasegate {"cluster":"u","owners":"x"}',
-        'leasegate {"cluster":"u","owners":[1]}',
-        'leasegate {"cluster":"u","owners":[]} and more',
-        'notleasegate {"cluster":"u","owners":[]}',
+        'leasegate {"cluster":"u","owners":[]}',
+        'leasegate {"cluster":1,"namespace":"n","owners":[]}',
+        'leasegate {"cluster":"u","namespace":1,"owners":[]}',
+        'leasegate {"cluster":"u","namespace":"n","owners":"x"}',
+        'leasegate {"cluster":"u","namespace":"n","owners":[1]}',
+        'leasegate {"cluster":"u","namespace":"n","owners":[],"shared":"evil"}',
+        'leasegate {"cluster":"u","namespace":"n","owners":[]} and more',
+        'notleasegate {"cluster":"u","namespace":"n","owners":[]}',
     ],
 )
 def test_anything_else_is_somebody_elses(description: str) -> None:

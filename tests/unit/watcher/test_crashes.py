@@ -542,7 +542,7 @@ def test_leases_are_ended_before_an_engine_goes(granted: World) -> None:
 
 def test_a_shared_mount_goes_with_its_last_owner(world: World) -> None:
     world.guide()
-    world.database("other-app", "other")
+    world.database("other-app", "other", allow_from="demo")
     world.kube.put(SECRET, {"metadata": {"name": "x"}}, namespace="other")
     spec = {
         "vaultRef": {"name": "vault"},

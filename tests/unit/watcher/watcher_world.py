@@ -112,7 +112,7 @@ class World:
             self.put(SERVICE_ACCOUNT, "vault")
         self.put(APP_BINDING, name, spec={"clientConfig": {"service": service, **config}, "parameters": parameters})
 
-    def database(self, name: str = "postgres-app", namespace: str = "demo") -> None:
+    def database(self, name: str = "postgres-app", namespace: str = "demo", *, allow_from: str = "") -> None:
         service = {
             "name": "postgres",
             "port": 5432,
@@ -125,6 +125,7 @@ class World:
             name,
             namespace,
             spec={"secret": {"name": "postgres-user-cred"}, "clientConfig": {"service": service}},
+            annotations={"leasegate.dev/allow-from": allow_from} if allow_from else {},
         )
         self.put(SECRET, "postgres-user-cred", namespace, data={"username": "cG9zdGdyZXM=", "password": "cm9vdA=="})
 

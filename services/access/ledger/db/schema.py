@@ -158,6 +158,9 @@ db_roles = sa.Table(
     sa.Column("approvals", sa.Integer, nullable=False),
     sa.Column("self_approval", sa.Boolean, nullable=False),
     sa.Column("configured", sa.Boolean, nullable=False),
+    sa.Column("allow_from", Texts, nullable=False),
+    sa.Column("allow_subjects_from", Texts, nullable=False),
+    _text("not_allowed"),
     sa.UniqueConstraint("cluster", "cluster_uid", "namespace", "name", name="db_roles_key"),
 )
 

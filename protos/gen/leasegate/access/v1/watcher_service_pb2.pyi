@@ -336,6 +336,11 @@ class DeleteDbRoleSnapshotRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OBJECT_FIELD_NUMBER: _builtins.int
+    NOT_ALLOWED_FIELD_NUMBER: _builtins.int
+    not_allowed: _builtins.str
+    """Why its owner may not use its mount or connection any more, for the owners of access requests; empty where the
+    object is deleted.
+    """
     @_builtins.property
     def object(self) -> _types_pb2.ObjectRef:
         """The PostgresRole."""
@@ -344,10 +349,11 @@ class DeleteDbRoleSnapshotRequest(_message.Message):
         self,
         *,
         object: _types_pb2.ObjectRef | None = ...,
+        not_allowed: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["not_allowed", b"not_allowed", "object", b"object"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

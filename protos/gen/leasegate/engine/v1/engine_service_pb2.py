@@ -26,25 +26,25 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from leasegate.types.v1 import types_pb2 as leasegate_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(leasegate/engine/v1/engine_service.proto\x12\x13leasegate.engine.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eleasegate/types/v1/types.proto\"\xb2\x02\n\x12PostgresConnection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x08\x64\x61tabase\x18\x02 \x01(\x0b\x32\x1c.leasegate.types.v1.Database\x12\x13\n\x0bplugin_name\x18\x03 \x01(\t\x12\x15\n\rallowed_roles\x18\x04 \x03(\t\x12!\n\x14max_open_connections\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12!\n\x14max_idle_connections\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12:\n\x17max_connection_lifetime\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\n\x15_max_open_connectionsB\x17\n\x15_max_idle_connections\"\xc2\x02\n\x13\x45nsureEngineRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x13\n\x0b\x61\x64opt_mount\x18\x04 \x01(\x08\x12\x39\n\x08postgres\x18\x05 \x01(\x0b\x32\'.leasegate.engine.v1.PostgresConnection\x12\x39\n\x0equiesce_report\x18\x06 \x01(\x0b\x32!.leasegate.types.v1.QuiesceReport\x12\x1b\n\x13same_database_moved\x18\x07 \x01(\x08\x12\x15\n\rlast_database\x18\x08 \x01(\t\"\x9e\x02\n\x14\x45nsureEngineResponse\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x36\n\townership\x18\x04 \x01(\x0e\x32#.leasegate.engine.v1.MountOwnership\x12\x0f\n\x07\x63hanged\x18\x05 \x01(\x08\x12+\n\x07notices\x18\x06 \x03(\x0b\x32\x1a.leasegate.types.v1.Notice\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x17\n\x0f\x64rift_corrected\x18\x08 \x01(\x08\x12\x0e\n\x06plugin\x18\t \x01(\t\"\x86\x02\n\x13\x44\x65leteEngineRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x12\n\nconnection\x18\x04 \x01(\t\x12\x39\n\x0equiesce_report\x18\x05 \x01(\x0b\x32!.leasegate.types.v1.QuiesceReport\x12\x19\n\x11\x63onnection_shared\x18\x06 \x01(\x08\x12\x17\n\x0f\x63onnection_only\x18\x07 \x01(\x08\"C\n\x14\x44\x65leteEngineResponse\x12\x11\n\tunmounted\x18\x01 \x01(\x08\x12\x18\n\x10remaining_owners\x18\x02 \x03(\t*i\n\x0eMountOwnership\x12\x1f\n\x1bMOUNT_OWNERSHIP_UNSPECIFIED\x10\x00\x12\x19\n\x15MOUNT_OWNERSHIP_OWNED\x10\x01\x12\x1b\n\x17MOUNT_OWNERSHIP_ADOPTED\x10\x02\x32\xd9\x01\n\rEngineService\x12\x63\n\x0c\x45nsureEngine\x12(.leasegate.engine.v1.EnsureEngineRequest\x1a).leasegate.engine.v1.EnsureEngineResponse\x12\x63\n\x0c\x44\x65leteEngine\x12(.leasegate.engine.v1.DeleteEngineRequest\x1a).leasegate.engine.v1.DeleteEngineResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(leasegate/engine/v1/engine_service.proto\x12\x13leasegate.engine.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eleasegate/types/v1/types.proto\"\xb2\x02\n\x12PostgresConnection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x08\x64\x61tabase\x18\x02 \x01(\x0b\x32\x1c.leasegate.types.v1.Database\x12\x13\n\x0bplugin_name\x18\x03 \x01(\t\x12\x15\n\rallowed_roles\x18\x04 \x03(\t\x12!\n\x14max_open_connections\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12!\n\x14max_idle_connections\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12:\n\x17max_connection_lifetime\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x17\n\x15_max_open_connectionsB\x17\n\x15_max_idle_connections\"\xf6\x02\n\x13\x45nsureEngineRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x13\n\x0b\x61\x64opt_mount\x18\x04 \x01(\x08\x12\x39\n\x08postgres\x18\x05 \x01(\x0b\x32\'.leasegate.engine.v1.PostgresConnection\x12\x39\n\x0equiesce_report\x18\x06 \x01(\x0b\x32!.leasegate.types.v1.QuiesceReport\x12\x1b\n\x13same_database_moved\x18\x07 \x01(\x08\x12\x15\n\rlast_database\x18\x08 \x01(\t\x12\x13\n\x0bshared_with\x18\t \x03(\t\x12\x1d\n\x15\x63onnection_allow_from\x18\n \x03(\t\"\x9e\x02\n\x14\x45nsureEngineResponse\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x36\n\townership\x18\x04 \x01(\x0e\x32#.leasegate.engine.v1.MountOwnership\x12\x0f\n\x07\x63hanged\x18\x05 \x01(\x08\x12+\n\x07notices\x18\x06 \x03(\x0b\x32\x1a.leasegate.types.v1.Notice\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x17\n\x0f\x64rift_corrected\x18\x08 \x01(\x08\x12\x0e\n\x06plugin\x18\t \x01(\t\"\x86\x02\n\x13\x44\x65leteEngineRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x12\n\nconnection\x18\x04 \x01(\t\x12\x39\n\x0equiesce_report\x18\x05 \x01(\x0b\x32!.leasegate.types.v1.QuiesceReport\x12\x19\n\x11\x63onnection_shared\x18\x06 \x01(\x08\x12\x17\n\x0f\x63onnection_only\x18\x07 \x01(\x08\"C\n\x14\x44\x65leteEngineResponse\x12\x11\n\tunmounted\x18\x01 \x01(\x08\x12\x18\n\x10remaining_owners\x18\x02 \x03(\t*i\n\x0eMountOwnership\x12\x1f\n\x1bMOUNT_OWNERSHIP_UNSPECIFIED\x10\x00\x12\x19\n\x15MOUNT_OWNERSHIP_OWNED\x10\x01\x12\x1b\n\x17MOUNT_OWNERSHIP_ADOPTED\x10\x02\x32\xd9\x01\n\rEngineService\x12\x63\n\x0c\x45nsureEngine\x12(.leasegate.engine.v1.EnsureEngineRequest\x1a).leasegate.engine.v1.EnsureEngineResponse\x12\x63\n\x0c\x44\x65leteEngine\x12(.leasegate.engine.v1.DeleteEngineRequest\x1a).leasegate.engine.v1.DeleteEngineResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasegate.engine.v1.engine_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MOUNTOWNERSHIP']._serialized_start=1386
-  _globals['_MOUNTOWNERSHIP']._serialized_end=1491
+  _globals['_MOUNTOWNERSHIP']._serialized_start=1438
+  _globals['_MOUNTOWNERSHIP']._serialized_end=1543
   _globals['_POSTGRESCONNECTION']._serialized_start=130
   _globals['_POSTGRESCONNECTION']._serialized_end=436
   _globals['_ENSUREENGINEREQUEST']._serialized_start=439
-  _globals['_ENSUREENGINEREQUEST']._serialized_end=761
-  _globals['_ENSUREENGINERESPONSE']._serialized_start=764
-  _globals['_ENSUREENGINERESPONSE']._serialized_end=1050
-  _globals['_DELETEENGINEREQUEST']._serialized_start=1053
-  _globals['_DELETEENGINEREQUEST']._serialized_end=1315
-  _globals['_DELETEENGINERESPONSE']._serialized_start=1317
-  _globals['_DELETEENGINERESPONSE']._serialized_end=1384
-  _globals['_ENGINESERVICE']._serialized_start=1494
-  _globals['_ENGINESERVICE']._serialized_end=1711
+  _globals['_ENSUREENGINEREQUEST']._serialized_end=813
+  _globals['_ENSUREENGINERESPONSE']._serialized_start=816
+  _globals['_ENSUREENGINERESPONSE']._serialized_end=1102
+  _globals['_DELETEENGINEREQUEST']._serialized_start=1105
+  _globals['_DELETEENGINEREQUEST']._serialized_end=1367
+  _globals['_DELETEENGINERESPONSE']._serialized_start=1369
+  _globals['_DELETEENGINERESPONSE']._serialized_end=1436
+  _globals['_ENGINESERVICE']._serialized_start=1546
+  _globals['_ENGINESERVICE']._serialized_end=1763
 # @@protoc_insertion_point(module_scope)

@@ -120,6 +120,8 @@ class EnsureEngineRequest(_message.Message):
     QUIESCE_REPORT_FIELD_NUMBER: _builtins.int
     SAME_DATABASE_MOVED_FIELD_NUMBER: _builtins.int
     LAST_DATABASE_FIELD_NUMBER: _builtins.int
+    SHARED_WITH_FIELD_NUMBER: _builtins.int
+    CONNECTION_ALLOW_FROM_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount without slashes at the ends; empty for "database"."""
     adopt_mount: _builtins.bool
@@ -149,6 +151,16 @@ class EnsureEngineRequest(_message.Message):
     def quiesce_report(self) -> _types_pb2.QuiesceReport:
         """The report of access.Quiesce; needed only where the database of an existing connection changes."""
 
+    @_builtins.property
+    def shared_with(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Namespaces that may use the mount beside the one that it belongs to, at most 32. Counts only in calls of that
+        namespace, and replaces the list of the call before.
+        """
+
+    @_builtins.property
+    def connection_allow_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Namespaces that may use the connection beside the one in its name, at most 32, as the owner of its database says."""
+
     def __init__(
         self,
         *,
@@ -160,10 +172,12 @@ class EnsureEngineRequest(_message.Message):
         quiesce_report: _types_pb2.QuiesceReport | None = ...,
         same_database_moved: _builtins.bool = ...,
         last_database: _builtins.str = ...,
+        shared_with: _abc.Iterable[_builtins.str] | None = ...,
+        connection_allow_from: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_mount", b"adopt_mount", "last_database", b"last_database", "mount", b"mount", "owner", b"owner", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "same_database_moved", b"same_database_moved", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_mount", b"adopt_mount", "connection_allow_from", b"connection_allow_from", "last_database", b"last_database", "mount", b"mount", "owner", b"owner", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "same_database_moved", b"same_database_moved", "shared_with", b"shared_with", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

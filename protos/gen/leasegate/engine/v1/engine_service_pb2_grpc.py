@@ -57,8 +57,8 @@ class EngineServiceServicer:
         """Writes the mount and its connection as described.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would
-        change), VAULT_AUTH_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, NOT_ALLOWED_FROM (the mount or the connection is another
+        namespace's), LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

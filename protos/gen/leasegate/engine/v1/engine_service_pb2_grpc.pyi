@@ -22,8 +22,8 @@ class EngineServiceStub:
     """Writes the mount and its connection as described.
 
     Idempotent by content. Called by the watcher and by operators.
-    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would
-    change), VAULT_AUTH_*, VAULT_*.
+    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, NOT_ALLOWED_FROM (the mount or the connection is another
+    namespace's), LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
     """
     DeleteEngine: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.DeleteEngineRequest, _engine_service_pb2.DeleteEngineResponse]
     """Removes the owner from the mount. The call of the last owner disables the mount if Leasegate enabled it.
@@ -47,8 +47,8 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         """Writes the mount and its connection as described.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, LEASES_IN_USE (host, port or database of the connection would
-        change), VAULT_AUTH_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, NOT_ALLOWED_FROM (the mount or the connection is another
+        namespace's), LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod

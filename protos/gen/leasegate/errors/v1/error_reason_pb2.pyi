@@ -126,6 +126,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION with RetryInfo. No entry of the operator's --vault-config names this Vault, so that nothing is
     sent there: use an address that the operator has listed, or have the operator add it. Metadata: "address".
     """
+    ERROR_REASON_NOT_ALLOWED_FROM: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION with RetryInfo. What the call uses belongs to another namespace, whose owner does not share it
+    with this one: have the owner set the annotation that the text names. Metadata: "namespace".
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons."""
@@ -229,5 +233,9 @@ unknown. Metadata: "code".
 ERROR_REASON_VAULT_NOT_ALLOWED: ErrorReason.ValueType  # 32
 """FAILED_PRECONDITION with RetryInfo. No entry of the operator's --vault-config names this Vault, so that nothing is
 sent there: use an address that the operator has listed, or have the operator add it. Metadata: "address".
+"""
+ERROR_REASON_NOT_ALLOWED_FROM: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION with RetryInfo. What the call uses belongs to another namespace, whose owner does not share it
+with this one: have the owner set the annotation that the text names. Metadata: "namespace".
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

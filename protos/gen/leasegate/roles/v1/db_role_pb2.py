@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from leasegate.types.v1 import types_pb2 as leasegate_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n leasegate/roles/v1/db_role.proto\x12\x12leasegate.roles.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eleasegate/types/v1/types.proto\"\xf2\x01\n\x10\x44\x62RoleDefinition\x12\x0f\n\x07\x64\x62_name\x18\x01 \x01(\t\x12\x1b\n\x13\x63reation_statements\x18\x02 \x03(\t\x12\x1d\n\x15revocation_statements\x18\x03 \x03(\t\x12\x1b\n\x13rollback_statements\x18\x04 \x03(\t\x12\x18\n\x10renew_statements\x18\x05 \x03(\t\x12.\n\x0b\x64\x65\x66\x61ult_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07max_ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x82\x02\n\x0e\x44\x62RoleSnapshot\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12\x32\n\x06target\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x12\n\nvault_role\x18\x04 \x01(\t\x12\x38\n\ndefinition\x18\x05 \x01(\x0b\x32$.leasegate.roles.v1.DbRoleDefinition\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x0e\n\x06plugin\x18\x08 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n leasegate/roles/v1/db_role.proto\x12\x12leasegate.roles.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eleasegate/types/v1/types.proto\"\xf2\x01\n\x10\x44\x62RoleDefinition\x12\x0f\n\x07\x64\x62_name\x18\x01 \x01(\t\x12\x1b\n\x13\x63reation_statements\x18\x02 \x03(\t\x12\x1d\n\x15revocation_statements\x18\x03 \x03(\t\x12\x1b\n\x13rollback_statements\x18\x04 \x03(\t\x12\x18\n\x10renew_statements\x18\x05 \x03(\t\x12.\n\x0b\x64\x65\x66\x61ult_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07max_ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb3\x02\n\x0e\x44\x62RoleSnapshot\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12\x32\n\x06target\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x12\n\nvault_role\x18\x04 \x01(\t\x12\x38\n\ndefinition\x18\x05 \x01(\x0b\x32$.leasegate.roles.v1.DbRoleDefinition\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x10\n\x08\x64\x61tabase\x18\x07 \x01(\t\x12\x0e\n\x06plugin\x18\x08 \x01(\t\x12\x12\n\nallow_from\x18\t \x03(\t\x12\x1b\n\x13\x61llow_subjects_from\x18\n \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,5 +36,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DBROLEDEFINITION']._serialized_start=121
   _globals['_DBROLEDEFINITION']._serialized_end=363
   _globals['_DBROLESNAPSHOT']._serialized_start=366
-  _globals['_DBROLESNAPSHOT']._serialized_end=624
+  _globals['_DBROLESNAPSHOT']._serialized_end=673
 # @@protoc_insertion_point(module_scope)

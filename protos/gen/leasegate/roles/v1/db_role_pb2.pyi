@@ -95,6 +95,8 @@ class DbRoleSnapshot(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     DATABASE_FIELD_NUMBER: _builtins.int
     PLUGIN_FIELD_NUMBER: _builtins.int
+    ALLOW_FROM_FIELD_NUMBER: _builtins.int
+    ALLOW_SUBJECTS_FROM_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount."""
     vault_role: _builtins.str
@@ -122,6 +124,14 @@ class DbRoleSnapshot(_message.Message):
     def definition(self) -> Global___DbRoleDefinition:
         """The definition as written, the statements as Vault runs them."""
 
+    @_builtins.property
+    def allow_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Namespaces besides the role's own whose access requests may name it, at most 32; nothing that an approver approves."""
+
+    @_builtins.property
+    def allow_subjects_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Namespaces besides the access request's own whose ServiceAccounts may be subjects, at most 32."""
+
     def __init__(
         self,
         *,
@@ -133,10 +143,12 @@ class DbRoleSnapshot(_message.Message):
         digest: _builtins.str = ...,
         database: _builtins.str = ...,
         plugin: _builtins.str = ...,
+        allow_from: _abc.Iterable[_builtins.str] | None = ...,
+        allow_subjects_from: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "object", b"object", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "definition", b"definition", "digest", b"digest", "mount", b"mount", "object", b"object", "plugin", b"plugin", "target", b"target", "vault_role", b"vault_role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_from", b"allow_from", "allow_subjects_from", b"allow_subjects_from", "database", b"database", "definition", b"definition", "digest", b"digest", "mount", b"mount", "object", b"object", "plugin", b"plugin", "target", b"target", "vault_role", b"vault_role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,8 +20,9 @@ class RoleServiceStub:
     """Writes the database role as described, empty lists included.
 
     Idempotent by content. Called by the watcher and by operators.
-    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), DB_ROLE_NOT_READY (no such
-    mount), LEASES_IN_USE (db_name would change), VAULT_AUTH_*, VAULT_*.
+    Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), NOT_ALLOWED_FROM (the mount
+    or the connection is another namespace's), DB_ROLE_NOT_READY (no such mount), LEASES_IN_USE (db_name would change),
+    VAULT_AUTH_*, VAULT_*.
     """
     DeleteDbRole: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.DeleteDbRoleRequest, _role_service_pb2.DeleteDbRoleResponse]
     """Removes the database role. Its leases expire as before.
@@ -57,8 +58,9 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
         """Writes the database role as described, empty lists included.
 
         Idempotent by content. Called by the watcher and by operators.
-        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), DB_ROLE_NOT_READY (no such
-        mount), LEASES_IN_USE (db_name would change), VAULT_AUTH_*, VAULT_*.
+        Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), NOT_ALLOWED_FROM (the mount
+        or the connection is another namespace's), DB_ROLE_NOT_READY (no such mount), LEASES_IN_USE (db_name would change),
+        VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod

@@ -237,6 +237,9 @@ def _roles() -> None:
         sa.Column("approvals", sa.Integer(), nullable=False),
         sa.Column("self_approval", sa.Boolean(), nullable=False),
         sa.Column("configured", sa.Boolean(), nullable=False),
+        sa.Column("allow_from", sa.JSON(), nullable=False),
+        sa.Column("allow_subjects_from", sa.JSON(), nullable=False),
+        sa.Column("not_allowed", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(
             ["target"],
             ["vault_targets.id"],
