@@ -92,9 +92,9 @@ class TestSubjects:
         assert alice.create(a_request(namespace, roleRef=role, subjects=subjects))
         further = [*subjects, a_subject("ServiceAccount", "d", "ci"), a_subject("ServiceAccount", "e", "ci-2")]
         request = a_request(namespace, roleRef=role, subjects=further)
-        for annotation in ("ci", "*", "ci,*", "ci,ci-22"):
+        for annotation in ("ci", "ci,ci-22", "ci,*"):
             named = with_value(request, "metadata.annotations", {SUBJECTS_FROM: annotation})
-            assert "subjects: ServiceAccount" in refusal(alice, "create", named).message
+            assert refusal(alice, "create", named).status == 422
         named = with_value(request, "metadata.annotations", {SUBJECTS_FROM: "ci, ci-2"})
         assert stamp_of(alice.create(named)) == "alice"
 
