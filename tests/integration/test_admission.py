@@ -396,7 +396,8 @@ class TestIssuance:
     def test_the_policy_knows_every_field_of_the_status(self) -> None:
         (version,) = yaml.safe_load(CRD.read_text())["spec"]["versions"]
         fields = set(version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]) - {"conditions"}
-        assert set(re.findall(r" object\.\?status\.\?(\w+) ==", (POLICIES / "issuance.yaml").read_text())) == fields
+        policy = (POLICIES / "issuance.yaml").read_text().split("\n---\n")[0]
+        assert set(re.findall(r" object\.\?status\.\?(\w+) ==", policy)) == fields
 
 
 SPEC_CHANGES: list[tuple[Callable[[str], Json], Json]] = [
