@@ -61,6 +61,7 @@ CONDITIONS = (
         "ApprovalNotEnforced", REQUEST, "The team's own Vault session could read credentials without an approval."
     ),
     ConditionType("RoleDeleted", REQUEST, "The PostgresRole is deleted; no new credential is issued."),
+    ConditionType("NotAllowedFrom", REQUEST, "Its role, or what its role uses, belongs to another namespace."),
     ConditionType("RoleNotReady", REQUEST, "The PostgresRole is not in Vault yet."),
 )
 
@@ -187,6 +188,12 @@ REASONS = (
     ),
     Reason(
         "PostgresRoleDeleted", REQUEST, "The PostgresRole is deleted.", "Apply it again, or delete the access request."
+    ),
+    Reason(
+        "ConsentMissing",
+        REQUEST,
+        "The owner of another namespace does not share it, or not any more.",
+        "Have the owner set the annotation that the message names.",
     ),
     Reason("RoleNotFound", REQUEST, "The PostgresRole does not exist or is not ready.", "Look at its conditions."),
 )

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from dev.demo.story import REPOSITORY
 from dev.stack.stack import LocalStack
 from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
 from tests.eventually import eventually
@@ -159,3 +161,41 @@ def test_m6_a_neighbours_reference_holds_nothing(stack: LocalStack, evil: Space)
         evil.apply(moved(evil, "postgresSecretEngine", postgres__databaseRef=foreign))
         reason(evil, ENGINE, "NotAllowedFrom")
         assert "finalizers" not in held.get("appbinding/postgres-app")["metadata"]
+
+
+def test_one_namespace_owns_the_databases_and_another_asks(stack: LocalStack) -> None:
+    """The commands of docs/security/rbac.md as printed, and then what each group does with its rights."""
+    with space(stack, "databases", at_once=True) as databases, space(stack, "app", at_once=True) as app:
+        dba, developer = ["--as=dana", "--as-group=dba"], ["--as=dev", "--as-group=app-team"]
+        *bindings, allow = layout_commands()
+        for command in bindings:
+            stack.kubectl(*command)
+        for each in (*databases.guide("postgres-app", "postgresSecretEngine"), moved(databases, "postgresRole")):
+            each["metadata"]["name"] = each["metadata"]["name"].replace("psql-role", "app-reader")
+            databases.kubectl("apply", "-f", "-", *dba, input=json.dumps(each))
+        databases.phase("postgresrole/app-reader", "Success")
+        role = {"kind": "PostgresRole", "name": "app-reader", "namespace": "databases"}
+        app.kubectl("apply", "-f", "-", *developer, input=json.dumps(moved(app, "postgresAccessRequest", roleRef=role)))
+        reason(app, REQUEST, "ConsentMissing", kind="NotAllowedFrom")
+        assert stack.kubectl(*allow, *developer, check=False).returncode  # the role's owner alone says so
+        stack.kubectl(*allow, *dba)
+        eventually(lambda: app.status(REQUEST).get("digest"), timeout_s=30, what="the digest")
+        stack.kubectl("create", "rolebinding", "own", "-n", "app", "--clusterrole=leasegate-approver", "--user=al")
+        refused = app.vault_command("approve", REQUEST, "--as=al")
+        assert "an approver of namespace databases, to which its role belongs" in refused.stderr, refused
+        done = app.vault_command("approve", REQUEST, *dba)
+        assert done.returncode == 0, done.stderr
+        assert app.user_works(app.secret(app.secret_name()))
+        denied = app.vault_command("deny", REQUEST, "--as=al")  # approvers of either namespace may end access
+        assert denied.returncode == 0, denied.stderr
+        eventually(lambda: not app.database_users(), timeout_s=30, what="the user dropped")
+
+
+def layout_commands() -> list[list[str]]:
+    """The commands of the usual layout in docs/security/rbac.md, without ``kubectl``."""
+    text = (REPOSITORY / "docs/security/rbac.md").read_text(encoding="utf-8")
+    block = text.partition("### One namespace owns the databases, others ask\n")[2].partition("```console\n")[2]
+    lines = block.partition("```")[0].splitlines()
+    found = [shlex.split(line.removeprefix("$ kubectl ")) for line in lines]
+    assert len(found) == 6, found
+    return found

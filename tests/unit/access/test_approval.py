@@ -66,7 +66,7 @@ def test_who_decided() -> None:
     assert granting(made, digest=OTHER) is None
 
 
-def test_no_approval_counts_without_the_word_of_the_roles_owner_and_a_denial_does() -> None:
+def test_without_the_word_of_the_roles_owner_a_denial_alone_counts() -> None:
     decisions = [a_decision()]
     assert verdict(decisions, digest=DIGEST, allowed=False).approval is Approval.PENDING
     assert verdict([*decisions, a_decision(Approval.DENIED)], digest=DIGEST, allowed=False).approval is Approval.DENIED
