@@ -87,6 +87,12 @@ _SERVICE = re.compile(r"(\*|[a-z0-9-]{1,63})/([a-z0-9-]{1,63})=(.+)")
     help="Seconds in which every object is reconciled once; how often drift in Vault is corrected.",
 )
 @option(
+    "--role-change-pause",
+    type=click.FloatRange(0, 3600),
+    default=5.0,
+    help="Seconds between two changes of one PostgresRole, after three of them: each concerns all its access requests.",
+)
+@option(
     "--health-listen", type=HostPortType(), default="127.0.0.1:7714", help="Address of /healthz and /readyz over HTTP."
 )
 @metrics_listen_option()
@@ -127,6 +133,7 @@ def _watcher(
     token_audience: str,
     finalizer_timeout: float,
     resync_interval: float,
+    role_change_pause: float,
     **services: HostPort,
 ) -> Watcher:
     if not _CLUSTER.fullmatch(cluster_name):
@@ -137,6 +144,7 @@ def _watcher(
         audience=token_audience,
         finalizer_timeout_s=finalizer_timeout,
         resync_s=resync_interval,
+        role_change_pause_s=role_change_pause,
     )
     api = _api(kubeconfig, pool_size=settings.connections)
     cluster = Cluster("" if cluster_name == "-" else cluster_name, _cluster_uid(api))

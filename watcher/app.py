@@ -35,6 +35,7 @@ from watcher.reconcilers.access_request import AccessRequestReconciler
 from watcher.reconcilers.access_request_status import AccessRequestReporter
 from watcher.reconcilers.appbinding import AppBindingReconciler
 from watcher.reconcilers.appbinding_status import AppBindingReporter
+from watcher.reconcilers.change_pace import ChangePace
 from watcher.reconcilers.cleanup_role import CleanupRoleReconciler
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.postgres_role import PostgresRoleReconciler
@@ -65,6 +66,7 @@ class Settings:
         audience: Audience of ServiceAccount tokens; empty for the API server's own.
         finalizer_timeout_s: How long a deletion waits where Vault answers but does not permit the cleanup.
         resync_s: Every object is reconciled once in so long, whatever changed: how often drift in Vault is checked.
+        role_change_pause_s: Time between two changes of one PostgresRole, after three of them.
         workers: Threads of each work queue.
         parallel_threads: Threads for work in parallel to a worker's own.
         watch_s: Longest time of one watch.
@@ -76,6 +78,7 @@ class Settings:
     audience: str = ""
     finalizer_timeout_s: float = 120.0
     resync_s: float = 300.0
+    role_change_pause_s: float = 5.0
     workers: Mapping[str, int] = field(
         default_factory=lambda: {
             "access_requests": 12,
@@ -169,6 +172,7 @@ class Watcher:
             services=services,
             events=self.events,
             reporter=AppBindingReporter(objects=objects, events=self.events, now=_now),
+            clock=self._clock,
         )
         common: dict[str, Any] = {
             "objects": objects, "targets": targets, "app_bindings": app_bindings, "services": services,
@@ -183,6 +187,7 @@ class Watcher:
             **common,
             reporter=self._reporter(POSTGRES_ROLE, RoleStatus, "role is ready to use"),
             on_catalog_change=triggers.on_catalog_change,
+            pace=ChangePace(self._clock, pause_s=settings.role_change_pause_s),
         )
         publisher = SecretPublisher(self._api, self.namespaces, self._executor)
         rbac_audit = RbacAudit(

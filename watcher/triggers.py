@@ -204,7 +204,7 @@ class Triggers:
     def on_enablement_change(self, namespace: str) -> None:
         """Queue everything in a namespace that is enabled now, or no more."""
         for resource, queue in QUEUES.items():
-            self._enqueue(queue, {key_of(obj) for obj in self._objects.cache(resource).all(namespace)})
+            self._enqueue(queue, self._objects.cache(resource).list_keys(namespace))
         for binding in self._objects.cache(APP_BINDING).all(namespace):
             self._enqueue_users(key_of(binding))
 
@@ -221,8 +221,8 @@ class Triggers:
 
     def on_catalog_change(self, db_role: Key) -> None:
         """Queue the access requests of a db_role that is granted otherwise now, or removed."""
-        found = self._objects.cache(ACCESS_REQUEST).by_index(BY_DB_ROLE, db_role)
-        self._enqueue("access_requests", {key_of(obj) for obj in found})
+        for key in self._objects.cache(ACCESS_REQUEST).keys_by_index(BY_DB_ROLE, db_role):
+            self._queues["access_requests"].add(key)
 
     def on_rbac_drift(self, access_request: Key) -> None:
         """Queue an access request whose Role or RoleBinding was changed or removed."""
@@ -273,12 +273,11 @@ class Triggers:
     def _enqueue_users(self, app_binding: Key) -> None:
         """Queue the SecretEngines and PostgresRoles that use an AppBinding."""
         for resource in (SECRET_ENGINE, POSTGRES_ROLE):
-            found = self._objects.cache(resource).by_index(BY_APP_BINDING, app_binding)
-            self._enqueue(QUEUES[resource], {key_of(obj) for obj in found})
+            self._enqueue(QUEUES[resource], self._objects.cache(resource).keys_by_index(BY_APP_BINDING, app_binding))
 
     def _by_mount(self, resource: Resource, mounts: Iterable[str]) -> set[Key]:
         cache = self._objects.cache(resource)
-        return {key_of(obj) for mount in mounts for obj in cache.by_index(BY_MOUNT, mount)}
+        return {key for mount in mounts for key in cache.keys_by_index(BY_MOUNT, mount)}
 
     def _enqueue(self, queue: str, keys: Iterable[Key]) -> None:
         for key in keys:

@@ -90,6 +90,12 @@ class Span(click.ParamType[float]):
     default="30d",
     help="How long the ledger keeps closed attempts, deleted access requests and answered calls.",
 )
+@option(
+    "--max-targets-per-namespace",
+    type=click.IntRange(min=0),
+    default=50,
+    help="Vaults that the AppBindings of one namespace may have named; 0 for no limit.",
+)
 @option("--workers", type=click.IntRange(2, 64), default=8, help="Threads that revoke, renew and prepare.")
 def main(
     config: ServerConfig,
@@ -102,6 +108,7 @@ def main(
     orphan_scan_interval: float,
     max_renewals_per_second: float,
     retention: float,
+    max_targets_per_namespace: int,
     workers: int,
 ) -> None:
     """Serve until SIGTERM."""
@@ -118,6 +125,7 @@ def main(
         orphan_scan_interval_s=orphan_scan_interval,
         retention_s=retention,
         workers=workers,
+        max_targets=max_targets_per_namespace,
     )
     registry = new_server_registry()
     configured = read_catalog(catalog) if catalog else []

@@ -117,7 +117,10 @@ def _running(
     feed = ChangeFeed(ledger, polls)
     vaults.on_missing = lambda row: feed.request_auth(row.id)
     guard = LedgerGuard(ledger)
-    catalog, requests = Catalog(ledger, vaults, feed), AccessRequests(ledger, vaults, guard=guard)
+    catalog, requests = (
+        Catalog(ledger, vaults, feed, max_targets=settings.max_targets),
+        AccessRequests(ledger, vaults, guard=guard),
+    )
     issuer = LeaseIssuer(ledger, vaults, settings=settings, guard=guard)
     renewal = LeaseRenewal(ledger, vaults, settings=settings, jitter=random.random)
     recovery = IssuanceRecovery(ledger, vaults)

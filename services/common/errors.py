@@ -156,6 +156,13 @@ class VaultNotAllowedError(LeasegateError):
         self.changed_nothing = True
 
 
+class QuotaExceededError(LeasegateError):
+    """A namespace has as much as the operator allows it; the object waits, and goes on when there is room."""
+
+    code, reason = grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"
+    default_retry_after_s = 15.0
+
+
 class CallerNotAllowedError(LeasegateError):
     """The caller may not call this."""
 

@@ -6,12 +6,12 @@ import hashlib
 import hmac
 import json
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from services.common.bounded import BoundedMap, KeyedLocks
 from services.common.errors import (
     DeadlineTooShortError,
     MountConflictError,
@@ -40,6 +40,7 @@ from services.common.vault_config.address import Address
 from services.engine.connection import Connection, Existing, delete_connection, read_connection, write_connection
 
 _LOG = logger(__name__)
+_MOST_WRITTEN = 10_000
 _LOCK_TIMEOUT_S = 60.0  # for callers without a deadline
 
 
@@ -130,10 +131,9 @@ class SecretEngines:
         """
         self._sessions = sessions
         self._now = now
-        self._guard = threading.Lock()
-        self._locks: dict[tuple[Address, str, str], threading.Lock] = {}
-        # By connection: the digest of what this process wrote last.
-        self._written: dict[tuple[Address, str, str, str], bytes] = {}
+        self._locks = KeyedLocks[tuple[Address, str, str]]()
+        # By connection: the digest of what this process wrote last. One that is missing is written once more.
+        self._written = BoundedMap[tuple[Address, str, str, str], bytes](_MOST_WRITTEN)
         self._key = secrets.token_bytes(32)
 
     def ensure_engine(self, wanted: Wanted) -> Ensured:
@@ -202,15 +202,11 @@ class SecretEngines:
         Raises:
             DeadlineTooShortError: Other calls for the mount left no time.
         """
-        with self._guard:
-            lock = self._locks.setdefault(_place(target, mount), threading.Lock())
-        if not lock.acquire(timeout=deadline.timeout_s(_LOCK_TIMEOUT_S)):
-            with writes_nothing():
-                raise DeadlineTooShortError(f"other calls still work on the mount {mount}")
-        try:
+        with self._locks.holding(_place(target, mount), timeout_s=deadline.timeout_s(_LOCK_TIMEOUT_S)) as held:
+            if not held:
+                with writes_nothing():
+                    raise DeadlineTooShortError(f"other calls still work on the mount {mount}")
             yield
-        finally:
-            lock.release()
 
     def _check_database(self, wanted: Wanted, existing: Existing | None) -> None:
         """Refuse another database than live leases are of, and a connection without the user and password it needs.

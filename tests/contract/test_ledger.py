@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -54,7 +55,7 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 
 
 def target(**changes: str) -> VaultTargetRow:
-    usual = {
+    usual: dict[str, Any] = {
         "cluster": "-",
         "namespace": "demo",
         "name": "vault",

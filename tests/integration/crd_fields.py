@@ -38,6 +38,7 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
             'unknown field "spec.clientConfig.service.nope"',
         ),
         ("spec.clientConfig.caBundle", "not base64!", "spec.clientConfig.caBundle in body must be of type byte"),
+        ("spec.clientConfig.caBundle", "LS0t" * 21847, "may not be more than 87384"),  # attack H5
         ("spec.clientConfig.insecureSkipTLSVerify", "yes", "must be of type boolean"),
         ("spec.clientConfig.serverName", 1, "must be of type string"),
         ("spec.secret", "postgres-user-cred", "must be of type object"),

@@ -63,6 +63,11 @@ class Cache:
             found = [self._texts[key] for key in self._indexes[name].keys_of(value)]
         return list(map(_parsed, found))
 
+    def keys_by_index(self, name: str, value: Hashable) -> list[Key]:
+        """The keys of the same objects, none of which is parsed."""
+        with self._lock:
+            return list(self._indexes[name].keys_of(value))
+
     def all(self, namespace: str | None = None) -> Iterator[Body]:
         """All objects as of now, or those of one namespace, one after the other."""
         with self._lock:
@@ -70,10 +75,10 @@ class Cache:
             found = [self._texts[key] for key in keys]
         return map(_parsed, found)
 
-    def list_keys(self) -> list[Key]:
-        """The keys of all objects, the oldest first."""
+    def list_keys(self, namespace: str | None = None) -> list[Key]:
+        """The keys of all objects, or of those of one namespace, the oldest first."""
         with self._lock:
-            return list(self._texts)
+            return list(self._texts if namespace is None else self._by_namespace.keys_of(namespace))
 
     def count(self, namespace: str) -> int:
         """Number of objects in a namespace."""

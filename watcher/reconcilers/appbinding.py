@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 
 from leasegate.access.v1 import watcher_service_pb2
@@ -25,6 +26,8 @@ from watcher.specs.indexes import BY_APP_BINDING, BY_DATABASE, BY_VAULT
 from watcher.specs.kinds import APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
 from watcher.specs.status import conditions_of
 
+REGISTER_AGAIN_S = 3600.0
+
 
 class AppBindingReconciler:
     """Reconciles AppBindings. Safe for threads.
@@ -35,6 +38,7 @@ class AppBindingReconciler:
         services: The services.
         events: Where Events are written.
         reporter: Writes statuses.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -45,18 +49,22 @@ class AppBindingReconciler:
         services: ServiceStubs,
         events: EventRecorder,
         reporter: AppBindingReporter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._objects, self._targets, self._services, self._events = objects, targets, services, events
-        self._reporter = reporter
-        self._registered: dict[Key, bytes] = {}  # digest of the target that access has, by AppBinding
+        self._reporter, self._clock = reporter, clock
+        self._registered: dict[Key, tuple[bytes, float]] = {}  # the digest that access has of a target, and since when
         self._auth_needed: set[Key] = set()  # AppBindings whose Vault access has no session for
         self._lock = threading.Lock()
 
     def reconcile(self, key: Key) -> Result:
         """Add or remove the finalizer of an AppBinding, register its Vault with access, and report the outcome."""
         binding = self._objects.get(APP_BINDING, key)
-        if binding is None:
+        if binding is None or not self._is_used(BY_APP_BINDING, binding):
             self._registered.pop(key, None)
+            with self._lock:
+                self._auth_needed.discard(key)
+        if binding is None:
             return DONE
         if not self._is_used(BY_APP_BINDING, binding):
             self._release(binding)
@@ -108,15 +116,18 @@ class AppBindingReconciler:
             self._objects.add_finalizer(APP_BINDING, binding)
 
     def register_target(self, key: Key, target: types_pb2.VaultTarget) -> None:
-        """Register a Vault with access, unless access has the same target already.
+        """Register a Vault with access, unless access has the same target since a moment ago.
+
+        access drops a target that nothing uses, unless it hears of it from time to time.
 
         Raises:
             LeasegateError: access failed.
         """
         digest = _registration_digest(target)
-        if self._registered.get(key) != digest:
+        known, since = self._registered.get(key, (b"", 0.0))
+        if known != digest or self._clock() - since > REGISTER_AGAIN_S:
             self._services.access.EnsureVaultTarget(watcher_service_pb2.EnsureVaultTargetRequest(target=target))
-            self._registered[key] = digest
+            self._registered[key] = digest, self._clock()
 
     def require_fresh_auth(self, key: Key) -> None:
         """Have the next reconcile register the Vault with a new token, as access has no session there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from services.common.bounded import BoundedMap
 from services.common.errors import (
     CallerNotAllowedError,
     ConflictError,
@@ -28,6 +29,10 @@ NEVER_ANSWERED_S = 15.0
 """How long a deletion waits for a Vault that never once answered, above all behind a mistyped address."""
 
 
+MOST = 50_000
+"""Objects that fail at once; the window of one that is forgotten begins again."""
+
+
 class FailureWindow:
     """Since when each object has failed, by kind of failure. Safe for threads.
 
@@ -38,7 +43,7 @@ class FailureWindow:
 
     def __init__(self, clock: Callable[[], float], *, finalizer_timeout_s: float) -> None:
         self._clock, self._finalizer_timeout_s = clock, finalizer_timeout_s
-        self._since: dict[str, dict[str, float]] = {}  # by uid, then by kind of failure
+        self._since = BoundedMap[str, dict[str, float]](MOST)  # by uid, then by kind of failure
         self._lock = threading.Lock()
 
     def elapsed_s(self, uid: str, kind: str) -> float:

@@ -11,12 +11,14 @@ from dataclasses import replace
 from leasegate.access.v1 import watcher_service_pb2
 from leasegate.roles.v1 import db_role_pb2, role_service_pb2
 from leasegate.types.v1 import types_pb2
+from services.common.bounded import BoundedMap
 from services.common.errors import LeasegateError, LeasesInUseError, NotAllowedFromError, VaultAuthRefusedError
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.objects import Objects
 from watcher.kube.resources import Body, Key, is_deleting, key_of, uid_of
 from watcher.kube.result import DONE, PendingError, Result, result_of
 from watcher.reconcilers.appbinding import AppBindingReconciler
+from watcher.reconcilers.change_pace import ChangePace
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.finalization import Finalizer, record_failure, record_place
 from watcher.reconcilers.secret_engine import provides_connection
@@ -35,6 +37,8 @@ from watcher.specs.status import EngineStatus, RoleStatus, TargetStatus
 KINDS = {"/roles/": "FailedToCreateDatabaseRole", "sys/mounts": "FailedToCreateDatabaseRole"}
 """KubeVault's reasons for errors of Vault, by a part of the path."""
 
+_MOST = 50_000
+
 
 class PostgresRoleReconciler:
     """Reconciles PostgresRoles.
@@ -48,6 +52,7 @@ class PostgresRoleReconciler:
         failures: Since when each fails.
         cluster: Where they are.
         on_catalog_change: Called with a role whose entry in access' catalog changed or is removed.
+        pace: How often one role may change.
     """
 
     def __init__(
@@ -61,13 +66,14 @@ class PostgresRoleReconciler:
         failures: FailureWindow,
         cluster: Cluster,
         on_catalog_change: Callable[[Key], None],
+        pace: ChangePace,
     ) -> None:
         self._objects, self._targets, self._app_bindings, self._services = objects, targets, app_bindings, services
         self._reporter, self._failures, self._cluster = reporter, failures, cluster
-        self._on_catalog_change = on_catalog_change
+        self._on_catalog_change, self._pace = on_catalog_change, pace
         self._finalizer = Finalizer(POSTGRES_ROLE, objects=objects, reporter=reporter, failures=failures, kinds=KINDS)
         # Digest, database and plugin in access' catalog by uid, as this process put them there.
-        self._catalog: dict[str, tuple[str, str, str]] = {}
+        self._catalog = BoundedMap[str, tuple[str, str, str]](_MOST)
         self._paused: dict[Key, watcher_service_pb2.ResumeRequest] = {}  # what resumes issuance that a role paused
 
     def reconcile(self, key: Key) -> Result:
@@ -78,6 +84,8 @@ class PostgresRoleReconciler:
             return DONE
         if is_deleting(obj):
             return self._finalizer.finalize(obj, self._clean_up)
+        if wait_s := self._pace.wait_s(obj):
+            return Result(requeue_after_s=wait_s)
         try:
             obj = self._objects.add_finalizer(POSTGRES_ROLE, obj)
             self._ensure(obj)
@@ -208,6 +216,7 @@ class PostgresRoleReconciler:
         snapshot.allow_from.extend(consent.allow_from(obj))
         snapshot.allow_subjects_from.extend(consent.allow_subjects_from(obj))
         self._services.access.PutDbRoleSnapshot(watcher_service_pb2.PutDbRoleSnapshotRequest(snapshot=snapshot))
+        self._pace.note_applied(obj)
         known, now = self._catalog.get(uid_of(obj)), (snapshot.digest, snapshot.database, snapshot.plugin)
         self._catalog[uid_of(obj)] = now
         if now != known and (known or RoleStatus.from_object(obj).digest != snapshot.digest):

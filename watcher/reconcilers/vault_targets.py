@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from leasegate.types.v1 import types_pb2
+from services.common.bounded import KeyedLocks
 from services.common.errors import SpecInvalidError
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.objects import Objects
@@ -25,6 +26,9 @@ TOKEN_S = 600
 """Lifetime of a token: the least that the API server permits."""
 RENEW_AT = 0.6
 """Part of its lifetime after which a token is replaced: what is left is enough to authenticate with."""
+
+TOKENS_OF_NAMESPACE = 16
+"""Kept in memory at most; a team chooses the names of ServiceAccounts."""
 
 NOTHING = SecretContent(type="", data={})
 
@@ -60,7 +64,7 @@ class VaultTargets:
         self._api, self._objects, self._cluster = api, objects, cluster
         self._addresses, self._audience, self._clock = addresses, audience, clock
         self._tokens: dict[tuple[str, str, str], _Token] = {}
-        self._token_locks: dict[tuple[str, str, str], threading.Lock] = {}  # a slow namespace blocks no other
+        self._making = KeyedLocks[tuple[str, str, str]]()  # a slow namespace blocks no other
         self._lock = threading.Lock()
 
     def vault(self, key: Key, *, fresh: bool = False) -> types_pb2.VaultTarget:
@@ -165,16 +169,24 @@ class VaultTargets:
 
     def _token(self, namespace: str, plan: ServiceAccountAuth, *, fresh: bool) -> str:
         account = (namespace, plan.account, plan.audience or self._audience)
-        with self._lock:
-            making = self._token_locks.setdefault(account, threading.Lock())
-        with making:
+        with self._making.holding(account):
             with self._lock:
                 token = self._tokens.get(account)
             if token is None or fresh or self._clock() >= token.until:
                 token = self._new_token(*account)
                 with self._lock:
                     self._tokens[account] = token
+                    self._drop_tokens(namespace)
         return token.jwt
+
+    def _drop_tokens(self, namespace: str) -> None:
+        """Drop expired tokens, and the oldest of a namespace that names more ServiceAccounts than it needs."""
+        now = self._clock()
+        for account in [account for account, token in self._tokens.items() if now >= token.until]:
+            del self._tokens[account]
+        of_namespace = [account for account in self._tokens if account[0] == namespace]
+        for account in of_namespace[:-TOKENS_OF_NAMESPACE]:
+            del self._tokens[account]
 
     def _new_token(self, namespace: str, account: str, audience: str) -> _Token:
         spec: Body = {"expirationSeconds": TOKEN_S, **({"audiences": [audience]} if audience else {})}

@@ -69,6 +69,7 @@ class VaultTargetRow:
         key_digest: Digest of address, Vault namespace and auth mount; another one is another target.
         address: As the caller writes it; a part of the digest.
         server: The address in the one form in which two can be compared.
+        ensured_at: When a caller last described it.
     """
 
     id: int
@@ -83,6 +84,7 @@ class VaultTargetRow:
     insecure_skip_tls_verify: bool
     server_name: str
     auth_mount: str
+    ensured_at: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ class Settings:
         retention_s: How long the ledger keeps closed attempts, deleted access requests and answered calls.
         prune_every_s: Pause between two rounds of pruning.
         claim_backoff_s: Longest pause of an access request after failed claims.
+        max_targets: VaultTargets that the AppBindings of one namespace may have named; 0 for no limit.
     """
 
     overlap_s: float = 300.0
@@ -31,3 +32,4 @@ class Settings:
     retention_s: float = 30 * 86400.0
     prune_every_s: float = 600.0
     claim_backoff_s: float = 30.0
+    max_targets: int = 50

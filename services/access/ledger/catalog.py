@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from services.access.domain.models import AccessRequest, DbRole, VaultTargetRow
 from services.access.ledger.db.database import Tx
 from services.access.ledger.db.query import Query
-from services.access.ledger.db.schema import db_roles, row_of, vault_targets
+from services.access.ledger.db.schema import attempts, cleanup_roles, db_roles, row_of, vault_targets
 
 _r = db_roles.c
 _TARGET = Query(VaultTargetRow, sa.select(vault_targets).where(vault_targets.c.id == sa.bindparam("target_id")))
@@ -22,15 +22,45 @@ _ROLE = Query(
 
 
 def put_target(tx: Tx, target: VaultTargetRow) -> VaultTargetRow:
-    """Insert or update a VaultTarget by its key; ``target.id`` is ignored."""
+    """Insert or update a VaultTarget by its key, as of now; ``target.id`` is ignored."""
+    target = replace(target, ensured_at=tx.now)
     columns = row_of(vault_targets, target, without=("id",))
     known = find_target(tx, target.cluster, target.namespace, target.name, target.key_digest)
     if known is None:
         done = tx.execute(vault_targets.insert().values(**columns))
         return replace(target, id=int(done.inserted_primary_key[0]))  # type: ignore[index]
-    if known != replace(target, id=known.id):
-        tx.execute(vault_targets.update().where(vault_targets.c.id == known.id).values(**columns))
+    tx.execute(vault_targets.update().where(vault_targets.c.id == known.id).values(**columns))
     return replace(target, id=known.id)
+
+
+def count_targets(tx: Tx, cluster: str, namespace: str) -> int:
+    """Return how many VaultTargets a namespace has described."""
+    of_namespace = targets_of(cluster, namespace)
+    return int(tx.execute(sa.select(sa.func.count()).select_from(vault_targets).where(*of_namespace)).scalar_one())
+
+
+def drop_unused_targets(tx: Tx, *where: sa.ColumnElement[bool], before: float, limit: int = -1) -> int:
+    """Delete VaultTargets of AppBindings that nothing depends on and that are described otherwise now, or no more.
+
+    Args:
+        tx: Transaction.
+        where: Which ones come into question.
+        before: One that was described last before this time is described no more.
+        limit: At most so many; all if negative.
+    """
+    t, newer = vault_targets.c, vault_targets.alias()
+    same = (newer.c.cluster == t.cluster, newer.c.namespace == t.namespace, newer.c.name == t.name)
+    later = sa.tuple_(newer.c.ensured_at, newer.c.id) > sa.tuple_(t.ensured_at, t.id)
+    replaced = sa.exists().where(*same, later).correlate(vault_targets)
+    used = (sa.select(table.c.target) for table in (db_roles, attempts, cleanup_roles))
+    unused = (t.id.not_in(query) for query in used)
+    some = sa.select(t.id).where(*where, t.namespace != "", sa.or_(replaced, t.ensured_at < before), *unused)
+    return tx.execute(vault_targets.delete().where(t.id.in_(some.limit(limit)))).rowcount
+
+
+def targets_of(cluster: str, namespace: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Match the VaultTargets that a namespace has described."""
+    return vault_targets.c.cluster == cluster, vault_targets.c.namespace == namespace
 
 
 def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) -> VaultTargetRow | None:
@@ -40,9 +70,14 @@ def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) ->
     return tx.fetch_first(VaultTargetRow, sa.select(vault_targets).where(*where))
 
 
+def find_target_by_id(tx: Tx, number: int) -> VaultTargetRow | None:
+    """Return a VaultTarget by its id; None once it is pruned."""
+    return _TARGET.first(tx, target_id=number)
+
+
 def target(tx: Tx, number: int) -> VaultTargetRow:
     """Return a VaultTarget by its id, which must exist."""
-    found = _TARGET.first(tx, target_id=number)
+    found = find_target_by_id(tx, number)
     if found is None:
         raise LookupError(f"the ledger has no target {number}")
     return found

@@ -12,7 +12,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from services.access.domain.models import AttemptState
-from services.access.ledger import counts
+from services.access.ledger import catalog, counts
 from services.access.ledger.db.database import Tx
 from services.access.ledger.db.schema import access_requests, answers, attempts, db_roles, decisions, recoveries
 
@@ -75,3 +75,12 @@ def deleted_roles(tx: Tx, *, before: float, limit: int) -> int:
     named = sa.exists().where(*(mine == theirs for mine, theirs in names))
     some = sa.select(r.id).where(r.deleted.is_(True), ~named).limit(limit)
     return tx.execute(db_roles.delete().where(r.id.in_(some))).rowcount
+
+
+TARGETS_KEPT_S = 6 * 3600.0
+"""The watcher describes each VaultTarget that is in use again within an hour."""
+
+
+def unused_targets(tx: Tx, *, before: float, limit: int) -> int:
+    """Delete VaultTargets that nothing depends on and that no AppBinding describes any more, whatever ``before`` is."""
+    return catalog.drop_unused_targets(tx, before=tx.now - TARGETS_KEPT_S, limit=limit)

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from services.access.domain.models import DbRole, VaultTargetRow
-from services.access.ledger import attempts, catalog, recoveries, requests
+from services.access.ledger import attempts, catalog, pruning, recoveries, requests
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.requests import reassess
 from services.access.requests.changefeed import ChangeFeed
+from services.access.requests.guards import check_quota
 from services.access.vault.clients import VaultClients, row_of
 from services.common.vault.target import VaultTarget
 from services.common.vault_config.address import Address
+
+_ENSURED_FRESH_S = 60.0
+"""A VaultTarget that is described again so soon is not written again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +39,22 @@ class TargetName:
 class Catalog:
     """Takes in Vaults, db_roles and reports of cleanup roles."""
 
-    def __init__(self, ledger: Ledger, vaults: VaultClients, feed: ChangeFeed) -> None:
-        self._ledger, self._vaults, self._feed = ledger, vaults, feed
+    def __init__(self, ledger: Ledger, vaults: VaultClients, feed: ChangeFeed, *, max_targets: int = 0) -> None:
+        """Begin with what the ledger has.
+
+        Args:
+            ledger: The ledger.
+            vaults: Its Vaults.
+            feed: Where auth is asked for.
+            max_targets: How many VaultTargets one namespace may have; 0 for no limit.
+        """
+        self._ledger, self._vaults, self._feed, self._max_targets = ledger, vaults, feed, max_targets
 
     def put_target(self, target: VaultTarget) -> VaultTargetRow:
         """Take in a Vault, and the auth there where the service has none of its own; work that lacked it is due now.
 
         Raises:
+            QuotaExceededError: Its namespace has as many as it may.
             VaultAuthRefusedError: Vault refused the auth.
             LeasegateError: Vault cannot be reached.
         """
@@ -60,10 +73,33 @@ class Catalog:
             known = catalog.find_target(tx, wanted.cluster, wanted.namespace, wanted.name, wanted.key_digest)
             if known is None and not target.mount:  # a caller without auth does not know its mount
                 known = _same_place(tx, wanted)
-        if known and (known == replace(wanted, id=known.id) or not target.mount):
+            now = tx.now
+        same = known is not None and (known == replace(wanted, id=known.id) or not target.mount)
+        if known and same and now - known.ensured_at < _ENSURED_FRESH_S:
             return known
         with self._ledger.write() as tx:
-            return catalog.put_target(tx, wanted)
+            return catalog.put_target(tx, known) if known and same else self._put_target(tx, wanted)
+
+    def _put_target(self, tx: Tx, wanted: VaultTargetRow) -> VaultTargetRow:
+        """Store a VaultTarget, in place of what its AppBinding described before.
+
+        Raises:
+            QuotaExceededError: Its namespace has as many as it may.
+        """
+        known = catalog.find_target(tx, wanted.cluster, wanted.namespace, wanted.name, wanted.key_digest)
+        if wanted.namespace and known is None:
+            if catalog.count_targets(tx, wanted.cluster, wanted.namespace) >= self._max_targets > 0:
+                of_namespace = catalog.targets_of(wanted.cluster, wanted.namespace)
+                catalog.drop_unused_targets(tx, *of_namespace, before=tx.now - pruning.TARGETS_KEPT_S)
+            check_quota(
+                catalog.count_targets(tx, wanted.cluster, wanted.namespace),
+                self._max_targets,
+                what="Vaults that its AppBindings name",
+                namespace=wanted.namespace,
+                do="delete AppBindings and PostgresRoles that are not needed",
+                option="--max-targets-per-namespace",
+            )
+        return catalog.put_target(tx, wanted)
 
     def named_target(self, tx: Tx, name: TargetName) -> VaultTargetRow:
         """The Vault that a caller refers to; stored as the reference says if it is new."""
@@ -77,7 +113,7 @@ class Catalog:
             address=name.address,
             vault_namespace=name.vault_namespace,
         )
-        return catalog.put_target(tx, row_of(described, digest=name.digest))
+        return self._put_target(tx, row_of(described, digest=name.digest))
 
     def put_role(self, db_role: DbRole, *, at: TargetName) -> None:
         """Take in a db_role; if it changed, its access requests are reassessed."""

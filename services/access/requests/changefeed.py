@@ -226,15 +226,16 @@ class ChangeFeed:
         with self._ledger.read() as tx:
             found = requests.find_many(tx, [key.uid for key in keys if isinstance(key, AccessRequestChanged)])
             pairs = [
-                (recoveries.find_cleanup_role(tx, key.name, key.target), catalog.target(tx, key.target))
+                (recoveries.find_cleanup_role(tx, key.name, key.target), catalog.find_target_by_id(tx, key.target))
                 for key in keys
                 if isinstance(key, CleanupRoleChanged)
             ]
-            missing_auths = tuple(catalog.target(tx, key.target) for key in keys if isinstance(key, VaultAuthNeeded))
+            wanted = [catalog.find_target_by_id(tx, key.target) for key in keys if isinstance(key, VaultAuthNeeded)]
+            missing_auths = tuple(row for row in wanted if row)
         announced = tuple(
             (cleanup_role, target)
             for cleanup_role, target in pairs
-            if cleanup_role and cleanup_role.state is not CleanupRoleState.READY
+            if cleanup_role and target and cleanup_role.state is not CleanupRoleState.READY
         )
         with self._changed:
             for key in keys:

@@ -35,6 +35,7 @@ _SPEC = (
     "requester",
 )
 """What a DesiredAccess and an AccessRequest have in common."""
+_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,8 @@ class AccessRequests:
         """Whether the service has its own auth there; the answer never changes, as its auths are read at start."""
         found = self._service_auth.get(target)
         if found is None:
+            if len(self._service_auth) >= _REMEMBERED:
+                self._service_auth.clear()
             found = self._service_auth[target] = self._vaults.service_auth(catalog.target(tx, target))
         return found
 

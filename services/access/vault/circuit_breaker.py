@@ -31,6 +31,8 @@ FAILURES = 3
 FAIR_S = 1.0
 """A call that ran out of a shorter deadline than this says nothing about Vault."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
+MOST = 1000
+"""Circuits at once: teams choose addresses."""
 _NOT_SENT = (DeadlineTooShortError, VaultAuthMissingError, PathNotOwnedError)
 _LOG = logger(__name__)
 Probe = Callable[[], bool]
@@ -101,7 +103,7 @@ class CircuitBreakers:
             CircuitOpenError: The circuit is open.
         """
         with self._lock:
-            circuit = self._circuits.setdefault(key, _Circuit())
+            circuit = self._circuit(key)
             if not circuit.pause_s:
                 return
             now = self._clock()
@@ -116,10 +118,18 @@ class CircuitBreakers:
             circuit.probe_at = self._clock() + circuit.pause_s
             raise _circuit_open(circuit, wait_s=circuit.pause_s, address=key.server)
 
+    def _circuit(self, key: Key) -> _Circuit:
+        """Return the circuit of a Vault; of too many the oldest goes, and opens again after a few failures."""
+        if key not in self._circuits:
+            while len(self._circuits) >= MOST:
+                del self._circuits[next(iter(self._circuits))]
+            self._circuits[key] = _Circuit()
+        return self._circuits[key]
+
     def record_success(self, key: Key) -> None:
         """Count an answer of Vault, which closes its circuit."""
         with self._lock:
-            circuit = self._circuits.setdefault(key, _Circuit())
+            circuit = self._circuit(key)
             if not circuit.failures:
                 return
             was_open, self._circuits[key] = bool(circuit.pause_s), _Circuit()
@@ -129,7 +139,7 @@ class CircuitBreakers:
     def record_failure(self, key: Key, err: LeasegateError) -> None:
         """Count a call that Vault did not answer, or answered as sealed; enough in a row open its circuit."""
         with self._lock:
-            circuit = self._circuits.setdefault(key, _Circuit())
+            circuit = self._circuit(key)
             circuit.failures += 1
             circuit.last_error = err.message
             opens = circuit.failures >= FAILURES and not circuit.pause_s

@@ -12,7 +12,13 @@ _LOG = logger(__name__)
 BATCH = 200
 """Rows of one transaction: some milliseconds that every other writer waits."""
 
-_KINDS = (pruning.old_answers, pruning.closed_attempts, pruning.deleted_requests, pruning.deleted_roles)
+_KINDS = (
+    pruning.old_answers,
+    pruning.closed_attempts,
+    pruning.deleted_requests,
+    pruning.deleted_roles,
+    pruning.unused_targets,
+)
 
 
 class LedgerPruner:

@@ -69,6 +69,9 @@ class AppRoleAuth:
     secret_id: str = field(repr=False)
 
 
+MAX_CA_BUNDLE = 64 * 1024
+"""Bytes; access stores it for each address that an AppBinding has named."""
+
 AuthMethod: TypeAlias = KubernetesAuth | TokenAuth | UserpassAuth | CertificateAuth | AppRoleAuth
 
 
@@ -219,7 +222,9 @@ def _violations(message: types_pb2.VaultTarget) -> list[tuple[str, str]]:
         wrong.append(("vault_namespace", "is no path of a Vault namespace, such as team or org/team"))
     if message.server_name and not is_name(message.server_name):
         wrong.append(("server_name", "is no host name"))
-    if message.ca_bundle and not message.insecure_skip_tls_verify and not _is_bundle(message.ca_bundle):
+    if len(message.ca_bundle) > MAX_CA_BUNDLE:
+        wrong.append(("ca_bundle", f"has more than {MAX_CA_BUNDLE // 1024} KiB: give the one authority of this Vault"))
+    elif message.ca_bundle and not message.insecure_skip_tls_verify and not _is_bundle(message.ca_bundle):
         wrong.append(("ca_bundle", "holds no PEM certificate that can be read"))
     return wrong + _auth_violations(message)
 

@@ -211,7 +211,7 @@ def test_a_deleted_role_is_pruned_with_its_last_access_request(ledger: Ledger, c
         reassess.end_access(tx, request, Approval.WITHDRAWN)
     clock.now += KEPT + 1
     LedgerPruner(ledger, kept_s=KEPT).prune()
-    assert (left(ledger, schema.db_roles), left(ledger, schema.vault_targets)) == (0, 1)
+    assert (left(ledger, schema.db_roles), left(ledger, schema.vault_targets)) == (0, 0)
 
 
 def test_a_role_of_the_catalog_stays(ledger: Ledger) -> None:

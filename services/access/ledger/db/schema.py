@@ -134,6 +134,7 @@ vault_targets = sa.Table(
     sa.Column("insecure_skip_tls_verify", sa.Boolean, nullable=False),
     _text("server_name"),
     _text("auth_mount"),
+    sa.Column("ensured_at", sa.Float, nullable=False),
     sa.UniqueConstraint("cluster", "namespace", "name", "key_digest", name="vault_targets_key"),
 )
 

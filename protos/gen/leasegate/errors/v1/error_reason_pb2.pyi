@@ -130,6 +130,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION with RetryInfo. What the call uses belongs to another namespace, whose owner does not share it
     with this one: have the owner set the annotation that the text names. Metadata: "namespace".
     """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 34
+    """RESOURCE_EXHAUSTED with RetryInfo. A namespace has as much of something as the operator allows it: delete what is
+    not needed, or have the operator raise the limit. Nothing is lost: call again. Metadata: "limit", "namespace".
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons."""
@@ -237,5 +241,9 @@ sent there: use an address that the operator has listed, or have the operator ad
 ERROR_REASON_NOT_ALLOWED_FROM: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION with RetryInfo. What the call uses belongs to another namespace, whose owner does not share it
 with this one: have the owner set the annotation that the text names. Metadata: "namespace".
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 34
+"""RESOURCE_EXHAUSTED with RetryInfo. A namespace has as much of something as the operator allows it: delete what is
+not needed, or have the operator raise the limit. Nothing is lost: call again. Metadata: "limit", "namespace".
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -115,6 +115,7 @@ def _targets() -> None:
         sa.Column("insecure_skip_tls_verify", sa.Boolean(), nullable=False),
         sa.Column("server_name", sa.String(), nullable=False),
         sa.Column("auth_mount", sa.String(), nullable=False),
+        sa.Column("ensured_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("cluster", "namespace", "name", "key_digest", name="vault_targets_key"),
     )
