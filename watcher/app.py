@@ -67,7 +67,7 @@ class Settings:
         finalizer_timeout_s: How long a deletion waits where Vault answers but does not permit the cleanup.
         resync_s: Every object is reconciled once in so long, whatever changed: how often drift in Vault is checked.
         role_change_pause_s: Time between two changes of one PostgresRole, after three of them.
-        workers: Threads of each work queue.
+        workers: Threads of each work queue; one namespace has at most three quarters of them.
         parallel_threads: Threads for work in parallel to a worker's own.
         watch_s: Longest time of one watch.
         refused_cap_s: Longest pause between two tries to list a namespace that is not enabled.
@@ -81,10 +81,10 @@ class Settings:
     role_change_pause_s: float = 5.0
     workers: Mapping[str, int] = field(
         default_factory=lambda: {
-            "access_requests": 12,
-            "secret_engines": 4,
-            "postgres_roles": 4,
-            "appbindings": 2,
+            "access_requests": 16,
+            "secret_engines": 5,
+            "postgres_roles": 5,
+            "appbindings": 3,
             "cleanup_roles": 2,
             "rbac_audit": 1,
         }
@@ -125,8 +125,13 @@ class Watcher:
         self._recording: threading.Thread | None = None
         self._executor = ThreadPoolExecutor(settings.parallel_threads, thread_name_prefix="parallel")
         self.queues: dict[str, WorkQueue[Any]] = {
-            name: WorkQueue(self._backoff(0.02, 60.0), clock=clock, observer=self._metrics.of_queue(name))
-            for name in settings.workers
+            name: WorkQueue(
+                self._backoff(0.02, 60.0),
+                clock=clock,
+                observer=self._metrics.of_queue(name),
+                most_of_namespace=max(1, workers - max(1, workers // 4)),
+            )
+            for name, workers in settings.workers.items()
         }
         self.triggers = Triggers(self.queues, settings.cluster)
         self._caches = {

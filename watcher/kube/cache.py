@@ -16,8 +16,10 @@ import threading
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
+from services.common import logs
 from watcher.kube.resources import Body, Key, key_of, uid_of, version_of
 
+_LOG = logs.logger(__name__)
 DELETED_UIDS = 4096
 """So many uids of deleted objects are kept; far more than there are own writes under way."""
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -160,14 +162,21 @@ class _Index:
         return self._keys.get(value, {}).keys()
 
     def update(self, key: Key, old: Body | None, new: Body | None) -> None:
-        before = set(self._indexer(old)) if old is not None else set()
-        after = set(self._indexer(new)) if new is not None else set()
+        before, after = self._values(key, old), self._values(key, new)
         for value in before - after:
             del self._keys[value][key]
             if not self._keys[value]:
                 del self._keys[value]
         for value in after - before:
             self._keys.setdefault(value, {})[key] = None
+
+    def _values(self, key: Key, obj: Body | None) -> set[Hashable]:
+        """The values of an object; none of one that the indexer fails on, which its reconcile reports."""
+        try:
+            return set() if obj is None else set(self._indexer(obj))
+        except Exception:
+            _LOG.exception("object without index", object=str(key))
+            return set()
 
 
 def trimmed(obj: Body) -> Body:

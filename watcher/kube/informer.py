@@ -130,7 +130,8 @@ class Informer:
             )
             version = version or str(page["metadata"]["resourceVersion"])
             for item in page.get("items") or []:
-                keys.add(self._put(item))
+                if key := self._put_readable(item):
+                    keys.add(key)
             token = page["metadata"].get("continue", "")
             if not token:
                 break
@@ -162,12 +163,38 @@ class Informer:
         if kind == "ERROR":
             raise error_of(obj)
         if kind == "DELETED":
-            self._cache.remove(obj)
+            try:
+                self._cache.remove(obj)
+            except Exception:
+                self._skip(obj)
         elif kind in ("ADDED", "MODIFIED"):
-            self._put(obj)
+            self._put_readable(obj)
         self._version = version_of(obj) or self._version
+
+    def _put_readable(self, obj: Body) -> Key | None:
+        """Put an object into the cache; one on which a part of the watcher fails is skipped and stops no other.
+
+        Returns:
+            Its key, if it has one.
+        """
+        try:
+            return self._put(obj)
+        except Exception:
+            return self._skip(obj)
+
+    def _skip(self, obj: Body) -> Key | None:
+        key = _key_if_any(obj)
+        LOG.exception("unreadable object skipped", kind=self._resource.kind, object=str(key))
+        return key
 
     def _put(self, obj: Body) -> Key:
         # Items of a list of a core kind have neither kind nor apiVersion.
         self._cache.put({"apiVersion": self._resource.api_version, "kind": self._resource.kind, **obj})
         return key_of(obj)
+
+
+def _key_if_any(obj: Body) -> Key | None:
+    try:
+        return key_of(obj)
+    except (KeyError, TypeError, AttributeError):
+        return None

@@ -3,6 +3,9 @@
 A key that is added while a worker has it comes back when the worker is done. A key of a lower priority goes after all
 keys of higher ones, as in controller-runtime's priority queue: the first list and each resync queue every object,
 thousands of them, and a decision that arrives meanwhile must not wait behind them.
+
+Within a priority the namespaces take turns, and one namespace never has all workers: neither a thousand keys of one nor
+calls of one that nobody answers delay the keys of another.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import heapq
 import itertools
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from enum import IntEnum
 from typing import Generic, TypeVar
@@ -27,6 +30,45 @@ class Priority(IntEnum):
     EVENT = 0  # something changed, and somebody may wait for what follows
     FOLLOW_UP = 1  # somebody has what was waited for; the rest of its reconcile is due
     RESYNC = 2  # nothing is known to have changed
+
+
+class _Lane(Generic[K]):
+    """The keys of one priority and since when each waits, by namespace; None is the namespace of keys without one."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str | None, OrderedDict[K, float]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._waiting.get(_namespace_of(key), ())
+
+    def add(self, key: K, since: float) -> None:
+        self._waiting.setdefault(_namespace_of(key), OrderedDict())[key] = since
+        self._count += 1
+
+    def remove(self, key: K) -> float:
+        keys = self._waiting[_namespace_of(key)]
+        since = keys.pop(key)
+        self._dropped(_namespace_of(key), keys)
+        return since
+
+    def take(self, is_full: Callable[[str | None], bool]) -> tuple[K, float] | None:
+        """Take the oldest key of the namespace whose turn it is, passing over those that are full."""
+        for namespace, keys in self._waiting.items():
+            if not is_full(namespace):
+                self._waiting.move_to_end(namespace)
+                taken = keys.popitem(last=False)
+                self._dropped(namespace, keys)
+                return taken
+        return None
+
+    def _dropped(self, namespace: str | None, keys: OrderedDict[K, float]) -> None:
+        self._count -= 1
+        if not keys:
+            del self._waiting[namespace]
 
 
 class QueueObserver:
@@ -52,6 +94,7 @@ class WorkQueue(Generic[K]):
         backoff: Pauses of ``add_rate_limited``.
         clock: Monotonic seconds.
         observer: Where adds, retries and durations are counted.
+        most_of_namespace: How many keys of one namespace workers may have at once; None for no limit.
     """
 
     def __init__(
@@ -60,10 +103,13 @@ class WorkQueue(Generic[K]):
         *,
         clock: Callable[[], float] = time.monotonic,
         observer: QueueObserver | None = None,
+        most_of_namespace: int | None = None,
     ) -> None:
+        self._most_of_namespace = most_of_namespace
+        self._busy = Counter[str | None]()
         self._backoff, self._clock, self._observer = backoff, clock, observer or QueueObserver()
         self._changed = threading.Condition()
-        self._lanes: dict[Priority, OrderedDict[K, float]] = {each: OrderedDict() for each in Priority}  # since when
+        self._lanes: dict[Priority, _Lane[K]] = {each: _Lane() for each in Priority}
         self._processing: dict[K, float] = {}  # and since when
         self._again: dict[K, Priority] = {}  # keys added while a worker has them
         self._due: dict[K, float] = {}
@@ -113,8 +159,11 @@ class WorkQueue(Generic[K]):
         with self._changed:
             while not self._closed:
                 self._queue_due()
-                if lane := next((lane for lane in self._lanes.values() if lane), None):
-                    key, since = lane.popitem(last=False)
+                if taken := next(
+                    filter(None, (lane.take(self._is_full) for lane in self._lanes.values() if lane)), None
+                ):
+                    key, since = taken
+                    self._busy[_namespace_of(key)] += 1
                     now = self._processing[key] = self._clock()
                     self._observer.on_start(now - since)
                     self._changed.notify()  # another worker waits for what is due next
@@ -128,6 +177,11 @@ class WorkQueue(Generic[K]):
         """Give a key back that ``next_key`` returned."""
         with self._changed:
             self._observer.on_done(self._clock() - self._processing.pop(key))
+            self._busy[_namespace_of(key)] -= 1
+            if not self._busy[_namespace_of(key)]:
+                del self._busy[_namespace_of(key)]
+            if self._most_of_namespace is not None:
+                self._changed.notify()  # a key that its namespace's limit kept back may go now
             if key in self._again:
                 self._enqueue(key, self._again.pop(key))
 
@@ -152,6 +206,10 @@ class WorkQueue(Generic[K]):
         with self._changed:
             return sum(self._clock() - since for since in self._processing.values())
 
+    def _is_full(self, namespace: str | None) -> bool:
+        limit = self._most_of_namespace
+        return limit is not None and namespace is not None and self._busy[namespace] >= limit
+
     def _waits(self, key: K) -> Priority | None:
         return next((priority for priority, lane in self._lanes.items() if key in lane), None)
 
@@ -162,9 +220,9 @@ class WorkQueue(Generic[K]):
         known = self._waits(key)
         if known is None:
             self._observer.on_add()
-            self._lanes[priority][key] = self._clock()
+            self._lanes[priority].add(key, self._clock())
         elif priority < known:
-            self._lanes[priority][key] = self._lanes[known].pop(key)
+            self._lanes[priority].add(key, self._lanes[known].remove(key))
         self._changed.notify()
 
     def _queue_due(self) -> None:
@@ -177,3 +235,7 @@ class WorkQueue(Generic[K]):
 
     def _next_due_s(self) -> float | None:
         return max(0.0, self._heap[0][0] - self._clock()) if self._heap else None
+
+
+def _namespace_of(key: Hashable) -> str | None:
+    return getattr(key, "namespace", None)

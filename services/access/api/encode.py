@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
@@ -27,7 +28,12 @@ from services.access.domain.models import (
 from services.access.domain.request_view import AccessRequestView, AccessState, Condition
 from services.access.leases.issue import Issued
 from services.common.errors import LeasegateError
+from services.common.logs import logger
 from services.common.rpc import status
+
+Row = TypeVar("Row")
+Message = TypeVar("Message")
+_LOG = logger(__name__)
 
 _APPROVAL = {
     Approval.PENDING: approval_pb2.APPROVAL_STATE_PENDING,
@@ -75,6 +81,17 @@ def duration(seconds: float | None) -> Duration | None:
         return None
     whole = int(seconds)
     return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
+
+
+def readable(encode: Callable[[Row], Message], found: Iterable[Row]) -> list[Message]:
+    """Encode a list; one that cannot be encoded is left out, with a line in the log, and stops no other."""
+    encoded: list[Message] = []
+    for each in found:
+        try:
+            encoded.append(encode(each))
+        except Exception:
+            _LOG.exception("unreadable row left out of a list", kind=type(each).__name__)
+    return encoded
 
 
 def request(view: AccessRequestView) -> access_request_pb2.AccessRequest:

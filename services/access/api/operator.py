@@ -33,7 +33,7 @@ class OperatorServicer(operator_service_pb2_grpc.OperatorServiceServicer):
         limit = decode.page_size(request.page_size)
         found = self._lease_admin.list_leases(states, after=decode.page_token(request.page_token), limit=limit)
         token = decode.next_token(found[-1].issued_at or 0.0, found[-1].id) if len(found) == limit else ""
-        return pb.ListLeasesResponse(leases=[encode.lease(attempt) for attempt in found], next_page_token=token)
+        return pb.ListLeasesResponse(leases=encode.readable(encode.lease, found), next_page_token=token)
 
     def RevokeLease(self, request: pb.RevokeLeaseRequest, context: grpc.ServicerContext) -> pb.RevokeLeaseResponse:
         """Revoke one lease."""

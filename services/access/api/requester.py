@@ -70,7 +70,7 @@ class RequesterServicer(requester_service_pb2_grpc.RequesterServiceServicer):
         found = self._requests.list_owned(caller.current(), after=decode.page_token(request.page_token), limit=limit)
         token = decode.next_token(found[-1].request.created_at, found[-1].request.uid) if len(found) == limit else ""
         return pb.ListAccessRequestsResponse(
-            access_requests=[encode.request(view) for view in found], next_page_token=token
+            access_requests=encode.readable(encode.request, found), next_page_token=token
         )
 
     def WaitAccessRequest(

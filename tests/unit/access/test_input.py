@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from services.access.__main__ import main
+from services.access.api import encode
 from services.access.domain import durations
 from services.access.domain.models import AttemptState, Priority, VaultTargetRow
 from services.access.domain.renewal import rotation_at
@@ -167,3 +168,12 @@ def test_a_credential_without_a_lease_is_not_answered(ledger: Ledger) -> None:
         (left,) = attempts.open_of(tx, "uid-1")
     assert (left.state, left.priority) == (AttemptState.ISSUING, Priority.REVOKE)
     assert left.due_at
+
+
+def test_m10_a_row_that_cannot_be_encoded_stops_no_list() -> None:
+    def upper(text: str) -> str:
+        if text == "bad":
+            raise ValueError("surrogates not allowed")
+        return text.upper()
+
+    assert encode.readable(upper, ["a", "bad", "b"]) == ["A", "B"]

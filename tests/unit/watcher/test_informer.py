@@ -68,14 +68,14 @@ class Seen:
         self.now = 0.0
         self.errors: list[KubeError] = []
         self.syncs = 0
-        timing = InformerTiming(
+        self.timing = InformerTiming(
             backoff=Backoff(base_s=1.0, cap_s=30.0, random=lambda: 1.0), random=lambda: 1.0, clock=self._clock
         )
         self.informer = Informer(
             cast(KubeClient, scripted),
             resource,
             self.store,
-            timing=timing,
+            timing=self.timing,
             on_synced=self._synced,
             on_failed=self.errors.append,
         )
@@ -206,6 +206,27 @@ def test_an_object_that_a_handler_fails_on_does_not_end_the_watch() -> None:
     assert seen.informer.list_and_watch() > 0
     assert seen.informer.list_and_watch() == 0.0
     assert seen.names() == ["b"]
+
+
+def test_m10_an_unreadable_object_stops_neither_list_nor_watch() -> None:
+    scripted = Scripted(
+        [page(5, thing("a", 1), {"spec": "no metadata"}, thing("bad", 2), thing("z", 3))],
+        [[event("MODIFIED", thing("bad", 6)), event("ADDED", thing("later", 7))]],
+    )
+    seen = Seen(scripted)
+
+    def fail_on_bad(_old: Body | None, new: Body | None) -> None:
+        if new and new["metadata"]["name"] == "bad":
+            raise TypeError("comparing strings with non-ASCII characters is not supported")
+
+    seen.store = Cache(on_change=fail_on_bad, indexers={"by_spec": lambda obj: [obj["spec"]["missing"]]})
+    seen.informer = Informer(
+        cast(KubeClient, scripted), SECRET_ENGINE, seen.store, timing=seen.timing, on_failed=seen.errors.append
+    )
+    assert seen.informer.list_and_watch() == 0.0
+    assert seen.names() == ["a", "bad", "later", "z"]
+    assert (seen.errors, scripted.asked) == ([], ["list", "watch 5"])
+    assert seen.store.by_index("by_spec", "x") == []
 
 
 def test_items_of_a_list_get_their_kind() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.clock import Clock
 from watcher.kube.backoff import Backoff
+from watcher.kube.resources import Key
 from watcher.kube.workqueue import Priority, WorkQueue
 
 
@@ -196,3 +197,55 @@ def test_many_workers_lose_no_key_and_never_share_one() -> None:
         worker.join(5)
     assert most == [1]
     assert all(counted.values())
+
+
+# Fairness between namespaces (attack M3).
+
+
+def fair(clock: Clock, most: int | None = None) -> WorkQueue[Key]:
+    return WorkQueue(Backoff(base_s=1.0, cap_s=8.0, random=lambda: 1.0), clock=clock, most_of_namespace=most)
+
+
+def test_m3_a_thousand_keys_of_one_namespace_delay_no_other(clock: Clock) -> None:
+    queue = fair(clock)
+    for number in range(1000):
+        queue.add(Key("greedy", str(number)))
+    queue.add(Key("demo", "one"))
+    queue.add(Key("demo", "two"))
+    taken = [queue.next_key(block=False) for _ in range(4)]
+    assert taken == [Key("greedy", "0"), Key("demo", "one"), Key("greedy", "1"), Key("demo", "two")]
+    assert len(queue) == 998
+
+
+def test_m3_a_namespace_that_comes_back_waits_for_its_turn(clock: Clock) -> None:
+    queue = fair(clock)
+    for name in ("a", "b"):
+        queue.add(Key("greedy", name))
+    assert queue.next_key(block=False) == Key("greedy", "a")
+    queue.add(Key("demo", "a"))
+    queue.mark_done(Key("greedy", "a"))
+    queue.add(Key("greedy", "c"))
+    assert [queue.next_key(block=False) for _ in range(3)] == [Key("greedy", "b"), Key("demo", "a"), Key("greedy", "c")]
+
+
+def test_m3_one_namespace_never_has_all_workers(clock: Clock) -> None:
+    queue = fair(clock, most=3)
+    for number in range(20):
+        queue.add(Key("greedy", str(number)))
+    assert [queue.next_key(block=False) for _ in range(4)] == [*(Key("greedy", str(n)) for n in range(3)), None]
+    queue.add(Key("demo", "low"), Priority.RESYNC)
+    assert queue.next_key(block=False) == Key("demo", "low")  # although keys of a higher priority wait
+    queue.mark_done(Key("greedy", "1"))
+    assert [queue.next_key(block=False) for _ in range(2)] == [Key("greedy", "3"), None]
+
+
+def test_m3_a_worker_is_woken_when_its_namespace_may_go_on(clock: Clock) -> None:
+    queue, got = fair(clock, most=1), list[Key | None]()
+    for name in "ab":
+        queue.add(Key("greedy", name))
+    queue.next_key()
+    waiting = threading.Thread(target=lambda: got.append(queue.next_key()))
+    waiting.start()
+    queue.mark_done(Key("greedy", "a"))
+    waiting.join(10)
+    assert got == [Key("greedy", "b")]
