@@ -29,11 +29,14 @@ from services.common.config import (
 )
 from services.common.gc_freeze import freeze_startup_objects
 from services.common.rpc.channel import connect as connect_service
+from services.common.vault_config.entries import TeamAuth
+from services.common.vault_config.read import TEAM_METHODS
 from watcher.app import Settings, Watcher
+from watcher.clients import token_audience
 from watcher.clients.stubs import service_stubs
 from watcher.kube.client import HttpKubeClient, KubeError
-from watcher.kube.connection import ConnectionConfigError, connect
-from watcher.kube.resources import NAMESPACE
+from watcher.kube.connection import Connection, ConnectionConfigError, connect
+from watcher.kube.resources import NAMESPACE, Key
 from watcher.metrics import WatcherMetrics
 from watcher.reconcilers.failpoints import POINTS
 from watcher.reconcilers.failpoints import VARIABLE as POINT_VARIABLE
@@ -42,6 +45,26 @@ from watcher.specs.cluster import Cluster
 LOG = logs.logger(__name__)
 _CLUSTER = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?|-?")
 _SERVICE = re.compile(r"(\*|[a-z0-9-]{1,63})/([a-z0-9-]{1,63})=(.+)")
+_OWN_ACCOUNT = Key("leasegate-system", "leasegate-watcher")
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+class NameList(click.ParamType[tuple[str, ...]]):
+    """Names with commas between."""
+
+    name = "NAME,..."
+
+    def __init__(self, known: tuple[str, ...] = ()) -> None:
+        self._known = known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Parse one value."""
+        names = value if isinstance(value, tuple) else tuple(dict.fromkeys(str(value).split(",")))
+        for each in names:
+            if not _NAME.fullmatch(each) or (self._known and each not in self._known):
+                known = f"; there are {', '.join(self._known)}" if self._known else ""
+                self.fail(f"{each!r} is no name that can stand here{known}", param, ctx)
+        return names
 
 
 @command(
@@ -64,8 +87,22 @@ _SERVICE = re.compile(r"(\*|[a-z0-9-]{1,63})/([a-z0-9-]{1,63})=(.+)")
 )
 @option(
     "--token-audience",
-    default="",
-    help="Audience of the tokens made for ServiceAccounts; the API server's own without it.",
+    default="leasegate-vault",
+    help="Audience of the tokens that prove to Vault which team calls, as Vault's auth roles have it; none of the API"
+    " server's own.",
+)
+@option(
+    "--team-service-accounts",
+    type=NameList(),
+    default=",".join(TeamAuth().service_accounts),
+    help="Names of the ServiceAccounts for which tokens are made, with commas between; deploy/rbac/watcher.yaml and"
+    " deploy/policies/tokens.yaml name the same ones.",
+)
+@option(
+    "--team-auth-methods",
+    type=NameList(TEAM_METHODS),
+    default=",".join(TeamAuth().methods),
+    help=f"Vault's auth methods that an AppBinding may use, with commas between, of {', '.join(TEAM_METHODS)}.",
 )
 @option(
     "--service-address",
@@ -131,6 +168,8 @@ def _watcher(
     cluster_name: str,
     service_address: tuple[str, ...],
     token_audience: str,
+    team_service_accounts: tuple[str, ...],
+    team_auth_methods: tuple[str, ...],
     finalizer_timeout: float,
     resync_interval: float,
     role_change_pause: float,
@@ -141,22 +180,26 @@ def _watcher(
     settings = Settings(
         cluster=Cluster("", ""),
         addresses=_addresses(service_address),
-        audience=token_audience,
+        team_auth=TeamAuth(
+            methods=team_auth_methods, token_audience=token_audience, service_accounts=team_service_accounts
+        ),
         finalizer_timeout_s=finalizer_timeout,
         resync_s=resync_interval,
         role_change_pause_s=role_change_pause,
     )
-    api = _api(kubeconfig, pool_size=settings.connections)
+    connection = _connection(kubeconfig, pool_size=settings.connections)
+    api = HttpKubeClient(connection)
     cluster = Cluster("" if cluster_name == "-" else cluster_name, _cluster_uid(api))
+    _check_audience(connection, token_audience)
     channels = {name: stack.enter_context(connect_service(address, tls=tls)) for name, address in services.items()}
     return Watcher(api, service_stubs(**channels), replace(settings, cluster=cluster), metrics=watcher_metrics)
 
 
-def _api(kubeconfig: Path | None, *, pool_size: int) -> HttpKubeClient:
+def _connection(kubeconfig: Path | None, *, pool_size: int) -> Connection:
     in_cluster = kubeconfig is None and not os.environ.get("KUBECONFIG")
     try:
         path = str(kubeconfig) if kubeconfig else None
-        return HttpKubeClient(connect(path, pool_size=pool_size, in_cluster=in_cluster))
+        return connect(path, pool_size=pool_size, in_cluster=in_cluster)
     except ConnectionConfigError as err:
         raise StartupRefusedError(f"--kubeconfig: {err}") from err
 
@@ -167,6 +210,26 @@ def _cluster_uid(api: HttpKubeClient) -> str:
         return str(api.get(NAMESPACE, name="kube-system")["metadata"]["uid"])
     except KubeError as err:
         raise StartupRefusedError(f"Kubernetes: the namespace kube-system cannot be read: {err.message}") from err
+
+
+def _check_audience(connection: Connection, audience: str) -> None:
+    """Refuse an audience of the API server's: what is sent to Vault would be a token for Kubernetes, too."""
+    if not audience:
+        raise StartupRefusedError("--token-audience is empty: give the audience that Vault's auth roles have")
+    try:
+        is_of_api_server = token_audience.is_of_api_server(connection, audience, fallback=_OWN_ACCOUNT)
+    except KubeError as err:
+        raise StartupRefusedError(
+            f"--token-audience {audience}: whether the API server takes it as its own cannot be tried: {err.message};"
+            " apply deploy/rbac/watcher.yaml and deploy/policies/tokens.yaml, and look whether both name this"
+            " audience and the watcher's ServiceAccount"
+        ) from err
+    if is_of_api_server:
+        raise StartupRefusedError(
+            f"--token-audience {audience} is an audience of the API server: a token that is made for Vault would be one"
+            " for Kubernetes as well. Choose another one, such as leasegate-vault, and take this one out of the API"
+            " server's --api-audiences"
+        )
 
 
 def _addresses(given: tuple[str, ...]) -> Mapping[tuple[str, str], tuple[str, int]]:

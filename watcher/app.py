@@ -14,6 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from services.common import logs
+from services.common.vault_config.entries import TeamAuth
 from watcher.clients.changefeed import ChangeFeed, Handlers
 from watcher.clients.ledger_id import LedgerId
 from watcher.clients.stubs import ServiceStubs
@@ -63,7 +64,7 @@ class Settings:
     Attributes:
         cluster: Which cluster this is.
         addresses: Services that are reached elsewhere than at their names.
-        audience: Audience of ServiceAccount tokens; empty for the API server's own.
+        team_auth: What AppBindings may authenticate to Vault by.
         finalizer_timeout_s: How long a deletion waits where Vault answers but does not permit the cleanup.
         resync_s: Every object is reconciled once in so long, whatever changed: how often drift in Vault is checked.
         role_change_pause_s: Time between two changes of one PostgresRole, after three of them.
@@ -75,7 +76,7 @@ class Settings:
 
     cluster: Cluster
     addresses: ServiceAddresses = field(default_factory=dict)
-    audience: str = ""
+    team_auth: TeamAuth = field(default_factory=lambda: TeamAuth(token_audience="leasegate-vault"))  # noqa: S106 - a name
     finalizer_timeout_s: float = 120.0
     resync_s: float = 300.0
     role_change_pause_s: float = 5.0
@@ -167,7 +168,7 @@ class Watcher:
             objects,
             cluster=cluster,
             addresses=settings.addresses,
-            audience=settings.audience,
+            allowed=settings.team_auth,
             clock=self._clock,
         )
         failures = FailureWindow(self._clock, finalizer_timeout_s=settings.finalizer_timeout_s)

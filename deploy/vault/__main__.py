@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from deploy.vault.api import VaultApi, VaultError
-from deploy.vault.policies import ACCESS, ENGINE, ROLES, MountError, Mounts, render_all
-from deploy.vault.setup import KubernetesAuth, Outcome, Setup, Step
+from deploy.vault.policies import MountError, Mounts, render_all
+from deploy.vault.setup import AUDIENCE, AudienceError, KubernetesAuth, Outcome, Setup, Step, check_audience
 from services.common.core_dumps import disable_core_dumps
 from services.common.texts import escaped
 
@@ -102,19 +102,21 @@ def _kubernetes_options(command: Any) -> Any:
             "--team-service-account", default="vault", show_default=True, help="Name of a team's ServiceAccount."
         ),
         click.option(
-            "--team-token-ttl", default=1200, show_default=True, help="Seconds for which a team's session lives."
-        ),
-        click.option(
             "--service-namespace",
             default="leasegate-system",
             show_default=True,
             help="Namespace of the services' own ServiceAccounts.",
         ),
-        click.option("--audience", help="Audience that tokens must be made for."),
         click.option(
-            "--teams-issue",
+            "--audience",
+            default=AUDIENCE,
+            show_default=True,
+            help="Audience that tokens must be made for; none of the API server's own.",
+        ),
+        click.option(
+            "--allow-any-vault",
             is_flag=True,
-            help="Give a team's session leasegate-access as well, for a set-up where access has no session of its own. "
+            help="Give a team's session the policies of all services, for processes that run with --allow-any-vault. "
             "Whoever can run a pod as the team's ServiceAccount can then take credentials without approval.",
         ),
     ]
@@ -169,13 +171,13 @@ def check(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool,
     A reviewer JWT cannot be read back, so it always counts as different: leave its option out.
     """
     steps = _run(_chosen(mounts, prefixes, list_leases), options, dry_run=True)
-    if any(step.outcome is not Outcome.UNCHANGED for step in steps):
+    if any(step.outcome not in (Outcome.UNCHANGED, Outcome.SKIPPED) for step in steps):
         raise SystemExit(1)
 
 
 _BYPASS = (
-    "warning: with --teams-issue approval can be bypassed: whoever can become a team's ServiceAccount can take "
-    "credentials unapproved. Give access a session of its own instead (docs/security/threat-model.md)."
+    "warning: with --allow-any-vault approval can be bypassed: whoever can become a team's ServiceAccount can take "
+    "credentials unapproved. Give the services sessions of their own instead (docs/security/threat-model.md)."
 )
 
 
@@ -188,11 +190,15 @@ def _chosen(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: boo
 
 def _run(mounts: Mounts, options: dict[str, Any], *, dry_run: bool) -> list[Step]:
     run = Setup(_api(options), dry_run=dry_run)
-    if options["teams_issue"]:
+    try:
+        check_audience(options["audience"])
+        auth = _auth(options) if options["kubernetes_host"] else None
+    except AudienceError as err:
+        raise click.UsageError(f"--audience: {err}") from err
+    if options["allow_any_vault"]:
         click.secho(_BYPASS, fg="yellow", err=True)
     try:
-        steps = _print(run.policies(mounts))
-        return steps + (_print(run.kubernetes(_auth(options))) if options["kubernetes_host"] else [])
+        return _print(run.policies(mounts)) + (_print(run.kubernetes(auth)) if auth else [])
     except VaultError as err:
         raise click.ClickException(escaped(str(err))) from err
 
@@ -201,6 +207,8 @@ def _print(steps: Iterable[Step]) -> list[Step]:
     done = []
     for step in steps:
         click.echo(escaped(f"{step.outcome.value:<13} {step.path}"))
+        if step.note:
+            click.echo(escaped(f"note: {step.note}"), err=True)
         done.append(step)
     return done
 
@@ -224,8 +232,7 @@ def _auth(options: dict[str, Any]) -> KubernetesAuth:
         mount=options["kubernetes_mount"],
         team_namespaces=tuple(options["team_namespaces"]),
         team_account=options["team_service_account"],
-        team_ttl_s=options["team_token_ttl"],
-        team_policies=(ENGINE, ROLES, ACCESS) if options["teams_issue"] else (ENGINE, ROLES),
+        team_acts=options["allow_any_vault"],
         service_namespace=options["service_namespace"],
         audience=options["audience"],
     )

@@ -6,6 +6,9 @@ without writing.
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,6 +19,17 @@ from deploy.vault.policies import ACCESS, ENGINE, ISSUER, ROLES, Mounts, render_
 
 TOKEN_ROLE = "leasegate"  # noqa: S105 - a name
 TEAM_ROLE = "vault-policy-controller"
+TEAM_TTL_S = 60
+AUDIENCE = "leasegate-vault"
+CORRELATION_HEADER = "X-Correlation-ID"
+_API_SERVER_AUDIENCES = frozenset(
+    scheme + host + path
+    for scheme in ("https://", "")
+    for host in ("kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "kubernetes.default", "kubernetes")
+    for path in ("", "/")
+) | {"api"}
+"""What API servers are commonly configured with (--api-audiences, else --service-account-issuer)."""
+_TEAM_SESSION_S = 1200
 # Attempts' tokens outlive the session that made them, cannot be renewed, and only read a credential (docs/safety.md).
 _TOKEN_ROLE_SETTINGS: dict[str, Any] = {
     "allowed_policies": [ISSUER],
@@ -32,14 +46,43 @@ class Outcome(Enum):
     UNCHANGED = "unchanged"
     CHANGED = "changed"
     WOULD_CHANGE = "would change"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing in Vault, by its API path, and what became of it."""
+    """One thing in Vault, by its API path, and what became of it; the note says what an operator has to know of it."""
 
     path: str
     outcome: Outcome
+    note: str = ""
+
+
+class AudienceError(ValueError):
+    """The audience is missing, or is one of the API server's own."""
+
+
+def check_audience(audience: str, *, host: str | None = None, reviewer_jwt: str | None = None) -> None:
+    """Refuse an audience that does not keep tokens for Vault and tokens for others apart.
+
+    Args:
+        audience: The audience.
+        host: The API server's address.
+        reviewer_jwt: A token that the API server takes, and whose audiences are therefore its own.
+
+    Raises:
+        AudienceError: There is none, or it is one of the API server's own, as far as that can be known here.
+    """
+    if not audience.strip():
+        raise AudienceError(
+            "an audience is needed: without one Vault's auth roles take a ServiceAccount's token that was made for"
+            f" any other system. Use {AUDIENCE}"
+        )
+    if audience in _API_SERVER_AUDIENCES | {host} | _audiences_of(reviewer_jwt):
+        raise AudienceError(
+            f"{audience} is an audience of the API server: a token for Vault would be a token for Kubernetes as well."
+            f" Use another one, such as {AUDIENCE}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +98,13 @@ class KubernetesAuth:
         mount: Path of the auth method.
         team_namespaces: Namespaces whose ServiceAccount ``team_account`` may log in as a team.
         team_account: Name of that ServiceAccount.
-        team_ttl_s: Seconds for which a team's session lives.
-        team_policies: Policies of a team's session.
+        team_acts: Whether a team's session has the policies of all services, for a set-up in which they run with
+            ``--allow-any-vault``; else it has none, and proves only that the team may use this Vault.
         service_namespace: Namespace of the services' own ServiceAccounts (leasegate-engine, leasegate-roles,
             leasegate-access).
         service_ttl_s: Seconds for which a service's session lives before it must be renewed.
         service_max_ttl_s: Seconds after which a service logs in again.
-        audience: Audience that a token must be made for; None to take any that the API server takes.
+        audience: Audience that a token must be made for. Without one an auth role takes tokens of any audience.
     """
 
     host: str
@@ -70,12 +113,14 @@ class KubernetesAuth:
     mount: str = "kubernetes"
     team_namespaces: tuple[str, ...] = ("*",)
     team_account: str = "vault"
-    team_ttl_s: int = 1200
-    team_policies: tuple[str, ...] = (ENGINE, ROLES)
+    team_acts: bool = False
     service_namespace: str = "leasegate-system"
     service_ttl_s: int = 3600
     service_max_ttl_s: int = 86400
-    audience: str | None = None
+    audience: str = AUDIENCE
+
+    def __post_init__(self) -> None:
+        check_audience(self.audience, host=self.host, reviewer_jwt=self.reviewer_jwt)
 
 
 class Setup:
@@ -94,6 +139,7 @@ class Setup:
         for name, text in render_all(mounts).items():
             yield self._policy(name, text)
         yield self._settings(f"auth/token/roles/{TOKEN_ROLE}", _TOKEN_ROLE_SETTINGS)
+        yield self._audit_header()
 
     def kubernetes(self, auth: KubernetesAuth) -> Iterator[Step]:
         """The Kubernetes auth method, its configuration, the teams' role and the services' roles.
@@ -103,9 +149,61 @@ class Setup:
         """
         yield self._auth_method(auth.mount)
         yield self._auth_config(auth)
-        yield self._settings(f"auth/{auth.mount}/role/{TEAM_ROLE}", _team_role(auth))
+        yield from self._team_role(auth)
         for policy in (ENGINE, ROLES, ACCESS):
             yield self._settings(f"auth/{auth.mount}/role/{policy}", _service_role(policy, auth))
+
+    def _team_role(self, auth: KubernetesAuth) -> Iterator[Step]:
+        """The teams' role; where it had policies before, the sessions that still have them are revoked if permitted."""
+        path = f"auth/{auth.mount}/role/{TEAM_ROLE}"
+        before = self._read(path)
+        yield self._settings(path, _team_role(auth))
+        had = set(before.get("token_policies") or ()) - set(_team_role(auth)["token_policies"])
+        if had:
+            yield self._revoke_sessions(auth, role=before, had=sorted(had))
+
+    def _revoke_sessions(self, auth: KubernetesAuth, *, role: Mapping[str, Any], had: list[str]) -> Step:
+        path, what = f"auth/{auth.mount}/login", f"sessions of {TEAM_ROLE} with {', '.join(had)}"
+        if self._dry_run:
+            return Step(path, Outcome.WOULD_CHANGE, f"{what} would be revoked")
+        try:
+            found = self._must("LIST", "auth/token/accessors").body["data"]["keys"]
+            ended = [accessor for accessor in found if self._revoke_session(path, accessor)]
+        except VaultError as err:
+            life_s = role.get("token_max_ttl") or role.get("token_ttl") or "Vault's own limit in"
+            note = f"{what} that were made before live for up to {life_s} seconds: they could not be revoked ({err})"
+            return Step(path, Outcome.SKIPPED, note)
+        return Step(path, Outcome.CHANGED if ended else Outcome.UNCHANGED, f"{what} revoked: {len(ended)}")
+
+    def _revoke_session(self, path: str, accessor: str) -> bool:
+        """Revoke a token if it is a session of a team."""
+        answer = self._vault.call("POST", "auth/token/lookup-accessor", {"accessor": accessor})
+        if answer.status in (403, 404):  # it expired meanwhile
+            return False
+        data = _checked(answer, "auth/token/lookup-accessor").body["data"]
+        if data.get("path") != path or (data.get("meta") or {}).get("role") != TEAM_ROLE:
+            return False
+        self._must("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+        return True
+
+    def _audit_header(self) -> Step:
+        """Have Vault's audit log show the id by which Leasegate's own log names each write.
+
+        A Vault namespace has no such setting, and a token may lack the right to it: then the audit log has Vault's own
+        request ids alone.
+        """
+        path = f"sys/config/auditing/request-headers/{CORRELATION_HEADER}"
+        answer = self._vault.call("GET", "sys/config/auditing/request-headers")
+        headers = (answer.body.get("data") or {}).get("headers") or {}
+        if answer.ok and headers.get(CORRELATION_HEADER.lower()) == {"hmac": False}:
+            return Step(path, Outcome.UNCHANGED)
+        if answer.ok and self._dry_run:
+            return Step(path, Outcome.WOULD_CHANGE)
+        written = self._vault.call("POST", path, {"hmac": False}) if answer.ok else answer
+        if written.ok:
+            return Step(path, Outcome.CHANGED)
+        note = f"Vault's audit log will not show {CORRELATION_HEADER}: {written.status} {written.errors}"
+        return Step(path, Outcome.SKIPPED, note)
 
     def _policy(self, name: str, text: str) -> Step:
         path = f"sys/policies/acl/{name}"
@@ -171,13 +269,36 @@ def _covers(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return value.strip()
+    if value is None:
+        return []
     return sorted(value) if isinstance(value, (list, tuple)) else value
 
 
+def _audiences_of(jwt: str | None) -> frozenset[str]:
+    """The audiences of the reviewer's token, which the API server takes as its own, and its issuer."""
+    try:
+        payload = (jwt or "").split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        found = claims.get("aud", [])
+        return frozenset([found] if isinstance(found, str) else found) | {str(claims.get("iss", ""))}
+    except (IndexError, binascii.Error, ValueError, AttributeError, TypeError):
+        return frozenset()
+
+
 def _team_role(auth: KubernetesAuth) -> dict[str, Any]:
-    return _role(auth, auth.team_account, auth.team_namespaces, policies=auth.team_policies) | {
-        "token_ttl": auth.team_ttl_s,
-        "token_max_ttl": auth.team_ttl_s,
+    """A session that proves who logs in and permits nothing; it is stored nowhere and cannot be renewed.
+
+    Where teams act, it is a session with all policies.
+    """
+    policies = (ENGINE, ROLES, ACCESS) if auth.team_acts else ()
+    life_s = _TEAM_SESSION_S if auth.team_acts else TEAM_TTL_S
+    return _role(auth, auth.team_account, auth.team_namespaces, policies=policies) | {
+        "token_type": "service" if auth.team_acts else "batch",
+        "token_ttl": life_s,
+        "token_max_ttl": life_s,
+        "token_period": 0,
+        "token_num_uses": 0,
+        "token_explicit_max_ttl": 0,
     }
 
 
@@ -189,10 +310,10 @@ def _service_role(policy: str, auth: KubernetesAuth) -> dict[str, Any]:
 def _role(
     auth: KubernetesAuth, account: str, namespaces: tuple[str, ...], *, policies: tuple[str, ...]
 ) -> dict[str, Any]:
-    role: dict[str, Any] = {
+    return {
         "bound_service_account_names": [account],
         "bound_service_account_namespaces": list(namespaces),
         "token_policies": list(policies),
         "token_no_default_policy": True,
+        "audience": auth.audience,
     }
-    return role | ({"audience": auth.audience} if auth.audience else {})

@@ -52,7 +52,6 @@ CONDITIONS = (
     ),
     ConditionType("Failed", ALL, "The last try failed; it is repeated."),
     ConditionType("NamespaceNotEnabled", ALL, "The namespace has no RoleBinding for the watcher."),
-    ConditionType("PolicyNotNarrowed", PLACED, "A service acts at Vault with more rights than it needs."),
     ConditionType("RevocationPending", REQUEST, "A credential that should be revoked is not yet."),
     ConditionType("IssuancePaused", REQUEST, "No credential is issued at present."),
     ConditionType("ApprovalStale", REQUEST, "The approval is not for what would be granted now."),
@@ -120,6 +119,12 @@ REASONS = (
     Reason("AppBindingNotFound", PLACED, "The AppBinding does not exist or is being deleted.", "Apply it."),
     Reason("SecretNotFound", PLACED, "The Secret of the AppBinding does not exist.", "Apply it."),
     Reason("ServiceAccountNotFound", PLACED, "The ServiceAccount of the AppBinding does not exist.", "Apply it."),
+    Reason(
+        "TokenRefused",
+        PLACED,
+        "Kubernetes refuses the watcher a token of the AppBinding's ServiceAccount.",
+        "Read the message: names and audience in `deploy/policies/tokens.yaml` are the watcher's own.",
+    ),
     Reason("EngineNotReady", ROLE, "The SecretEngine is not ready yet.", "Look at its conditions."),
     Reason(
         "LeasesInUse",
@@ -136,12 +141,6 @@ REASONS = (
     ),
     Reason("NamespaceTerminating", REQUEST, "The namespace is being deleted; nothing can be written there."),
     Reason("Starting", REQUEST, "The watcher still lists the Secrets of the namespace."),
-    Reason(
-        "PolicyNotNarrowed",
-        PLACED,
-        "Vault refused to narrow a service's session to its own policy.",
-        "Give the auth role that the message names the policy.",
-    ),
     Reason("RevocationInProgress", REQUEST, "A credential is being revoked."),
     Reason(
         "RevocationFailing",

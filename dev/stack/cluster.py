@@ -171,7 +171,7 @@ class Cluster:
             "service-account-key-file": self._folder / "service-accounts.key",
             "service-account-signing-key-file": self._folder / "service-accounts.key",
             "service-cluster-ip-range": "10.0.0.0/24",
-            "api-audiences": f"{_ISSUER},vault",
+            "api-audiences": _ISSUER,  # Vault's audience is none of them: a token for Vault opens nothing here
             "endpoint-reconciler-type": "none",
         }
         return Command([*self._programs.apiserver, *_flags(flags)])

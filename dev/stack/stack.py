@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from deploy.vault.api import VaultApi
 from deploy.vault.policies import Mounts
-from deploy.vault.setup import KubernetesAuth, Setup
+from deploy.vault.setup import AUDIENCE, KubernetesAuth, Setup
 from dev.stack import bao, cluster, postgres, services
 from dev.stack.bao import Bao
 from dev.stack.cluster import Cluster, ControlPlane
@@ -377,7 +377,7 @@ class LocalStack:
 
     def _prepare_services(self) -> None:
         tokens = {
-            name: self._kubectl.token(f"leasegate-{name}", namespace=NAMESPACE, audience="vault") for name in SERVERS
+            name: self._kubectl.token(f"leasegate-{name}", namespace=NAMESPACE, audience=AUDIENCE) for name in SERVERS
         }
         watcher = self._kubectl.token("leasegate-watcher", namespace=NAMESPACE)
         self._services.prepare(

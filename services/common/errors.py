@@ -163,6 +163,13 @@ class QuotaExceededError(LeasegateError):
     default_retry_after_s = 15.0
 
 
+class TeamLoginHasPoliciesError(LeasegateError):
+    """The session of an AppBinding has rights in Vault, though it is to prove only that its namespace may use it."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "TEAM_LOGIN_HAS_POLICIES"
+    default_retry_after_s = 30.0
+
+
 class CallerNotAllowedError(LeasegateError):
     """The caller may not call this."""
 

@@ -11,7 +11,7 @@ from services.common.vault.call_metrics import new_server_registry
 from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
 from services.common.vault.sessions import Sessions
 from services.engine.engines import SecretEngines
-from services.engine.scope import POLICY, SCOPE
+from services.engine.scope import SCOPE
 from services.engine.servicer import EngineServicer
 
 
@@ -24,7 +24,7 @@ def main(config: ServerConfig) -> None:
         own = ServiceAuths.read_file(config.vault_config)
     except ServiceAuthError as err:
         raise StartupRefusedError(f"--vault-config: {err}") from err
-    with closing(Sessions(SCOPE, service_auths=own, narrow_to=POLICY)) as sessions:
+    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
         descriptor = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"]
         servicer = EngineServicer(SecretEngines(sessions))
         engine = service(descriptor, engine_service_pb2_grpc.add_EngineServiceServicer_to_server, servicer, first=True)

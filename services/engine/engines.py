@@ -79,13 +79,11 @@ class Ensured:
         adopted: Whether Leasegate did not enable the mount.
         changed: Whether anything was written that differs from what was there.
         drift_corrected: Whether somebody else changed or removed what this process wrote last, and it is corrected.
-        narrowed: Whether the session has no more than this service's policy.
     """
 
     adopted: bool
     changed: bool
     drift_corrected: bool
-    narrowed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +146,7 @@ class SecretEngines:
             LeasegateError: The session or Vault failed.
         """
         with writes_nothing():
-            vault = self._sessions.team_vault(wanted.target)
+            vault = self._sessions.proven_vault(wanted.target)
         with self._lock_mount(wanted.target, wanted.mount):
             with writes_nothing():
                 mount = _read_mount(vault, wanted.mount)
@@ -161,7 +159,6 @@ class SecretEngines:
             adopted=marker.adopted,
             changed=mount_changed or connection_changed,
             drift_corrected=drift_corrected,
-            narrowed=self._sessions.is_narrowed(wanted.target),
         )
 
     def delete_engine(self, unwanted: Unwanted) -> Deleted:
@@ -174,7 +171,7 @@ class SecretEngines:
             VaultFailedError: Vault could not disable the mount, for instance because it cannot revoke at the database.
             LeasegateError: The session or Vault failed.
         """
-        vault = self._sessions.cleanup_vault(unwanted.target)
+        vault = self._sessions.acting_vault(unwanted.target)
         with self._lock_mount(unwanted.target, unwanted.mount):
             mount = _read_mount(vault, unwanted.mount)
             if mount is None:
@@ -303,7 +300,7 @@ def _read_mount(vault: Vault, path: str) -> Mount | None:
     try:
         return read_mount(vault, path)
     except VaultPolicyMissingError as err:
-        hint = "Either the operator does not permit this mount, or the auth role lacks the policy leasegate-engine"
+        hint = "The operator does not permit this mount: the policy leasegate-engine does not name it"
         raise VaultPolicyMissingError(f"{err.message}. {hint}.", path=f"sys/mounts/{path}") from err
 
 

@@ -4,5 +4,4 @@ from __future__ import annotations
 
 from services.common.vault.scope import Scope
 
-POLICY = "leasegate-engine"
 SCOPE = Scope("GET,POST,DELETE sys/mounts/<mount>", "POST sys/mounts/<mount>/tune", "GET,POST,DELETE <mount>/config/*")

@@ -7,6 +7,7 @@ import grpc
 from leasegate.engine.v1 import engine_service_pb2 as pb
 from leasegate.engine.v1 import engine_service_pb2_grpc
 from services.common.errors import writes_nothing
+from services.common.logs import bound
 from services.engine import wire
 from services.engine.engines import SecretEngines
 
@@ -21,8 +22,11 @@ class EngineServicer(engine_service_pb2_grpc.EngineServiceServicer):
         """Write the mount and its connection as described."""
         with writes_nothing():
             wanted = wire.wanted(request)
-        return wire.ensured(wanted, self._engines.ensure_engine(wanted))
+        with bound(object=wanted.owner.entry):
+            return wire.ensured(wanted, self._engines.ensure_engine(wanted))
 
     def DeleteEngine(self, request: pb.DeleteEngineRequest, context: grpc.ServicerContext) -> pb.DeleteEngineResponse:
         """Remove the owner from the mount."""
-        return wire.deleted(self._engines.delete_engine(wire.unwanted(request)))
+        unwanted = wire.unwanted(request)
+        with bound(object=unwanted.owner.entry):
+            return wire.deleted(self._engines.delete_engine(unwanted))

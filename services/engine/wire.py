@@ -82,21 +82,12 @@ def ensured(wanted: Wanted, result: Ensured) -> pb.EnsureEngineResponse:
         drift_corrected=result.drift_corrected,
         database=wanted.connection.url.where,
         plugin=wanted.connection.plugin_name,
-        notices=[] if result.narrowed else [_not_narrowed()],
     )
 
 
 def deleted(result: Deleted) -> pb.DeleteEngineResponse:
     """Encode DeleteEngine's answer."""
     return pb.DeleteEngineResponse(unmounted=result.unmounted, remaining_owners=result.remaining_owners)
-
-
-def _not_narrowed() -> types_pb2.Notice:
-    return types_pb2.Notice(
-        reason="PolicyNotNarrowed",
-        message="Vault refused to narrow the session to the policy leasegate-engine, so the engine service acts with"
-        " every policy of the session: give the auth role the policy leasegate-engine.",
-    )
 
 
 def _connection(message: pb.PostgresConnection, owner: ObjectRef, allow_from: Sequence[str]) -> Connection:

@@ -61,13 +61,11 @@ class Ensured:
         definition: As Vault runs it.
         digest: What an approver approves of it.
         changed: Whether anything was written.
-        narrowed: Whether the session has no more than this service's policy.
     """
 
     definition: Definition
     digest: str
     changed: bool
-    narrowed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ class DbRoles:
         """
         name, definition = wanted.owner.vault_name, wanted.definition.resolved()
         with writes_nothing():
-            vault = self._sessions.team_vault(wanted.target)
+            vault = self._sessions.acting_vault(wanted.target)
             _check_usable(_read_mount(vault, wanted.mount), wanted)
             shown = _read_db_role(vault, wanted.mount, name)
             changed = shown is None or not definition.is_in(shown)
@@ -129,7 +127,6 @@ class DbRoles:
             definition=definition,
             digest=definition.digest(mount=wanted.mount, vault_role=name),
             changed=changed,
-            narrowed=self._sessions.is_narrowed(wanted.target),
         )
 
     def delete_db_role(self, owner: ObjectRef, target: VaultTarget, mount: str) -> None:
@@ -140,7 +137,7 @@ class DbRoles:
         Raises:
             LeasegateError: The session or Vault failed; a 403, too, as it says nothing about the database role.
         """
-        vault = self._sessions.cleanup_vault(target)
+        vault = self._sessions.acting_vault(target)
         found = _read_mount(vault, mount)
         if found is None or found.marker is None or found.marker.cluster != owner.cluster_id:
             return
@@ -157,7 +154,7 @@ class DbRoles:
             MountConflictError: The mount is no database secrets engine.
             LeasegateError: The session or Vault failed.
         """
-        vault = self._sessions.cleanup_vault(wanted.target)
+        vault = self._sessions.acting_vault(wanted.target)
         _check_is_database(_read_mount(vault, wanted.mount), mount_path=wanted.mount, db_role=wanted.name)
         definition = cleanup_role(
             db_name=wanted.connection,
@@ -175,7 +172,7 @@ class DbRoles:
         Raises:
             LeasegateError: The session or Vault failed.
         """
-        _delete_db_role(self._sessions.cleanup_vault(target), mount, name)
+        _delete_db_role(self._sessions.acting_vault(target), mount, name)
 
     def _check_connection(self, wanted: Wanted, definition: Definition, shown: Mapping[str, object] | None) -> None:
         """Refuse another connection than live leases are of.
@@ -194,7 +191,7 @@ def _read_mount(vault: Vault, path: str) -> Mount | None:
     try:
         return read_mount(vault, path)
     except VaultPolicyMissingError as err:
-        hint = "Either the operator does not permit this mount, or the auth role lacks the policy leasegate-roles"
+        hint = "The operator does not permit this mount: the policy leasegate-roles does not name it"
         raise VaultPolicyMissingError(f"{err.message}. {hint}.", path=f"sys/mounts/{path}") from err
 
 

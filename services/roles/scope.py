@@ -4,5 +4,4 @@ from __future__ import annotations
 
 from services.common.vault.scope import Scope
 
-POLICY = "leasegate-roles"
 SCOPE = Scope("GET sys/mounts/<mount>", "GET,POST,DELETE <mount>/roles/*")

@@ -7,6 +7,7 @@ import grpc
 from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.roles.v1 import role_service_pb2_grpc
 from services.common.errors import writes_nothing
+from services.common.logs import bound
 from services.common.vault.object_ref import ObjectRef
 from services.common.vault.paths import mount_path
 from services.common.vault.target import VaultTarget
@@ -24,19 +25,24 @@ class RoleServicer(role_service_pb2_grpc.RoleServiceServicer):
         """Write the database role as described."""
         with writes_nothing():
             wanted = wire.wanted(request)
-        return wire.ensured(wanted, request, self._roles.ensure_db_role(wanted))
+        with bound(object=wanted.owner.entry):
+            return wire.ensured(wanted, request, self._roles.ensure_db_role(wanted))
 
     def DeleteDbRole(self, request: pb.DeleteDbRoleRequest, context: grpc.ServicerContext) -> pb.DeleteDbRoleResponse:
         """Remove the database role."""
         owner, target = ObjectRef.from_proto(request.owner), VaultTarget.from_proto(request.target)
-        self._roles.delete_db_role(owner, target, mount_path(request.mount, field="mount"))
+        mount = mount_path(request.mount, field="mount")
+        with bound(object=owner.entry):
+            self._roles.delete_db_role(owner, target, mount)
         return pb.DeleteDbRoleResponse()
 
     def EnsureCleanupRole(
         self, request: pb.EnsureCleanupRoleRequest, context: grpc.ServicerContext
     ) -> pb.EnsureCleanupRoleResponse:
         """Write a cleanup role."""
-        self._roles.ensure_cleanup_role(wire.cleanup_role_wanted(request))
+        wanted = wire.cleanup_role_wanted(request)
+        with bound(object=wanted.target.display):
+            self._roles.ensure_cleanup_role(wanted)
         return pb.EnsureCleanupRoleResponse()
 
     def DeleteCleanupRole(
@@ -44,5 +50,7 @@ class RoleServicer(role_service_pb2_grpc.RoleServiceServicer):
     ) -> pb.DeleteCleanupRoleResponse:
         """Remove a cleanup role."""
         name, target = wire.cleanup_role_name(request.name), VaultTarget.from_proto(request.target)
-        self._roles.delete_cleanup_role(target, mount_path(request.mount, field="mount"), name)
+        mount = mount_path(request.mount, field="mount")
+        with bound(object=target.display):
+            self._roles.delete_cleanup_role(target, mount, name)
         return pb.DeleteCleanupRoleResponse()

@@ -9,7 +9,6 @@ from google.protobuf.duration_pb2 import Duration
 
 from leasegate.roles.v1 import db_role_pb2
 from leasegate.roles.v1 import role_service_pb2 as pb
-from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.names import CLEANUP_ROLE_PREFIX
 from services.common.sharing import checked_namespaces
@@ -88,17 +87,7 @@ def ensured(wanted: Wanted, request: pb.EnsureDbRoleRequest, result: Ensured) ->
         definition=_encoded(result.definition),
         digest=result.digest,
     )
-    return pb.EnsureDbRoleResponse(
-        snapshot=snapshot, changed=result.changed, notices=[] if result.narrowed else [_not_narrowed()]
-    )
-
-
-def _not_narrowed() -> types_pb2.Notice:
-    return types_pb2.Notice(
-        reason="PolicyNotNarrowed",
-        message="Vault refused to narrow the session to the policy leasegate-roles, so the role service acts with every"
-        " policy of the session: give the auth role the policy leasegate-roles.",
-    )
+    return pb.EnsureDbRoleResponse(snapshot=snapshot, changed=result.changed)
 
 
 def _encoded(definition: Definition) -> db_role_pb2.DbRoleDefinition:

@@ -37,6 +37,7 @@ def _identifiers(file: Path) -> Iterator[tuple[int, str, str]]:
             if token.string in NAMES:
                 words.append(token.string)
             exempt = token.string in ("LOGIN", "NOLOGIN") or (token.string == "login" and former == ".")
+            exempt = exempt or "LoginHasPolicies" in token.string or "LOGIN_HAS_POLICIES" in token.string
             yield from ((token.start[0], token.string, word) for word in words if not exempt)
         former = token.string
 

@@ -9,25 +9,35 @@ from typing import Any
 
 import pytest
 
-from deploy.vault.setup import TEAM_ROLE
 from dev.stack.certificates import Authority
 from dev.stack.stack import LocalStack
-from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
+from services.common.vault_config.read import TEAM_METHODS
+from tests.e2e.space import ENGINE, ROLE, Space, space
 from tests.eventually import eventually
 
-POLICIES = ["leasegate-engine", "leasegate-roles"]
 METHODS = ("userpass", "cert", "approle")
 CONFIGURATION = {"apiVersion": "config.kubevault.com/v1alpha1", "kind": "VaultServerConfiguration"}
 
 
 @pytest.fixture(scope="module")
 def methods(stack: LocalStack) -> Iterator[LocalStack]:
-    """The stack with auth methods besides Kubernetes."""
+    """The stack with auth methods besides Kubernetes, all of which the operator allows."""
     for method in METHODS:
         stack.bao("auth", "enable", f"-path=team-{method}", method)
+    stack.set_options("watcher", team_auth_methods=",".join(TEAM_METHODS))
+    _restart(stack, "watcher")
     yield stack
+    stack.set_options("watcher")
+    _restart(stack, "watcher")
     for method in METHODS:
         stack.bao("auth", "disable", f"team-{method}")
+
+
+def _restart(stack: LocalStack, name: str) -> None:
+    process = stack.process(name)
+    process.terminate()
+    process.start()
+    process.wait_ready()
 
 
 def _must(stack: LocalStack, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -43,16 +53,14 @@ def _secret(made: Space, kind: str, **values: str) -> None:
 
 
 def _token(made: Space, _: Path) -> dict[str, str]:
-    body = {"policies": POLICIES, "no_default_policy": True, "ttl": "1h"}
+    body = {"policies": ["default"], "ttl": "1h"}
     token = _must(made.stack, "POST", "auth/token/create-orphan", body)["auth"]["client_token"]
     _secret(made, "kubevault.com/token", token=token)
     return {}
 
 
 def _userpass(made: Space, _: Path) -> dict[str, str]:
-    _must(
-        made.stack, "POST", "auth/team-userpass/users/team", {"password": "a-long-password", "token_policies": POLICIES}
-    )
+    _must(made.stack, "POST", "auth/team-userpass/users/team", {"password": "a-long-password"})
     _secret(made, "kubernetes.io/basic-auth", username="team", password="a-long-password")
     return {"path": "team-userpass"}
 
@@ -64,27 +72,18 @@ def _certificate(made: Space, folder: Path) -> dict[str, str]:
         made.stack,
         "POST",
         "auth/team-cert/certs/team",
-        {"certificate": authority.ca.read_text(), "token_policies": POLICIES},
+        {"certificate": authority.ca.read_text()},
     )
     _secret(made, "kubernetes.io/tls", **{"tls.crt": pair.cert.read_text(), "tls.key": pair.key.read_text()})
     return {"path": "team-cert", "vaultRole": "team"}
 
 
 def _app_role(made: Space, _: Path) -> dict[str, str]:
-    _must(made.stack, "POST", "auth/team-approle/role/team", {"token_policies": POLICIES, "secret_id_num_uses": 0})
+    _must(made.stack, "POST", "auth/team-approle/role/team", {"secret_id_num_uses": 0})
     role_id = made.stack.vault_api().call("GET", "auth/team-approle/role/team/role-id").body["data"]["role_id"]
     secret_id = _must(made.stack, "POST", "auth/team-approle/role/team/secret-id", {})["data"]["secret_id"]
     _secret(made, "leasegate.dev/approle", role_id=role_id, secret_id=secret_id)
     return {"path": "team-approle"}
-
-
-def _account_token(made: Space, _: Path) -> dict[str, str]:
-    metadata = {"name": "vault-auth", "annotations": {"kubernetes.io/service-account.name": "vault"}}
-    made.apply(
-        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/service-account-token"}
-    )
-    eventually(lambda: made.secret("vault-auth").get("token"), timeout_s=30, what="the token of the ServiceAccount")
-    return {"path": "kubernetes", "vaultRole": "vault-policy-controller"}
 
 
 USERS = {
@@ -92,7 +91,6 @@ USERS = {
     "kubernetes.io/basic-auth": _userpass,
     "kubernetes.io/tls": _certificate,
     "leasegate.dev/approle": _app_role,
-    "kubernetes.io/service-account-token": _account_token,
 }
 
 
@@ -172,52 +170,49 @@ def test_the_nested_parameters_log_in(stack: LocalStack) -> None:
         _story(made)
 
 
-def test_an_unverified_vault_only_where_asked(stack: LocalStack) -> None:
-    """Without its authority Vault is refused, unless insecureSkipTLSVerify says not to look."""
+def test_the_operators_file_says_whom_to_trust(stack: LocalStack) -> None:
+    """C1: the authority of an AppBinding does not decide who is asked, so a wrong one changes nothing."""
     with space(stack, "insecure") as made:
         binding = _binding(made)
         del binding["spec"]["clientConfig"]["caBundle"]
         _replace(made, binding)
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
-        eventually(
-            lambda: "certificate" in json.dumps(made.status(ENGINE)),
-            timeout_s=30,
-            what="the refusal of the certificate",
-        )
-        assert made.status(ENGINE)["phase"] != "Success"
-        assert made.described() is None
-        made.patch("appbinding/vault", {"spec": {"clientConfig": {"insecureSkipTLSVerify": True}}})
         made.phase(ENGINE, "Success")
 
 
-@pytest.fixture
-def without_service_auth(stack: LocalStack) -> Iterator[LocalStack]:
-    """The stack whose access service has no auth of its own, and whose team may issue, as in the guide of 2019."""
-    file = stack.directory / "services" / "access-vaults.yaml"
-    before = file.read_text(encoding="utf-8")
-    team = stack.vault_api().call("GET", f"auth/kubernetes/role/{TEAM_ROLE}").body["data"]["token_policies"]
-    file.write_text("[]\n", encoding="utf-8")
-    _must(stack, "POST", f"auth/kubernetes/role/{TEAM_ROLE}", {"token_policies": [*team, "leasegate-access"]})
-    _restart(stack)
-    yield stack
-    file.write_text(before, encoding="utf-8")
-    _must(stack, "POST", f"auth/kubernetes/role/{TEAM_ROLE}", {"token_policies": team})
-    _restart(stack)
+def test_what_the_operator_does_not_allow_gets_no_token(stack: LocalStack) -> None:
+    """H4: another ServiceAccount, another audience or a legacy token is refused by name, and nothing reaches Vault."""
+    with space(stack, "h4") as made:
+        made.kubectl("create", "serviceaccount", "deployer")
+        _secret(made, "kubevault.com/token", token="s.a-token-of-somebody")
+        right = _binding(made)
+        made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
+        made.phase(ENGINE, "Success")
+        for changes, says in (
+            ({"parameters": {"serviceAccountName": "deployer"}}, "the operator lets tokens be made for these: vault"),
+            ({"parameters": {"audience": "https://kubernetes.default.svc"}}, "must be leasegate-vault"),
+            (
+                {"parameters": {"serviceAccountName": None}, "secret": {"name": "vault-auth"}},
+                "the operator allows no method that takes a Secret",
+            ),
+        ):
+            made.patch("appbinding/vault", {"spec": changes})
+            eventually(
+                lambda says=says: says in json.dumps(made.status(ENGINE)),  # type: ignore[misc]
+                timeout_s=30,
+                what=says,
+            )
+            made.patch("appbinding/vault", {"spec": {"parameters": right["spec"]["parameters"], "secret": None}})
+            made.patch("appbinding/vault", {"spec": {"parameters": {"audience": None}}})
+            made.phase(ENGINE, "Success")
 
 
-def _restart(stack: LocalStack) -> None:
-    access = stack.process("access")
-    access.terminate()
-    access.start()
-    access.wait_ready()
-
-
-def test_the_teams_session_issues_without_service_auth(without_service_auth: LocalStack) -> None:
-    """It works as the guide has it, status and Event say that approval can be bypassed, and a restart needs no help."""
-    with space(without_service_auth, "noown") as made:
-        _story(made)
-        assert made.condition(REQUEST, "ApprovalNotEnforced")["status"] == "True"
-        made.reported(REQUEST, "Warning", "ServiceAuthNotConfigured")
-        _restart(without_service_auth)
-        made.decide("deny")
-        eventually(lambda: not made.database_users(), timeout_s=60, what="the user dropped after a restart")
+def test_a_namespace_made_again_gets_a_new_token_at_once(stack: LocalStack) -> None:
+    """Field report 29: the token of the former ServiceAccount is refused, and another one is minted without a pause."""
+    for _ in range(2):
+        with space(stack, "again") as made:
+            made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
+            made.phase(ENGINE, "Success")
+            events = json.loads(made.kubectl("get", "events", "-o", "json"))["items"]
+            assert "VaultAuthRefused" not in {event["reason"] for event in events}
+            _restart(stack, "engine")

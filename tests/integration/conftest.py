@@ -16,16 +16,16 @@ from tests.servers import Servers
 
 
 @pytest.fixture
-def roles() -> Iterator[role_service_pb2_grpc.RoleServiceStub]:
+def roles(servers: Servers) -> Iterator[role_service_pb2_grpc.RoleServiceStub]:
     """The role service."""
-    with role_service() as stub:
+    with role_service(servers) as stub:
         yield stub
 
 
 @pytest.fixture
 def engine(servers: Servers) -> Iterator[engine_service_pb2_grpc.EngineServiceStub]:
     """The engine service, with the guide's engine made."""
-    with engine_service() as stub:
+    with engine_service(servers) as stub:
         stub.EnsureEngine(ensure_engine(servers))
         yield stub
 
@@ -47,8 +47,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def sessions(clock: Clock) -> Iterator[Sessions]:
-    """Sessions that are narrowed, by that time."""
-    with closing(Sessions(SCOPE, narrow_to="leasegate-roles", clock=clock)) as made:
+    """Sessions by that time, with which teams act."""
+    with closing(Sessions(SCOPE, allow_any_vault=True, clock=clock)) as made:
         yield made
 
 

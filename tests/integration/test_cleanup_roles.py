@@ -93,7 +93,7 @@ def test_a_finishing_cleanup_role_works_for_a_user_who_is_no_superuser(servers: 
         " CREATE SCHEMA shared"
     )
     servers.psql("GRANT ALL ON SCHEMA shared TO PUBLIC")
-    with engine_service() as engine:
+    with engine_service(servers) as engine:
         request = ensure_engine(servers)
         request.postgres.database.username = request.postgres.database.password = "limited"
         engine.EnsureEngine(request)

@@ -30,15 +30,15 @@ Roles = role_service_pb2_grpc.RoleServiceStub
 
 @pytest.fixture
 def engine(servers: Servers) -> Iterator[Any]:
-    with engine_service() as stub:
+    with engine_service(servers) as stub:
         stub.EnsureEngine(ensure_engine(servers))
         yield stub
     servers.vault("DELETE", f"sys/mounts/{MOUNT}")
 
 
 @pytest.fixture
-def roles(engine: Any) -> Iterator[Any]:
-    with role_service() as stub:
+def roles(servers: Servers, engine: Any) -> Iterator[Any]:
+    with role_service(servers) as stub:
         yield stub
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -13,6 +15,7 @@ from services.common.errors import (
     LeasesInUseError,
     MountConflictError,
     SpecInvalidError,
+    TeamLoginHasPoliciesError,
     VaultAuthMissingError,
     VaultAuthRefusedError,
     VaultFailedError,
@@ -21,12 +24,18 @@ from services.common.errors import (
     VaultSealedError,
     VaultUnavailableError,
 )
+from services.common.logs import configure
+from services.common.vault.service_auth import ServiceAuths
+from services.common.vault.sessions import Sessions
+from services.engine.scope import SCOPE
 from tests.integration.vault_services import (
     MOUNT,
     connection,
     delete_engine,
     engine_service,
+    engine_service_with,
     ensure_engine,
+    own_auth_file,
     quiet,
     target,
 )
@@ -38,8 +47,8 @@ Stub = engine_service_pb2_grpc.EngineServiceStub
 
 
 @pytest.fixture
-def engine() -> Iterator[Stub]:
-    with engine_service() as stub:
+def engine(servers: Servers) -> Iterator[Stub]:
+    with engine_service(servers) as stub:
         yield stub
 
 
@@ -154,7 +163,7 @@ def test_after_a_restart_the_password_is_written_once(servers: Servers, engine: 
     request = ensure_engine(servers)
     engine.EnsureEngine(request)
     request.postgres.database.password = "wrong-password"
-    with engine_service() as restarted, pytest.raises(VaultRefusedError) as refused:
+    with engine_service(servers) as restarted, pytest.raises(VaultRefusedError) as refused:
         restarted.EnsureEngine(request)
     assert "wrong-password" not in refused.value.message
 
@@ -386,7 +395,7 @@ def test_a_password_that_only_vault_knows_goes_nowhere_else(
 
 
 def test_a_mount_that_the_operator_does_not_permit(servers: Servers, engine: Stub) -> None:
-    with pytest.raises(VaultPolicyMissingError, match="the operator does not permit this mount"):
+    with pytest.raises(VaultPolicyMissingError, match="The operator does not permit this mount"):
         engine.EnsureEngine(ensure_engine(servers, "somewhere-else"))
     assert not mounted(servers, "somewhere-else")
 
@@ -396,38 +405,96 @@ def test_slashes_at_the_ends_are_dropped(servers: Servers, engine: Stub) -> None
     assert engine.EnsureEngine(ensure_engine(servers, "")).mount == "database"
 
 
-def test_a_session_with_more_rights_is_narrowed(servers: Servers, engine: Stub) -> None:
+@pytest.mark.parametrize("policy", ["leasegate-engine", "leasegate-roles", "homemade", "root", "unreadable"])
+def test_a_session_with_policies_proves_nothing(servers: Servers, engine: Stub, policy: str) -> None:
+    """C1, F9: what a team authenticates by has no right in Vault, else it is refused and nothing is written."""
     request = ensure_engine(servers)
-    request.target.token.token = servers.root_token
-    assert not engine.EnsureEngine(request).notices
-    # what the engine uses may not write roles, though the token may
-    request.target.token.token = servers.token_with("leasegate-engine", "leasegate-roles")
-    assert not engine.EnsureEngine(request).notices
+    makes = {"root": lambda: servers.root_token, "unreadable": lambda: servers.token_with("default")}
+    request.target.token.token = makes.get(policy, lambda: servers.team_token(policy))()
+    with pytest.raises(TeamLoginHasPoliciesError, match=r"demo/vault") as refused:
+        engine.EnsureEngine(request)
+    assert refused.value.changed_nothing
+    assert not mounted(servers)
 
 
-def test_a_session_that_cannot_be_narrowed_is_reported(servers: Servers, engine: Stub) -> None:
-    rules = [
-        f'path "{path}" {{ capabilities = ["create", "read", "update"] }}'
-        for path in ("sys/mounts/*", "my-postgres-se/config/*")
-    ]
-    servers.must("POST", "sys/policies/acl/homemade", policy="\n".join(rules))
+@pytest.mark.parametrize("by", ["group", "entity"])
+def test_policies_of_an_identity_count_too(servers: Servers, engine: Stub, by: str) -> None:
+    """F9: an auth role without policies is not enough, as identity groups and entities add policies."""
     request = ensure_engine(servers)
-    request.target.token.token = servers.token_with("homemade")
+    servers.vault("POST", "sys/auth/userpass", type="userpass")
+    servers.must("POST", "auth/userpass/users/f9", password="a-long-password", token_no_default_policy=True)
+    request.target.userpass.username, request.target.userpass.password = "f9", "a-long-password"
+    engine.EnsureEngine(request)
+    servers.must("DELETE", f"sys/mounts/{MOUNT}")
+    opened = servers.must("POST", "auth/userpass/login/f9", password="a-long-password")["auth"]
+    policies = ["leasegate-engine"]
+    if by == "group":
+        made = f"group/id/{_group(servers, opened['entity_id'], policies)}"
+    else:
+        made = f"entity/id/{opened['entity_id']}"
+        servers.must("POST", f"identity/{made}", policies=policies)
+    try:
+        with pytest.raises(TeamLoginHasPoliciesError, match="leasegate-engine"):
+            engine.EnsureEngine(request)
+        assert not mounted(servers)
+    finally:
+        servers.must("DELETE", f"identity/{made}")
+        servers.must("DELETE", "sys/auth/userpass")
 
-    notices = engine.EnsureEngine(request).notices
 
-    assert [notice.reason for notice in notices] == ["PolicyNotNarrowed"]
-    assert "leasegate-engine" in notices[0].message
+def _group(servers: Servers, entity: str, policies: list[str]) -> str:
+    made = servers.must("POST", "identity/group", name="f9", policies=policies, member_entity_ids=[entity])
+    return str(made["data"]["id"])
 
 
-def test_deleting_without_a_session_uses_the_one_in_memory(servers: Servers, engine: Stub) -> None:
+def test_the_answer_is_a_proof_and_nothing_is_done_with_it(servers: Servers, engine: Stub) -> None:
+    """C1, F8: it is neither kept nor renewed nor revoked; without it the engine service writes nothing."""
+    token = servers.team_token()
+    request = ensure_engine(servers)
+    request.target.token.token = token
+    engine.EnsureEngine(request)
+    servers.must("POST", "auth/token/revoke-self", token)
+    with pytest.raises(VaultAuthRefusedError, match="demo/vault"):
+        engine.EnsureEngine(request)
+    request.target.CopyFrom(target(servers, auth=False))
+    with pytest.raises(VaultAuthMissingError, match="nothing proves that demo/vault may use this Vault"):
+        engine.EnsureEngine(request)
+
+
+def test_deleting_needs_no_proof(servers: Servers, engine: Stub) -> None:
+    """In a namespace that is being deleted Kubernetes makes no token any more."""
+    engine.EnsureEngine(ensure_engine(servers))
     request = delete_engine(servers)
     request.target.CopyFrom(target(servers, auth=False))
-    with pytest.raises(VaultAuthMissingError):
-        engine.DeleteEngine(request)
-    engine.EnsureEngine(ensure_engine(servers))
-
     assert engine.DeleteEngine(request).unmounted
+
+
+def test_a_vault_without_a_session_of_the_service_is_told(servers: Servers) -> None:
+    """C1: the team's session is not used in its place; the error says what to configure."""
+    with closing(Sessions(SCOPE)) as sessions, engine_service_with(sessions) as bare:
+        request = ensure_engine(servers)
+        request.target.token.token = servers.root_token
+        for call in (lambda: bare.EnsureEngine(request), lambda: bare.DeleteEngine(delete_engine(servers))):
+            with pytest.raises(VaultAuthMissingError, match=r"no session of its own at .*--vault-config"):
+                call()
+    assert not mounted(servers)
+
+
+def test_each_write_to_vault_is_one_line_of_the_log(
+    servers: Servers, engine: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names the object, the path and an id by which Vault's audit log finds the request; and no secret."""
+    configure(process="engine")
+    engine.EnsureEngine(ensure_engine(servers))
+    engine.DeleteEngine(delete_engine(servers))
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if '"vault write"' in line]
+    assert [(line["operation"], line["path"], line["object"]) for line in lines] == [
+        ("POST", f"sys/mounts/{MOUNT}", "demo/postgresql-engine"),
+        ("POST", CONFIG, "demo/postgresql-engine"),
+        ("DELETE", f"sys/mounts/{MOUNT}", "demo/postgresql-engine"),
+    ]
+    assert len({line["correlation_id"] for line in lines}) == 3
+    assert "root" not in json.dumps([{**line, "timestamp": ""} for line in lines])
 
 
 def test_a_refused_session_leaves_no_secret_and_no_half_made_engine(servers: Servers, engine: Stub) -> None:
@@ -450,9 +517,15 @@ def test_a_sealed_vault_and_one_that_is_not_there(servers: Servers, engine: Stub
     finally:
         servers.bao.unseal()
     engine.EnsureEngine(request)
-    request.target.address = "https://127.0.0.1:1"
-    with pytest.raises(VaultUnavailableError, match="cannot be connected to"):
-        engine.EnsureEngine(request)
+    request.target.address = nowhere = "https://127.0.0.1:1"
+    with own_auth_file(servers, "leasegate-engine") as file:
+        file.write_text(file.read_text().replace(servers.vault_addr, nowhere))
+        with (
+            closing(Sessions(SCOPE, service_auths=ServiceAuths.read_file(file))) as sessions,
+            engine_service_with(sessions) as lost,
+            pytest.raises(VaultUnavailableError, match="cannot be connected to"),
+        ):
+            lost.EnsureEngine(request)
 
 
 def test_a_mount_with_leases_at_a_dead_database_says_why_it_stays(servers: Servers, engine: Stub) -> None:

@@ -18,8 +18,8 @@ Stub = engine_service_pb2_grpc.EngineServiceStub
 
 
 @pytest.fixture
-def engine() -> Iterator[Stub]:
-    with engine_service() as stub:
+def engine(servers: Servers) -> Iterator[Stub]:
+    with engine_service(servers) as stub:
         yield stub
 
 

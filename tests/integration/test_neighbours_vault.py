@@ -34,14 +34,14 @@ OPERATORS: dict[str, Any] = {"connection_url": "postgresql://db:5432/postgres", 
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[EngineStub]:
-    with engine_service() as stub:
+def engine(servers: Servers) -> Iterator[EngineStub]:
+    with engine_service(servers) as stub:
         yield stub
 
 
 @pytest.fixture(scope="module")
-def roles() -> Iterator[RoleStub]:
-    with role_service() as stub:
+def roles(servers: Servers) -> Iterator[RoleStub]:
+    with role_service(servers) as stub:
         yield stub
 
 

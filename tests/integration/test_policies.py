@@ -26,7 +26,6 @@ class Call:
     path: str
     body: dict[str, Any] | None = None
     before: Callable[[Servers], None] | None = None
-    by_team: bool = False  # with the session of a team, which has the policies of engine and roles
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {self.body or ''}"
@@ -86,7 +85,7 @@ def _engine_calls(servers: Servers) -> Iterator[Call]:
         yield Call("DELETE", f"{path}/config/new")
         yield Call("DELETE", f"sys/mounts/{path}")
         yield Call("GET", "sys/health", None, _mounted(path))  # for the calls that follow
-    yield from _session_calls(ENGINE)
+    yield from _session_calls()
 
 
 def _roles_calls(_: Servers) -> Iterator[Call]:
@@ -96,11 +95,10 @@ def _roles_calls(_: Servers) -> Iterator[Call]:
         yield Call("GET", f"{path}/roles/new")
         yield Call("POST", f"{path}/roles/new", ROLE)
         yield Call("DELETE", f"{path}/roles/new")
-    yield from _session_calls(ROLES)
+    yield from _session_calls()
 
 
-def _session_calls(policy: str) -> Iterator[Call]:
-    yield Call("POST", "auth/token/create", {"policies": [policy], "no_default_policy": True})
+def _session_calls() -> Iterator[Call]:
     yield Call("POST", "auth/token/renew-self", {})
     yield Call("POST", "auth/token/revoke-self", {})
 
@@ -174,14 +172,11 @@ def _leases_forbidden(servers: Servers, *paths: str) -> Iterator[Call]:
         yield Call("POST", f"sys/leases/revoke-prefix/{path}", {})
 
 
-def _tokens_forbidden(*kept: str) -> Iterator[Call]:
+def _tokens_forbidden() -> Iterator[Call]:
     for policies in ([ENGINE], [ROLES], [ACCESS], [ISSUER], ["default"], ["root"], [ENGINE, ROLES]):
-        if policies != list(kept):
-            yield Call("POST", "auth/token/create", {"policies": policies, "no_default_policy": True})
-    yield Call("POST", "auth/token/create", {"policies": list(kept), "no_default_policy": False})
-    yield Call("POST", "auth/token/create", {"policies": list(kept), "ttl": "9000h"})
-    yield Call("POST", "auth/token/create-orphan", {"policies": list(kept)})
-    yield Call("POST", "auth/token/create", {"policies": [ENGINE, ROLES], "no_default_policy": True}, by_team=True)
+        yield Call("POST", "auth/token/create", {"policies": policies, "no_default_policy": True})
+        yield Call("POST", "auth/token/create-orphan", {"policies": policies})
+    yield Call("POST", "auth/token/create", {})
 
 
 def _rest_forbidden() -> Iterator[Call]:
@@ -203,7 +198,7 @@ def _engine_must_not(servers: Servers) -> Iterator[Call]:
     yield from _creds_forbidden(*PATHS, FOREIGN)
     yield from _leases_forbidden(servers, *PATHS)
     yield from _attempts_forbidden(servers)
-    yield from _tokens_forbidden(ENGINE)
+    yield from _tokens_forbidden()
     yield from _rest_forbidden()
 
 
@@ -217,7 +212,7 @@ def _roles_must_not(servers: Servers) -> Iterator[Call]:
     yield from _creds_forbidden(*PATHS, FOREIGN)
     yield from _leases_forbidden(servers, *PATHS)
     yield from _attempts_forbidden(servers)
-    yield from _tokens_forbidden(ROLES)
+    yield from _tokens_forbidden()
     yield from _rest_forbidden()
 
 
@@ -247,8 +242,7 @@ def _issuer_must_not(servers: Servers) -> Iterator[Call]:
     yield from _creds_forbidden(FOREIGN)
     yield from _leases_forbidden(servers, *PATHS)
     yield from _attempts_forbidden(servers)
-    yield from _tokens_forbidden(ISSUER)
-    yield Call("POST", "auth/token/create", {"policies": [ISSUER], "no_default_policy": True})
+    yield from _tokens_forbidden()
     yield from _rest_forbidden()
 
 
@@ -300,9 +294,8 @@ def _failed(servers: Servers, policy: str, token: str) -> Iterator[str]:
 
 def _permitted(servers: Servers, policy: str, token: str) -> Iterator[str]:
     """What the process must not do and the policy lets it do; Vault says 400 where it is a token role that refuses."""
-    team = servers.token_with(ENGINE, ROLES)
     for call in MUST_NOT[policy](servers):
-        if (status := _status(servers, call, team if call.by_team else token)) not in (403, 400):
+        if (status := _status(servers, call, token)) not in (403, 400):
             yield f"{call}: {status}"
 
 
@@ -316,15 +309,14 @@ def test_a_process_is_refused_the_rest(world: Servers, policy: str) -> None:
     assert list(_permitted(world, policy, world.token_with(policy))) == []
 
 
-def test_a_team_session_narrows_to_either_policy_and_no_further(world: Servers) -> None:
-    team = world.token_with(ENGINE, ROLES)
-    for kept, own, other in ((ENGINE, "config/db", "roles/app"), (ROLES, "roles/app", "config/db")):
-        child = world.must("POST", "auth/token/create", team, policies=[kept], no_default_policy=True)["auth"]
-        assert child["policies"] == [kept]
-        assert world.vault("GET", f"{PATHS[0]}/{own}", child["client_token"])[0] == 200
-        assert world.vault("GET", f"{PATHS[0]}/{other}", child["client_token"])[0] == 403
-    for wanted in ([ENGINE, ROLES], [ACCESS], [ISSUER], ["root"]):
-        assert world.vault("POST", "auth/token/create", team, policies=wanted, no_default_policy=True)[0] == 403
+def test_a_session_without_policies_can_do_nothing(world: Servers) -> None:
+    """C1: what a team logs in with permits nothing that any process does, and nothing that it must not."""
+    made = world.must("POST", "auth/token/create-orphan", policies=["nothing"], no_default_policy=True, type="batch")
+    nobody = made["auth"]["client_token"]
+    for policy in NAMES:
+        for call in (*DOES[policy](world), *MUST_NOT[policy](world)):
+            status = world.vault(call.method, call.path, nobody, **(call.body or {}))[0]
+            assert status == 403 or call.path == "sys/health", call
 
 
 def test_an_attempt_token_is_an_orphan_that_can_only_read_one_credential(world: Servers) -> None:

@@ -26,7 +26,7 @@ RULES_OF_A_ROLE: dict[str, tuple[Json, bool]] = {  # and whether the watcher has
     ),
     "escalate": ({"apiGroups": [RBAC_GROUP], "resources": ["roles"], "verbs": ["escalate"]}, False),
     "all Secrets": ({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}, True),
-    "tokens": ({"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]}, True),
+    "tokens": ({"apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"]}, False),
     "status": (
         {"apiGroups": ["engine.kubevault.com"], "resources": ["databaseaccessrequests/status"], "verbs": ["update"]},
         True,
@@ -157,14 +157,6 @@ class TestWatcher:
             assert watcher.call("GET", _collection(kind, namespace))["items"]
             watcher.delete(kind, each, namespace)
 
-    def test_it_creates_tokens_in_an_enabled_namespace(self, admin: Kube, watcher: Kube, namespace: str) -> None:
-        admin.create(
-            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "vault", "namespace": namespace}}
-        )
-        asked = {"spec": {"audiences": ["vault"], "expirationSeconds": 600}}
-        made = watcher.call("POST", f"api/v1/namespaces/{namespace}/serviceaccounts/vault/token", asked)
-        assert made["status"]["token"]
-
     def test_it_writes_events_and_repeats_them(self, watcher: Kube, not_enabled: str) -> None:
         involved = {"kind": "SecretEngine", "name": "x", "namespace": not_enabled}
         event = {
@@ -205,13 +197,6 @@ class TestWatcher:
     ) -> None:
         for thing in (a_secret(not_enabled), a_reader(admin, not_enabled), a_binding(admin, not_enabled)):
             assert refusal(watcher, "create", thing).status == 403
-        asked = {"spec": {"audiences": ["vault"]}}
-        assert (
-            refusal(
-                watcher, "call", "POST", f"api/v1/namespaces/{not_enabled}/serviceaccounts/default/token", asked
-            ).status
-            == 403
-        )
 
     def test_it_creates_and_deletes_no_object_of_the_four_kinds(
         self, admin: Kube, watcher: Kube, namespace: str

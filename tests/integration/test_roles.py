@@ -15,10 +15,13 @@ from services.common.errors import (
     DbRoleNotReadyError,
     LeasesInUseError,
     MountConflictError,
-    VaultAuthMissingError,
     VaultPolicyMissingError,
     VaultSealedError,
 )
+from services.common.vault.object_ref import ObjectRef
+from services.common.vault.target import VaultTarget
+from services.roles.roles import DbRoles
+from services.roles.scope import SCOPE
 from services.roles.statements import CREATE_IF_ABSENT
 from tests.integration.vault_services import (
     CREATE,
@@ -29,7 +32,7 @@ from tests.integration.vault_services import (
     owner,
     quiet,
     revoke,
-    role_service,
+    service_sessions,
     target,
 )
 from tests.servers import Servers
@@ -203,20 +206,23 @@ def test_a_forbidden_delete_is_no_success(servers: Servers, roles: Stub) -> None
     roles.EnsureDbRole(ensure_role(servers))
     rules = [f'path "{path}" {{ capabilities = ["read"] }}' for path in (f"sys/mounts/{MOUNT}", f"{MOUNT}/roles/*")]
     servers.must("POST", "sys/policies/acl/looks-only", policy="\n".join(rules))
-    request = pb.DeleteDbRoleRequest(owner=owner("psql-role"), mount=MOUNT)
-    request.target.CopyFrom(target(servers, token=servers.token_with("looks-only")))
-    with role_service() as fresh, pytest.raises(VaultPolicyMissingError):
-        fresh.DeleteDbRole(request)
+    request = pb.DeleteDbRoleRequest(owner=owner("psql-role"), target=target(servers), mount=MOUNT)
+    with service_sessions(servers, SCOPE, "looks-only") as sessions, pytest.raises(VaultPolicyMissingError):
+        DbRoles(sessions).delete_db_role(
+            ObjectRef.from_proto(request.owner), VaultTarget.from_proto(request.target), MOUNT
+        )
     assert servers.vault("GET", ROLE)[0] == 200
 
 
 @pytest.mark.usefixtures("engine")
-def test_deleting_without_a_session_uses_the_one_in_memory(servers: Servers, roles: Stub) -> None:
-    request = pb.DeleteDbRoleRequest(owner=owner("psql-role"), target=target(servers, auth=False), mount=MOUNT)
-    with pytest.raises(VaultAuthMissingError):
-        roles.DeleteDbRole(request)
-    roles.EnsureDbRole(ensure_role(servers))
-    roles.DeleteDbRole(request)
+def test_the_teams_auth_is_needed_for_nothing(servers: Servers, roles: Stub) -> None:
+    """C1: the service acts with its own session, with or without what the AppBinding authenticates by."""
+    request = ensure_role(servers)
+    request.target.token.token = servers.root_token
+    assert roles.EnsureDbRole(request).changed
+    request.target.CopyFrom(target(servers, auth=False))
+    assert not roles.EnsureDbRole(request).changed
+    roles.DeleteDbRole(pb.DeleteDbRoleRequest(owner=owner("psql-role"), target=request.target, mount=MOUNT))
     assert servers.vault("GET", ROLE)[0] == 404
 
 

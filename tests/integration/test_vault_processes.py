@@ -20,8 +20,16 @@ from services.common.errors import CallerNotAllowedError
 from services.common.rpc.channel import connect
 from tests.certificates import LOCALHOST, Authority
 from tests.eventually import eventually
-from tests.integration.vault_services import MOUNT, delete_engine, ensure_engine, ensure_role, owner, target
-from tests.integration.vault_users import children
+from tests.integration.vault_services import (
+    MOUNT,
+    delete_engine,
+    ensure_engine,
+    ensure_role,
+    own_auth_file,
+    own_sessions,
+    owner,
+    target,
+)
 from tests.servers import Servers, real_servers
 
 ROOT = Path(__file__).parents[2]
@@ -87,8 +95,10 @@ def test_both_processes_serve_the_watcher_alone_and_leave_no_session(servers: Se
     tls = [f"--tls-cert={server.cert}", f"--tls-key={server.key}", f"--tls-client-ca={authority.ca}"]
     allow = {name: f"--allow={service}=spiffe://leasegate/watcher" for name, service in SERVICES.items()}
     with (
-        started("engine", tmp_path / "engine", *tls, allow["engine"]) as engine,
-        started("roles", tmp_path / "roles", *tls, allow["roles"]) as roles,
+        own_auth_file(servers, "leasegate-engine") as engines_own,
+        own_auth_file(servers, "leasegate-roles") as roles_own,
+        started("engine", tmp_path / "engine", *tls, allow["engine"], f"--vault-config={engines_own}") as engine,
+        started("roles", tmp_path / "roles", *tls, allow["roles"], f"--vault-config={roles_own}") as roles,
     ):
         for each in (engine, roles):
             eventually(lambda each=each: each.address, what=each.log())  # type: ignore[misc]
@@ -98,7 +108,7 @@ def test_both_processes_serve_the_watcher_alone_and_leave_no_session(servers: Se
 
         engines.EnsureEngine(ensure_engine(servers))
         role_stub.EnsureDbRole(ensure_role(servers))
-        assert children(servers)
+        assert len(own_sessions(servers)) == 2
         stranger = connect(engine.address, tls=other.client())
         with pytest.raises(CallerNotAllowedError):
             engine_service_pb2_grpc.EngineServiceStub(stranger).EnsureEngine(ensure_engine(servers))
@@ -110,7 +120,7 @@ def test_both_processes_serve_the_watcher_alone_and_leave_no_session(servers: Se
         for channel in (engine_channel, roles_channel, stranger):
             channel.close()
         assert [each.stop() for each in (engine, roles)] == [0, 0]
-        assert children(servers) == set()
+        assert own_sessions(servers) == set()
         assert '"root"' not in engine.log()
         assert "mount enabled" in engine.log()
 

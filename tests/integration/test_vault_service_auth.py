@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import VaultAuthMissingError, VaultAuthRefusedError, VaultPolicyMissingError
+from services.common.errors import TeamLoginHasPoliciesError, VaultAuthMissingError, VaultAuthRefusedError
 from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import TokenAuth
@@ -79,41 +79,48 @@ def test_a_missing_file_is_a_refused_session_that_names_it(servers: Servers, own
         assert sessions.serving()
 
 
-def test_ending_takes_memory_then_the_given_then_its_own(servers: Servers, own: ServiceAuths, clock: Clock) -> None:
+def test_where_teams_act_an_ending_takes_what_is_left(servers: Servers, clock: Clock) -> None:
     auth = user(servers)
     gone = replace(target(servers, None), auth_mount="")  # as an object's status remembers it
-    with closing(Sessions(SCOPE, clock=clock)) as sessions:
+    with closing(Sessions(SCOPE, allow_any_vault=True, clock=clock)) as sessions:
         with pytest.raises(VaultAuthMissingError):
-            sessions.cleanup_vault(gone)
+            sessions.acting_vault(gone)
         sessions.team_vault(target(servers, auth))
-        assert works(sessions.cleanup_vault(gone))
+        assert works(sessions.acting_vault(gone))
+        assert works(sessions.acting_vault(target(servers, replace(auth, password="wrong"))))
         assert len(user_sessions(servers)) == 1
-        _forget_user(servers)
+        servers.must("DELETE", "auth/userpass/users/team")
+        revoke_sessions(servers)
         clock.ahead_s = 10
         with pytest.raises(VaultAuthRefusedError):
-            works(sessions.cleanup_vault(gone))
-        assert works(sessions.cleanup_vault(target(servers, user(servers, password="new one"))))
-    with closing(Sessions(SCOPE, service_auths=own, clock=clock)) as sessions:
-        assert works(sessions.cleanup_vault(gone))
-        sessions.team_vault(target(servers, user(servers)))
-        _forget_user(servers)
-        clock.ahead_s = 20
-        assert works(sessions.cleanup_vault(gone))
+            works(sessions.acting_vault(gone))
+        assert works(sessions.acting_vault(target(servers, user(servers, password="new one"))))
 
 
-def _forget_user(servers: Servers) -> None:
-    servers.must("DELETE", "auth/userpass/users/team")
-    revoke_sessions(servers)
-
-
-def test_revoking_goes_on_to_a_session_that_may(servers: Servers, own: ServiceAuths) -> None:
-    rules = 'path "sys/mounts/other" { capabilities = ["read"] }'
-    servers.must("POST", "sys/policies/acl/little", policy=rules)
+def test_the_own_session_acts_whatever_the_team_has(servers: Servers, own: ServiceAuths) -> None:
+    """C1: a team's auth proves and does not act, whether it may do more than the service or nothing at all."""
     with closing(Sessions(SCOPE, service_auths=own)) as sessions:
-        wanted = target(servers, TokenAuth(servers.token_with("little")))
-        with pytest.raises(VaultPolicyMissingError):
-            works(sessions.team_vault(wanted))
-        assert works(sessions.cleanup_vault(wanted))
+        for auth in (TokenAuth(servers.root_token), TokenAuth("s.notatokenofthisvault00"), None):
+            assert works(sessions.acting_vault(target(servers, auth)))
+        assert works(sessions.proven_vault(target(servers, TokenAuth(servers.team_token()))))
+
+
+def test_a_token_whose_policies_cannot_be_read_proves_nothing(servers: Servers, own: ServiceAuths) -> None:
+    """F9: without the policy default Vault does not tell what else a token may do."""
+    servers.must("POST", "sys/policies/acl/little", policy='path "sys/mounts/other" { capabilities = ["read"] }')
+    with (
+        closing(Sessions(SCOPE, service_auths=own)) as sessions,
+        pytest.raises(TeamLoginHasPoliciesError, match="cannot be read"),
+    ):
+        sessions.proven_vault(target(servers, TokenAuth(servers.token_with("little"))))
+
+
+def test_the_proof_goes_where_the_operators_file_says(servers: Servers, own: ServiceAuths) -> None:
+    """C1: an AppBinding's own authority, or its word not to look at one, does not decide who is asked."""
+    wrong = replace(target(servers, TokenAuth(servers.team_token())), ca_bundle=b"", insecure_skip_tls_verify=True)
+    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
+        assert works(sessions.proven_vault(wrong))
+        assert all(not each.endpoint.insecure for each in sessions._known_transports())
 
 
 def test_health_says_whether_vault_answers(servers: Servers, own: ServiceAuths) -> None:

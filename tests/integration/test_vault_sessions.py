@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -36,14 +35,14 @@ from services.engine.scope import SCOPE as ENGINE
 from services.roles.scope import SCOPE as ROLES
 from tests.eventually import eventually
 from tests.integration.stub_vault import Reply, Seen, stub
+from tests.integration.vault_services import service_sessions
 from tests.integration.vault_users import (
     POLICIES,
-    SCOPE,
     Clock,
     app_role,
-    children,
     revoke_sessions,
     target,
+    unsigned_token,
     user,
     user_sessions,
     works,
@@ -66,8 +65,7 @@ def servers() -> Iterator[Servers]:
 def test_userpass(servers: Servers, sessions: Sessions) -> None:
     wanted = target(servers, user(servers))
     assert works(sessions.team_vault(wanted))
-    assert sessions.is_narrowed(wanted)
-    assert sessions.has_session(wanted)
+    assert works(sessions.team_vault(replace(wanted, auth=None, auth_mount="userpass")))
 
 
 def test_app_role(servers: Servers, sessions: Sessions) -> None:
@@ -96,7 +94,7 @@ def test_a_client_certificate(servers: Servers, sessions: Sessions, tmp_path: Pa
 
 
 def test_a_service_accounts_token(servers: Servers, sessions: Sessions) -> None:
-    jwt, wrong = _unsigned("vault"), _unsigned("somebody")
+    jwt, wrong = unsigned_token("vault"), unsigned_token("somebody")
 
     def review(request: Seen) -> Reply:
         good = request.body["spec"]["token"] == jwt
@@ -128,24 +126,6 @@ def test_a_service_accounts_token(servers: Servers, sessions: Sessions) -> None:
             sessions.team_vault(replace(target(servers, replace(auth, jwt=wrong)), name="wrong"))
     assert wrong not in refused.value.message
     assert "demo/wrong" in refused.value.message
-
-
-def _unsigned(account: str) -> str:
-    """A token in the shape of a ServiceAccount's; the stub says whether it is good."""
-    who = {"namespace": "demo", "serviceaccount": {"name": account, "uid": "u1"}}
-    parts = (
-        {"alg": "RS256"},
-        {
-            "iat": 1,
-            "nbf": 1,
-            "exp": 4_000_000_000,
-            "sub": f"system:serviceaccount:demo:{account}",
-            "kubernetes.io": who,
-        },
-    )
-    return (
-        ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + ".c2ln"
-    )
 
 
 def test_a_vault_namespace(servers: Servers, sessions: Sessions) -> None:
@@ -185,33 +165,17 @@ def test_a_refused_session_names_the_target_and_no_secret(
     for text in (refused.value.message, repr(wanted), repr(auth)):
         assert "wrong-password" not in text
         assert "notatoken" not in text
-    assert not sessions.has_session(wanted)
     with pytest.raises(VaultAuthMissingError):
         sessions.team_vault(replace(wanted, auth=None))
 
 
-# Narrowing, and the two fences around a path
-
-
-def test_a_child_token_ends_with_the_process_and_the_teams_lives_on(servers: Servers) -> None:
-    token = servers.token_with(*POLICIES)
-    with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
-        assert works(sessions.team_vault(target(servers, TokenAuth(token))))
-        assert len(children(servers)) == 1
-    assert children(servers) == set()
-    assert servers.vault("POST", "auth/token/renew-self", token)[0] == 200
-
-
-def test_a_token_that_has_just_the_one_policy_is_used_as_it_is(servers: Servers) -> None:
-    token = servers.token_with("leasegate-roles")
-    with closing(Sessions(SCOPE, narrow_to="leasegate-roles")) as sessions:
-        assert works(sessions.team_vault(target(servers, TokenAuth(token))))
-        assert sessions.is_narrowed(target(servers, None))
-    servers.must("POST", "auth/token/renew-self", token)
-    servers.must("POST", "auth/token/revoke-self", token)
+# The two fences around a path
 
 
 def test_each_service_is_refused_outside_its_family_twice(servers: Servers) -> None:
+    """By its code before a call leaves, and by the policy of its own session."""
+    read = "GET <mount>/*/*", "GET sys/policies/acl/*", "GET sys/auth/*", "GET auth/token/lookup-self"
+    write = "POST,DELETE sys/mounts/<mount>", "POST sys/mounts/<mount>/tune"
     for scope, policy, foreign in (
         (
             ENGINE,
@@ -230,29 +194,22 @@ def test_each_service_is_refused_outside_its_family_twice(servers: Servers) -> N
             ("team-a/config/x", "team-a/creds/x", "team-a/static-creds/x", "sys/policies/acl/x", "sys/auth/x"),
         ),
     ):
-        auth = TokenAuth(servers.token_with(*POLICIES, "leasegate-access", "leasegate-issuer"))
-        everything = Scope("GET <mount>/*/*", "GET sys/policies/acl/*", "GET sys/auth/*", "GET auth/token/lookup-self")
         with (
-            closing(Sessions(scope, narrow_to=policy)) as fenced,
-            closing(Sessions(everything, narrow_to=policy)) as open_scope,
+            service_sessions(servers, scope, policy) as fenced,
+            service_sessions(servers, Scope(*read, *write), policy) as open_scope,
         ):
+            anywhere = open_scope.acting_vault(target(servers, None))
             for path in foreign:
                 with pytest.raises(PathNotOwnedError):
-                    fenced.team_vault(target(servers, auth)).read(path)
+                    fenced.acting_vault(target(servers, None)).read(path)
                 with pytest.raises(VaultPolicyMissingError):
-                    open_scope.team_vault(target(servers, auth)).read(path)
-
-
-def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
-    scope = Scope("POST,DELETE sys/mounts/<mount>", "POST sys/mounts/<mount>/tune")
-    with closing(Sessions(scope, narrow_to="leasegate-roles")) as sessions:
-        vault = sessions.team_vault(target(servers, TokenAuth(servers.token_with(*POLICIES))))
-        with pytest.raises(VaultPolicyMissingError):
-            vault.delete("sys/mounts/team-a")
-        with pytest.raises(VaultPolicyMissingError):
-            vault.write("sys/mounts/team-b", {"type": "database"})
-        with pytest.raises(VaultPolicyMissingError):
-            vault.write("sys/mounts/team-a/tune", {"description": "x"})
+                    anywhere.read(path)
+            if policy == "leasegate-roles":
+                with pytest.raises(VaultPolicyMissingError):
+                    anywhere.delete("sys/mounts/team-a")
+                for path in ("sys/mounts/team-b", "sys/mounts/team-a/tune"):
+                    with pytest.raises(VaultPolicyMissingError):
+                        anywhere.write(path, {"type": "database"})
 
 
 # Keeping alive
@@ -260,24 +217,22 @@ def test_the_role_service_may_not_touch_a_mount(servers: Servers) -> None:
 
 def test_a_session_is_renewed_before_it_ends(servers: Servers, sessions: Sessions, clock: Clock) -> None:
     sessions.team_vault(target(servers, user(servers, token_ttl="100s")))
-    (accessor,) = children(servers)
-    parent = user_sessions(servers)[0]
+    (accessor,) = user_sessions(servers)
 
     def ends_at() -> str:
-        return str(servers.must("POST", "auth/token/lookup-accessor", accessor=parent)["data"]["expire_time"])
+        return str(servers.must("POST", "auth/token/lookup-accessor", accessor=accessor)["data"]["expire_time"])
 
     before = ends_at()
     clock.ahead_s = 51
     eventually(lambda: ends_at() > before, every_s=0.02, what="the session renewed")
-    assert accessor in children(servers)
-    assert user_sessions(servers) == [parent]
+    assert user_sessions(servers) == [accessor]
 
 
 def test_near_its_longest_life_a_session_is_replaced_and_revoked(
     servers: Servers, sessions: Sessions, clock: Clock
 ) -> None:
     vault = sessions.team_vault(target(servers, user(servers, token_ttl="100s", token_max_ttl="110s")))
-    (first,) = children(servers)
+    (first,) = user_sessions(servers)
     clock.ahead_s = 60
     servers.must(
         "POST",
@@ -288,9 +243,9 @@ def test_near_its_longest_life_a_session_is_replaced_and_revoked(
         password="p w%",
     )
     # renewing now brings 20 s at most, so it opens another session
-    eventually(lambda: children(servers) and first not in children(servers), what="another session")
+    eventually(lambda: user_sessions(servers) and first not in user_sessions(servers), what="another session")
     assert works(vault)
-    assert len(children(servers)) == 1
+    assert len(user_sessions(servers)) == 1
 
 
 def test_a_revoked_session_is_opened_again_once(servers: Servers, sessions: Sessions, clock: Clock) -> None:
@@ -343,14 +298,14 @@ def test_a_403_of_the_policies_stays_one_without_a_second_session(
 
 def test_a_new_secret_is_a_new_session_and_the_old_handle_works_on(servers: Servers, sessions: Sessions) -> None:
     old = sessions.team_vault(target(servers, user(servers)))
-    (first,) = children(servers)
+    (first,) = user_sessions(servers)
 
     new = sessions.team_vault(target(servers, user(servers, password="another")))
 
     assert works(new)
     assert works(old)
-    assert len(children(servers)) == 1
-    assert first not in children(servers)
+    assert len(user_sessions(servers)) == 1
+    assert first not in user_sessions(servers)
 
 
 def test_a_refused_new_secret_leaves_the_session_in_use(servers: Servers, sessions: Sessions) -> None:

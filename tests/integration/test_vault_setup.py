@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,11 +14,14 @@ from click.testing import CliRunner, Result
 from deploy.vault.__main__ import main
 from deploy.vault.policies import NAMES
 from dev.stack.stack import LocalStack
+from tests.integration.stub_vault import Reply, Seen, stub
+from tests.integration.vault_users import unsigned_token
 from tests.servers import Servers, real_servers
 
 THINGS = [
     *(f"sys/policies/acl/{name}" for name in NAMES),
     "auth/token/roles/leasegate",
+    "sys/config/auditing/request-headers/X-Correlation-ID",
     "sys/auth/kubernetes",
     "auth/kubernetes/config",
 ]
@@ -40,6 +45,7 @@ def nothing_there(bare: Servers) -> None:
         bare.must("DELETE", f"sys/policies/acl/{name}")
     bare.must("DELETE", "auth/token/roles/leasegate")
     bare.must("DELETE", "sys/auth/kubernetes")
+    bare.must("DELETE", "sys/config/auditing/request-headers/X-Correlation-ID")
 
 
 def _run(bare: Servers, command: str, *options: str, token: str | None = None) -> Result:
@@ -54,7 +60,7 @@ def _kubernetes(bare: Servers) -> list[str]:
 
 
 def _outcomes(result: Result) -> dict[str, str]:
-    lines = [line.rsplit(maxsplit=1) for line in result.output.splitlines()]
+    lines = [line.rsplit(maxsplit=1) for line in result.stdout.splitlines()]
     return {path: outcome for outcome, path in lines}
 
 
@@ -96,7 +102,7 @@ def test_another_mount_changes_the_policies_alone(bare: Servers) -> None:
 
 
 def test_kubernetes_is_left_alone_where_no_host_is_given(bare: Servers) -> None:
-    assert list(_outcomes(_run(bare, "setup"))) == THINGS[:5]
+    assert list(_outcomes(_run(bare, "setup"))) == THINGS[:6]
     assert "kubernetes/" not in bare.must("GET", "sys/auth")["data"]
 
 
@@ -138,28 +144,211 @@ def test_the_policies_can_be_written_to_files(bare: Servers, tmp_path: Path) -> 
         ].strip()
 
 
+TEAM = "auth/kubernetes/role/vault-policy-controller"
+ROLES = (TEAM, *(f"auth/kubernetes/role/leasegate-{name}" for name in ("engine", "roles", "access")))
+
+
+def test_the_teams_session_permits_nothing_and_is_kept_nowhere(bare: Servers) -> None:
+    """C1, F6, F8: a batch token of a minute without policies, and an audience on all four roles."""
+    _run(bare, "setup", *_kubernetes(bare))
+    role = bare.must("GET", TEAM)["data"]
+    assert (role["token_type"], role["token_ttl"], role["token_max_ttl"]) == ("batch", 60, 60)
+    assert (role["token_policies"] or [], role["token_no_default_policy"]) == ([], True)
+    assert {bare.must("GET", path)["data"]["audience"] for path in ROLES} == {"leasegate-vault"}
+
+
+def test_a_set_up_of_before_loses_its_policies_and_its_sessions(bare: Servers) -> None:
+    """F10: sessions that were made with the policies of before end at once, and no others do."""
+    _run(bare, "setup", *_kubernetes(bare), "--allow-any-vault")
+    bare.must("POST", TEAM, token_policies=["leasegate-engine", "leasegate-roles", "mine"])
+    session = _session_of_before(bare)
+    other = bare.token_with("leasegate-engine")
+    done = _run(bare, "setup", *_kubernetes(bare))
+    assert _outcomes(done)[TEAM] == "changed"
+    assert "sessions of vault-policy-controller with leasegate-engine, leasegate-roles, mine revoked: 1" in done.stderr
+    assert bare.vault("POST", "auth/token/renew-self", session)[0] == 403
+    assert bare.vault("POST", "auth/token/renew-self", other)[0] == 200
+    again = _run(bare, "setup", *_kubernetes(bare))
+    assert set(_outcomes(again).values()) == {"unchanged"}
+    assert not again.stderr
+
+
+def test_sessions_that_cannot_be_revoked_are_told(bare: Servers) -> None:
+    """F10: a token that may set up and not list says until when the sessions of before live."""
+    _run(bare, "setup", *_kubernetes(bare), "--allow-any-vault")
+    everything = 'path "*" { capabilities = ["create", "read", "update", "list", "sudo"] }'
+    bare.must(
+        "POST",
+        "sys/policies/acl/operator",
+        policy=everything + 'path "auth/token/accessors*" { capabilities = ["deny"] }',
+    )
+    done = _run(bare, "setup", *_kubernetes(bare), token=bare.token_with("operator"))
+    assert done.exit_code == 0, done.output
+    assert "live for up to 1200 seconds" in done.stderr
+
+
+def _session_of_before(bare: Servers) -> str:
+    """A session of the teams' role, logged in through an API server that says yes."""
+    jwt = unsigned_token("vault", "leasegate-vault")
+
+    def review(_: Seen) -> Reply:
+        user = {"username": "system:serviceaccount:demo:vault", "uid": "u1", "groups": ["system:serviceaccounts"]}
+        status = {"authenticated": True, "user": user, "audiences": ["leasegate-vault"]}
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}
+        return Reply(201, body=json.dumps(body).encode())
+
+    before = bare.must("GET", "auth/kubernetes/config")["data"]
+    with stub(review) as apiserver:
+        elsewhere = before | {"kubernetes_host": apiserver.address, "token_reviewer_jwt": "e.y.R"}
+        given = {key: value for key, value in elsewhere.items() if value and key != "token_reviewer_jwt_set"}
+        bare.must("POST", "auth/kubernetes/config", **given)
+        made = bare.must("POST", "auth/kubernetes/login", role="vault-policy-controller", jwt=jwt)["auth"]
+    assert "leasegate-engine" in made["policies"]
+    return str(made["client_token"])
+
+
+@pytest.mark.parametrize("command", ["setup", "check"])
+@pytest.mark.parametrize(
+    ("audience", "why"),
+    [
+        ("", "an audience is needed"),
+        (" ", "an audience is needed"),
+        ("https://kubernetes.default.svc", "audience of the API server"),
+        ("https://kubernetes.default.svc.cluster.local", "audience of the API server"),
+        ("https://127.0.0.1:6443", "audience of the API server"),
+        ("https://issuer.example", "audience of the API server"),
+        ("vault-too", "audience of the API server"),
+    ],
+)
+def test_an_audience_that_keeps_nothing_apart_is_refused(
+    bare: Servers, tmp_path: Path, command: str, audience: str, why: str
+) -> None:
+    """F6, F7: none, or one of the API server's own, as far as the reviewer's token tells."""
+    claims = {"aud": ["https://issuer.example", "vault-too"], "iss": "https://issuer.example"}
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    (tmp_path / "jwt").write_text(f"e30.{payload}.c2ln")
+    options = [*_kubernetes(bare), "--reviewer-jwt-file", str(tmp_path / "jwt"), "--audience", audience]
+    refused = _run(bare, command, *options)
+    assert refused.exit_code == 2
+    assert why in refused.output
+    assert bare.vault("GET", "sys/policies/acl/leasegate-engine")[0] == 404
+
+
+def test_a_set_up_in_which_approval_can_be_bypassed_says_so(bare: Servers) -> None:
+    """With a team's session that issues, `setup` and `check` warn; without, they do not."""
+    issuing = _run(bare, "setup", *_kubernetes(bare), "--allow-any-vault")
+    assert issuing.exit_code == 0
+    assert "approval can be bypassed" in issuing.output
+    role = bare.must("GET", TEAM)["data"]
+    assert (role["token_type"], len(role["token_policies"]), role["token_ttl"]) == ("service", 3, 1200)
+    assert "approval can be bypassed" in _run(bare, "check", *_kubernetes(bare), "--allow-any-vault").output
+    assert "approval can be bypassed" not in _run(bare, "check", *_kubernetes(bare)).output
+
+
 # -- with a real cluster
 # -------------------------------------------------------------------------------------------------------------------
 
+AUDIENCE = "leasegate-vault"
+
 
 def _authenticate(
-    cluster: LocalStack, *, account: str, namespace: str, role: str, audience: str | None = "vault"
-) -> tuple[int, list[str]]:
-    """Log in to the cluster's Vault by a ServiceAccount's token; answers HTTP status and policies."""
+    cluster: LocalStack, *, account: str, namespace: str, role: str, audience: str | None = AUDIENCE
+) -> tuple[int, dict[str, Any]]:
+    """Log in to the cluster's Vault by a ServiceAccount's token; answers HTTP status and what Vault says of it."""
     cluster.kubectl("create", "namespace", namespace, check=False)
     cluster.kubectl("create", "serviceaccount", account, f"--namespace={namespace}", check=False)
     wanted = [f"--audience={audience}"] if audience else []
     jwt = cluster.kubectl("create", "token", account, f"--namespace={namespace}", *wanted).stdout.strip()
     answer = cluster.vault_api().call("POST", "auth/kubernetes/login", {"jwt": jwt, "role": role})
-    return answer.status, (answer.body.get("auth") or {}).get("policies", [])
+    return answer.status, answer.body.get("auth") or {}
 
 
-@pytest.mark.parametrize("audience", ["vault", None])
-def test_any_namespace_logs_in_as_a_team(cluster: LocalStack, audience: str | None) -> None:
-    found = _authenticate(
-        cluster, account="vault", namespace="setup-team", role="vault-policy-controller", audience=audience
-    )
-    assert found == (200, ["leasegate-engine", "leasegate-roles"])
+PATHS = (
+    ("GET", "sys/mounts/{mount}", None),
+    ("POST", "sys/mounts/{mount}", {"type": "database"}),
+    ("DELETE", "sys/mounts/{mount}", None),
+    ("POST", "sys/mounts/{mount}/tune", {"description": "mine"}),
+    ("POST", "sys/remount", {"from": "{mount}", "to": "mine"}),
+    *(
+        (method, f"{{mount}}/{family}/x", body)
+        for family in ("config", "roles", "static-roles")
+        for method, body in (("GET", None), ("POST", {"db_name": "x"}), ("DELETE", None), ("LIST", None))
+    ),
+    ("LIST", "{mount}/roles", None),
+    ("LIST", "{mount}/config", None),
+    ("GET", "{mount}/creds/x", None),
+    ("GET", "{mount}/static-creds/x", None),
+    ("POST", "{mount}/rotate-root/x", {}),
+    ("POST", "{mount}/rotate-role/x", {}),
+    ("POST", "{mount}/reset/x", {}),
+    ("POST", "sys/leases/renew/{mount}/creds/x/y", {}),
+    ("POST", "sys/leases/revoke/{mount}/creds/x/y", {}),
+    ("POST", "sys/leases/renew", {"lease_id": "{mount}/creds/x/y"}),
+    ("POST", "sys/leases/revoke", {"lease_id": "{mount}/creds/x/y"}),
+    ("POST", "sys/leases/revoke-prefix/{mount}", {}),
+    ("POST", "sys/leases/revoke-force/{mount}", {}),
+    ("LIST", "sys/leases/lookup/{mount}/creds", None),
+    ("POST", "auth/token/create", {}),
+    ("POST", "auth/token/create", {"policies": ["leasegate-engine"]}),
+    ("POST", "auth/token/create-orphan", {}),
+    ("POST", "auth/token/create/leasegate", {"ttl": "1h"}),
+    ("POST", "auth/token/revoke-accessor", {"accessor": "x"}),
+    ("GET", "auth/token/lookup-self", None),
+    ("POST", "auth/token/renew-self", {}),
+    ("POST", "auth/token/revoke-self", {}),
+    ("GET", "sys/policies/acl/leasegate-engine", None),
+    ("GET", "auth/kubernetes/role/vault-policy-controller", None),
+    ("GET", "cubbyhole/x", None),
+)
+
+
+@pytest.mark.parametrize("namespace", ["setup-enabled", "outsider"])
+def test_the_teams_session_is_refused_on_every_path(cluster: LocalStack, namespace: str) -> None:
+    """C1: with the guide's role a ServiceAccount of any namespace proves who it is and can do nothing in Vault."""
+    status, session = _authenticate(cluster, account="vault", namespace=namespace, role="vault-policy-controller")
+    assert (status, session["policies"], session["token_type"]) == (200, [], "batch")
+    assert (session["accessor"], session["lease_duration"], session["renewable"]) == ("", 60, False)
+    api, root = cluster.vault_api(session["client_token"]), cluster.vault_api()
+    for mount in ("my-postgres-se", "database", "team/c1"):
+        absent = not root.call("GET", f"sys/mounts/{mount}").ok
+        assert not absent or root.call("POST", f"sys/mounts/{mount}", {"type": "database"}).ok
+        answers = {
+            (method, path): api.call(method, path.format(mount=mount), _filled(body, mount)).status
+            for method, path, body in PATHS
+        }
+        assert {call: status for call, status in answers.items() if status != 403} == {}
+        if absent:
+            root.call("DELETE", f"sys/mounts/{mount}")
+
+
+def _filled(body: dict[str, Any] | None, mount: str) -> dict[str, Any] | None:
+    if body is None:
+        return None
+    return {key: value.format(mount=mount) if isinstance(value, str) else value for key, value in body.items()}
+
+
+@pytest.mark.parametrize("audience", [None, "vault", "sts.example.com", "https://kubernetes.default.svc"])
+@pytest.mark.parametrize(
+    ("account", "namespace", "role"),
+    [
+        ("vault", "setup-team", "vault-policy-controller"),
+        *((f"leasegate-{name}", "leasegate-system", f"leasegate-{name}") for name in ("engine", "roles", "access")),
+    ],
+)
+def test_a_token_of_another_audience_logs_in_nowhere(
+    cluster: LocalStack, account: str, namespace: str, role: str, audience: str | None
+) -> None:
+    """C1, F6: on none of the four roles."""
+    assert _authenticate(cluster, account=account, namespace=namespace, role=role, audience=audience)[0] == 403
+
+
+def test_a_token_for_vault_opens_nothing_in_kubernetes(cluster: LocalStack) -> None:
+    """F7: the audience is none of the API server's."""
+    for audience, refused in ((AUDIENCE, True), ("https://kubernetes.default.svc", False)):
+        wanted = ["leasegate-engine", "--namespace=leasegate-system", f"--audience={audience}"]
+        jwt = cluster.kubectl("create", "token", *wanted).stdout.strip()
+        tried = cluster.kubectl("get", "--raw", "/api", f"--token={jwt}", check=False)
+        assert ("Unauthorized" in tried.stderr, tried.returncode != 0) == (refused, refused)
 
 
 def test_another_service_account_is_no_team(cluster: LocalStack) -> None:
@@ -169,7 +358,8 @@ def test_another_service_account_is_no_team(cluster: LocalStack) -> None:
 @pytest.mark.parametrize("service", ["engine", "roles", "access"])
 def test_a_service_logs_in_from_its_own_namespace_alone(cluster: LocalStack, service: str) -> None:
     name = f"leasegate-{service}"
-    assert _authenticate(cluster, account=name, namespace="leasegate-system", role=name) == (200, [name])
+    status, session = _authenticate(cluster, account=name, namespace="leasegate-system", role=name)
+    assert (status, session["policies"]) == (200, [name])
     assert _authenticate(cluster, account=name, namespace="setup-team", role=name)[0] == 403
     assert _authenticate(cluster, account="vault", namespace="setup-team", role=name)[0] == 403
 
@@ -178,16 +368,7 @@ def test_a_deleted_service_account_cannot_log_in(cluster: LocalStack) -> None:
     """Vault asks the API server (TokenReview): a token that is well signed is not enough."""
     cluster.kubectl("create", "namespace", "setup-gone", check=False)
     cluster.kubectl("create", "serviceaccount", "vault", "--namespace=setup-gone")
-    jwt = cluster.kubectl("create", "token", "vault", "--namespace=setup-gone").stdout.strip()
+    jwt = cluster.kubectl("create", "token", "vault", "--namespace=setup-gone", f"--audience={AUDIENCE}").stdout.strip()
     cluster.kubectl("delete", "serviceaccount", "vault", "--namespace=setup-gone")
     answer = cluster.vault_api().call("POST", "auth/kubernetes/login", {"jwt": jwt, "role": "vault-policy-controller"})
     assert answer.status == 403, json.dumps(answer.errors)
-
-
-def test_a_set_up_in_which_approval_can_be_bypassed_says_so(bare: Servers) -> None:
-    """With a team's session that issues, `setup` and `check` warn; without, they do not."""
-    issuing = _run(bare, "setup", *_kubernetes(bare), "--teams-issue")
-    assert issuing.exit_code == 0
-    assert "approval can be bypassed" in issuing.output
-    assert "approval can be bypassed" in _run(bare, "check", *_kubernetes(bare), "--teams-issue").output
-    assert "approval can be bypassed" not in _run(bare, "check", *_kubernetes(bare)).output

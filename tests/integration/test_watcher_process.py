@@ -121,9 +121,49 @@ def test_it_is_not_ready_before_access_answers(options: dict[str, str], tmp_path
 
 
 @pytest.mark.parametrize(
+    ("audience", "by", "says"),
+    [
+        ("https://kubernetes.default.svc", "admin", "is an audience of the API server"),
+        ("https://kubernetes.default.svc", "watcher", "cannot be tried: .*for the audience leasegate-vault alone"),
+        ("another", "watcher", "cannot be tried: .*deploy/policies/tokens.yaml"),
+        ("", "watcher", "--token-audience is empty"),
+    ],
+)
+def test_it_refuses_an_audience_of_the_api_server(
+    cluster: LocalStack, options: dict[str, str], audience: str, by: str, says: str
+) -> None:
+    """H4, F7: it tries the audience with a token of its own, whoever it runs as."""
+    changes = {"LEASEGATE_WATCHER_TOKEN_AUDIENCE": audience}
+    if by == "admin":
+        changes["KUBECONFIG"] = str(cluster.kubeconfig)
+    done = subprocess.run(
+        [sys.executable, "-m", "watcher", f"--token-audience={audience}"],
+        env=environment(options | changes),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (done.returncode, bool(re.search(says, done.stderr))) == (2, True), done.stderr
+
+
+def test_an_audience_that_is_vaults_alone_passes_as_any_user(
+    cluster: LocalStack, options: dict[str, str], tmp_path: Path
+) -> None:
+    """Also where the watcher runs as a user that is no ServiceAccount."""
+    log = tmp_path / "watcher.log"
+    with process(options | {"KUBECONFIG": str(cluster.kubeconfig)}, log):
+        health, _ = addresses(log)
+        eventually(lambda: status(health, "/readyz") == 200, what="readiness")
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"KUBECONFIG": "/nowhere"}, "--kubeconfig"),
+        ({"LEASEGATE_WATCHER_TEAM_AUTH_METHODS": "kubernetes,ldap"}, "there are kubernetes, token"),
+        ({"LEASEGATE_WATCHER_TEAM_SERVICE_ACCOUNTS": "vault,Not A Name"}, "team-service-accounts"),
         (
             {"LEASEGATE_WATCHER_SERVICE_ADDRESS": "vault=127.0.0.1:1"},
             "--service-address 'vault=127.0.0.1:1' is not NS/NAME=HOST:PORT",
@@ -167,7 +207,8 @@ def test_its_help_explains_every_option(options: dict[str, str]) -> None:
     )
     for flag in (
         "--kubeconfig", "--engine", "--roles", "--access", "--tls-cert", "--tls-key", "--tls-ca", "--cluster-name",
-        "--service-address", "--token-audience", "--finalizer-timeout", "--resync-interval", "--health-listen",
+        "--service-address", "--token-audience", "--team-service-accounts", "--team-auth-methods",
+        "--finalizer-timeout", "--resync-interval", "--health-listen",
         "--metrics-listen", "--log-level",
     ):  # fmt: skip
         assert flag in done.stdout

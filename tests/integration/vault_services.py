@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import psycopg
 from google.protobuf.duration_pb2 import Duration
@@ -18,6 +20,7 @@ from leasegate.types.v1 import types_pb2
 from services.common.config import PLAINTEXT, HostPort, ServerConfig
 from services.common.rpc.channel import connect
 from services.common.rpc.server import Service, running, service
+from services.common.vault.scope import Scope
 from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
 from services.engine import scope as engine_scope
@@ -38,30 +41,72 @@ CREATE = (
 
 
 @contextmanager
-def engine_service(
-    own: ServiceAuths | None = None, sessions: Sessions | None = None
-) -> Iterator[engine_service_pb2_grpc.EngineServiceStub]:
+def own_auth_file(servers: Servers, policy: str) -> Iterator[Path]:
+    """The file of --vault-config by which a service authenticates as itself at the tests' Vault, with one policy."""
+    servers.vault("POST", "sys/auth/own", type="approle")
+    servers.must("POST", f"auth/own/role/{policy}", token_policies=[policy], token_no_default_policy=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        role_id = servers.must("GET", f"auth/own/role/{policy}/role-id")["data"]["role_id"]
+        secret_id = servers.must("POST", f"auth/own/role/{policy}/secret-id", metadata="{}")["data"]["secret_id"]
+        (folder / "role-id").write_text(role_id)
+        (folder / "secret-id").write_text(secret_id)
+        (folder / "own.yaml").write_text(
+            f"- address: {servers.vault_addr}\n  ca_file: {servers.vault_ca}\n"
+            f"  approle: {{mount: own, role_id_file: {folder}/role-id, secret_id_file: {folder}/secret-id}}\n"
+        )
+        yield folder / "own.yaml"
+
+
+def own_sessions(servers: Servers) -> set[str]:
+    """Accessors of all sessions that services opened so."""
+    found: set[str] = set()
+    for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
+        status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
+        if status == 200 and body["data"]["path"] == "auth/own/login":
+            found.add(accessor)
+    return found
+
+
+@contextmanager
+def service_sessions(servers: Servers, scope: Scope, policy: str) -> Iterator[Sessions]:
+    """Sessions of a service that acts with its own auth."""
+    with (
+        own_auth_file(servers, policy) as file,
+        closing(Sessions(scope, service_auths=ServiceAuths.read_file(file))) as sessions,
+    ):
+        yield sessions
+
+
+@contextmanager
+def engine_service(servers: Servers) -> Iterator[engine_service_pb2_grpc.EngineServiceStub]:
     """The engine service and a stub to call it."""
-    sessions = sessions or Sessions(engine_scope.SCOPE, service_auths=own, narrow_to=engine_scope.POLICY)
+    with (
+        service_sessions(servers, engine_scope.SCOPE, "leasegate-engine") as sessions,
+        engine_service_with(sessions) as stub,
+    ):
+        yield stub
+
+
+@contextmanager
+def engine_service_with(sessions: Sessions) -> Iterator[engine_service_pb2_grpc.EngineServiceStub]:
+    """The engine service with these sessions, and a stub to call it."""
     descriptor = engine_pb.DESCRIPTOR.services_by_name["EngineService"]
     servicer = EngineServicer(SecretEngines(sessions))
     add = engine_service_pb2_grpc.add_EngineServiceServicer_to_server
-    with closing(sessions), _serving("engine", service(descriptor, add, servicer), sessions) as address:
+    with _serving("engine", service(descriptor, add, servicer), sessions) as address:
         channel = connect(address, tls=None)
         yield engine_service_pb2_grpc.EngineServiceStub(channel)
         channel.close()
 
 
 @contextmanager
-def role_service(
-    own: ServiceAuths | None = None, sessions: Sessions | None = None
-) -> Iterator[role_service_pb2_grpc.RoleServiceStub]:
+def role_service(servers: Servers) -> Iterator[role_service_pb2_grpc.RoleServiceStub]:
     """The role service and a stub to call it."""
-    sessions = sessions or Sessions(roles_scope.SCOPE, service_auths=own, narrow_to=roles_scope.POLICY)
     descriptor = roles_pb.DESCRIPTOR.services_by_name["RoleService"]
     add = role_service_pb2_grpc.add_RoleServiceServicer_to_server
     with (
-        closing(sessions),
+        service_sessions(servers, roles_scope.SCOPE, "leasegate-roles") as sessions,
         _serving("roles", service(descriptor, add, RoleServicer(DbRoles(sessions))), sessions) as address,
     ):
         channel = connect(address, tls=None)
@@ -84,7 +129,7 @@ def _serving(process: str, what: Service, sessions: Sessions) -> Iterator[HostPo
 
 
 def target(servers: Servers, *, auth: bool = True, token: str = "", name: str = "vault") -> types_pb2.VaultTarget:
-    """The AppBinding ``demo/vault``, with a team's token that has both policies."""
+    """The AppBinding ``demo/vault``, with a team's token that has no right in Vault."""
     message = types_pb2.VaultTarget(
         source=types_pb2.ObjectRef(cluster="-", cluster_uid=UID, namespace="demo", name=name),
         address=servers.vault_addr.replace("https", "HTTPS"),
@@ -101,7 +146,7 @@ _TEAM_TOKENS: dict[str, str] = {}
 def _team_token(vault: str, servers: Servers) -> str:
     """One for each Vault, as a team has one token and not one for each call."""
     if vault not in _TEAM_TOKENS:
-        _TEAM_TOKENS[vault] = servers.token_with("leasegate-engine", "leasegate-roles", ttl="24h")
+        _TEAM_TOKENS[vault] = servers.team_token()
     return _TEAM_TOKENS[vault]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from typing import Any
 
@@ -54,6 +56,25 @@ def works(vault: Vault) -> bool:
     return bool(vault.read("sys/mounts/team-a").data["type"] == "database")
 
 
+def unsigned_token(account: str, *audiences: str) -> str:
+    """A token in the shape of a ServiceAccount's; the stub says whether it is good."""
+    who = {"namespace": "demo", "serviceaccount": {"name": account, "uid": "u1"}}
+    parts = (
+        {"alg": "RS256"},
+        {
+            "iat": 1,
+            "nbf": 1,
+            "exp": 4_000_000_000,
+            "aud": list(audiences),
+            "sub": f"system:serviceaccount:demo:{account}",
+            "kubernetes.io": who,
+        },
+    )
+    return (
+        ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + ".c2ln"
+    )
+
+
 def user(
     servers: Servers,
     *,
@@ -69,16 +90,6 @@ def app_role(servers: Servers, **settings: Any) -> AppRoleAuth:
     role_id = servers.must("GET", "auth/approle/role/team/role-id")["data"]["role_id"]
     secret_id = servers.must("POST", "auth/approle/role/team/secret-id", metadata="{}")["data"]["secret_id"]
     return AppRoleAuth(mount="approle", role_id=role_id, secret_id=secret_id)
-
-
-def children(servers: Servers) -> set[str]:
-    """Accessors of all tokens that have the policy of the role service alone."""
-    found: set[str] = set()
-    for accessor in servers.must("LIST", "auth/token/accessors")["data"]["keys"]:
-        status, body = servers.vault("POST", "auth/token/lookup-accessor", accessor=accessor)
-        if status == 200 and body["data"]["policies"] == ["leasegate-roles"]:
-            found.add(accessor)
-    return found
 
 
 def user_sessions(servers: Servers) -> list[str]:

@@ -55,6 +55,7 @@ CONFIG_MAP = Resource("ConfigMap", "configmaps")
 SERVICE_ACCOUNT = Resource("ServiceAccount", "serviceaccounts")
 EVENT = Resource("Event", "events")
 NAMESPACE = Resource("Namespace", "namespaces")
+SELF_SUBJECT_REVIEW = Resource("SelfSubjectReview", "selfsubjectreviews", "authentication.k8s.io")
 ROLE = Resource("Role", "roles", "rbac.authorization.k8s.io")
 ROLE_BINDING = Resource("RoleBinding", "rolebindings", "rbac.authorization.k8s.io")
 

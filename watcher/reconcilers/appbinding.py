@@ -126,8 +126,11 @@ class AppBindingReconciler:
         digest = _registration_digest(target)
         known, since = self._registered.get(key, (b"", 0.0))
         if known != digest or self._clock() - since > REGISTER_AGAIN_S:
-            self._services.access.EnsureVaultTarget(watcher_service_pb2.EnsureVaultTargetRequest(target=target))
+            self._targets.call(key, target, self._ensure_target)
             self._registered[key] = digest, self._clock()
+
+    def _ensure_target(self, target: types_pb2.VaultTarget) -> None:
+        self._services.access.EnsureVaultTarget(watcher_service_pb2.EnsureVaultTargetRequest(target=target))
 
     def require_fresh_auth(self, key: Key) -> None:
         """Have the next reconcile register the Vault with a new token, as access has no session there."""

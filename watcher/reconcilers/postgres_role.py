@@ -12,7 +12,7 @@ from leasegate.access.v1 import watcher_service_pb2
 from leasegate.roles.v1 import db_role_pb2, role_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common.bounded import BoundedMap
-from services.common.errors import LeasegateError, LeasesInUseError, NotAllowedFromError, VaultAuthRefusedError
+from services.common.errors import LeasegateError, LeasesInUseError, NotAllowedFromError
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.objects import Objects
 from watcher.kube.resources import Body, Key, is_deleting, key_of, uid_of
@@ -114,13 +114,15 @@ class PostgresRoleReconciler:
         place = replace(status, target=TargetStatus.of(target), path=spec.mount, connection="", digest="")
         obj, first_try = record_place(obj, self._reporter, target=target, place=place)
         try:
-            answer = self._ensure_db_role(obj, spec, target, allow_from=allow_from)
+            answer = self._targets.call(
+                spec.vault,
+                target,
+                lambda authenticated: self._ensure_db_role(obj, spec, authenticated, allow_from=allow_from),
+            )
         except LeasegateError as err:
             record_failure(obj, self._reporter, err, first_try=first_try)
             if isinstance(err, NotAllowedFromError):
                 self._withdraw(obj, err.message)
-            if isinstance(err, VaultAuthRefusedError):
-                self._targets.discard_tokens(spec.vault)
             raise
         self._resume(key_of(obj))
         self._app_bindings.register_target(spec.vault, target)

@@ -17,7 +17,6 @@ from services.common.errors import (
     LeasesInUseError,
     SpecInvalidError,
     VaultAuthMissingError,
-    VaultAuthRefusedError,
 )
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.objects import Objects
@@ -125,11 +124,11 @@ class SecretEngineReconciler:
         )
         obj, first_try = record_place(obj, self._reporter, target=target, place=place)
         try:
-            answer = self._ensure_engine(obj, spec, target, database)
+            answer = self._targets.call(
+                spec.vault, target, lambda authenticated: self._ensure_engine(obj, spec, authenticated, database)
+            )
         except LeasegateError as err:
             record_failure(obj, self._reporter, err, first_try=first_try)
-            if isinstance(err, VaultAuthRefusedError):
-                self._targets.discard_tokens(spec.vault)
             raise
         identity = self._identity(obj, spec, target, answer)
         known = EngineStatus.from_object(obj)

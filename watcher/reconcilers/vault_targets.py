@@ -8,10 +8,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from leasegate.types.v1 import types_pb2
 from services.common.bounded import KeyedLocks
-from services.common.errors import SpecInvalidError
+from services.common.errors import SpecInvalidError, VaultAuthRefusedError
+from services.common.vault_config.entries import TeamAuth
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.objects import Objects
 from watcher.kube.resources import SECRET, SERVICE_ACCOUNT, Body, Key, key_of
@@ -31,6 +33,7 @@ TOKENS_OF_NAMESPACE = 16
 """Kept in memory at most; a team chooses the names of ServiceAccounts."""
 
 NOTHING = SecretContent(type="", data={})
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class VaultTargets:
         objects: The AppBindings.
         cluster: Where they are.
         addresses: Services that are reached elsewhere than at their names.
-        audience: Audience of tokens where the AppBinding names none; empty for the API server's own.
+        allowed: What the operator lets AppBindings authenticate by.
         clock: Monotonic seconds.
     """
 
@@ -58,13 +61,13 @@ class VaultTargets:
         *,
         cluster: Cluster,
         addresses: ServiceAddresses,
-        audience: str,
+        allowed: TeamAuth,
         clock: Callable[[], float],
     ) -> None:
         self._api, self._objects, self._cluster = api, objects, cluster
-        self._addresses, self._audience, self._clock = addresses, audience, clock
-        self._tokens: dict[tuple[str, str, str], _Token] = {}
-        self._making = KeyedLocks[tuple[str, str, str]]()  # a slow namespace blocks no other
+        self._addresses, self._allowed, self._clock = addresses, allowed, clock
+        self._tokens: dict[Key, _Token] = {}  # by ServiceAccount
+        self._making = KeyedLocks[Key]()  # a slow namespace blocks no other
         self._lock = threading.Lock()
 
     def vault(self, key: Key, *, fresh: bool = False) -> types_pb2.VaultTarget:
@@ -77,14 +80,35 @@ class VaultTargets:
         """
         binding = self._binding(key)
         target = appbinding.vault_address(binding, cluster=self._cluster, addresses=self._addresses)
-        plan = appbinding.auth_plan(binding)
+        plan = appbinding.auth_plan(binding, self._allowed)
         if isinstance(plan, ServiceAccountAuth):
-            appbinding.set_token_auth(target, plan, self._token(key.namespace, plan, fresh=fresh))
+            token = self._token(Key(key.namespace, plan.account), fresh=fresh)
+            appbinding.set_token_auth(target, plan, token)
         else:
-            appbinding.set_secret_auth(
-                target, plan, appbinding.transformed(binding, self._contents(binding)) or NOTHING
-            )
+            content = appbinding.transformed(binding, self._contents(binding)) or NOTHING
+            appbinding.set_secret_auth(target, plan, content, self._allowed)
         return target
+
+    def call(self, key: Key, target: types_pb2.VaultTarget, send: Callable[[types_pb2.VaultTarget], Answer]) -> Answer:
+        """Send a Vault's target; where Vault refuses a ServiceAccount's token, send it at once again with a new one.
+
+        A token that is kept in memory is refused if its ServiceAccount was deleted and made again.
+
+        Args:
+            key: The AppBinding.
+            target: As ``vault`` answered it.
+            send: Sends it to a service.
+
+        Raises:
+            VaultAuthRefusedError: Vault refused the new token, too.
+            LeasegateError: The service failed.
+        """
+        try:
+            return send(target)
+        except VaultAuthRefusedError:
+            if not target.kubernetes.jwt:
+                raise
+        return send(self.vault(key, fresh=True))
 
     def recorded_vault(self, recorded: TargetStatus) -> types_pb2.VaultTarget:
         """The Vault that a status records, for a cleanup there; without what authenticates where that is missing now.
@@ -124,13 +148,12 @@ class VaultTargets:
         """
         consent.check_database(self._objects.get(APP_BINDING, key), key, user=user)
         binding = self._binding(key)
-        content = appbinding.transformed(binding, self._contents(binding))
+        contents = self._contents(binding)
+        readable = {
+            name: appbinding.database_content(Key(key.namespace, name), each) for name, each in contents.items()
+        }
+        content = appbinding.transformed(binding, readable)
         return appbinding.database_target(binding, addresses=self._addresses, content=content)
-
-    def discard_tokens(self, key: Key) -> None:
-        """Discard the tokens of an AppBinding's namespace, as Vault refused one; the next call makes a new one."""
-        with self._lock:
-            self._tokens = {account: token for account, token in self._tokens.items() if account[0] != key.namespace}
 
     def _without_auth(self, recorded: TargetStatus) -> types_pb2.VaultTarget:
         target = types_pb2.VaultTarget(
@@ -167,16 +190,15 @@ class VaultTargets:
                 raise PendingError(f"Secret {key} does not exist: apply it", reason="SecretNotFound") from err
             raise_refused(err, key.namespace)
 
-    def _token(self, namespace: str, plan: ServiceAccountAuth, *, fresh: bool) -> str:
-        account = (namespace, plan.account, plan.audience or self._audience)
+    def _token(self, account: Key, *, fresh: bool) -> str:
         with self._making.holding(account):
             with self._lock:
                 token = self._tokens.get(account)
             if token is None or fresh or self._clock() >= token.until:
-                token = self._new_token(*account)
+                token = self._new_token(account)
                 with self._lock:
                     self._tokens[account] = token
-                    self._drop_tokens(namespace)
+                    self._drop_tokens(account.namespace)
         return token.jwt
 
     def _drop_tokens(self, namespace: str) -> None:
@@ -184,20 +206,25 @@ class VaultTargets:
         now = self._clock()
         for account in [account for account, token in self._tokens.items() if now >= token.until]:
             del self._tokens[account]
-        of_namespace = [account for account in self._tokens if account[0] == namespace]
+        of_namespace = [account for account in self._tokens if account.namespace == namespace]
         for account in of_namespace[:-TOKENS_OF_NAMESPACE]:
             del self._tokens[account]
 
-    def _new_token(self, namespace: str, account: str, audience: str) -> _Token:
-        spec: Body = {"expirationSeconds": TOKEN_S, **({"audiences": [audience]} if audience else {})}
+    def _new_token(self, account: Key) -> _Token:
+        spec: Body = {"expirationSeconds": TOKEN_S, "audiences": [self._allowed.token_audience]}
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
         asked = self._clock()
         try:
-            answer = self._api.create(SERVICE_ACCOUNT, body, namespace=namespace, name=account, subresource="token")
+            answer = self._api.create(
+                SERVICE_ACCOUNT, body, namespace=account.namespace, name=account.name, subresource="token"
+            )
         except KubeError as err:
             if err.status == 404:
-                text = f"ServiceAccount {namespace}/{account} does not exist: apply it"
+                text = f"ServiceAccount {account} does not exist: apply it"
                 raise PendingError(text, reason="ServiceAccountNotFound") from err
-            raise_refused(err, namespace)
+            if err.status == 422:
+                text = f"Kubernetes refused a token for ServiceAccount {account}: {err.message}"
+                raise PendingError(text, reason="TokenRefused") from err
+            raise_refused(err, account.namespace)
         lifetime_s = float((answer.get("spec") or {}).get("expirationSeconds") or TOKEN_S)
         return _Token(jwt=str(answer["status"]["token"]), until=asked + lifetime_s * RENEW_AT)

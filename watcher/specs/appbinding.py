@@ -18,20 +18,26 @@ from urllib.parse import urlsplit
 from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.names import DEFAULT_AUTH_MOUNTS, target_digest
-from watcher.kube.resources import Body, key_of
+from services.common.vault_config.entries import TeamAuth
+from watcher.kube.resources import Body, Key, key_of
 from watcher.specs.cluster import Cluster
 from watcher.specs.fields import Fields
 
 ServiceAddresses: TypeAlias = Mapping[tuple[str, str], tuple[str, int]]
 """Where a Service (namespace or ``*``, name) is reached from outside its cluster: host and port."""
 
-SECRET_TYPES = (
-    "kubernetes.io/service-account-token",
-    "kubevault.com/token",
-    "kubernetes.io/basic-auth",
-    "kubernetes.io/tls",
-    "leasegate.dev/approle",
-)
+SECRET_METHODS: Mapping[str, str] = {
+    "kubevault.com/token": "token",
+    "kubernetes.io/basic-auth": "userpass",
+    "kubernetes.io/tls": "certificate",
+    "leasegate.dev/approle": "approle",
+}
+"""By type of a Secret that authenticates to Vault: the name of its auth method."""
+KUBERNETES = "kubernetes"
+_LEGACY_TOKEN = "kubernetes.io/service-account-token"  # noqa: S105 - a type
+DATABASE_TYPES = ("kubernetes.io/basic-auth", "leasegate.dev/database")
+"""Types of Secrets that are made for a database: of others only ``DATABASE_KEYS`` are read."""
+DATABASE_KEYS = ("username", "password")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +48,11 @@ class ServiceAccountAuth:
         account: Its name, in the AppBinding's namespace.
         role: Vault's auth role.
         mount: Path of the auth mount; empty for the default.
-        audience: Audience of the token; empty for the watcher's setting.
     """
 
     account: str
     role: str
     mount: str
-    audience: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +97,22 @@ def vault_address(binding: Body, *, cluster: Cluster, addresses: ServiceAddresse
     return found
 
 
-def auth_plan(binding: Body) -> ServiceAccountAuth | SecretAuth:
+def auth_plan(binding: Body, allowed: TeamAuth) -> ServiceAccountAuth | SecretAuth:
     """Read how to authenticate to a Vault: by ``serviceAccountName`` if given, else by the type of ``spec.secret``.
 
+    Args:
+        binding: The AppBinding.
+        allowed: What the operator allows.
+
     Raises:
-        SpecInvalidError: The AppBinding names neither, or fields are wrong.
+        SpecInvalidError: The AppBinding names neither, names what the operator does not allow, or fields are wrong.
     """
     fields = _spec(binding)
     parameters = fields.child("parameters")
     nested = parameters.child("kubernetes")
     role = parameters.text("vaultRole") or parameters.text("policyControllerRole")
-    account = nested.text("serviceAccountName") or parameters.text("serviceAccountName")
+    chooses = nested if nested.text("serviceAccountName") else parameters
+    account = chooses.text("serviceAccountName")
     secret, mount = fields.child("secret").text("name"), parameters.text("path").strip("/")
     if account and not role:
         parameters.wrong("vaultRole", "is missing: it names the auth role of Vault")
@@ -111,11 +120,28 @@ def auth_plan(binding: Body) -> ServiceAccountAuth | SecretAuth:
         fields.wrong(
             "parameters.serviceAccountName", "is missing: it, or spec.secret, names what authenticates to Vault"
         )
+    if account and account not in allowed.service_accounts:
+        names = ", ".join(allowed.service_accounts) or "none"
+        chooses.wrong("serviceAccountName", f"is {account}, but the operator lets tokens be made for these: {names}")
+    for each in (nested, parameters):
+        if each.text("audience") not in ("", allowed.token_audience):
+            each.wrong("audience", f"must be {allowed.token_audience}, the operator's choice, or be left out")
+    if account and KUBERNETES not in allowed.methods:
+        chooses.wrong("serviceAccountName", _not_allowed(KUBERNETES, allowed))
+    if not account and secret and not set(allowed.methods) & set(SECRET_METHODS.values()):
+        parameters.wrong(
+            "serviceAccountName",
+            "is missing: it names the ServiceAccount to authenticate by, as the operator allows no method that takes a"
+            " Secret",
+        )
     fields.check()
     if account:
-        audience = nested.text("audience") or parameters.text("audience")
-        return ServiceAccountAuth(account=account, role=role, mount=mount, audience=audience)
+        return ServiceAccountAuth(account=account, role=role, mount=mount)
     return SecretAuth(secret=secret, role=role, mount=mount)
+
+
+def _not_allowed(method: str, allowed: TeamAuth) -> str:
+    return f"needs the auth method {method}, but the operator allows these: {', '.join(allowed.methods)}"
 
 
 def set_token_auth(target: types_pb2.VaultTarget, plan: ServiceAccountAuth, jwt: str) -> None:
@@ -123,16 +149,22 @@ def set_token_auth(target: types_pb2.VaultTarget, plan: ServiceAccountAuth, jwt:
     target.kubernetes.CopyFrom(types_pb2.KubernetesAuth(mount=plan.mount, auth_role=plan.role, jwt=jwt))
 
 
-def set_secret_auth(target: types_pb2.VaultTarget, plan: SecretAuth, content: SecretContent) -> None:
+def set_secret_auth(target: types_pb2.VaultTarget, plan: SecretAuth, content: SecretContent, allowed: TeamAuth) -> None:
     """Set the content of a Secret as what authenticates to the Vault.
 
     Raises:
-        SpecInvalidError: The Secret's type is none of ``SECRET_TYPES``, or a key is missing. No value is quoted.
+        SpecInvalidError: The Secret's type is none of ``SECRET_METHODS``, the operator does not allow its method, or a
+            key is missing. No value is quoted.
     """
     value = _Values(plan.secret, content)
-    if content.type == "kubernetes.io/service-account-token":
-        target.kubernetes.CopyFrom(
-            types_pb2.KubernetesAuth(mount=plan.mount, auth_role=plan.role or value.no_role(), jwt=value.text("token"))
+    method = SECRET_METHODS.get(content.type)
+    if method and method not in allowed.methods:
+        value.wrong("type", f"is {content.type}, which {_not_allowed(method, allowed)}")
+    elif content.type == _LEGACY_TOKEN:
+        value.wrong(
+            "type",
+            f"is {_LEGACY_TOKEN}, whose token never expires and is one for Kubernetes as well: leave the Secret out and"
+            " name the ServiceAccount in parameters.serviceAccountName",
         )
     elif content.type == "kubevault.com/token":
         target.token.CopyFrom(types_pb2.TokenAuth(token=value.text("token")))
@@ -151,7 +183,7 @@ def set_secret_auth(target: types_pb2.VaultTarget, plan: SecretAuth, content: Se
         )
     else:
         value.wrong(
-            "type", f"is {content.type or 'missing'}; authentication to Vault needs one of {', '.join(SECRET_TYPES)}"
+            "type", f"is {content.type or 'missing'}; authentication to Vault needs one of {', '.join(SECRET_METHODS)}"
         )
     value.check()
 
@@ -208,6 +240,27 @@ def database_target(binding: Body, *, addresses: ServiceAddresses, content: Secr
         found.service.CopyFrom(_service(config, binding, addresses))
     fields.check()
     return found
+
+
+def database_content(key: Key, content: SecretContent) -> SecretContent:
+    """What is read of a Secret for a database: all of one that is made for it, else ``DATABASE_KEYS`` alone.
+
+    Transforms can give any value the name ``password``, which Vault then sends to the database that the AppBinding
+    names. So they find no other value in a Secret that is meant for something else.
+
+    Raises:
+        SpecInvalidError: The Secret has neither of these keys.
+    """
+    if content.type in DATABASE_TYPES:
+        return content
+    found = {name: content.data[name] for name in DATABASE_KEYS if name in content.data}
+    if content.data and not found:
+        why = (
+            f"has neither username nor password, and of a Secret of type {content.type} nothing else is read for a"
+            f" database: name one that has both, or of type {DATABASE_TYPES[1]}"
+        )
+        raise SpecInvalidError.of(FieldViolation(f"Secret {key}", why))
+    return SecretContent(content.type, found)
 
 
 def secret_names(binding: Body) -> list[str]:
@@ -345,12 +398,6 @@ class _Values:
 
     def text(self, key: str) -> str:
         return _text(self.raw(key))
-
-    def no_role(self) -> str:
-        self._wrong.append(
-            FieldViolation("AppBinding spec.parameters.vaultRole", "is missing: it names the auth role of Vault")
-        )
-        return ""
 
     def wrong(self, field_name: str, text: str) -> None:
         self._wrong.append(FieldViolation(f"Secret {self._name} {field_name}", text))

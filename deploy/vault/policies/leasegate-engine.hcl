@@ -24,15 +24,6 @@ path "<mount>/config/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
-# Narrows a team's session, which has this policy and leasegate-roles, to this policy alone.
-path "auth/token/create" {
-  capabilities = ["update"]
-  allowed_parameters = {
-    "policies" = [["leasegate-engine"]]
-    "no_default_policy" = [true]
-  }
-}
-
 # Renews and revokes its session.
 path "auth/token/renew-self" {
   capabilities = ["update"]

@@ -11,15 +11,6 @@ path "<mount>/roles/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
-# Narrows a team's session, which has this policy and leasegate-engine, to this policy alone.
-path "auth/token/create" {
-  capabilities = ["update"]
-  allowed_parameters = {
-    "policies" = [["leasegate-roles"]]
-    "no_default_policy" = [true]
-  }
-}
-
 # Renews and revokes its session.
 path "auth/token/renew-self" {
   capabilities = ["update"]

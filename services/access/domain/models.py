@@ -225,6 +225,11 @@ class AccessRequest:
         return self.ends_at is not None and now >= self.ends_at
 
     @property
+    def label(self) -> str:
+        """The access request as people and logs name it: ``namespace/name``, or its name, or its uid."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name or self.uid
+
+    @property
     def role_label(self) -> str:
         """The db_role as people name it: ``namespace/name``, or the name in the catalog."""
         return f"{self.role_namespace}/{self.role_name}" if self.role_namespace else self.role_name

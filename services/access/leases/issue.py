@@ -35,7 +35,7 @@ from services.common.errors import (
     VaultRefusedError,
     VaultThrottledError,
 )
-from services.common.logs import bounded, logger
+from services.common.logs import bound, bounded, logger
 from services.common.vault import error_texts
 from services.common.vault.client import Vault
 from services.common.vault.response import Answer, VaultNotFoundError
@@ -82,12 +82,14 @@ class ClaimStart:
         target: Its Vault.
         life_s: How long the credential may be needed, in seconds.
         token: The token of the attempt, if ISSUING is committed with it; None if one has to be made first.
+        label: The access request, for the log.
     """
 
     attempt: Attempt
     target: VaultTargetRow
     life_s: float
     token: Token | None
+    label: str
 
 
 class LeaseIssuer:
@@ -185,7 +187,7 @@ class LeaseIssuer:
         if prepared := claim.prepared:
             token = self._tokens.find_token(prepared, life_s=life_s, now=tx.now)
             committed = token and attempts.commit_issuing(tx, prepared.id, accessor=token.accessor)
-            return ClaimStart(prepared, target, life_s, token if committed else None)
+            return ClaimStart(prepared, target, life_s, token if committed else None, request.label)
         if former := claim.replaced:
             to = rules.REPLACING[former.state]
             if to is AttemptState.REPLACED:
@@ -195,7 +197,7 @@ class LeaseIssuer:
         sequence = max(request.last_sequence, secret_attempt) + 1
         begun = attempts.begin(tx, request=request, role=db_role, sequence=sequence, due_at=None)
         requests.update_silently(tx, request.uid, last_sequence=sequence)
-        return ClaimStart(begun, target, life_s, None)
+        return ClaimStart(begun, target, life_s, None, request.label)
 
     def complete_claim(self, start: ClaimStart) -> Issued:
         """Read the credential of a claim whose beginning is committed; a failure is noted in its access request.
@@ -206,7 +208,7 @@ class LeaseIssuer:
         """
         attempt = start.attempt
         try:
-            with self._vaults.at(start.target) as vault:
+            with bound(object=start.label), self._vaults.at(start.target) as vault:
                 token = start.token or self._commit_new_token(vault, attempt, start.life_s)
                 self._tokens.drop_token(attempt.id)
                 failpoints.point("claim.issuing")

@@ -19,7 +19,7 @@ from services.access.vault import leases
 from services.access.vault.clients import VaultClients
 from services.common import failpoints
 from services.common.errors import LeasegateError, VaultRefusedError
-from services.common.logs import logger
+from services.common.logs import bound, logger
 
 _LOG = logger(__name__)
 
@@ -132,7 +132,7 @@ class LeaseRenewal:
         """
         asked_at = self._ledger.clock()
         increment_s = renewal.increment_s(attempt, request=request, now=asked_at)
-        with self._vaults.at(target or self._target(attempt)) as vault:
+        with bound(object=request.label), self._vaults.at(target or self._target(attempt)) as vault:
             try:
                 answer = leases.renew(vault, attempt.lease_id, increment_s=increment_s)
             except LeasegateError as err:

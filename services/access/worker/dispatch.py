@@ -20,7 +20,7 @@ from services.access.vault import leases, tokens
 from services.access.vault.clients import VaultClients
 from services.common import failpoints
 from services.common.errors import LeasegateError, LedgerUnavailableError, VaultAuthMissingError
-from services.common.logs import bounded, logger
+from services.common.logs import bound, bounded, logger
 from services.common.vault.client import Vault
 
 _LOG = logger(__name__)
@@ -51,10 +51,12 @@ class AttemptDispatcher:
         """
         with self._ledger.read() as tx:
             attempt = attempts.get(tx, attempt_id)
+            request = requests.find(tx, attempt.access_request_id)
         if attempt.due_at is None or attempt.due_at > tx.now:
             return  # it went on since the queue was read
         try:
-            self._dispatch(attempt)
+            with bound(object=request.label if request else attempt.access_request_id):
+                self._dispatch(attempt)
         except LedgerUnavailableError:
             raise
         except LeasegateError as err:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from services.common.errors import VaultPolicyMissingError
-from services.common.vault.response import Answer
+from services.common.errors import LeasegateError, VaultPolicyMissingError
+from services.common.logs import logger
+from services.common.vault.response import Answer, VaultNotFoundError, shown
 from services.common.vault.scope import Scope
 from services.common.vault.session import Session
+from services.common.vault.transport import Transport
+
+_LOG = logger(__name__)
 
 
 class Vault(Protocol):
@@ -91,12 +96,57 @@ class Client:
     ) -> Answer:
         self._scope.check_request(method, path)
         if token is not None:
-            return self._session.transport.send(method, path, body=body, token=token, timeout_s=timeout_s)
+            return _send(self._session.transport, method, path, body, token=token, timeout_s=timeout_s)
         grant = self._session.grant()
         try:
-            return grant.transport.send(method, path, body=body, token=grant.token, timeout_s=timeout_s)
+            return _send(grant.transport, method, path, body, token=grant.token, timeout_s=timeout_s)
         except VaultPolicyMissingError:
             if not self._session.replace_grant(instead_of=grant):
                 raise
         grant = self._session.grant()
-        return grant.transport.send(method, path, body=body, token=grant.token, timeout_s=timeout_s)
+        return _send(grant.transport, method, path, body, token=grant.token, timeout_s=timeout_s)
+
+
+def _send(
+    transport: Transport,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None,
+    *,
+    token: str,
+    timeout_s: float | None,
+) -> Answer:
+    """Send a request. A write is one line of the log, by which Vault's audit log is read object by object.
+
+    The line has Vault's id of the request, which an answer without content (204) does not tell, and the id that Vault's
+    audit log has as the header X-Correlation-ID. The caller binds the object's name (``services.common.logs.bound``).
+    """
+    if not _writes(method, path):
+        return transport.send(method, path, body=body, token=token, timeout_s=timeout_s)
+    correlation_id, vault_request_id, result = str(uuid.uuid4()), "", "ok"
+    try:
+        answer = transport.send(
+            method, path, body=body, token=token, timeout_s=timeout_s, correlation_id=correlation_id
+        )
+        vault_request_id = answer.request_id
+        return answer
+    except LeasegateError as err:
+        result = err.reason
+        raise
+    except VaultNotFoundError:
+        result = "NOT_FOUND"
+        raise
+    finally:
+        _LOG.info(
+            "vault write",
+            operation=method,
+            path=shown(path),
+            result=result,
+            vault_request_id=vault_request_id,
+            correlation_id=correlation_id,
+        )
+
+
+def _writes(method: str, path: str) -> bool:
+    """Whether a request changes something: reading a credential makes a database user."""
+    return method in ("POST", "DELETE") or (method == "GET" and "/creds/" in path)

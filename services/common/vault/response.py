@@ -37,7 +37,7 @@ class Auth:
         accessor: Names the token for its revocation; grants nothing itself.
         lease_duration_s: Its TTL; 0 for one that never expires.
         renewable: Whether renew-self extends it.
-        policies: Names of its policies.
+        policies: Names of all its policies, those that identity groups add included.
     """
 
     client_token: str = field(repr=False)
@@ -58,6 +58,7 @@ class Answer:
         renewable: Whether that lease can be renewed.
         auth: The token that came with it.
         warnings: Vault's remarks.
+        request_id: Vault's id of the request, by which its audit log is searched; empty where Vault answers 204.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -66,6 +67,7 @@ class Answer:
     renewable: bool = False
     auth: Auth | None = None
     warnings: tuple[str, ...] = ()
+    request_id: str = ""
 
 
 class VaultNotFoundError(Exception):
@@ -149,6 +151,7 @@ def _answer(body: Mapping[str, Any]) -> Answer:
         renewable=bool(body.get("renewable")),
         auth=_auth(body.get("auth")),
         warnings=tuple(body.get("warnings") or ()),
+        request_id=str(body.get("request_id") or ""),
     )
 
 
@@ -160,8 +163,20 @@ def _auth(body: Mapping[str, Any] | None) -> Auth | None:
         accessor=body.get("accessor") or "",
         lease_duration_s=int(body.get("lease_duration") or 0),
         renewable=bool(body.get("renewable")),
-        policies=tuple(body.get("policies") or ()),
+        policies=policies_of(body),
     )
+
+
+def policies_of(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of all policies of a token, as an authentication or a lookup of the token answers them.
+
+    An authentication has all of them in ``policies``. A lookup has those of identity groups apart; both have those of
+    other namespaces apart.
+    """
+    names = [*(body.get("policies") or ()), *(body.get("token_policies") or ()), *(body.get("identity_policies") or ())]
+    for elsewhere in (body.get("external_namespace_policies") or {}).values():
+        names += elsewhere
+    return tuple(dict.fromkeys(str(name) for name in names))
 
 
 def _secrets_of(sent: Mapping[str, Any] | None) -> list[str]:

@@ -46,26 +46,23 @@ class Grant:
 
     Attributes:
         transport: Where it is valid.
-        full: The token that Vault answered.
-        narrow: Its child with one policy; None where there is none.
+        auth: The token that Vault answered.
         made_at: Monotonic time of the authentication.
     """
 
     transport: Transport
-    full: Auth
-    narrow: Auth | None
+    auth: Auth
     made_at: float = field(compare=False)
 
     @property
     def token(self) -> str:
         """The token to use."""
-        return (self.narrow or self.full).client_token
+        return self.auth.client_token
 
     @property
     def ttl_s(self) -> int:
         """TTL in seconds when it was made or renewed; 0 for no expiry."""
-        ttls = [each.lease_duration_s for each in (self.full, self.narrow) if each and each.lease_duration_s]
-        return min(ttls, default=0)
+        return self.auth.lease_duration_s
 
 
 class Session:
@@ -74,18 +71,14 @@ class Session:
     Safe for many threads.
     """
 
-    def __init__(
-        self, credentials: Credentials, *, narrow_to: str | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, credentials: Credentials, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Take the credentials; sends nothing.
 
         Args:
             credentials: How to authenticate.
-            narrow_to: The one policy to keep; None keeps the token as it is.
             clock: Monotonic seconds.
         """
         self._credentials = credentials
-        self._narrow_to = narrow_to
         self._clock = clock
         self._lock = threading.Lock()
         self._grant: Grant | None = None
@@ -111,12 +104,6 @@ class Session:
     def identity(self) -> str:
         """Identity of the credentials in use."""
         return self._credentials.identity
-
-    @property
-    def is_narrowed(self) -> bool:
-        """Whether its token has the one policy only, or none was asked for. True before the first authentication."""
-        grant = self._grant
-        return self._narrow_to is None or grant is None or grant.narrow is not None
 
     def grant(self) -> Grant:
         """Return the token to use now, after authenticating if there is none.
@@ -163,7 +150,7 @@ class Session:
             try:
                 self._replace(self._credentials)
             except VaultAuthRefusedError:
-                if self._is_valid(instead_of):
+                if _is_valid(instead_of):
                     return False
                 self._grant = None
                 raise
@@ -189,8 +176,8 @@ class Session:
         """Revoke the token if it may be revoked and Vault answers in time."""
         with self._lock:
             grant, self._grant = self._grant, None
-            if grant:
-                self._revoke(grant)
+            if grant and self._credentials.revocable:
+                _revoke(grant)
 
     def _expired(self) -> bool:
         return bool(self._expires_at) and self._clock() >= self._expires_at
@@ -201,13 +188,12 @@ class Session:
         A thread that still uses the previous token gets a 403 and takes the new one.
         """
         transport, method = credentials.connect()
-        full = auth.authenticate(transport, method, name=credentials.name)
-        narrow = auth.narrow(transport, full, policy=self._narrow_to) if self._narrow_to else None
+        token = auth.authenticate(transport, method, name=credentials.name)
         old, old_credentials = self._grant, self._credentials
         self._credentials = credentials
-        self._set_grant(Grant(transport=transport, full=full, narrow=narrow, made_at=self._clock()))
-        if old:
-            self._revoke(old, revocable=old_credentials.revocable)
+        self._set_grant(Grant(transport=transport, auth=token, made_at=self._clock()))
+        if old and old_credentials.revocable:
+            _revoke(old)
 
     def _set_grant(self, grant: Grant) -> None:
         now, ttl_s = self._clock(), grant.ttl_s
@@ -216,33 +202,27 @@ class Session:
         self._grant = grant
 
     def _renew_or_replace(self, grant: Grant) -> None:
-        renewed = self._renew(grant) if grant.full.renewable else None
+        renewed = _renewed(grant) if grant.auth.renewable else None
         if renewed is None or renewed.ttl_s * 2 < grant.ttl_s:  # its maximum TTL is near
             self._replace(self._credentials)
         else:
             self._set_grant(renewed)
 
-    def _renew(self, grant: Grant) -> Grant:
-        full = auth.renew(grant.transport, grant.full)
-        narrow = grant.narrow
-        if narrow:
-            narrow = full if narrow is grant.full else auth.renew(grant.transport, narrow)
-        return Grant(transport=grant.transport, full=full, narrow=narrow, made_at=grant.made_at)
 
-    def _is_valid(self, grant: Grant) -> bool:
-        try:
-            auth.renew(grant.transport, grant.narrow or grant.full)
-        except (LeasegateError, VaultNotFoundError):
-            return False
-        return True
+def _renewed(grant: Grant) -> Grant:
+    return Grant(transport=grant.transport, auth=auth.renew(grant.transport, grant.auth), made_at=grant.made_at)
 
-    def _revoke(self, grant: Grant, *, revocable: bool | None = None) -> None:
-        if revocable is None:
-            revocable = self._credentials.revocable
-        granted = grant.full if revocable else grant.narrow
-        if granted is None or (not revocable and granted is grant.full):
-            return
-        try:
-            auth.revoke(grant.transport, granted, timeout_s=_REVOKE_TIMEOUT_S)
-        except (LeasegateError, VaultNotFoundError) as err:
-            _LOG.debug("session not revoked", address=grant.transport.base_uri, error=str(err))
+
+def _is_valid(grant: Grant) -> bool:
+    try:
+        auth.renew(grant.transport, grant.auth)
+    except (LeasegateError, VaultNotFoundError):
+        return False
+    return True
+
+
+def _revoke(grant: Grant) -> None:
+    try:
+        auth.revoke(grant.transport, grant.auth, timeout_s=_REVOKE_TIMEOUT_S)
+    except (LeasegateError, VaultNotFoundError) as err:
+        _LOG.debug("session not revoked", address=grant.transport.base_uri, error=str(err))

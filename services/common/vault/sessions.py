@@ -1,6 +1,8 @@
-"""All sessions of a process: one for each team's target, and one for each Vault server of the service's own auth.
+"""All sessions of a process: one for each Vault server of the service's own auth, with which it acts.
 
-They exist in memory only; one thread renews them.
+What an AppBinding authenticates by only proves that its namespace may use the Vault. Where the process runs for any
+Vault (``allow_any_vault``) there is no own auth, and a session of each team's target acts. Sessions exist in memory
+only; one thread renews them.
 """
 
 from __future__ import annotations
@@ -15,9 +17,8 @@ from weakref import WeakValueDictionary
 
 from services.common.errors import LeasegateError, VaultAuthMissingError, VaultAuthRefusedError
 from services.common.logs import logger
-from services.common.vault import health
+from services.common.vault import auth, health
 from services.common.vault.client import Client, Vault
-from services.common.vault.first_permitted import FirstPermitted
 from services.common.vault.scope import Scope
 from services.common.vault.service_auth import ServiceAuth, ServiceAuths
 from services.common.vault.session import Credentials, Session
@@ -27,6 +28,7 @@ from services.common.vault_config.address import Address
 
 _LOG = logger(__name__)
 _KEEP_ALIVE_EVERY_S = 1.0
+_NOT_CONFIGURED_RETRY_S = 30.0
 # Far more AppBindings than one process serves: bounds the memory that a tenant with many names can take.
 _MAX_TEAM_SESSIONS = 10_000
 
@@ -39,7 +41,7 @@ class Sessions:
         scope: Scope,
         *,
         service_auths: ServiceAuths | None = None,
-        narrow_to: str | None = None,
+        allow_any_vault: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the configuration; sends nothing.
@@ -47,12 +49,12 @@ class Sessions:
         Args:
             scope: What the process may touch.
             service_auths: The service's own auth for each Vault server.
-            narrow_to: Policy to which teams' sessions are narrowed; None leaves them as they are.
+            allow_any_vault: Whether teams' sessions act, at whatever Vault their AppBindings name.
             clock: Monotonic seconds.
         """
         self._scope = scope
         self._service_auths = service_auths or ServiceAuths()
-        self._narrow_to = narrow_to
+        self._allow_any_vault = allow_any_vault
         self._clock = clock
         self._lock = threading.Lock()
         self._teams: OrderedDict[tuple[str, str, str, str], tuple[VaultTarget, Session]] = OrderedDict()
@@ -61,6 +63,43 @@ class Sessions:
         self._answered: Transport | None = None
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
+
+    def proven_vault(self, target: VaultTarget) -> Vault:
+        """Return a target with the service's own session, once the target's auth has proven that its team may use it.
+
+        Raises:
+            VaultAuthMissingError: No own session is configured there, or the target has no auth.
+            VaultAuthRefusedError: Vault refused the target's auth.
+            TeamLoginHasPoliciesError: The target's auth has rights in Vault.
+            LeasegateError: Vault cannot be reached or has failed.
+        """
+        if self._allow_any_vault:
+            return self.team_vault(target)
+        entry = self._service_auth(target)
+        if target.auth is None:
+            raise VaultAuthMissingError(
+                f"nothing proves that {target.display} may use this Vault: the call has no auth", target=target.display
+            )
+        endpoint = _own_endpoint(entry, *_certificate(target.auth))
+        transport = self._transport(endpoint, entry.vault_namespace, name=target.display)
+        auth.prove(transport, target.auth, name=target.display)
+        return self._client(self._service_session(entry), target)
+
+    def acting_vault(self, target: VaultTarget) -> Vault:
+        """Return a target with the service's own session, without a proof of its team.
+
+        Raises:
+            VaultAuthMissingError: No own session is configured there.
+            LeasegateError: With ``allow_any_vault``, as ``team_vault``.
+        """
+        if not self._allow_any_vault:
+            return self._client(self._service_session(self._service_auth(target)), target)
+        try:
+            return self.team_vault(target)
+        except VaultAuthRefusedError:
+            if (session := self._in_memory(target)) is None:
+                raise
+            return self._client(session, target)
 
     def team_vault(self, target: VaultTarget) -> Vault:
         """Return a target with the team's session: by the given auth if there is one, else the one in memory.
@@ -92,38 +131,6 @@ class Sessions:
             if entry is None
             else Client(self._service_session(entry), scope=self._scope, address=str(entry.address))
         )
-
-    def cleanup_vault(self, target: VaultTarget) -> Vault:
-        """Return a target for cleanup: each call uses the first session that is permitted.
-
-        The candidates are the session in memory, the given auth and the service's own session.
-
-        Raises:
-            VaultAuthMissingError: There is none of them.
-        """
-        candidates: list[Callable[[], Vault]] = []
-        if session := self._in_memory(target):
-            candidates.append(lambda: self._client(session, target))
-        if target.auth is not None:
-            candidates.append(lambda: self.team_vault(target))
-        if (own := self.service_vault(target.address, target.vault_namespace)) is not None:
-            candidates.append(lambda: own)
-        if not candidates:
-            raise VaultAuthMissingError(
-                f"there is no session for {target.display}, neither the team's nor the service's own",
-                target=target.display,
-            )
-        return FirstPermitted(target.address, candidates)
-
-    def has_session(self, target: VaultTarget) -> bool:
-        """Whether a team's session for the target is in memory and has not expired."""
-        session = self._in_memory(target)
-        return session is not None and session.is_alive
-
-    def is_narrowed(self, target: VaultTarget) -> bool:
-        """Whether the team's session in memory has no more than the one policy; True where there is none."""
-        session = self._in_memory(target)
-        return session is None or session.is_narrowed
 
     def answers(self, target: VaultTarget) -> bool:
         """Whether the server of a target that has an auth answers and is unsealed, reached as the target describes."""
@@ -174,7 +181,7 @@ class Sessions:
         evicted: Session | None = None
         with self._lock:
             found = self._teams.get(target.key)
-            session = found[1] if found else Session(credentials, narrow_to=self._narrow_to, clock=self._clock)
+            session = found[1] if found else Session(credentials, clock=self._clock)
             self._teams[target.key] = (_without_auth(target), session)
             self._teams.move_to_end(target.key)
             if len(self._teams) > _MAX_TEAM_SESSIONS:
@@ -183,6 +190,18 @@ class Sessions:
         if evicted:
             evicted.close()
         return session
+
+    def _service_auth(self, target: VaultTarget) -> ServiceAuth:
+        entry = self._service_auths.find_auth(target.address, target.vault_namespace)
+        if entry is None:
+            inside = f" in the Vault namespace {target.vault_namespace}" if target.vault_namespace else ""
+            raise VaultAuthMissingError(
+                f"this service has no session of its own at {target.address}{inside}, which {target.display} names:"
+                " give it an entry in the file of --vault-config",
+                retry_after_s=_NOT_CONFIGURED_RETRY_S,
+                target=target.display,
+            )
+        return entry
 
     def _service_session(self, entry: ServiceAuth) -> Session:
         key = (entry.address, entry.vault_namespace)
@@ -211,10 +230,7 @@ class Sessions:
 
     def _connect_service(self, entry: ServiceAuth) -> tuple[Transport, AuthMethod]:
         method = entry.auth_method()
-        certificate, private_key = _certificate(method)
-        endpoint = Endpoint(
-            address=entry.address, ca_bundle=entry.ca_bundle(), certificate=certificate, private_key=private_key
-        )
+        endpoint = _own_endpoint(entry, *_certificate(method))
         return self._transport(endpoint, entry.vault_namespace, name=str(entry.address)), method
 
     def _transport_of(self, target: VaultTarget, method: AuthMethod) -> Transport:
@@ -269,6 +285,13 @@ def _endpoint(target: VaultTarget, method: AuthMethod) -> Endpoint:
         server_name=target.server_name,
         certificate=certificate,
         private_key=private_key,
+    )
+
+
+def _own_endpoint(entry: ServiceAuth, certificate: bytes, private_key: bytes) -> Endpoint:
+    """The server as the operator describes it: nothing of an AppBinding decides who is trusted there."""
+    return Endpoint(
+        address=entry.address, ca_bundle=entry.ca_bundle(), certificate=certificate, private_key=private_key
     )
 
 

@@ -83,6 +83,7 @@ class Transport:
         body: Mapping[str, Any] | None = None,
         token: str = "",
         timeout_s: float | None = None,
+        correlation_id: str = "",
     ) -> Answer:
         """Send one request, once.
 
@@ -92,6 +93,7 @@ class Transport:
             body: Sent as JSON.
             token: Vault token; empty for calls that need none.
             timeout_s: Longest wait; 30 s unless given, never past the deadline of the call that is being handled.
+            correlation_id: Sent as X-Correlation-ID, for Vault's audit log.
 
         Raises:
             VaultUnreachedError: No connection was made.
@@ -102,6 +104,8 @@ class Transport:
         """
         budget_s = deadline.timeout_s(CALL_TIMEOUT_S if timeout_s is None else timeout_s)
         headers = {**self._headers, "X-Vault-Token": token} if token else self._headers
+        if correlation_id:
+            headers = {**headers, "X-Correlation-ID": correlation_id}
         payload = None if body is None else json.dumps(body).encode()
         with call_metrics.measured(method, path) as call:
             try:

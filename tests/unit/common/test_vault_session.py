@@ -15,7 +15,6 @@ from services.common.errors import (
     VaultUnavailableError,
 )
 from services.common.vault.client import Client
-from services.common.vault.first_permitted import FirstPermitted
 from services.common.vault.response import Answer, Auth
 from services.common.vault.scope import Scope
 from services.common.vault.session import Credentials, Session
@@ -44,16 +43,16 @@ class ScriptedVault:
         body: Mapping[str, Any] | None = None,
         token: str = "",
         timeout_s: float | None = None,
+        correlation_id: str = "",
     ) -> Answer:
         self.asked.append((path, token))
         if path in self.fail:
             raise self.fail[path]
         if path.endswith("renew-self"):
             return Answer(auth=Auth(token, "a", self.renewed_ttl_s, True))
-        if path == "auth/token/create" or path.startswith("auth/userpass"):
+        if path.startswith("auth/userpass"):
             self._count += 1
-            kind = "child" if "create" in path else "session"
-            return Answer(auth=Auth(f"{kind}-{self._count}", "a", self.ttl_s, self.renewable))
+            return Answer(auth=Auth(f"session-{self._count}", "a", self.ttl_s, self.renewable))
         return Answer(data={"token": token})
 
     def count(self, path: str) -> int:
@@ -65,10 +64,8 @@ def vault() -> ScriptedVault:
     return ScriptedVault()
 
 
-def session(
-    vault: ScriptedVault, clock: Callable[[], float], *, auth: AuthMethod = AUTH, narrow_to: str | None = "p"
-) -> Session:
-    return Session(credentials(vault, auth), narrow_to=narrow_to, clock=clock)
+def session(vault: ScriptedVault, clock: Callable[[], float], *, auth: AuthMethod = AUTH) -> Session:
+    return Session(credentials(vault, auth), clock=clock)
 
 
 def credentials(vault: ScriptedVault, auth: AuthMethod = AUTH, identity: str = "1") -> Credentials:
@@ -80,29 +77,14 @@ def credentials(vault: ScriptedVault, auth: AuthMethod = AUTH, identity: str = "
     )
 
 
-def test_the_first_use_logs_in_and_narrows_and_the_next_ones_do_not(vault: ScriptedVault, clock: Clock) -> None:
+def test_the_first_use_logs_in_and_the_next_ones_do_not(vault: ScriptedVault, clock: Clock) -> None:
     made = session(vault, clock)
     assert vault.asked == []
-    assert [made.grant().token for _ in range(3)] == ["child-2"] * 3
+    assert [made.grant().token for _ in range(3)] == ["session-1"] * 3
     assert vault.count("auth/userpass/login") == 1
-    assert made.is_narrowed
 
 
-def test_where_narrowing_is_refused_the_session_itself_is_used(vault: ScriptedVault, clock: Clock) -> None:
-    for refusal in (VaultPolicyMissingError("no"), VaultRefusedError("child policies must be subset of parent")):
-        vault.fail["auth/token/create"] = refusal
-        made = session(vault, clock)
-        assert made.grant().token.startswith("session-")
-        assert not made.is_narrowed
-
-
-def test_a_vault_that_cannot_be_reached_while_narrowing_is_no_refusal(vault: ScriptedVault, clock: Clock) -> None:
-    vault.fail["auth/token/create"] = VaultUnavailableError("gone")
-    with pytest.raises(VaultUnavailableError):
-        session(vault, clock).grant()
-
-
-def test_renewal_at_half_of_the_life_of_both_tokens(vault: ScriptedVault, clock: Clock) -> None:
+def test_renewal_at_half_of_the_life_of_a_token(vault: ScriptedVault, clock: Clock) -> None:
     made = session(vault, clock)
     made.grant()
     clock.now += 49
@@ -110,11 +92,11 @@ def test_renewal_at_half_of_the_life_of_both_tokens(vault: ScriptedVault, clock:
     assert vault.count("auth/token/renew-self") == 0
     clock.now += 2
     made.keep_alive()
-    assert vault.asked[-2:] == [("auth/token/renew-self", "session-1"), ("auth/token/renew-self", "child-2")]
+    assert vault.asked[-1:] == [("auth/token/renew-self", "session-1")]
     made.keep_alive()
-    assert vault.count("auth/token/renew-self") == 2
+    assert vault.count("auth/token/renew-self") == 1
     clock.now += 99
-    assert made.grant().token == "child-2"
+    assert made.grant().token == "session-1"
 
 
 def test_a_failed_renewal_is_repeated_and_keeps_the_session(vault: ScriptedVault, clock: Clock) -> None:
@@ -128,8 +110,8 @@ def test_a_failed_renewal_is_repeated_and_keeps_the_session(vault: ScriptedVault
     clock.now += 10
     del vault.fail["auth/token/renew-self"]
     made.keep_alive()
-    assert vault.count("auth/token/renew-self") == 3
-    assert made.grant().token == "child-2"
+    assert vault.count("auth/token/renew-self") == 2
+    assert made.grant().token == "session-1"
 
 
 def test_near_its_longest_life_a_session_is_replaced(vault: ScriptedVault, clock: Clock) -> None:
@@ -138,7 +120,7 @@ def test_near_its_longest_life_a_session_is_replaced(vault: ScriptedVault, clock
     vault.renewed_ttl_s = 40
     clock.now += 51
     made.keep_alive()
-    assert made.grant().token == "child-4"
+    assert made.grant().token == "session-2"
     assert vault.asked[-1] == ("auth/token/revoke-self", "session-1")
 
 
@@ -149,7 +131,7 @@ def test_a_session_that_cannot_be_renewed_is_replaced(vault: ScriptedVault, cloc
     clock.now += 51
     made.keep_alive()
     assert vault.count("auth/token/renew-self") == 0
-    assert made.grant().token == "child-4"
+    assert made.grant().token == "session-2"
 
 
 def test_an_expired_session_is_replaced_at_its_next_use(vault: ScriptedVault, clock: Clock) -> None:
@@ -157,7 +139,7 @@ def test_an_expired_session_is_replaced_at_its_next_use(vault: ScriptedVault, cl
     made.grant()
     clock.now += 101
     assert not made.is_alive
-    assert made.grant().token == "child-4"
+    assert made.grant().token == "session-2"
 
 
 def test_a_token_that_never_ends_is_left_alone(vault: ScriptedVault, clock: Clock) -> None:
@@ -170,15 +152,12 @@ def test_a_token_that_never_ends_is_left_alone(vault: ScriptedVault, clock: Cloc
     assert vault.count("auth/token/renew-self") == 0
 
 
-def test_a_teams_own_token_is_never_revoked_but_its_child_is(vault: ScriptedVault, clock: Clock) -> None:
-    made = session(vault, clock, auth=TokenAuth("s.team"))
-    made.grant()
-    made.close()
-    assert [token for path, token in vault.asked if path == "auth/token/revoke-self"] == ["child-1"]
-    unnarrowed = session(vault, clock, auth=TokenAuth("s.team"), narrow_to=None)
-    unnarrowed.grant()
-    unnarrowed.close()
-    assert vault.count("auth/token/revoke-self") == 1
+def test_a_teams_own_token_is_never_revoked(vault: ScriptedVault, clock: Clock) -> None:
+    for auth, revoked in ((TokenAuth("s.team"), 0), (AUTH, 1)):
+        made = session(vault, clock, auth=auth)
+        made.grant()
+        made.close()
+        assert vault.count("auth/token/revoke-self") == revoked
 
 
 def test_other_credentials_take_over_unless_refused(vault: ScriptedVault, clock: Clock) -> None:
@@ -187,13 +166,13 @@ def test_other_credentials_take_over_unless_refused(vault: ScriptedVault, clock:
     vault.fail["auth/userpass/login/u"] = VaultRefusedError("wrong password")
     with pytest.raises(VaultAuthRefusedError):
         made.use_credentials(credentials(vault, identity="2"))
-    assert made.grant().token == "child-2"
+    assert made.grant().token == "session-1"
     assert made.identity == "1"
     vault.fail.clear()
     made.use_credentials(credentials(vault, identity="2"))
-    assert made.grant().token == "child-4"
+    assert made.grant().token == "session-2"
     made.use_credentials(credentials(vault, identity="2"))
-    assert vault.count("auth/token/create") == 2
+    assert vault.count("auth/userpass/login") == 3
 
 
 def client(made: Session) -> Client:
@@ -215,7 +194,7 @@ def test_an_older_session_is_replaced_once(vault: ScriptedVault, clock: Clock) -
     vault.fail["m/roles/r"] = VaultPolicyMissingError("denied")
     with pytest.raises(VaultPolicyMissingError):
         client(made).read("m/roles/r")
-    assert [token for path, token in vault.asked if path == "m/roles/r"] == ["child-2", "child-4"]
+    assert [token for path, token in vault.asked if path == "m/roles/r"] == ["session-1", "session-2"]
 
 
 def test_auth_that_cannot_be_repeated_is_reported_once_its_token_ended(vault: ScriptedVault, clock: Clock) -> None:
@@ -236,16 +215,3 @@ def test_another_token_is_sent_as_it_is_and_no_auth_tried(vault: ScriptedVault, 
     made = session(vault, clock)
     assert client(made).read("m/roles/r", token="attempt").data == {"token": "attempt"}
     assert vault.asked == [("m/roles/r", "attempt")]
-
-
-def test_ending_raises_what_the_last_candidate_said(vault: ScriptedVault, clock: Clock) -> None:
-    first, second = session(vault, clock), session(ScriptedVault(), clock)
-    vault.fail["m/roles/r"] = VaultPolicyMissingError("denied")
-    assert FirstPermitted("a", [lambda: client(first), lambda: client(second)]).read("m/roles/r").data == {
-        "token": "child-2"
-    }
-    with pytest.raises(VaultPolicyMissingError):
-        FirstPermitted("a", [lambda: client(first)]).read("m/roles/r")
-    vault.fail["m/roles/r"] = VaultUnavailableError("gone")
-    with pytest.raises(VaultUnavailableError):  # only a refusal goes on to the next one
-        FirstPermitted("a", [lambda: client(first), lambda: client(second)]).read("m/roles/r")

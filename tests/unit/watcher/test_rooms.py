@@ -27,6 +27,7 @@ def test_delivery_alone_writes_secrets_roles_and_bindings() -> None:
     found = {module: writes(module) for module in rooms if not module.startswith(("kube/", "delivery/"))}
     assert {module: calls for module, calls in found.items() if calls} == {
         "clients/ledger_id.py": {("create", "CONFIG_MAP"), ("replace", "CONFIG_MAP")},
+        "clients/token_audience.py": {("create", "SERVICE_ACCOUNT"), ("create", "SELF_SUBJECT_REVIEW")},
         "reconcilers/vault_targets.py": {("create", "SERVICE_ACCOUNT")},
     }
     assert ("replace", "resource") in writes("delivery/publisher.py"), "the search finds what there is"

@@ -11,7 +11,9 @@ import pytest
 from leasegate.types.v1 import types_pb2
 from services.common.errors import SpecInvalidError
 from services.common.vault.target import VaultTarget
-from watcher.kube.resources import Body
+from services.common.vault_config.entries import TeamAuth
+from services.common.vault_config.read import TEAM_METHODS
+from watcher.kube.resources import Body, Key
 from watcher.specs import appbinding
 from watcher.specs.appbinding import SecretAuth, SecretContent, ServiceAccountAuth
 from watcher.specs.cluster import Cluster
@@ -19,6 +21,7 @@ from watcher.specs.cluster import Cluster
 CLUSTER = Cluster("", "uid")
 NOWHERE: Mapping[tuple[str, str], tuple[str, int]] = {}
 SERVICE = {"name": "vault", "port": 8200, "scheme": "HTTPS"}
+ALL = TeamAuth(methods=TEAM_METHODS, token_audience="v", service_accounts=("sa", "flat"))
 
 
 def binding(**spec: Any) -> Body:
@@ -150,28 +153,25 @@ def test_a_binding_without_a_spec_is_wrong() -> None:
             {"vaultRole": "r", "path": "/k8s/prod/", "serviceAccountName": "sa"},
             ServiceAccountAuth("sa", "r", "k8s/prod"),
         ),
-        (
-            {"vaultRole": "r", "serviceAccountName": "sa", "audience": "vault"},
-            ServiceAccountAuth("sa", "r", "", "vault"),
-        ),
+        ({"vaultRole": "r", "serviceAccountName": "sa", "audience": "v"}, ServiceAccountAuth("sa", "r", "")),
         (
             {"vaultRole": "r", "kubernetes": {"serviceAccountName": "sa", "audience": "v"}},
-            ServiceAccountAuth("sa", "r", "", "v"),
+            ServiceAccountAuth("sa", "r", ""),
         ),
     ],
 )
 def test_both_shapes_of_parameters(parameters: Body, plan: ServiceAccountAuth) -> None:
-    assert appbinding.auth_plan(binding(parameters=parameters)) == plan
+    assert appbinding.auth_plan(binding(parameters=parameters), ALL) == plan
 
 
 def test_a_secret_logs_in_where_no_service_account_is_named() -> None:
-    plan = appbinding.auth_plan(binding(secret={"name": "auth"}, parameters={"vaultRole": "r", "path": "p"}))
+    plan = appbinding.auth_plan(binding(secret={"name": "auth"}, parameters={"vaultRole": "r", "path": "p"}), ALL)
     assert plan == SecretAuth("auth", "r", "p")
 
 
 def test_a_service_account_wins_over_a_secret() -> None:
     plan = appbinding.auth_plan(
-        binding(secret={"name": "auth"}, parameters={"vaultRole": "r", "serviceAccountName": "sa"})
+        binding(secret={"name": "auth"}, parameters={"vaultRole": "r", "serviceAccountName": "sa"}), ALL
     )
     assert isinstance(plan, ServiceAccountAuth)
 
@@ -189,7 +189,7 @@ def test_a_service_account_wins_over_a_secret() -> None:
 )
 def test_wrong_authentication_is_named(spec: Body, field: str) -> None:
     with pytest.raises(SpecInvalidError) as caught:
-        appbinding.auth_plan(binding(**spec))
+        appbinding.auth_plan(binding(**spec), ALL)
     assert any(v.field == f"AppBinding demo/vault spec.{field}" for v in caught.value.violations), (
         caught.value.violations
     )
@@ -197,13 +197,11 @@ def test_wrong_authentication_is_named(spec: Body, field: str) -> None:
 
 def authenticated(kind: str, data: dict[str, bytes], *, role: str = "r", mount: str = "m") -> types_pb2.VaultTarget:
     target = types_pb2.VaultTarget(source=types_pb2.ObjectRef(name="vault"), address="https://v:1")
-    appbinding.set_secret_auth(target, SecretAuth("s", role, mount), SecretContent(kind, data))
+    appbinding.set_secret_auth(target, SecretAuth("s", role, mount), SecretContent(kind, data), ALL)
     return target
 
 
 def test_every_secret_type_logs_in() -> None:
-    jwt = authenticated("kubernetes.io/service-account-token", {"token": b"jwt"}).kubernetes
-    assert (jwt.mount, jwt.auth_role, jwt.jwt) == ("m", "r", "jwt")
     assert authenticated("kubevault.com/token", {"token": b"t"}).token.token == "t"
     user = authenticated("kubernetes.io/basic-auth", {"username": b"u", "password": b"p"}).userpass
     assert (user.mount, user.username, user.password) == ("m", "u", "p")
@@ -217,6 +215,7 @@ def test_every_secret_type_logs_in() -> None:
     ("kind", "data", "says"),
     [
         ("Opaque", {"token": b"sesame"}, "type: is Opaque"),
+        ("kubernetes.io/service-account-token", {"token": b"sesame"}, "never expires.*parameters.serviceAccountName"),
         ("", {}, "type: is missing"),
         ("kubevault.com/token", {}, "data.token"),
         ("kubernetes.io/basic-auth", {"username": b"u"}, "data.password"),
@@ -230,15 +229,43 @@ def test_a_wrong_secret_is_named_without_its_values(kind: str, data: dict[str, b
     assert "sesame" not in str(caught.value)
 
 
-def test_a_service_account_token_needs_a_role() -> None:
-    with pytest.raises(SpecInvalidError, match="vaultRole"):
-        authenticated("kubernetes.io/service-account-token", {"token": b"jwt"}, role="")
+KUBERNETES = TeamAuth(token_audience="leasegate-vault")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [
+        ({"serviceAccountName": "cluster-admin"}, "serviceAccountName"),
+        ({"kubernetes": {"serviceAccountName": "cluster-admin"}}, "kubernetes.serviceAccountName"),
+        ({"serviceAccountName": "vault", "kubernetes": {"serviceAccountName": "x"}}, "kubernetes.serviceAccountName"),
+        ({"serviceAccountName": "vault", "audience": "https://kubernetes.default.svc"}, "audience"),
+        ({"serviceAccountName": "vault", "kubernetes": {"audience": "sts.example.com"}}, "kubernetes.audience"),
+        ({"kubernetes": {"serviceAccountName": "vault", "audience": "vault"}}, "kubernetes.audience"),
+        ({"audience": "leasegate-vault"}, "serviceAccountName"),
+    ],
+)
+def test_what_the_operator_does_not_allow_is_named(parameters: Body, field: str) -> None:
+    """H4: no ServiceAccount, audience or method is the AppBinding's to choose."""
+    with pytest.raises(SpecInvalidError, match="operator") as caught:
+        appbinding.auth_plan(binding(parameters={"vaultRole": "r"} | parameters, secret={"name": "s"}), KUBERNETES)
+    assert [v.field for v in caught.value.violations] == [f"AppBinding demo/vault spec.parameters.{field}"]
+
+
+@pytest.mark.parametrize("kind", appbinding.SECRET_METHODS)
+def test_a_secret_logs_in_only_by_an_allowed_method(kind: str) -> None:
+    """H4: each type of Secret is one auth method, which the operator allows or not."""
+    data = dict.fromkeys(("token", "username", "password", "tls.crt", "tls.key", "role_id", "secret_id"), b"sesame")
+    method, content, plan = appbinding.SECRET_METHODS[kind], SecretContent(kind, data), SecretAuth("s", "r", "m")
+    others = TeamAuth(methods=tuple(each for each in TEAM_METHODS if each != method))
+    with pytest.raises(SpecInvalidError, match="the operator allows these") as caught:
+        appbinding.set_secret_auth(types_pb2.VaultTarget(), plan, content, others)
+    assert "sesame" not in caught.value.message
+    appbinding.set_secret_auth(types_pb2.VaultTarget(), plan, content, TeamAuth(methods=(method,)))
 
 
 @pytest.mark.parametrize(
     ("kind", "data", "mount", "auth"),
     [
-        ("kubernetes.io/service-account-token", {"token": b"jwt"}, "", "kubernetes"),
         ("kubevault.com/token", {"token": b"t"}, "", "token"),
         ("kubernetes.io/basic-auth", {"username": b"u", "password": b"p"}, "", "userpass"),
         ("kubernetes.io/tls", {"tls.crt": b"C", "tls.key": b"K"}, "", "cert"),
@@ -295,6 +322,24 @@ def test_a_database_elsewhere_keeps_its_path_and_query() -> None:
 def test_a_wrong_database_is_named(service: object) -> None:
     with pytest.raises(SpecInvalidError, match=r"AppBinding demo/postgres-app spec\.clientConfig\.service"):
         database({"clientConfig": {"service": service}})
+
+
+@pytest.mark.parametrize("kind", ["Opaque", "kubernetes.io/tls", "kubevault.com/token", "leasegate.dev/credential", ""])
+def test_of_a_secret_for_something_else_only_two_keys_are_read(kind: str) -> None:
+    """H4: a transform cannot give another value the name password, which Vault sends to the team's database."""
+    key = Key("demo", "s")
+    data = {"username": b"u", "password": b"p", "api-key": b"sesame"}
+    assert appbinding.database_content(key, SecretContent(kind, data)).data == {"username": b"u", "password": b"p"}
+    assert appbinding.database_content(key, SecretContent(kind, {})).data == {}
+    with pytest.raises(SpecInvalidError, match=r"Secret demo/s.*leasegate\.dev/database") as caught:
+        appbinding.database_content(key, SecretContent(kind, {"api-key": b"sesame"}))
+    assert "sesame" not in caught.value.message
+
+
+@pytest.mark.parametrize("kind", appbinding.DATABASE_TYPES)
+def test_a_secret_for_a_database_is_read_whole(kind: str) -> None:
+    content = SecretContent(kind, {"postgres-password": b"p"})
+    assert appbinding.database_content(Key("demo", "s"), content) == content
 
 
 # -- transforms

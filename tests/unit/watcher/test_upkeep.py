@@ -11,6 +11,7 @@ import pytest
 
 from leasegate.access.v1 import change_pb2
 from services.common import errors
+from services.common.vault_config.entries import TeamAuth
 from tests.eventually import eventually
 from tests.fakes.kube import FakeKube
 from tests.unit.watcher.watcher_world import CLUSTER, MOUNT, World, write_events
@@ -137,7 +138,12 @@ def test_a_slow_token_delays_no_other_namespace(world: World) -> None:
         }
         world.put(APP_BINDING, "vault", namespace, spec=spec)
     made = VaultTargets(
-        world.kube, world.watcher._objects, cluster=CLUSTER, addresses={}, audience="", clock=lambda: 0.0
+        world.kube,
+        world.watcher._objects,
+        cluster=CLUSTER,
+        addresses={},
+        allowed=TeamAuth(token_audience="v"),
+        clock=lambda: 0.0,
     )
     asked, answer = threading.Event(), threading.Event()
     create = world.kube.create

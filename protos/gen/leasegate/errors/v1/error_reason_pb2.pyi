@@ -134,6 +134,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED with RetryInfo. A namespace has as much of something as the operator allows it: delete what is
     not needed, or have the operator raise the limit. Nothing is lost: call again. Metadata: "limit", "namespace".
     """
+    ERROR_REASON_TEAM_LOGIN_HAS_POLICIES: _ErrorReason.ValueType  # 35
+    """FAILED_PRECONDITION with RetryInfo. The session of an AppBinding, which only proves that its namespace may use a
+    Vault, has rights there: take its policies off the auth role, the token or the identity group. Metadata: "target",
+    "policies".
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons."""
@@ -245,5 +250,10 @@ with this one: have the owner set the annotation that the text names. Metadata: 
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 34
 """RESOURCE_EXHAUSTED with RetryInfo. A namespace has as much of something as the operator allows it: delete what is
 not needed, or have the operator raise the limit. Nothing is lost: call again. Metadata: "limit", "namespace".
+"""
+ERROR_REASON_TEAM_LOGIN_HAS_POLICIES: ErrorReason.ValueType  # 35
+"""FAILED_PRECONDITION with RetryInfo. The session of an AppBinding, which only proves that its namespace may use a
+Vault, has rights there: take its policies off the auth role, the token or the identity group. Metadata: "target",
+"policies".
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -419,7 +419,7 @@ class Notice(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """CamelCase word for programs, such as "PolicyNotNarrowed"."""
+    """CamelCase word for programs, such as "ApprovalNotEnforced"."""
     message: _builtins.str
     """A sentence for people: what is found and what to do about it."""
     def __init__(
