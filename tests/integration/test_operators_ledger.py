@@ -160,16 +160,22 @@ def test_an_old_copy_of_the_ledger_pauses_only_what_it_does_not_know(made: World
         wait_dropped(made, old)
 
 
-def test_a_secret_with_a_raised_number_is_replaced_once_it_is_deleted(made: World) -> None:
+@pytest.mark.parametrize("forged", [41, 10**6, 10**9 - 1])
+def test_a_secret_with_a_raised_number_is_replaced_once_it_is_deleted(made: World, forged: int) -> None:
+    """L: a forged Secret that names an attempt far ahead pauses its own access request alone."""
     with in_process(made) as callee:
         put_role(made, callee)
-        dar = Dar(callee)
+        dar, other = Dar(callee), Dar(callee)
         credential = dar.issue()
-        assert paused_for(dar, secret_attempt=41)["reason"] == "AttemptUnknown"
-        assert "delete the Secret" in paused_for(dar, secret_attempt=41)["message"]
+        assert paused_for(dar, secret_attempt=forged)["reason"] == "AttemptUnknown"
+        assert "delete the Secret" in paused_for(dar, secret_attempt=forged)["message"]
+        assert made.can_log_in(credential)
+        assert made.can_log_in(other.issue())
+        other.end()
         assert dar.ensure(secret_attempt=0).next_step == CLAIM
         assert not ledger_of(callee).paused_access_requests
         second = dar.claim()
+        assert second.attempt == 2
         dar.acknowledge(second.attempt)
         dar.end()
         wait_dropped(made, credential, second)
