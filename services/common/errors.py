@@ -38,6 +38,8 @@ class LeasegateError(Exception):
         retry_after_s: Seconds after which a retry may help; None where it cannot.
         changed_nothing: Whether the call is proven to have written nothing to Vault; False where that is not known. In
             the ErrorInfo it is the metadata ``effects: none``.
+        vault_text: What Vault said, for ``services.common.vault.error_texts`` in this process alone. It may quote a
+            statement with a password in it, so it is never shown, logged, stored or sent on.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
@@ -50,6 +52,7 @@ class LeasegateError(Exception):
         self.metadata: Mapping[str, str] = metadata
         self.retry_after_s = self.default_retry_after_s if retry_after_s is None else retry_after_s
         self.changed_nothing = False
+        self.vault_text = ""
 
 
 class SpecInvalidError(LeasegateError):

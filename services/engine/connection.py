@@ -177,7 +177,7 @@ def write_connection(vault: Vault, mount: str, connection: Connection, *, existi
     except VaultNotFoundError as err:
         raise being_removed(mount) from err
     except VaultRefusedError as err:
-        if not error_texts.is_connection_unverified(err.message):
+        if not error_texts.is_connection_unverified(err.vault_text):
             raise
         user = connection.username or "the user that it has"
         hint = (

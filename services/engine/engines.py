@@ -391,7 +391,7 @@ def _enable_mount(vault: Vault, path: str, marker: Marker) -> None:
     try:
         vault.write(f"sys/mounts/{path}", {"type": DATABASE, "description": str(marker)})
     except VaultRefusedError as err:
-        if error_texts.is_mount_in_use(err.message, path):
+        if error_texts.is_mount_in_use(err.vault_text, path):
             raise
         with writes_nothing():
             raise MountConflictError(

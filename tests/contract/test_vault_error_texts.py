@@ -77,7 +77,7 @@ def test_a_connection_that_cannot_be_verified(servers: Servers) -> None:
 @pytest.mark.usefixtures("mount")
 def test_a_database_role_that_does_not_exist(servers: Servers) -> None:
     said = refusal(servers, 400, "GET", f"{MOUNT}/creds/absent")
-    assert error_texts.is_unknown_db_role(f"Vault answered 400 for {MOUNT}/creds/absent: {said}")
+    assert error_texts.is_unknown_db_role(said)
 
 
 def test_a_lease_that_does_not_exist(servers: Servers) -> None:
@@ -104,3 +104,22 @@ def test_a_refused_drop_differs_from_an_unreachable_database(servers: Servers) -
         assert not error_texts.is_drop_refused(refusal(servers, 400, "POST", f"sys/leases/revoke/{lease}", sync=True))
     finally:
         servers.psql(f'DROP TABLE kept; DROP ROLE "{user}"')
+
+
+def test_what_a_credential_cannot_be_read_for_has_words_of_its_own(servers: Servers, mount: str) -> None:
+    """They quote nothing (tests/integration/test_statement_texts.py)."""
+
+    def words(status: int, role: str = "r", token: str | None = None) -> str:
+        return error_texts.in_own_words(refusal(servers, status, "GET", f"{mount}/creds/{role}", token))
+
+    assert words(400, "absent") == "unknown role"
+    assert words(403, token=servers.token_with("none")) == "permission denied"
+    for body, said in (
+        ({"allowed_roles": "other"}, "the connection does not allow the role"),
+        ({"password": "no"}, "PostgreSQL refused with SQLSTATE 28P01: the password of the managing user is wrong"),
+    ):
+        connection = write_connection(servers, port=servers.postgres_port, verify_connection=False, **body)
+        servers.must("POST", f"{mount}/config/db", **connection)
+        assert words(500) == said
+    servers.must("POST", f"{mount}/config/db", **write_connection(servers, port=1, verify_connection=False))
+    assert words(500) == "Vault cannot reach the database"

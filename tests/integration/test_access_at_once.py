@@ -74,7 +74,7 @@ def test_what_cannot_be_made_is_said_beside_where_the_request_stands(made: World
     dar.ensure()
     answer = dar.decide(claim=True)
     assert answer.access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
-    with pytest.raises(errors.VaultFailedError, match="NONSENSE"):
+    with pytest.raises(errors.VaultFailedError, match="SQLSTATE 42601"):
         dar.claimed(answer)
     after = dar.ensure(claim=True)
     assert (after.next_step, after.access_request.conditions[0].reason) == (

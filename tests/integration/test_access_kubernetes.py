@@ -538,7 +538,7 @@ def test_a_role_whose_creation_fails_is_a_condition_and_leaves_nothing(made: Wor
     dar = Dar(callee, role="broken-role")
     dar.ensure()
     dar.decide()
-    with pytest.raises(errors.VaultFailedError, match="NONSENSE"):
+    with pytest.raises(errors.VaultFailedError, match="SQLSTATE 42601"):
         dar.claim()
     failed = dar.ensure()
     assert (failed.next_step, conditions(failed)["Available"]) == (NONE, "FailedToGetCredential")

@@ -26,12 +26,12 @@ from services.access.domain.models import Approval
 from services.common.errors import (
     VaultFailedError,
     VaultPolicyMissingError,
-    VaultRefusedError,
     VaultSealedError,
     VaultThrottledError,
     VaultUnavailableError,
 )
 from services.common.vault.transport import VaultUnreachedError
+from tests.fakes.vault_errors import answered
 from tests.model.world import invariants
 from tests.model.world.jobs import Job
 from tests.model.world.ledger import make_template
@@ -387,9 +387,7 @@ def _sealed(world: World, _job: Job, call: Call) -> None:
 
 def _database_away(world: World, job: Job, call: Call) -> None:
     if call.kind == "revoke":
-        world.vault.break_off(
-            call, VaultRefusedError("Vault answered 400: FATAL: terminating connection (SQLSTATE 57P01)")
-        )
+        world.vault.break_off(call, answered(400, "FATAL: terminating connection (SQLSTATE 57P01)", path=call.path))
     else:
         job.lose(VaultUnavailableError("it did not answer"))
 

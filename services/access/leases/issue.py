@@ -348,7 +348,7 @@ def read_credential(vault: Vault, attempt: Attempt, token: Token) -> Answer:
 
 def _nothing_made(err: Exception) -> bool:
     return isinstance(err, _NOTHING_MADE) or (
-        isinstance(err, VaultRefusedError) and error_texts.is_unknown_db_role(err.message)
+        isinstance(err, VaultRefusedError) and error_texts.is_unknown_db_role(err.vault_text)
     )
 
 

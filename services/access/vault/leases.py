@@ -36,7 +36,7 @@ def renew(vault: Vault, lease_id: str, *, increment_s: float) -> Answer:
 
 def is_gone(err: LeasegateError) -> bool:
     """Whether a renewal failed because Vault does not have the lease: it was revoked, or its token was."""
-    return isinstance(err, VaultRefusedError) and error_texts.is_lease_unknown(err.message)
+    return isinstance(err, VaultRefusedError) and error_texts.is_lease_unknown(err.vault_text)
 
 
 def drop_refused(err: LeasegateError) -> bool:
@@ -44,4 +44,4 @@ def drop_refused(err: LeasegateError) -> bool:
 
     Vault answers 400 for that and for a database that cannot be reached; the SQLSTATE tells them apart.
     """
-    return isinstance(err, VaultRefusedError) and error_texts.is_drop_refused(err.message)
+    return isinstance(err, VaultRefusedError) and error_texts.is_drop_refused(err.vault_text)

@@ -101,7 +101,7 @@ def revoke(vault: Vault, accessor: str) -> None:
     except VaultNotFoundError:
         return
     except VaultRefusedError as err:
-        if not error_texts.is_token_unknown(err.message):
+        if not error_texts.is_token_unknown(err.vault_text):
             raise
 
 

@@ -133,7 +133,7 @@ def _given(transport: Transport, method: TokenAuth) -> Answer:
     try:
         found = transport.send("GET", "auth/token/lookup-self", token=method.token).data
     except VaultPolicyMissingError as err:
-        if not error_texts.is_denied_by_policy(err.message):
+        if not error_texts.is_denied_by_policy(err.vault_text):
             raise
     return Answer(
         auth=Auth(

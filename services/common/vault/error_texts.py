@@ -1,18 +1,44 @@
 """The texts and SQLSTATEs of Vault that decide something, in one place.
 
 Vault answers different situations with the same HTTP status, so that only the text tells them apart. Each function
-names what it recognises and the servers on which the text was seen. ``tests/contract/test_vault_error_texts.py``
-provokes each one on the server of the tests, so that a Vault that words it otherwise fails there and not in use.
+takes ``LeasegateError.vault_text``, and names what it recognises and the servers on which the text was seen.
+``tests/contract/test_vault_error_texts.py`` provokes each one on the server of the tests, so that a Vault that words it
+otherwise fails there and not in use.
+
+A text may hold what a team's statements say: a check that such a statement could satisfy compares the whole text.
 """
 
 from __future__ import annotations
 
 import re
 
-_SQLSTATE = re.compile(r"SQLSTATE ([0-9A-Z]{2})[0-9A-Z]{3}")
+_SQLSTATE = re.compile(r"\(SQLSTATE ([0-9A-Z]{5})\)")
 _PASSING_SQLSTATES = frozenset({"08", "40", "53", "57", "58"})
 """Classes of SQLSTATE that are not about the statement: connection, rollback, resources, operator intervention, system
 (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+_MEANINGS = {
+    "0A000": "a feature is not supported",
+    "22P02": "a value has the wrong form",
+    "25006": "the server is read-only",
+    "28000": "the managing user may not connect",
+    "28P01": "the password of the managing user is wrong",
+    "2BP01": "the user owns objects",
+    "3D000": "the database does not exist",
+    "42501": "the managing user lacks a right",
+    "42601": "a syntax error",
+    "42703": "a column does not exist",
+    "42704": "a role or object does not exist",
+    "42710": "a role or object exists already",
+    "42883": "a function does not exist",
+    "42P01": "a table does not exist",
+    "3F000": "a schema does not exist",
+    "53300": "too many connections",
+    "55P03": "a lock was not to be had in time",
+    "57014": "a statement took too long",
+    "P0001": "a statement raised an exception",
+}
+_UNREACHED = ("failed to connect", "connection refused", "dial tcp", "i/o timeout", "no such host", "connection reset")
+_STATEMENTS = re.compile(r".+/(?:static-)?creds/|.+/rotate-role/|sys/leases/(?:renew|revoke)/")
 
 
 def is_no_route(text: str) -> bool:
@@ -53,15 +79,16 @@ def is_unknown_db_role(text: str) -> bool:
 
     ``unknown role: x``. Seen on OpenBao 2.7.2.
     """
-    return ": unknown role: " in text
+    return text.startswith("unknown role: ")
 
 
 def is_lease_unknown(text: str) -> bool:
     """Whether a 400 for renewing a lease means that Vault has no such lease: it, or its token, was revoked.
 
-    ``lease not found``. Seen on OpenBao 2.7.2.
+    ``lease not found``, and nothing else: a renewal statement of a team may raise a text that holds these words. Seen
+    on OpenBao 2.7.2.
     """
-    return "lease not found" in text
+    return text == "lease not found"
 
 
 def is_token_unknown(text: str) -> bool:
@@ -88,5 +115,38 @@ def is_drop_refused(text: str) -> bool:
     Vault answers 400 with the text of PostgreSQL and its SQLSTATE; for a database that it cannot reach there is none,
     or one of a class that passes. Seen on OpenBao 2.7.2 and Vault 1.21.4 with PostgreSQL 18.
     """
-    found = _SQLSTATE.search(text)
-    return found is not None and found[1] not in _PASSING_SQLSTATES
+    code = sqlstate(text)
+    return bool(code) and code[:2] not in _PASSING_SQLSTATES
+
+
+def sqlstate(text: str) -> str:
+    """The SQLSTATE of a text, empty without one: the last one, as a message may hold others that a statement wrote."""
+    return found[-1] if (found := _SQLSTATE.findall(text)) else ""
+
+
+def quotes_statements(path: str, text: str) -> bool:
+    """Whether a text may quote what statements of a team say, with a password in it or as a guess at one.
+
+    Vault runs them for ``creds`` and leases, and where a mount with leases is disabled. It replaces the managing user's
+    password wherever it occurs, so that a text that is shown tells whether a guess was right. A connection's own texts
+    (``config/NAME``) come from no statement.
+    """
+    return _STATEMENTS.match(path) is not None or (path.startswith("sys/mounts/") and bool(sqlstate(text)))
+
+
+def in_own_words(text: str) -> str:
+    """What such a text is about, without a word of it: the SQLSTATE, or what Vault's own texts say."""
+    if code := sqlstate(text):
+        about = f": {_MEANINGS[code]}" if code in _MEANINGS else ""
+        return f"PostgreSQL refused with SQLSTATE {code}{about}"
+    if is_unknown_db_role(text):
+        return "unknown role"
+    if is_lease_unknown(text):
+        return "lease not found"
+    if text.endswith(" is not an allowed role"):
+        return "the connection does not allow the role"
+    if any(words in text for words in _UNREACHED):
+        return "Vault cannot reach the database"
+    if text.endswith("permission denied"):
+        return "permission denied"
+    return "the reason is in the logs of Vault and PostgreSQL" if text else ""

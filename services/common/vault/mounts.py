@@ -119,7 +119,7 @@ def read_mount(vault: Vault, path: str) -> Mount | None:
     except VaultNotFoundError:
         return None
     except VaultRefusedError as err:
-        if error_texts.is_no_mount(err.message):
+        if error_texts.is_no_mount(err.vault_text):
             return None
         raise
     return Mount(path=path, type=str(data.get("type", "")), description=str(data.get("description") or ""))

@@ -119,11 +119,14 @@ def decode(
     text = error_text(body, secrets=_secrets_of(sent))
     if status == 404:
         raise VaultNotFoundError(path, no_mount=error_texts.is_no_route(text))
-    raise _error(status, text, path=path, address=address, retry_after=retry_after)
+    said = error_texts.in_own_words(text) if error_texts.quotes_statements(path, text) else text
+    error = _error(status, bounded(said, ERROR_CHARS), path=path, address=address, retry_after=retry_after)
+    error.vault_text = text
+    raise error
 
 
 def error_text(body: Mapping[str, Any] | None, *, secrets: Iterable[str] = ()) -> str:
-    """Return the ``errors`` of a body, bounded, without the secrets that the request carried.
+    """Return the ``errors`` of a body in one line, without the secrets that the request carried.
 
     A body that is not Vault's is never quoted.
     """
@@ -132,7 +135,7 @@ def error_text(body: Mapping[str, Any] | None, *, secrets: Iterable[str] = ()) -
     for secret in sorted(secrets, key=len, reverse=True):
         for form in (secret, quote(secret, safe=""), quote(secret), json.dumps(secret)[1:-1]):
             text = text.replace(form, _HIDDEN)
-    return bounded(" ".join(text.split()), ERROR_CHARS)
+    return " ".join(text.split())
 
 
 def _parse(raw: bytes) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from services.common.errors import VaultFailedError, VaultPolicyMissingError, VaultRefusedError
 from services.common.vault.response import Answer, Auth, VaultNotFoundError
+from tests.fakes.vault_errors import answered
 
 MOUNT, ROLE = "team/orders", "k8s.-.demo.psql-role"
 TTL_S, MAX_TTL_S, CLEANUP_ROLE_TTL_S = 3600.0, 4 * 3600.0, 60.0
@@ -182,7 +183,7 @@ class AttemptVault:
         if token is None:
             raise VaultNotFoundError(call.path, no_mount=False)
         if token.half_ended:
-            raise VaultRefusedError(f"Vault answered 400 for {call.path}: token not found", path=call.path)
+            raise answered(400, "token not found", path=call.path)
         self._kill(token)
 
     def _kill(self, token: FakeToken) -> None:
@@ -193,16 +194,14 @@ class AttemptVault:
         if not self._token(call).alive:
             raise VaultPolicyMissingError(f"Vault answered 403 for {call.path}", path=call.path)
         if self._role(call) not in (ROLE, *self.cleanup_roles):
-            raise VaultRefusedError(
-                f"Vault answered 400 for {call.path}: unknown role: {self._role(call)}", path=call.path
-            )
+            raise answered(400, f"unknown role: {self._role(call)}", path=call.path)
 
     def _create(self, call: Call) -> None:
         user = self._user_name(call)
         if self._role(call) != ROLE:
             self.users.setdefault(user, False)
         elif user in self.users:
-            raise VaultFailedError(f'Vault answered 500: role "{user}" already exists (SQLSTATE 42710)', path=call.path)
+            raise answered(500, f'ERROR: role "{user}" already exists (SQLSTATE 42710)', path=call.path)
         else:
             self.users[user] = True
 
@@ -222,7 +221,7 @@ class AttemptVault:
     def _renew(self, call: Call) -> None:
         lease = self.leases.get(call.path.removeprefix("sys/leases/renew/"))
         if lease is None or lease.id in self.revoking:
-            raise VaultRefusedError("Vault answered 400: lease not found", path="sys/leases/renew")
+            raise answered(400, "lease not found", path=call.path)
         lease.ends_at = min(self.clock() + float(call.body["increment"]), lease.max_ends_at)
         call.answer = Answer(lease_id=lease.id, lease_duration_s=int(lease.ends_at - self.clock()), renewable=True)
 
@@ -234,9 +233,7 @@ class AttemptVault:
     def _drop(self, lease: FakeLease) -> None:
         if self.refuses(lease):
             code = "2BP01" if lease.user in self.users else "42704"
-            raise VaultRefusedError(
-                f"Vault answered 400: failed to revoke: ERROR: no (SQLSTATE {code})", path="sys/leases/revoke"
-            )
+            raise answered(400, f"failed to revoke: ERROR: no (SQLSTATE {code})", path=f"sys/leases/revoke/{lease.id}")
         self.users.pop(lease.user, None)
         self.owning.discard(lease.user)
 

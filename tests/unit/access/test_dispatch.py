@@ -31,6 +31,7 @@ from services.common.errors import (
 )
 from services.common.rpc import deadline
 from services.common.vault.response import Answer
+from tests.fakes.vault_errors import answered
 from tests.unit.access.access_builders import a_decision
 from tests.unit.access.access_world import World
 
@@ -79,12 +80,10 @@ def test_a_token_is_revoked_a_moment_after_its_lease(world: World) -> None:
 
 def test_a_token_whose_revocation_a_seal_interrupted_counts_as_revoked(world: World) -> None:
     made = world.begin(AttemptState.REVOKING_TOKEN)
-    world.vault.error = VaultRefusedError("Vault answered 400 for auth/token/revoke-accessor: bad namespace", path="x")
+    world.vault.error = answered(400, "bad namespace")
     made = world.do(made)
     assert (made.state, made.failures) == (AttemptState.REVOKING_TOKEN, 1)
-    world.vault.error = VaultRefusedError(
-        "Vault answered 400 for auth/token/revoke-accessor: token not found", path="x"
-    )
+    world.vault.error = answered(400, "token not found")
     assert world.do(made).state is AttemptState.CLOSED
 
 
@@ -151,7 +150,7 @@ def test_a_renewal_takes_the_writers_turn_once(world: World) -> None:
 
 def test_a_lease_that_an_operator_renews_in_vain_is_replaced(world: World) -> None:
     made = world.begin(AttemptState.ACTIVE)
-    world.vault.error = VaultRefusedError("Vault answered 400: lease not found", path="x")
+    world.vault.error = answered(400, "lease not found")
     with pytest.raises(LeaseNotFoundError, match="gets a new credential"):
         LeaseAdmin(world.ledger, world.renewal).renew_lease(names.lease_handle(made.id))
     with world.ledger.read() as tx:

@@ -21,6 +21,7 @@ from services.access.ledger import attempts, pauses, requests
 from services.access.requests.quiesce import IssuancePauses
 from services.common import errors, failpoints
 from services.common.rpc import caller, status
+from tests.fakes.vault_errors import answered
 from tests.unit.access.ensure_world import OWNER, World
 
 REQUESTER = requester_service_pb2.DESCRIPTOR.services_by_name["RequesterService"].full_name
@@ -188,7 +189,7 @@ def test_somebody_elses_request_is_neither_ensured_nor_claimed(world: World) -> 
     ("error", "state"),
     [
         (errors.VaultPolicyMissingError("403", path="x"), AttemptState.REVOKING_TOKEN),
-        (errors.VaultRefusedError("400: unknown role: x", path="x"), AttemptState.REVOKING_TOKEN),
+        (answered(400, "unknown role: x"), AttemptState.REVOKING_TOKEN),
         (errors.VaultUnavailableError("it does not answer", address="a"), AttemptState.REVOKING),
         (errors.VaultFailedError("the database is away", path="x"), AttemptState.REVOKING),
     ],
