@@ -61,6 +61,14 @@ class Cluster:
             "get", f"--raw={_collection(named.namespace)}/{quote(named.name, safe='')}", what=str(named)
         )
 
+    def find_role(self, namespace: str, name: str) -> Json | None:
+        """Read a PostgresRole; None if that is not possible."""
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{quote(namespace, safe='')}/postgresroles/{quote(name, safe='')}"
+        try:
+            return self._run_json("get", f"--raw={path}", what="postgresrole")
+        except CommandError:
+            return None
+
     def list_requests(self, namespace: str) -> list[Json]:
         """Read all access requests of a namespace, or of all namespaces where it is empty, page by page."""
         what = f"{PLURAL} in " + (f'namespace "{namespace}"' if namespace else "all namespaces")

@@ -12,9 +12,10 @@ import click
 from cli.kubectl_vault.cluster import Cluster
 from cli.kubectl_vault.deciding import Clock, decide
 from cli.kubectl_vault.decisions import Decision, Json, Verdict
+from cli.kubectl_vault.describe import as_description, grant_lines
 from cli.kubectl_vault.errors import CommandError
 from cli.kubectl_vault.kubectl import Kubectl
-from cli.kubectl_vault.options import COMMENT_LIMIT, connection, deciding, kubectl_flags
+from cli.kubectl_vault.options import COMMENT_LIMIT, approving, connection, deciding, kubectl_flags
 from cli.kubectl_vault.resource import Named, parse_names, read_file
 from cli.kubectl_vault.table import as_table, as_text
 from leasegate_server import __version__
@@ -41,7 +42,7 @@ class _Commands(click.Group):
 @connection
 @click.pass_context
 def cli(ctx: click.Context, /, **flags: Any) -> None:
-    """Approve, deny and show access requests.
+    """Approve, deny, show and describe access requests.
 
     An access request is a DatabaseAccessRequest of engine.kubevault.com; its type here is databaseaccessrequest or dar.
     """
@@ -49,13 +50,14 @@ def cli(ctx: click.Context, /, **flags: Any) -> None:
 
 
 @cli.command()
-@deciding
+@approving
 @click.pass_obj
 def approve(before: dict[str, Any], /, **given: Any) -> None:
     """Approve access requests: credentials are issued.
 
-    The approval covers what the status shows now (status.digest). An approval cannot be undone, but denying the access
-    request revokes its credentials.
+    What is granted is printed to standard error first, and the approval is for exactly that (status.digest). A script
+    that looked before names what it saw by --digest. An approval cannot be undone, but denying the access request
+    revokes its credentials.
     """
     _decide_all(Verdict.APPROVE, before, **given)
 
@@ -98,6 +100,32 @@ def get(before: dict[str, Any], /, words: tuple[str, ...], all_namespaces: bool,
         raise SystemExit(1)
 
 
+@cli.command()
+@click.argument("words", nargs=-1, required=True, metavar="databaseaccessrequest NAME...")
+@connection
+@click.pass_obj
+def describe(before: dict[str, Any], /, words: tuple[str, ...], **flags: Any) -> None:
+    """Show access requests with what an approval grants: database, SQL statements, subjects and durations."""
+    names = parse_names(words)
+    if not names:
+        raise CommandError(f"say which ones: {words[0]} NAME...")
+    cluster, namespace = _connect(before, flags)
+    found = _read_named(cluster, names, namespace)
+    if found:
+        click.echo("\n\n".join(as_description(request, _role_of(cluster, request)) for request in found))
+    if len(found) < len(names):
+        raise SystemExit(1)
+
+
+def _role_of(cluster: Cluster, request: Json) -> Json | None:
+    """The PostgresRole, needed only where the status says no grant."""
+    if (request.get("status") or {}).get("grant"):
+        return None
+    role = (request.get("spec") or {}).get("roleRef") or {}
+    namespace = str(role.get("namespace") or request["metadata"]["namespace"])
+    return cluster.find_role(namespace, str(role.get("name", "")))
+
+
 def _read_named(cluster: Cluster, names: Sequence[str], namespace: str) -> list[Json]:
     """Read these; an error is printed, and the others are shown all the same."""
     found: list[Json] = []
@@ -123,6 +151,7 @@ def _decide_all(
     files: Sequence[str],
     reason: str,
     wait_s: float,
+    digest: str = "",
     **flags: Any,
 ) -> None:
     if len(reason) > COMMENT_LIMIT:
@@ -131,18 +160,28 @@ def _decide_all(
     if not meant:
         click.echo(_NOTHING)
         return
+    if digest and len(meant) > 1:
+        raise CommandError("a digest is that of one access request: with --digest name one")
     cluster, namespace = _connect(before, flags)
     all_named = [_in_namespace(each, namespace, given=flags["namespace"] or before["namespace"]) for each in meant]
     decision = Decision(verdict, cluster.get_user_name(), " ".join(reason.split()))
-    done = [_decide_one(cluster, named, decision, wait_s=wait_s, several=len(all_named) > 1) for named in all_named]
+    several = len(all_named) > 1
+    done = [_decide_one(cluster, each, decision, wait_s=wait_s, digest=digest, several=several) for each in all_named]
     if not all(done):
         raise SystemExit(1)
 
 
-def _decide_one(cluster: Cluster, named: Named, decision: Decision, *, wait_s: float, several: bool) -> bool:
+def _decide_one(
+    cluster: Cluster, named: Named, decision: Decision, *, wait_s: float, digest: str, several: bool
+) -> bool:
+    def show(request: Json) -> None:
+        click.echo(f"{named} grants:", err=True)
+        for line in grant_lines(request, _role_of(cluster, request)):
+            click.echo(f"  {line}", err=True)
+
     clock = Clock(lambda: datetime.now(UTC), time.monotonic, time.sleep)
     try:
-        decide(cluster, named, decision, clock=clock, wait_s=wait_s)
+        decide(cluster, named, decision, clock=clock, wait_s=wait_s, digest=digest, show=show)
     except CommandError as err:
         _print_error(str(err) if str(named) in str(err) else f"{named}: {err}")
         return False

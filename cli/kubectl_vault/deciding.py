@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from cli.kubectl_vault.decisions import Decision, Json, Verdict, check, decided, not_seen_yet
+from cli.kubectl_vault.decisions import Decision, Json, Verdict, check, check_digest, decided, not_seen_yet
 from cli.kubectl_vault.errors import ConflictError
 from cli.kubectl_vault.resource import Named
 
@@ -37,8 +37,17 @@ class Clock:
     sleep: Callable[[float], None]
 
 
-def decide(requests: Requests, named: Named, decision: Decision, *, clock: Clock, wait_s: float) -> None:
-    """Write the decision.
+def decide(
+    requests: Requests,
+    named: Named,
+    decision: Decision,
+    *,
+    clock: Clock,
+    wait_s: float,
+    digest: str = "",
+    show: Callable[[Json], None] = lambda _: None,
+) -> None:
+    """Write the decision. An approval is for what was shown, or for the digest that the caller names.
 
     Args:
         requests: The cluster.
@@ -46,13 +55,21 @@ def decide(requests: Requests, named: Named, decision: Decision, *, clock: Clock
         decision: What is decided and by whom.
         clock: Time.
         wait_s: Longest wait in seconds for the watcher to publish what an approval would grant.
+        digest: Digest of the grant that the approver has looked at before; empty for what is shown now.
+        show: Called once with an access request that is about to be approved.
 
     Raises:
-        CommandError: The decision is not allowed, or the cluster refused it.
+        CommandError: The decision is not allowed, something else would be granted, or the cluster refused it.
     """
+    shown = False
     for attempt in range(1, _TRIES + 1):
         request = _read(requests, named, decision.verdict, clock=clock, wait_s=wait_s)
         check(request, decision.verdict)
+        if decision.verdict is Verdict.APPROVE:
+            digest = check_digest(request, digest)
+            if not shown:
+                show(request)
+            shown = True
         try:
             return requests.write_conditions(named, request, decided(request, decision, clock.now()))
         except ConflictError:

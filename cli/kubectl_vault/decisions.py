@@ -80,6 +80,25 @@ def _check_approval(request: Json) -> None:
         raise CommandError(f"it cannot be approved yet, since its role is not ready: {_why_not_ready(request)}")
 
 
+def check_digest(request: Json, seen: str) -> str:
+    """The digest that an approval is for; refuses another one than the approver has seen.
+
+    Args:
+        request: The access request.
+        seen: The digest that the approver has seen; empty if none was shown yet.
+
+    Raises:
+        CommandError: Something else would be granted now.
+    """
+    digest = str(_status(request).get("digest") or "")
+    if seen and seen != digest:
+        raise CommandError(
+            f"something else would be granted now (digest {digest}): look at it with kubectl vault describe, and "
+            "approve it again"
+        )
+    return digest
+
+
 def _outdated(request: Json, approved: Json, digest: str | None) -> bool:
     """Whether the grant has changed since the approval, so that a new approval may replace it."""
     named = approved.get("digest")

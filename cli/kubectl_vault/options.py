@@ -115,6 +115,19 @@ def connection(command: _Command) -> _Command:
     return _with(command, _CONNECTION)
 
 
+_DIGEST = click.option(
+    "--digest",
+    default="",
+    metavar="DIGEST",
+    help="Digest (status.digest) of the grant that was looked at before; refused if another one would be granted.",
+)
+
+
+def approving(command: _Command) -> _Command:
+    """Give a command what ``deciding`` gives, and ``digest``."""
+    return _with(command, (*_DECIDING, _DIGEST, *_CONNECTION))
+
+
 def deciding(command: _Command) -> _Command:
     """Give a command ``words``, ``files``, ``reason`` and ``wait_s`` of approve and deny, and the connection flags."""
     return _with(command, (*_DECIDING, *_CONNECTION))

@@ -59,6 +59,7 @@ CONDITIONS = (
     ConditionType(
         "ApprovalNotEnforced", REQUEST, "The team's own Vault session could read credentials without an approval."
     ),
+    ConditionType("SubjectsForbidden", REQUEST, "A subject may not read a credential of its role."),
     ConditionType("RoleDeleted", REQUEST, "The PostgresRole is deleted; no new credential is issued."),
     ConditionType("NotAllowedFrom", REQUEST, "Its role, or what its role uses, belongs to another namespace."),
     ConditionType("RoleNotReady", REQUEST, "The PostgresRole is not in Vault yet."),
@@ -184,6 +185,12 @@ REASONS = (
         REQUEST,
         "The access service has no session of its own at this Vault.",
         "Configure one: `--vault-config`, see [configuration](configuration.md).",
+    ),
+    Reason(
+        "SubjectNotPermitted",
+        REQUEST,
+        "A subject is one of Kubernetes' own, or a ServiceAccount of a namespace that the role's owner does not name.",
+        "Make the access request again with other subjects, or have the owner set the annotation that the text names.",
     ),
     Reason(
         "PostgresRoleDeleted", REQUEST, "The PostgresRole is deleted.", "Apply it again, or delete the access request."

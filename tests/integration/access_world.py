@@ -160,6 +160,7 @@ class World:
         name: str = "psql-role",
         revoke: list[str] | None = None,
         allow_from: Sequence[str] = (),
+        allow_subjects_from: Sequence[str] = (),
     ) -> db_role_pb2.DbRoleSnapshot:
         return db_role_pb2.DbRoleSnapshot(
             object=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name=name),
@@ -177,6 +178,7 @@ class World:
             database="127.0.0.1:5432/postgres",
             plugin="postgresql-database-plugin",
             allow_from=allow_from,
+            allow_subjects_from=allow_subjects_from,
         )
 
 

@@ -313,6 +313,37 @@ def test_c3_a_neighbours_request_needs_the_word_of_the_roles_owner(made: World, 
     dar.end()
 
 
+def test_m4_forbidden_subjects_get_nothing_and_a_denial_counts(made: World, callee: Callee) -> None:
+    """F15: a request from before the rules of the CRD, which skip what is unchanged."""
+    masters = access_request_pb2.Subject(kind="Group", name="system:masters")
+    robot = access_request_pb2.Subject(kind="ServiceAccount", name="robot", namespace="ci")
+    for subject, may_be_named in ((masters, False), (robot, True)):
+        dar = Dar(callee)
+        dar.desired.subjects.append(subject)
+        put_role(made, callee)
+        seen = dar.ensure()
+        assert (conditions(seen)["SubjectsForbidden"], seen.access_request.digest) == ("SubjectNotPermitted", "")
+        put_role(made, callee, allow_subjects_from=["ci"])
+        named = dar.ensure()
+        assert ("SubjectsForbidden" not in conditions(named)) is may_be_named
+        digest = named.access_request.digest or grant_of(made, callee, dar)
+        dar.decided(digest=digest)
+        answer = dar.ensure(claim=True)
+        if may_be_named:
+            credential = dar.claimed(answer)
+            put_role(made, callee)
+            assert conditions(dar.ensure())["SubjectsForbidden"] == "SubjectNotPermitted"
+            gone(made, credential)  # it was never acknowledged
+        else:
+            assert not answer.HasField("credential")
+            with pytest.raises(errors.SpecInvalidError, match="subjects"):
+                dar.claim()
+        denied = dar.decide("DENIED", digest=digest)
+        assert denied.access_request.approval_state == approval_pb2.APPROVAL_STATE_DENIED
+        dar.end()
+    put_role(made, callee)
+
+
 def test_a_role_of_a_neighbour_looks_the_same_whether_it_exists(made: World, callee: Callee) -> None:
     there, nowhere = Dar(callee, namespace="evil"), Dar(callee, namespace="evil", role="nowhere")
     texts = [str(dar.ensure().access_request.conditions).replace("nowhere", "psql-role") for dar in (there, nowhere)]

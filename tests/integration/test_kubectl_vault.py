@@ -108,10 +108,16 @@ def conditions(kube: Kube, thing: Json) -> list[Json]:
     return list(status.get("conditions", []))
 
 
+def errors_of(done: Result) -> list[str]:
+    """The lines of standard error but for those that say what is granted."""
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
 class TestAsTheGuidePrintsIt:
     def test_approve(self, plugin: Callable[..., Any], watcher: Kube, asked: Json, namespace: str) -> None:
         done = plugin("approve", "databaseaccessrequest", name_of(asked), "-n", namespace, "--context", "bob")
-        assert (done.returncode, done.stdout, done.stderr) == (0, "approved\n", "")
+        assert (done.returncode, done.stdout) == (0, "approved\n")
+        assert done.stderr.startswith(f'databaseaccessrequest "{name_of(asked)}" in namespace "{namespace}" grants:\n')
         (condition,) = conditions(watcher, asked)
         assert condition["type"] == "Approved"
         assert condition["reason"] == "KubectlApprove"
@@ -141,7 +147,30 @@ class TestAsTheGuidePrintsIt:
         request = publish(watcher, Kube(cluster).create(a_request(namespace)))
         done = plugin("approve", "databaseaccessrequest", name_of(request), "-n", namespace)
         assert (done.returncode, done.stdout) == (0, "approved\n")
-        assert done.stderr == "Warning: self-approved: admin made this request and decides it\n"
+        assert done.stderr.endswith("Warning: self-approved: admin made this request and decides it\n")
+
+
+GRANT: Json = {"database": "db:5432/app", "creationStatements": ["CREATE ROLE x\u202e"], "subjects": ["User alice"]}
+
+
+class TestGrant:
+    """M5: an approver sees what is granted, and approves exactly that."""
+
+    def test_m5_it_is_described_and_printed_before_the_approval(self, run: Run, watcher: Kube, asked: Json) -> None:
+        publish(watcher, asked, grant=GRANT)
+        said = run("describe", "dar", name_of(asked)).stdout
+        assert f"Digest: {DIGEST}\nGrant:\n  Database: db:5432/app\n  Subjects:\n    - User alice\n" in said
+        assert "    - CREATE ROLE x\\u202e\n" in said
+        done = run("approve", "dar", name_of(asked), "--digest", DIGEST)
+        assert (done.exit_code, done.stdout) == (0, "approved\n")
+        assert "  Database: db:5432/app\n" in done.stderr
+
+    def test_m5_another_digest_is_not_approved(self, run: Run, watcher: Kube, asked: Json) -> None:
+        publish(watcher, asked, digest=OTHER_DIGEST)
+        done = run("approve", "dar", name_of(asked), "--digest", DIGEST)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert f"something else would be granted now (digest {OTHER_DIGEST})" in done.stderr
+        assert not conditions(watcher, asked)
 
 
 class TestRules:
@@ -241,8 +270,8 @@ class TestSeveral:
         done = run("approve", "dar", first, "none-such", second, third)
         assert done.exit_code == 1
         assert done.stdout == f"approved {first}\napproved {third}\n"
-        assert 'there is no databaseaccessrequest "none-such"' in done.stderr.splitlines()[0]
-        assert f'databaseaccessrequest "{second}"' in done.stderr.splitlines()[1]
+        assert 'there is no databaseaccessrequest "none-such"' in errors_of(done)[0]
+        assert f'databaseaccessrequest "{second}"' in errors_of(done)[1]
         assert [[c["type"] for c in conditions(watcher, each)] for each in three] == [
             ["Approved"],
             ["Denied"],
@@ -307,9 +336,9 @@ class TestConnection:
         }
         for says, done in cases.items():
             assert (done.exit_code, done.stdout) == (1, "")
-            assert done.stderr.startswith("error: ")
-            assert says in done.stderr
-            assert done.stderr.count("\n") == 1
+            (line,) = errors_of(done)
+            assert says in line
+            assert done.stderr.endswith(f"{line}\n")
 
     def _own(self, run: Run, cluster: Running, namespace: str) -> Result:
         request = Kube(cluster, act_as="erin", groups=("dev", "approvers")).create(a_request(namespace))

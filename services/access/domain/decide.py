@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from services.access.domain.attempt_states import LIVE, PREPARED, last, pending
 from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole
+from services.access.domain.subjects import why_forbidden
 
 LOOK_AGAIN_S = 30.0
 """While the ledger does not match what the cluster knows, the watcher asks again after this time."""
@@ -29,6 +30,7 @@ class WaitReason(Enum):
     """Why there is nothing to do for now."""
 
     NOT_ALLOWED = "the owner of its role does not let its namespace ask for it"
+    SUBJECTS_FORBIDDEN = "one of its subjects may not read a credential of its role"
     NOT_APPROVED = "nobody has approved what would be granted now"
     ACCESS_EXPIRED = "the time of its access is over"
     ROLE_MISSING = "its role is not in the catalog"
@@ -152,6 +154,8 @@ def _obstacle(request: AccessRequest, db_role: DbRole | None, *, paused: Pause |
     """Why no credential may be issued; None if one may."""
     if db_role is not None and not db_role.allows(request.namespace):
         return WaitReason.NOT_ALLOWED
+    if why_forbidden(request, db_role):
+        return WaitReason.SUBJECTS_FORBIDDEN
     if not request.approved:
         return WaitReason.NOT_APPROVED
     if request.expired(now):

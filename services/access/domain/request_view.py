@@ -10,6 +10,7 @@ from services.access.domain.attempt_states import last
 from services.access.domain.decide import NextStep, Pause, decide
 from services.access.domain.grant import Grant, grant
 from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Decision, Origin
+from services.access.domain.subjects import is_permitted, why_forbidden
 from services.common.errors import LedgerMismatchError
 from services.common.sharing import ALLOW_FROM
 
@@ -87,8 +88,8 @@ class AccessRequestView:
 
     @property
     def digest(self) -> str:
-        """Digest of what would be granted now; empty while the db_role is not in the catalog or not allowed."""
-        if self.db_role is None or self.db_role.deleted or not self.db_role.allows(self.request.namespace):
+        """Digest of what would be granted now; empty while the db_role is not in the catalog, or not permitted."""
+        if self.db_role is None or self.db_role.deleted or not is_permitted(self.request, self.db_role):
             return ""
         return self.request.digest
 
@@ -204,6 +205,9 @@ class AccessRequestView:
                 " expires without being renewed."
             )
             yield Condition("RoleDeleted", True, "PostgresRoleDeleted", text)
+        if why := why_forbidden(request, role):
+            text = f"Nothing is issued, and the credential in use expires without being renewed: {why}."
+            yield Condition("SubjectsForbidden", True, "SubjectNotPermitted", text)
         if self.engine_paused:
             text = (
                 "Nothing is issued now, because the secret engine or its connection is about to change or be deleted."

@@ -14,7 +14,9 @@ from services.common.errors import (
     ApprovalRequiredError,
     ConflictError,
     DbRoleNotReadyError,
+    FieldViolation,
     QuotaExceededError,
+    SpecInvalidError,
 )
 from services.common.logs import bounded
 from services.common.sharing import ALLOW_FROM, not_allowed
@@ -62,6 +64,7 @@ def check_claim(
 
     Raises:
         NotAllowedFromError: The db_role's owner does not let the access request name it.
+        SpecInvalidError: A subject may not read a credential of the db_role.
         ApprovalRequiredError, ApprovalDeniedError, AccessEndedError: Access is not granted.
         LedgerMismatchError: The ledger does not match what the cluster or the caller knows.
         DbRoleNotReadyError: The db_role is not in the catalog, or nothing is issued there now.
@@ -78,6 +81,9 @@ def check_claim(
             annotation=ALLOW_FROM,
             on="PostgresRole",
         )
+    if isinstance(step, Wait) and step.reason is WaitReason.SUBJECTS_FORBIDDEN:
+        why = "have one that may not read this credential; the condition SubjectsForbidden says which"
+        raise SpecInvalidError.of(FieldViolation("subjects", why))
     check_approved(request, now=now)
     guard.check_issuance(request, secret_attempt=secret_attempt)
     if isinstance(step, Acknowledge):

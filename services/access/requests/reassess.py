@@ -9,6 +9,7 @@ from typing import Any
 from services.access.domain import approval, names
 from services.access.domain.attempt_states import ENDING, LAPSING, PREPARED
 from services.access.domain.models import FINAL, AccessRequest, Approval, DbRole, Decision, Origin
+from services.access.domain.subjects import is_permitted
 from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Tx
 
@@ -55,7 +56,7 @@ def reassess(
         decided,
         digest=digest,
         approvals=db_role.approvals if db_role else 1,
-        allowed=db_role is None or db_role.allows(request.namespace),
+        allowed=db_role is None or is_permitted(request, db_role),
     )
     before = request
     if (verdict.approval, verdict.outdated, digest) != (request.approval, request.outdated, request.digest):
@@ -81,7 +82,7 @@ def prepare(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessReq
     """Have a token made while the access request is pending, so that its credential takes one call once approved."""
     if request.approval is not Approval.PENDING or db_role is None or db_role.deleted:
         return request
-    if not db_role.allows(request.namespace) or pauses.covers(tx, db_role):
+    if not is_permitted(request, db_role) or pauses.covers(tx, db_role):
         return request
     if any(
         attempt.may_have_database_user or attempt.state in PREPARED for attempt in attempts.open_of(tx, request.uid)

@@ -22,7 +22,7 @@ def run(*args: str) -> Result:
     return CliRunner().invoke(cli, list(args), prog_name="kubectl vault")
 
 
-@pytest.mark.parametrize("command", ["approve", "deny", "get"])
+@pytest.mark.parametrize("command", ["approve", "deny", "get", "describe"])
 def test_help_explains_every_option(command: str) -> None:
     done = run(command, "--help")
     assert done.exit_code == 0
@@ -58,6 +58,11 @@ def test_help_explains_every_option(command: str) -> None:
             ["approve", "dar", "x", "--kubeconfig", "none", "--context", "dev"],
             "error: the kubeconfig cannot be used: cannot locate context dev",
         ),
+        (
+            ["approve", "dar", "x", "y", "--digest", "2:d1"],
+            "error: a digest is that of one access request: with --digest name one",
+        ),
+        (["describe", "dar"], "error: say which ones: dar NAME..."),
         (["get", "dar", "x", "-A"], "error: a name belongs to one namespace: leave out -A or the name"),
         (
             ["get", "secrets"],

@@ -106,3 +106,29 @@ def test_endless_conflicts_are_an_error() -> None:
     cluster = Recorded(SEEN, conflicts=1000)
     with pytest.raises(ConflictError, match="changed by somebody else"):
         decide(cluster, NAMED, Decision(Verdict.APPROVE, "bob"), clock=Time().clock(), wait_s=0)
+
+
+def test_m5_an_approval_is_for_what_was_shown() -> None:
+    changed = version("6", observedGeneration=1, digest="d2")
+    cluster, shown = Recorded(SEEN, changed, conflicts=1), list[str]()
+    with pytest.raises(CommandError, match="something else would be granted now"):
+        decide(
+            cluster,
+            NAMED,
+            Decision(Verdict.APPROVE, "bob"),
+            clock=Time().clock(),
+            wait_s=0,
+            show=lambda request: shown.append(request["status"]["digest"]),
+        )
+    assert (shown, cluster.written) == (["d1"], [])
+
+
+@pytest.mark.parametrize(("digest", "approves"), [("d1", True), ("d2", False), ("d", False)])
+def test_m5_a_script_names_the_digest_that_it_saw(digest: str, approves: bool) -> None:
+    cluster, approve = Recorded(SEEN), Decision(Verdict.APPROVE, "bob")
+    if approves:
+        decide(cluster, NAMED, approve, clock=Time().clock(), wait_s=0, digest=digest)
+    else:
+        with pytest.raises(CommandError, match="something else would be granted now"):
+            decide(cluster, NAMED, approve, clock=Time().clock(), wait_s=0, digest=digest)
+    assert len(cluster.written) == approves
