@@ -188,6 +188,7 @@ class Watcher:
             **common,
             reporter=self._reporter(SECRET_ENGINE, EngineStatus, "secret engine is ready to use"),
             on_mount_change=triggers.on_mount_change,
+            on_roles_paused=triggers.on_roles_paused,
         )
         postgres_roles = PostgresRoleReconciler(
             **common,

@@ -224,6 +224,10 @@ class Triggers:
         for key in self._objects.cache(ACCESS_REQUEST).keys_by_index(BY_DB_ROLE, db_role):
             self._queues["access_requests"].add(key)
 
+    def on_roles_paused(self, mount: str) -> None:
+        """Queue the PostgresRoles of a mount, each of which needs another snapshot in access' catalog."""
+        self._enqueue("postgres_roles", self._by_mount(POSTGRES_ROLE, [mount]))
+
     def on_rbac_drift(self, access_request: Key) -> None:
         """Queue an access request whose Role or RoleBinding was changed or removed."""
         self._queues["access_requests"].add(access_request, Priority.RESYNC)

@@ -54,6 +54,11 @@ CONDITIONS = (
     ConditionType("NamespaceNotEnabled", ALL, "The namespace has no RoleBinding for the watcher."),
     ConditionType("RevocationPending", REQUEST, "A credential that should be revoked is not yet."),
     ConditionType("IssuancePaused", REQUEST, "No credential is issued at present."),
+    ConditionType(
+        "RoleChanging",
+        f"{ROLE}, {REQUEST}",
+        "The db_role or its connection is about to change: nothing is issued and no lease renewed for it.",
+    ),
     ConditionType("ApprovalStale", REQUEST, "The approval is not for what would be granted now."),
     ConditionType("RequesterUnverified", REQUEST, "Nobody vouches for who made the access request."),
     ConditionType(
@@ -166,6 +171,16 @@ REASONS = (
         REQUEST,
         "The Secret holds an attempt that the ledger does not know.",
         "As for LedgerMismatch; delete the Secret if it is wrong.",
+    ),
+    Reason(
+        "RoleChanging", PLACED, "A change of a db_role or its connection waits for calls to Vault that are under way."
+    ),
+    Reason("RolePaused", f"{ROLE}, {REQUEST}", "A change in Vault has begun; what is in use stays, unrenewed."),
+    Reason(
+        "RoleOutdated",
+        f"{ROLE}, {REQUEST}",
+        "The change did not succeed within ten minutes; nothing is issued until it does.",
+        "Look at the conditions of the PostgresRole and of its SecretEngine.",
     ),
     Reason("SecretEngineUpdating", REQUEST, "The SecretEngine or its connection is being changed."),
     Reason(

@@ -151,7 +151,7 @@ def _running(
     watcher = WatcherServicer(
         requests,
         catalog,
-        IssuancePauses(ledger),
+        IssuancePauses(ledger, renewals=renewal.count_under_way),
         ensurer=AccessEnsurer(ledger, requests, issuer),
         feed=feed,
         vaults=vaults,

@@ -127,6 +127,20 @@ class LeasesInUseError(LeasegateError):
     default_retry_after_s = 1.0
 
 
+class ChangeDueError(LeasegateError):
+    """A database role, or the connection that it uses, is about to change: access has to pause the role first."""
+
+    code, reason = grpc.StatusCode.FAILED_PRECONDITION, "CHANGE_DUE"
+    default_retry_after_s = 1.0
+
+
+class SnapshotStaleError(LeasegateError):
+    """The snapshot of a database role may be older than the newest pause of that role."""
+
+    code, reason = grpc.StatusCode.ABORTED, "SNAPSHOT_STALE"
+    default_retry_after_s = 0.2
+
+
 class VaultPolicyMissingError(LeasegateError):
     """Vault answered 403 to a new session, too."""
 

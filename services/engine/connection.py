@@ -83,6 +83,12 @@ class Connection:
         wanted = {key: unset[0] for key, unset in _UNSET.items()} | self.visible()
         return any(not _same(key, existing.shown.get(key), value) for key, value in wanted.items())
 
+    def redirects(self, existing: Existing) -> bool:
+        """Whether database roles would run elsewhere, or as another user, than on the connection in Vault."""
+        wanted = self.visible()
+        names = ("connection_url", "plugin_name", *(("username",) if self.username else ()))
+        return any(existing.shown.get(name) != wanted[name] for name in names)
+
     def moves(self, existing: Existing) -> bool:
         """Whether its database is another one than that of the connection in Vault."""
         there = existing.url

@@ -33,6 +33,7 @@ from services.common.vault.mounts import (
     read_mount,
 )
 from services.common.vault.object_ref import ObjectRef
+from services.common.vault.pause_report import PauseReport, require_pause_report
 from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import VaultTarget
@@ -58,6 +59,7 @@ class Wanted:
         same_database_moved: Whether the owner states that a new address leads to the same database.
         last_database: The database of the owner's last success (``DatabaseUrl.where``); empty if it is not known.
         shared_with: Namespaces that may use the mount, as SecretEngines of the owner's namespace say.
+        pause_report: The report of access that the roles of the connection are paused, where they would run elsewhere.
     """
 
     owner: ObjectRef
@@ -69,6 +71,7 @@ class Wanted:
     same_database_moved: bool = False
     last_database: str = ""
     shared_with: tuple[str, ...] = ()
+    pause_report: PauseReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ class SecretEngines:
             MountConflictError: Something else is mounted at the path, or the mount belongs to another owner.
             NotAllowedFromError: The mount belongs to another namespace, which does not share it.
             LeasesInUseError: The database would change, and leases may depend on it.
+            ChangeDueError: What roles run on would change, and access may issue credentials for them.
             SpecInvalidError: Neither the spec nor Vault names a user for the connection, or Vault would send the
                 password that it keeps elsewhere.
             LeasegateError: The session or Vault failed.
@@ -153,6 +157,8 @@ class SecretEngines:
                 marker = _wanted_marker(mount, wanted)
                 existing = read_connection(vault, wanted.mount, wanted.connection.name) if mount else None
                 self._check_database(wanted, existing)
+                if mount and (existing is None or wanted.connection.redirects(existing)):
+                    self._check_paused(wanted)
             mount_changed = _write_mount(vault, wanted, mount=mount, marker=marker)
             connection_changed, drift_corrected = self._write_connection(vault, wanted, existing)
         return Ensured(
@@ -223,6 +229,21 @@ class SecretEngines:
             connection=wanted.connection.name,
             now=self._now(),
             what=f"host, port or database of the connection {wanted.connection.name} can change",
+        )
+
+    def _check_paused(self, wanted: Wanted) -> None:
+        """Refuse to lead roles elsewhere while access may issue for them: nobody approved where they then run.
+
+        A connection that Vault does not have is no exception: somebody may have removed it, and its roles are left.
+        """
+        name = wanted.connection.name
+        require_pause_report(
+            wanted.pause_report,
+            wanted.target,
+            mount=wanted.mount,
+            connection=name,
+            now=self._now(),
+            what=f"URL, plugin and user of the connection {name} can be written",
         )
 
     def _write_connection(self, vault: Vault, wanted: Wanted, existing: Existing | None) -> tuple[bool, bool]:

@@ -14,6 +14,7 @@ from services.common.names import DEFAULT_PLUGIN, vault_name
 from services.common.sharing import check_connection, checked_namespaces, namespace_of_connection
 from services.common.vault.object_ref import ObjectRef, is_vault_object
 from services.common.vault.paths import mount_path
+from services.common.vault.pause_report import PauseReport
 from services.common.vault.quiesce_report import QuiesceReport
 from services.common.vault.target import VaultTarget
 from services.engine.connection import Connection
@@ -49,6 +50,7 @@ def wanted(request: pb.EnsureEngineRequest) -> Wanted:
         same_database_moved=request.same_database_moved,
         last_database=request.last_database,
         shared_with=checked_namespaces(request.shared_with, field="shared_with"),
+        pause_report=PauseReport.from_proto(request.pause_report) if request.HasField("pause_report") else None,
     )
 
 

@@ -21,6 +21,7 @@ from services.common.sharing import check_connection, namespace_of_connection
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Mount, being_removed, read_mount
 from services.common.vault.object_ref import NO_CLUSTER, ObjectRef
+from services.common.vault.pause_report import PauseReport, require_pause_report
 from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
 from services.common.vault.response import VaultNotFoundError
 from services.common.vault.sessions import Sessions
@@ -42,6 +43,7 @@ class Wanted:
         quiesce_report: The report of access, where the connection changes.
         last_db_name: The connection of the owner's last success; empty if it is not known.
         connection_allow_from: Namespaces that may use the connection beside the one in its name.
+        pause_report: The report of access that the role is paused, where anything is written.
     """
 
     owner: ObjectRef
@@ -51,6 +53,7 @@ class Wanted:
     quiesce_report: QuiesceReport | None = None
     last_db_name: str = ""
     connection_allow_from: tuple[str, ...] = ()
+    pause_report: PauseReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class DbRoles:
             MountConflictError: The mount is no database secrets engine of this cluster.
             NotAllowedFromError: The mount or the connection belongs to another namespace, which does not share it.
             LeasesInUseError: db_name would change, and leases may depend on it.
+            ChangeDueError: Something would be written, and access may issue credentials for the role.
             LeasegateError: The session or Vault failed.
         """
         name, definition = wanted.owner.vault_name, wanted.definition.resolved()
@@ -120,6 +124,7 @@ class DbRoles:
             changed = shown is None or not definition.is_in(shown)
             if changed:
                 self._check_connection(wanted, definition, shown)
+                self._check_paused(wanted)
         if changed:
             _write_db_role(vault, wanted.mount, name, definition)
             _LOG.info("database role written", mount=wanted.mount, db_role=name)
@@ -185,6 +190,21 @@ class DbRoles:
             require_quiesce_report(
                 wanted.quiesce_report, wanted.target, mount=wanted.mount, connection=before, now=self._now(), what=what
             )
+
+    def _check_paused(self, wanted: Wanted) -> None:
+        """Refuse to write while access may issue for the role: what it then issues has SQL that nobody approved.
+
+        A role that Vault does not have is no exception: access may have the snapshot of one that somebody removed.
+        """
+        name = wanted.owner.vault_name
+        require_pause_report(
+            wanted.pause_report,
+            wanted.target,
+            mount=wanted.mount,
+            vault_role=name,
+            now=self._now(),
+            what=f"the database role {name} can be written",
+        )
 
 
 def _read_mount(vault: Vault, path: str) -> Mount | None:

@@ -14,6 +14,7 @@ from services.common.names import CLEANUP_ROLE_PREFIX
 from services.common.sharing import checked_namespaces
 from services.common.vault.object_ref import ObjectRef, is_vault_object
 from services.common.vault.paths import mount_path
+from services.common.vault.pause_report import PauseReport
 from services.common.vault.quiesce_report import QuiesceReport
 from services.common.vault.target import VaultTarget
 from services.roles.definition import Definition
@@ -41,6 +42,7 @@ def wanted(request: pb.EnsureDbRoleRequest) -> Wanted:
         quiesce_report=QuiesceReport.from_proto(request.quiesce_report) if request.HasField("quiesce_report") else None,
         last_db_name=request.last_db_name,
         connection_allow_from=checked_namespaces(request.connection_allow_from, field="connection_allow_from"),
+        pause_report=PauseReport.from_proto(request.pause_report) if request.HasField("pause_report") else None,
     )
 
 

@@ -31,9 +31,11 @@ from leasegate.types.v1 import types_pb2
 from services.common.errors import (
     AccessEndedError,
     ApprovalRequiredError,
+    ChangeDueError,
     ConflictError,
     LeasegateError,
     LeasesInUseError,
+    SnapshotStaleError,
 )
 from services.common.names import DEFAULT_PLUGIN, vault_name
 from services.common.rpc import status
@@ -97,6 +99,9 @@ class PlayedEngine(Script):
         put_back = request.last_database == _where(request.postgres.database)
         if moved and not put_back and not request.same_database_moved and not request.HasField("quiesce_report"):
             raise LeasesInUseError("the database can change only once nothing depends on it", mount=request.mount)
+        redirected = known is None or _where(known) != _where(request.postgres.database)
+        if place in self.mounts and redirected and not request.HasField("pause_report"):
+            raise ChangeDueError("the connection can be written only once access has paused it", mount=request.mount)
         owner = f"{request.owner.namespace}/{request.owner.name}"
         changed = owner not in self.mounts.get(place, set()) or known != request.postgres.database
         self.mounts.setdefault(place, set()).add(owner)
@@ -158,6 +163,8 @@ class PlayedRoles(Script):
         before = request.last_db_name or (known.db_name if known else "")
         if before and before != request.definition.db_name and not request.HasField("quiesce_report"):
             raise LeasesInUseError("db_name can change only once nothing depends on it", mount=request.mount)
+        if known != request.definition and not request.HasField("pause_report"):
+            raise ChangeDueError("the role can be written only once access has paused it", mount=request.mount)
         self.roles[place] = request.definition
         snapshot = db_role_pb2.DbRoleSnapshot(
             object=request.owner,
@@ -226,6 +233,10 @@ class PlayedAccess(Script):
         self.roles: dict[tuple[str, str], str] = {}
         self.targets: dict[tuple[str, str], types_pb2.VaultTarget] = {}
         self.paused: set[tuple[str, str]] = set()
+        self.pauses: dict[str, int] = {}  # numbers, by name of the role in Vault
+        self.role_pauses: set[str] = set()
+        self.changing: set[tuple[str, str]] = set()
+        self.under_way = self.waiting = 0
         self.reports: list[watcher_service_pb2.ReportCleanupRoleRequest] = []
         self.remaining = 0
         self.stuck = False
@@ -248,6 +259,12 @@ class PlayedAccess(Script):
         self, request: watcher_service_pb2.PutDbRoleSnapshotRequest, context: Any = None, timeout: float | None = None
     ) -> watcher_service_pb2.PutDbRoleSnapshotResponse:
         self.enter("PutDbRoleSnapshot", request)
+        name = request.snapshot.vault_role
+        if request.pause_number != self.pauses.get(name, 0):
+            raise SnapshotStaleError("take another snapshot", pause_number=str(self.pauses[name]))
+        if (request.snapshot.mount, request.snapshot.definition.db_name) in self.changing:
+            return watcher_service_pb2.PutDbRoleSnapshotResponse(paused=True)
+        self.role_pauses.discard(name)
         self.roles[request.snapshot.object.namespace, request.snapshot.object.name] = request.snapshot.digest
         return watcher_service_pb2.PutDbRoleSnapshotResponse()
 
@@ -260,6 +277,27 @@ class PlayedAccess(Script):
         self.enter("DeleteDbRoleSnapshot", request)
         self.roles.pop((request.object.namespace, request.object.name), None)
         return watcher_service_pb2.DeleteDbRoleSnapshotResponse()
+
+    def PauseDbRoles(
+        self, request: watcher_service_pb2.PauseDbRolesRequest, context: Any = None, timeout: float | None = None
+    ) -> watcher_service_pb2.PauseDbRolesResponse:
+        self.enter("PauseDbRoles", request)
+        if request.vault_role:
+            self.pauses[request.vault_role] = self.pauses.get(request.vault_role, 0) + 1
+            self.role_pauses.add(request.vault_role)
+        else:
+            self.changing.add((request.mount, request.connection))
+        report = types_pb2.PauseReport(
+            target=request.target,
+            mount=request.mount,
+            connection=request.connection,
+            vault_role=request.vault_role,
+            calls_under_way=self.under_way,
+        )
+        changing = types_pb2.Condition(type="RoleChanging", status=True, reason="RolePaused", message="it is changing")
+        return watcher_service_pb2.PauseDbRolesResponse(
+            pause_report=report, pause_number=self.pauses.get(request.vault_role, 0), conditions=[changing]
+        )
 
     def Quiesce(
         self, request: watcher_service_pb2.QuiesceRequest, context: Any = None, timeout: float | None = None
@@ -276,7 +314,9 @@ class PlayedAccess(Script):
     ) -> watcher_service_pb2.ResumeResponse:
         self.enter("Resume", request)
         self.paused.discard((request.mount, request.connection))
-        return watcher_service_pb2.ResumeResponse()
+        if request.connection_written:
+            self.changing.discard((request.mount, request.connection))
+        return watcher_service_pb2.ResumeResponse(paused_db_roles=self.waiting)
 
     def EnsureAccessRequest(
         self, request: watcher_service_pb2.EnsureAccessRequestRequest, context: Any = None, timeout: float | None = None

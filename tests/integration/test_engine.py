@@ -12,6 +12,7 @@ import pytest
 from leasegate.engine.v1 import engine_service_pb2 as pb
 from leasegate.engine.v1 import engine_service_pb2_grpc
 from services.common.errors import (
+    ChangeDueError,
     LeasesInUseError,
     MountConflictError,
     SpecInvalidError,
@@ -36,6 +37,7 @@ from tests.integration.vault_services import (
     engine_service_with,
     ensure_engine,
     own_auth_file,
+    paused,
     quiet,
     target,
 )
@@ -566,3 +568,45 @@ def test_a_whole_url_in_place_of_a_service(servers: Servers, engine: Stub) -> No
     assert str(shown(servers)["connection_url"]).endswith(
         f"@localhost:{servers.postgres_port}/postgres?application_name=a%20b&sslmode=disable"
     )
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda servers: servers.must(
+            "POST", CONFIG, connection_url="postgresql://{{username}}:{{password}}@other:1/x", verify_connection=False
+        ),
+        lambda servers: servers.must("POST", CONFIG, username="root", verify_connection=False),
+        lambda servers: servers.must("DELETE", CONFIG),
+    ],
+    ids=["led elsewhere", "another user", "removed"],
+)
+def test_no_connection_is_led_elsewhere_before_its_roles_are_paused(
+    servers: Servers, engine: Stub, break_it: Callable[[Servers], object]
+) -> None:
+    """H1: nor is drift put back; an operator's move, which needs no quiesce report, needs this one."""
+    request = ensure_engine(servers)
+    engine.EnsureEngine(request)
+    request.ClearField("pause_report")
+    request.postgres.max_open_connections = 7
+    assert engine.EnsureEngine(request).changed  # what no approval covers needs no report
+    before = shown(servers)
+    break_it(servers)
+    request.last_database = f"{servers.postgres_host}:{servers.postgres_port}/postgres"
+    request.same_database_moved = True
+    name = request.postgres.name
+    for report in (
+        None,
+        paused(servers, connection="k8s.-.demo.other"),
+        paused(servers, vault_role="k8s.-.demo.psql-role"),
+        paused(servers, connection=name, under_way=1),
+    ):
+        request.ClearField("pause_report")
+        if report:
+            request.pause_report.CopyFrom(report)
+        with pytest.raises(ChangeDueError, match="once") as due:
+            engine.EnsureEngine(request)
+        assert due.value.changed_nothing
+    request.pause_report.CopyFrom(paused(servers, connection=name))
+    assert engine.EnsureEngine(request).changed
+    assert shown(servers) == before

@@ -12,6 +12,7 @@ from leasegate.engine.v1 import engine_service_pb2_grpc
 from leasegate.roles.v1 import role_service_pb2 as pb
 from leasegate.roles.v1 import role_service_pb2_grpc
 from services.common.errors import (
+    ChangeDueError,
     DbRoleNotReadyError,
     LeasesInUseError,
     MountConflictError,
@@ -30,6 +31,7 @@ from tests.integration.vault_services import (
     ensure_role,
     issue,
     owner,
+    paused,
     quiet,
     revoke,
     service_sessions,
@@ -188,6 +190,42 @@ def test_db_name_changes_only_when_no_lease_depends_on_it(servers: Servers, role
     assert roles.EnsureDbRole(request).changed
 
     assert shown(servers)["db_name"] == "k8s.-.demo.other-app"
+
+
+@pytest.mark.usefixtures("engine")
+def test_no_role_is_written_before_access_has_paused_it(servers: Servers, roles: Stub) -> None:
+    """H1: not an existing one, not one that somebody removed or changed in Vault; what is right needs no report."""
+    name = "k8s.-.demo.psql-role"
+    request = ensure_role(servers)
+    roles.EnsureDbRole(request)
+    before = shown(servers)
+    request.ClearField("pause_report")
+    assert not roles.EnsureDbRole(request).changed
+    changed = ensure_role(servers)
+    changed.definition.creation_statements.append('GRANT pg_read_all_data TO "{{name}}";')
+    for report in (
+        None,
+        paused(servers, "team-a"),
+        paused(servers, vault_role="k8s.-.demo.other"),
+        paused(servers, vault_role=name, under_way=1),
+        paused(servers, vault_role=name, age_s=700),
+    ):
+        changed.ClearField("pause_report")
+        if report:
+            changed.pause_report.CopyFrom(report)
+        with pytest.raises(ChangeDueError, match="once") as due:
+            roles.EnsureDbRole(changed)
+        assert due.value.changed_nothing
+        assert shown(servers) == before
+    servers.must("POST", ROLE, db_name=before["db_name"], creation_statements=["SELECT 1"])
+    with pytest.raises(ChangeDueError):
+        roles.EnsureDbRole(request)
+    servers.must("DELETE", ROLE)
+    with pytest.raises(ChangeDueError):
+        roles.EnsureDbRole(request)
+    request.pause_report.CopyFrom(paused(servers, vault_role=name))
+    assert roles.EnsureDbRole(request).changed
+    assert shown(servers) == before
 
 
 def test_a_deleted_role_is_gone_and_gone_is_enough(servers: Servers, roles: Stub, engine: EngineStub) -> None:

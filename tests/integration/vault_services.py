@@ -192,6 +192,7 @@ def ensure_engine(
         target=target(servers),
         mount=path,
         postgres=connection(servers, name=f"k8s.-.{app_binding}"),
+        pause_report=paused(servers, path),
     )
 
 
@@ -203,6 +204,7 @@ def ensure_role(
         owner=owner(name, uid=uid, namespace=namespace),
         target=target(servers),
         mount=mount,
+        pause_report=paused(servers, mount),
         definition=db_role_pb2.DbRoleDefinition(
             db_name="k8s.-.demo.postgres-app",
             creation_statements=CREATE,
@@ -225,6 +227,28 @@ def quiet(
         open_attempts=remaining,
         count_time=counted,
         valid_for=Duration(seconds=10),
+    )
+
+
+def paused(
+    servers: Servers,
+    mount: str = MOUNT,
+    *,
+    connection: str = "",
+    vault_role: str = "",
+    under_way: int = 0,
+    age_s: float = 0,
+) -> types_pb2.PauseReport:
+    """Access' answer that everything on a mount is paused, or what is named; good for ten minutes."""
+    report = quiet(servers, mount, connection, age_s=age_s)
+    return types_pb2.PauseReport(
+        target=report.target,
+        mount=mount,
+        connection=connection,
+        vault_role=vault_role,
+        calls_under_way=under_way,
+        count_time=report.count_time,
+        valid_for=Duration(seconds=600),
     )
 
 

@@ -1,4 +1,4 @@
-"""The watcher's failpoints, on the way of one access request."""
+"""The watcher's failpoints: on the way of one access request, and of a change of what it is about."""
 
 from __future__ import annotations
 
@@ -15,4 +15,8 @@ POINTS = (
     "end.answered",  # access has recorded the deletion
     "removed",  # Secret, Role and RoleBinding are removed
     "finalizer.off",
+    "role.paused",  # access has paused a db_role; Vault has it as before
+    "role.written",  # Vault has it as asked for; access has no snapshot of that
+    "engine.paused",  # access has paused the db_roles of a connection; Vault has it as before
+    "engine.written",  # Vault has it as asked for; access does not know so
 )

@@ -14,13 +14,21 @@ from services.common.errors import (
     LeasegateError,
     OverloadedError,
     PeerUnavailableError,
+    SnapshotStaleError,
     VaultAuthMissingError,
     VaultAuthRefusedError,
     VaultPolicyMissingError,
     VaultUnavailableError,
 )
 
-TRANSIENT = (PeerUnavailableError, DeadlineExpiredError, DeadlineTooShortError, OverloadedError, ConflictError)
+TRANSIENT = (
+    PeerUnavailableError,
+    DeadlineExpiredError,
+    DeadlineTooShortError,
+    OverloadedError,
+    ConflictError,
+    SnapshotStaleError,
+)
 """Errors of a restart or a burst, which the next try mends: a status write for each object would be a storm."""
 NOT_PERMITTED = (VaultAuthMissingError, VaultAuthRefusedError, VaultPolicyMissingError, CallerNotAllowedError)
 """Vault or the service answers, but does not permit the call, however often it is made."""

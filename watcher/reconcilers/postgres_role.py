@@ -11,9 +11,11 @@ from dataclasses import replace
 from leasegate.access.v1 import watcher_service_pb2
 from leasegate.roles.v1 import db_role_pb2, role_service_pb2
 from leasegate.types.v1 import types_pb2
+from services.common import failpoints
 from services.common.bounded import BoundedMap
-from services.common.errors import LeasegateError, LeasesInUseError, NotAllowedFromError
+from services.common.errors import LeasegateError, NotAllowedFromError, SnapshotStaleError
 from watcher.clients.stubs import ServiceStubs
+from watcher.kube.conditions import Condition
 from watcher.kube.objects import Objects
 from watcher.kube.resources import Body, Key, is_deleting, key_of, uid_of
 from watcher.kube.result import DONE, PendingError, Result, result_of
@@ -21,6 +23,7 @@ from watcher.reconcilers.appbinding import AppBindingReconciler
 from watcher.reconcilers.change_pace import ChangePace
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.finalization import Finalizer, record_failure, record_place
+from watcher.reconcilers.role_pauses import RolePauses, call_with_reports, changing_condition
 from watcher.reconcilers.secret_engine import provides_connection
 from watcher.reconcilers.status import StatusReporter, reason_of
 from watcher.reconcilers.vault_targets import VaultTargets
@@ -32,7 +35,7 @@ from watcher.specs.db_role import DbRoleSpec, db_role_spec
 from watcher.specs.field_paths import message_of
 from watcher.specs.indexes import BY_RECORDED_MOUNT
 from watcher.specs.kinds import POSTGRES_ROLE, SECRET_ENGINE
-from watcher.specs.status import EngineStatus, RoleStatus, TargetStatus
+from watcher.specs.status import EngineStatus, RoleStatus, TargetStatus, conditions_of
 
 KINDS = {"/roles/": "FailedToCreateDatabaseRole", "sys/mounts": "FailedToCreateDatabaseRole"}
 """KubeVault's reasons for errors of Vault, by a part of the path."""
@@ -75,6 +78,9 @@ class PostgresRoleReconciler:
         # Digest, database and plugin in access' catalog by uid, as this process put them there.
         self._catalog = BoundedMap[str, tuple[str, str, str]](_MOST)
         self._paused: dict[Key, watcher_service_pb2.ResumeRequest] = {}  # what resumes issuance that a role paused
+        self._pauses = RolePauses(services, failures)
+        self._pause_numbers = BoundedMap[str, int](_MOST)  # by uid: the newest pause that this process knows of
+        self._changing = BoundedMap[str, list[Condition]](_MOST)  # by uid: what a role shows until its change is made
 
     def reconcile(self, key: Key) -> Result:
         """Reconcile one PostgresRole."""
@@ -90,14 +96,24 @@ class PostgresRoleReconciler:
             obj = self._objects.add_finalizer(POSTGRES_ROLE, obj)
             self._ensure(obj)
         except PendingError as pending:
-            self._reporter.report_pending(obj, pending)
+            self._reporter.report_pending(obj, pending, also=self._changing_of(obj))
             return pending.result
         except LeasegateError as err:
             if not self._failures.is_unreported(uid_of(obj), err):
-                self._reporter.report_failed(obj, reason=reason_of(err, kinds=KINDS), message=message_of(err))
+                self._reporter.report_failed(
+                    obj, reason=reason_of(err, kinds=KINDS), message=message_of(err), also=self._changing_of(obj)
+                )
             return result_of(err)
         self._failures.reset_failures(uid_of(obj))
         return DONE
+
+    def _changing_of(self, obj: Body) -> list[Condition]:
+        """The condition that the role is paused: what access said, or what an earlier process reported of it."""
+        return self._changing.get(uid_of(obj)) or [
+            Condition("RoleChanging", status=True, reason=str(found.get("reason")), message=str(found.get("message")))
+            for found in conditions_of(obj)
+            if found.get("type") == "RoleChanging"
+        ]
 
     def forget_catalog(self) -> None:
         """Have the next reconcile of each role put it into access' catalog, which may have lost all."""
@@ -126,19 +142,24 @@ class PostgresRoleReconciler:
             raise
         self._resume(key_of(obj))
         self._app_bindings.register_target(spec.vault, target)
-        self._add_database(answer.snapshot, target)
-        self._put_into_catalog(obj, answer.snapshot)
+        failpoints.point("role.written")
+        snapshot = self._put_into_catalog(
+            obj,
+            answer.snapshot,
+            target,
+            read=lambda: self._ensure_db_role(obj, spec, target, allow_from=allow_from).snapshot,
+        )
         known = RoleStatus.from_object(obj).digest
         done = RoleStatus(
             target=TargetStatus.of(target, answered=True),
-            path=answer.snapshot.mount,
-            connection=answer.snapshot.definition.db_name,
-            db_role=answer.snapshot.vault_role,
-            digest=answer.snapshot.digest,
+            path=snapshot.mount,
+            connection=snapshot.definition.db_name,
+            db_role=snapshot.vault_role,
+            digest=snapshot.digest,
         )
         self._reporter.report_ready(obj, done, notices=answer.notices, changed=answer.changed)
-        if answer.changed and known == answer.snapshot.digest:  # the same was written before
-            self._reporter.report_drift_corrected(obj, f"role {answer.snapshot.vault_role}")
+        if answer.changed and known == snapshot.digest:  # the same was written before
+            self._reporter.report_drift_corrected(obj, f"role {snapshot.vault_role}")
 
     def _connection_allow_from(self, obj: Body, spec: DbRoleSpec) -> tuple[str, ...]:
         """The namespaces that may use the role's connection, after checking that the role's may.
@@ -186,11 +207,23 @@ class PostgresRoleReconciler:
             last_db_name=RoleStatus.from_object(obj).connection,
             connection_allow_from=allow_from,
         )
-        try:
-            return self._services.roles.EnsureDbRole(request)
-        except LeasesInUseError:
-            request.quiesce_report.CopyFrom(self._quiesce(obj, target, spec))
-            return self._services.roles.EnsureDbRole(request)
+        return call_with_reports(
+            self._services.roles.EnsureDbRole,
+            request,
+            quiesce=lambda: self._quiesce(obj, target, spec),
+            pause=lambda: self._pause(obj, target_ref(target), spec.mount),
+        )
+
+    def _pause(self, obj: Body, ref: types_pb2.VaultTargetRef, mount: str) -> types_pb2.PauseReport:
+        """Have access pause the role; its next snapshot ends that, whoever puts it."""
+        request = watcher_service_pb2.PauseDbRolesRequest(
+            target=ref, mount=mount, vault_role=self._cluster.vault_name(key_of(obj))
+        )
+        answer = self._pauses.pause(uid_of(obj), request)
+        self._pause_numbers[uid_of(obj)] = answer.pause_number
+        self._changing[uid_of(obj)] = changing_condition(answer)
+        failpoints.point("role.paused")
+        return answer.pause_report
 
     def _quiesce(self, obj: Body, target: types_pb2.VaultTarget, spec: DbRoleSpec) -> types_pb2.QuiesceReport:
         """Pause issuance on the connection that the role leaves; on the whole mount if that is not known."""
@@ -214,15 +247,52 @@ class PostgresRoleReconciler:
             self._services.access.Resume(request)
             del self._paused[key]
 
-    def _put_into_catalog(self, obj: Body, snapshot: db_role_pb2.DbRoleSnapshot) -> None:
-        snapshot.allow_from.extend(consent.allow_from(obj))
-        snapshot.allow_subjects_from.extend(consent.allow_subjects_from(obj))
-        self._services.access.PutDbRoleSnapshot(watcher_service_pb2.PutDbRoleSnapshotRequest(snapshot=snapshot))
+    def _put_into_catalog(
+        self,
+        obj: Body,
+        snapshot: db_role_pb2.DbRoleSnapshot,
+        target: types_pb2.VaultTarget,
+        *,
+        read: Callable[[], db_role_pb2.DbRoleSnapshot],
+    ) -> db_role_pb2.DbRoleSnapshot:
+        """Put a snapshot into the catalog; ``read`` takes another where this one may be older than a pause.
+
+        Returns:
+            The snapshot that is in the catalog.
+
+        Raises:
+            PendingError: The role is paused nevertheless.
+            LeasegateError: access failed.
+        """
+        try:
+            answer = self._put_snapshot(obj, snapshot, target)
+        except SnapshotStaleError as stale:
+            if number := stale.metadata.get("pause_number"):
+                self._pause_numbers[uid_of(obj)] = int(number)
+            else:
+                self._pause(obj, snapshot.target, snapshot.mount)
+            snapshot = read()
+            answer = self._put_snapshot(obj, snapshot, target)
         self._pace.note_applied(obj)
         known, now = self._catalog.get(uid_of(obj)), (snapshot.digest, snapshot.database, snapshot.plugin)
         self._catalog[uid_of(obj)] = now
         if now != known and (known or RoleStatus.from_object(obj).digest != snapshot.digest):
             self._on_catalog_change(key_of(obj))
+        if answer.paused:
+            text = "The connection of the role is about to change: nothing is issued for the role until it is changed"
+            raise PendingError(text, reason="RoleChanging")
+        self._changing.pop(uid_of(obj), None)
+        return snapshot
+
+    def _put_snapshot(
+        self, obj: Body, snapshot: db_role_pb2.DbRoleSnapshot, target: types_pb2.VaultTarget
+    ) -> watcher_service_pb2.PutDbRoleSnapshotResponse:
+        self._add_database(snapshot, target)
+        snapshot.allow_from[:] = consent.allow_from(obj)
+        snapshot.allow_subjects_from[:] = consent.allow_subjects_from(obj)
+        number = self._pause_numbers.get(uid_of(obj), 0)
+        request = watcher_service_pb2.PutDbRoleSnapshotRequest(snapshot=snapshot, pause_number=number)
+        return self._services.access.PutDbRoleSnapshot(request)
 
     def _add_database(self, snapshot: db_role_pb2.DbRoleSnapshot, target: types_pb2.VaultTarget) -> None:
         """Add to which database the connection leads, as its SecretEngines remember it."""
@@ -245,6 +315,8 @@ class PostgresRoleReconciler:
         self._services.access.DeleteDbRoleSnapshot(
             watcher_service_pb2.DeleteDbRoleSnapshotRequest(object=self._cluster.ref(obj))
         )
+        self._pause_numbers.pop(uid_of(obj), None)
+        self._changing.pop(uid_of(obj), None)
         if self._catalog.pop(uid_of(obj), None):
             self._on_catalog_change(key_of(obj))
         self._delete_db_role(obj, status, target)

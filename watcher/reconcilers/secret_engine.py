@@ -12,6 +12,7 @@ from dataclasses import replace
 from leasegate.access.v1 import watcher_service_pb2
 from leasegate.engine.v1 import engine_service_pb2
 from leasegate.types.v1 import types_pb2
+from services.common import failpoints
 from services.common.errors import (
     LeasegateError,
     LeasesInUseError,
@@ -25,6 +26,7 @@ from watcher.kube.result import DONE, PendingError, Result, result_of
 from watcher.reconcilers.appbinding import AppBindingReconciler
 from watcher.reconcilers.failure_window import FailureWindow
 from watcher.reconcilers.finalization import Finalizer, record_failure, record_place
+from watcher.reconcilers.role_pauses import RolePauses, call_with_reports
 from watcher.reconcilers.status import StatusReporter, reason_of
 from watcher.reconcilers.vault_targets import VaultTargets
 from watcher.specs import consent
@@ -59,6 +61,7 @@ class SecretEngineReconciler:
         failures: Since when each fails.
         cluster: Where they are.
         on_mount_change: Called with a SecretEngine and the mount that it changed.
+        on_roles_paused: Called with a mount whose db_roles are paused and need another snapshot.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class SecretEngineReconciler:
         failures: FailureWindow,
         cluster: Cluster,
         on_mount_change: Callable[[Key, str], None],
+        on_roles_paused: Callable[[str], None],
     ) -> None:
         self._on_mount_change = on_mount_change
         self._objects, self._targets, self._app_bindings, self._services = objects, targets, app_bindings, services
@@ -79,6 +83,10 @@ class SecretEngineReconciler:
         self._finalizer = Finalizer(SECRET_ENGINE, objects=objects, reporter=reporter, failures=failures, kinds=KINDS)
         self._resumed: set[str] = set()  # uids for whose mount issuance is known to be running
         self._lock = threading.Lock()
+        self._on_roles_paused = on_roles_paused
+        self._pauses = RolePauses(services, failures)
+        self._changing: dict[Key, str] = {}  # mounts on which a SecretEngine is about to write its connection
+        self._changing_lock = threading.Lock()  # held during the calls to access, so that no other one resumes a pause
 
     def reconcile(self, key: Key) -> Result:
         """Reconcile one SecretEngine."""
@@ -87,6 +95,8 @@ class SecretEngineReconciler:
             # It may have been deleted while issuance was paused for it: the other SecretEngines of its mount resume it.
             with self._lock:
                 self._resumed.clear()
+            with self._changing_lock:
+                self._changing.pop(key, None)
             return DONE
         if is_deleting(obj):
             return self._finalizer.finalize(obj, self._clean_up)
@@ -196,13 +206,31 @@ class SecretEngineReconciler:
     def _ensure_engine(
         self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget, database: types_pb2.Database
     ) -> engine_service_pb2.EnsureEngineResponse:
-        request = self._ensure_request(obj, spec, target, database)
+        ref, name = target_ref(target), spec.connection.name
         try:
-            return self._services.engine.EnsureEngine(request)
-        except LeasesInUseError:
-            report = self._quiesce(obj, target_ref(target), spec.path, spec.connection.name, revoke_leases=False)
-            request.quiesce_report.CopyFrom(report)
-            return self._services.engine.EnsureEngine(request)
+            answer = call_with_reports(
+                self._services.engine.EnsureEngine,
+                self._ensure_request(obj, spec, target, database),
+                quiesce=lambda: self._quiesce(obj, ref, spec.path, name, revoke_leases=False),
+                pause=lambda: self._pause(obj, ref, spec.path, name),
+            )
+        except LeasegateError:
+            if key_of(obj) in self._changing:
+                self._on_roles_paused(spec.path)  # which then show why nothing is issued for them
+            raise
+        failpoints.point("engine.written")
+        return answer
+
+    def _pause(self, obj: Body, ref: types_pb2.VaultTargetRef, mount: str, connection: str) -> types_pb2.PauseReport:
+        """Have access pause all db_roles of a connection, until each has a snapshot from after it is written."""
+        with self._lock:
+            self._resumed.discard(uid_of(obj))
+        request = watcher_service_pb2.PauseDbRolesRequest(target=ref, mount=mount, connection=connection)
+        with self._changing_lock:
+            self._changing[key_of(obj)] = mount
+            answer = self._pauses.pause(uid_of(obj), request)
+        failpoints.point("engine.paused")
+        return answer.pause_report
 
     def _ensure_request(
         self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget, database: types_pb2.Database
@@ -265,12 +293,20 @@ class SecretEngineReconciler:
         with self._lock:
             if uid_of(obj) in self._resumed:
                 return
-        for connection in ("", answer.connection):
-            self._services.access.Resume(
-                watcher_service_pb2.ResumeRequest(target=answer.target, mount=answer.mount, connection=connection)
-            )
+        paused = 0
+        with self._changing_lock:
+            self._changing.pop(key_of(obj), None)
+            if answer.mount in self._changing.values():
+                return  # another SecretEngine paused the mount and is about to write: it resumes
+            for connection in ("", answer.connection):
+                request = watcher_service_pb2.ResumeRequest(
+                    target=answer.target, mount=answer.mount, connection=connection, connection_written=True
+                )
+                paused = max(paused, self._services.access.Resume(request).paused_db_roles)
         with self._lock:
             self._resumed.add(uid_of(obj))
+        if paused:
+            self._on_roles_paused(answer.mount)
 
     def _check_conflicts(self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget) -> None:
         """Refuse settings that differ from those of an older SecretEngine with the same connection.
@@ -354,7 +390,7 @@ class SecretEngineReconciler:
             spec = engine_spec(obj, self._cluster)
             database = self._targets.database(spec.database, user=key_of(obj).namespace)
             target = self._targets.vault(spec.vault)
-            self._services.engine.EnsureEngine(self._ensure_request(obj, spec, target, database))
+            self._ensure_engine(obj, spec, target, database)
         except (PendingError, LeasegateError) as err:
             try:
                 # Without a quiesce report it removes nothing, but its answer shows whether the mount exists.

@@ -20,8 +20,8 @@ from watcher.kube.resources import Body, Resource, generation_of, key_of
 from watcher.kube.result import PendingError, namespace_not_enabled
 from watcher.specs.status import DECISIONS, AnyStatus, PlacedStatus
 
-QUIET = ("EngineNotReady", "Starting")
-"""Reasons that every first apply passes through, so that they are no warning."""
+QUIET = ("EngineNotReady", "Starting", "RoleChanging")
+"""Reasons that a first apply or a change passes through, so that they are no warning."""
 
 
 class StatusWriter(Generic[AnyStatus]):
@@ -167,18 +167,19 @@ class StatusReporter(Generic[PlacedStatus]):
         done = replace(status, phase="Success", observed_generation=generation_of(obj))
         return self._writer.write(obj, lambda _: done, conditions, repeat=["Available"] if changed else [])
 
-    def report_pending(self, obj: Body, pending: PendingError) -> Body:
-        """Report what the object needs and is missing."""
+    def report_pending(self, obj: Body, pending: PendingError, *, also: Sequence[Condition] = ()) -> Body:
+        """Report what the object needs and is missing; ``also`` says what else holds meanwhile."""
         if pending.is_passing:
             return obj
         conditions = [
+            *also,
             Condition(
                 "Available",
                 status=False,
                 reason=pending.reason,
                 message=pending.message,
                 warning=pending.reason not in QUIET,
-            )
+            ),
         ]
         if pending.reason == "NamespaceNotEnabled":
             conditions.append(not_enabled_condition(pending))
@@ -188,9 +189,10 @@ class StatusReporter(Generic[PlacedStatus]):
         conditions.append(ready_condition(ready=False, reason=pending.reason, message=pending.message))
         return self._write_phase(obj, "Processing", conditions)
 
-    def report_failed(self, obj: Body, *, reason: str, message: str) -> Body:
-        """Report why the last try failed."""
+    def report_failed(self, obj: Body, *, reason: str, message: str, also: Sequence[Condition] = ()) -> Body:
+        """Report why the last try failed; ``also`` says what else holds meanwhile."""
         conditions = [
+            *also,
             Condition("Available", status=False, reason=reason, message=message),
             Condition("Failed", status=True, reason=reason, message=message, warning=True),
             ready_condition(ready=False, reason=reason, message=message),

@@ -76,8 +76,13 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         self, request: pb.PutDbRoleSnapshotRequest, context: grpc.ServicerContext
     ) -> pb.PutDbRoleSnapshotResponse:
         """Take in a db_role as the role service wrote it."""
-        self._catalog.put_role(decode.db_role(request.snapshot), at=decode.target_name(request.snapshot.target))
-        return pb.PutDbRoleSnapshotResponse()
+        paused = self._catalog.put_role(
+            decode.db_role(request.snapshot),
+            at=decode.target_name(request.snapshot.target),
+            pause_number=request.pause_number,
+            caller=caller.current(),
+        )
+        return pb.PutDbRoleSnapshotResponse(paused=paused)
 
     def DeleteDbRoleSnapshot(
         self, request: pb.DeleteDbRoleSnapshotRequest, context: grpc.ServicerContext
@@ -92,6 +97,29 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
             not_allowed=request.not_allowed[:_ERROR_CHARS],
         )
         return pb.DeleteDbRoleSnapshotResponse()
+
+    def PauseDbRoles(self, request: pb.PauseDbRolesRequest, context: grpc.ServicerContext) -> pb.PauseDbRolesResponse:
+        """Pause db_roles, and report the calls under way."""
+        mount = decode.mount(request.mount)
+        paused = self._pauses.pause_db_roles(
+            decode.target_name(request.target),
+            mount=mount,
+            connection=request.connection,
+            vault_role=request.vault_role,
+            caller=caller.current(),
+        )
+        report = types_pb2.PauseReport(
+            target=request.target,
+            mount=mount,
+            connection=request.connection,
+            vault_role=request.vault_role,
+            calls_under_way=paused.under_way,
+            count_time=encode.timestamp(paused.counted_at),
+            valid_for=encode.duration(VALID_S),
+        )
+        return pb.PauseDbRolesResponse(
+            pause_report=report, pause_number=paused.number, conditions=encode.conditions(paused.conditions)
+        )
 
     def Quiesce(self, request: pb.QuiesceRequest, context: grpc.ServicerContext) -> pb.QuiesceResponse:
         """Pause issuance at a mount or connection, and report what is left."""
@@ -110,11 +138,14 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         return pb.QuiesceResponse(quiesce_report=quiesce_report, conditions=encode.conditions(count.conditions))
 
     def Resume(self, request: pb.ResumeRequest, context: grpc.ServicerContext) -> pb.ResumeResponse:
-        """Resume issuance."""
-        self._pauses.resume(
-            decode.target_name(request.target), mount=decode.mount(request.mount), connection=request.connection
+        """Resume issuance, but for db_roles that wait for a snapshot."""
+        waiting = self._pauses.resume(
+            decode.target_name(request.target),
+            mount=decode.mount(request.mount),
+            connection=request.connection,
+            written=request.connection_written,
         )
-        return pb.ResumeResponse()
+        return pb.ResumeResponse(paused_db_roles=waiting)
 
     def WatchChanges(self, request: pb.WatchChangesRequest, context: grpc.ServicerContext) -> pb.WatchChangesResponse:
         """Wait for changes."""

@@ -35,6 +35,7 @@ class WaitReason(Enum):
     ACCESS_EXPIRED = "the time of its access is over"
     ROLE_MISSING = "its role is not in the catalog"
     SECRET_ENGINE_PAUSED = "its secret engine or connection is about to change"  # noqa: S105 - a reason
+    ROLE_CHANGING = "its role is about to change"
     LEDGER_MISMATCH = "the watcher knows another ledger"
     ATTEMPT_UNKNOWN = "the Secret holds an attempt that the ledger does not know"
     BACKOFF = "the last claim failed a moment ago"
@@ -114,7 +115,9 @@ def decide(
     if secret_attempt > request.last_sequence:
         return Wait(WaitReason.ATTEMPT_UNKNOWN, now + LOOK_AGAIN_S)
     if obstacle := _obstacle(request, db_role, paused=paused, now=now):
-        return Remove() if secret_attempt and last(attempts, *LIVE) is None else Wait(obstacle)
+        if secret_attempt and last(attempts, *LIVE) is None:
+            return Remove()
+        return Wait(obstacle, _outdated_at(db_role, now=now) if obstacle is WaitReason.ROLE_CHANGING else None)
     if current is None and not replacement_due(request, attempts, db_role, secret_attempt=secret_attempt, now=now):
         return Wait(WaitReason.UP_TO_DATE)
     if request.retry_at is not None and request.retry_at > now:
@@ -162,7 +165,15 @@ def _obstacle(request: AccessRequest, db_role: DbRole | None, *, paused: Pause |
         return WaitReason.ACCESS_EXPIRED
     if db_role is None or db_role.deleted:
         return WaitReason.ROLE_MISSING
+    if db_role.paused:
+        return WaitReason.ROLE_CHANGING
     return WaitReason.SECRET_ENGINE_PAUSED if paused else None
+
+
+def _outdated_at(db_role: DbRole | None, *, now: float) -> float | None:
+    """When a paused db_role counts as outdated, which its access requests show from then on; None if it does so now."""
+    at = db_role.outdated_at if db_role else None
+    return at if at is not None and at > now else None
 
 
 def _prepared_for(attempt: Attempt, request: AccessRequest, db_role: DbRole | None) -> bool:

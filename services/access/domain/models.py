@@ -23,6 +23,9 @@ class Approval(StrEnum):
     EXPIRED = "expired"
 
 
+LONGEST_PAUSE_S = 600.0
+"""How long a db_role may be paused. It then counts as outdated: only another snapshot lets anything be issued."""
+
 FINAL = frozenset({Approval.DENIED, Approval.WITHDRAWN, Approval.EXPIRED})
 
 
@@ -129,6 +132,10 @@ class DbRole:
         allow_from: Namespaces besides its own whose access requests may name it.
         allow_subjects_from: Namespaces besides the access request's own whose ServiceAccounts may be subjects.
         not_allowed: Why its owner may not use its mount or connection any more, where that is why it is deleted.
+        pause_number: Number of its newest pause, which older snapshots do not name; 0 before the first.
+        paused_at: Since when it is paused, as it is about to change; None if it is not.
+        paused_by: Identity of the caller who paused it last.
+        pause_shown: Whether its access requests show the pause.
     """
 
     id: int
@@ -156,6 +163,21 @@ class DbRole:
     def allows(self, namespace: str) -> bool:
         """Whether access requests of a namespace may name it."""
         return namespace == self.namespace or namespace in self.allow_from
+
+    pause_number: int = 0
+    paused_at: float | None = None
+    paused_by: str = ""
+    pause_shown: bool = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is issued and no lease renewed for it, until there is a snapshot from after its pause."""
+        return self.paused_at is not None
+
+    @property
+    def outdated_at(self) -> float | None:
+        """When its pause has lasted too long, so that it counts as outdated; None if it is not paused."""
+        return None if self.paused_at is None else self.paused_at + LONGEST_PAUSE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -384,9 +406,17 @@ class CleanupRole:
 
 @dataclass(frozen=True, slots=True)
 class IssuancePause:
-    """A mount, or one connection of it, where nothing is issued."""
+    """A mount, or one connection of it, where nothing is issued.
+
+    Attributes:
+        server: The Vault's address in the one form in which two can be compared.
+        connection: Name of the connection; empty for the whole mount.
+        changing: Whether what db_roles run on is about to change, so that no snapshot of them counts; else leases are
+            counted.
+    """
 
     server: str
     vault_namespace: str
     mount: str
     connection: str
+    changing: bool = False

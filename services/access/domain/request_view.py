@@ -9,7 +9,15 @@ from enum import Enum, auto
 from services.access.domain.attempt_states import last
 from services.access.domain.decide import NextStep, Pause, decide
 from services.access.domain.grant import Grant, grant
-from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Decision, Origin
+from services.access.domain.models import (
+    LONGEST_PAUSE_S,
+    AccessRequest,
+    Attempt,
+    AttemptState,
+    DbRole,
+    Decision,
+    Origin,
+)
 from services.access.domain.subjects import is_permitted, why_forbidden
 from services.common.errors import LedgerMismatchError
 from services.common.sharing import ALLOW_FROM
@@ -208,8 +216,29 @@ class AccessRequestView:
         if why := why_forbidden(request, role):
             text = f"Nothing is issued, and the credential in use expires without being renewed: {why}."
             yield Condition("SubjectsForbidden", True, "SubjectNotPermitted", text)
+        if self.db_role is not None and (changing := role_changing(self.db_role, now=self.now)):
+            yield changing
         if self.engine_paused:
             text = (
                 "Nothing is issued now, because the secret engine or its connection is about to change or be deleted."
             )
             yield Condition("IssuancePaused", True, "SecretEngineUpdating", text)
+
+
+def role_changing(db_role: DbRole, *, now: float) -> Condition | None:
+    """Why nothing is issued for a db_role that is paused; None if it is not, or is deleted."""
+    if db_role.outdated_at is None or db_role.deleted:
+        return None
+    what = f"{db_role.namespace}/{db_role.name}" if db_role.namespace else db_role.name
+    if now < db_role.outdated_at:
+        text = (
+            f"The role {what} or its connection is about to change in Vault: nothing is issued and no lease is renewed"
+            " until the access service knows the role as it is then."
+        )
+        return Condition("RoleChanging", True, "RolePaused", text)
+    text = (
+        f"The change of the role {what} or of its connection was begun and did not end within"
+        f" {LONGEST_PAUSE_S / 60:.0f} minutes: what the access service knows of the role is outdated, and nothing is"
+        " issued until the change succeeds. See the conditions of the PostgresRole and of its SecretEngine."
+    )
+    return Condition("RoleChanging", True, "RoleOutdated", text)

@@ -7,7 +7,10 @@ renews by itself (``services.access.leases.heartbeat``), and operators renew one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from services.access.domain import durations, renewal
@@ -18,7 +21,7 @@ from services.access.ledger.db.database import Ledger, Tx
 from services.access.vault import leases
 from services.access.vault.clients import VaultClients
 from services.common import failpoints
-from services.common.errors import LeasegateError, VaultRefusedError
+from services.common.errors import DbRoleNotReadyError, LeasegateError, VaultRefusedError
 from services.common.logs import bound, logger
 
 _LOG = logger(__name__)
@@ -33,6 +36,17 @@ class LeaseRenewal:
 
     def __init__(self, ledger: Ledger, vaults: VaultClients, *, settings: Settings, jitter: durations.Jitter) -> None:
         self._ledger, self._vaults, self._overlap_s, self._jitter = ledger, vaults, settings.overlap_s, jitter
+        self._under_way: Counter[tuple[str, str, str]] = Counter()  # renewals by mount, connection, db_role in Vault
+        self._lock = threading.Lock()
+
+    def count_under_way(self, mount: str, connection: str, vault_role: str) -> int:
+        """How many renewals Vault may be carrying out there; an empty connection or db_role stands for any."""
+        with self._lock:
+            return sum(
+                count
+                for (at_mount, at_connection, name), count in self._under_way.items()
+                if at_mount == mount and connection in ("", at_connection) and vault_role in ("", name)
+            )
 
     def renew_active(self, attempt: Attempt) -> None:
         """Renew an active attempt, have it replaced or revoked, whichever is due; for a worker."""
@@ -128,8 +142,41 @@ class LeaseRenewal:
 
         Raises:
             LeaseLostError: Vault does not have the lease any more; an active attempt is due for replacement.
+            DbRoleNotReadyError: Its db_role is about to change, and with it the statements that a renewal runs.
             LeasegateError: It was not renewed.
         """
+        with self._begun(attempt, request):
+            return self._renew(attempt, request, target=target, also=also)
+
+    @contextmanager
+    def _begun(self, attempt: Attempt, request: AccessRequest) -> Iterator[None]:
+        """Count a renewal, and refuse it while its db_role is paused; in this order, so that each pause sees it."""
+        key = (attempt.mount, attempt.db_name, attempt.vault_role)
+        with self._lock:
+            self._under_way[key] += 1
+        try:
+            with self._ledger.read() as tx:
+                db_role = catalog.role_of(tx, request)
+            if db_role is not None and db_role.paused:
+                raise DbRoleNotReadyError(
+                    "the role or its connection is about to change: no lease is renewed now",
+                    db_role=request.role_name,
+                )
+            yield
+        finally:
+            with self._lock:
+                self._under_way[key] -= 1
+                if not self._under_way[key]:
+                    del self._under_way[key]
+
+    def _renew(
+        self,
+        attempt: Attempt,
+        request: AccessRequest,
+        *,
+        target: VaultTargetRow | None,
+        also: Callable[[Tx], None],
+    ) -> Attempt:
         asked_at = self._ledger.clock()
         increment_s = renewal.increment_s(attempt, request=request, now=asked_at)
         with bound(object=request.label), self._vaults.at(target or self._target(attempt)) as vault:

@@ -94,6 +94,19 @@ def put_role(tx: Tx, role: DbRole) -> DbRole:
     return replace(role, id=known.id)
 
 
+def pause_role(tx: Tx, role: DbRole, *, number: int, by: str) -> DbRole:
+    """Pause a db_role, or give its pause another number; return it as it is now."""
+    paused = replace(
+        role, pause_number=number, paused_by=by, paused_at=tx.now if role.paused_at is None else role.paused_at
+    )
+    return put_role(tx, paused)
+
+
+def show_pause(tx: Tx, role: DbRole) -> None:
+    """Note that the access requests of a db_role show its pause."""
+    tx.execute(db_roles.update().where(db_roles.c.id == role.id).values(pause_shown=True))
+
+
 def drop_role(tx: Tx, role: DbRole, *, not_allowed: str = "") -> None:
     """Mark a db_role as deleted, and why its owner may not use it where that is the reason; its digest is kept."""
     tx.execute(db_roles.update().where(db_roles.c.id == role.id).values(deleted=True, not_allowed=not_allowed))

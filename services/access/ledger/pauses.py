@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from services.access.domain.models import Attempt, AttemptState, DbRole, IssuancePause
@@ -10,8 +12,7 @@ from services.access.ledger.db.query import Query
 from services.access.ledger.db.schema import attempts, db_roles, issuance_pauses, row_of, vault_targets
 
 _q = issuance_pauses.c
-_COVERING = Query(
-    lambda mount: str(mount),
+_SELECT_COVERING = (
     sa.select(_q.mount)
     .join_from(
         issuance_pauses,
@@ -23,8 +24,10 @@ _COVERING = Query(
         _q.mount == sa.bindparam("mount"),
         sa.or_(_q.connection == "", _q.connection == sa.bindparam("connection")),
     )
-    .limit(1),
+    .limit(1)
 )
+_COVERING = Query(lambda mount: str(mount), _SELECT_COVERING)
+_CHANGING = Query(lambda mount: str(mount), _SELECT_COVERING.where(_q.changing.is_(True)))
 
 
 def add(tx: Tx, place: IssuancePause) -> bool:
@@ -51,13 +54,18 @@ def covers(tx: Tx, role: DbRole) -> bool:
     return found is not None
 
 
+def is_changing(tx: Tx, role: DbRole) -> bool:
+    """Return whether what this db_role runs on is about to change."""
+    return _CHANGING.first(tx, target_id=role.target, mount=role.mount, connection=role.db_name) is not None
+
+
 def count(tx: Tx) -> int:
     """Return how many mounts and connections are paused."""
     return int(tx.execute(sa.select(sa.func.count()).select_from(issuance_pauses)).scalar_one())
 
 
-def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
-    """Return the attempts at that place that are not closed."""
+def open_attempts(tx: Tx, place: IssuancePause, *, vault_role: str = "") -> list[Attempt]:
+    """Return the attempts at that place, or of one db_role there, that are not closed."""
     same = [
         vault_targets.c.server == place.server,
         vault_targets.c.vault_namespace == place.vault_namespace,
@@ -65,6 +73,8 @@ def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
     ]
     if place.connection:
         same.append(attempts.c.db_name == place.connection)
+    if vault_role:
+        same.append(attempts.c.vault_role == vault_role)
     query = (
         sa.select(attempts)
         .join(vault_targets, vault_targets.c.id == attempts.c.target)
@@ -73,8 +83,8 @@ def open_attempts(tx: Tx, place: IssuancePause) -> list[Attempt]:
     return tx.fetch(Attempt, query)
 
 
-def roles_at(tx: Tx, place: IssuancePause) -> list[DbRole]:
-    """Return the db_roles at that place."""
+def roles_at(tx: Tx, place: IssuancePause, *, vault_role: str = "") -> list[DbRole]:
+    """Return the db_roles at that place, or those with one name in Vault, deleted or not."""
     same = [
         vault_targets.c.server == place.server,
         vault_targets.c.vault_namespace == place.vault_namespace,
@@ -82,6 +92,8 @@ def roles_at(tx: Tx, place: IssuancePause) -> list[DbRole]:
     ]
     if place.connection:
         same.append(db_roles.c.db_name == place.connection)
+    if vault_role:
+        same.append(db_roles.c.vault_role == vault_role)
     return tx.fetch(
         DbRole, sa.select(db_roles).join(vault_targets, vault_targets.c.id == db_roles.c.target).where(*same)
     )
@@ -91,5 +103,5 @@ def _is(place: IssuancePause) -> list[sa.ColumnElement[bool]]:
     return [issuance_pauses.c[name] == value for name, value in _columns(place).items()]
 
 
-def _columns(place: IssuancePause) -> dict[str, str]:
+def _columns(place: IssuancePause) -> dict[str, Any]:
     return row_of(issuance_pauses, place)

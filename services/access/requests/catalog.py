@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from services.access.domain.models import DbRole, VaultTargetRow
-from services.access.ledger import attempts, catalog, pruning, recoveries, requests
+from services.access.ledger import attempts, catalog, pauses, pruning, recoveries, requests
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.requests import reassess
 from services.access.requests.changefeed import ChangeFeed
 from services.access.requests.guards import check_quota
 from services.access.vault.clients import VaultClients, row_of
+from services.common.errors import SnapshotStaleError
 from services.common.vault.target import VaultTarget
 from services.common.vault_config.address import Address
 
@@ -115,13 +116,40 @@ class Catalog:
         )
         return self._put_target(tx, row_of(described, digest=name.digest))
 
-    def put_role(self, db_role: DbRole, *, at: TargetName) -> None:
-        """Take in a db_role; if it changed, its access requests are reassessed."""
+    def put_role(self, db_role: DbRole, *, at: TargetName, pause_number: int, caller: str) -> bool:
+        """Take in a db_role and end its pause; if it changed, its access requests are reassessed.
+
+        A pause does not end while the connection is about to change: the snapshot may be older than the change.
+
+        Args:
+            db_role: The db_role as the role service read or wrote it.
+            at: Its Vault.
+            pause_number: The number of its newest pause that the caller knew before; 0 for none.
+            caller: Who puts it.
+
+        Returns:
+            Whether it is paused nevertheless.
+
+        Raises:
+            SnapshotStaleError: The snapshot may be older than the newest pause.
+        """
         with self._ledger.write() as tx:
-            self._put(tx, replace(db_role, target=self.named_target(tx, at).id))
+            db_role = replace(db_role, target=self.named_target(tx, at).id)
+            known = _known(tx, db_role)
+            number = known.pause_number if known else 0
+            if pause_number != number:
+                raise _stale(known, caller)
+            changing = pauses.is_changing(tx, db_role)
+            if changing:
+                since = tx.now if known is None or known.paused_at is None else known.paused_at
+                db_role = replace(
+                    db_role, paused_at=since, paused_by=caller, pause_shown=bool(known and known.pause_shown)
+                )
+            self._put(tx, replace(db_role, pause_number=number))
+        return changing
 
     def _put(self, tx: Tx, db_role: DbRole) -> None:
-        known = catalog.find_role(tx, db_role.cluster, db_role.cluster_uid, db_role.namespace, db_role.name)
+        known = _known(tx, db_role)
         if known != replace(db_role, id=known.id if known else 0):
             reassess.role_changed(tx, catalog.put_role(tx, db_role))
 
@@ -158,6 +186,18 @@ class Catalog:
                 if db_role.name not in names:
                     catalog.drop_role(tx, db_role)
                     reassess.role_changed(tx, replace(db_role, deleted=True))
+
+
+def _known(tx: Tx, db_role: DbRole) -> DbRole | None:
+    return catalog.find_role(tx, db_role.cluster, db_role.cluster_uid, db_role.namespace, db_role.name)
+
+
+def _stale(known: DbRole | None, caller: str) -> SnapshotStaleError:
+    """The error for a snapshot that may be older; it names the newest pause unless that is another caller's."""
+    err = SnapshotStaleError("the snapshot may be older than the newest pause of its role: take another")
+    if known is None or not known.paused or known.paused_by == caller:
+        err.metadata = {"pause_number": str(known.pause_number if known else 0)}
+    return err
 
 
 def _same_place(tx: Tx, wanted: VaultTargetRow) -> VaultTargetRow | None:

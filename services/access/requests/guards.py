@@ -90,6 +90,11 @@ def check_claim(
         raise ConflictError("the caller holds the pending credential already: acknowledge it", retry_after_s=1.0)
     if isinstance(step, Wait) and step.reason is WaitReason.ROLE_MISSING:
         raise DbRoleNotReadyError(f"the role {request.role_name} is not in the catalog", db_role=request.role_name)
+    if isinstance(step, Wait) and step.reason is WaitReason.ROLE_CHANGING:
+        raise DbRoleNotReadyError(
+            f"nothing is issued for the role {request.role_name} now: it or its connection is about to change",
+            db_role=request.role_name,
+        )
     if isinstance(step, Wait) and step.reason is WaitReason.SECRET_ENGINE_PAUSED:
         raise DbRoleNotReadyError(
             f"nothing is issued for the role {request.role_name} now: its secret engine or connection is changing",

@@ -82,7 +82,7 @@ def prepare(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessReq
     """Have a token made while the access request is pending, so that its credential takes one call once approved."""
     if request.approval is not Approval.PENDING or db_role is None or db_role.deleted:
         return request
-    if not is_permitted(request, db_role) or pauses.covers(tx, db_role):
+    if not is_permitted(request, db_role) or db_role.paused or pauses.covers(tx, db_role):
         return request
     if any(
         attempt.may_have_database_user or attempt.state in PREPARED for attempt in attempts.open_of(tx, request.uid)

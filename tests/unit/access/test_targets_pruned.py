@@ -95,7 +95,7 @@ def test_h5_a_namespace_has_a_limit_that_says_what_to_do(ledger: Ledger, clock: 
     assert many.value.metadata == {"limit": "4", "namespace": "evil"}
     name = TargetName("-", "evil", "vault-10", "0" * 16, "https://v10:8200", "")
     with pytest.raises(QuotaExceededError):  # a reference in a snapshot makes a row, too
-        made.put_role(a_role(namespace="evil"), at=name)
+        made.put_role(a_role(namespace="evil"), at=name, pause_number=0, caller="watcher")
     made.put_target(a_vault(9, name="vault-9", namespace="demo"))  # of others nothing is taken
     clock.now += pruning.TARGETS_KEPT_S + 1
     made.put_target(a_vault(9, name="vault-9"))

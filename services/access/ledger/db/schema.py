@@ -162,6 +162,10 @@ db_roles = sa.Table(
     sa.Column("allow_from", Texts, nullable=False),
     sa.Column("allow_subjects_from", Texts, nullable=False),
     _text("not_allowed"),
+    sa.Column("pause_number", sa.Integer, nullable=False),
+    _time("paused_at"),
+    _text("paused_by"),
+    sa.Column("pause_shown", sa.Boolean, nullable=False),
     sa.UniqueConstraint("cluster", "cluster_uid", "namespace", "name", name="db_roles_key"),
 )
 
@@ -298,6 +302,7 @@ issuance_pauses = sa.Table(
     sa.Column("vault_namespace", sa.String, primary_key=True),
     sa.Column("mount", sa.String, primary_key=True),
     sa.Column("connection", sa.String, primary_key=True),
+    sa.Column("changing", sa.Boolean, primary_key=True),
 )
 
 answers = sa.Table(

@@ -32,15 +32,15 @@ from leasegate.roles.v1 import db_role_pb2 as leasegate_dot_roles_dot_v1_dot_db_
 from leasegate.types.v1 import types_pb2 as leasegate_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)leasegate/access/v1/watcher_service.proto\x12\x13leasegate.access.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a(leasegate/access/v1/access_request.proto\x1a\"leasegate/access/v1/approval.proto\x1a leasegate/access/v1/change.proto\x1a\x1fleasegate/access/v1/lease.proto\x1a leasegate/roles/v1/db_role.proto\x1a\x1eleasegate/types/v1/types.proto\"\xf6\x02\n\x1a\x45nsureAccessRequestRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12.\n\x07\x64\x62_role\x18\x02 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12.\n\x08subjects\x18\x03 \x03(\x0b\x32\x1c.leasegate.access.v1.Subject\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\trequester\x18\x05 \x01(\t\x12\x30\n\tdecisions\x18\x06 \x03(\x0b\x32\x1d.leasegate.access.v1.Decision\x12\x15\n\rstatus_digest\x18\x07 \x01(\t\x12\x16\n\x0esecret_attempt\x18\x08 \x01(\x03\x12\r\n\x05\x63laim\x18\t \x01(\x08\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0e\n\x06ticket\x18\x0b \x01(\t\"\x9b\x02\n\x1b\x45nsureAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\x12\x30\n\tnext_step\x18\x02 \x01(\x0e\x32\x1d.leasegate.access.v1.NextStep\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\ncredential\x18\x04 \x01(\x0b\x32\x1f.leasegate.access.v1.Credential\x12)\n\x0b\x63laim_error\x18\x05 \x01(\x0b\x32\x14.google.protobuf.Any\"K\n\x1a\x44\x65leteAccessRequestRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\"g\n\x1b\x44\x65leteAccessRequestResponse\x12\x15\n\ropen_attempts\x18\x01 \x01(\x03\x12\x31\n\nconditions\x18\x02 \x03(\x0b\x32\x1d.leasegate.types.v1.Condition\"K\n\x18\x45nsureVaultTargetRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\"e\n\x19\x45nsureVaultTargetResponse\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\x14\n\x0cservice_auth\x18\x02 \x01(\x08\"P\n\x18PutDbRoleSnapshotRequest\x12\x34\n\x08snapshot\x18\x01 \x01(\x0b\x32\".leasegate.roles.v1.DbRoleSnapshot\"\x1b\n\x19PutDbRoleSnapshotResponse\"a\n\x1b\x44\x65leteDbRoleSnapshotRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12\x13\n\x0bnot_allowed\x18\x02 \x01(\t\"\x1e\n\x1c\x44\x65leteDbRoleSnapshotResponse\"~\n\x0eQuiesceRequest\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x15\n\rrevoke_leases\x18\x04 \x01(\x08\"\x7f\n\x0fQuiesceResponse\x12\x39\n\x0equiesce_report\x18\x01 \x01(\x0b\x32!.leasegate.types.v1.QuiesceReport\x12\x31\n\nconditions\x18\x02 \x03(\x0b\x32\x1d.leasegate.types.v1.Condition\"f\n\rResumeRequest\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\"\x10\n\x0eResumeResponse\"k\n\x13WatchChangesRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12+\n\x08max_wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fknown_ledger_id\x18\x03 \x01(\t\"\xc8\x01\n\x14WatchChangesResponse\x12,\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1b.leasegate.access.v1.Change\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x11\n\trestarted\x18\x03 \x01(\x08\x12\x11\n\tledger_id\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fissuance_paused\x18\x06 \x01(\x08\"z\n\x18ReportCleanupRoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x06target\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x1b\n\x19ReportCleanupRoleResponse*\x7f\n\x08NextStep\x12\x19\n\x15NEXT_STEP_UNSPECIFIED\x10\x00\x12\x12\n\x0eNEXT_STEP_NONE\x10\x01\x12\x13\n\x0fNEXT_STEP_CLAIM\x10\x02\x12\x19\n\x15NEXT_STEP_ACKNOWLEDGE\x10\x03\x12\x14\n\x10NEXT_STEP_REMOVE\x10\x04\x32\xeb\x07\n\x0eWatcherService\x12x\n\x13\x45nsureAccessRequest\x12/.leasegate.access.v1.EnsureAccessRequestRequest\x1a\x30.leasegate.access.v1.EnsureAccessRequestResponse\x12x\n\x13\x44\x65leteAccessRequest\x12/.leasegate.access.v1.DeleteAccessRequestRequest\x1a\x30.leasegate.access.v1.DeleteAccessRequestResponse\x12r\n\x11\x45nsureVaultTarget\x12-.leasegate.access.v1.EnsureVaultTargetRequest\x1a..leasegate.access.v1.EnsureVaultTargetResponse\x12r\n\x11PutDbRoleSnapshot\x12-.leasegate.access.v1.PutDbRoleSnapshotRequest\x1a..leasegate.access.v1.PutDbRoleSnapshotResponse\x12{\n\x14\x44\x65leteDbRoleSnapshot\x12\x30.leasegate.access.v1.DeleteDbRoleSnapshotRequest\x1a\x31.leasegate.access.v1.DeleteDbRoleSnapshotResponse\x12T\n\x07Quiesce\x12#.leasegate.access.v1.QuiesceRequest\x1a$.leasegate.access.v1.QuiesceResponse\x12Q\n\x06Resume\x12\".leasegate.access.v1.ResumeRequest\x1a#.leasegate.access.v1.ResumeResponse\x12\x63\n\x0cWatchChanges\x12(.leasegate.access.v1.WatchChangesRequest\x1a).leasegate.access.v1.WatchChangesResponse\x12r\n\x11ReportCleanupRole\x12-.leasegate.access.v1.ReportCleanupRoleRequest\x1a..leasegate.access.v1.ReportCleanupRoleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)leasegate/access/v1/watcher_service.proto\x12\x13leasegate.access.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a(leasegate/access/v1/access_request.proto\x1a\"leasegate/access/v1/approval.proto\x1a leasegate/access/v1/change.proto\x1a\x1fleasegate/access/v1/lease.proto\x1a leasegate/roles/v1/db_role.proto\x1a\x1eleasegate/types/v1/types.proto\"\xf6\x02\n\x1a\x45nsureAccessRequestRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12.\n\x07\x64\x62_role\x18\x02 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12.\n\x08subjects\x18\x03 \x03(\x0b\x32\x1c.leasegate.access.v1.Subject\x12&\n\x03ttl\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\trequester\x18\x05 \x01(\t\x12\x30\n\tdecisions\x18\x06 \x03(\x0b\x32\x1d.leasegate.access.v1.Decision\x12\x15\n\rstatus_digest\x18\x07 \x01(\t\x12\x16\n\x0esecret_attempt\x18\x08 \x01(\x03\x12\r\n\x05\x63laim\x18\t \x01(\x08\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0e\n\x06ticket\x18\x0b \x01(\t\"\x9b\x02\n\x1b\x45nsureAccessRequestResponse\x12:\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\".leasegate.access.v1.AccessRequest\x12\x30\n\tnext_step\x18\x02 \x01(\x0e\x32\x1d.leasegate.access.v1.NextStep\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\ncredential\x18\x04 \x01(\x0b\x32\x1f.leasegate.access.v1.Credential\x12)\n\x0b\x63laim_error\x18\x05 \x01(\x0b\x32\x14.google.protobuf.Any\"K\n\x1a\x44\x65leteAccessRequestRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\"g\n\x1b\x44\x65leteAccessRequestResponse\x12\x15\n\ropen_attempts\x18\x01 \x01(\x03\x12\x31\n\nconditions\x18\x02 \x03(\x0b\x32\x1d.leasegate.types.v1.Condition\"K\n\x18\x45nsureVaultTargetRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\"e\n\x19\x45nsureVaultTargetResponse\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\x14\n\x0cservice_auth\x18\x02 \x01(\x08\"f\n\x18PutDbRoleSnapshotRequest\x12\x34\n\x08snapshot\x18\x01 \x01(\x0b\x32\".leasegate.roles.v1.DbRoleSnapshot\x12\x14\n\x0cpause_number\x18\x02 \x01(\x03\"+\n\x19PutDbRoleSnapshotResponse\x12\x0e\n\x06paused\x18\x01 \x01(\x08\"a\n\x1b\x44\x65leteDbRoleSnapshotRequest\x12-\n\x06object\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12\x13\n\x0bnot_allowed\x18\x02 \x01(\t\"\x1e\n\x1c\x44\x65leteDbRoleSnapshotResponse\"\x86\x01\n\x13PauseDbRolesRequest\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x12\n\nvault_role\x18\x04 \x01(\tJ\x04\x08\x05\x10\x06\"\x96\x01\n\x14PauseDbRolesResponse\x12\x35\n\x0cpause_report\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.PauseReport\x12\x14\n\x0cpause_number\x18\x02 \x01(\x03\x12\x31\n\nconditions\x18\x03 \x03(\x0b\x32\x1d.leasegate.types.v1.Condition\"~\n\x0eQuiesceRequest\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x15\n\rrevoke_leases\x18\x04 \x01(\x08\"\x7f\n\x0fQuiesceResponse\x12\x39\n\x0equiesce_report\x18\x01 \x01(\x0b\x32!.leasegate.types.v1.QuiesceReport\x12\x31\n\nconditions\x18\x02 \x03(\x0b\x32\x1d.leasegate.types.v1.Condition\"\x82\x01\n\rResumeRequest\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x1a\n\x12\x63onnection_written\x18\x04 \x01(\x08\")\n\x0eResumeResponse\x12\x17\n\x0fpaused_db_roles\x18\x01 \x01(\x03\"k\n\x13WatchChangesRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12+\n\x08max_wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fknown_ledger_id\x18\x03 \x01(\t\"\xc8\x01\n\x14WatchChangesResponse\x12,\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1b.leasegate.access.v1.Change\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x11\n\trestarted\x18\x03 \x01(\x08\x12\x11\n\tledger_id\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fissuance_paused\x18\x06 \x01(\x08\"z\n\x18ReportCleanupRoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x06target\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\x1b\n\x19ReportCleanupRoleResponse*\x7f\n\x08NextStep\x12\x19\n\x15NEXT_STEP_UNSPECIFIED\x10\x00\x12\x12\n\x0eNEXT_STEP_NONE\x10\x01\x12\x13\n\x0fNEXT_STEP_CLAIM\x10\x02\x12\x19\n\x15NEXT_STEP_ACKNOWLEDGE\x10\x03\x12\x14\n\x10NEXT_STEP_REMOVE\x10\x04\x32\xd0\x08\n\x0eWatcherService\x12x\n\x13\x45nsureAccessRequest\x12/.leasegate.access.v1.EnsureAccessRequestRequest\x1a\x30.leasegate.access.v1.EnsureAccessRequestResponse\x12x\n\x13\x44\x65leteAccessRequest\x12/.leasegate.access.v1.DeleteAccessRequestRequest\x1a\x30.leasegate.access.v1.DeleteAccessRequestResponse\x12r\n\x11\x45nsureVaultTarget\x12-.leasegate.access.v1.EnsureVaultTargetRequest\x1a..leasegate.access.v1.EnsureVaultTargetResponse\x12r\n\x11PutDbRoleSnapshot\x12-.leasegate.access.v1.PutDbRoleSnapshotRequest\x1a..leasegate.access.v1.PutDbRoleSnapshotResponse\x12{\n\x14\x44\x65leteDbRoleSnapshot\x12\x30.leasegate.access.v1.DeleteDbRoleSnapshotRequest\x1a\x31.leasegate.access.v1.DeleteDbRoleSnapshotResponse\x12\x63\n\x0cPauseDbRoles\x12(.leasegate.access.v1.PauseDbRolesRequest\x1a).leasegate.access.v1.PauseDbRolesResponse\x12T\n\x07Quiesce\x12#.leasegate.access.v1.QuiesceRequest\x1a$.leasegate.access.v1.QuiesceResponse\x12Q\n\x06Resume\x12\".leasegate.access.v1.ResumeRequest\x1a#.leasegate.access.v1.ResumeResponse\x12\x63\n\x0cWatchChanges\x12(.leasegate.access.v1.WatchChangesRequest\x1a).leasegate.access.v1.WatchChangesResponse\x12r\n\x11ReportCleanupRole\x12-.leasegate.access.v1.ReportCleanupRoleRequest\x1a..leasegate.access.v1.ReportCleanupRoleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasegate.access.v1.watcher_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NEXTSTEP']._serialized_start=2447
-  _globals['_NEXTSTEP']._serialized_end=2574
+  _globals['_NEXTSTEP']._serialized_start=2829
+  _globals['_NEXTSTEP']._serialized_end=2956
   _globals['_ENSUREACCESSREQUESTREQUEST']._serialized_start=337
   _globals['_ENSUREACCESSREQUESTREQUEST']._serialized_end=711
   _globals['_ENSUREACCESSREQUESTRESPONSE']._serialized_start=714
@@ -54,29 +54,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENSUREVAULTTARGETRESPONSE']._serialized_start=1258
   _globals['_ENSUREVAULTTARGETRESPONSE']._serialized_end=1359
   _globals['_PUTDBROLESNAPSHOTREQUEST']._serialized_start=1361
-  _globals['_PUTDBROLESNAPSHOTREQUEST']._serialized_end=1441
-  _globals['_PUTDBROLESNAPSHOTRESPONSE']._serialized_start=1443
-  _globals['_PUTDBROLESNAPSHOTRESPONSE']._serialized_end=1470
-  _globals['_DELETEDBROLESNAPSHOTREQUEST']._serialized_start=1472
-  _globals['_DELETEDBROLESNAPSHOTREQUEST']._serialized_end=1569
-  _globals['_DELETEDBROLESNAPSHOTRESPONSE']._serialized_start=1571
-  _globals['_DELETEDBROLESNAPSHOTRESPONSE']._serialized_end=1601
-  _globals['_QUIESCEREQUEST']._serialized_start=1603
-  _globals['_QUIESCEREQUEST']._serialized_end=1729
-  _globals['_QUIESCERESPONSE']._serialized_start=1731
-  _globals['_QUIESCERESPONSE']._serialized_end=1858
-  _globals['_RESUMEREQUEST']._serialized_start=1860
-  _globals['_RESUMEREQUEST']._serialized_end=1962
-  _globals['_RESUMERESPONSE']._serialized_start=1964
-  _globals['_RESUMERESPONSE']._serialized_end=1980
-  _globals['_WATCHCHANGESREQUEST']._serialized_start=1982
-  _globals['_WATCHCHANGESREQUEST']._serialized_end=2089
-  _globals['_WATCHCHANGESRESPONSE']._serialized_start=2092
-  _globals['_WATCHCHANGESRESPONSE']._serialized_end=2292
-  _globals['_REPORTCLEANUPROLEREQUEST']._serialized_start=2294
-  _globals['_REPORTCLEANUPROLEREQUEST']._serialized_end=2416
-  _globals['_REPORTCLEANUPROLERESPONSE']._serialized_start=2418
-  _globals['_REPORTCLEANUPROLERESPONSE']._serialized_end=2445
-  _globals['_WATCHERSERVICE']._serialized_start=2577
-  _globals['_WATCHERSERVICE']._serialized_end=3580
+  _globals['_PUTDBROLESNAPSHOTREQUEST']._serialized_end=1463
+  _globals['_PUTDBROLESNAPSHOTRESPONSE']._serialized_start=1465
+  _globals['_PUTDBROLESNAPSHOTRESPONSE']._serialized_end=1508
+  _globals['_DELETEDBROLESNAPSHOTREQUEST']._serialized_start=1510
+  _globals['_DELETEDBROLESNAPSHOTREQUEST']._serialized_end=1607
+  _globals['_DELETEDBROLESNAPSHOTRESPONSE']._serialized_start=1609
+  _globals['_DELETEDBROLESNAPSHOTRESPONSE']._serialized_end=1639
+  _globals['_PAUSEDBROLESREQUEST']._serialized_start=1642
+  _globals['_PAUSEDBROLESREQUEST']._serialized_end=1776
+  _globals['_PAUSEDBROLESRESPONSE']._serialized_start=1779
+  _globals['_PAUSEDBROLESRESPONSE']._serialized_end=1929
+  _globals['_QUIESCEREQUEST']._serialized_start=1931
+  _globals['_QUIESCEREQUEST']._serialized_end=2057
+  _globals['_QUIESCERESPONSE']._serialized_start=2059
+  _globals['_QUIESCERESPONSE']._serialized_end=2186
+  _globals['_RESUMEREQUEST']._serialized_start=2189
+  _globals['_RESUMEREQUEST']._serialized_end=2319
+  _globals['_RESUMERESPONSE']._serialized_start=2321
+  _globals['_RESUMERESPONSE']._serialized_end=2362
+  _globals['_WATCHCHANGESREQUEST']._serialized_start=2364
+  _globals['_WATCHCHANGESREQUEST']._serialized_end=2471
+  _globals['_WATCHCHANGESRESPONSE']._serialized_start=2474
+  _globals['_WATCHCHANGESRESPONSE']._serialized_end=2674
+  _globals['_REPORTCLEANUPROLEREQUEST']._serialized_start=2676
+  _globals['_REPORTCLEANUPROLEREQUEST']._serialized_end=2798
+  _globals['_REPORTCLEANUPROLERESPONSE']._serialized_start=2800
+  _globals['_REPORTCLEANUPROLERESPONSE']._serialized_end=2827
+  _globals['_WATCHERSERVICE']._serialized_start=2959
+  _globals['_WATCHERSERVICE']._serialized_end=4063
 # @@protoc_insertion_point(module_scope)

@@ -295,6 +295,11 @@ class PutDbRoleSnapshotRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    PAUSE_NUMBER_FIELD_NUMBER: _builtins.int
+    pause_number: _builtins.int
+    """The number of the newest pause, which the caller knew before the role service read the snapshot; 0 if it knows of
+    none.
+    """
     @_builtins.property
     def snapshot(self) -> _db_role_pb2.DbRoleSnapshot:
         """The database role."""
@@ -303,10 +308,11 @@ class PutDbRoleSnapshotRequest(_message.Message):
         self,
         *,
         snapshot: _db_role_pb2.DbRoleSnapshot | None = ...,
+        pause_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pause_number", b"pause_number", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,12 +324,19 @@ class PutDbRoleSnapshotResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAUSED_FIELD_NUMBER: _builtins.int
+    paused: _builtins.bool
+    """Whether the database role is paused nevertheless, as its connection is about to change: the caller puts another
+    snapshot later.
+    """
     def __init__(
         self,
+        *,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -375,6 +388,78 @@ class DeleteDbRoleSnapshotResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteDbRoleSnapshotResponse: _TypeAlias = DeleteDbRoleSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class PauseDbRolesRequest(_message.Message):
+    """Names the database roles to pause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    MOUNT_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    VAULT_ROLE_FIELD_NUMBER: _builtins.int
+    mount: _builtins.str
+    """Path of the mount."""
+    connection: _builtins.str
+    """Name of the connection whose database roles are paused, also those that are put into the catalog before Resume says
+    that the connection is written; empty where vault_role is set.
+    """
+    vault_role: _builtins.str
+    """Name in Vault of one database role; empty for all of the connection."""
+    @_builtins.property
+    def target(self) -> _types_pb2.VaultTargetRef:
+        """The Vault server."""
+
+    def __init__(
+        self,
+        *,
+        target: _types_pb2.VaultTargetRef | None = ...,
+        mount: _builtins.str = ...,
+        connection: _builtins.str = ...,
+        vault_role: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "mount", b"mount", "target", b"target", "vault_role", b"vault_role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseDbRolesRequest: _TypeAlias = PauseDbRolesRequest  # noqa: Y015
+
+@_typing.final
+class PauseDbRolesResponse(_message.Message):
+    """The database roles are paused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSE_REPORT_FIELD_NUMBER: _builtins.int
+    PAUSE_NUMBER_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    pause_number: _builtins.int
+    """The number of this pause, for PutDbRoleSnapshot; 0 if the catalog has no such database role."""
+    @_builtins.property
+    def pause_report(self) -> _types_pb2.PauseReport:
+        """The report that the caller passes on to engine or roles."""
+
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Condition]:
+        """What the owner of a database role should know: RoleChanging."""
+
+    def __init__(
+        self,
+        *,
+        pause_report: _types_pb2.PauseReport | None = ...,
+        pause_number: _builtins.int = ...,
+        conditions: _abc.Iterable[_types_pb2.Condition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pause_report", b"pause_report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "pause_number", b"pause_number", "pause_report", b"pause_report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseDbRolesResponse: _TypeAlias = PauseDbRolesResponse  # noqa: Y015
 
 @_typing.final
 class QuiesceRequest(_message.Message):
@@ -451,10 +536,13 @@ class ResumeRequest(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     MOUNT_FIELD_NUMBER: _builtins.int
     CONNECTION_FIELD_NUMBER: _builtins.int
+    CONNECTION_WRITTEN_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount."""
     connection: _builtins.str
     """Name of the connection; empty for the whole mount."""
+    connection_written: _builtins.bool
+    """Whether the connection is in Vault as it was asked for: snapshots of its database roles count again."""
     @_builtins.property
     def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault server."""
@@ -465,10 +553,11 @@ class ResumeRequest(_message.Message):
         target: _types_pb2.VaultTargetRef | None = ...,
         mount: _builtins.str = ...,
         connection: _builtins.str = ...,
+        connection_written: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "mount", b"mount", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "connection_written", b"connection_written", "mount", b"mount", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -480,12 +569,17 @@ class ResumeResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAUSED_DB_ROLES_FIELD_NUMBER: _builtins.int
+    paused_db_roles: _builtins.int
+    """Number of database roles there that wait for a snapshot."""
     def __init__(
         self,
+        *,
+        paused_db_roles: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paused_db_roles", b"paused_db_roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

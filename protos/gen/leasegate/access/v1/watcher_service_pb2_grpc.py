@@ -60,6 +60,11 @@ class WatcherServiceStub:
                 request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotRequest.SerializeToString,
                 response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotResponse.FromString,
                 _registered_method=True)
+        self.PauseDbRoles = channel.unary_unary(
+                '/leasegate.access.v1.WatcherService/PauseDbRoles',
+                request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PauseDbRolesRequest.SerializeToString,
+                response_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PauseDbRolesResponse.FromString,
+                _registered_method=True)
         self.Quiesce = channel.unary_unary(
                 '/leasegate.access.v1.WatcherService/Quiesce',
                 request_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.QuiesceRequest.SerializeToString,
@@ -121,9 +126,10 @@ class WatcherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutDbRoleSnapshot(self, request, context):
-        """Puts a database role into the catalog, as the role service answered it.
+        """Puts a database role into the catalog, as the role service answered it, and ends its pause.
 
-        Idempotent by content. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+        Idempotent by content. Called by the watcher. Errors: SPEC_INVALID, SNAPSHOT_STALE (it may be older than the newest
+        pause), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +139,18 @@ class WatcherServiceServicer:
         """Removes a database role from the catalog. Its leases expire and are not renewed.
 
         Idempotent. Called by the watcher. Errors: LEDGER_*.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseDbRoles(self, request, context):
+        """Pauses database roles before they, or the connection that they use, change: no credential is read and no lease
+        renewed for them. Durable. Only a snapshot that was taken after the pause ends it, one for each database role. After
+        ten minutes the database role counts as outdated; then, too, nothing is issued until there is such a snapshot.
+
+        Idempotent; each call makes older snapshots stale. Called by the watcher and by operators. Errors: SPEC_INVALID,
+        LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +166,8 @@ class WatcherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Resumes issuance that Quiesce paused.
+        """Resumes issuance that Quiesce paused. Database roles that PauseDbRoles paused stay paused until their next snapshot,
+        which counts again once the connection is written.
 
         Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
         """
@@ -201,6 +220,11 @@ def add_WatcherServiceServicer_to_server(servicer, server):
                     servicer.DeleteDbRoleSnapshot,
                     request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotRequest.FromString,
                     response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotResponse.SerializeToString,
+            ),
+            'PauseDbRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseDbRoles,
+                    request_deserializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PauseDbRolesRequest.FromString,
+                    response_serializer=leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PauseDbRolesResponse.SerializeToString,
             ),
             'Quiesce': grpc.unary_unary_rpc_method_handler(
                     servicer.Quiesce,
@@ -359,6 +383,33 @@ class WatcherService:
             '/leasegate.access.v1.WatcherService/DeleteDbRoleSnapshot',
             leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotRequest.SerializeToString,
             leasegate_dot_access_dot_v1_dot_watcher__service__pb2.DeleteDbRoleSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseDbRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leasegate.access.v1.WatcherService/PauseDbRoles',
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PauseDbRolesRequest.SerializeToString,
+            leasegate_dot_access_dot_v1_dot_watcher__service__pb2.PauseDbRolesResponse.FromString,
             options,
             channel_credentials,
             insecure,

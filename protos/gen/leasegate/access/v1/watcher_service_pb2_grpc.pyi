@@ -39,14 +39,23 @@ class WatcherServiceStub:
     Idempotent. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
     """
     PutDbRoleSnapshot: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.PutDbRoleSnapshotRequest, _watcher_service_pb2.PutDbRoleSnapshotResponse]
-    """Puts a database role into the catalog, as the role service answered it.
+    """Puts a database role into the catalog, as the role service answered it, and ends its pause.
 
-    Idempotent by content. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+    Idempotent by content. Called by the watcher. Errors: SPEC_INVALID, SNAPSHOT_STALE (it may be older than the newest
+    pause), LEDGER_*.
     """
     DeleteDbRoleSnapshot: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.DeleteDbRoleSnapshotRequest, _watcher_service_pb2.DeleteDbRoleSnapshotResponse]
     """Removes a database role from the catalog. Its leases expire and are not renewed.
 
     Idempotent. Called by the watcher. Errors: LEDGER_*.
+    """
+    PauseDbRoles: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.PauseDbRolesRequest, _watcher_service_pb2.PauseDbRolesResponse]
+    """Pauses database roles before they, or the connection that they use, change: no credential is read and no lease
+    renewed for them. Durable. Only a snapshot that was taken after the pause ends it, one for each database role. After
+    ten minutes the database role counts as outdated; then, too, nothing is issued until there is such a snapshot.
+
+    Idempotent; each call makes older snapshots stale. Called by the watcher and by operators. Errors: SPEC_INVALID,
+    LEDGER_*.
     """
     Quiesce: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.QuiesceRequest, _watcher_service_pb2.QuiesceResponse]
     """Pauses issuance on a mount or a connection and counts the open attempts there. Durable until Resume.
@@ -54,7 +63,8 @@ class WatcherServiceStub:
     Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
     """
     Resume: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.ResumeRequest, _watcher_service_pb2.ResumeResponse]
-    """Resumes issuance that Quiesce paused.
+    """Resumes issuance that Quiesce paused. Database roles that PauseDbRoles paused stay paused until their next snapshot,
+    which counts again once the connection is written.
 
     Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
     """
@@ -118,9 +128,10 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _watcher_service_pb2.PutDbRoleSnapshotRequest,
         context: _grpc.ServicerContext,
     ) -> _watcher_service_pb2.PutDbRoleSnapshotResponse:
-        """Puts a database role into the catalog, as the role service answered it.
+        """Puts a database role into the catalog, as the role service answered it, and ends its pause.
 
-        Idempotent by content. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+        Idempotent by content. Called by the watcher. Errors: SPEC_INVALID, SNAPSHOT_STALE (it may be older than the newest
+        pause), LEDGER_*.
         """
 
     @_abc_1.abstractmethod
@@ -132,6 +143,20 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         """Removes a database role from the catalog. Its leases expire and are not renewed.
 
         Idempotent. Called by the watcher. Errors: LEDGER_*.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseDbRoles(
+        self,
+        request: _watcher_service_pb2.PauseDbRolesRequest,
+        context: _grpc.ServicerContext,
+    ) -> _watcher_service_pb2.PauseDbRolesResponse:
+        """Pauses database roles before they, or the connection that they use, change: no credential is read and no lease
+        renewed for them. Durable. Only a snapshot that was taken after the pause ends it, one for each database role. After
+        ten minutes the database role counts as outdated; then, too, nothing is issued until there is such a snapshot.
+
+        Idempotent; each call makes older snapshots stale. Called by the watcher and by operators. Errors: SPEC_INVALID,
+        LEDGER_*.
         """
 
     @_abc_1.abstractmethod
@@ -151,7 +176,8 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _watcher_service_pb2.ResumeRequest,
         context: _grpc.ServicerContext,
     ) -> _watcher_service_pb2.ResumeResponse:
-        """Resumes issuance that Quiesce paused.
+        """Resumes issuance that Quiesce paused. Database roles that PauseDbRoles paused stay paused until their next snapshot,
+        which counts again once the connection is written.
 
         Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
         """

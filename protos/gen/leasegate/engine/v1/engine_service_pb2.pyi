@@ -122,6 +122,7 @@ class EnsureEngineRequest(_message.Message):
     LAST_DATABASE_FIELD_NUMBER: _builtins.int
     SHARED_WITH_FIELD_NUMBER: _builtins.int
     CONNECTION_ALLOW_FROM_FIELD_NUMBER: _builtins.int
+    PAUSE_REPORT_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount without slashes at the ends; empty for "database"."""
     adopt_mount: _builtins.bool
@@ -161,6 +162,12 @@ class EnsureEngineRequest(_message.Message):
     def connection_allow_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Namespaces that may use the connection beside the one in its name, at most 32, as the owner of its database says."""
 
+    @_builtins.property
+    def pause_report(self) -> _types_pb2.PauseReport:
+        """The report of access.PauseDbRoles; needed only where an existing mount gets a connection, or where the URL, plugin
+        or user of its connection changes.
+        """
+
     def __init__(
         self,
         *,
@@ -174,10 +181,11 @@ class EnsureEngineRequest(_message.Message):
         last_database: _builtins.str = ...,
         shared_with: _abc.Iterable[_builtins.str] | None = ...,
         connection_allow_from: _abc.Iterable[_builtins.str] | None = ...,
+        pause_report: _types_pb2.PauseReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "pause_report", b"pause_report", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_mount", b"adopt_mount", "connection_allow_from", b"connection_allow_from", "last_database", b"last_database", "mount", b"mount", "owner", b"owner", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "same_database_moved", b"same_database_moved", "shared_with", b"shared_with", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_mount", b"adopt_mount", "connection_allow_from", b"connection_allow_from", "last_database", b"last_database", "mount", b"mount", "owner", b"owner", "pause_report", b"pause_report", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "same_database_moved", b"same_database_moved", "shared_with", b"shared_with", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,7 +58,8 @@ class EngineServiceServicer:
 
         Idempotent by content. Called by the watcher and by operators.
         Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, NOT_ALLOWED_FROM (the mount or the connection is another
-        namespace's), LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
+        namespace's), LEASES_IN_USE (host, port or database of the connection would change), CHANGE_DUE (what database
+        roles run on would change), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

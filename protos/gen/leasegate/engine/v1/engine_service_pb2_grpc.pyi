@@ -23,7 +23,8 @@ class EngineServiceStub:
 
     Idempotent by content. Called by the watcher and by operators.
     Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, NOT_ALLOWED_FROM (the mount or the connection is another
-    namespace's), LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
+    namespace's), LEASES_IN_USE (host, port or database of the connection would change), CHANGE_DUE (what database
+    roles run on would change), VAULT_AUTH_*, VAULT_*.
     """
     DeleteEngine: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.DeleteEngineRequest, _engine_service_pb2.DeleteEngineResponse]
     """Removes the owner from the mount. The call of the last owner disables the mount if Leasegate enabled it.
@@ -48,7 +49,8 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent by content. Called by the watcher and by operators.
         Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT, NOT_ALLOWED_FROM (the mount or the connection is another
-        namespace's), LEASES_IN_USE (host, port or database of the connection would change), VAULT_AUTH_*, VAULT_*.
+        namespace's), LEASES_IN_USE (host, port or database of the connection would change), CHANGE_DUE (what database
+        roles run on would change), VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod

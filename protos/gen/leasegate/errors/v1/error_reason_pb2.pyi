@@ -139,6 +139,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Vault, has rights there: take its policies off the auth role, the token or the identity group. Metadata: "target",
     "policies".
     """
+    ERROR_REASON_CHANGE_DUE: _ErrorReason.ValueType  # 40
+    """FAILED_PRECONDITION with RetryInfo. A database role, or the connection that it uses, is about to change: call
+    access.PauseDbRoles and pass its report on. Metadata: "mount", "calls_under_way" ("unknown" without a report).
+    """
+    ERROR_REASON_SNAPSHOT_STALE: _ErrorReason.ValueType  # 41
+    """ABORTED with RetryInfo. The snapshot may be older than the newest pause of its database role: call EnsureDbRole once
+    more, and put that snapshot with the number. Metadata: "pause_number" (absent where another caller paused it: call
+    PauseDbRoles first).
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons."""
@@ -255,5 +264,14 @@ ERROR_REASON_TEAM_LOGIN_HAS_POLICIES: ErrorReason.ValueType  # 35
 """FAILED_PRECONDITION with RetryInfo. The session of an AppBinding, which only proves that its namespace may use a
 Vault, has rights there: take its policies off the auth role, the token or the identity group. Metadata: "target",
 "policies".
+"""
+ERROR_REASON_CHANGE_DUE: ErrorReason.ValueType  # 40
+"""FAILED_PRECONDITION with RetryInfo. A database role, or the connection that it uses, is about to change: call
+access.PauseDbRoles and pass its report on. Metadata: "mount", "calls_under_way" ("unknown" without a report).
+"""
+ERROR_REASON_SNAPSHOT_STALE: ErrorReason.ValueType  # 41
+"""ABORTED with RetryInfo. The snapshot may be older than the newest pause of its database role: call EnsureDbRole once
+more, and put that snapshot with the number. Metadata: "pause_number" (absent where another caller paused it: call
+PauseDbRoles first).
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,7 +26,7 @@ from leasegate.roles.v1 import db_role_pb2 as leasegate_dot_roles_dot_v1_dot_db_
 from leasegate.types.v1 import types_pb2 as leasegate_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%leasegate/roles/v1/role_service.proto\x12\x12leasegate.roles.v1\x1a leasegate/roles/v1/db_role.proto\x1a\x1eleasegate/types/v1/types.proto\"\xad\x02\n\x13\x45nsureDbRoleRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x38\n\ndefinition\x18\x04 \x01(\x0b\x32$.leasegate.roles.v1.DbRoleDefinition\x12\x39\n\x0equiesce_report\x18\x05 \x01(\x0b\x32!.leasegate.types.v1.QuiesceReport\x12\x14\n\x0clast_db_name\x18\x06 \x01(\t\x12\x1d\n\x15\x63onnection_allow_from\x18\x07 \x03(\t\"\x8a\x01\n\x14\x45nsureDbRoleResponse\x12\x34\n\x08snapshot\x18\x01 \x01(\x0b\x32\".leasegate.roles.v1.DbRoleSnapshot\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12+\n\x07notices\x18\x03 \x03(\x0b\x32\x1a.leasegate.types.v1.Notice\"\x83\x01\n\x13\x44\x65leteDbRoleRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteDbRoleResponse\"\xaf\x01\n\x18\x45nsureCleanupRoleRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\nconnection\x18\x04 \x01(\t\x12\x1d\n\x15revocation_statements\x18\x05 \x03(\t\x12\x12\n\nforce_drop\x18\x06 \x01(\x08\"\x1b\n\x19\x45nsureCleanupRoleResponse\"h\n\x18\x44\x65leteCleanupRoleRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\x1b\n\x19\x44\x65leteCleanupRoleResponse2\xb7\x03\n\x0bRoleService\x12\x61\n\x0c\x45nsureDbRole\x12\'.leasegate.roles.v1.EnsureDbRoleRequest\x1a(.leasegate.roles.v1.EnsureDbRoleResponse\x12\x61\n\x0c\x44\x65leteDbRole\x12\'.leasegate.roles.v1.DeleteDbRoleRequest\x1a(.leasegate.roles.v1.DeleteDbRoleResponse\x12p\n\x11\x45nsureCleanupRole\x12,.leasegate.roles.v1.EnsureCleanupRoleRequest\x1a-.leasegate.roles.v1.EnsureCleanupRoleResponse\x12p\n\x11\x44\x65leteCleanupRole\x12,.leasegate.roles.v1.DeleteCleanupRoleRequest\x1a-.leasegate.roles.v1.DeleteCleanupRoleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%leasegate/roles/v1/role_service.proto\x12\x12leasegate.roles.v1\x1a leasegate/roles/v1/db_role.proto\x1a\x1eleasegate/types/v1/types.proto\"\xe4\x02\n\x13\x45nsureDbRoleRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x38\n\ndefinition\x18\x04 \x01(\x0b\x32$.leasegate.roles.v1.DbRoleDefinition\x12\x39\n\x0equiesce_report\x18\x05 \x01(\x0b\x32!.leasegate.types.v1.QuiesceReport\x12\x14\n\x0clast_db_name\x18\x06 \x01(\t\x12\x1d\n\x15\x63onnection_allow_from\x18\x07 \x03(\t\x12\x35\n\x0cpause_report\x18\x08 \x01(\x0b\x32\x1f.leasegate.types.v1.PauseReport\"\x8a\x01\n\x14\x45nsureDbRoleResponse\x12\x34\n\x08snapshot\x18\x01 \x01(\x0b\x32\".leasegate.roles.v1.DbRoleSnapshot\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12+\n\x07notices\x18\x03 \x03(\x0b\x32\x1a.leasegate.types.v1.Notice\"\x83\x01\n\x13\x44\x65leteDbRoleRequest\x12,\n\x05owner\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12/\n\x06target\x18\x02 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteDbRoleResponse\"\xaf\x01\n\x18\x45nsureCleanupRoleRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\nconnection\x18\x04 \x01(\t\x12\x1d\n\x15revocation_statements\x18\x05 \x03(\t\x12\x12\n\nforce_drop\x18\x06 \x01(\x08\"\x1b\n\x19\x45nsureCleanupRoleResponse\"h\n\x18\x44\x65leteCleanupRoleRequest\x12/\n\x06target\x18\x01 \x01(\x0b\x32\x1f.leasegate.types.v1.VaultTarget\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\x1b\n\x19\x44\x65leteCleanupRoleResponse2\xb7\x03\n\x0bRoleService\x12\x61\n\x0c\x45nsureDbRole\x12\'.leasegate.roles.v1.EnsureDbRoleRequest\x1a(.leasegate.roles.v1.EnsureDbRoleResponse\x12\x61\n\x0c\x44\x65leteDbRole\x12\'.leasegate.roles.v1.DeleteDbRoleRequest\x1a(.leasegate.roles.v1.DeleteDbRoleResponse\x12p\n\x11\x45nsureCleanupRole\x12,.leasegate.roles.v1.EnsureCleanupRoleRequest\x1a-.leasegate.roles.v1.EnsureCleanupRoleResponse\x12p\n\x11\x44\x65leteCleanupRole\x12,.leasegate.roles.v1.DeleteCleanupRoleRequest\x1a-.leasegate.roles.v1.DeleteCleanupRoleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,21 +34,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leasegate.roles.v1.role_ser
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENSUREDBROLEREQUEST']._serialized_start=128
-  _globals['_ENSUREDBROLEREQUEST']._serialized_end=429
-  _globals['_ENSUREDBROLERESPONSE']._serialized_start=432
-  _globals['_ENSUREDBROLERESPONSE']._serialized_end=570
-  _globals['_DELETEDBROLEREQUEST']._serialized_start=573
-  _globals['_DELETEDBROLEREQUEST']._serialized_end=704
-  _globals['_DELETEDBROLERESPONSE']._serialized_start=706
-  _globals['_DELETEDBROLERESPONSE']._serialized_end=728
-  _globals['_ENSURECLEANUPROLEREQUEST']._serialized_start=731
-  _globals['_ENSURECLEANUPROLEREQUEST']._serialized_end=906
-  _globals['_ENSURECLEANUPROLERESPONSE']._serialized_start=908
-  _globals['_ENSURECLEANUPROLERESPONSE']._serialized_end=935
-  _globals['_DELETECLEANUPROLEREQUEST']._serialized_start=937
-  _globals['_DELETECLEANUPROLEREQUEST']._serialized_end=1041
-  _globals['_DELETECLEANUPROLERESPONSE']._serialized_start=1043
-  _globals['_DELETECLEANUPROLERESPONSE']._serialized_end=1070
-  _globals['_ROLESERVICE']._serialized_start=1073
-  _globals['_ROLESERVICE']._serialized_end=1512
+  _globals['_ENSUREDBROLEREQUEST']._serialized_end=484
+  _globals['_ENSUREDBROLERESPONSE']._serialized_start=487
+  _globals['_ENSUREDBROLERESPONSE']._serialized_end=625
+  _globals['_DELETEDBROLEREQUEST']._serialized_start=628
+  _globals['_DELETEDBROLEREQUEST']._serialized_end=759
+  _globals['_DELETEDBROLERESPONSE']._serialized_start=761
+  _globals['_DELETEDBROLERESPONSE']._serialized_end=783
+  _globals['_ENSURECLEANUPROLEREQUEST']._serialized_start=786
+  _globals['_ENSURECLEANUPROLEREQUEST']._serialized_end=961
+  _globals['_ENSURECLEANUPROLERESPONSE']._serialized_start=963
+  _globals['_ENSURECLEANUPROLERESPONSE']._serialized_end=990
+  _globals['_DELETECLEANUPROLEREQUEST']._serialized_start=992
+  _globals['_DELETECLEANUPROLEREQUEST']._serialized_end=1096
+  _globals['_DELETECLEANUPROLERESPONSE']._serialized_start=1098
+  _globals['_DELETECLEANUPROLERESPONSE']._serialized_end=1125
+  _globals['_ROLESERVICE']._serialized_start=1128
+  _globals['_ROLESERVICE']._serialized_end=1567
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,7 @@ class EnsureDbRoleRequest(_message.Message):
     QUIESCE_REPORT_FIELD_NUMBER: _builtins.int
     LAST_DB_NAME_FIELD_NUMBER: _builtins.int
     CONNECTION_ALLOW_FROM_FIELD_NUMBER: _builtins.int
+    PAUSE_REPORT_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount; empty for "database"."""
     last_db_name: _builtins.str
@@ -60,6 +61,10 @@ class EnsureDbRoleRequest(_message.Message):
     def connection_allow_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Namespaces that may use the connection beside the one in its name, at most 32, as the owner of its database says."""
 
+    @_builtins.property
+    def pause_report(self) -> _types_pb2.PauseReport:
+        """The report of access.PauseDbRoles; needed only where the call writes."""
+
     def __init__(
         self,
         *,
@@ -70,10 +75,11 @@ class EnsureDbRoleRequest(_message.Message):
         quiesce_report: _types_pb2.QuiesceReport | None = ...,
         last_db_name: _builtins.str = ...,
         connection_allow_from: _abc.Iterable[_builtins.str] | None = ...,
+        pause_report: _types_pb2.PauseReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "owner", b"owner", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "owner", b"owner", "pause_report", b"pause_report", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_allow_from", b"connection_allow_from", "definition", b"definition", "last_db_name", b"last_db_name", "mount", b"mount", "owner", b"owner", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_allow_from", b"connection_allow_from", "definition", b"definition", "last_db_name", b"last_db_name", "mount", b"mount", "owner", b"owner", "pause_report", b"pause_report", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,7 +67,7 @@ class RoleServiceServicer:
         Idempotent by content. Called by the watcher and by operators.
         Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), NOT_ALLOWED_FROM (the mount
         or the connection is another namespace's), DB_ROLE_NOT_READY (no such mount), LEASES_IN_USE (db_name would change),
-        VAULT_AUTH_*, VAULT_*.
+        CHANGE_DUE (anything would be written), VAULT_AUTH_*, VAULT_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

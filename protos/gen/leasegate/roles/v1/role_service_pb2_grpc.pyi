@@ -22,7 +22,7 @@ class RoleServiceStub:
     Idempotent by content. Called by the watcher and by operators.
     Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), NOT_ALLOWED_FROM (the mount
     or the connection is another namespace's), DB_ROLE_NOT_READY (no such mount), LEASES_IN_USE (db_name would change),
-    VAULT_AUTH_*, VAULT_*.
+    CHANGE_DUE (anything would be written), VAULT_AUTH_*, VAULT_*.
     """
     DeleteDbRole: _grpc.UnaryUnaryMultiCallable[_role_service_pb2.DeleteDbRoleRequest, _role_service_pb2.DeleteDbRoleResponse]
     """Removes the database role. Its leases expire as before.
@@ -60,7 +60,7 @@ class RoleServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent by content. Called by the watcher and by operators.
         Errors: SPEC_INVALID, PATH_NOT_OWNED, MOUNT_CONFLICT (the mount is another cluster's), NOT_ALLOWED_FROM (the mount
         or the connection is another namespace's), DB_ROLE_NOT_READY (no such mount), LEASES_IN_USE (db_name would change),
-        VAULT_AUTH_*, VAULT_*.
+        CHANGE_DUE (anything would be written), VAULT_AUTH_*, VAULT_*.
         """
 
     @_abc_1.abstractmethod

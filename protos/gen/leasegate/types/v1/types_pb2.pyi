@@ -523,3 +523,60 @@ class QuiesceReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QuiesceReport: _TypeAlias = QuiesceReport  # noqa: Y015
+
+@_typing.final
+class PauseReport(_message.Message):
+    """That access has paused the database roles which are about to change, as access.PauseDbRoles answered it.
+
+    A report of the caller, as QuiesceReport is.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    MOUNT_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    VAULT_ROLE_FIELD_NUMBER: _builtins.int
+    CALLS_UNDER_WAY_FIELD_NUMBER: _builtins.int
+    COUNT_TIME_FIELD_NUMBER: _builtins.int
+    VALID_FOR_FIELD_NUMBER: _builtins.int
+    mount: _builtins.str
+    """Path of the mount."""
+    connection: _builtins.str
+    """Name of the connection whose database roles are paused; empty for any connection."""
+    vault_role: _builtins.str
+    """Name in Vault of the one database role that is paused; empty for all of them."""
+    calls_under_way: _builtins.int
+    """Number of calls under way at Vault (credentials being read, leases being renewed) that began before the pause. Only
+    0 permits the change.
+    """
+    @_builtins.property
+    def target(self) -> Global___VaultTargetRef:
+        """The Vault server."""
+
+    @_builtins.property
+    def count_time(self) -> _timestamp_pb2.Timestamp:
+        """When access counted them."""
+
+    @_builtins.property
+    def valid_for(self) -> _duration_pb2.Duration:
+        """How long the report may be used after count_time. The pause itself lasts longer."""
+
+    def __init__(
+        self,
+        *,
+        target: Global___VaultTargetRef | None = ...,
+        mount: _builtins.str = ...,
+        connection: _builtins.str = ...,
+        vault_role: _builtins.str = ...,
+        calls_under_way: _builtins.int = ...,
+        count_time: _timestamp_pb2.Timestamp | None = ...,
+        valid_for: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "target", b"target", "valid_for", b"valid_for"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_under_way", b"calls_under_way", "connection", b"connection", "count_time", b"count_time", "mount", b"mount", "target", b"target", "valid_for", b"valid_for", "vault_role", b"vault_role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseReport: _TypeAlias = PauseReport  # noqa: Y015

@@ -87,7 +87,8 @@ def _issuance_pauses() -> None:
         sa.Column("vault_namespace", sa.String(), nullable=False),
         sa.Column("mount", sa.String(), nullable=False),
         sa.Column("connection", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("server", "vault_namespace", "mount", "connection"),
+        sa.Column("changing", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("server", "vault_namespace", "mount", "connection", "changing"),
     )
 
 
@@ -241,6 +242,10 @@ def _roles() -> None:
         sa.Column("allow_from", sa.JSON(), nullable=False),
         sa.Column("allow_subjects_from", sa.JSON(), nullable=False),
         sa.Column("not_allowed", sa.String(), nullable=False),
+        sa.Column("pause_number", sa.Integer(), nullable=False),
+        sa.Column("paused_at", sa.Float(), nullable=True),
+        sa.Column("paused_by", sa.String(), nullable=False),
+        sa.Column("pause_shown", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
             ["target"],
             ["vault_targets.id"],
