@@ -9,6 +9,7 @@ from leasegate.access.v1 import approver_service_pb2_grpc
 from services.access.api import decode, encode
 from services.access.requests.decisions import Decisions
 from services.access.requests.requests import AccessRequests
+from services.common.rpc import caller
 
 
 class ApproverServicer(approver_service_pb2_grpc.ApproverServiceServicer):
@@ -20,12 +21,13 @@ class ApproverServicer(approver_service_pb2_grpc.ApproverServiceServicer):
     def ListPendingAccessRequests(
         self, request: pb.ListPendingAccessRequestsRequest, context: grpc.ServicerContext
     ) -> pb.ListPendingAccessRequestsResponse:
-        """Answer the access requests that nobody has decided."""
+        """Answer the access requests that nobody has decided, without those whose db_role has other approvers."""
         limit = decode.page_size(request.page_size)
         found = self._requests.list_undecided(after=decode.page_token(request.page_token), limit=limit)
         token = decode.next_token(found[-1].request.created_at, found[-1].request.uid) if len(found) == limit else ""
+        own = [view for view in found if view.db_role is None or view.db_role.may_decide(caller.current())]
         return pb.ListPendingAccessRequestsResponse(
-            access_requests=encode.readable(encode.request, found), next_page_token=token
+            access_requests=encode.readable(encode.request, own), next_page_token=token
         )
 
     def ApproveAccessRequest(

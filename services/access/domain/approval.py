@@ -6,7 +6,7 @@ grants only that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from services.access.domain.models import Approval, Decision
@@ -25,22 +25,30 @@ class Verdict:
     outdated: bool = False
 
 
-def verdict(decisions: Sequence[Decision], *, digest: str, approvals: int = 1, allowed: bool = True) -> Verdict:
+def verdict(
+    decisions: Sequence[Decision],
+    *,
+    digest: str,
+    approvals: int = 1,
+    approvers: Collection[str] = (),
+    allowed: bool = True,
+) -> Verdict:
     """What the decisions amount to for ``digest``.
 
     Args:
         decisions: All of them.
         digest: Digest of what would be granted now; empty if the db_role was never known.
         approvals: How many different approvers it takes.
+        approvers: Whose approvals count; empty for everybody's. A denial counts whoever made it.
         allowed: Whether the db_role's owner lets the access request name it; no approval counts without.
     """
     if any(d.kind is Approval.DENIED for d in decisions):
         return Verdict(Approval.DENIED)
     if not allowed:
         return Verdict(Approval.PENDING)
-    approved = [d for d in decisions if d.kind is Approval.APPROVED]
-    approvers = {d.approver for d in approved if digest and d.digest == digest}
-    if len(approvers) >= max(approvals, 1):
+    approved = [d for d in decisions if d.kind is Approval.APPROVED and (not approvers or d.approver in approvers)]
+    counting = {d.approver for d in approved if digest and d.digest == digest}
+    if len(counting) >= max(approvals, 1):
         return Verdict(Approval.APPROVED)
     return Verdict(Approval.PENDING, outdated=any(d.digest != digest for d in approved))
 

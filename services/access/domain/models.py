@@ -127,6 +127,7 @@ class DbRole:
         max_ttl_s: Longest life of a lease; None for the mount's.
         deleted: Whether it is deleted from the catalog; the row is kept for its digest.
         approvals: How many approvers it takes.
+        approvers: Who may decide its access requests over gRPC; empty for every caller of ApproverService.
         self_approval: Whether one of them may be the requester; for access requests over gRPC.
         configured: Whether the operator's catalog file defines it, rather than a snapshot of the role service.
         allow_from: Namespaces besides its own whose access requests may name it.
@@ -154,11 +155,16 @@ class DbRole:
     deleted: bool
     words: RoleWords = field(default_factory=RoleWords)
     approvals: int = 1
+    approvers: tuple[str, ...] = ()
     self_approval: bool = False
     configured: bool = False
     allow_from: tuple[str, ...] = ()
     allow_subjects_from: tuple[str, ...] = ()
     not_allowed: str = ""
+
+    def may_decide(self, caller: str) -> bool:
+        """Whether a caller of ApproverService may decide its access requests."""
+        return not self.approvers or caller in self.approvers
 
     def allows(self, namespace: str) -> bool:
         """Whether access requests of a namespace may name it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from services.common.vault_config.address import Address, AddressError
 _TARGET_KEYS = {"name", "address", "vault_namespace", "ca_file", "insecure_skip_tls_verify", "server_name"}
 _ROLE_KEYS = {
     "name", "target", "mount", "vault_role", "db_name", "creation_statements", "revocation_statements", "default_ttl",
-    "max_ttl", "approvals", "self_approval",
+    "max_ttl", "approvals", "approvers", "self_approval",
 }  # fmt: skip
+_NAME = re.compile(r"[!-~]{1,256}").fullmatch
 _STATEMENTS = ("creation_statements", "revocation_statements")
 
 
@@ -40,6 +42,7 @@ def read_catalog(path: Path) -> list[tuple[VaultTarget, DbRole]]:
             db_name: k8s.-.demo.postgres-app
             revocation_statements: []     # as the role in Vault has them
             max_ttl: 24h
+            approvers: [spiffe://example/dba]   # without it, every caller of ApproverService
 
     Raises:
         StartupRefusedError: It cannot be used; the text says which entry and why.
@@ -86,6 +89,21 @@ def _approvals(raw: dict[str, Any]) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"roles: {raw['name']}: approvals is a number from 1")
     return value
+
+
+def _approvers(raw: dict[str, Any]) -> tuple[str, ...]:
+    """Names of certificates, exactly as --allow has them; without the key, every caller of ApproverService."""
+    if "approvers" not in raw:
+        return ()
+    found, name = raw["approvers"], raw["name"]
+    if not isinstance(found, list) or not found or not all(isinstance(each, str) and _NAME(each) for each in found):
+        raise ValueError(
+            f"roles: {name}: approvers is a list of names in certificates, such as spiffe://example/dba; leave it out "
+            "for every caller of ApproverService"
+        )
+    if len(set(found)) < _approvals(raw):
+        raise ValueError(f"roles: {name}: approvals is {raw['approvals']}, and approvers names fewer")
+    return tuple(sorted(set(found)))
 
 
 def _target(raw: dict[str, Any]) -> VaultTarget:
@@ -148,6 +166,7 @@ def _role(raw: dict[str, Any], targets: dict[str, VaultTarget]) -> tuple[VaultTa
             revocation=statements["revocation_statements"],
         ),
         approvals=_approvals(raw),
+        approvers=_approvers(raw),
         self_approval=_flag(raw, "self_approval", of="roles"),
         configured=True,
     )

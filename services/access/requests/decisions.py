@@ -44,14 +44,14 @@ class Decisions:
 
         Raises:
             AccessRequestNotFoundError: There is no such access request.
-            CallerNotAllowedError: It is the approver's own, or one of Kubernetes.
+            CallerNotAllowedError: It is the approver's own, one of Kubernetes, or its db_role has other approvers.
             AlreadyDecidedError: It is decided already.
             DigestStaleError: Something else would be granted now.
             DbRoleNotReadyError: Its db_role is not in the catalog.
             AccessEndedError: It was withdrawn or has expired.
         """
         with self._ledger.write() as tx:
-            request = _decidable(tx, uid)
+            request = _decidable(tx, uid, call.caller)
             if call.find_earlier(tx) is None:
                 self._check_approvable(tx, request, call.caller, digest=digest)
                 call.remember_call(tx, uid)
@@ -65,12 +65,12 @@ class Decisions:
 
         Raises:
             AccessRequestNotFoundError: There is no such access request.
-            CallerNotAllowedError: It is one of Kubernetes.
+            CallerNotAllowedError: It is one of Kubernetes, or its db_role has other approvers.
             AlreadyDecidedError: It was denied already.
             AccessEndedError: It was withdrawn or has expired.
         """
         with self._ledger.write() as tx:
-            request = _decidable(tx, uid)
+            request = _decidable(tx, uid, call.caller)
             if call.find_earlier(tx) is None:
                 if request.approval is Approval.DENIED:
                     raise _decided(approval.denial(requests.decisions_of(tx, uid)))
@@ -119,13 +119,20 @@ class Decisions:
         return reassess.reassess(tx, request, catalog.role_of(tx, request))
 
 
-def _decidable(tx: Tx, uid: str) -> AccessRequest:
+def _decidable(tx: Tx, uid: str, approver: str) -> AccessRequest:
     request = requests.find(tx, uid)
     if request is None:
         raise AccessRequestNotFoundError("no such access request", access_request=bounded(uid, 128))
     if request.origin is not Origin.GRPC:
         raise CallerNotAllowedError(
             "an access request of Kubernetes is decided there: kubectl vault approve", service="ApproverService"
+        )
+    db_role = catalog.role_of(tx, request)
+    if db_role is not None and not db_role.may_decide(approver):
+        raise CallerNotAllowedError(
+            f"{approver} is no approver of the role {request.role_name}: ask one of its approvers, or have the "
+            "operator name this one in the catalog file (approvers)",
+            service="ApproverService",
         )
     return request
 

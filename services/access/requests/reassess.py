@@ -56,6 +56,7 @@ def reassess(
         decided,
         digest=digest,
         approvals=db_role.approvals if db_role else 1,
+        approvers=db_role.approvers if db_role else (),
         allowed=db_role is None or is_permitted(request, db_role),
     )
     before = request

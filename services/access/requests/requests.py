@@ -211,7 +211,7 @@ class AccessRequests:
             return self._views(tx, found)
 
     def list_undecided(self, *, after: tuple[float, str] | None, limit: int) -> list[AccessRequestView]:
-        """The access requests that nobody has decided, oldest first."""
+        """The access requests that nobody has decided, oldest first, whoever their approvers are."""
         with self._ledger.read() as tx:
             found = requests.page(tx, requests.undecided(), after=after, limit=limit, newest_first=False)
             return self._views(tx, found)

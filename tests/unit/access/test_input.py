@@ -41,6 +41,12 @@ TARGET = "{name: prod, address: 'https://vault.example:8200'%s}"
         ([TARGET % ""], [ROLE % ", approvals: true"], "approvals is a number from 1"),
         ([TARGET % ""], [ROLE % ", approvals: null"], "approvals is a number from 1"),
         ([TARGET % ""], [ROLE % "", ROLE % ", approvals: 2"], "reader: is there twice"),
+        ([TARGET % ""], [ROLE % ", approvers: []"], "approvers is a list of names in certificates"),
+        ([TARGET % ""], [ROLE % ", approvers: null"], "approvers is a list of names in certificates"),
+        ([TARGET % ""], [ROLE % ", approvers: spiffe://x/y"], "approvers is a list of names in certificates"),
+        ([TARGET % ""], [ROLE % ", approvers: ['a b']"], "approvers is a list of names in certificates"),
+        ([TARGET % ""], [ROLE % ", approvers: [1]"], "approvers is a list of names in certificates"),
+        ([TARGET % ""], [ROLE % ", approvals: 2, approvers: [a, a]"], "approvals is 2, and approvers names fewer"),
         ([TARGET % "", TARGET % ""], [], "prod: is there twice"),
     ],
 )

@@ -157,6 +157,7 @@ db_roles = sa.Table(
     sa.Column("deleted", sa.Boolean, nullable=False),
     sa.Column("words", Words, nullable=False),
     sa.Column("approvals", sa.Integer, nullable=False),
+    sa.Column("approvers", Texts, nullable=False),
     sa.Column("self_approval", sa.Boolean, nullable=False),
     sa.Column("configured", sa.Boolean, nullable=False),
     sa.Column("allow_from", Texts, nullable=False),

@@ -59,7 +59,8 @@ class ApproverServiceServicer:
     """
 
     def ListPendingAccessRequests(self, request, context):
-        """Lists access requests whose approval is pending, oldest first.
+        """Lists access requests whose approval is pending, oldest first. Those whose db_role has other approvers are left out,
+        so that a page may be shorter than its size.
 
         Idempotent. Called by approvers. Errors: SPEC_INVALID (page token), LEDGER_*.
         """
@@ -71,7 +72,8 @@ class ApproverServiceServicer:
         """Approves an access request.
 
         The same request_id answers the same. Called by approvers, not by the requester.
-        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, or one of Kubernetes),
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, one of Kubernetes,
+        or of a db_role with other approvers),
         ALREADY_DECIDED, DIGEST_STALE, DB_ROLE_NOT_READY, ACCESS_ENDED, REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -82,7 +84,8 @@ class ApproverServiceServicer:
         """Denies an access request for good; access that was granted is revoked.
 
         The same request_id answers the same. Called by approvers.
-        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes), ALREADY_DECIDED (denied),
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes, or of a db_role
+        with other approvers), ALREADY_DECIDED (denied),
         REQUEST_ID_REUSED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -19,7 +19,8 @@ class ApproverServiceStub:
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
     ListPendingAccessRequests: _grpc.UnaryUnaryMultiCallable[_approver_service_pb2.ListPendingAccessRequestsRequest, _approver_service_pb2.ListPendingAccessRequestsResponse]
-    """Lists access requests whose approval is pending, oldest first.
+    """Lists access requests whose approval is pending, oldest first. Those whose db_role has other approvers are left out,
+    so that a page may be shorter than its size.
 
     Idempotent. Called by approvers. Errors: SPEC_INVALID (page token), LEDGER_*.
     """
@@ -27,14 +28,16 @@ class ApproverServiceStub:
     """Approves an access request.
 
     The same request_id answers the same. Called by approvers, not by the requester.
-    Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, or one of Kubernetes),
+    Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, one of Kubernetes,
+    or of a db_role with other approvers),
     ALREADY_DECIDED, DIGEST_STALE, DB_ROLE_NOT_READY, ACCESS_ENDED, REQUEST_ID_REUSED, LEDGER_*.
     """
     DenyAccessRequest: _grpc.UnaryUnaryMultiCallable[_approver_service_pb2.DenyAccessRequestRequest, _approver_service_pb2.DenyAccessRequestResponse]
     """Denies an access request for good; access that was granted is revoked.
 
     The same request_id answers the same. Called by approvers.
-    Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes), ALREADY_DECIDED (denied),
+    Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes, or of a db_role
+    with other approvers), ALREADY_DECIDED (denied),
     REQUEST_ID_REUSED, LEDGER_*.
     """
 
@@ -49,7 +52,8 @@ class ApproverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _approver_service_pb2.ListPendingAccessRequestsRequest,
         context: _grpc.ServicerContext,
     ) -> _approver_service_pb2.ListPendingAccessRequestsResponse:
-        """Lists access requests whose approval is pending, oldest first.
+        """Lists access requests whose approval is pending, oldest first. Those whose db_role has other approvers are left out,
+        so that a page may be shorter than its size.
 
         Idempotent. Called by approvers. Errors: SPEC_INVALID (page token), LEDGER_*.
         """
@@ -63,7 +67,8 @@ class ApproverServiceServicer(metaclass=_abc_1.ABCMeta):
         """Approves an access request.
 
         The same request_id answers the same. Called by approvers, not by the requester.
-        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, or one of Kubernetes),
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (the caller's own access request, one of Kubernetes,
+        or of a db_role with other approvers),
         ALREADY_DECIDED, DIGEST_STALE, DB_ROLE_NOT_READY, ACCESS_ENDED, REQUEST_ID_REUSED, LEDGER_*.
         """
 
@@ -76,7 +81,8 @@ class ApproverServiceServicer(metaclass=_abc_1.ABCMeta):
         """Denies an access request for good; access that was granted is revoked.
 
         The same request_id answers the same. Called by approvers.
-        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes), ALREADY_DECIDED (denied),
+        Errors: ACCESS_REQUEST_NOT_FOUND, CALLER_NOT_ALLOWED (an access request of Kubernetes, or of a db_role
+        with other approvers), ALREADY_DECIDED (denied),
         REQUEST_ID_REUSED, LEDGER_*.
         """
 

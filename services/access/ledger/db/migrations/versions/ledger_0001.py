@@ -237,6 +237,7 @@ def _roles() -> None:
         sa.Column("deleted", sa.Boolean(), nullable=False),
         sa.Column("words", sa.JSON(), nullable=False),
         sa.Column("approvals", sa.Integer(), nullable=False),
+        sa.Column("approvers", sa.JSON(), nullable=False),
         sa.Column("self_approval", sa.Boolean(), nullable=False),
         sa.Column("configured", sa.Boolean(), nullable=False),
         sa.Column("allow_from", sa.JSON(), nullable=False),
