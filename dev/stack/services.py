@@ -91,12 +91,13 @@ class Services:
             **options,
         )
 
-    def prepare(self, *, tokens: Mapping[str, str], watcher_kubeconfig: Mapping[str, Any]) -> None:
+    def prepare(self, *, tokens: Mapping[str, str], watcher_kubeconfig: Mapping[str, Any], cluster_uid: str) -> None:
         """Write certificates, auths and configuration.
 
         Args:
             tokens: A ServiceAccount's token for each of the three servers, for its own auth at Vault.
             watcher_kubeconfig: The watcher's own.
+            cluster_uid: uid of the namespace kube-system.
         """
         self._folder.mkdir(mode=0o700)
         authority = self._authority()
@@ -106,6 +107,7 @@ class Services:
             self._write(f"{name}-vaults.yaml", json.dumps([self._auth(name)], indent=1))  # JSON is YAML, too
         for name in CLIENTS:
             self.client(name)
+        self._write("cluster-uid", cluster_uid)
         self._write("watcher.kubeconfig", json.dumps(watcher_kubeconfig, indent=1))
         self._write(
             "catalog.yaml",
@@ -171,7 +173,11 @@ class Services:
             "DRAIN_DELAY": "0",  # no load balancer has to notice
         }
         if name == "access":
-            settings |= {"LEDGER": str(folder / "ledger.sqlite"), "CATALOG": str(folder / "catalog.yaml")}
+            settings |= {
+                "LEDGER": str(folder / "ledger.sqlite"),
+                "CATALOG": str(folder / "catalog.yaml"),
+                "WATCHER_CLUSTER": f"{CLIENTS['watcher']}={(folder / 'cluster-uid').read_text()}",
+            }
         return settings
 
     def _watcher_settings(self) -> dict[str, str]:

@@ -380,8 +380,11 @@ class LocalStack:
             name: self._kubectl.token(f"leasegate-{name}", namespace=NAMESPACE, audience=AUDIENCE) for name in SERVERS
         }
         watcher = self._kubectl.token("leasegate-watcher", namespace=NAMESPACE)
+        uid = self._kubectl.run("get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}").stdout
         self._services.prepare(
-            tokens=tokens, watcher_kubeconfig=self._cluster.kubeconfig_for("leasegate-watcher", token=watcher)
+            tokens=tokens,
+            watcher_kubeconfig=self._cluster.kubeconfig_for("leasegate-watcher", token=watcher),
+            cluster_uid=uid.strip(),
         )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from leasegate.access.v1 import watcher_service_pb2
 from services.access.app import access
 from services.access.domain.failpoints import ALL_POINTS, VARIABLE
 from services.access.domain.settings import Settings
@@ -18,6 +21,8 @@ from services.common.durations import parse_seconds
 from services.common.rpc.server import serve
 from services.common.vault.call_metrics import new_server_registry
 from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
+
+_WATCHER_SERVICE = watcher_service_pb2.DESCRIPTOR.services_by_name["WatcherService"].full_name
 
 
 class Span(click.ParamType[float]):
@@ -39,6 +44,21 @@ class Span(click.ParamType[float]):
         return seconds
 
 
+class ClusterType(click.ParamType[tuple[str, str]]):
+    """``SAN=UID``."""
+
+    name = "SAN=UID"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Parse one value."""
+        if isinstance(value, tuple):
+            return value
+        san, equals, uid = str(value).rpartition("=")
+        if not equals or not san or not re.fullmatch(r"[A-Za-z0-9-]{1,64}", uid):
+            self.fail(f"{value!r} is not SAN=UID, such as spiffe://leasegate/watcher=7f1c4a90-...", param, ctx)
+        return san, uid
+
+
 @server_command(
     "access",
     port=7703,
@@ -54,6 +74,13 @@ class Span(click.ParamType[float]):
     "--catalog",
     type=FILE,
     help="YAML file with the VaultTargets and roles that callers outside Kubernetes may request.",
+)
+@option(
+    "--watcher-cluster",
+    type=ClusterType(),
+    multiple=True,
+    help="Which cluster a caller of WatcherService is the watcher of: the name in its certificate, and the uid of the"
+    " cluster's namespace kube-system. Needed for each one that --allow names (blanks between values in the variable).",
 )
 @option(
     "--max-access-duration",
@@ -102,6 +129,7 @@ def main(
     *,
     ledger: Path,
     catalog: Path | None,
+    watcher_cluster: tuple[tuple[str, str], ...],
     max_access_duration: float | None,
     rotation_overlap: float,
     max_request_duration: float,
@@ -127,9 +155,12 @@ def main(
         workers=workers,
         max_targets=max_targets_per_namespace,
     )
+    clusters = watcher_clusters(watcher_cluster, config)
     registry = new_server_registry()
     configured = read_catalog(catalog) if catalog else []
-    with access(ledger, own=own, configured=configured, settings=settings, clock=time.time) as running:
+    with access(
+        ledger, own=own, configured=configured, watcher_clusters=clusters, settings=settings, clock=time.time
+    ) as running:
         AccessMetrics(
             running.ledger,
             registry,
@@ -145,6 +176,25 @@ def main(
             on_drain=running.wake,
             registry=registry,
         )
+
+
+def watcher_clusters(pairs: Sequence[tuple[str, str]], config: ServerConfig) -> dict[str, str]:
+    """The uid of its cluster by name of a watcher.
+
+    Raises:
+        StartupRefusedError: A watcher has none, or two.
+    """
+    found = dict(pairs)
+    for san, uid in pairs:
+        if found[san] != uid:
+            raise StartupRefusedError(f"--watcher-cluster names {san} twice: one watcher is of one cluster")
+    if missing := sorted(config.allow.get(_WATCHER_SERVICE, frozenset()) - found.keys()):
+        raise StartupRefusedError(
+            f"--allow lets {missing[0]} call WatcherService: say of which cluster it is the watcher, with"
+            f" --watcher-cluster {missing[0]}=UID (kubectl get namespace kube-system -o"
+            " jsonpath={.metadata.uid})"
+        )
+    return found
 
 
 if __name__ == "__main__":

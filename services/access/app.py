@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from leasegate.access.v1 import (
     watcher_service_pb2_grpc,
 )
 from services.access.api.approver import ApproverServicer
+from services.access.api.clusters import WatcherClusters
 from services.access.api.operator import OperatorServicer
 from services.access.api.requester import RequesterServicer
 from services.access.api.watcher import WatcherServicer
@@ -85,10 +86,19 @@ def access(
     *,
     own: ServiceAuths,
     configured: Sequence[tuple[VaultTarget, DbRole]] = (),
+    watcher_clusters: Mapping[str, str],
     settings: Settings,
     clock: Clock,
 ) -> Iterator[Access]:
     """The running access service, as a context manager.
+
+    Args:
+        ledger_file: File of the ledger.
+        own: The service's own auths.
+        configured: What the operator's catalog file names.
+        watcher_clusters: uid of its cluster by name in a watcher's certificate.
+        settings: Options.
+        clock: The time, seconds since 1970.
 
     Raises:
         StartupRefusedError: The ledger cannot be used.
@@ -96,7 +106,10 @@ def access(
     ledger = open_ledger(ledger_file, clock=clock)
     sessions = Sessions(SCOPE, service_auths=own)
     try:
-        with _running(ledger, sessions, own=own, configured=configured, settings=settings) as running:
+        clusters = WatcherClusters(watcher_clusters)
+        with _running(
+            ledger, sessions, own=own, configured=configured, clusters=clusters, settings=settings
+        ) as running:
             yield running
     finally:
         sessions.close()
@@ -110,6 +123,7 @@ def _running(
     *,
     own: ServiceAuths,
     configured: Sequence[tuple[VaultTarget, DbRole]],
+    clusters: WatcherClusters,
     settings: Settings,
 ) -> Iterator[Access]:
     vaults = VaultClients(sessions, own=own, max_request_duration_s=settings.max_request_duration_s)
@@ -152,6 +166,7 @@ def _running(
         requests,
         catalog,
         IssuancePauses(ledger, renewals=renewal.count_under_way),
+        clusters=clusters,
         ensurer=AccessEnsurer(ledger, requests, issuer),
         feed=feed,
         vaults=vaults,

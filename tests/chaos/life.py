@@ -26,7 +26,7 @@ from services.common.vault.sessions import Sessions
 from tests.chaos.clock import LeapingClock
 from tests.chaos.fate import Crashed, Fate
 from tests.chaos.weather import Weather, ledger_listeners, transport_in
-from tests.integration.access_world import ALLOWED, Callers, World
+from tests.integration.access_world import ALLOWED, WATCHER_CLUSTERS, Callers, World
 
 RPC_S = 25.0
 THREADS_END_S = 45.0
@@ -116,7 +116,12 @@ class Lives:
         self._begin(fate if opening else Fate(None))
         try:
             with app.access(
-                self._world.ledger, own=self._own, configured=self._configured, settings=chosen, clock=self._clock
+                self._world.ledger,
+                own=self._own,
+                configured=self._configured,
+                watcher_clusters=WATCHER_CLUSTERS,
+                settings=chosen,
+                clock=self._clock,
             ) as made:
                 self._begin(fate)
                 used = True

@@ -58,8 +58,10 @@ WATCHER, ALICE, BOB, CAROL = (
     f"spiffe://leasegate/{name}" for name in ("watcher", "client/alice", "client/bob", "client/carol")
 )
 OPERATOR = "spiffe://leasegate/operator"
+OTHER_WATCHER, OTHER_CLUSTER_UID = "spiffe://leasegate/other-watcher", "0a0b0c0d-0000-4000-8000-00000000c1d2"
+WATCHER_CLUSTERS = {WATCHER: CLUSTER_UID, OTHER_WATCHER: OTHER_CLUSTER_UID}
 ALLOWED = {
-    "leasegate.access.v1.WatcherService": {WATCHER},
+    "leasegate.access.v1.WatcherService": {WATCHER, OTHER_WATCHER},
     "leasegate.access.v1.RequesterService": {WATCHER, ALICE, BOB},
     "leasegate.access.v1.ApproverService": {ALICE, CAROL},
     "leasegate.access.v1.OperatorService": {OPERATOR},
@@ -239,17 +241,14 @@ def _service_auth(made: World) -> None:
 
 
 def _catalog(made: World) -> None:
-    role = {
-        "name": "reader",
-        "target": "prod",
-        "mount": made.mount,
-        "vault_role": ROLE,
-        "db_name": DB,
-        "default_ttl": "1h",
-        "max_ttl": "24h",
-    }
+    usual = {"target": "prod", "mount": made.mount, "db_name": DB}
+    roles = [
+        usual | {"name": "reader", "vault_role": ROLE, "default_ttl": "1h", "max_ttl": "24h"},
+        usual | {"name": "brief", "default_ttl": "3s", "max_ttl": "8s"},
+        usual | {"name": "held", "default_ttl": "15s", "max_ttl": "40s"},
+    ]
     target = {"name": "prod", "address": made.servers.vault_addr, "ca_file": str(made.servers.vault_ca)}
-    made.catalog_file.write_text(yaml.safe_dump({"targets": [target], "roles": [role]}))
+    made.catalog_file.write_text(yaml.safe_dump({"targets": [target], "roles": roles}))
 
 
 class Callee:
@@ -293,6 +292,7 @@ def in_process(made: World, *, own: bool = True, **settings: Any) -> Iterator[Ca
                 made.ledger,
                 own=service_auths,
                 configured=read_catalog(made.catalog_file),
+                watcher_clusters=WATCHER_CLUSTERS,
                 settings=chosen,
                 clock=time.time,
             )
@@ -346,6 +346,7 @@ def start(made: World, *, crash_at: str = "", **options: str) -> Killed:
         **options,
     }
     command = [sys.executable, "-m", "services.access", *(f"--{name}={value}" for name, value in flags.items())]
+    command += [f"--watcher-cluster={name}={uid}" for name, uid in WATCHER_CLUSTERS.items()]
     command += [f"--allow={name}={caller}" for name, callers in ALLOWED.items() for caller in sorted(callers)]
     with log.open("wb") as out:
         process = subprocess.Popen(

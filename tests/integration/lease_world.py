@@ -27,7 +27,6 @@ from leasegate.access.v1 import change_pb2, lease_pb2
 from leasegate.access.v1 import operator_service_pb2 as operator
 from leasegate.access.v1 import requester_service_pb2 as requester
 from leasegate.access.v1 import watcher_service_pb2 as watcher
-from leasegate.types.v1 import types_pb2
 from services.common.errors import LeasegateError
 from tests.eventually import eventually
 from tests.integration.access_world import (
@@ -268,16 +267,6 @@ class Holder:
         self._calls.ReleaseAccessRequest(
             requester.ReleaseAccessRequestRequest(request_id=secrets.token_hex(8), access_request_id=self.id)
         )
-
-
-def offer_to_holders(made: World, callee: Callee, name: str, *, ttl_s: int, max_ttl_s: int) -> None:
-    """A role for callers outside Kubernetes, put into the catalog over gRPC."""
-    made.write_role(name, ttl=f"{ttl_s}s", max_ttl=f"{max_ttl_s}s")
-    snapshot = made.snapshot(ttl_s=ttl_s, max_ttl_s=max_ttl_s)
-    snapshot.object.CopyFrom(types_pb2.ObjectRef(name=name))
-    snapshot.vault_role = name
-    snapshot.target.CopyFrom(types_pb2.VaultTargetRef(name="prod", digest="a" * 16, address=made.servers.vault_addr))
-    callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
 
 
 def lease_shown(callee: Callee, handle: str) -> lease_pb2.Lease:

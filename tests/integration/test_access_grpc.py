@@ -14,8 +14,6 @@ from leasegate.access.v1 import access_request_pb2, approval_pb2, lease_pb2
 from leasegate.access.v1 import approver_service_pb2 as approver
 from leasegate.access.v1 import operator_service_pb2 as operator
 from leasegate.access.v1 import requester_service_pb2 as requester
-from leasegate.access.v1 import watcher_service_pb2 as watcher
-from leasegate.types.v1 import types_pb2
 from services.common import errors
 from tests.eventually import eventually
 from tests.integration.access_world import (
@@ -278,13 +276,7 @@ def test_the_holder_renews(made: World, callee: Callee) -> None:
 
 
 def test_the_holder_should_claim_near_the_longest_life(made: World, callee: Callee) -> None:
-    """For a role that an operator has put into the catalog over gRPC, outside Kubernetes."""
     made.write_role("brief", ttl="3s", max_ttl="8s")
-    snapshot = made.snapshot(ttl_s=3, max_ttl_s=8)
-    snapshot.object.CopyFrom(types_pb2.ObjectRef(name="brief"))
-    snapshot.vault_role = "brief"
-    snapshot.target.CopyFrom(types_pb2.VaultTargetRef(name="prod", digest="a" * 16, address=made.servers.vault_addr))
-    callee.as_(WATCHER).watcher.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
     calls = callee.as_(ALICE).requester
     uid = calls.CreateAccessRequest(
         requester.CreateAccessRequestRequest(request_id="brief", vault_target="prod", db_role="brief")

@@ -348,6 +348,7 @@ def test_a_role_of_a_neighbour_looks_the_same_whether_it_exists(made: World, cal
     there, nowhere = Dar(callee, namespace="evil"), Dar(callee, namespace="evil", role="nowhere")
     texts = [str(dar.ensure().access_request.conditions).replace("nowhere", "psql-role") for dar in (there, nowhere)]
     assert texts[0] == texts[1]
+    assert not there.ensure().access_request.HasField("grant")
     there.end()
     nowhere.end()
 

@@ -31,7 +31,6 @@ from tests.integration.lease_world import (
     lease_shown,
     many,
     offer,
-    offer_to_holders,
     playing,
     seconds,
     serving,
@@ -300,7 +299,7 @@ def test_a_lease_that_somebody_else_revoked_is_replaced_by_its_renewal(scenes: S
 def holders(made: World) -> dict[str, lease_pb2.Lease]:
     """One renews, claims another and releases; one falls silent; one loses its lease in Vault."""
     with serving(made, overlap_s=2) as callee, Keeper(made, callee):
-        offer_to_holders(made, callee, "held", ttl_s=15, max_ttl_s=40)
+        made.write_role("held", ttl="15s", max_ttl="40s")
         steady, silent, robbed = (Holder(callee, "held") for _ in range(3))
         first, lost, taken = steady.claim(), silent.claim(), robbed.claim()
         made.servers.must("POST", "sys/leases/revoke", lease_id=taken.lease.lease_id, sync=True)

@@ -210,8 +210,12 @@ def _decision(d: approval_pb2.Decision) -> Decision:
     )
 
 
-def target_name(ref: types_pb2.VaultTargetRef) -> TargetName:
-    """The Vault that a reference names.
+def target_name(ref: types_pb2.VaultTargetRef, *, cluster_uid: str) -> TargetName:
+    """The Vault that a reference names: one of the caller's cluster, or of the operator's catalog file.
+
+    Args:
+        ref: The reference.
+        cluster_uid: uid of the caller's cluster.
 
     Raises:
         SpecInvalidError: It has no name or no address.
@@ -221,6 +225,7 @@ def target_name(ref: types_pb2.VaultTargetRef) -> TargetName:
     except AddressError as err:
         raise SpecInvalidError.of(FieldViolation("target.address", str(err))) from err
     return TargetName(
+        cluster_uid=cluster_uid if ref.namespace else "",
         cluster=ref.cluster,
         namespace=ref.namespace,
         name=text(ref.name, field="target.name", least=1),

@@ -8,6 +8,7 @@ from leasegate.access.v1 import change_pb2, requester_service_pb2, watcher_servi
 from leasegate.access.v1 import watcher_service_pb2 as pb
 from leasegate.types.v1 import types_pb2
 from services.access.api import decode, encode
+from services.access.api.clusters import WatcherClusters
 from services.access.leases.ensure import AccessEnsurer
 from services.access.ledger.guard import LedgerGuard
 from services.access.requests.catalog import Catalog
@@ -31,18 +32,21 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         catalog: Catalog,
         pauses: IssuancePauses,
         *,
+        clusters: WatcherClusters,
         ensurer: AccessEnsurer,
         feed: ChangeFeed,
         vaults: VaultClients,
         guard: LedgerGuard,
     ) -> None:
         self._requests, self._catalog, self._pauses = requests, catalog, pauses
-        self._ensurer, self._feed, self._vaults, self._guard = ensurer, feed, vaults, guard
+        self._clusters, self._ensurer, self._feed = clusters, ensurer, feed
+        self._vaults, self._guard = vaults, guard
 
     def EnsureAccessRequest(
         self, request: pb.EnsureAccessRequestRequest, context: grpc.ServicerContext
     ) -> pb.EnsureAccessRequestResponse:
         """Take in an access request of Kubernetes; a caller who may call RequesterService gets its credential, too."""
+        self._clusters.admit(request)
         claim = request.claim and caller.may_call(_REQUESTER_SERVICE)
         ensured = self._ensurer.ensure_request(
             decode.desired(request), owner=caller.current(), secret_attempt=request.secret_attempt, claim=claim
@@ -59,6 +63,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         self, request: pb.DeleteAccessRequestRequest, context: grpc.ServicerContext
     ) -> pb.DeleteAccessRequestResponse:
         """End access, and answer what is left to be dropped."""
+        self._clusters.admit(request)
         view = self._requests.delete_request(decode.deleted(request.object), owner=caller.current())
         pending = view.revocation_pending()
         return pb.DeleteAccessRequestResponse(
@@ -69,6 +74,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         self, request: pb.EnsureVaultTargetRequest, context: grpc.ServicerContext
     ) -> pb.EnsureVaultTargetResponse:
         """Take in a Vault and its auth, and answer whether the service has its own auth there."""
+        self._clusters.admit(request)
         row = self._catalog.put_target(VaultTarget.from_proto(request.target))
         return pb.EnsureVaultTargetResponse(target=encode.target_ref(row), service_auth=self._vaults.service_auth(row))
 
@@ -76,9 +82,10 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         self, request: pb.PutDbRoleSnapshotRequest, context: grpc.ServicerContext
     ) -> pb.PutDbRoleSnapshotResponse:
         """Take in a db_role as the role service wrote it."""
+        cluster_uid = self._clusters.admit(request)
         paused = self._catalog.put_role(
             decode.db_role(request.snapshot),
-            at=decode.target_name(request.snapshot.target),
+            at=decode.target_name(request.snapshot.target, cluster_uid=cluster_uid),
             pause_number=request.pause_number,
             caller=caller.current(),
         )
@@ -88,6 +95,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         self, request: pb.DeleteDbRoleSnapshotRequest, context: grpc.ServicerContext
     ) -> pb.DeleteDbRoleSnapshotResponse:
         """Delete a db_role from the catalog."""
+        self._clusters.admit(request)
         ref = request.object
         self._catalog.drop_role(
             cluster=decode.cluster(ref),
@@ -100,9 +108,9 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
 
     def PauseDbRoles(self, request: pb.PauseDbRolesRequest, context: grpc.ServicerContext) -> pb.PauseDbRolesResponse:
         """Pause db_roles, and report the calls under way."""
-        mount = decode.mount(request.mount)
+        cluster_uid, mount = self._clusters.admit(request), decode.mount(request.mount)
         paused = self._pauses.pause_db_roles(
-            decode.target_name(request.target),
+            decode.target_name(request.target, cluster_uid=cluster_uid),
             mount=mount,
             connection=request.connection,
             vault_role=request.vault_role,
@@ -123,7 +131,8 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
 
     def Quiesce(self, request: pb.QuiesceRequest, context: grpc.ServicerContext) -> pb.QuiesceResponse:
         """Pause issuance at a mount or connection, and report what is left."""
-        at, mount = decode.target_name(request.target), decode.mount(request.mount)
+        cluster_uid = self._clusters.admit(request)
+        at, mount = decode.target_name(request.target, cluster_uid=cluster_uid), decode.mount(request.mount)
         count = self._pauses.quiesce(
             at, mount=mount, connection=request.connection, revoke_leases=request.revoke_leases
         )
@@ -140,7 +149,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
     def Resume(self, request: pb.ResumeRequest, context: grpc.ServicerContext) -> pb.ResumeResponse:
         """Resume issuance, but for db_roles that wait for a snapshot."""
         waiting = self._pauses.resume(
-            decode.target_name(request.target),
+            decode.target_name(request.target, cluster_uid=self._clusters.admit(request)),
             mount=decode.mount(request.mount),
             connection=request.connection,
             written=request.connection_written,
@@ -149,9 +158,13 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
 
     def WatchChanges(self, request: pb.WatchChangesRequest, context: grpc.ServicerContext) -> pb.WatchChangesResponse:
         """Wait for changes."""
-        self._guard.observe_ledger_id(request.known_ledger_id)
+        cluster_uid = self._clusters.admit(request)
+        self._guard.observe_ledger_id(request.known_ledger_id, cluster_uid=cluster_uid)
         batch = self._feed.poll(
-            request.cursor, owner=caller.current(), max_wait_s=decode.seconds(request.max_wait, field="max_wait")
+            request.cursor,
+            owner=caller.current(),
+            cluster_uid=cluster_uid,
+            max_wait_s=decode.seconds(request.max_wait, field="max_wait"),
         )
         cleanup_roles = [encode.cleanup_role_change(cleanup_role, row) for cleanup_role, row in batch.cleanup_roles]
         missing_auths = [change_pb2.Change(vault_auth_needed=encode.target_ref(row)) for row in batch.missing_auths]
@@ -162,7 +175,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
             restarted=batch.restarted,
             ledger_id=self._guard.ledger_id,
             issuance_paused=self._guard.observe_ledger_id(
-                request.known_ledger_id
+                request.known_ledger_id, cluster_uid=cluster_uid
             ),  # its loss may have been accepted meanwhile
             retry_after=None if batch.waited else encode.duration(POLL_AFTER_S),
         )
@@ -171,7 +184,6 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         self, request: pb.ReportCleanupRoleRequest, context: grpc.ServicerContext
     ) -> pb.ReportCleanupRoleResponse:
         """Store that a cleanup role exists, or why not."""
-        self._catalog.report_cleanup_role(
-            request.name, at=decode.target_name(request.target), error=request.error[:_ERROR_CHARS]
-        )
+        at = decode.target_name(request.target, cluster_uid=self._clusters.admit(request))
+        self._catalog.report_cleanup_role(request.name, at=at, error=request.error[:_ERROR_CHARS])
         return pb.ReportCleanupRoleResponse()

@@ -73,6 +73,7 @@ class VaultTargetRow:
         address: As the caller writes it; a part of the digest.
         server: The address in the one form in which two can be compared.
         ensured_at: When a caller last described it.
+        cluster_uid: uid of the cluster whose watcher named it; empty for one of the operator's catalog file.
     """
 
     id: int
@@ -88,6 +89,7 @@ class VaultTargetRow:
     server_name: str
     auth_mount: str
     ensured_at: float = field(default=0.0, compare=False)
+    cluster_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,8 +103,8 @@ class AccessRequestView:
 
     @property
     def grant(self) -> Grant | None:
-        """What would be granted now, in words; None while the db_role is not in the catalog."""
-        return grant(self.request, self.db_role) if self.db_role is not None and not self.db_role.deleted else None
+        """What would be granted now, in words; None without a digest."""
+        return grant(self.request, self.db_role) if self.db_role is not None and self.digest else None
 
     @property
     def access(self) -> AccessState:

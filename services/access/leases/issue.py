@@ -153,7 +153,7 @@ class LeaseIssuer:
                 replace(request, retry_at=None),
                 attempts.open_of(tx, uid),
                 db_role,
-                paused=self._paused(tx, db_role),
+                paused=self._paused(tx, request, db_role),
                 secret_attempt=secret_attempt,
                 now=tx.now,
             )
@@ -165,8 +165,8 @@ class LeaseIssuer:
             start = self.begin_claim(tx, request, claim, db_role=db_role, secret_attempt=secret_attempt)
         return self.complete_claim(start)
 
-    def _paused(self, tx: Tx, db_role: DbRole | None) -> Pause | None:
-        if self._guard.known_id:
+    def _paused(self, tx: Tx, request: AccessRequest, db_role: DbRole | None) -> Pause | None:
+        if self._guard.known_id_of(request.cluster_uid):
             return Pause.LEDGER
         return Pause.SECRET_ENGINE if db_role and pauses.covers(tx, db_role) else None
 

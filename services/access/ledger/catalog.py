@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from services.access.domain.models import AccessRequest, DbRole, VaultTargetRow
 from services.access.ledger.db.database import Tx
 from services.access.ledger.db.query import Query
-from services.access.ledger.db.schema import attempts, cleanup_roles, db_roles, row_of, vault_targets
+from services.access.ledger.db.schema import TARGET_KEY, attempts, cleanup_roles, db_roles, row_of, vault_targets
 
 _r = db_roles.c
 _TARGET = Query(VaultTargetRow, sa.select(vault_targets).where(vault_targets.c.id == sa.bindparam("target_id")))
@@ -25,7 +25,7 @@ def put_target(tx: Tx, target: VaultTargetRow) -> VaultTargetRow:
     """Insert or update a VaultTarget by its key, as of now; ``target.id`` is ignored."""
     target = replace(target, ensured_at=tx.now)
     columns = row_of(vault_targets, target, without=("id",))
-    known = find_target(tx, target.cluster, target.namespace, target.name, target.key_digest)
+    known = find_target(tx, target)
     if known is None:
         done = tx.execute(vault_targets.insert().values(**columns))
         return replace(target, id=int(done.inserted_primary_key[0]))  # type: ignore[index]
@@ -33,10 +33,10 @@ def put_target(tx: Tx, target: VaultTargetRow) -> VaultTargetRow:
     return replace(target, id=known.id)
 
 
-def count_targets(tx: Tx, cluster: str, namespace: str) -> int:
-    """Return how many VaultTargets a namespace has described."""
-    of_namespace = targets_of(cluster, namespace)
-    return int(tx.execute(sa.select(sa.func.count()).select_from(vault_targets).where(*of_namespace)).scalar_one())
+def count_targets(tx: Tx, target: VaultTargetRow) -> int:
+    """Return how many VaultTargets the namespace of this one has described."""
+    same = targets_of(target)
+    return int(tx.execute(sa.select(sa.func.count()).select_from(vault_targets).where(*same)).scalar_one())
 
 
 def drop_unused_targets(tx: Tx, *where: sa.ColumnElement[bool], before: float, limit: int = -1) -> int:
@@ -49,7 +49,7 @@ def drop_unused_targets(tx: Tx, *where: sa.ColumnElement[bool], before: float, l
         limit: At most so many; all if negative.
     """
     t, newer = vault_targets.c, vault_targets.alias()
-    same = (newer.c.cluster == t.cluster, newer.c.namespace == t.namespace, newer.c.name == t.name)
+    same = (newer.c[name] == t[name] for name in TARGET_KEY[:4])
     later = sa.tuple_(newer.c.ensured_at, newer.c.id) > sa.tuple_(t.ensured_at, t.id)
     replaced = sa.exists().where(*same, later).correlate(vault_targets)
     used = (sa.select(table.c.target) for table in (db_roles, attempts, cleanup_roles))
@@ -58,16 +58,15 @@ def drop_unused_targets(tx: Tx, *where: sa.ColumnElement[bool], before: float, l
     return tx.execute(vault_targets.delete().where(t.id.in_(some.limit(limit)))).rowcount
 
 
-def targets_of(cluster: str, namespace: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """Match the VaultTargets that a namespace has described."""
-    return vault_targets.c.cluster == cluster, vault_targets.c.namespace == namespace
+def targets_of(target: VaultTargetRow) -> tuple[sa.ColumnElement[bool], ...]:
+    """Match the VaultTargets that the namespace of this one has described."""
+    return tuple(vault_targets.c[name] == getattr(target, name) for name in TARGET_KEY[:3])
 
 
-def find_target(tx: Tx, cluster: str, namespace: str, name: str, digest: str) -> VaultTargetRow | None:
-    """Return a VaultTarget by its key."""
-    t = vault_targets.c
-    where = (t.cluster == cluster, t.namespace == namespace, t.name == name, t.key_digest == digest)
-    return tx.fetch_first(VaultTargetRow, sa.select(vault_targets).where(*where))
+def find_target(tx: Tx, target: VaultTargetRow) -> VaultTargetRow | None:
+    """Return the VaultTarget with the same key."""
+    same = (vault_targets.c[name] == getattr(target, name) for name in TARGET_KEY)
+    return tx.fetch_first(VaultTargetRow, sa.select(vault_targets).where(*same))
 
 
 def find_target_by_id(tx: Tx, number: int) -> VaultTargetRow | None:
@@ -129,12 +128,13 @@ def configured(tx: Tx) -> list[DbRole]:
 
 
 def same_place(
-    tx: Tx, *, cluster: str, namespace: str, name: str, server: str, vault_namespace: str
+    tx: Tx, *, cluster: str, cluster_uid: str, namespace: str, name: str, server: str, vault_namespace: str
 ) -> VaultTargetRow | None:
     """Return the newest VaultTarget of this name at this server, for callers that do not know its auth mount."""
     t = vault_targets.c
     where = (
         t.cluster == cluster,
+        t.cluster_uid == cluster_uid,
         t.namespace == namespace,
         t.name == name,
         t.server == server,

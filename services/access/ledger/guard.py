@@ -1,9 +1,9 @@
 """Pauses issuance while the ledger is not the known one (docs/adr/0024-unknown-ledger-pauses-issuance.md).
 
 A lost ledger looks like a first start, and an old copy looks like the present. Neither may lead to new credentials
-beside those that nobody remembers: a watcher that knows another ledger's id pauses all issuance, a Secret with an
-attempt that the ledger does not know pauses its own access request. Both last until an operator accepts the loss;
-renewals and revocations go on.
+beside those that nobody remembers: a watcher that knows another ledger's id pauses all issuance of its cluster, a
+Secret with an attempt that the ledger does not know pauses its own access request. Both last until an operator accepts
+the loss; renewals and revocations go on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from services.access.domain.models import AccessRequest
 from services.access.ledger import meta, requests
-from services.access.ledger.db.database import Ledger, Tx
+from services.access.ledger.db.database import Ledger
 from services.common.errors import FieldViolation, LedgerMismatchError, SpecInvalidError
 from services.common.logs import bounded, logger
 
@@ -28,7 +28,7 @@ class LedgerState:
 
     Attributes:
         id: Its id.
-        known_id: The other ledger that a watcher knows, for which all issuance is paused; empty if none.
+        known_id: The other ledger that a watcher knows, for which issuance of its cluster is paused; empty if none.
         paused_access_requests: Number of access requests with an attempt that the ledger does not know.
         accepted_at: When a loss was accepted last, seconds since 1970; None if never.
     """
@@ -50,7 +50,8 @@ class LedgerGuard:
         self._lock = threading.Lock()
         self._unknown: dict[str, int] = {}  # by uid: the attempt in the Secret that the ledger does not know
         with ledger.read() as tx:
-            self._others = meta.names(tx, _PAUSED)
+            # uid of a cluster and the other ledger's id, which its watcher knows
+            self._others = {_pair(name) for name in meta.names(tx, _PAUSED)}
 
     @property
     def ledger_id(self) -> str:
@@ -59,9 +60,14 @@ class LedgerGuard:
 
     @property
     def known_id(self) -> str:
-        """Another ledger's id that a watcher knows, for which all issuance is paused; empty if none."""
+        """Another ledger's id that any watcher knows, for which issuance of its cluster is paused; empty if none."""
         with self._lock:
-            return min(self._others, default="")
+            return min((ledger_id for _, ledger_id in self._others), default="")
+
+    def known_id_of(self, cluster_uid: str) -> str:
+        """The other ledger's id that the watcher of a cluster knows; empty if none, and outside Kubernetes."""
+        with self._lock:
+            return min((ledger_id for uid, ledger_id in self._others if uid == cluster_uid), default="")
 
     @property
     def paused_access_requests(self) -> int:
@@ -69,13 +75,18 @@ class LedgerGuard:
         with self._lock:
             return len(self._unknown)
 
-    def observe_ledger_id(self, known_id: str) -> bool:
-        """Take the ledger id that a watcher knows; return whether it is another one whose loss nobody has accepted."""
+    def observe_ledger_id(self, known_id: str, *, cluster_uid: str) -> bool:
+        """Take the ledger id that the watcher of a cluster knows.
+
+        Returns:
+            Whether it is another one whose loss nobody has accepted: issuance of that cluster is paused.
+        """
         known_id = bounded(known_id, _ID_CHARS)
         if known_id in ("", self._ledger.id):
             return False
+        other = (cluster_uid, known_id)
         with self._lock:
-            if known_id in self._others:
+            if other in self._others:
                 return True
         with self._ledger.read() as tx:
             if meta.get(tx, _ACCEPTED + known_id) is not None:
@@ -83,13 +94,14 @@ class LedgerGuard:
         with self._ledger.write() as tx:
             if meta.get(tx, _ACCEPTED + known_id) is not None:  # meanwhile
                 return False
-            meta.put(tx, _PAUSED + known_id, str(tx.now))
-            self._publish_open_requests(tx)
+            meta.put(tx, _PAUSED + ":".join(other), str(tx.now))
+            tx.changed.update(requests.open_uids(tx, cluster_uid=cluster_uid))
         with self._lock:
-            self._others |= {known_id}
+            self._others |= {other}
         _LOG.error(
             "issuance paused: the ledger is not the one that is known",
             known=known_id,
+            cluster_uid=cluster_uid,
             found=self._ledger.id,
             do=LedgerMismatchError.advice,
         )
@@ -111,7 +123,7 @@ class LedgerGuard:
         Raises:
             LedgerMismatchError: It is paused, for all or for this access request.
         """
-        if known := self.known_id:
+        if known := self.known_id_of(request.cluster_uid):
             text = f"the ledger is not the one that is known ({known}): {LedgerMismatchError.advice}"
             raise LedgerMismatchError(text, ledger=self._ledger.id)
         if secret_attempt > request.last_sequence:
@@ -139,12 +151,12 @@ class LedgerGuard:
             others, unknown = set(self._others), dict(self._unknown)
         with self._ledger.write() as tx:
             for other in others:
-                meta.put(tx, _ACCEPTED + other, str(tx.now))
-                meta.drop(tx, _PAUSED + other)
+                meta.put(tx, _ACCEPTED + other[1], str(tx.now))
+                meta.drop(tx, _PAUSED + ":".join(other))
             for uid, secret_attempt in unknown.items():
                 requests.raise_sequence(tx, uid, secret_attempt)
             meta.put(tx, _ACCEPTED_AT, str(tx.now))
-            self._publish_open_requests(tx)
+            tx.changed.update(requests.open_uids(tx))
         with self._lock:
             self._others -= others
             self._unknown = {
@@ -156,7 +168,7 @@ class LedgerGuard:
         _LOG.warning(
             "ledger loss accepted",
             caller=caller,
-            others=sorted(others),
+            others=sorted({ledger_id for _, ledger_id in others}),
             access_requests=len(unknown),
             end_reason=end_reason,
         )
@@ -170,5 +182,7 @@ class LedgerGuard:
             self._ledger.id, self.known_id, self.paused_access_requests, float(accepted) if accepted else None
         )
 
-    def _publish_open_requests(self, tx: Tx) -> None:
-        tx.changed.update(requests.open_uids(tx))
+
+def _pair(name: str) -> tuple[str, str]:
+    cluster_uid, _, ledger_id = name.partition(":")
+    return cluster_uid, ledger_id

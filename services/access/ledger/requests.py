@@ -59,11 +59,12 @@ def update_silently(tx: Tx, uid: str, **changes: Any) -> None:
     _CHANGE.run(tx, changes, of_uid=uid)
 
 
-def open_uids(tx: Tx) -> list[str]:
-    """Return the uids of the access requests that are not closed."""
-    return list(
-        tx.execute(sa.select(_table.uid).where(_table.approval.in_((Approval.PENDING, Approval.APPROVED)))).scalars()
-    )
+def open_uids(tx: Tx, *, cluster_uid: str | None = None) -> list[str]:
+    """Return the uids of the access requests that are not closed, of one cluster or of all."""
+    query = sa.select(_table.uid).where(_table.approval.in_((Approval.PENDING, Approval.APPROVED)))
+    if cluster_uid is not None:
+        query = query.where(_table.cluster_uid == cluster_uid)
+    return list(tx.execute(query).scalars())
 
 
 def raise_sequence(tx: Tx, uid: str, sequence: int) -> None:

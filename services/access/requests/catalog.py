@@ -12,7 +12,7 @@ from services.access.requests import reassess
 from services.access.requests.changefeed import ChangeFeed
 from services.access.requests.guards import check_quota
 from services.access.vault.clients import VaultClients, row_of
-from services.common.errors import SnapshotStaleError
+from services.common.errors import CallerNotAllowedError, SnapshotStaleError
 from services.common.vault.target import VaultTarget
 from services.common.vault_config.address import Address
 
@@ -30,6 +30,7 @@ class TargetName:
     digest: str
     address: str
     vault_namespace: str
+    cluster_uid: str = ""
 
     @property
     def server(self) -> str:
@@ -71,7 +72,7 @@ class Catalog:
     def _row(self, target: VaultTarget) -> VaultTargetRow:
         wanted = row_of(target)
         with self._ledger.read() as tx:
-            known = catalog.find_target(tx, wanted.cluster, wanted.namespace, wanted.name, wanted.key_digest)
+            known = catalog.find_target(tx, wanted)
             if known is None and not target.mount:  # a caller without auth does not know its mount
                 known = _same_place(tx, wanted)
             now = tx.now
@@ -87,13 +88,12 @@ class Catalog:
         Raises:
             QuotaExceededError: Its namespace has as many as it may.
         """
-        known = catalog.find_target(tx, wanted.cluster, wanted.namespace, wanted.name, wanted.key_digest)
+        known = catalog.find_target(tx, wanted)
         if wanted.namespace and known is None:
-            if catalog.count_targets(tx, wanted.cluster, wanted.namespace) >= self._max_targets > 0:
-                of_namespace = catalog.targets_of(wanted.cluster, wanted.namespace)
-                catalog.drop_unused_targets(tx, *of_namespace, before=tx.now - pruning.TARGETS_KEPT_S)
+            if catalog.count_targets(tx, wanted) >= self._max_targets > 0:
+                catalog.drop_unused_targets(tx, *catalog.targets_of(wanted), before=tx.now - pruning.TARGETS_KEPT_S)
             check_quota(
-                catalog.count_targets(tx, wanted.cluster, wanted.namespace),
+                catalog.count_targets(tx, wanted),
                 self._max_targets,
                 what="Vaults that its AppBindings name",
                 namespace=wanted.namespace,
@@ -104,17 +104,16 @@ class Catalog:
 
     def named_target(self, tx: Tx, name: TargetName) -> VaultTargetRow:
         """The Vault that a caller refers to; stored as the reference says if it is new."""
-        found = catalog.find_target(tx, name.cluster, name.namespace, name.name, name.digest)
-        if found:
-            return found
         described = VaultTarget(
             name=name.name,
             cluster=name.cluster,
+            cluster_uid=name.cluster_uid,
             namespace=name.namespace,
             address=name.address,
             vault_namespace=name.vault_namespace,
         )
-        return self._put_target(tx, row_of(described, digest=name.digest))
+        wanted = row_of(described, digest=name.digest)
+        return catalog.find_target(tx, wanted) or self._put_target(tx, wanted)
 
     def put_role(self, db_role: DbRole, *, at: TargetName, pause_number: int, caller: str) -> bool:
         """Take in a db_role and end its pause; if it changed, its access requests are reassessed.
@@ -131,11 +130,16 @@ class Catalog:
             Whether it is paused nevertheless.
 
         Raises:
+            CallerNotAllowedError: The operator's catalog file defines it.
             SnapshotStaleError: The snapshot may be older than the newest pause.
         """
         with self._ledger.write() as tx:
             db_role = replace(db_role, target=self.named_target(tx, at).id)
             known = _known(tx, db_role)
+            if known and known.configured:
+                raise CallerNotAllowedError(
+                    f"the role {db_role.name} is defined by --catalog: change it there", service="WatcherService"
+                )
             number = known.pause_number if known else 0
             if pause_number != number:
                 raise _stale(known, caller)
@@ -204,6 +208,7 @@ def _same_place(tx: Tx, wanted: VaultTargetRow) -> VaultTargetRow | None:
     return catalog.same_place(
         tx,
         cluster=wanted.cluster,
+        cluster_uid=wanted.cluster_uid,
         namespace=wanted.namespace,
         name=wanted.name,
         server=wanted.server,

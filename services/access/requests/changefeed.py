@@ -130,33 +130,42 @@ class ChangeFeed:
         with self._changed:
             return any(time.monotonic() - since > UNREAD_S for since in self._unread.values())
 
-    def poll(self, cursor: str, *, owner: str, max_wait_s: float) -> Batch:
+    def poll(self, cursor: str, *, owner: str, cluster_uid: str, max_wait_s: float) -> Batch:
         """What changed after ``cursor``; waits for something if the budget of waiting calls allows it.
 
         Args:
             cursor: Of the batch before; empty to start over.
             owner: Whose access requests are of interest.
+            cluster_uid: uid of the caller's cluster; Vaults of other clusters do not concern it, those of the
+                operator's catalog file do.
             max_wait_s: Longest wait, at most ``LONGEST_WAIT_S``.
         """
         since = self._position(cursor)
         if since is None:
-            return self._start_over()
-        self._confirm(since)
+            return self._start_over(cluster_uid)
+        self._confirm(since, cluster_uid)
         with self.polls.waiting() as granted:
             end = time.monotonic() + min(max(max_wait_s, 0.0), LONGEST_WAIT_S)
-            found, since = self._changes(since, owner=owner, end=end if granted else 0.0)
+            found, since = self._changes(since, owner=owner, cluster_uid=cluster_uid, end=end if granted else 0.0)
             while granted and not found and time.monotonic() < end and not self.polls.draining:
-                found, since = self._changes(since, owner=owner, end=end)
+                found, since = self._changes(since, owner=owner, cluster_uid=cluster_uid, end=end)
         return self._batch(found, since, owner=owner, waited=granted)
 
-    def _changes(self, since: int, *, owner: str, end: float) -> tuple[list[Key], int]:
+    def _changes(self, since: int, *, owner: str, cluster_uid: str, end: float) -> tuple[list[Key], int]:
         """What changed after ``since`` and concerns a caller, and up to which number that is; waits until ``end``."""
         self._wait(since, end)
         with self._changed:
             found = self._newer(since)
             number = found[-1][1] if found else max(since, self._number)
-        mine = [key for key, _ in found if not isinstance(key, AccessRequestChanged) or self._owner(key.uid) == owner]
+        mine = [key for key, _ in found if self._concerns(key, owner=owner, cluster_uid=cluster_uid)]
         return mine, number
+
+    def _concerns(self, key: Key, *, owner: str, cluster_uid: str) -> bool:
+        if isinstance(key, AccessRequestChanged):
+            return self._owner(key.uid) == owner
+        with self._ledger.read() as tx:
+            target = catalog.find_target_by_id(tx, key.target)
+        return target is None or target.cluster_uid in ("", cluster_uid)
 
     def _owner(self, uid: str) -> str:
         """Owner of an access request: changes of others, of which there may be thousands a second, end no poll."""
@@ -212,13 +221,15 @@ class ChangeFeed:
             found.append((key, number))
         return found[::-1][:_PAGE]
 
-    def _start_over(self) -> Batch:
+    def _start_over(self, cluster_uid: str) -> Batch:
         """Start with what nobody else announces: the cleanup roles that are needed and the auths that are missing."""
         with self._changed:
             number, missing = self._number, tuple(self._missing)
         with self._ledger.read() as tx:
             wanted = [CleanupRoleChanged(each.name, each.target) for each in recoveries.pending(tx)]
-        return self._batch([*wanted, *missing], number, owner="", restarted=True)
+        keys: list[Key] = [*wanted, *missing]
+        mine = [key for key in keys if self._concerns(key, owner="", cluster_uid=cluster_uid)]
+        return self._batch(mine, number, owner="", restarted=True)
 
     def _batch(
         self, keys: Sequence[Key], number: int, *, owner: str, restarted: bool = False, waited: bool = True
@@ -246,12 +257,14 @@ class ChangeFeed:
         mine = tuple(request for request in found if request.owner == owner)
         return Batch(mine, announced, missing_auths, f"{self._epoch}:{number}", restarted, waited)
 
-    def _confirm(self, since: int) -> None:
+    def _confirm(self, since: int, cluster_uid: str) -> None:
         """Forget unneeded cleanup roles that the caller has handled, as its cursor is beyond their announcement."""
         with self._changed:
             done = [key for key, number in self._released.items() if number <= since]
+        done = [key for key in done if self._concerns(key, owner="", cluster_uid=cluster_uid)]
+        with self._changed:
             for key in done:
-                del self._released[key]
+                self._released.pop(key, None)
         if done:
             with self._ledger.write() as tx:
                 for key in done:

@@ -81,7 +81,7 @@ class AccessRequests:
             known = requests.find(tx, desired.uid)
             if known is None:
                 return None
-            _check_owner(known, owner)
+            _check_owner(known, desired, owner)
             decided = requests.decisions_of(tx, known.uid)
             if _brings_news(desired, known, decided):
                 return None
@@ -118,7 +118,7 @@ class AccessRequests:
         if request is None:
             request = _new(desired, owner=owner, now=tx.now)
             requests.insert(tx, request)
-        _check_owner(request, owner)
+        _check_owner(request, desired, owner)
         known = requests.decisions_of(tx, request.uid)
         if request.ended:
             return request, known
@@ -140,14 +140,14 @@ class AccessRequests:
         with self._ledger.read() as tx:
             request = requests.find(tx, desired.uid)
             if request is not None and request.deleted_at is not None and request.ended:
-                _check_owner(request, owner)
+                _check_owner(request, desired, owner)
                 return self.view(tx, request)
         with self._ledger.write() as tx:
             request = requests.find(tx, desired.uid)
             if request is None:
                 request = replace(_new(desired, owner=owner, now=tx.now), approval=Approval.WITHDRAWN)
                 requests.insert(tx, request)
-            _check_owner(request, owner)
+            _check_owner(request, desired, owner)
             if request.deleted_at is None:
                 requests.update_silently(tx, request.uid, deleted_at=tx.now)
             view = self.view(tx, reassess.end_access(tx, request, Approval.WITHDRAWN))
@@ -245,7 +245,7 @@ class AccessRequests:
             engine_paused=db_role is not None and not request.ended and pauses.covers(tx, db_role),
             service_auth=db_role is None or self._has_service_auth(tx, db_role.target),
             now=tx.now,
-            known_ledger=self._guard.known_id,
+            known_ledger=self._guard.known_id_of(request.cluster_uid),
         )
 
     def _has_service_auth(self, tx: Tx, target: int) -> bool:
@@ -258,8 +258,8 @@ class AccessRequests:
         return found
 
 
-def _check_owner(request: AccessRequest, owner: str) -> None:
-    if request.owner != owner:
+def _check_owner(request: AccessRequest, desired: DesiredAccess, owner: str) -> None:
+    if (request.owner, request.cluster_uid) != (owner, desired.cluster_uid):
         raise CallerNotAllowedError("that access request belongs to another caller", service="WatcherService")
 
 

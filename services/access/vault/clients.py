@@ -93,6 +93,7 @@ def target_of(row: VaultTargetRow) -> VaultTarget:
         name=row.name,
         address=row.address,
         cluster=row.cluster,
+        cluster_uid=row.cluster_uid,
         namespace=row.namespace,
         vault_namespace=row.vault_namespace,
         ca_bundle=row.ca_bundle,
@@ -117,4 +118,5 @@ def row_of(target: VaultTarget, *, digest: str | None = None) -> VaultTargetRow:
         insecure_skip_tls_verify=target.insecure_skip_tls_verify,
         server_name=target.server_name,
         auth_mount=target.mount,
+        cluster_uid=target.cluster_uid,
     )

@@ -12,6 +12,7 @@ import pytest
 from leasegate.access.v1 import requester_service_pb2
 from leasegate.access.v1 import watcher_service_pb2 as pb
 from leasegate.types.v1 import types_pb2
+from services.access.api.clusters import WatcherClusters
 from services.access.api.watcher import WatcherServicer
 from services.access.domain.decide import Claim, NextStep, Remove, Wait, WaitReason
 from services.access.domain.models import Approval, AttemptState, IssuancePause
@@ -135,7 +136,7 @@ def paused_meanwhile(world: World) -> None:
 
 def another_ledger_is_known(world: World) -> None:
     world.decide()
-    world.guard.observe_ledger_id("another-ledger")
+    world.guard.observe_ledger_id("another-ledger", cluster_uid="c1")
 
 
 def failed_a_moment_ago(world: World) -> None:
@@ -341,6 +342,7 @@ def _servicer(world: World) -> WatcherServicer:
         world.requests,
         nothing,
         issuance_pauses,
+        clusters=WatcherClusters({OWNER: "c1"}),
         ensurer=world.ensurer,
         feed=nothing,
         vaults=world.vaults,

@@ -119,6 +119,9 @@ def _time(name: str) -> sa.Column[float]:
 
 meta = sa.Table("meta", metadata, sa.Column("name", sa.String, primary_key=True), _text("value"))
 
+TARGET_KEY = ("cluster", "cluster_uid", "namespace", "name", "key_digest")
+"""Columns that tell one VaultTarget from another."""
+
 vault_targets = sa.Table(
     "vault_targets",
     metadata,
@@ -135,7 +138,8 @@ vault_targets = sa.Table(
     _text("server_name"),
     _text("auth_mount"),
     sa.Column("ensured_at", sa.Float, nullable=False),
-    sa.UniqueConstraint("cluster", "namespace", "name", "key_digest", name="vault_targets_key"),
+    _text("cluster_uid"),
+    sa.UniqueConstraint(*TARGET_KEY, name="vault_targets_key"),
 )
 
 db_roles = sa.Table(

@@ -598,7 +598,7 @@ class WatchChangesRequest(_message.Message):
     """next_cursor of the answer before; empty for the first call."""
     known_ledger_id: _builtins.str
     """Id of the ledger that the watcher knows; empty at its very first start. Another id than that of the ledger in use
-    pauses all issuance.
+    pauses all issuance of the caller's cluster.
     """
     @_builtins.property
     def max_wait(self) -> _duration_pb2.Duration:

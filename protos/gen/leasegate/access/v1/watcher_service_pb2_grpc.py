@@ -27,6 +27,10 @@ if _version_not_supported:
 
 class WatcherServiceStub:
     """For the watcher, which forwards the objects of Kubernetes and writes the answers back. It decides nothing.
+
+    Each caller is the watcher of one cluster (--watcher-cluster). Every object that a call names has to be of that cluster
+    and in a namespace, else the call changes nothing: CALLER_NOT_ALLOWED for another cluster, SPEC_INVALID without a
+    namespace.
     """
 
     def __init__(self, channel):
@@ -89,6 +93,10 @@ class WatcherServiceStub:
 
 class WatcherServiceServicer:
     """For the watcher, which forwards the objects of Kubernetes and writes the answers back. It decides nothing.
+
+    Each caller is the watcher of one cluster (--watcher-cluster). Every object that a call names has to be of that cluster
+    and in a namespace, else the call changes nothing: CALLER_NOT_ALLOWED for another cluster, SPEC_INVALID without a
+    namespace.
     """
 
     def EnsureAccessRequest(self, request, context):
@@ -109,7 +117,7 @@ class WatcherServiceServicer:
         """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even
         if the caller stops. It answers at once how many attempts are open; WatchChanges announces when they are revoked.
 
-        Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: LEDGER_*.
+        Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,17 +127,19 @@ class WatcherServiceServicer:
         """Stores the Vault server of an AppBinding and how to authenticate there. Needed where the access service has no auth
         of its own for that server.
 
-        Idempotent. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+        Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PutDbRoleSnapshot(self, request, context):
-        """Puts a database role into the catalog, as the role service answered it, and ends its pause.
+        """Puts a database role into the catalog, as the role service answered it, and ends its pause. What an approver
+        approves of it is computed from its content.
 
-        Idempotent by content. Called by the watcher. Errors: SPEC_INVALID, SNAPSHOT_STALE (it may be older than the newest
-        pause), LEDGER_*.
+        Idempotent by content. Called by the watcher.
+        Errors: SPEC_INVALID, CALLER_NOT_ALLOWED (also for a role of the operator's catalog file), SNAPSHOT_STALE (it may be
+        older than the newest pause), LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,7 +148,7 @@ class WatcherServiceServicer:
     def DeleteDbRoleSnapshot(self, request, context):
         """Removes a database role from the catalog. Its leases expire and are not renewed.
 
-        Idempotent. Called by the watcher. Errors: LEDGER_*.
+        Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,7 +159,7 @@ class WatcherServiceServicer:
         renewed for them. Durable. Only a snapshot that was taken after the pause ends it, one for each database role. After
         ten minutes the database role counts as outdated; then, too, nothing is issued until there is such a snapshot.
 
-        Idempotent; each call makes older snapshots stale. Called by the watcher and by operators. Errors: SPEC_INVALID,
+        Idempotent; each call makes older snapshots stale. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED,
         LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -159,7 +169,7 @@ class WatcherServiceServicer:
     def Quiesce(self, request, context):
         """Pauses issuance on a mount or a connection and counts the open attempts there. Durable until Resume.
 
-        Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
+        Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,7 +179,7 @@ class WatcherServiceServicer:
         """Resumes issuance that Quiesce paused. Database roles that PauseDbRoles paused stay paused until their next snapshot,
         which counts again once the connection is written.
 
-        Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
+        Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,7 +188,7 @@ class WatcherServiceServicer:
     def WatchChanges(self, request, context):
         """Waits for changes after a cursor, at most 30 s. Answers at once when too many calls wait.
 
-        Idempotent: a cursor may be used again. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+        Idempotent: a cursor may be used again. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,7 +197,7 @@ class WatcherServiceServicer:
     def ReportCleanupRole(self, request, context):
         """Reports that a cleanup role, which the access service needs, exists in Vault or could not be written.
 
-        Idempotent. Called by the watcher. Errors: LEDGER_*.
+        Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,6 +266,10 @@ def add_WatcherServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class WatcherService:
     """For the watcher, which forwards the objects of Kubernetes and writes the answers back. It decides nothing.
+
+    Each caller is the watcher of one cluster (--watcher-cluster). Every object that a call names has to be of that cluster
+    and in a namespace, else the call changes nothing: CALLER_NOT_ALLOWED for another cluster, SPEC_INVALID without a
+    namespace.
     """
 
     @staticmethod

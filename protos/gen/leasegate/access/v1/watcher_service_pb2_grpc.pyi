@@ -13,7 +13,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WatcherServiceStub:
-    """For the watcher, which forwards the objects of Kubernetes and writes the answers back. It decides nothing."""
+    """For the watcher, which forwards the objects of Kubernetes and writes the answers back. It decides nothing.
+
+    Each caller is the watcher of one cluster (--watcher-cluster). Every object that a call names has to be of that cluster
+    and in a namespace, else the call changes nothing: CALLER_NOT_ALLOWED for another cluster, SPEC_INVALID without a
+    namespace.
+    """
 
     def __init__(self, channel: _grpc.Channel) -> None: ...
     EnsureAccessRequest: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EnsureAccessRequestRequest, _watcher_service_pb2.EnsureAccessRequestResponse]
@@ -30,57 +35,64 @@ class WatcherServiceStub:
     """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even
     if the caller stops. It answers at once how many attempts are open; WatchChanges announces when they are revoked.
 
-    Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: LEDGER_*.
+    Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
     """
     EnsureVaultTarget: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.EnsureVaultTargetRequest, _watcher_service_pb2.EnsureVaultTargetResponse]
     """Stores the Vault server of an AppBinding and how to authenticate there. Needed where the access service has no auth
     of its own for that server.
 
-    Idempotent. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+    Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
     """
     PutDbRoleSnapshot: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.PutDbRoleSnapshotRequest, _watcher_service_pb2.PutDbRoleSnapshotResponse]
-    """Puts a database role into the catalog, as the role service answered it, and ends its pause.
+    """Puts a database role into the catalog, as the role service answered it, and ends its pause. What an approver
+    approves of it is computed from its content.
 
-    Idempotent by content. Called by the watcher. Errors: SPEC_INVALID, SNAPSHOT_STALE (it may be older than the newest
-    pause), LEDGER_*.
+    Idempotent by content. Called by the watcher.
+    Errors: SPEC_INVALID, CALLER_NOT_ALLOWED (also for a role of the operator's catalog file), SNAPSHOT_STALE (it may be
+    older than the newest pause), LEDGER_*.
     """
     DeleteDbRoleSnapshot: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.DeleteDbRoleSnapshotRequest, _watcher_service_pb2.DeleteDbRoleSnapshotResponse]
     """Removes a database role from the catalog. Its leases expire and are not renewed.
 
-    Idempotent. Called by the watcher. Errors: LEDGER_*.
+    Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
     """
     PauseDbRoles: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.PauseDbRolesRequest, _watcher_service_pb2.PauseDbRolesResponse]
     """Pauses database roles before they, or the connection that they use, change: no credential is read and no lease
     renewed for them. Durable. Only a snapshot that was taken after the pause ends it, one for each database role. After
     ten minutes the database role counts as outdated; then, too, nothing is issued until there is such a snapshot.
 
-    Idempotent; each call makes older snapshots stale. Called by the watcher and by operators. Errors: SPEC_INVALID,
+    Idempotent; each call makes older snapshots stale. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED,
     LEDGER_*.
     """
     Quiesce: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.QuiesceRequest, _watcher_service_pb2.QuiesceResponse]
     """Pauses issuance on a mount or a connection and counts the open attempts there. Durable until Resume.
 
-    Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
+    Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
     """
     Resume: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.ResumeRequest, _watcher_service_pb2.ResumeResponse]
     """Resumes issuance that Quiesce paused. Database roles that PauseDbRoles paused stay paused until their next snapshot,
     which counts again once the connection is written.
 
-    Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
+    Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
     """
     WatchChanges: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.WatchChangesRequest, _watcher_service_pb2.WatchChangesResponse]
     """Waits for changes after a cursor, at most 30 s. Answers at once when too many calls wait.
 
-    Idempotent: a cursor may be used again. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+    Idempotent: a cursor may be used again. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
     """
     ReportCleanupRole: _grpc.UnaryUnaryMultiCallable[_watcher_service_pb2.ReportCleanupRoleRequest, _watcher_service_pb2.ReportCleanupRoleResponse]
     """Reports that a cleanup role, which the access service needs, exists in Vault or could not be written.
 
-    Idempotent. Called by the watcher. Errors: LEDGER_*.
+    Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
     """
 
 class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For the watcher, which forwards the objects of Kubernetes and writes the answers back. It decides nothing."""
+    """For the watcher, which forwards the objects of Kubernetes and writes the answers back. It decides nothing.
+
+    Each caller is the watcher of one cluster (--watcher-cluster). Every object that a call names has to be of that cluster
+    and in a namespace, else the call changes nothing: CALLER_NOT_ALLOWED for another cluster, SPEC_INVALID without a
+    namespace.
+    """
 
     @_abc_1.abstractmethod
     def EnsureAccessRequest(
@@ -107,7 +119,7 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends the access of an access request whose object is deleted. Durable when it answers: its leases are revoked even
         if the caller stops. It answers at once how many attempts are open; WatchChanges announces when they are revoked.
 
-        Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: LEDGER_*.
+        Idempotent; an unknown access request counts as closed. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
 
     @_abc_1.abstractmethod
@@ -119,7 +131,7 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores the Vault server of an AppBinding and how to authenticate there. Needed where the access service has no auth
         of its own for that server.
 
-        Idempotent. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+        Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
 
     @_abc_1.abstractmethod
@@ -128,10 +140,12 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _watcher_service_pb2.PutDbRoleSnapshotRequest,
         context: _grpc.ServicerContext,
     ) -> _watcher_service_pb2.PutDbRoleSnapshotResponse:
-        """Puts a database role into the catalog, as the role service answered it, and ends its pause.
+        """Puts a database role into the catalog, as the role service answered it, and ends its pause. What an approver
+        approves of it is computed from its content.
 
-        Idempotent by content. Called by the watcher. Errors: SPEC_INVALID, SNAPSHOT_STALE (it may be older than the newest
-        pause), LEDGER_*.
+        Idempotent by content. Called by the watcher.
+        Errors: SPEC_INVALID, CALLER_NOT_ALLOWED (also for a role of the operator's catalog file), SNAPSHOT_STALE (it may be
+        older than the newest pause), LEDGER_*.
         """
 
     @_abc_1.abstractmethod
@@ -142,7 +156,7 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _watcher_service_pb2.DeleteDbRoleSnapshotResponse:
         """Removes a database role from the catalog. Its leases expire and are not renewed.
 
-        Idempotent. Called by the watcher. Errors: LEDGER_*.
+        Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
 
     @_abc_1.abstractmethod
@@ -155,7 +169,7 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         renewed for them. Durable. Only a snapshot that was taken after the pause ends it, one for each database role. After
         ten minutes the database role counts as outdated; then, too, nothing is issued until there is such a snapshot.
 
-        Idempotent; each call makes older snapshots stale. Called by the watcher and by operators. Errors: SPEC_INVALID,
+        Idempotent; each call makes older snapshots stale. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED,
         LEDGER_*.
         """
 
@@ -167,7 +181,7 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _watcher_service_pb2.QuiesceResponse:
         """Pauses issuance on a mount or a connection and counts the open attempts there. Durable until Resume.
 
-        Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
+        Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
 
     @_abc_1.abstractmethod
@@ -179,7 +193,7 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         """Resumes issuance that Quiesce paused. Database roles that PauseDbRoles paused stay paused until their next snapshot,
         which counts again once the connection is written.
 
-        Idempotent. Called by the watcher and by operators. Errors: LEDGER_*.
+        Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
 
     @_abc_1.abstractmethod
@@ -190,7 +204,7 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _watcher_service_pb2.WatchChangesResponse:
         """Waits for changes after a cursor, at most 30 s. Answers at once when too many calls wait.
 
-        Idempotent: a cursor may be used again. Called by the watcher. Errors: SPEC_INVALID, LEDGER_*.
+        Idempotent: a cursor may be used again. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
 
     @_abc_1.abstractmethod
@@ -201,7 +215,7 @@ class WatcherServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _watcher_service_pb2.ReportCleanupRoleResponse:
         """Reports that a cleanup role, which the access service needs, exists in Vault or could not be written.
 
-        Idempotent. Called by the watcher. Errors: LEDGER_*.
+        Idempotent. Called by the watcher. Errors: SPEC_INVALID, CALLER_NOT_ALLOWED, LEDGER_*.
         """
 
 def add_WatcherServiceServicer_to_server(servicer: WatcherServiceServicer, server: _grpc.Server) -> None: ...

@@ -117,8 +117,9 @@ def _targets() -> None:
         sa.Column("server_name", sa.String(), nullable=False),
         sa.Column("auth_mount", sa.String(), nullable=False),
         sa.Column("ensured_at", sa.Float(), nullable=False),
+        sa.Column("cluster_uid", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("cluster", "namespace", "name", "key_digest", name="vault_targets_key"),
+        sa.UniqueConstraint("cluster", "cluster_uid", "namespace", "name", "key_digest", name="vault_targets_key"),
     )
 
 
