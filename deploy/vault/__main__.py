@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from deploy.vault.api import VaultApi, VaultError
+from deploy.vault.from_config import ChoiceError, mounts_of, options_of, read_entry
 from deploy.vault.policies import MountError, Mounts, render_all
 from deploy.vault.setup import AUDIENCE, AudienceError, KubernetesAuth, Outcome, Setup, Step, check_audience
 from services.common.core_dumps import disable_core_dumps
 from services.common.texts import escaped
+from services.common.vault_config.entries import VaultEntry
 
 _EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -24,6 +27,13 @@ def _mounts(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
 
 def _mount_options(command: Any) -> Any:
     options = [
+        click.option(
+            "--vault-config",
+            type=_EXISTING_FILE,
+            help="The file of --vault-config of the four processes: addresses, mounts, audience and names are read from"
+            " it, in place of the options for them.",
+        ),
+        click.option("--vault", help="Name of the entry in that file; needed where it has more than one."),
         click.option(
             "--mount",
             "mounts",
@@ -52,7 +62,9 @@ def _mount_options(command: Any) -> Any:
 
 def _vault_options(command: Any) -> Any:
     options = [
-        click.option("--address", envvar="VAULT_ADDR", required=True, help="Vault's address. [env: VAULT_ADDR]"),
+        click.option(
+            "--address", envvar="VAULT_ADDR", help="Vault's address; that of the file without it. [env: VAULT_ADDR]"
+        ),
         click.option(
             "--ca",
             envvar="VAULT_CACERT",
@@ -99,7 +111,12 @@ def _kubernetes_options(command: Any) -> Any:
             help="Namespaces whose team may log in. Repeatable.",
         ),
         click.option(
-            "--team-service-account", default="vault", show_default=True, help="Name of a team's ServiceAccount."
+            "--team-service-account",
+            "team_service_accounts",
+            multiple=True,
+            default=("vault",),
+            show_default=True,
+            help="Name of a team's ServiceAccount. Repeatable.",
         ),
         click.option(
             "--service-namespace",
@@ -140,9 +157,9 @@ def main() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Write NAME.hcl files there instead of printing them.",
 )
-def policies(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool, output: Path | None) -> None:
+def policies(output: Path | None, **options: Any) -> None:
     """Print the four policies, or write them to files; Vault is not asked."""
-    for name, text in render_all(_chosen(mounts, prefixes, list_leases)).items():
+    for name, text in render_all(_chosen(options, _entry(options))).items():
         if output is None:
             click.echo(f"### {name}\n{text}")
             continue
@@ -156,21 +173,21 @@ def policies(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bo
 @_mount_options
 @_kubernetes_options
 @click.option("--dry-run", is_flag=True, help="Say what would be changed, and write nothing.")
-def setup(dry_run: bool, mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool, **options: Any) -> None:
+def setup(dry_run: bool, **options: Any) -> None:
     """Write policies, token role, Kubernetes auth and its roles; say of each whether it changed."""
-    _run(_chosen(mounts, prefixes, list_leases), options, dry_run=dry_run)
+    _run(options, dry_run=dry_run)
 
 
 @main.command()
 @_vault_options
 @_mount_options
 @_kubernetes_options
-def check(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool, **options: Any) -> None:
+def check(**options: Any) -> None:
     """Compare a Vault with what `setup` would write; exit 1 if anything differs.
 
     A reviewer JWT cannot be read back, so it always counts as different: leave its option out.
     """
-    steps = _run(_chosen(mounts, prefixes, list_leases), options, dry_run=True)
+    steps = _run(options, dry_run=True)
     if any(step.outcome not in (Outcome.UNCHANGED, Outcome.SKIPPED) for step in steps):
         raise SystemExit(1)
 
@@ -181,14 +198,47 @@ _BYPASS = (
 )
 
 
-def _chosen(mounts: tuple[str, ...], prefixes: tuple[str, ...], list_leases: bool) -> Mounts:
+# Options that the file decides: given beside it, they could only contradict it.
+_OF_THE_FILE = (
+    "mounts", "prefixes", "namespace", "audience", "team_service_accounts", "team_namespaces", "kubernetes_mount"
+)  # fmt: skip
+
+
+def _entry(options: dict[str, Any]) -> VaultEntry | None:
+    """The entry of the file, if one is given; the options that it decides are then set from it."""
+    file, name = options.pop("vault_config"), options.pop("vault")
+    if file is None:
+        if name:
+            raise click.UsageError("--vault names an entry of --vault-config: give that file, too")
+        return None
+    context = click.get_current_context()
+    given = [key for key in _OF_THE_FILE if context.get_parameter_source(key) is ParameterSource.COMMANDLINE]
+    if given:
+        flags = {"mounts": "mount", "prefixes": "mount-prefix", "team_service_accounts": "team-service-account"}
+        flags |= {"team_namespaces": "team-namespace"}
+        flag = flags.get(given[0], given[0]).replace("_", "-")
+        raise click.UsageError(f"--{flag} and --vault-config exclude each other: the file says it")
     try:
-        return Mounts(mounts, prefixes, list_leases)
+        entry = read_entry(file, name)
+        found = options_of(entry)
+    except ChoiceError as err:
+        raise click.UsageError(f"--vault-config: {err}") from err
+    for key in ("address", "ca"):  # an operator may reach Vault elsewhere than the services do
+        found[key] = options.get(key) or found[key]
+    options.update(found)
+    return entry
+
+
+def _chosen(options: dict[str, Any], entry: VaultEntry | None) -> Mounts:
+    mounts, prefixes, list_leases = (options.pop(key) for key in ("mounts", "prefixes", "list_leases"))
+    try:
+        return mounts_of(entry, list_leases=list_leases) if entry else Mounts(mounts, prefixes, list_leases=list_leases)
     except MountError as err:
         raise click.UsageError(str(err)) from err
 
 
-def _run(mounts: Mounts, options: dict[str, Any], *, dry_run: bool) -> list[Step]:
+def _run(options: dict[str, Any], *, dry_run: bool) -> list[Step]:
+    mounts = _chosen(options, _entry(options))
     run = Setup(_api(options), dry_run=dry_run)
     try:
         check_audience(options["audience"])
@@ -214,6 +264,8 @@ def _print(steps: Iterable[Step]) -> list[Step]:
 
 
 def _api(options: dict[str, Any]) -> VaultApi:
+    if not options["address"]:
+        raise click.UsageError("no address: give --address or --vault-config, or set VAULT_ADDR")
     token = _text(options["token_file"]) or _environment_token()
     return VaultApi(options["address"], ca=options["ca"], token=token, namespace=options["namespace"])
 
@@ -231,9 +283,10 @@ def _auth(options: dict[str, Any]) -> KubernetesAuth:
         reviewer_jwt=_text(options["reviewer_jwt_file"]),
         mount=options["kubernetes_mount"],
         team_namespaces=tuple(options["team_namespaces"]),
-        team_account=options["team_service_account"],
+        team_accounts=tuple(options["team_service_accounts"]),
         team_acts=options["allow_any_vault"],
         service_namespace=options["service_namespace"],
+        service_roles=options.get("service_roles", {}),
         audience=options["audience"],
     )
 

@@ -45,11 +45,13 @@ class Mounts:
     Attributes:
         paths: Each one by its path, without slashes at the ends.
         prefixes: Each ends in a slash and permits every mount one segment below it.
+        patterned: Paths with ``+`` for a whole segment, which stands for any one.
         list_leases: Whether the access service may list their leases, to find those that its ledger does not explain.
     """
 
     paths: Sequence[str]
     prefixes: Sequence[str] = ()
+    patterned: Sequence[str] = ()
     list_leases: bool = False
 
     def __post_init__(self) -> None:
@@ -62,12 +64,16 @@ class Mounts:
                     "a wildcard in a segment cannot be limited to part of a mount"
                 )
             _check(prefix[:-1])
-        if not self.paths and not self.prefixes:
+        for pattern in self.patterned:
+            if pattern.startswith("+"):
+                raise MountError(f"{pattern!r} begins with a wildcard, which would permit Vault's own paths as well")
+            _check("/".join("x" if segment == "+" else segment for segment in pattern.split("/")))
+        if not self.paths and not self.prefixes and not self.patterned:
             raise MountError("no mount and no prefix given: nothing could be permitted")
 
     def patterns(self) -> list[str]:
         """As they stand in a policy, without doubles."""
-        return list(dict.fromkeys([*self.paths, *(f"{prefix}+" for prefix in self.prefixes)]))
+        return list(dict.fromkeys([*self.paths, *(f"{prefix}+" for prefix in self.prefixes), *self.patterned]))
 
 
 def _check(path: str) -> None:

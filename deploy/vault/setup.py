@@ -96,12 +96,13 @@ class KubernetesAuth:
             ServiceAccount then needs ``system:auth-delegator`` for. One that was set before is taken away only with the
             configuration.
         mount: Path of the auth method.
-        team_namespaces: Namespaces whose ServiceAccount ``team_account`` may log in as a team.
-        team_account: Name of that ServiceAccount.
+        team_namespaces: Namespaces whose ServiceAccounts ``team_accounts`` may log in as a team.
+        team_accounts: Names of those ServiceAccounts.
         team_acts: Whether a team's session has the policies of all services, for a set-up in which they run with
             ``--allow-any-vault``; else it has none, and proves only that the team may use this Vault.
         service_namespace: Namespace of the services' own ServiceAccounts (leasegate-engine, leasegate-roles,
             leasegate-access).
+        service_roles: By policy, the name of the service's auth role where it is not the policy's.
         service_ttl_s: Seconds for which a service's session lives before it must be renewed.
         service_max_ttl_s: Seconds after which a service logs in again.
         audience: Audience that a token must be made for. Without one an auth role takes tokens of any audience.
@@ -112,9 +113,10 @@ class KubernetesAuth:
     reviewer_jwt: str | None = field(default=None, repr=False)
     mount: str = "kubernetes"
     team_namespaces: tuple[str, ...] = ("*",)
-    team_account: str = "vault"
+    team_accounts: tuple[str, ...] = ("vault",)
     team_acts: bool = False
     service_namespace: str = "leasegate-system"
+    service_roles: Mapping[str, str] = field(default_factory=dict)
     service_ttl_s: int = 3600
     service_max_ttl_s: int = 86400
     audience: str = AUDIENCE
@@ -151,7 +153,8 @@ class Setup:
         yield self._auth_config(auth)
         yield from self._team_role(auth)
         for policy in (ENGINE, ROLES, ACCESS):
-            yield self._settings(f"auth/{auth.mount}/role/{policy}", _service_role(policy, auth))
+            name = auth.service_roles.get(policy, policy)
+            yield self._settings(f"auth/{auth.mount}/role/{name}", _service_role(policy, auth))
 
     def _team_role(self, auth: KubernetesAuth) -> Iterator[Step]:
         """The teams' role; where it had policies before, the sessions that still have them are revoked if permitted."""
@@ -292,7 +295,7 @@ def _team_role(auth: KubernetesAuth) -> dict[str, Any]:
     """
     policies = (ENGINE, ROLES, ACCESS) if auth.team_acts else ()
     life_s = _TEAM_SESSION_S if auth.team_acts else TEAM_TTL_S
-    return _role(auth, auth.team_account, auth.team_namespaces, policies=policies) | {
+    return _role(auth, auth.team_accounts, auth.team_namespaces, policies=policies) | {
         "token_type": "service" if auth.team_acts else "batch",
         "token_ttl": life_s,
         "token_max_ttl": life_s,
@@ -304,14 +307,14 @@ def _team_role(auth: KubernetesAuth) -> dict[str, Any]:
 
 def _service_role(policy: str, auth: KubernetesAuth) -> dict[str, Any]:
     ttls = {"token_ttl": auth.service_ttl_s, "token_max_ttl": auth.service_max_ttl_s}
-    return _role(auth, policy, (auth.service_namespace,), policies=(policy,)) | ttls
+    return _role(auth, (policy,), (auth.service_namespace,), policies=(policy,)) | ttls
 
 
 def _role(
-    auth: KubernetesAuth, account: str, namespaces: tuple[str, ...], *, policies: tuple[str, ...]
+    auth: KubernetesAuth, accounts: tuple[str, ...], namespaces: tuple[str, ...], *, policies: tuple[str, ...]
 ) -> dict[str, Any]:
     return {
-        "bound_service_account_names": [account],
+        "bound_service_account_names": list(accounts),
         "bound_service_account_namespaces": list(namespaces),
         "token_policies": list(policies),
         "token_no_default_policy": True,

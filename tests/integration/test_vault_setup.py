@@ -207,6 +207,73 @@ def _session_of_before(bare: Servers) -> str:
     return str(made["client_token"])
 
 
+def _file(bare: Servers, folder: Path, **changes: Any) -> Path:
+    """A file of --vault-config with one entry."""
+    auth = {"kubernetes": {"mount": "kubernetes", "role": "leasegate-engine", "tokenFile": "/token"}}
+    entry = {
+        "name": "main",
+        "addresses": [bare.vault_addr],
+        "caFile": str(bare.vault_ca),
+        "auth": {
+            "engine": auth,
+            "roles": auth | {"kubernetes": auth["kubernetes"] | {"role": "our-roles"}},
+            "access": auth | {"kubernetes": auth["kubernetes"] | {"role": "leasegate-access"}},
+        },
+        "teamAuth": {"tokenAudience": "our-vault", "serviceAccounts": ["vault", "vault-too"]},
+        "mounts": {"owned": [{"path": "one", "namespaces": ["demo"]}, {"path": "two", "namespaces": ["prod", "demo"]}]},
+    }
+    file = folder / "vaults.yaml"
+    file.write_text(json.dumps({"vaults": [entry | changes]}))
+    return file
+
+
+def _run_file(bare: Servers, command: str, file: Path, *options: str) -> Result:
+    env = {"VAULT_TOKEN": bare.root_token, "VAULT_ADDR": None, "VAULT_CACERT": None}
+    return CliRunner(env=env).invoke(main, [command, "--vault-config", str(file), *options])
+
+
+def test_the_operators_file_says_it_all(bare: Servers, tmp_path: Path) -> None:
+    """Addresses, mounts, namespaces, audience and names of the one file that the four processes read."""
+    file = _file(bare, tmp_path)
+    done = _run_file(bare, "setup", file, *_kubernetes(bare))
+    assert done.exit_code == 0, done.output
+    team = bare.must("GET", TEAM)["data"]
+    assert team["bound_service_account_names"] == ["vault", "vault-too"]
+    assert sorted(team["bound_service_account_namespaces"]) == ["demo", "prod"]
+    roles = bare.must("GET", "auth/kubernetes/role/our-roles")["data"]
+    assert (roles["token_policies"], roles["bound_service_account_names"]) == (["leasegate-roles"], ["leasegate-roles"])
+    assert {team["audience"], roles["audience"]} == {"our-vault"}
+    policy = bare.must("GET", "sys/policies/acl/leasegate-engine")["data"]["policy"]
+    assert '"one/config/*"' in policy
+    assert '"two/config/*"' in policy
+    assert _run_file(bare, "check", file, *_kubernetes(bare)).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--mount", "x"], "--mount and --vault-config exclude each other"),
+        (["--audience", "x"], "--audience and --vault-config exclude each other"),
+        (["--team-namespace", "x"], "--team-namespace and --vault-config exclude each other"),
+        (["--vault", "another"], "no entry 'another', but main"),
+    ],
+)
+def test_options_beside_the_file_are_refused(bare: Servers, tmp_path: Path, options: list[str], says: str) -> None:
+    refused = _run_file(bare, "setup", _file(bare, tmp_path), *options)
+    assert (refused.exit_code, says in refused.output) == (2, True), refused.output
+
+
+def test_a_path_with_the_namespace_in_it_is_for_any(bare: Servers, tmp_path: Path) -> None:
+    owned = [{"path": "team/{namespace}"}, {"path": "db/{namespace}/pg"}, {"path": "free/*", "namespaces": ["a"]}]
+    file = _file(bare, tmp_path, mounts={"owned": owned})
+    assert _run_file(bare, "setup", file, *_kubernetes(bare)).exit_code == 0
+    policy = bare.must("GET", "sys/policies/acl/leasegate-engine")["data"]["policy"]
+    assert all(f'"{path}/config/*"' in policy for path in ("team/+", "db/+/pg", "free/+"))
+    assert bare.must("GET", TEAM)["data"]["bound_service_account_namespaces"] == ["*"]
+    wide = _file(bare, tmp_path, mounts={"owned": [{"path": "{namespace}/pg"}]})
+    assert "begins with a wildcard" in _run_file(bare, "setup", wide).output
+
+
 @pytest.mark.parametrize("command", ["setup", "check"])
 @pytest.mark.parametrize(
     ("audience", "why"),
