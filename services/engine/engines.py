@@ -56,7 +56,7 @@ class Wanted:
         connection: Its connection.
         adopt: Whether a mount that Leasegate did not enable may be used.
         quiesce_report: The report of access, where the database changes.
-        same_database_moved: Whether the owner states that a new address leads to the same database.
+        same_database_moved: The place to which an operator states that the same database moved; empty for none.
         last_database: The database of the owner's last success (``DatabaseUrl.where``); empty if it is not known.
         shared_with: Namespaces that may use the mount, as SecretEngines of the owner's namespace say.
         pause_report: The report of access that the roles of the connection are paused, where they would run elsewhere.
@@ -68,7 +68,7 @@ class Wanted:
     connection: Connection
     adopt: bool = False
     quiesce_report: QuiesceReport | None = None
-    same_database_moved: bool = False
+    same_database_moved: str = ""
     last_database: str = ""
     shared_with: tuple[str, ...] = ()
     pause_report: PauseReport | None = None
@@ -218,9 +218,9 @@ class SecretEngines:
         """
         wanted.connection.check_user(existing)
         wanted.connection.check_password(existing)
-        if existing is None or wanted.same_database_moved or not wanted.connection.moves(existing):
+        if existing is None or not wanted.connection.moves(existing):
             return
-        if wanted.last_database == wanted.connection.url.where:
+        if wanted.connection.url.where in (wanted.last_database, wanted.same_database_moved):
             return
         require_quiesce_report(
             wanted.quiesce_report,

@@ -209,7 +209,8 @@ def test_a_database_changes_only_when_no_lease_depends_on_it(guide: Space) -> No
         guide.kubectl("delete", REQUEST)
         guide.apply(*guide.guide("postgresAccessRequest"))
         guide.granted()
-        guide.annotate(ENGINE, "leasegate.dev/same-database-moved=true")
+        place = guide.status(ENGINE)["database"].removesuffix(other) + "postgres"
+        guide.annotate(ENGINE, f"leasegate.dev/same-database-moved={place}")
         guide.patch("appbinding/postgres-app", {"spec": {"clientConfig": {"service": {"path": "postgres"}}}})
         eventually(
             lambda: other not in guide.stack.bao("read", url).stdout, timeout_s=30, what="the change under a lease"

@@ -97,7 +97,12 @@ class PlayedEngine(Script):
         known = self.connections.get((*place, name))
         moved = known is not None and _where(known) != _where(request.postgres.database)
         put_back = request.last_database == _where(request.postgres.database)
-        if moved and not put_back and not request.same_database_moved and not request.HasField("quiesce_report"):
+        if (
+            moved
+            and not put_back
+            and request.same_database_moved != _where(request.postgres.database)
+            and not request.HasField("quiesce_report")
+        ):
             raise LeasesInUseError("the database can change only once nothing depends on it", mount=request.mount)
         redirected = known is None or _where(known) != _where(request.postgres.database)
         if place in self.mounts and redirected and not request.HasField("pause_report"):

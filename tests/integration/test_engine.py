@@ -318,7 +318,7 @@ def test_another_database_waits_for_leases(servers: Servers, engine: Stub) -> No
     servers.psql("DROP DATABASE IF EXISTS other")
     servers.psql("CREATE DATABASE other")
     request = ensure_engine(servers)
-    engine.EnsureEngine(request)
+    here = engine.EnsureEngine(request).database
     request.postgres.database.service.path = "other"
     with pytest.raises(LeasesInUseError, match="host, port or database"):
         engine.EnsureEngine(request)
@@ -331,8 +331,12 @@ def test_another_database_waits_for_leases(servers: Servers, engine: Stub) -> No
     assert engine.EnsureEngine(request).changed
     assert "/other?" in str(shown(servers)["connection_url"])
     request.ClearField("quiesce_report")
-    request.same_database_moved = True
     request.postgres.database.service.path = "postgres"
+    for word in ("true", here.replace("postgres", "other"), f"x{here}", ""):  # F12: it names the very place
+        request.same_database_moved = word
+        with pytest.raises(LeasesInUseError):
+            engine.EnsureEngine(request)
+    request.same_database_moved = here
     engine.EnsureEngine(request)
     assert "/postgres?" in str(shown(servers)["connection_url"])
 
@@ -388,7 +392,7 @@ def test_a_password_that_only_vault_knows_goes_nowhere_else(
     if known == "nothing":
         request.postgres.database.username = ""
     change(request)
-    request.same_database_moved = True  # the team's word does not give the password away
+    request.same_database_moved = "rogue.example.com:5432/postgres"  # no word gives the password away
     with pytest.raises(SpecInvalidError) as invalid:
         engine.EnsureEngine(request)
     assert [each.field for each in invalid.value.violations] == ["postgres.database.password"]
@@ -593,7 +597,7 @@ def test_no_connection_is_led_elsewhere_before_its_roles_are_paused(
     before = shown(servers)
     break_it(servers)
     request.last_database = f"{servers.postgres_host}:{servers.postgres_port}/postgres"
-    request.same_database_moved = True
+    request.same_database_moved = request.last_database
     name = request.postgres.name
     for report in (
         None,

@@ -142,7 +142,8 @@ class SecretEngineReconciler:
             raise
         identity = self._identity(obj, spec, target, answer)
         known = EngineStatus.from_object(obj)
-        now = replace(known, database=answer.database, identity=identity, plugin=answer.plugin)
+        moved_to = _used_word(spec, known, answer.database)
+        now = replace(known, database=answer.database, identity=identity, plugin=answer.plugin, moved_to=moved_to)
         if known.database and now != known:  # recorded before anything is issued there
             obj = self._reporter.record_status(obj, now)
         self._tell_peers(obj, target, now)
@@ -154,6 +155,7 @@ class SecretEngineReconciler:
             database=answer.database,
             identity=identity,
             plugin=answer.plugin,
+            moved_to=moved_to,
             ownership=_OWNERSHIP.get(answer.ownership, "Owned"),
         )
         self._reporter.report_ready(obj, done, notices=answer.notices, changed=answer.changed)
@@ -181,7 +183,8 @@ class SecretEngineReconciler:
         ]
         if same_place := next((status for status in known if status.database == answer.database), None):
             return same_place.identity
-        return known[0].identity if known and spec.same_database_moved else answer.database
+        moved = _unused_word(spec, EngineStatus.from_object(obj)) == answer.database
+        return known[0].identity if known and moved else answer.database
 
     def _tell_peers(self, obj: Body, target: types_pb2.VaultTarget, now: EngineStatus) -> None:
         """Record where the connection leads in the other SecretEngines that have it.
@@ -243,7 +246,7 @@ class SecretEngineReconciler:
             mount=spec.path,
             adopt_mount=spec.adopt_mount,
             postgres=connection,
-            same_database_moved=spec.same_database_moved,
+            same_database_moved=_unused_word(spec, EngineStatus.from_object(obj)),
             last_database=EngineStatus.from_object(obj).database,
             shared_with=consent.shared_with(self._of_namespace(obj, spec.path)),
             connection_allow_from=self._targets.database_allow_from(spec.database, user=key_of(obj).namespace),
@@ -439,6 +442,16 @@ def _differences(spec: EngineSpec, other: Body, cluster: Cluster) -> list[str]:
     if theirs.connection.name != spec.connection.name:
         return []
     return [name for name, value in connection_settings(spec).items() if connection_settings(theirs)[name] != value]
+
+
+def _unused_word(spec: EngineSpec, status: EngineStatus) -> str:
+    """The operator's word that the same database moved, unless it was used: it counts once."""
+    return "" if spec.same_database_moved == status.moved_to else spec.same_database_moved
+
+
+def _used_word(spec: EngineSpec, status: EngineStatus, database: str) -> str:
+    """The word that counts no more: the connection leads where it says, or did since the word was given."""
+    return spec.same_database_moved if spec.same_database_moved in (database, status.moved_to) else ""
 
 
 def _age(engine: Body) -> tuple[str, str]:

@@ -23,7 +23,7 @@ class EngineSpec:
         path: Path of the mount.
         database: AppBinding of the database.
         adopt_mount: Whether a mount that exists already may be taken over.
-        same_database_moved: Whether another address leads to the same database.
+        same_database_moved: The place to which an operator says that the same database moved; empty for none.
         connection: Settings of the connection; the database itself is filled in later.
     """
 
@@ -31,7 +31,7 @@ class EngineSpec:
     path: str
     database: Key
     adopt_mount: bool
-    same_database_moved: bool
+    same_database_moved: str
     connection: engine_service_pb2.PostgresConnection
 
 
@@ -57,7 +57,7 @@ def engine_spec(obj: Body, cluster: Cluster) -> EngineSpec:
         path=mount_path(spec),
         database=database,
         adopt_mount=annotation(obj, ADOPT_MOUNT) == "true",
-        same_database_moved=annotation(obj, SAME_DATABASE) == "true",
+        same_database_moved=annotation(obj, SAME_DATABASE).strip(),
         connection=connection,
     )
     spec.check()

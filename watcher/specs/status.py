@@ -158,12 +158,14 @@ class EngineStatus(VaultObjectStatus):
         database: Address of the database that the connection leads to; empty while that is not known.
         identity: Identity of that database: where the connection led at its first success. An operator's move keeps it.
         plugin: Vault's plugin of the connection; empty while that is not known.
+        moved_to: The operator's word that the same database moved, once it was used.
         ownership: Whether the mount is Owned or Adopted; empty until it is there.
     """
 
     database: str = ""
     identity: str = ""
     plugin: str = ""
+    moved_to: str = ""
     ownership: str = ""
 
     @classmethod
@@ -174,6 +176,7 @@ class EngineStatus(VaultObjectStatus):
             database=text_at(obj, "status", "database"),
             identity=text_at(obj, "status", "databaseIdentity"),
             plugin=text_at(obj, "status", "plugin"),
+            moved_to=text_at(obj, "status", "movedTo"),
             ownership=text_at(obj, "status", "mount", "ownership"),
         )
 
@@ -184,6 +187,7 @@ class EngineStatus(VaultObjectStatus):
             "database": self.database or None,
             "databaseIdentity": self.identity or None,
             "plugin": self.plugin or None,
+            "movedTo": self.moved_to or None,
             "mount": mount,
         }
 

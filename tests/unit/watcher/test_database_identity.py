@@ -59,7 +59,7 @@ def test_h2_another_database_is_another_identity(world: World) -> None:
 
 def test_a_move_by_an_operator_keeps_the_identity(world: World) -> None:
     def say(obj: Body) -> None:
-        obj["metadata"].setdefault("annotations", {})[SAME_DATABASE] = "true"
+        obj["metadata"].setdefault("annotations", {})[SAME_DATABASE] = THERE
 
     world.kube.edit(SECRET_ENGINE, "demo/postgresql-engine", say)
     point_at(world)
@@ -70,6 +70,35 @@ def test_a_move_by_an_operator_keeps_the_identity(world: World) -> None:
     assert (remembered(world), told(world).database) == ((THERE, HERE), HERE)
     point_at(world, "another")
     assert told(world).database == "another.demo.svc:5432/postgres"
+
+
+@pytest.mark.parametrize("word", ["true", "another.demo.svc:5432/postgres", ""])
+def test_f12_a_word_for_another_place_counts_for_nothing(world: World, word: str) -> None:
+    world.kube.edit(SECRET_ENGINE, "demo/postgresql-engine", lambda obj: said(obj, word))
+    point_at(world)
+    assert remembered(world) == (THERE, THERE)
+
+
+def test_f12_a_word_counts_once(world: World) -> None:
+    """A standing word took live leases to a database that they are not of."""
+    another = "another.demo.svc:5432/postgres"
+    world.kube.edit(SECRET_ENGINE, "demo/postgresql-engine", lambda obj: said(obj, THERE))
+    point_at(world)
+    assert remembered(world) == (THERE, HERE)
+    point_at(world, "another")
+    assert remembered(world) == (another, another)
+    point_at(world)
+    assert remembered(world) == (THERE, THERE), "the word was used before"
+    world.kube.edit(SECRET_ENGINE, "demo/postgresql-engine", lambda obj: said(obj, ""))
+    world.advance(3)
+    point_at(world, "another")
+    world.kube.edit(SECRET_ENGINE, "demo/postgresql-engine", lambda obj: said(obj, THERE))
+    point_at(world)
+    assert remembered(world) == (THERE, another), "an operator said it again"
+
+
+def said(obj: Body, word: str) -> None:
+    obj["metadata"]["annotations"] = {SAME_DATABASE: word} if word else {}
 
 
 def test_another_plugin_is_told(world: World) -> None:

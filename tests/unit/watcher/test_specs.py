@@ -110,10 +110,10 @@ def test_what_an_engine_leaves_out_is_absent() -> None:
 
 def test_annotations_let_an_owner_adopt_a_mount_and_move_a_database() -> None:
     assert not engine_spec(ENGINE, CLUSTER).adopt_mount
-    notes = {"leasegate.dev/adopt-mount": "true", "leasegate.dev/same-database-moved": "true"}
+    notes = {"leasegate.dev/adopt-mount": "true", "leasegate.dev/same-database-moved": "db-2:5432/app"}
     spec = engine_spec(changed(ENGINE, "metadata", META | {"annotations": notes}), CLUSTER)
     assert spec.adopt_mount
-    assert spec.same_database_moved
+    assert spec.same_database_moved == "db-2:5432/app"
 
 
 def test_a_cluster_without_a_name_is_a_dash_in_vault() -> None:

@@ -127,9 +127,10 @@ class EnsureEngineRequest(_message.Message):
     """Path of the mount without slashes at the ends; empty for "database"."""
     adopt_mount: _builtins.bool
     """Whether a mount that Leasegate did not enable may be used. Leasegate never disables such a mount."""
-    same_database_moved: _builtins.bool
-    """Whether the owner states that host, port or database change because the same database moved, so that live leases
-    stay valid.
+    same_database_moved: _builtins.str
+    """Place (host:port/database, as EnsureEngineResponse.database names it) to which an operator states that the same
+    database moved, so that live leases stay valid. It counts only where this call's database is at that place, and the
+    caller sends it until it was used once.
     """
     last_database: _builtins.str
     """EnsureEngineResponse.database of the last success for this mount and connection; empty if there was none. If it is
@@ -177,7 +178,7 @@ class EnsureEngineRequest(_message.Message):
         adopt_mount: _builtins.bool = ...,
         postgres: Global___PostgresConnection | None = ...,
         quiesce_report: _types_pb2.QuiesceReport | None = ...,
-        same_database_moved: _builtins.bool = ...,
+        same_database_moved: _builtins.str = ...,
         last_database: _builtins.str = ...,
         shared_with: _abc.Iterable[_builtins.str] | None = ...,
         connection_allow_from: _abc.Iterable[_builtins.str] | None = ...,
