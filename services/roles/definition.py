@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from services.roles.statements import CREATE_IF_ABSENT, FORCE_DROP, tolerant
+from services.roles.statements import CREATE_IF_ABSENT, FORCE_DROP, checked
 
 CLEANUP_ROLE_TTL_S = 60
 """TTL of a cleanup role's lease, which expires soon when nothing revokes it."""
@@ -37,8 +37,8 @@ class Definition:
     max_ttl_s: int = 0
 
     def resolved(self) -> Definition:
-        """Return the definition as it is written: with revocation statements that may run twice."""
-        return replace(self, revocation_statements=tolerant(self.revocation_statements))
+        """Return the definition as it is written: with revocation statements that may run twice, and are checked."""
+        return replace(self, revocation_statements=checked(self.revocation_statements))
 
     def payload(self) -> dict[str, Any]:
         """Return the body for Vault, with empty fields, so that a field removed from the spec is removed from Vault."""
@@ -73,7 +73,7 @@ def cleanup_role(*, db_name: str, revocation_statements: tuple[str, ...], force_
     return Definition(
         db_name=db_name,
         creation_statements=(CREATE_IF_ABSENT,),
-        revocation_statements=tuple(FORCE_DROP) if force_drop else tolerant(revocation_statements),
+        revocation_statements=tuple(FORCE_DROP) if force_drop else checked(revocation_statements),
         default_ttl_s=CLEANUP_ROLE_TTL_S,
         max_ttl_s=CLEANUP_ROLE_TTL_S,
     )

@@ -16,6 +16,35 @@ CREATE_IF_ABSENT = (
 Two leases can share one user name; the revocation of the second one then finds no user.
 """
 
+REMEMBER = (
+    "DO $$ DECLARE found text := (SELECT oid::text FROM pg_roles WHERE rolname = '{{name}}'); BEGIN"
+    ' IF found IS NULL THEN CREATE ROLE "{{name}}" NOLOGIN; END IF;'
+    " PERFORM set_config('leasegate.made', (found IS NULL)::text, true);"
+    " PERFORM set_config('leasegate.oid', (SELECT oid::text FROM pg_roles WHERE rolname = '{{name}}'), true); END $$;"
+)
+"""Creates the user where it does not exist, and remembers it for this transaction.
+
+By oid, as a team's statements may rename it, which keeps its password.
+"""
+
+CHECK_ENDED = (
+    "DO $$ DECLARE left_over pg_roles%ROWTYPE; BEGIN"
+    " SELECT * INTO left_over FROM pg_roles WHERE oid = current_setting('leasegate.oid')::oid;"
+    " IF left_over.oid IS NOT NULL AND current_setting('leasegate.made')::bool THEN"
+    " EXECUTE format('DROP ROLE %I', left_over.rolname);"
+    " ELSIF left_over.rolcanlogin OR left_over.rolname <> '{{name}}' THEN"
+    " RAISE EXCEPTION 'the revocation statements of the role leave a database user that can log in, or rename it:"
+    " they have to drop it' USING ERRCODE = 'LG001';"
+    " ELSIF EXISTS (SELECT FROM pg_stat_activity WHERE usesysid = current_setting('leasegate.oid')::oid) THEN"
+    " RAISE EXCEPTION 'the revocation statements of the role leave open sessions of the database user:"
+    " they have to end them' USING ERRCODE = 'LG002'; END IF; END $$;"
+)
+"""Refuses a revocation after which the user can still log in or has another name, or a session of it is open.
+
+The codes are Leasegate's own. access then drops the user with ``FORCE_DROP``. A user that only ``REMEMBER`` made, and
+that the statements leave, is dropped.
+"""
+
 FORCE_DROP: Sequence[str] = (
     CREATE_IF_ABSENT,
     'ALTER ROLE "{{name}}" NOLOGIN;',
@@ -28,11 +57,11 @@ FORCE_DROP: Sequence[str] = (
 """Drops a user that PostgreSQL refused to drop, as it owns objects."""
 
 
-def tolerant(revocation: Sequence[str]) -> tuple[str, ...]:
-    """Return revocation statements that also work where the user is dropped already.
+def checked(revocation: Sequence[str]) -> tuple[str, ...]:
+    """Return revocation statements that also work where the user is dropped already, and that end its access.
 
-    An empty list stays empty: Vault's default checks by itself.
+    Vault runs them in one transaction. An empty list stays empty: Vault's default drops the user.
     """
-    if not revocation or revocation[0] == CREATE_IF_ABSENT:
+    if not revocation or revocation[0] == REMEMBER:
         return tuple(revocation)
-    return (CREATE_IF_ABSENT, *revocation)
+    return (REMEMBER, *revocation, CHECK_ENDED)

@@ -15,7 +15,7 @@ import yaml
 
 from leasegate.access.v1 import operator_service_pb2 as operator
 from services.access.ledger.db.database import Clock
-from services.roles.statements import tolerant
+from services.roles.statements import checked
 from tests.chaos.agreement import Eyes, open_attempts
 from tests.chaos.aims import Lean
 from tests.chaos.holders import Holder
@@ -39,7 +39,7 @@ class RoleKind:
 ROLES = {
     "psql-role": RoleKind(CREATE),
     "slow-role": RoleKind([*CREATE, "SELECT pg_sleep(0.03);"]),
-    "strict-role": RoleKind(CREATE, tolerant(STRICT)),
+    "strict-role": RoleKind(CREATE, checked(STRICT)),
     "brief-role": RoleKind(CREATE, max_s=3600),
 }
 IN_CATALOG = ("reader", "slow-reader", "brief-reader")

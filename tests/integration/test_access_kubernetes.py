@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from leasegate.access.v1 import watcher_service_pb2 as watcher
 from leasegate.roles.v1 import db_role_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import errors
+from services.roles.statements import checked
 from tests.eventually import eventually
 from tests.integration.access_world import (
     ALICE,
@@ -587,6 +589,20 @@ def test_a_role_that_is_not_in_vault_needs_no_recovery(made: World, callee: Call
     with pytest.raises(errors.VaultRefusedError, match="unknown role"):
         dar.claim()
     assert dar.end().open_attempts == 0
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1;", 'ALTER ROLE "{{name}}" RENAME TO "token-demo-h7-{{random}}";'])
+def test_h7_revocation_statements_that_end_nothing_keep_no_user(made: World, callee: Callee, statement: str) -> None:
+    """Access drops the user with Leasegate's own statements, whatever the team's do."""
+    statements = list(checked([statement.replace("{{random}}", secrets.token_hex(3))]))
+    made.write_role("k8s.-.demo.h7-role", revoke=statements)
+    put_role(made, callee, name="h7-role", revoke=statements)
+    dar = Dar(callee, role="h7-role")
+    credential = dar.issue()
+    dar.decide("DENIED")
+    gone(made, credential)
+    assert not made.can_log_in(credential)
+    dar.end()
 
 
 @pytest.mark.parametrize(

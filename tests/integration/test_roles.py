@@ -19,17 +19,21 @@ from services.common.errors import (
     VaultPolicyMissingError,
     VaultSealedError,
 )
+from services.common.vault.error_texts import is_drop_refused
 from services.common.vault.object_ref import ObjectRef
 from services.common.vault.target import VaultTarget
 from services.roles.roles import DbRoles
 from services.roles.scope import SCOPE
-from services.roles.statements import CREATE_IF_ABSENT
+from services.roles.statements import checked
+from tests.eventually import eventually
 from tests.integration.vault_services import (
     CREATE,
     MOUNT,
     delete_engine,
     ensure_role,
+    exists,
     issue,
+    log_in,
     owner,
     paused,
     quiet,
@@ -102,8 +106,9 @@ def test_what_is_taken_out_of_the_spec_goes_out_of_vault(servers: Servers, roles
     request.definition.rollback_statements.append('DROP ROLE IF EXISTS "{{name}}";')
     request.definition.renew_statements.append("ALTER ROLE \"{{name}}\" VALID UNTIL '{{expiration}}';")
     snapshot = roles.EnsureDbRole(request).snapshot
-    assert list(snapshot.definition.revocation_statements) == [CREATE_IF_ABSENT, 'DROP ROLE "{{name}}";']
-    assert shown(servers)["revocation_statements"] == [CREATE_IF_ABSENT, 'DROP ROLE "{{name}}";']
+    written = list(checked(['DROP ROLE "{{name}}";']))
+    assert list(snapshot.definition.revocation_statements) == written
+    assert shown(servers)["revocation_statements"] == written
     assert not roles.EnsureDbRole(request).changed
 
     for field in ("revocation_statements", "rollback_statements", "renew_statements", "default_ttl", "max_ttl"):
@@ -275,3 +280,43 @@ def test_a_sealed_vault(servers: Servers, roles: Stub) -> None:
     finally:
         servers.bao.unseal()
     assert not roles.EnsureDbRole(request).changed
+
+
+LEAVING = {
+    "nothing": "SELECT 1;",
+    "renamed": 'ALTER ROLE "{{name}}" RENAME TO "token-renamed";',
+    "another dropped": "DO $$ BEGIN PERFORM 1; END $$;",
+    "logs in again": 'ALTER ROLE "{{name}}" NOLOGIN; ALTER ROLE "{{name}}" LOGIN;',
+}
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("statement", LEAVING.values(), ids=LEAVING)
+def test_h7_a_revocation_that_leaves_a_user_is_refused(servers: Servers, roles: Stub, statement: str) -> None:
+    """By oid, so that a new name does not help, and the text says what is wrong."""
+    request = ensure_role(servers)
+    request.definition.revocation_statements.append(statement)
+    roles.EnsureDbRole(request)
+    lease = issue(servers, "k8s.-.demo.psql-role", f"demo-h7-{abs(hash(statement)) % 10**6}")
+    status, answer = servers.vault("POST", f"sys/leases/revoke/{lease['lease_id']}", sync=True)
+    assert status == 400
+    assert "that can log in, or rename it: they have to drop it (SQLSTATE LG001)" in str(answer)
+    assert is_drop_refused(str(answer["errors"][0]))  # access drops it
+    servers.psql(f'DROP OWNED BY "{lease["username"]}"; DROP ROLE "{lease["username"]}"')
+    assert revoke(servers, lease) < 300
+    assert not exists(servers, lease["username"])  # nor what only the statements made
+
+
+@pytest.mark.usefixtures("engine")
+def test_h7_a_revocation_that_leaves_a_session_is_refused(servers: Servers, roles: Stub) -> None:
+    request = ensure_role(servers)
+    request.definition.revocation_statements.append('ALTER ROLE "{{name}}" NOLOGIN;')
+    roles.EnsureDbRole(request)
+    lease = issue(servers, "k8s.-.demo.psql-role", "demo-h7-session")
+    with log_in(servers, lease) as session:
+        session.execute("SELECT 1")
+        status, answer = servers.vault("POST", f"sys/leases/revoke/{lease['lease_id']}", sync=True)
+        assert status == 400
+        assert "they have to end them (SQLSTATE LG002)" in str(answer)
+    eventually(lambda: revoke(servers, lease) < 300, timeout_s=10, what="the revocation, as no session is open")
+    servers.psql(f'DROP OWNED BY "{lease["username"]}"; DROP ROLE "{lease["username"]}"')

@@ -35,6 +35,8 @@ _MEANINGS = {
     "53300": "too many connections",
     "55P03": "a lock was not to be had in time",
     "57014": "a statement took too long",
+    "LG001": "the role's revocationStatements leave a user that can log in, or rename it: they have to drop it",
+    "LG002": "the role's revocationStatements leave open sessions of the database user: they have to end them",
     "P0001": "a statement raised an exception",
 }
 _UNREACHED = ("failed to connect", "connection refused", "dial tcp", "i/o timeout", "no such host", "connection reset")
@@ -113,7 +115,8 @@ def is_drop_refused(text: str) -> bool:
     """Whether a 400 for revoking a lease means that PostgreSQL refused to drop the user, as the user owns objects.
 
     Vault answers 400 with the text of PostgreSQL and its SQLSTATE; for a database that it cannot reach there is none,
-    or one of a class that passes. Seen on OpenBao 2.7.2 and Vault 1.21.4 with PostgreSQL 18.
+    or one of a class that passes. Those of ``services.roles.statements.CHECK_ENDED``
+    count, too. Seen on OpenBao 2.7.2 and Vault 1.21.4 with PostgreSQL 18.
     """
     code = sqlstate(text)
     return bool(code) and code[:2] not in _PASSING_SQLSTATES

@@ -25,6 +25,7 @@ DOWN = "failed to revoke entry: err: failed to connect to `user=postgres databas
         (answered(400, 'ERROR: role "token-x" does not exist (SQLSTATE 42704)'), True),
         (answered(400, f"ERROR: {'x' * 5000} (SQLSTATE 57P03) (SQLSTATE 2BP01)"), True),  # the last one is PostgreSQL's
         (answered(400, "ERROR: (SQLSTATE 2BP01) (SQLSTATE 57P03)"), False),
+        (answered(400, "a database user that can log in (SQLSTATE LG001)"), True),
         (answered(500, OWNS), False),
     ],
 )

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from services.roles.definition import Definition, cleanup_role
-from services.roles.statements import CREATE_IF_ABSENT, FORCE_DROP, tolerant
+from services.roles.statements import CHECK_ENDED, CREATE_IF_ABSENT, FORCE_DROP, REMEMBER, checked
 
+CHECKED = (REMEMBER, "x", CHECK_ENDED)
 BASE = Definition(db_name="c", creation_statements=('CREATE ROLE "{{name}}"',), default_ttl_s=3600, max_ttl_s=86400)
 
 
@@ -62,9 +63,9 @@ def test_a_vault_that_leaves_empty_things_out_shows_the_same() -> None:
 
 
 def test_revocation_statements_work_twice_and_none_stay_none() -> None:
-    assert replace(BASE, revocation_statements=("x",)).resolved().revocation_statements == (CREATE_IF_ABSENT, "x")
+    assert replace(BASE, revocation_statements=("x",)).resolved().revocation_statements == CHECKED
     assert BASE.resolved() == BASE
-    assert tolerant(tolerant(("x",))) == tolerant(("x",))
+    assert checked(checked(("x",))) == checked(("x",))
 
 
 def test_cleanup_roles() -> None:
@@ -72,15 +73,8 @@ def test_cleanup_roles() -> None:
     assert plain.creation_statements == (CREATE_IF_ABSENT,)
     assert "NOLOGIN" in CREATE_IF_ABSENT
     assert plain.revocation_statements == ()
-    assert cleanup_role(db_name="c", revocation_statements=("x",), force_drop=False).revocation_statements == (
-        CREATE_IF_ABSENT,
-        "x",
-    )
-    assert cleanup_role(
-        db_name="c", revocation_statements=(CREATE_IF_ABSENT, "x"), force_drop=False
-    ).revocation_statements == (
-        CREATE_IF_ABSENT,
-        "x",
-    )
+    for given in (("x",), CHECKED):
+        asked = cleanup_role(db_name="c", revocation_statements=given, force_drop=False)
+        assert asked.revocation_statements == CHECKED
     assert cleanup_role(db_name="c", revocation_statements=("x",), force_drop=True).revocation_statements == FORCE_DROP
     assert (plain.default_ttl_s, plain.max_ttl_s) == (60, 60)
