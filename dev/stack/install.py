@@ -14,6 +14,7 @@ from dev.stack.kubectl import Kubectl
 DEPLOY = Path(__file__).parents[2] / "deploy"
 NAMESPACE = "leasegate-system"
 ENABLED_NAMESPACE = "enabled-namespace.yaml"  # applied to each namespace, not once for the cluster
+NAMESPACE_QUOTA = "namespace-quota.yaml"  # an option of the same kind
 FAST_RBAC = DEPLOY / "rbac" / "fast-rbac.yaml"  # an option
 _PEOPLE = Path(__file__).parent / "people.yaml"
 _STAMP = "leasegate.dev/requested-by"
@@ -74,7 +75,7 @@ def install(kubectl: Kubectl, *, local_people: bool) -> None:
 def manifests() -> list[Path]:
     """The manifests of a cluster in order: policies before RBAC, as they restrict verbs that RBAC grants."""
     found = [file for folder in ("crds", "policies", "rbac") for file in sorted((DEPLOY / folder).rglob("*.yaml"))]
-    return [file for file in found if file.name != ENABLED_NAMESPACE and file != FAST_RBAC]
+    return [file for file in found if file.name not in (ENABLED_NAMESPACE, NAMESPACE_QUOTA) and file != FAST_RBAC]
 
 
 def wait_for_kinds(kubectl: Kubectl, *, timeout_s: float = 60) -> None:

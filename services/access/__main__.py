@@ -12,7 +12,8 @@ import click
 from leasegate.access.v1 import watcher_service_pb2
 from services.access.app import access
 from services.access.domain.failpoints import ALL_POINTS, VARIABLE
-from services.access.domain.settings import Settings
+from services.access.domain.quotas import Quotas
+from services.access.domain.settings import DEFAULT_QUOTAS, Settings
 from services.access.requests.catalog_file import read_catalog
 from services.access.worker.metrics import AccessMetrics
 from services.common import failpoints
@@ -118,12 +119,36 @@ class ClusterType(click.ParamType[tuple[str, str]]):
     help="How long the ledger keeps closed attempts, deleted access requests and answered calls.",
 )
 @option(
+    "--max-requests-per-namespace",
+    type=click.IntRange(min=0),
+    default=DEFAULT_QUOTAS.open_requests,
+    help="Access requests of one namespace that are pending or approved; 0 for no limit. Beyond it they wait.",
+)
+@option(
+    "--max-database-users-per-namespace",
+    type=click.IntRange(min=0),
+    default=DEFAULT_QUOTAS.database_users,
+    help="Database users of one namespace that are not dropped yet; 0 for no limit. Beyond it approved ones wait.",
+)
+@option(
+    "--max-prepared-tokens-per-namespace",
+    type=click.IntRange(min=0),
+    default=DEFAULT_QUOTAS.prepared_tokens,
+    help="Tokens of Vault made ahead for pending access requests of one namespace; 0 for no limit.",
+)
+@option(
     "--max-targets-per-namespace",
     type=click.IntRange(min=0),
-    default=50,
+    default=DEFAULT_QUOTAS.targets,
     help="Vaults that the AppBindings of one namespace may have named; 0 for no limit.",
 )
-@option("--workers", type=click.IntRange(2, 64), default=8, help="Threads that revoke, renew and prepare.")
+@option(
+    "--max-issues-per-minute",
+    type=click.IntRange(min=0),
+    default=DEFAULT_QUOTAS.issues_per_minute,
+    help="Credentials of one access request within a minute, such as after edits of its Secret; 0 for no limit.",
+)
+@option("--workers", type=click.IntRange(2, 64), default=10, help="Threads that revoke, renew and prepare.")
 def main(
     config: ServerConfig,
     *,
@@ -136,7 +161,11 @@ def main(
     orphan_scan_interval: float,
     max_renewals_per_second: float,
     retention: float,
+    max_requests_per_namespace: int,
+    max_database_users_per_namespace: int,
+    max_prepared_tokens_per_namespace: int,
     max_targets_per_namespace: int,
+    max_issues_per_minute: int,
     workers: int,
 ) -> None:
     """Serve until SIGTERM."""
@@ -153,7 +182,13 @@ def main(
         orphan_scan_interval_s=orphan_scan_interval,
         retention_s=retention,
         workers=workers,
-        max_targets=max_targets_per_namespace,
+        quotas=Quotas(
+            open_requests=max_requests_per_namespace,
+            database_users=max_database_users_per_namespace,
+            prepared_tokens=max_prepared_tokens_per_namespace,
+            targets=max_targets_per_namespace,
+            issues_per_minute=max_issues_per_minute,
+        ),
     )
     clusters = watcher_clusters(watcher_cluster, config)
     registry = new_server_registry()

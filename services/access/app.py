@@ -104,6 +104,7 @@ def access(
         StartupRefusedError: The ledger cannot be used.
     """
     ledger = open_ledger(ledger_file, clock=clock)
+    ledger.quotas = settings.quotas
     sessions = Sessions(SCOPE, service_auths=own)
     try:
         clusters = WatcherClusters(watcher_clusters)
@@ -132,7 +133,7 @@ def _running(
     vaults.on_missing = lambda row: feed.request_auth(row.id)
     guard = LedgerGuard(ledger)
     catalog, requests = (
-        Catalog(ledger, vaults, feed, max_targets=settings.max_targets),
+        Catalog(ledger, vaults, feed),
         AccessRequests(ledger, vaults, guard=guard),
     )
     issuer = LeaseIssuer(ledger, vaults, settings=settings, guard=guard)

@@ -12,7 +12,13 @@ from concurrent.futures import Future, wait
 from leasegate.access.v1 import access_request_pb2, requester_service_pb2, watcher_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import failpoints
-from services.common.errors import AccessEndedError, ApprovalDeniedError, ApprovalRequiredError, LeasegateError
+from services.common.errors import (
+    AccessEndedError,
+    ApprovalDeniedError,
+    ApprovalRequiredError,
+    LeasegateError,
+    QuotaExceededError,
+)
 from services.common.rpc import status as rpc_status
 from watcher.clients.stubs import ServiceStubs
 from watcher.delivery.publisher import NotWrittenError, SecretPublisher
@@ -155,7 +161,8 @@ class AccessRequestReconciler:
             if answer is not None and isinstance(err, CHANGED_MEANWHILE):
                 return Result(requeue=True)
             if not self._failures.is_unreported(uid_of(obj), err):
-                reason = "FailedToGetCredential" if answer is not None else reason_of(err)
+                own = answer is None or isinstance(err, QuotaExceededError)
+                reason = reason_of(err) if own else "FailedToGetCredential"
                 self._reporter.report_failed(
                     obj, answer, reason=reason, message=err.message, secret_attempt=secret_attempt
                 )

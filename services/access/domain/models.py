@@ -260,6 +260,11 @@ class AccessRequest:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name or self.uid
 
     @property
+    def tenant(self) -> str:
+        """Who shares workers and quotas: a namespace of a cluster, or one caller over gRPC."""
+        return f"{self.cluster_uid}/{self.namespace}" if self.namespace else self.owner
+
+    @property
     def role_label(self) -> str:
         """The db_role as people name it: ``namespace/name``, or the name in the catalog."""
         return f"{self.role_namespace}/{self.role_name}" if self.role_namespace else self.role_name
@@ -309,6 +314,7 @@ class Attempt:
         priority: Priority of its next work.
         due_at: When that work is due; None for none.
         overlap_ends_at: Until when it is renewed beside the attempt that replaced it.
+        tenant: Whose share of workers and quotas it is of; as of its access request.
     """
 
     id: str
@@ -346,6 +352,7 @@ class Attempt:
     priority: Priority = Priority.ISSUE
     due_at: float | None = None
     overlap_ends_at: float | None = None
+    tenant: str = ""
 
     def expired(self, now: float) -> bool:
         """Whether its lease has ended."""

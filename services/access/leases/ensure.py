@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from services.access.domain.decide import Claim, NextStep
 from services.access.domain.request_view import AccessRequestView
-from services.access.leases.issue import ClaimStart, Issued, LeaseIssuer
-from services.access.ledger.db.database import Ledger
+from services.access.leases.issue import ClaimStart, Issued, LeaseIssuer, check_room
+from services.access.ledger.db.database import Ledger, Tx
 from services.access.requests.requests import AccessRequests, DesiredAccess
 from services.common import failpoints
-from services.common.errors import LeasegateError
+from services.common.errors import LeasegateError, QuotaExceededError
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +60,29 @@ class AccessEnsurer:
             if not (claim and isinstance(step, Claim)):
                 return Ensured(view, step)
         start: ClaimStart | None = None
+        refused: LeasegateError | None = None
         with self._ledger.write() as tx:
             view = self._requests.take_in(tx, desired, owner=owner, secret_attempt=secret_attempt)
             step = view.next_step(secret_attempt)
             if claim and isinstance(step, Claim) and view.db_role:
+                refused = _no_room(tx, view)
+            if claim and isinstance(step, Claim) and view.db_role and refused is None:
                 start = self._issuer.begin_claim(
                     tx, view.request, step, db_role=view.db_role, secret_attempt=secret_attempt
                 )
         failpoints.point("ensure.committed")
         if start is None:
-            return Ensured(view, step)
+            return Ensured(view, step, refused=refused)
         try:
             return Ensured(view, step, issued=self._issuer.complete_claim(start))
         except LeasegateError as err:
             return Ensured(view, step, refused=err)
+
+
+def _no_room(tx: Tx, view: AccessRequestView) -> QuotaExceededError | None:
+    """Why nothing is claimed now although it is due; what was ensured is stored nevertheless."""
+    try:
+        check_room(tx, view.request, view.attempts)
+    except QuotaExceededError as err:
+        return err
+    return None

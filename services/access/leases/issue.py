@@ -6,6 +6,7 @@ the first may be the commit of the decision that it follows (``services.access.l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,10 +14,12 @@ from services.access.domain import attempt_states as rules
 from services.access.domain import durations
 from services.access.domain.decide import Claim, Pause, decide
 from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, VaultTargetRow
+from services.access.domain.quotas import ISSUES_WITHIN_S, no_room
 from services.access.domain.settings import Settings
 from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.ledger.guard import LedgerGuard
+from services.access.ledger.quotas import take_room
 from services.access.requests.guards import check_claim, owned
 from services.access.vault import leases, tokens
 from services.access.vault.clients import VaultClients
@@ -29,6 +32,7 @@ from services.common.errors import (
     DeadlineTooShortError,
     LeasegateError,
     PathNotOwnedError,
+    QuotaExceededError,
     VaultAuthMissingError,
     VaultAuthRefusedError,
     VaultPolicyMissingError,
@@ -144,6 +148,7 @@ class LeaseIssuer:
             DbRoleNotReadyError: The db_role is not in the catalog, or nothing may be issued there.
             LedgerMismatchError: The ledger does not match what the cluster or the caller knows.
             ConflictError: The caller needs none, or the attempt was ended meanwhile.
+            QuotaExceededError: Its tenant has as many database users as it may, or it had too many credentials.
             LeasegateError: Vault or the ledger failed.
         """
         with self._ledger.write() as tx:
@@ -162,6 +167,7 @@ class LeaseIssuer:
                 raise DbRoleNotReadyError(
                     f"the role {request.role_name} is not in the catalog", db_role=request.role_name
                 )
+            check_room(tx, request, attempts.open_of(tx, uid))
             start = self.begin_claim(tx, request, claim, db_role=db_role, secret_attempt=secret_attempt)
         return self.complete_claim(start)
 
@@ -350,6 +356,58 @@ def _nothing_made(err: Exception) -> bool:
     return isinstance(err, _NOTHING_MADE) or (
         isinstance(err, VaultRefusedError) and error_texts.is_unknown_db_role(err.vault_text)
     )
+
+
+_USERS = (*rules.LIVE, AttemptState.ISSUING, AttemptState.REVOKING, AttemptState.RECOVERING)
+
+
+def _check_users(tx: Tx, request: AccessRequest) -> None:
+    most = tx.quotas.database_users
+    count = take_room(
+        tx,
+        "database users",
+        request.tenant,
+        most=most,
+        count=lambda: attempts.count_of_tenant(tx, request.tenant, _USERS, most=most),
+    )
+    if count is not None:
+        raise no_room(
+            count,
+            most,
+            what="database users that are not dropped",
+            namespace=request.namespace,
+            do="delete access requests that are not needed",
+            option="--max-database-users-per-namespace",
+        )
+
+
+def check_room(tx: Tx, request: AccessRequest, opened: Sequence[Attempt]) -> None:
+    """Refuse a new credential of a tenant that has as many database users as it may, and one too many of a request.
+
+    An access request that has a credential gets the next one whatever its tenant has: else access would end.
+
+    Args:
+        tx: Transaction.
+        request: The access request.
+        opened: Its attempts that are not closed.
+
+    Raises:
+        QuotaExceededError: There is no room now.
+    """
+    often = tx.quotas.issues_per_minute
+    if rules.last(opened, *rules.LIVE) is None:
+        _check_users(tx, request)
+    begun = attempts.begun_since(tx, request.uid, tx.now - ISSUES_WITHIN_S) if often else []
+    if 0 < often <= len(begun):
+        again_s = begun[-often] + ISSUES_WITHIN_S - tx.now
+        raise QuotaExceededError(
+            f"{len(begun)} credentials of this access request were begun within a minute, and {often} may be: find out"
+            " what edits or deletes its Secret, or have the operator raise --max-issues-per-minute. It goes on by"
+            f" itself in {again_s:.0f} s",
+            retry_after_s=max(again_s, 1.0),
+            limit=str(often),
+            namespace=request.namespace,
+        )
 
 
 def _request(tx: Tx, uid: str) -> AccessRequest:

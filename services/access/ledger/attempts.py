@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -70,6 +70,18 @@ def open_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Attempt]]:
     return found
 
 
+def count_of_tenant(tx: Tx, tenant: str, states: Iterable[AttemptState], *, most: int) -> int:
+    """Return how many attempts of a tenant are in these states, counting to ``most``."""
+    some = sa.select(_table.state).where(_table.tenant == tenant, _table.state.in_(tuple(states))).limit(most)
+    return int(tx.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one())
+
+
+def begun_since(tx: Tx, uid: str, since: float) -> list[float]:
+    """Return when the attempts of an access request began that began after a time, oldest first."""
+    query = sa.select(_table.begun_at).where(_table.access_request_id == uid, _table.begun_at > since)
+    return sorted(tx.execute(query).scalars())
+
+
 def begin(tx: Tx, *, request: AccessRequest, role: DbRole, sequence: int, due_at: float | None) -> Attempt:
     """Begin an attempt, PENDING. With ``due_at`` a worker creates its token, else the call that claims does."""
     attempt_id = names.new_attempt_id()
@@ -91,6 +103,7 @@ def begin(tx: Tx, *, request: AccessRequest, role: DbRole, sequence: int, due_at
         database_user=names.database_user_name(display),
         begun_at=tx.now,
         due_at=due_at,
+        tenant=request.tenant,
     )
     _BEGIN.run(tx, row_of(attempts, made))
     tx.wake(due_at)

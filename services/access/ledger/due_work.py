@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from services.access.ledger.db.schema import access_requests, attempts, vault_ta
 
 class _Due(NamedTuple):
     id: str
+    tenant: str
     ends_at: float | None
     lease_ttl_s: float
 
@@ -29,7 +31,7 @@ _QUEUE_FRESH_S, _QUEUE_SIZE = 0.5, 200
 _a = attempts.c
 _NOW, _COUNT = sa.bindparam("now", type_=sa.Float), sa.bindparam("count", type_=sa.Integer)
 _DUE = (
-    sa.select(_a.id, _a.ends_at, _a.lease_ttl_s)
+    sa.select(_a.id, _a.tenant, _a.ends_at, _a.lease_ttl_s)
     .where(_a.priority == sa.bindparam("priority"), _a.due_at <= _NOW)
     .limit(_COUNT)
 )
@@ -57,12 +59,21 @@ def _earliest(after: sa.ColumnElement[float]) -> sa.Select[Any]:
 _EARLIEST, _NEXT = (Query(lambda **at: tuple(at.values()), _earliest(after)) for after in (sa.literal(0.0), _NOW))
 
 
-class Job(NamedTuple):
-    """A piece of work: an attempt, or an access request if ``attempt`` is empty; and whether it counts as a renewal."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A piece of work.
+
+    Attributes:
+        attempt: The attempt to work on.
+        request: The access request whose time is over, if ``attempt`` is empty.
+        renewal: Whether it counts as a renewal.
+        tenant: Whose it is; empty for an access request.
+    """
 
     attempt: str
     request: str
     renewal: bool = False
+    tenant: str = field(default="", compare=False)
 
 
 class RenewalQueue:
@@ -77,22 +88,30 @@ class RenewalQueue:
         self._found: list[_Due] = []
         self._read_at, self._without = 0.0, frozenset[tuple[str, str]]()
 
-    def first(self, tx: Tx, *, busy: Collection[str], without: Collection[tuple[str, str]]) -> _Due | None:
-        """Return the first one that no worker is at; it stays in the queue."""
+    def first(
+        self,
+        tx: Tx,
+        *,
+        busy: Collection[str],
+        without: Collection[tuple[str, str]],
+        full: Collection[str] = (),
+    ) -> _Due | None:
+        """Return the first one that no worker is at and whose tenant is not full; it stays in the queue."""
         fresh = 0 <= tx.now - self._read_at < _QUEUE_FRESH_S and self._without == frozenset(without)
-        if not fresh or not self._first_idle(busy):
+        if not fresh or not self._first_idle(busy, ()):
             self._found = _due(tx, _ENDING_FIRST, Priority.RENEW, without, count=_QUEUE_SIZE + len(busy))[::-1]
             self._read_at, self._without = tx.now, frozenset(without)
-        return self._first_idle(busy)
+        return self._first_idle(busy, full)
 
-    def take_first(self) -> Job:
-        """Take the first one out of the queue."""
-        return Job(self._found.pop().id, "", renewal=True)
+    def take(self, renewal: _Due) -> Job:
+        """Take one out of the queue."""
+        self._found.remove(renewal)
+        return Job(renewal.id, "", renewal=True, tenant=renewal.tenant)
 
-    def _first_idle(self, busy: Collection[str]) -> _Due | None:
+    def _first_idle(self, busy: Collection[str], full: Collection[str]) -> _Due | None:
         while self._found and self._found[-1].id in busy:
             self._found.pop()
-        return self._found[-1] if self._found else None
+        return next((each for each in reversed(self._found) if each.tenant not in full and each.id not in busy), None)
 
 
 def next_job(
@@ -103,6 +122,8 @@ def next_job(
     throttled: bool = False,
     renewals: RenewalQueue | None = None,
     without: Collection[tuple[str, str]] = (),
+    tenants: Mapping[str, int] | None = None,
+    most_of_tenant: int = 0,
 ) -> Job | None:
     """Return the most urgent piece of work that is due and that no worker is at.
 
@@ -116,20 +137,24 @@ def next_job(
         throttled: Whether the rate limit applies now, to all renewals but those that would soon be too late.
         renewals: The queue of renewals, kept from one call to the next.
         without: Vaults, by server and namespace, whose work is passed over.
+        tenants: How many workers each tenant has. Within a priority, work of one that has none goes first.
+        most_of_tenant: How many it may have; 0 for no limit.
     """
+    tenants = tenants or {}
+    full = {tenant for tenant, count in tenants.items() if 0 < most_of_tenant <= count}
     renewals = renewals or RenewalQueue()
     earliest = _EARLIEST.first(tx) or ()
     revokes, issues, renewable, expires = (at is not None and at <= tx.now for at in earliest)
-    renewal = renewals.first(tx, busy=busy, without=without) if renews and renewable else None
+    renewal = renewals.first(tx, busy=busy, without=without, full=full) if renews and renewable else None
     if renewal and _share_left(renewal, tx.now) < (TOO_LATE_SHARE if throttled else URGENT_SHARE):
-        return renewals.take_first()
-    if revokes and (revocation := _due_longest(tx, Priority.REVOKE, busy, without)):
-        return Job(revocation.id, "")
+        return renewals.take(renewal)
+    if revokes and (revocation := _due_fairly(tx, Priority.REVOKE, busy, without, tenants=tenants, full=full)):
+        return Job(revocation.id, "", tenant=revocation.tenant)
     if expires and (uid := _expired(tx, busy)):
         return Job("", uid)
-    if issues and (issue := _due_longest(tx, Priority.ISSUE, busy, without)):
-        return Job(issue.id, "")
-    return renewals.take_first() if renewal and not throttled else None
+    if issues and (issue := _due_fairly(tx, Priority.ISSUE, busy, without, tenants=tenants, full=full)):
+        return Job(issue.id, "", tenant=issue.tenant)
+    return renewals.take(renewal) if renewal and not throttled else None
 
 
 def next_due_at(tx: Tx) -> float | None:
@@ -149,11 +174,39 @@ def _share_left(lease: _Due, now: float) -> float:
     return 2.0 if lease.ends_at is None else (lease.ends_at - now) / max(lease.lease_ttl_s, 1.0)
 
 
+def _due_fairly(
+    tx: Tx,
+    priority: Priority,
+    busy: Collection[str],
+    without: Collection[tuple[str, str]],
+    *,
+    tenants: Mapping[str, int],
+    full: Collection[str],
+) -> _Due | None:
+    """Return what is due the longest of one priority: of a tenant without a worker if there is one, of no full one.
+
+    The index has the tenant, so that passing over a thousand rows of one reads none of them.
+    """
+    found = _due_longest(tx, priority, busy, without)
+    if found is None or found.tenant not in tenants:
+        return found
+    other = _due_longest(tx, priority, busy, without, no_tenants=tenants)
+    if other or found.tenant not in full:
+        return other or found
+    return _due_longest(tx, priority, busy, without, no_tenants=full)
+
+
 def _due_longest(
-    tx: Tx, priority: Priority, busy: Collection[str], without: Collection[tuple[str, str]]
+    tx: Tx,
+    priority: Priority,
+    busy: Collection[str],
+    without: Collection[tuple[str, str]],
+    *,
+    no_tenants: Collection[str] = (),
 ) -> _Due | None:
     """Return what is due the longest of one priority; an index finds it however long the queue is."""
-    found = _due(tx, _DUE_LONGEST, priority, without, count=len(busy) + 1)
+    query = _DUE_LONGEST.where(_a.tenant.not_in(sorted(no_tenants))) if no_tenants else _DUE_LONGEST
+    found = _due(tx, query, priority, without, count=len(busy) + 1)
     return next((each for each in found if each.id not in busy), None)
 
 

@@ -102,6 +102,16 @@ def decisions_of_many(tx: Tx, uids: Sequence[str]) -> dict[str, list[Decision]]:
     return found
 
 
+def count_open(tx: Tx, request: AccessRequest, *, most: int) -> int:
+    """Return how many access requests its tenant has open, counting to ``most``."""
+    mine = sa.and_(_table.namespace == request.namespace, _table.cluster_uid == request.cluster_uid)
+    if not request.namespace:
+        mine = sa.and_(mine, _table.owner == request.owner)
+    open_ones = _table.approval.in_((Approval.PENDING, Approval.APPROVED))
+    some = sa.select(_table.uid).where(mine, open_ones).limit(most)
+    return int(tx.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one())
+
+
 def decide(tx: Tx, uid: str, made: Sequence[Decision]) -> None:
     """Add decisions; none is ever changed or removed alone."""
     for each in made:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from services.access.domain.models import DbRole, VaultTargetRow
+from services.access.domain.quotas import no_room
 from services.access.ledger import attempts, catalog, pauses, pruning, recoveries, requests
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.requests import reassess
 from services.access.requests.changefeed import ChangeFeed
-from services.access.requests.guards import check_quota
 from services.access.vault.clients import VaultClients, row_of
 from services.common.errors import CallerNotAllowedError, SnapshotStaleError
 from services.common.vault.target import VaultTarget
@@ -41,16 +41,8 @@ class TargetName:
 class Catalog:
     """Takes in Vaults, db_roles and reports of cleanup roles."""
 
-    def __init__(self, ledger: Ledger, vaults: VaultClients, feed: ChangeFeed, *, max_targets: int = 0) -> None:
-        """Begin with what the ledger has.
-
-        Args:
-            ledger: The ledger.
-            vaults: Its Vaults.
-            feed: Where auth is asked for.
-            max_targets: How many VaultTargets one namespace may have; 0 for no limit.
-        """
-        self._ledger, self._vaults, self._feed, self._max_targets = ledger, vaults, feed, max_targets
+    def __init__(self, ledger: Ledger, vaults: VaultClients, feed: ChangeFeed) -> None:
+        self._ledger, self._vaults, self._feed = ledger, vaults, feed
 
     def put_target(self, target: VaultTarget) -> VaultTargetRow:
         """Take in a Vault, and the auth there where the service has none of its own; work that lacked it is due now.
@@ -90,16 +82,18 @@ class Catalog:
         """
         known = catalog.find_target(tx, wanted)
         if wanted.namespace and known is None:
-            if catalog.count_targets(tx, wanted) >= self._max_targets > 0:
+            if catalog.count_targets(tx, wanted) >= tx.quotas.targets > 0:
                 catalog.drop_unused_targets(tx, *catalog.targets_of(wanted), before=tx.now - pruning.TARGETS_KEPT_S)
-            check_quota(
-                catalog.count_targets(tx, wanted),
-                self._max_targets,
-                what="Vaults that its AppBindings name",
-                namespace=wanted.namespace,
-                do="delete AppBindings and PostgresRoles that are not needed",
-                option="--max-targets-per-namespace",
-            )
+            count = catalog.count_targets(tx, wanted)
+            if 0 < tx.quotas.targets <= count:
+                raise no_room(
+                    count,
+                    tx.quotas.targets,
+                    what="Vaults that its AppBindings name",
+                    namespace=wanted.namespace,
+                    do="delete AppBindings and PostgresRoles that are not needed",
+                    option="--max-targets-per-namespace",
+                )
         return catalog.put_target(tx, wanted)
 
     def named_target(self, tx: Tx, name: TargetName) -> VaultTargetRow:

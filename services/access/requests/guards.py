@@ -15,7 +15,6 @@ from services.common.errors import (
     ConflictError,
     DbRoleNotReadyError,
     FieldViolation,
-    QuotaExceededError,
     SpecInvalidError,
 )
 from services.common.logs import bounded
@@ -101,19 +100,3 @@ def check_claim(
             db_role=request.role_name,
         )
     raise ConflictError("the caller holds the active credential already", retry_after_s=1.0)
-
-
-def check_quota(count: int, limit: int, *, what: str, namespace: str, do: str, option: str) -> None:
-    """Refuse one more of something than a namespace may have; 0 is no limit.
-
-    Raises:
-        QuotaExceededError: It has as many already.
-    """
-    if 0 < limit <= count:
-        whose = f"namespace {namespace}" if namespace else "this caller"
-        raise QuotaExceededError(
-            f"{whose} has {count} {what}, and at most {limit} are allowed: {do}, or have the operator raise {option}."
-            " It goes on by itself when there is room",
-            limit=str(limit),
-            namespace=namespace,
-        )

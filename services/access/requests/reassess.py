@@ -12,6 +12,7 @@ from services.access.domain.models import FINAL, AccessRequest, Approval, DbRole
 from services.access.domain.subjects import is_permitted
 from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Tx
+from services.access.ledger.quotas import take_room
 
 _END_REASON = {
     Approval.WITHDRAWN: "its access request was deleted or released",
@@ -89,10 +90,25 @@ def prepare(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessReq
         attempt.may_have_database_user or attempt.state in PREPARED for attempt in attempts.open_of(tx, request.uid)
     ):
         return request
+    if not _may_prepare(tx, request):
+        return request  # the claim makes its token
     number = request.last_sequence + 1
     attempts.begin(tx, request=request, role=db_role, sequence=number, due_at=tx.now)
     requests.update_silently(tx, request.uid, last_sequence=number)
     return replace(request, last_sequence=number)
+
+
+def _may_prepare(tx: Tx, request: AccessRequest) -> bool:
+    """Whether a token may be made ahead: each is one of Vault's, for an access request that may never be approved."""
+    most, tenant = tx.quotas.prepared_tokens, request.tenant
+    taken = take_room(
+        tx,
+        "prepared tokens",
+        tenant,
+        most=most,
+        count=lambda: attempts.count_of_tenant(tx, tenant, PREPARED, most=most),
+    )
+    return taken is None
 
 
 def end_access(tx: Tx, request: AccessRequest, outcome: Approval) -> AccessRequest:

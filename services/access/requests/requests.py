@@ -9,10 +9,12 @@ from typing import Any
 
 from services.access.domain import approval
 from services.access.domain.models import AccessRequest, Approval, Attempt, DbRole, Decision, Origin, Subject
+from services.access.domain.quotas import no_room
 from services.access.domain.request_view import AccessRequestView
 from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.ledger.guard import LedgerGuard
+from services.access.ledger.quotas import take_room
 from services.access.requests import reassess
 from services.access.requests.guards import owned
 from services.access.requests.idempotency import IdempotentCall
@@ -99,6 +101,7 @@ class AccessRequests:
 
         Raises:
             CallerNotAllowedError: Somebody else ensured it before.
+            QuotaExceededError: It is new, and its namespace has as many as it may.
         """
         request, decided = self._store(tx, desired, owner=owner)
         db_role = catalog.role_of(tx, request)
@@ -117,6 +120,8 @@ class AccessRequests:
         request = requests.find(tx, desired.uid)
         if request is None:
             request = _new(desired, owner=owner, now=tx.now)
+            if not any(each.kind is Approval.DENIED for each in desired.decisions):  # a denial is taken in any case
+                _check_room(tx, request)
             requests.insert(tx, request)
         _check_owner(request, desired, owner)
         known = requests.decisions_of(tx, request.uid)
@@ -163,6 +168,7 @@ class AccessRequests:
 
         Raises:
             DbRoleNotFoundError: The catalog file has no such role at that VaultTarget.
+            QuotaExceededError: The caller has as many as it may.
             RequestIdReusedError: The request_id was used for other content.
         """
         with self._ledger.write() as tx:
@@ -173,6 +179,7 @@ class AccessRequests:
                 raise DbRoleNotFoundError(f"the catalog has no role {role!r} at the target {target!r}", db_role=role)
             desired = _desired_over_grpc(db_role, requester=call.caller, ttl_s=ttl_s, reason=reason, ticket=ticket)
             request = _new(desired, owner=call.caller, now=tx.now, origin=Origin.GRPC)
+            _check_room(tx, request)
             request = replace(request, digest=reassess.digest_of(request, db_role))
             requests.insert(tx, request)
             call.remember_call(tx, request.uid)
@@ -256,6 +263,31 @@ class AccessRequests:
                 self._service_auth.clear()
             found = self._service_auth[target] = self._vaults.service_auth(catalog.target(tx, target))
         return found
+
+
+def _check_room(tx: Tx, request: AccessRequest) -> None:
+    """Refuse another open access request of a tenant that has as many as it may.
+
+    Raises:
+        QuotaExceededError: It has.
+    """
+    most = tx.quotas.open_requests
+    count = take_room(
+        tx,
+        "access requests",
+        request.tenant,
+        most=most,
+        count=lambda: requests.count_open(tx, request, most=most),
+    )
+    if count is not None:
+        raise no_room(
+            count,
+            most,
+            what="access requests that are pending or approved",
+            namespace=request.namespace,
+            do="delete those that are not needed",
+            option="--max-requests-per-namespace",
+        )
 
 
 def _check_owner(request: AccessRequest, desired: DesiredAccess, owner: str) -> None:

@@ -43,14 +43,15 @@ class WorkerPool:
         Args:
             ledger: The ledger.
             dispatcher: Processes the attempts.
-            workers: How many threads; a quarter of them never renews.
+            workers: How many threads; a quarter of them never renews, and one tenant has at most three quarters.
             max_renewals_per_second: Most renewals that begin in a second; 0 for no limit.
             pausing: The Vaults, by server and namespace, whose circuit is open: their work is passed over.
         """
         self._ledger, self._dispatcher, self._pausing = ledger, dispatcher, pausing
         self._choosing = threading.Lock()  # guards what follows: one worker chooses at a time
         self._rate_limiter, self._renewals = RateLimiter(max_renewals_per_second), RenewalQueue()
-        self._busy: set[str] = set()
+        self._busy: dict[str, str] = {}  # the tenant by what a worker is at
+        self._most_of_tenant = workers - workers // 4
         self._paused: dict[str, float] = {}
         self._lock = threading.Lock()  # guards what follows
         self._sleeping = {renews: threading.Condition(self._lock) for renews in (False, True)}
@@ -98,7 +99,10 @@ class WorkerPool:
                 self._pause(key, err)
             finally:
                 with self._choosing:
-                    self._busy.discard(key)
+                    tenants = Counter(self._busy.values())
+                    tenant = self._busy.pop(key, "")
+                if tenants[tenant] >= self._most_of_tenant:
+                    self._wake()  # the limit may have kept back more of this tenant
 
     def _process(self, job: Job) -> None:
         if job.attempt:
@@ -159,9 +163,16 @@ class WorkerPool:
                 self._paused = {key: until for key, until in self._paused.items() if until > now}
                 pausing = self._pausing()
                 throttled_s = self._rate_limiter.wait_s() if renews else 0.0
-                busy = self._busy | self._paused.keys()
+                busy = self._busy.keys() | self._paused.keys()
                 job = due_work.next_job(
-                    tx, busy=busy, renews=renews, throttled=throttled_s > 0, renewals=self._renewals, without=pausing
+                    tx,
+                    busy=busy,
+                    renews=renews,
+                    throttled=throttled_s > 0,
+                    renewals=self._renewals,
+                    without=pausing,
+                    tenants=Counter(self._busy.values()),
+                    most_of_tenant=self._most_of_tenant,
                 )
                 if job:
                     self._begin(job)
@@ -177,6 +188,6 @@ class WorkerPool:
             return None, _PAUSE_S
 
     def _begin(self, job: Job) -> None:
-        self._busy.add(job.attempt or job.request)
+        self._busy[job.attempt or job.request] = job.tenant
         if job.renewal:
             self._rate_limiter.count_begun()

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from leasegate.types.v1 import types_pb2
+from services.access.domain.quotas import Quotas
 from services.access.ledger import catalog, pruning
 from services.access.ledger.db import schema
 from services.access.ledger.db.database import Ledger
@@ -39,7 +40,8 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 
 def a_catalog(ledger: Ledger) -> Catalog:
     unused: Any = SimpleNamespace()
-    return Catalog(ledger, unused, unused, max_targets=MOST)
+    ledger.quotas = Quotas(targets=MOST)
+    return Catalog(ledger, unused, unused)
 
 
 def a_vault(number: int, *, name: str = "vault", namespace: str = "evil") -> VaultTarget:
@@ -90,7 +92,7 @@ def test_h5_a_namespace_has_a_limit_that_says_what_to_do(ledger: Ledger, clock: 
     made = a_catalog(ledger)
     for number in range(MOST):
         made.put_target(a_vault(number, name=f"vault-{number}"))
-    with pytest.raises(QuotaExceededError, match=r"namespace evil has 4 .* at most 4 .*delete.*--max-targets") as many:
+    with pytest.raises(QuotaExceededError, match=r"Namespace evil has 4 .* may have 4: delete.*--max-targets") as many:
         made.put_target(a_vault(9, name="vault-9"))
     assert many.value.metadata == {"limit": "4", "namespace": "evil"}
     name = TargetName("-", "evil", "vault-10", "0" * 16, "https://v10:8200", "")

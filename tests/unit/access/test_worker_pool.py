@@ -12,11 +12,12 @@ from typing import cast
 import pytest
 
 from services.access.domain.models import AttemptState, Priority, VaultTargetRow
-from services.access.ledger import attempts, catalog, requests
+from services.access.ledger import attempts, catalog, due_work, requests
 from services.access.ledger.db import schema
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.worker.dispatch import AttemptDispatcher
 from services.access.worker.pool import WorkerPool
+from tests.eventually import eventually
 from tests.unit.access.access_builders import a_request, a_role
 from tests.unit.access.access_world import ledger_at
 
@@ -31,9 +32,11 @@ class Dispatcher:
         self._ledger, self._done = ledger, threading.Condition()
         self.processed: list[str] = []
         self.blocked, self.blocking, self.let_go = "", threading.Event(), threading.Event()
+        self.all_blocked, self.at_work = set[str](), set[str]()
 
     def process_attempt(self, attempt_id: str) -> None:
-        if attempt_id == self.blocked:
+        if attempt_id == self.blocked or attempt_id in self.all_blocked:
+            self.at_work.add(attempt_id)
             self.blocking.set()
             self.let_go.wait(2 * DEADLINE_S)
         with self._ledger.write() as tx:
@@ -84,12 +87,14 @@ def running(ledger: Ledger, dispatcher: Dispatcher, *, workers: int = WORKERS) -
         pool.stop()
 
 
-def due(ledger: Ledger, number: int, *, in_s: float, priority: Priority = Priority.REVOKE) -> str:
-    """An attempt with work of a priority in so many seconds."""
+def due(
+    ledger: Ledger, number: int, *, in_s: float, priority: Priority = Priority.REVOKE, namespace: str = "demo"
+) -> str:
+    """An attempt of a namespace with work of a priority in so many seconds."""
     row = VaultTargetRow(0, "-", "demo", "vault", "https://one:1", "", "", "", b"", False, "", "kubernetes")
     with ledger.write() as tx:
         role = catalog.put_role(tx, a_role(target=catalog.put_target(tx, row).id))
-        request = a_request(uid=f"uid-{number}", name=f"cred-{number}")
+        request = a_request(uid=f"uid-{number}", name=f"cred-{number}", namespace=namespace)
         requests.insert(tx, request)
         made = attempts.begin(tx, request=request, role=role, sequence=1, due_at=tx.now + in_s)
         values = {"state": AttemptState.REVOKING_TOKEN, "priority": priority}
@@ -147,3 +152,33 @@ def test_work_wakes_who_does_not_renew_while_all_others_are_busy(ledger: Ledger,
         revocation = due(ledger, 2, in_s=0.1)
         dispatcher.wait(revocation)
         assert dispatcher.processed == [revocation]
+
+
+# Fairness between tenants (attack M3).
+
+
+@pytest.mark.parametrize("priority", list(Priority))
+def test_m3_calls_of_one_namespace_never_hold_all_workers(
+    ledger: Ledger, dispatcher: Dispatcher, priority: Priority
+) -> None:
+    slow = {due(ledger, number, in_s=0, priority=priority, namespace="greedy") for number in range(20)}
+    dispatcher.all_blocked = slow
+    with running(ledger, dispatcher, workers=4):
+        eventually(lambda: len(dispatcher.at_work) >= 3, timeout_s=DEADLINE_S)
+        other = due(ledger, 100, in_s=0, priority=Priority.REVOKE, namespace="demo")
+        dispatcher.wait(other)
+        assert len(dispatcher.at_work) == 3
+
+
+def test_m3_work_of_a_namespace_without_a_worker_goes_first(ledger: Ledger) -> None:
+    greedy = [due(ledger, number, in_s=-100, namespace="greedy") for number in range(50)]
+    other = due(ledger, 100, in_s=-1, namespace="demo")
+    tenants = {a_request(namespace="greedy").tenant: 1}
+    with ledger.read() as tx:
+        job = due_work.next_job(tx, busy={greedy[0]}, renews=False, tenants=tenants, most_of_tenant=3)
+        assert job == due_work.Job(other, "")
+        alone = due_work.next_job(tx, busy={greedy[0], other}, renews=False, tenants=tenants, most_of_tenant=3)
+        assert alone is not None
+        assert alone.attempt in greedy
+        full = dict.fromkeys(tenants, 3)
+        assert due_work.next_job(tx, busy={other}, renews=False, tenants=full, most_of_tenant=3) is None

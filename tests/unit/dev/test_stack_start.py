@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dev.stack import kube_programs
 from dev.stack.errors import StackError
 from dev.stack.external_servers import ExternalServers
 from dev.stack.go_build import Progress
-from dev.stack.install import LAST_POLICY, enabled_namespace, manifests
+from dev.stack.install import DEPLOY, LAST_POLICY, enabled_namespace, manifests
 from dev.stack.kube.gomod import go_mod
 from dev.stack.kube_programs import KubePrograms, find_programs
 from dev.stack.stack import LocalStack
@@ -146,7 +147,17 @@ def test_there_is_nothing_to_attach_to_in_an_empty_folder(tmp_path: Path) -> Non
 
 
 def test_what_is_applied_once_has_neither_a_namespace_nor_the_option() -> None:
-    assert {"enabled-namespace.yaml", "fast-rbac.yaml"} & {path.name for path in manifests()} == set()
+    assert {"enabled-namespace.yaml", "namespace-quota.yaml", "fast-rbac.yaml"} & {
+        path.name for path in manifests()
+    } == set()
+
+
+def test_the_quota_of_a_namespace_counts_the_four_kinds() -> None:
+    (quota,) = yaml.safe_load_all((DEPLOY / "rbac" / "namespace-quota.yaml").read_text())
+    kinds = [yaml.safe_load(file.read_text())["spec"] for file in (DEPLOY / "crds").glob("*.yaml")]
+    counted = {f"count/{kind['names']['plural']}.{kind['group']}" for kind in kinds}
+    assert set(quota["spec"]["hard"]) == counted
+    assert "namespace" not in quota["metadata"]
 
 
 def test_policies_are_applied_before_the_rbac_that_they_restrict() -> None:

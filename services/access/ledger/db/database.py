@@ -10,7 +10,7 @@ import fcntl
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +20,13 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from services.access.domain.quotas import Quotas
 from services.access.ledger.db import files, schema
 from services.access.ledger.db.outcomes import LeaseOutcome
 from services.access.ledger.db.shared_commit import NotCommittedError, SharedCommits
 from services.access.ledger.db.version import NewerVersionError, bring_up
 from services.common import failpoints
+from services.common.bounded import BoundedMap
 from services.common.config import StartupRefusedError
 from services.common.errors import LedgerUnavailableError
 from services.common.logs import bounded
@@ -42,6 +44,8 @@ _POOL_SIZE, _MAX_CONNECTIONS = 4, 128
 _CACHE_KIB = 512  # of each connection; the system caches the file anyway
 _WRITES = "leasegate_writes"
 
+_ROOMS = 10_000
+
 
 @dataclass(slots=True)
 class Tx:
@@ -50,6 +54,8 @@ class Tx:
     Attributes:
         connection: For the modules of this package.
         now: Time of the transaction.
+        quotas: What one tenant may have.
+        room: How many more of a kind a tenant has room for at least, for ``services.access.ledger.quotas`` alone.
         changed: Access requests that changed for their owners; published after the commit.
         work: Whether there may be work that is due soon; the workers are woken after the commit.
         outcomes: What it did to leases; counted after the commit.
@@ -59,6 +65,8 @@ class Tx:
 
     connection: Connection
     now: float
+    quotas: Quotas = field(default_factory=Quotas)
+    room: MutableMapping[tuple[str, str], int] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     work: bool = False
     cleanup_roles: set[tuple[str, int]] = field(default_factory=set)
@@ -102,6 +110,8 @@ class Ledger:
         self._engine, self._lock_file, self.clock = engine, lock, clock
         self._commits = SharedCommits(self._connect_writer)
         self.listeners: list[Listener] = []
+        self.quotas = Quotas()
+        self._room = BoundedMap[tuple[str, str], int](_ROOMS)
         self._closed = False
         self.id = self._identify()
 
@@ -125,7 +135,7 @@ class Ledger:
         with _translated():
             failpoints.point("ledger.begin")
             with self._commits.part() as connection:
-                tx = Tx(connection, self.clock())
+                tx = Tx(connection, self.clock(), self.quotas, self._room)
                 yield tx
                 failpoints.point("ledger.commit")
         failpoints.point("ledger.committed")
@@ -143,7 +153,7 @@ class Ledger:
         with _translated(), self._engine.connect() as connection:
             connection.begin()
             try:
-                yield Tx(connection, self.clock())
+                yield Tx(connection, self.clock(), self.quotas)
             except (sa.exc.DBAPIError, sqlite3.Error):
                 connection.invalidate()  # the next reader opens the file again
                 raise

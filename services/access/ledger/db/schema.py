@@ -210,6 +210,7 @@ access_requests = sa.Table(
     sa.Index("requests_deleted", "deleted_at"),
     sa.Index("requests_role", "role_name", "role_namespace"),
     sa.Index("requests_owner", "owner", "created_at"),
+    sa.Index("requests_namespace", "namespace", "approval"),
 )
 
 decisions = sa.Table(
@@ -267,8 +268,10 @@ attempts = sa.Table(
     sa.Column("priority", Number(Priority), nullable=False),
     _time("due_at"),
     _time("overlap_ends_at"),
+    _text("tenant"),
     sa.UniqueConstraint("access_request_id", "sequence", name="attempts_sequence"),
-    sa.Index("attempts_work", "priority", "due_at"),
+    sa.Index("attempts_work", "priority", "due_at", "tenant"),
+    sa.Index("attempts_tenant", "tenant", "state"),
     sa.Index("attempts_state", "state"),
     sa.Index("attempts_closed", "closed_at"),
 )

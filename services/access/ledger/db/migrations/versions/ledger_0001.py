@@ -61,6 +61,7 @@ def _access_requests() -> None:
         sa.PrimaryKeyConstraint("uid"),
     )
     op.create_index("requests_deleted", "access_requests", ["deleted_at"], unique=False)
+    op.create_index("requests_namespace", "access_requests", ["namespace", "approval"], unique=False)
     op.create_index("requests_owner", "access_requests", ["owner", "created_at"], unique=False)
     op.create_index("requests_role", "access_requests", ["role_name", "role_namespace"], unique=False)
     op.create_index("requests_work", "access_requests", ["due_at"], unique=False)
@@ -161,6 +162,7 @@ def _attempts() -> None:
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("due_at", sa.Float(), nullable=True),
         sa.Column("overlap_ends_at", sa.Float(), nullable=True),
+        sa.Column("tenant", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(
             ["access_request_id"],
             ["access_requests.uid"],
@@ -174,7 +176,8 @@ def _attempts() -> None:
     )
     op.create_index("attempts_closed", "attempts", ["closed_at"], unique=False)
     op.create_index("attempts_state", "attempts", ["state"], unique=False)
-    op.create_index("attempts_work", "attempts", ["priority", "due_at"], unique=False)
+    op.create_index("attempts_tenant", "attempts", ["tenant", "state"], unique=False)
+    op.create_index("attempts_work", "attempts", ["priority", "due_at", "tenant"], unique=False)
 
 
 def _cleanup_roles() -> None:
