@@ -181,7 +181,7 @@ def test_the_operators_file_says_whom_to_trust(stack: LocalStack) -> None:
 
 
 def test_what_the_operator_does_not_allow_gets_no_token(stack: LocalStack) -> None:
-    """H4: another ServiceAccount or another audience is refused by name, and put right again all goes on."""
+    """H4: another ServiceAccount or another audience is refused by name; once it is corrected, all goes on."""
     with space(stack, "h4") as made:
         made.kubectl("create", "serviceaccount", "deployer")
         right = _binding(made)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.admission_world import policed_namespace, stamp_of
+from deploy.render import render
+from tests.eventually import eventually
+from tests.integration.admission_world import POLICIES, policed_namespace, stamp_of
 from tests.integration.kube import (
     WATCHER,
     Json,
@@ -205,3 +207,19 @@ class TestWatcher:
         more = {"annotations": {"a": "b" * 200_000}, "finalizers": [f"example.com/{n}" for n in range(50)]}
         thing = admin.create(bare | {"metadata": bare["metadata"] | more})
         assert watcher.patch(thing, {"metadata": {"finalizers": [*more["finalizers"], FINALIZER]}})
+
+
+def test_m11_rendered_policies_fence_a_watcher_of_another_name(cluster: Running, admin: Kube, namespace: str) -> None:
+    text = render((POLICIES / "watcher-limits.yaml").read_text(), namespace="db-access", account="watch")
+    manifest = text.replace("leasegate-watcher-limits", f"limits-{namespace}")  # beside the one in force
+    other = Kube(cluster, act_as="system:serviceaccount:db-access:watch", groups=("system:masters",))
+    change = {"metadata": {"annotations": {"leasegate.dev/allow-from": "evil"}}}
+    role = admin.create(a_role(namespace))
+    assert other.patch(role, change, dry_run=True)
+    cluster.kubectl("apply", "-f", "-", input=manifest)
+    try:
+        says = "Leasegate's watcher changes no annotation"
+        eventually(lambda: says in refusal(other, "patch", role, change, dry_run=True).message, what="the policy")
+        assert admin.patch(role, change)
+    finally:
+        cluster.kubectl("delete", "-f", "-", input=manifest)

@@ -41,6 +41,11 @@ class KubeError(Exception):
         """Whether the namespace is being deleted, so that nothing can be created in it."""
         return "NamespaceTerminating" in self.causes or "because it is being terminated" in self.message
 
+    @property
+    def is_policy_refusal(self) -> bool:
+        """Whether an admission policy or webhook refused the call: RBAC permits it, whatever the status is."""
+        return any(sign in self.message for sign in ("denied request: ", "denied the request: "))
+
 
 class KubeClient(Protocol):
     """The calls that the watcher makes to Kubernetes."""

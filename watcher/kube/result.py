@@ -60,8 +60,8 @@ def namespace_not_enabled(namespace: str) -> PendingError:
 
 
 def pending_refusal(err: KubeError, namespace: str) -> PendingError | None:
-    """What a 403 of Kubernetes in a namespace means; None for any other error."""
-    if err.status != 403:
+    """What a 403 of Kubernetes in a namespace means; None for any other error, and for one of an admission policy."""
+    if err.status != 403 or err.is_policy_refusal:
         return None
     if err.is_terminating:
         return PendingError(

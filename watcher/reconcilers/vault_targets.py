@@ -222,7 +222,7 @@ class VaultTargets:
             if err.status == 404:
                 text = f"ServiceAccount {account} does not exist: apply it"
                 raise PendingError(text, reason="ServiceAccountNotFound") from err
-            if err.status == 422:
+            if err.status == 422 or err.is_policy_refusal:
                 text = f"Kubernetes refused a token for ServiceAccount {account}: {err.message}"
                 raise PendingError(text, reason="TokenRefused") from err
             raise_refused(err, account.namespace)

@@ -11,8 +11,9 @@ from leasegate.access.v1 import requester_service_pb2, watcher_service_pb2
 from services.common import errors, failpoints
 from services.common.rpc import status
 from tests.unit.watcher.watcher_world import VAULT, World
-from watcher.kube.resources import SECRET
-from watcher.specs.kinds import ACCESS_REQUEST
+from watcher.kube.client import KubeError
+from watcher.kube.resources import SECRET, SERVICE_ACCOUNT
+from watcher.specs.kinds import ACCESS_REQUEST, SECRET_ENGINE
 
 ENSURE = watcher_service_pb2.EnsureAccessRequestRequest
 
@@ -168,3 +169,33 @@ def test_something_else_than_a_status_is_internal() -> None:
     packed = any_pb2.Any()
     packed.Pack(duration_pb2.Duration(seconds=1))
     assert isinstance(status.from_any(packed), errors.InternalError)
+
+
+@pytest.mark.parametrize("status_code", [403, 422])
+@pytest.mark.parametrize("words", ["ValidatingAdmissionPolicy 'x' with binding 'x' denied request: not on Fridays"])
+def test_a_policys_refusal_of_the_secret_is_quoted(decided: World, status_code: int, words: str) -> None:
+    """A policy's 403 is not one of RBAC: the namespace is enabled."""
+
+    def fail(method: str, resource: object, name: str) -> None:
+        if (method, resource) == ("POST", SECRET):
+            raise KubeError(f'secrets "x" is forbidden: {words}', status=status_code, reason="Forbidden")
+
+    decided.kube.fail = fail
+    decided.settle()
+    failed = decided.condition(ACCESS_REQUEST, "rqst", "Failed")
+    assert failed["reason"] == "FailedToCreateSecret"
+    assert words in failed["message"]
+
+
+def test_a_policys_refusal_of_a_token_is_quoted(world: World) -> None:
+    words = "ValidatingAdmissionPolicy 'x' with binding 'x' denied request: not this ServiceAccount"
+
+    def fail(method: str, resource: object, name: str) -> None:
+        if (method, resource) == ("POST", SERVICE_ACCOUNT):
+            raise KubeError(f'serviceaccounts "vault" is forbidden: {words}', status=403, reason="Forbidden")
+
+    world.kube.fail = fail
+    world.guide()
+    failed = world.condition(SECRET_ENGINE, "postgresql-engine", "Ready")
+    assert failed["reason"] == "TokenRefused"
+    assert words in failed["message"]
