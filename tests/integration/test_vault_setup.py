@@ -316,14 +316,17 @@ def test_a_set_up_in_which_approval_can_be_bypassed_says_so(bare: Servers) -> No
 # -------------------------------------------------------------------------------------------------------------------
 
 AUDIENCE = "leasegate-vault"
+_MADE: set[tuple[str, str]] = set()
 
 
 def _authenticate(
     cluster: LocalStack, *, account: str, namespace: str, role: str, audience: str | None = AUDIENCE
 ) -> tuple[int, dict[str, Any]]:
     """Log in to the cluster's Vault by a ServiceAccount's token; answers HTTP status and what Vault says of it."""
-    cluster.kubectl("create", "namespace", namespace, check=False)
-    cluster.kubectl("create", "serviceaccount", account, f"--namespace={namespace}", check=False)
+    if (namespace, account) not in _MADE:
+        cluster.kubectl("create", "namespace", namespace, check=False)
+        cluster.kubectl("create", "serviceaccount", account, f"--namespace={namespace}", check=False)
+        _MADE.add((namespace, account))
     wanted = [f"--audience={audience}"] if audience else []
     jwt = cluster.kubectl("create", "token", account, f"--namespace={namespace}", *wanted).stdout.strip()
     answer = cluster.vault_api().call("POST", "auth/kubernetes/login", {"jwt": jwt, "role": role})
@@ -372,6 +375,9 @@ PATHS = (
 @pytest.mark.parametrize("namespace", ["setup-enabled", "outsider"])
 def test_the_teams_session_is_refused_on_every_path(cluster: LocalStack, namespace: str) -> None:
     """C1: with the guide's role a ServiceAccount of any namespace proves who it is and can do nothing in Vault."""
+    if namespace == "setup-enabled":
+        cluster.kubectl("create", "namespace", namespace)
+        cluster.kubectl("apply", f"--namespace={namespace}", f"--filename={cluster.enabled_namespace(namespace)}")
     status, session = _authenticate(cluster, account="vault", namespace=namespace, role="vault-policy-controller")
     assert (status, session["policies"], session["token_type"]) == (200, [], "batch")
     assert (session["accessor"], session["lease_duration"], session["renewable"]) == ("", 60, False)
