@@ -10,7 +10,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/protos/gen
 export NO_PROXY := 127.0.0.1,localhost
 export no_proxy := 127.0.0.1,localhost
 
-.PHONY: help dev stack demo up down env gen check gen-check lint types contracts docs docs-check prose test test-fast unit contract integration e2e model chaos bench bench-beside profile format lock clean
+.PHONY: help dev stack demo up down env gen check gen-check lint types contracts docs docs-check prose test test-fast test-vault unit contract integration e2e model chaos bench bench-beside profile format lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 32
@@ -72,6 +72,10 @@ test: stack ## Run all tests, on real servers; TESTS=path runs some of them.
 
 test-fast: $(READY) ## Run unit and contract tests, without Kubernetes (under three minutes).
 	@$(BIN)/python -m tests fast
+
+test-vault: $(READY) ## Run the tests of Vault's texts, policies and leases on another server: VAULT_BINARY=/path/to/vault.
+	@test -n "$(VAULT_BINARY)" || { echo "make test-vault VAULT_BINARY=/path/to/vault: name a vault or bao program" >&2; exit 2; }
+	@VAULT_BINARY="$(VAULT_BINARY)" $(BIN)/python -m tests.on_vault $(TESTS)
 
 model: $(READY) ## Explore the attempt protocol exhaustively, and without each of its rules (minutes, one core).
 	@$(BIN)/python -m tests.model.protocol && $(BIN)/python -m tests.model.protocol --without each

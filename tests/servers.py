@@ -1,19 +1,28 @@
 """Real servers for the integration tests: OpenBao (raft, TLS) and PostgreSQL 18, with Leasegate's policies, in seconds.
 
 There is no Kubernetes here; dev.stack.stack has it. The servers end with the context manager.
+
+VAULT_BINARY names another server's program to start (``make test-vault``). ``LEASEGATE_TEST_VAULT_ADDR`` with
+``LEASEGATE_TEST_VAULT_TOKEN`` and ``LEASEGATE_TEST_VAULT_CACERT`` names a Vault that runs already: the tests write
+policies and mounts there, and skip what seals or stops a server. VAULT_ADDR is not read, as it may name one in use.
+``LEASEGATE_TEST_POSTGRES_URL`` names a PostgreSQL that this Vault reaches, with the superuser ``postgres`` and the
+password ``root``.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
+from urllib.parse import urlsplit
 
 import psycopg
+import pytest
 
 from deploy.vault.api import VaultApi
 from deploy.vault.policies import Mounts
@@ -80,11 +89,17 @@ class Servers:
 
 @contextmanager
 def real_servers(*, set_up: bool = True) -> Iterator[Servers]:
-    """Start both servers.
+    """Start both servers, or use those that the environment names.
 
     Args:
         set_up: Whether to write everything that ``python -m deploy.vault`` writes, except Kubernetes auth.
     """
+    if address := os.environ.get("LEASEGATE_TEST_VAULT_ADDR"):
+        with _named_servers(address) as servers:
+            if set_up:
+                servers.allow_mounts()
+            yield servers
+        return
     directory = Path(tempfile.mkdtemp(prefix="leasegate-servers-"))
     ports = Ports()
     ports.reserve((*bao.PORTS, *postgres.PORTS))
@@ -107,6 +122,45 @@ def real_servers(*, set_up: bool = True) -> Iterator[Servers]:
         database.process.terminate()
         database.remove()
         CANARY.collect(audit)
+        shutil.rmtree(directory)
+
+
+class _NotOurs:
+    """In place of a server that somebody else runs: a test that would seal or stop it is skipped."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        pytest.skip(f"{name}: a server that the environment names is not sealed or stopped")
+
+
+@contextmanager
+def _named_servers(address: str) -> Iterator[Servers]:
+    directory = Path(tempfile.mkdtemp(prefix="leasegate-servers-"))
+    ports = Ports()
+    ports.reserve(postgres.PORTS)
+    own, url = None, os.environ.get("LEASEGATE_TEST_POSTGRES_URL", "")
+    try:
+        if not url:
+            own = Postgres(directory, ports=ports)
+            own.prepare()
+            own.process.start()
+            own.start()
+            url = own.url
+        database = urlsplit(url)
+        yield Servers(
+            bao=cast("Bao", _NotOurs()),
+            postgres=own or cast("Postgres", _NotOurs()),
+            vault_addr=address,
+            vault_ca=Path(os.environ["LEASEGATE_TEST_VAULT_CACERT"]),
+            root_token=os.environ["LEASEGATE_TEST_VAULT_TOKEN"],
+            postgres_host=database.hostname or "127.0.0.1",
+            postgres_port=database.port or 5432,
+            postgres_url=url,
+        )
+    finally:
+        ports.close()
+        if own:
+            own.process.terminate()
+            own.remove()
         shutil.rmtree(directory)
 
 

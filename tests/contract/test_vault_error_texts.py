@@ -115,7 +115,7 @@ def test_what_a_credential_cannot_be_read_for_has_words_of_its_own(servers: Serv
     assert words(400, "absent") == "unknown role"
     assert words(403, token=servers.token_with("none")) == "permission denied"
     for body, said in (
-        ({"allowed_roles": "other"}, "the connection does not allow the role"),
+        ({"allowed_roles": "other"}, "the role is not among allowed_roles of the connection"),
         ({"password": "no"}, "PostgreSQL refused with SQLSTATE 28P01: the password of the managing user is wrong"),
     ):
         connection = write_connection(servers, port=servers.postgres_port, verify_connection=False, **body)

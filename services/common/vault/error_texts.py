@@ -147,7 +147,7 @@ def in_own_words(text: str) -> str:
     if is_lease_unknown(text):
         return "lease not found"
     if text.endswith(" is not an allowed role"):
-        return "the connection does not allow the role"
+        return "the role is not among allowed_roles of the connection"
     if any(words in text for words in _UNREACHED):
         return "Vault cannot reach the database"
     if text.endswith("permission denied"):
