@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -20,6 +21,7 @@ from tests.integration.access_world import (
     BOB,
     CAROL,
     CLUSTER_UID,
+    DB,
     OPERATOR,
     OTHER_CLUSTER_UID,
     OTHER_WATCHER,
@@ -164,3 +166,31 @@ def test_only_watchers_call_watcher_service(callee: Callee) -> None:
     for san in (ALICE, BOB, CAROL, OPERATOR):
         with pytest.raises(errors.CallerNotAllowedError):
             callee.as_(san).watcher.WatchChanges(watcher.WatchChangesRequest())
+
+
+def test_h3_no_watcher_pauses_or_revokes_what_another_cluster_has(made: World, callee: Callee) -> None:
+    mine, later = Dar(callee), Dar(callee)
+    credential = mine.issue()
+    later.ensure()
+    theirs = callee.as_(OTHER_WATCHER).watcher
+    where: dict[str, Any] = {"target": made.target_ref(), "mount": made.mount}
+    report = theirs.Quiesce(watcher.QuiesceRequest(**where, revoke_leases=True)).quiesce_report
+    assert report.open_attempts  # the mount is not free for anybody
+    paused = theirs.PauseDbRoles(watcher.PauseDbRolesRequest(**where, connection=DB))
+    put_role(made, callee)  # which would be stale, or be waited for
+    assert later.decide(claim=True).HasField("credential")
+    assert made.can_log_in(credential)
+    ours = callee.as_(WATCHER).watcher
+    number = ours.PauseDbRoles(watcher.PauseDbRolesRequest(**where, connection=DB)).pause_number
+    assert number > paused.pause_number
+    theirs.Resume(watcher.ResumeRequest(**where, connection=DB, connection_written=True))
+    theirs.Resume(watcher.ResumeRequest(**where))
+    another = Dar(callee)
+    another.ensure()
+    assert not another.decide(claim=True).HasField("credential")
+    assert ours.Resume(watcher.ResumeRequest(**where, connection=DB, connection_written=True)).paused_db_roles
+    newest = watcher.PutDbRoleSnapshotRequest(snapshot=made.snapshot(), pause_number=number + 1)
+    assert not ours.PutDbRoleSnapshot(newest).paused
+    assert another.ensure(claim=True).HasField("credential")
+    for dar in (mine, later, another):
+        dar.end()

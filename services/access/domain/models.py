@@ -428,6 +428,7 @@ class IssuancePause:
         connection: Name of the connection; empty for the whole mount.
         changing: Whether what db_roles run on is about to change, so that no snapshot of them counts; else leases are
             counted.
+        cluster_uid: uid of the cluster whose watcher paused it; db_roles of other clusters are not paused.
     """
 
     server: str
@@ -435,3 +436,4 @@ class IssuancePause:
     mount: str
     connection: str
     changing: bool = False
+    cluster_uid: str = ""

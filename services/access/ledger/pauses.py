@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from services.access.domain.models import Attempt, AttemptState, DbRole, IssuancePause
 from services.access.ledger.db.database import Tx
 from services.access.ledger.db.query import Query
-from services.access.ledger.db.schema import attempts, db_roles, issuance_pauses, row_of, vault_targets
+from services.access.ledger.db.schema import access_requests, attempts, db_roles, issuance_pauses, row_of, vault_targets
 
 _q = issuance_pauses.c
 _SELECT_COVERING = (
@@ -23,6 +23,11 @@ _SELECT_COVERING = (
         vault_targets.c.id == sa.bindparam("target_id"),
         _q.mount == sa.bindparam("mount"),
         sa.or_(_q.connection == "", _q.connection == sa.bindparam("connection")),
+        sa.or_(
+            _q.cluster_uid == "",
+            _q.cluster_uid == sa.bindparam("cluster_uid"),
+            sa.bindparam("cluster_uid", type_=sa.String) == "",
+        ),
     )
     .limit(1)
 )
@@ -50,13 +55,21 @@ def remove(tx: Tx, place: IssuancePause) -> None:
 
 def covers(tx: Tx, role: DbRole) -> bool:
     """Return whether issuance is paused for this db_role."""
-    found = _COVERING.first(tx, target_id=role.target, mount=role.mount, connection=role.db_name)
-    return found is not None
+    return _COVERING.first(tx, **_place_of(role)) is not None
 
 
 def is_changing(tx: Tx, role: DbRole) -> bool:
     """Return whether what this db_role runs on is about to change."""
-    return _CHANGING.first(tx, target_id=role.target, mount=role.mount, connection=role.db_name) is not None
+    return _CHANGING.first(tx, **_place_of(role)) is not None
+
+
+def _place_of(role: DbRole) -> dict[str, Any]:
+    return {
+        "target_id": role.target,
+        "mount": role.mount,
+        "connection": role.db_name,
+        "cluster_uid": role.cluster_uid,
+    }
 
 
 def count(tx: Tx) -> int:
@@ -64,8 +77,13 @@ def count(tx: Tx) -> int:
     return int(tx.execute(sa.select(sa.func.count()).select_from(issuance_pauses)).scalar_one())
 
 
-def open_attempts(tx: Tx, place: IssuancePause, *, vault_role: str = "") -> list[Attempt]:
-    """Return the attempts at that place, or of one db_role there, that are not closed."""
+def open_attempts(
+    tx: Tx, place: IssuancePause, *, vault_role: str = "", of_every_cluster: bool = False
+) -> list[Attempt]:
+    """Return the attempts at that place, or of one db_role there, that are not closed.
+
+    Those of other clusters than the one of the place are left out, unless ``of_every_cluster``.
+    """
     same = [
         vault_targets.c.server == place.server,
         vault_targets.c.vault_namespace == place.vault_namespace,
@@ -75,16 +93,19 @@ def open_attempts(tx: Tx, place: IssuancePause, *, vault_role: str = "") -> list
         same.append(attempts.c.db_name == place.connection)
     if vault_role:
         same.append(attempts.c.vault_role == vault_role)
+    if place.cluster_uid and not of_every_cluster:
+        same.append(access_requests.c.cluster_uid.in_((place.cluster_uid, "")))
     query = (
         sa.select(attempts)
         .join(vault_targets, vault_targets.c.id == attempts.c.target)
+        .join(access_requests, access_requests.c.uid == attempts.c.access_request_id)
         .where(*same, attempts.c.state != AttemptState.CLOSED)
     )
     return tx.fetch(Attempt, query)
 
 
 def roles_at(tx: Tx, place: IssuancePause, *, vault_role: str = "") -> list[DbRole]:
-    """Return the db_roles at that place, or those with one name in Vault, deleted or not."""
+    """Return the db_roles of the place's cluster there, or those with one name in Vault, deleted or not."""
     same = [
         vault_targets.c.server == place.server,
         vault_targets.c.vault_namespace == place.vault_namespace,
@@ -94,6 +115,8 @@ def roles_at(tx: Tx, place: IssuancePause, *, vault_role: str = "") -> list[DbRo
         same.append(db_roles.c.db_name == place.connection)
     if vault_role:
         same.append(db_roles.c.vault_role == vault_role)
+    if place.cluster_uid:
+        same.append(db_roles.c.cluster_uid.in_((place.cluster_uid, "")))
     return tx.fetch(
         DbRole, sa.select(db_roles).join(vault_targets, vault_targets.c.id == db_roles.c.target).where(*same)
     )

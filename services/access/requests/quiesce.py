@@ -197,11 +197,13 @@ def _place(at: TargetName, mount: str, connection: str, *, changing: bool = Fals
         mount=mount,
         connection=connection,
         changing=changing,
+        cluster_uid=at.cluster_uid,
     )
 
 
 def _count(tx: Tx, place: IssuancePause) -> Count:
-    left = [attempt for attempt in pauses.open_attempts(tx, place) if attempt.may_have_database_user]
+    found = pauses.open_attempts(tx, place, of_every_cluster=True)
+    left = [attempt for attempt in found if attempt.may_have_database_user]
     return Count(len(left), tx.now, _reasons(left))
 
 

@@ -311,6 +311,7 @@ issuance_pauses = sa.Table(
     sa.Column("mount", sa.String, primary_key=True),
     sa.Column("connection", sa.String, primary_key=True),
     sa.Column("changing", sa.Boolean, primary_key=True),
+    sa.Column("cluster_uid", sa.String, primary_key=True),
 )
 
 answers = sa.Table(

@@ -89,7 +89,8 @@ def _issuance_pauses() -> None:
         sa.Column("mount", sa.String(), nullable=False),
         sa.Column("connection", sa.String(), nullable=False),
         sa.Column("changing", sa.Boolean(), nullable=False),
-        sa.PrimaryKeyConstraint("server", "vault_namespace", "mount", "connection", "changing"),
+        sa.Column("cluster_uid", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("server", "vault_namespace", "mount", "connection", "changing", "cluster_uid"),
     )
 
 
