@@ -148,8 +148,9 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
 
     def Resume(self, request: pb.ResumeRequest, context: grpc.ServicerContext) -> pb.ResumeResponse:
         """Resume issuance, but for db_roles that wait for a snapshot."""
+        cluster_uid = self._clusters.admit(request)
         waiting = self._pauses.resume(
-            decode.target_name(request.target, cluster_uid=self._clusters.admit(request)),
+            decode.target_name(request.target, cluster_uid=cluster_uid),
             mount=decode.mount(request.mount),
             connection=request.connection,
             written=request.connection_written,

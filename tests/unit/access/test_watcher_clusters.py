@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from leasegate.access.v1 import watcher_service_pb2 as pb
 from services.access.__main__ import watcher_clusters
 from services.access.api.clusters import WatcherClusters
+from services.access.api.watcher import WatcherServicer
 from services.common.config import HostPort, ServerConfig, StartupRefusedError
 from services.common.errors import CallerNotAllowedError
 from services.common.rpc import caller
@@ -42,3 +45,16 @@ def test_h3_a_caller_of_no_cluster_is_told_what_to_do() -> None:
         pytest.raises(CallerNotAllowedError, match=f"start the access service with --watcher-cluster {B}=UID"),
     ):
         WatcherClusters({A: "u1"}).admit(pb.WatchChangesRequest())
+
+
+def test_h3_every_call_asks_of_which_cluster_the_caller_is() -> None:
+    """Also one that is added later: it has to call ``admit`` before anything else."""
+    nothing: Any = None
+    servicer = WatcherServicer(
+        nothing, nothing, nothing, clusters=WatcherClusters({A: "u1"}), ensurer=nothing, feed=nothing, vaults=nothing,
+        guard=nothing,
+    )  # fmt: skip
+    for method in pb.DESCRIPTOR.services_by_name["WatcherService"].methods:
+        request = getattr(pb, method.input_type.name)()
+        with caller.acting(B), pytest.raises(CallerNotAllowedError, match="--watcher-cluster"):
+            getattr(servicer, method.name)(request, nothing)
