@@ -138,6 +138,18 @@ class AccessMachine(RuleBasedStateMachine):
         self.w.remove_secret()
         self.secret_attempt()
 
+    @rule(times=st.integers(0, 3))
+    def change_role(self, times: int) -> None:
+        for _ in range(times):
+            self.w.change_role()
+        self.secret_attempt()
+
+    @precondition(lambda self: self.w.change)
+    @rule()
+    def put_late(self) -> None:
+        self.w.put_late()
+        self.secret_attempt()
+
     @precondition(lambda self: any(self.w.vault.users.values()))
     @rule(number=some)
     def own_something(self, number: int) -> None:
@@ -193,7 +205,7 @@ class AccessMachine(RuleBasedStateMachine):
         watcher=which,
         replica=which,
         count=st.integers(1, 9),
-        events=st.lists(st.integers(0, 14), min_size=1, max_size=3),
+        events=st.lists(st.integers(0, 15), min_size=1, max_size=3),
     )
     def claim_and_meanwhile(self, watcher: int, replica: int, count: int, events: list[int]) -> None:
         self.w.lose_watcher(watcher)
@@ -202,7 +214,7 @@ class AccessMachine(RuleBasedStateMachine):
             self.meanwhile(job, count, events, replica)
 
     @rule(
-        replica=which, number=some, count=st.integers(1, 9), events=st.lists(st.integers(0, 14), min_size=1, max_size=3)
+        replica=which, number=some, count=st.integers(1, 9), events=st.lists(st.integers(0, 15), min_size=1, max_size=3)
     )
     def work_and_meanwhile(self, replica: int, number: int, count: int, events: list[int]) -> None:
         if due := self.w.due(self.on(replica)):
@@ -350,6 +362,7 @@ MEANWHILE: tuple[Callable[[AccessMachine, int], None], ...] = (
     lambda machine, replica: machine.w.rotate() if machine.w.secrets else None,
     lambda machine, _: machine.w.passes(305.0),
     lambda machine, _: machine.lose_watcher(0),
+    lambda machine, _: machine.w.change_role(),
 )
 
 

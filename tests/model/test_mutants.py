@@ -23,6 +23,7 @@ from services.access.domain.models import Attempt, AttemptState
 from services.access.leases import acknowledge, issue
 from services.access.leases.recover import IssuanceRecovery
 from services.access.ledger import attempts, recoveries
+from services.access.requests import catalog, quiesce, reassess
 from services.access.vault import tokens
 from services.access.worker.dispatch import AttemptDispatcher
 from services.common.errors import LeasegateError
@@ -139,11 +140,20 @@ MUTATIONS: dict[str, tuple[Mutation, ...]] = {
     ),
     "overlap": (text(acknowledge, "_retire", "overlap_ends_at = tx.now + ", "overlap_ends_at = tx.now + 0 * "),),
     "nothing-made": (value(issue, "_NOTHING_MADE", (LeasegateError,)),),
+    "paused-waits": (
+        text(decide, "_obstacle", "db_role.paused", "False"),
+        text(reassess, "prepare", "or db_role.paused ", ""),
+    ),
+    "reads-are-counted": (text(quiesce, "_end_unread", "attempt.state is AttemptState.ISSUING", "False"),),
+    "slow-reads-are-ended": (value(quiesce, "_recover", lambda *_: None),),
+    "unread-is-ended": (text(quiesce, "_end_unread", "attempt.state in PREPARED", "False"),),
+    "newest-pause": (text(catalog.Catalog, "put_role", "pause_number != number", "False"),),
     "rising-numbers": (),
     "absent-user": (),
 }
 """The rules by their names in the model; two of the code: the overlap, and which failures of a read say that nothing
-was made; and two that live elsewhere, in the watcher and in roles, here in the world."""
+was made; five about changes of a role, which the protocol model leaves out; and two that live elsewhere, in the watcher
+and in roles, here in the world."""
 
 
 @contextmanager
@@ -156,7 +166,8 @@ def without(rule: str) -> Iterator[None]:
 
 
 def test_every_rule_of_the_protocol_is_taken_out_of_the_code() -> None:
-    assert {*Rule, "overlap", "nothing-made"} == MUTATIONS.keys() == {rule for rule, _, _ in ORDERS}
+    of_changes = {"paused-waits", "reads-are-counted", "slow-reads-are-ended", "unread-is-ended", "newest-pause"}
+    assert {*Rule, "overlap", "nothing-made", *of_changes} == MUTATIONS.keys() == {rule for rule, _, _ in ORDERS}
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["claimed-at-once", "claimed-apart"])

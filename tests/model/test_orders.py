@@ -331,6 +331,54 @@ def cleanup_role_missed_after_the_close(play: Play) -> None:
     play.w.run(late)
 
 
+def changed_before_reading(play: Play) -> None:
+    """The role is written while the token of a claim is made, which read with it before access had the snapshot."""
+    play.w.decide(Approval.APPROVED)
+    claim = play.claim()
+    play.to(claim, "claim.begun")
+    play.w.change_role()
+    play.w.run(claim)
+
+
+def changed_while_read(play: Play) -> None:
+    """The role is written before Vault comes to its statements."""
+    play.w.decide(Approval.APPROVED)
+    claim = play.claim()
+    play.to(claim, "read 1")
+    play.w.change_role()
+    play.w.run(claim)
+
+
+def changed_while_read_slowly(play: Play) -> None:
+    """So slowly that the change does not wait any more: the read runs the other statements."""
+    play.w.decide(Approval.APPROVED)
+    claim = play.claim()
+    play.to(claim, "read 1")
+    play.w.change_role()
+    play.w.passes(6)
+    play.w.change_role()
+    play.w.run(claim)
+
+
+def claimed_while_changed(play: Play) -> None:
+    """The Secret is deleted after the write, before access has the snapshot."""
+    play.in_use()
+    play.w.change_role()
+    play.w.remove_secret()
+    play.watch(times=4)
+    play.w.change_role()
+    play.watch(times=4)
+
+
+def snapshot_of_a_former_leader(play: Play) -> None:
+    """It was read before the change and put after the write; then the Secret is deleted."""
+    play.in_use()
+    play.w.change_role()
+    play.w.put_late()
+    play.w.remove_secret()
+    play.watch(times=4)
+
+
 FOUND = [
     denied_before_its_end,
     refused_by_a_proxy,
@@ -362,6 +410,11 @@ ORDERS: list[tuple[str, Callable[[Play], None], str]] = [
     ("absent-user", strict_statements, "I7"),
     ("overlap", rotated, "I2"),
     ("nothing-made", failed_after_the_work, "I1"),
+    ("paused-waits", claimed_while_changed, "I10"),
+    ("reads-are-counted", changed_while_read, "I10"),
+    ("slow-reads-are-ended", changed_while_read_slowly, "I10"),
+    ("unread-is-ended", changed_before_reading, "I10"),
+    ("newest-pause", snapshot_of_a_former_leader, "I10"),
 ]
 """Rule, order, and the invariant that is broken without the rule."""
 

@@ -163,6 +163,10 @@ class DbRole:
     allow_from: tuple[str, ...] = ()
     allow_subjects_from: tuple[str, ...] = ()
     not_allowed: str = ""
+    pause_number: int = 0
+    paused_at: float | None = None
+    paused_by: str = ""
+    pause_shown: bool = False
 
     def may_decide(self, caller: str) -> bool:
         """Whether a caller of ApproverService may decide its access requests."""
@@ -171,11 +175,6 @@ class DbRole:
     def allows(self, namespace: str) -> bool:
         """Whether access requests of a namespace may name it."""
         return namespace == self.namespace or namespace in self.allow_from
-
-    pause_number: int = 0
-    paused_at: float | None = None
-    paused_by: str = ""
-    pause_shown: bool = False
 
     @property
     def paused(self) -> bool:

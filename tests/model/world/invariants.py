@@ -1,7 +1,8 @@
 """The promises of the protocol, I1 to I7, checked in a world of the real code, and two more of the code.
 
 A world is at rest where nothing happens by itself. I8: nothing is acknowledged past its end, and the ledger's end of a
-lease is never later than Vault's. I9: cleanup roles are made on demand and removed afterwards.
+lease is never later than Vault's. I9: cleanup roles are made on demand and removed afterwards. I10: no lease is
+committed whose credential was made by other statements than approved.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ def _moved(world: World, former: Attempt | None, attempt: Attempt, request: Acce
     name = f"{attempt.access_request_id}/{attempt.sequence}"
     if attempt.state is AttemptState.ISSUED and not request.approved:
         world.fail(f"I3: {name} is issued without an approval")
+    made_by = world.vault.made_by.get(attempt.database_user)
+    if attempt.state is AttemptState.ISSUED and made_by != attempt.role_digest:
+        world.fail(f"I10: {name} was made by {made_by} and not by what was approved")
     if attempt.state is AttemptState.ACTIVE and attempt.expired(world.now):
         world.fail(f"I8: {name} was acknowledged past its end")
     if attempt.state is AttemptState.ISSUING and not attempt.accessor:
@@ -109,6 +113,10 @@ def _moves(world: World) -> bool:
             moved |= world.watch(number, world.replicas[0])
             if watcher.job and not watcher.job.over:
                 world.run(watcher.job)
+    if world.change or world.role != "r1":  # the former approval counts again, so that all is as it was
+        before = world.change, world.role
+        world.change_role()
+        moved |= (world.change, world.role) != before
     world.look()
     return moved
 

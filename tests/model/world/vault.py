@@ -89,6 +89,8 @@ class AttemptVault:
         owning: Users that own something, so that PostgreSQL refuses to drop them by the usual statements.
         revoking: Leases that Vault revokes in the background.
         calls: What it is at.
+        definition: Digest of the db_role as Vault has it.
+        made_by: What it was when each user was created.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class AttemptVault:
         self.owning: set[str] = set()
         self.revoking: set[str] = set()
         self.calls: list[Call] = []
+        self.definition, self.made_by = "r1", dict[str, str]()
         self._numbers = itertools.count(1)
 
     def begin(self, method: str, path: str, body: Mapping[str, Any], token: str) -> Call:
@@ -204,6 +207,7 @@ class AttemptVault:
             raise answered(500, f'ERROR: role "{user}" already exists (SQLSTATE 42710)', path=call.path)
         else:
             self.users[user] = True
+            self.made_by[user] = self.definition
 
     def _register(self, call: Call) -> None:
         role, now = self._role(call), self.clock()

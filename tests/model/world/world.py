@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -33,23 +33,26 @@ from services.access.leases.ensure import AccessEnsurer
 from services.access.leases.issue import Issued, LeaseIssuer
 from services.access.leases.recover import IssuanceRecovery
 from services.access.leases.renew import LeaseRenewal
-from services.access.ledger import attempts, recoveries, requests
+from services.access.ledger import attempts, catalog, recoveries, requests
 from services.access.ledger.db.database import Tx
 from services.access.requests import reassess
+from services.access.requests.catalog import Catalog, TargetName
+from services.access.requests.quiesce import IssuancePauses
 from services.access.requests.requests import AccessRequests, DesiredAccess
 from services.access.vault.clients import VaultClients
 from services.access.worker.dispatch import AttemptDispatcher
 from services.common import failpoints
-from services.common.errors import VaultUnavailableError
+from services.common.errors import LedgerUnavailableError, SnapshotStaleError, VaultUnavailableError
 from services.common.vault.client import Vault
 from tests.model.world import invariants
 from tests.model.world.jobs import Job, Port, Stops
 from tests.model.world.ledger import BEGIN, SharedLedger, engine, reset
-from tests.model.world.vault import AttemptVault
+from tests.model.world.vault import MOUNT, ROLE, AttemptVault
 
 OWNER = "spiffe://leasegate/watcher"
 CLIENT_TIMEOUT_S = 30.0
 REPLICAS = 2
+AT = TargetName("-", "demo", "vault", "digest", "https://vault.test:8200", "")
 
 
 class FakeVaults(VaultClients):
@@ -158,6 +161,7 @@ class World:
         self.secrets: dict[str, int] = {}
         self.unsecret = False
         self.watchers = [Watcher(), Watcher()]
+        self.role, self.change, self.pause_number = "r1", "", 0
         self.wanted: list[Any] = []
         ids = itertools.count(1)
         self._patches = [patch.object(names, "new_attempt_id", lambda: f"{next(ids):020d}")]
@@ -236,6 +240,55 @@ class World:
         """The active credential is to be replaced."""
         with self._room(), self.replicas[0].ledger.write() as tx:
             requests.update_silently(tx, self.thing.uid, rotation_due=True)
+
+    # What becomes of the role
+
+    def change_role(self) -> None:
+        """The watcher goes one step on with a change of the role, from one of two definitions to the other.
+
+        The steps are those of ``watcher.reconcilers.postgres_role``: pause, write once nothing is under way, put.
+        """
+        replica = self.replicas[0]
+        with self._room():
+            if self.change == "written":
+                self._put_snapshot(replica)
+                return
+            if not self.change:
+                self.role, self.change = "r2" if self.role == "r1" else "r1", "due"
+            paused = IssuancePauses(replica.ledger).pause_db_roles(
+                AT, mount=MOUNT, connection="", vault_role=ROLE, caller=OWNER
+            )
+            self.pause_number = paused.number
+            if not paused.under_way:
+                self.vault.definition, self.change = self.role, "written"
+
+    def _put_snapshot(self, replica: Replica) -> None:
+        nothing: Any = None
+        with replica.ledger.read() as tx:
+            known = catalog.find_role(tx, "-", "c1", "demo", "psql-role")
+        assert known
+        snapshot = replace(known, digest=self.role, pause_number=0, paused_at=None, paused_by="", pause_shown=False)
+        try:
+            Catalog(replica.ledger, nothing, nothing).put_role(
+                snapshot, at=AT, pause_number=self.pause_number, caller=OWNER
+            )
+        except SnapshotStaleError as stale:
+            self.pause_number = int(stale.metadata["pause_number"])
+        else:
+            self.change, self.unsecret = "", True  # what was not acknowledged yet is revoked with its approval
+
+    def put_late(self) -> None:
+        """A former leader puts the snapshot that it read before the change."""
+        nothing, replica = cast(Any, None), self.replicas[1]
+        with replica.ledger.read() as tx:
+            known = catalog.find_role(tx, "-", "c1", "demo", "psql-role")
+        assert known
+        if known.pause_number and self.change:
+            snapshot = replace(known, pause_number=0, paused_at=None, paused_by="", pause_shown=False)
+            with suppress(SnapshotStaleError, LedgerUnavailableError):
+                Catalog(replica.ledger, nothing, nothing).put_role(
+                    snapshot, at=AT, pause_number=known.pause_number - 1, caller=OWNER
+                )
 
     # Watchers
 
