@@ -186,6 +186,7 @@ def _watcher(
         finalizer_timeout_s=finalizer_timeout,
         resync_s=resync_interval,
         role_change_pause_s=role_change_pause,
+        compare_policies=True,
     )
     connection = _connection(kubeconfig, pool_size=settings.connections)
     api = HttpKubeClient(connection)

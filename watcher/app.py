@@ -19,6 +19,7 @@ from watcher.clients.changefeed import ChangeFeed, Handlers
 from watcher.clients.ledger_id import LedgerId
 from watcher.clients.stubs import ServiceStubs
 from watcher.delivery.namespaces import Enablement, Namespaces
+from watcher.delivery.policy_audit import PolicyAudit
 from watcher.delivery.publisher import SecretPublisher
 from watcher.delivery.rbac_audit import RbacAudit
 from watcher.kube.backoff import Backoff
@@ -72,6 +73,7 @@ class Settings:
         parallel_threads: Threads for work in parallel to a worker's own.
         watch_s: Longest time of one watch.
         refused_cap_s: Longest pause between two tries to list a namespace that is not enabled.
+        compare_policies: Whether nothing new is issued while the admission policies differ from this release's.
     """
 
     cluster: Cluster
@@ -93,6 +95,7 @@ class Settings:
     parallel_threads: int = 16
     watch_s: float = 60.0
     refused_cap_s: float = 8.0
+    compare_policies: bool = False
 
     @property
     def connections(self) -> int:
@@ -154,6 +157,7 @@ class Watcher:
             on_enabled=self.triggers.on_namespace_enabled,
             start=self._start_informer,
         )
+        self._policies = PolicyAudit(api) if settings.compare_policies else None
         self._build(services)
         self._informers = [
             Informer(api, resource, cache, timing=self._timing(self._backoff(0.1, 30.0)))
@@ -196,7 +200,7 @@ class Watcher:
             on_catalog_change=triggers.on_catalog_change,
             pace=ChangePace(self._clock, pause_s=settings.role_change_pause_s),
         )
-        publisher = SecretPublisher(self._api, self.namespaces, self._executor)
+        publisher = SecretPublisher(self._api, self.namespaces, self._executor, check_policies=self._policies_in_force)
         rbac_audit = RbacAudit(
             self._api,
             objects=objects,
@@ -290,12 +294,20 @@ class Watcher:
             while not informer.synced.wait(0.5):
                 if self._stop.is_set():
                     return
+        if self._policies:
+            self._policies.compare()  # first, so that no credential waits for it
         self.triggers.start()
         for controller in self.controllers:
             controller.start()
         self._run("feed", lambda: self.feed.run(self._stop))
         self._run("resync", self._resync)
+        if policies := self._policies:
+            self._run("policies", lambda: policies.run(self._stop, interval_s=self._settings.resync_s))
         LOG.info("started", objects={resource.plural: len(cache) for resource, cache in self._caches.items()})
+
+    def _policies_in_force(self) -> None:
+        if self._policies:
+            self._policies.check_in_force()
 
     def _resync(self) -> None:
         """Reconcile every object once an interval, which corrects drift in Vault and whatever no event showed.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from dev.docs import commands, configuration, crds, errors, events, metrics, rpcs, states
+from dev.docs import commands, configuration, crds, errors, events, metrics, policies, rpcs, states
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = "docs/reference"
@@ -21,16 +21,18 @@ PAGES: dict[str, Callable[[], str]] = {
     "grpc.md": lambda: rpcs.render(ROOT),
     "metrics.md": metrics.render,
 }
+RELEASED = ROOT / "watcher" / "delivery" / "released_policies.json"
 SAFETY = ROOT / "docs" / "safety.md"
 
 
 def rendered() -> dict[Path, str]:
     """Every generated file with what it should hold."""
     pages = {ROOT / REFERENCE / name: render() for name, render in PAGES.items()}
+    pages[RELEASED] = policies.render(ROOT)
     return pages | {SAFETY: states.replace(SAFETY.read_text(encoding="utf-8"))}
 
 
-@click.command(help="Generates docs/reference and the diagram in docs/safety.md.")
+@click.command(help="Generates docs/reference, the diagram in docs/safety.md and the digests of deploy/policies.")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a page is not current.")
 def main(check: bool) -> None:
     """Write or compare."""

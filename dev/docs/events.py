@@ -145,6 +145,12 @@ REASONS = (
         "The namespace has no RoleBinding for the watcher.",
         "Apply the RoleBinding that the message names (`deploy/rbac/enabled-namespace.yaml`).",
     ),
+    Reason(
+        "PoliciesNotInForce",
+        REQUEST,
+        "The admission policies in the cluster are not those of this release, so nothing new is issued.",
+        "Apply `deploy/policies` and `deploy/rbac/watcher.yaml` of the release; the message says what differs.",
+    ),
     Reason("NamespaceTerminating", REQUEST, "The namespace is being deleted; nothing can be written there."),
     Reason("Starting", REQUEST, "The watcher still lists the Secrets of the namespace."),
     Reason("RevocationInProgress", REQUEST, "A credential is being revoked."),

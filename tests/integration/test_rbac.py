@@ -13,6 +13,7 @@ from tests.eventually import eventually
 from tests.integration.kube import WATCHER, Can, Json, Kube, Running, a_request, bind, new_namespace, refusal
 from tests.integration.rbac_world import RBAC, RBAC_GROUP, enabled_namespace, fast_rbac, watcher_by_token
 from watcher.delivery.manifests import role_binding_body, role_body, secret_name
+from watcher.delivery.policy_audit import RESOURCES, differences, read_released
 
 RULES = f"apis/{RBAC_GROUP}/v1/"
 RULES_OF_A_ROLE: dict[str, tuple[Json, bool]] = {  # and whether the watcher has that right itself
@@ -166,6 +167,17 @@ class TestWatcher:
             "involvedObject": involved,
         }
         assert watcher.patch(watcher.create(event), {"count": 2})["count"] == 2
+
+    def test_it_reads_the_policies_and_they_are_those_of_this_release(self, cluster: Running, watcher: Kube) -> None:
+        """M11: with what the API server adds to a manifest."""
+        found: dict[tuple[str, str], Json | None] = {}
+        for name in read_released():
+            kind, _, short = name.partition("/")
+            path = RESOURCES[kind].path(name=short).lstrip("/")
+            found[kind, short] = watcher.call("GET", path)
+            assert refusal(watcher, "call", "PATCH", path, {"spec": {}}).status == 403
+        assert differences(found, user=WATCHER, released=read_released()) == []
+        assert refusal(watcher, "call", "GET", RESOURCES["ValidatingAdmissionPolicy"].path().lstrip("/")).status == 403
 
     def test_it_reads_the_uid_of_kube_system(self, watcher: Kube) -> None:
         assert watcher.get("Namespace", "kube-system")["metadata"]["uid"]

@@ -57,10 +57,19 @@ class SecretPublisher:
         api: Kubernetes.
         namespaces: The enabled namespaces and their Secrets.
         executor: Runs removals in parallel with other work.
+        check_policies: Raises ``PendingError`` while the admission policies are not in force.
     """
 
-    def __init__(self, api: KubeClient, namespaces: Namespaces, executor: Executor) -> None:
+    def __init__(
+        self,
+        api: KubeClient,
+        namespaces: Namespaces,
+        executor: Executor,
+        *,
+        check_policies: Callable[[], None] = lambda: None,
+    ) -> None:
         self._api, self._namespaces, self._executor = api, namespaces, executor
+        self._check_policies = check_policies
         # By request uid, of the newest requests: the resourceVersions of Role and RoleBinding as they were created.
         self._created = OrderedDict[str, tuple[str, ...]]()
 
@@ -86,12 +95,14 @@ class SecretPublisher:
         """Check that a Secret can be written, before a credential is issued for it.
 
         Raises:
-            PendingError: The namespace is not enabled, or its Secrets are not listed yet.
+            PendingError: The namespace is not enabled, its Secrets are not listed yet, or the admission policies are
+                not in force.
             ForeignObjectError: The Secret's name is taken.
         """
         self.check_enabled(obj)
         if self._namespaces.enablement(key_of(obj).namespace) is Enablement.UNKNOWN:
             raise _secrets_not_listed()
+        self._check_policies()
         secret = self._get_secret(obj)
         if secret and not manifests.is_controlled_by(secret, obj):
             raise ForeignObjectError(SECRET, manifests.secret_name(obj))
