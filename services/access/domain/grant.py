@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.access.domain.models import AccessRequest, DbRole, RoleWords, Subject
-from services.common.visible import visible
+from services.common.texts import escaped
 
 TEXT_CHARS = 1024
 """Longest text that is no statement."""
@@ -83,13 +83,13 @@ def _named(subject: Subject) -> str:
 
 
 class _Cutter:
-    """Makes texts visible and cuts them; counts the characters that it leaves out."""
+    """Escapes texts and cuts them; counts the characters that it leaves out."""
 
     def __init__(self) -> None:
         self.omitted = 0
 
     def text(self, text: str, *, most: int = TEXT_CHARS, keep: str = "") -> str:
-        shown = visible(text, keep=keep)
+        shown = escaped(text, keep=keep)
         if len(shown) <= most:
             return shown
         self.omitted += len(shown) - most

@@ -63,7 +63,7 @@ def _looked_up(transport: Transport, method: TokenAuth, *, name: str) -> Answer:
     try:
         return transport.send("GET", "auth/token/lookup-self", token=method.token)
     except VaultPolicyMissingError as err:
-        if not error_texts.is_denied_by_policy(err.message):
+        if not error_texts.is_denied_by_policy(err.vault_text):
             raise _refused(err, name) from err
         raise TeamLoginHasPoliciesError(
             f"the policies of the token of {name} cannot be read: make one that has the policy default and no other",

@@ -6,7 +6,7 @@ import pytest
 
 from services.access.domain.grant import CREATION_CHARS, STATEMENT_CHARS, TEXT_CHARS, grant, role_words
 from services.access.domain.models import Subject
-from services.common.visible import visible
+from services.common.texts import escaped
 from tests.unit.access.access_builders import a_request, a_role
 
 
@@ -22,8 +22,8 @@ from tests.unit.access.access_builders import a_request, a_role
     ],
 )
 def test_what_hides_or_reorders_text_is_escaped(text: str, shown: str) -> None:
-    assert visible(text) == shown
-    assert visible("a\nb\u202e", keep="\n") == "a\nb\\u202e"
+    assert escaped(text) == shown
+    assert escaped("a\nb\u202e", keep="\n") == "a\nb\\u202e"
 
 
 def test_subjects_reason_and_ticket_are_in_the_grant() -> None:

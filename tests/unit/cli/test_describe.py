@@ -84,7 +84,7 @@ def test_no_text_forges_a_line_or_reaches_the_terminal() -> None:
     lines = as_description(a_request(grant=grant | {"omittedCharacters": 7}, conditions=[condition]), None).splitlines()
     assert not [line for line in lines if not line.isprintable()]
     assert [line for line in lines if line.strip().startswith("Database: ")] == [
-        r"  Database: a\x1b[2K\rb\u202ec\nDatabase: harmless\u200b"
+        r"  Database: a\x1b[2K\x0db\u202ec\x0aDatabase: harmless\u200b"
     ]
     assert r"    | Database: harmless\u200b" in lines
     assert "  7 characters are not shown, and are granted as well: look at the PostgresRole" in lines
