@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import threading
@@ -18,6 +19,7 @@ from leasegate.access.v1 import watcher_service_pb2 as watcher
 from leasegate.roles.v1 import db_role_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import errors
+from services.common.logs import configure
 from services.roles.statements import checked
 from tests.eventually import eventually
 from tests.integration.access_world import (
@@ -644,3 +646,21 @@ def test_a_connection_with_another_username_template_issues_nothing(made: World,
     )
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=15)
+
+
+def test_each_write_to_vault_names_its_access_request(callee: Callee, capsys: pytest.CaptureFixture[str]) -> None:
+    """From its token to the revocation, by whichever thread; the last part of a lease id is in no line."""
+    configure(process="access")
+    dar = Dar(callee)
+    credential = dar.issue()
+    eventually(lambda: not dar.end().open_attempts)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if '"vault write"' in line]
+    mine = [line for line in lines if line["object"] == f"demo/{dar.desired.object.name}"]
+    paths = [line["path"].removesuffix("/…") for line in mine]
+    lease_id = credential.lease.lease_id
+    assert paths[0] == "auth/token/create/leasegate"
+    assert lease_id.rpartition("/")[0] in paths
+    assert f"sys/leases/revoke/{lease_id.rpartition('/')[0]}" in paths
+    assert lease_id.rpartition("/")[2] not in str(lines)
+    assert len({line["correlation_id"] for line in mine}) == len(mine)
+    assert all(line["vault_request_id"] for line in mine if line["path"].startswith("auth/token/create"))
