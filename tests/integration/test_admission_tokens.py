@@ -96,5 +96,27 @@ def test_the_policy_refuses_tokens_of_the_services(mighty: Kube, account: str) -
     assert refusal(mighty, "call", "POST", path("leasegate-system", account), asked(AUDIENCE)).status == 422
 
 
+def a_secret(namespace: str, name: str, kind: str, account: str = "deployer") -> Json:
+    annotations = {"kubernetes.io/service-account.name": account}
+    meta = {"name": name, "namespace": namespace, "annotations": annotations}
+    data = {"type": kind} if kind else {}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"a": "b"}} | data
+
+
+@pytest.mark.parametrize("kind", ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "my/own"])
+def test_no_secret_becomes_a_token(watcher: Kube, namespace: str, kind: str) -> None:
+    """H4: Kubernetes would fill it with a token of any ServiceAccount, for ever, and the watcher reads Secrets."""
+    refused = refusal(watcher, "create", a_secret(namespace, "filled", kind), dry_run=True)
+    assert (refused.status, "of type Opaque alone" in refused.message) == (422, True), refused.message
+
+
+def test_secrets_of_credentials_are_written(admin: Kube, watcher: Kube, namespace: str) -> None:
+    """And others' Secrets of other types are changed by the watcher neither."""
+    made = watcher.create(a_secret(namespace, "credential", ""))
+    assert watcher.replace(made | {"stringData": {"a": "c"}})["type"] == "Opaque"
+    other = admin.create(a_secret(namespace, "other", "my/own"))
+    assert refusal(watcher, "replace", other | {"stringData": {"a": "c"}}).status == 422
+
+
 def test_the_policy_is_about_the_watcher_alone(admin: Kube, namespace: str) -> None:
     assert admin.call("POST", path(namespace, "deployer"), asked("anything", seconds=3600))["status"]["token"]
