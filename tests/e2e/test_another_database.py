@@ -34,8 +34,8 @@ def is_pending(made: Space, *, database: str) -> str:
 
     def pending() -> str:
         status = made.status(REQUEST)
-        assert status["phase"] == "WaitingForApproval", status
-        assert status["grant"]["database"].endswith(f"/{database}"), status
+        assert status.get("phase") == "WaitingForApproval", status
+        assert status.get("grant", {}).get("database", "").endswith(f"/{database}"), status
         return str(status["digest"])
 
     return eventually(pending, timeout_s=60, what=f"a pending request for {database}")
