@@ -38,6 +38,9 @@ QUEUES = {
 }
 """Name of the work queue of each kind."""
 
+MANY = 20
+"""So many access requests that change at once go after what one person waits for."""
+
 _NO_SECRET = -1
 
 
@@ -220,9 +223,10 @@ class Triggers:
         self._enqueue("postgres_roles", self._by_mount(POSTGRES_ROLE, [mount]))
 
     def on_catalog_change(self, db_role: Key) -> None:
-        """Queue the access requests of a db_role that is granted otherwise now, or removed."""
-        for key in self._objects.cache(ACCESS_REQUEST).keys_by_index(BY_DB_ROLE, db_role):
-            self._queues["access_requests"].add(key)
+        """Queue the access requests of a db_role that is granted otherwise now, or removed; many with low priority."""
+        keys = self._objects.cache(ACCESS_REQUEST).keys_by_index(BY_DB_ROLE, db_role)
+        for key in keys:
+            self._queues["access_requests"].add(key, _low_if(len(keys) > MANY))
 
     def on_roles_paused(self, mount: str) -> None:
         """Queue the PostgresRoles of a mount, each of which needs another snapshot in access' catalog."""

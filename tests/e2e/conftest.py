@@ -11,6 +11,11 @@ from dev.stack.stack import LocalStack
 from tests.e2e.witness import Witness
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--greedy=1000`` runs the test of a greedy namespace in its full size."""
+    parser.addoption("--greedy", type=int, default=100, help="Access requests of the greedy namespace.")
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """The whole local stack; one for all end-to-end tests."""

@@ -4,8 +4,8 @@ A key that is added while a worker has it comes back when the worker is done. A 
 keys of higher ones, as in controller-runtime's priority queue: the first list and each resync queue every object,
 thousands of them, and a decision that arrives meanwhile must not wait behind them.
 
-Within a priority the namespaces take turns, and one namespace never has all workers: neither a thousand keys of one nor
-calls of one that nobody answers delay the keys of another.
+The namespaces take turns, and one namespace never has all workers: neither a thousand keys of one nor calls of one that
+nobody answers delay the keys of another.
 """
 
 from __future__ import annotations
@@ -32,42 +32,53 @@ class Priority(IntEnum):
     RESYNC = 2  # nothing is known to have changed
 
 
-class _Lane(Generic[K]):
-    """The keys of one priority and since when each waits, by namespace; None is the namespace of keys without one."""
+_TIERS = ((Priority.EVENT, Priority.FOLLOW_UP), (Priority.RESYNC,))
+"""Within a tier the namespaces take turns, and each turn takes the namespace's key of the highest priority: the events
+of one namespace do not go before what another one's have begun.
+"""
 
-    def __init__(self) -> None:
-        self._waiting: OrderedDict[str | None, OrderedDict[K, float]] = OrderedDict()
+
+class _Tier(Generic[K]):
+    """The keys of some priorities and since when each waits, by namespace; None is that of keys without one."""
+
+    def __init__(self, priorities: tuple[Priority, ...]) -> None:
+        self._priorities = priorities
+        self._waiting: OrderedDict[str | None, dict[Priority, OrderedDict[K, float]]] = OrderedDict()
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._waiting.get(_namespace_of(key), ())
+    def priority_of(self, key: K) -> Priority | None:
+        """The priority with which a key waits; None if it does not."""
+        lanes = self._waiting.get(_namespace_of(key), {})
+        return next((priority for priority, lane in lanes.items() if key in lane), None)
 
-    def add(self, key: K, since: float) -> None:
-        self._waiting.setdefault(_namespace_of(key), OrderedDict())[key] = since
+    def add(self, key: K, priority: Priority, since: float) -> None:
+        """Add a key that does not wait."""
+        lanes = self._waiting.setdefault(_namespace_of(key), {each: OrderedDict() for each in self._priorities})
+        lanes[priority][key] = since
         self._count += 1
 
-    def remove(self, key: K) -> float:
-        keys = self._waiting[_namespace_of(key)]
-        since = keys.pop(key)
-        self._dropped(_namespace_of(key), keys)
+    def remove(self, key: K, priority: Priority) -> float:
+        """Remove a key; returns since when it waited."""
+        since = self._waiting[_namespace_of(key)][priority].pop(key)
+        self._removed(_namespace_of(key))
         return since
 
     def take(self, is_full: Callable[[str | None], bool]) -> tuple[K, float] | None:
-        """Take the oldest key of the namespace whose turn it is, passing over those that are full."""
-        for namespace, keys in self._waiting.items():
+        """Take the first key of the namespace whose turn it is, passing over those that are full."""
+        for namespace, lanes in self._waiting.items():
             if not is_full(namespace):
                 self._waiting.move_to_end(namespace)
-                taken = keys.popitem(last=False)
-                self._dropped(namespace, keys)
+                taken = next(lane for lane in lanes.values() if lane).popitem(last=False)
+                self._removed(namespace)
                 return taken
         return None
 
-    def _dropped(self, namespace: str | None, keys: OrderedDict[K, float]) -> None:
+    def _removed(self, namespace: str | None) -> None:
         self._count -= 1
-        if not keys:
+        if not any(self._waiting[namespace].values()):
             del self._waiting[namespace]
 
 
@@ -109,7 +120,8 @@ class WorkQueue(Generic[K]):
         self._busy = Counter[str | None]()
         self._backoff, self._clock, self._observer = backoff, clock, observer or QueueObserver()
         self._changed = threading.Condition()
-        self._lanes: dict[Priority, _Lane[K]] = {each: _Lane() for each in Priority}
+        self._tiers = [_Tier[K](each) for each in _TIERS]
+        self._tier_of = {each: tier for tier, some in zip(self._tiers, _TIERS, strict=True) for each in some}
         self._processing: dict[K, float] = {}  # and since when
         self._again: dict[K, Priority] = {}  # keys added while a worker has them
         self._due: dict[K, float] = {}
@@ -159,9 +171,7 @@ class WorkQueue(Generic[K]):
         with self._changed:
             while not self._closed:
                 self._queue_due()
-                if taken := next(
-                    filter(None, (lane.take(self._is_full) for lane in self._lanes.values() if lane)), None
-                ):
+                if taken := next(filter(None, (tier.take(self._is_full) for tier in self._tiers)), None):
                     key, since = taken
                     self._busy[_namespace_of(key)] += 1
                     now = self._processing[key] = self._clock()
@@ -193,7 +203,7 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         """How many keys wait for a worker."""
-        return sum(map(len, self._lanes.values()))
+        return sum(map(len, self._tiers))
 
     @property
     def delayed(self) -> int:
@@ -211,7 +221,7 @@ class WorkQueue(Generic[K]):
         return limit is not None and namespace is not None and self._busy[namespace] >= limit
 
     def _waits(self, key: K) -> Priority | None:
-        return next((priority for priority, lane in self._lanes.items() if key in lane), None)
+        return next((found for tier in self._tiers if (found := tier.priority_of(key)) is not None), None)
 
     def _enqueue(self, key: K, priority: Priority) -> None:
         if key in self._processing:
@@ -220,9 +230,9 @@ class WorkQueue(Generic[K]):
         known = self._waits(key)
         if known is None:
             self._observer.on_add()
-            self._lanes[priority].add(key, self._clock())
+            self._tier_of[priority].add(key, priority, self._clock())
         elif priority < known:
-            self._lanes[priority].add(key, self._lanes[known].remove(key))
+            self._tier_of[priority].add(key, priority, self._tier_of[known].remove(key, known))
         self._changed.notify()
 
     def _queue_due(self) -> None:

@@ -11,6 +11,8 @@ from services.common.bounded import BoundedMap
 from watcher.kube.resources import Body, uid_of
 
 AT_ONCE = 3
+EACH_S = 0.02
+"""The pause grows with what a change has reconciled: a role with a thousand access requests changes less often."""
 _MOST = 20_000
 
 
@@ -33,12 +35,12 @@ class ChangePace:
             return 0.0
         return max(0.0, worked_off_at - self._pause_s * (AT_ONCE - 1) - self._clock())
 
-    def note_applied(self, obj: Body) -> None:
-        """Note that an object is applied as it is now."""
+    def note_applied(self, obj: Body, *, concerned: int = 0) -> None:
+        """Note that an object is applied as it is now, which has so many other objects reconciled."""
         now = self._clock()
         says, worked_off_at = self._known.get(uid_of(obj), (0, now))
         if says != _says(obj):
-            self._known[uid_of(obj)] = _says(obj), max(worked_off_at, now) + self._pause_s
+            self._known[uid_of(obj)] = _says(obj), max(worked_off_at, now) + self._pause_s + concerned * EACH_S
 
 
 def _says(obj: Body) -> int:

@@ -33,8 +33,8 @@ from watcher.specs.cluster import Cluster
 from watcher.specs.consent import NOT_ALLOWED
 from watcher.specs.db_role import DbRoleSpec, db_role_spec
 from watcher.specs.field_paths import message_of
-from watcher.specs.indexes import BY_RECORDED_MOUNT
-from watcher.specs.kinds import POSTGRES_ROLE, SECRET_ENGINE
+from watcher.specs.indexes import BY_DB_ROLE, BY_RECORDED_MOUNT
+from watcher.specs.kinds import ACCESS_REQUEST, POSTGRES_ROLE, SECRET_ENGINE
 from watcher.specs.status import EngineStatus, RoleStatus, TargetStatus, conditions_of
 
 KINDS = {"/roles/": "FailedToCreateDatabaseRole", "sys/mounts": "FailedToCreateDatabaseRole"}
@@ -273,7 +273,8 @@ class PostgresRoleReconciler:
                 self._pause(obj, snapshot.target, snapshot.mount)
             snapshot = read()
             answer = self._put_snapshot(obj, snapshot, target)
-        self._pace.note_applied(obj)
+        asking = self._objects.cache(ACCESS_REQUEST).keys_by_index(BY_DB_ROLE, key_of(obj))
+        self._pace.note_applied(obj, concerned=len(asking))
         known, now = self._catalog.get(uid_of(obj)), (snapshot.digest, snapshot.database, snapshot.plugin)
         self._catalog[uid_of(obj)] = now
         if now != known and (known or RoleStatus.from_object(obj).digest != snapshot.digest):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.clock import Clock
-from watcher.reconcilers.change_pace import AT_ONCE, ChangePace
+from watcher.reconcilers.change_pace import AT_ONCE, EACH_S, ChangePace
 
 
 def a_role(generation: int, uid: str = "uid-1") -> dict[str, Any]:
@@ -46,6 +46,14 @@ def test_h5_a_flapped_annotation_has_the_same_pace() -> None:
             changes += 1
         clock.now += 0.1
     assert changes <= 60 / 5 + AT_ONCE
+
+
+def test_h5_a_role_with_many_access_requests_changes_less_often() -> None:
+    clock = Clock()
+    pace = ChangePace(clock, pause_s=5.0)
+    for generation in range(AT_ONCE):
+        pace.note_applied(a_role(generation), concerned=1000)
+    assert pace.wait_s(a_role(AT_ONCE)) > 1000 * EACH_S
 
 
 def test_an_unchanged_role_and_another_one_wait_for_nothing() -> None:

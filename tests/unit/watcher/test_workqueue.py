@@ -228,6 +228,17 @@ def test_m3_a_namespace_that_comes_back_waits_for_its_turn(clock: Clock) -> None
     assert [queue.next_key(block=False) for _ in range(3)] == [Key("greedy", "b"), Key("demo", "a"), Key("greedy", "c")]
 
 
+def test_m3_events_of_one_namespace_do_not_precede_what_another_has_begun(clock: Clock) -> None:
+    queue = fair(clock)
+    queue.add(Key("demo", "low"), Priority.RESYNC)
+    queue.add(Key("demo", "begun"), Priority.FOLLOW_UP)
+    queue.add(Key("demo", "new"))
+    for number in range(100):
+        queue.add(Key("greedy", str(number)))
+    taken = [queue.next_key(block=False) for _ in range(4)]
+    assert taken == [Key("demo", "new"), Key("greedy", "0"), Key("demo", "begun"), Key("greedy", "1")]
+
+
 def test_m3_one_namespace_never_has_all_workers(clock: Clock) -> None:
     queue = fair(clock, most=3)
     for number in range(20):
