@@ -16,7 +16,7 @@ from services.access.domain.models import AccessRequest, Approval, Attempt, DbRo
 from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Ledger, Tx, open_ledger
 
-_TARGET = VaultTargetRow(0, "-", "demo", "vault", "d", "https://v:1", "https://v:1", "", b"", False, "", "kubernetes")
+_TARGET = VaultTargetRow(0, "-", "demo", "vault", "d", "https://v:1", "https://v:1", "", b"", False, "")
 _ROLE = DbRole(
     0, "-", "c1", "demo", "psql", 0, "pg", "k8s.-.demo.psql", "db", ("DROP ROLE x;",), 600.0, 3600.0, "r1", False
 )

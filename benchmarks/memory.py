@@ -15,7 +15,7 @@ import click
 from benchmarks.processes import cpu_of
 from benchmarks.waiting import until
 
-_SERVER = ("--plaintext-loopback", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0")
+_SERVER = ("--plaintext-loopback", "--allow-any-vault", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0")
 _LOOKS = 10
 
 

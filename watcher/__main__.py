@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +26,12 @@ from services.common.config import (
     log_level_option,
     metrics_listen_option,
     option,
+    vault_options,
 )
 from services.common.gc_freeze import freeze_startup_objects
 from services.common.rpc.channel import connect as connect_service
-from services.common.vault_config.entries import TeamAuth
-from services.common.vault_config.read import TEAM_METHODS
+from services.common.vault_config.entries import TeamAuth, VaultConfig
+from services.common.vault_config.read import TEAM_METHODS, VaultConfigError, read_vault_config
 from watcher.app import Settings, Watcher
 from watcher.clients import token_audience
 from watcher.clients.stubs import service_stubs
@@ -40,6 +41,7 @@ from watcher.kube.resources import NAMESPACE, Key
 from watcher.metrics import WatcherMetrics
 from watcher.reconcilers.failpoints import POINTS
 from watcher.reconcilers.failpoints import VARIABLE as POINT_VARIABLE
+from watcher.specs.appbinding import KUBERNETES
 from watcher.specs.cluster import Cluster
 
 LOG = logs.logger(__name__)
@@ -80,6 +82,7 @@ class NameList(click.ParamType[tuple[str, ...]]):
 @option("--roles", type=HostPortType(), default="127.0.0.1:7702", help="Address of the role service.")
 @option("--access", type=HostPortType(), default="127.0.0.1:7703", help="Address of the access service.")
 @client_tls_options
+@vault_options
 @option(
     "--cluster-name",
     default="",
@@ -88,21 +91,22 @@ class NameList(click.ParamType[tuple[str, ...]]):
 @option(
     "--token-audience",
     default="leasegate-vault",
-    help="Audience of the tokens that prove to Vault which team calls, as Vault's auth roles have it; none of the API"
-    " server's own.",
+    help="With --allow-any-vault: audience of the tokens that prove to Vault which team calls, as Vault's auth roles"
+    " have it; none of the API server's own.",
 )
 @option(
     "--team-service-accounts",
     type=NameList(),
     default=",".join(TeamAuth().service_accounts),
-    help="Names of the ServiceAccounts for which tokens are made, with commas between; deploy/rbac/watcher.yaml and"
-    " deploy/policies/tokens.yaml name the same ones.",
+    help="With --allow-any-vault: names of the ServiceAccounts for which tokens are made, with commas between;"
+    " deploy/rbac/watcher.yaml and deploy/policies/tokens.yaml name the same ones.",
 )
 @option(
     "--team-auth-methods",
     type=NameList(TEAM_METHODS),
     default=",".join(TeamAuth().methods),
-    help=f"Vault's auth methods that an AppBinding may use, with commas between, of {', '.join(TEAM_METHODS)}.",
+    help="With --allow-any-vault: Vault's auth methods that an AppBinding may use, with commas between, of"
+    f" {', '.join(TEAM_METHODS)}.",
 )
 @option(
     "--service-address",
@@ -166,6 +170,8 @@ def _watcher(
     kubeconfig: Path | None,
     tls: ClientTls,
     cluster_name: str,
+    vault_config: Path | None,
+    allow_any_vault: bool,
     service_address: tuple[str, ...],
     token_audience: str,
     team_service_accounts: tuple[str, ...],
@@ -179,9 +185,10 @@ def _watcher(
         raise StartupRefusedError(f"--cluster-name {cluster_name!r} is no name: 1 to 63 of a-z, 0-9 and -")
     settings = Settings(
         cluster=Cluster("", ""),
+        vaults=_vaults(vault_config, allow_any_vault=allow_any_vault),
         addresses=_addresses(service_address),
         team_auth=TeamAuth(
-            methods=team_auth_methods, token_audience=token_audience, service_accounts=team_service_accounts
+            methods=team_auth_methods, mounts=(), token_audience=token_audience, service_accounts=team_service_accounts
         ),
         finalizer_timeout_s=finalizer_timeout,
         resync_s=resync_interval,
@@ -191,9 +198,26 @@ def _watcher(
     connection = _connection(kubeconfig, pool_size=settings.connections)
     api = HttpKubeClient(connection)
     cluster = Cluster("" if cluster_name == "-" else cluster_name, _cluster_uid(api))
-    _check_audience(connection, token_audience)
+    for audience, option_name in dict(_audiences(settings)).items():
+        _check_audience(connection, audience, option_name=option_name)
     channels = {name: stack.enter_context(connect_service(address, tls=tls)) for name, address in services.items()}
     return Watcher(api, service_stubs(**channels), replace(settings, cluster=cluster), metrics=watcher_metrics)
+
+
+def _vaults(path: Path | None, *, allow_any_vault: bool) -> VaultConfig:
+    try:
+        return read_vault_config(path, allow_any_vault=allow_any_vault)
+    except VaultConfigError as err:
+        raise StartupRefusedError(str(err)) from err
+
+
+def _audiences(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The audiences of tokens that are made for ServiceAccounts, each with where it is set."""
+    if settings.vaults.any_vault:
+        yield settings.team_auth.token_audience, "--token-audience"
+    for entry in settings.vaults.entries:
+        if KUBERNETES in entry.team_auth.methods:
+            yield entry.team_auth.token_audience, f"--vault-config: {entry.name}: tokenAudience"
 
 
 def _connection(kubeconfig: Path | None, *, pool_size: int) -> Connection:
@@ -213,21 +237,21 @@ def _cluster_uid(api: HttpKubeClient) -> str:
         raise StartupRefusedError(f"Kubernetes: the namespace kube-system cannot be read: {err.message}") from err
 
 
-def _check_audience(connection: Connection, audience: str) -> None:
+def _check_audience(connection: Connection, audience: str, *, option_name: str) -> None:
     """Refuse an audience of the API server's: what is sent to Vault would be a token for Kubernetes, too."""
     if not audience:
-        raise StartupRefusedError("--token-audience is empty: give the audience that Vault's auth roles have")
+        raise StartupRefusedError(f"{option_name} is empty: give the audience that Vault's auth roles have")
     try:
         is_of_api_server = token_audience.is_of_api_server(connection, audience, fallback=_OWN_ACCOUNT)
     except KubeError as err:
         raise StartupRefusedError(
-            f"--token-audience {audience}: whether the API server takes it as its own cannot be tried: {err.message};"
+            f"{option_name} {audience}: whether the API server takes it as its own cannot be tried: {err.message};"
             " apply deploy/rbac/watcher.yaml and deploy/policies/tokens.yaml, and look whether both name this"
             " audience and the watcher's ServiceAccount"
         ) from err
     if is_of_api_server:
         raise StartupRefusedError(
-            f"--token-audience {audience} is an audience of the API server: a token that is made for Vault would be one"
+            f"{option_name} {audience} is an audience of the API server: a token that is made for Vault would be one"
             " for Kubernetes as well. Choose another one, such as leasegate-vault, and take this one out of the API"
             " server's --api-audiences"
         )

@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from services.common import logs
-from services.common.vault_config.entries import TeamAuth
+from services.common.vault_config.entries import TeamAuth, VaultConfig
 from watcher.clients.changefeed import ChangeFeed, Handlers
 from watcher.clients.ledger_id import LedgerId
 from watcher.clients.stubs import ServiceStubs
@@ -64,6 +64,7 @@ class Settings:
 
     Attributes:
         cluster: Which cluster this is.
+        vaults: The Vaults that the operator names.
         addresses: Services that are reached elsewhere than at their names.
         team_auth: What AppBindings may authenticate to Vault by.
         finalizer_timeout_s: How long a deletion waits where Vault answers but does not permit the cleanup.
@@ -77,6 +78,7 @@ class Settings:
     """
 
     cluster: Cluster
+    vaults: VaultConfig = field(default_factory=VaultConfig)
     addresses: ServiceAddresses = field(default_factory=dict)
     team_auth: TeamAuth = field(default_factory=lambda: TeamAuth(token_audience="leasegate-vault"))  # noqa: S106 - a name
     finalizer_timeout_s: float = 120.0
@@ -171,6 +173,7 @@ class Watcher:
             self._api,
             objects,
             cluster=cluster,
+            vaults=settings.vaults,
             addresses=settings.addresses,
             allowed=settings.team_auth,
             clock=self._clock,

@@ -52,6 +52,7 @@ CONDITIONS = (
     ),
     ConditionType("Failed", ALL, "The last try failed; it is repeated."),
     ConditionType("NamespaceNotEnabled", ALL, "The namespace has no RoleBinding for the watcher."),
+    ConditionType("VaultSettingsNotUsed", PLACED, "TLS settings of the AppBinding have no effect."),
     ConditionType("RevocationPending", REQUEST, "A credential that should be revoked is not yet."),
     ConditionType("IssuancePaused", REQUEST, "No credential is issued at present."),
     ConditionType(
@@ -62,7 +63,7 @@ CONDITIONS = (
     ConditionType("ApprovalStale", REQUEST, "The approval is not for what would be granted now."),
     ConditionType("RequesterUnverified", REQUEST, "Nobody vouches for who made the access request."),
     ConditionType(
-        "ApprovalNotEnforced", REQUEST, "The team's own Vault session could read credentials without an approval."
+        "ApprovalNotEnforced", ALL, "The team's own Vault session could read credentials without an approval."
     ),
     ConditionType("SubjectsForbidden", REQUEST, "A subject may not read a credential of its role."),
     ConditionType("RoleDeleted", REQUEST, "The PostgresRole is deleted; no new credential is issued."),
@@ -153,6 +154,18 @@ REASONS = (
     ),
     Reason("NamespaceTerminating", REQUEST, "The namespace is being deleted; nothing can be written there."),
     Reason("Starting", REQUEST, "The watcher still lists the Secrets of the namespace."),
+    Reason(
+        "VaultSettingsNotUsed",
+        PLACED,
+        "TLS settings of the AppBinding differ from the operator's, and have no effect.",
+        "Remove what the message names from the AppBinding.",
+    ),
+    Reason(
+        "ApprovalNotEnforced",
+        PLACED,
+        "Leasegate runs with `--allow-any-vault`.",
+        "Name the Vaults in `--vault-config`, see [installation](../install.md).",
+    ),
     Reason("RevocationInProgress", REQUEST, "A credential is being revoked."),
     Reason(
         "RevocationFailing",
@@ -205,7 +218,7 @@ REASONS = (
         "ServiceAuthNotConfigured",
         REQUEST,
         "The access service has no session of its own at this Vault.",
-        "Configure one: `--vault-config`, see [configuration](configuration.md).",
+        "Name the Vaults in `--vault-config`, see [installation](../install.md).",
     ),
     Reason(
         "SubjectNotPermitted",

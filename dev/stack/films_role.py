@@ -6,7 +6,6 @@ access. Without Kubernetes, an operator writes them, and access reads the role f
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,9 +25,9 @@ _DEFINITION: dict[str, Any] = {
 }
 
 
-def catalog(*, vault_addr: str, vault_ca: Path) -> dict[str, Any]:
-    """The content of access' ``--catalog`` file."""
-    target = {"name": TARGET, "address": vault_addr, "ca_file": str(vault_ca)}
+def catalog(*, vault: str) -> dict[str, Any]:
+    """The content of access' ``--catalog`` file, with the name of Vault's entry in ``--vault-config``."""
+    target = {"name": TARGET, "vault": vault}
     role = {"name": ROLE, "target": TARGET, "mount": MOUNT, "vault_role": ROLE, **_DEFINITION}
     return {"targets": [target], "roles": [role]}
 

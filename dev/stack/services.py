@@ -41,6 +41,14 @@ _ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
         "leasegate.access.v1.ApproverService": ("bob",),
     },
 }
+VAULT = "main"
+"""Name of Vault in ``--vault-config``."""
+MOUNTS_OWNED: list[dict[str, Any]] = [
+    {"path": "my-postgres-se", "namespaces": ["demo"]},  # as the guide has it
+    {"path": "database", "namespaces": ["*"]},
+    {"path": "team/{namespace}"},
+    {"path": "team/owner", "namespaces": ["*"]},  # a mount that its namespace may share
+]
 _MALLOC = {"MALLOC_ARENA_MAX": "2"}
 """glibc's malloc keeps up to eight pools a core, each with its own holes: two take 4 MiB less with some forty threads,
 and no more time.
@@ -74,6 +82,7 @@ class Services:
         """Describe the processes of ``directory`` (the stack's folder); nothing is started."""
         self._folder, self._ports, self._around = directory / "services", ports, surroundings
         self.watcher_kubeconfig = self._folder / "watcher.kubeconfig"
+        self.vault_config = self._folder / "vaults.yaml"
         self.addresses = {name: f"127.0.0.1:{ports[name]}" for name in SERVERS}
         self.health_addresses = {name: f"127.0.0.1:{ports[f'{name}-health']}" for name in NAMES}
         self.metrics_addresses = {name: f"127.0.0.1:{ports[f'{name}-metrics']}" for name in NAMES}
@@ -104,14 +113,14 @@ class Services:
         for name in SERVERS:
             authority.server(name, hosts=("localhost", "127.0.0.1", f"leasegate-{name}.leasegate-system.svc"))
             self._write(f"{name}.token", tokens[name])
-            self._write(f"{name}-vaults.yaml", json.dumps([self._auth(name)], indent=1))  # JSON is YAML, too
+        self._write(self.vault_config.name, json.dumps({"vaults": [self.vault_entry()]}, indent=1))  # JSON is YAML, too
         for name in CLIENTS:
             self.client(name)
         self._write("cluster-uid", cluster_uid)
         self._write("watcher.kubeconfig", json.dumps(watcher_kubeconfig, indent=1))
         self._write(
             "catalog.yaml",
-            json.dumps(catalog(vault_addr=self._around.vault_addr, vault_ca=self._around.vault_ca), indent=1),
+            json.dumps(catalog(vault=VAULT), indent=1),
         )
 
     def start(self) -> None:
@@ -137,17 +146,27 @@ class Services:
         path.touch(mode=0o600)
         path.write_text(text)
 
-    def _auth(self, name: str) -> dict[str, Any]:
+    def vault_entry(self) -> dict[str, Any]:
+        """The entry of Vault in ``--vault-config``, which all four processes read."""
         return {
-            "address": self._around.vault_addr,
-            "ca_file": str(self._around.vault_ca),
-            "max_request_duration": f"{self._around.vault_request_s}s",
-            "kubernetes": {
-                "mount": "kubernetes",
-                "role": f"leasegate-{name}",
-                "token_file": str(self._folder / f"{name}.token"),
+            "name": VAULT,
+            # The guide's AppBinding names vault.NAMESPACE.svc; tests name the address itself.
+            "addresses": [self._around.vault_addr, "https://vault.*.svc:8200"],
+            "caFile": str(self._around.vault_ca),
+            "auth": {name: self._auth(name) for name in SERVERS},
+            "teamAuth": {
+                "methods": ["kubernetes", "token", "userpass", "certificate", "approle"],
+                "mounts": ["kubernetes", "team-userpass", "team-cert", "team-approle"],
+                "tokenAudience": "leasegate-vault",
+                "serviceAccounts": ["vault"],
             },
+            "mounts": {"owned": MOUNTS_OWNED, "adoptable": []},
+            "maxRequestDuration": f"{self._around.vault_request_s}s",
         }
+
+    def _auth(self, name: str) -> dict[str, Any]:
+        token_file = str(self._folder / f"{name}.token")
+        return {"kubernetes": {"mount": "kubernetes", "role": f"leasegate-{name}", "tokenFile": token_file}}
 
     def _command(self, name: str) -> Command:
         module = "watcher" if name == "watcher" else f"services.{name}"
@@ -169,7 +188,7 @@ class Services:
             "ALLOW": " ".join(
                 f"{service}={CLIENTS[client]}" for service, clients in _ALLOWED[name].items() for client in clients
             ),
-            "VAULT_CONFIG": str(folder / f"{name}-vaults.yaml"),
+            "VAULT_CONFIG": str(self.vault_config),
             "DRAIN_DELAY": "0",  # no load balancer has to notice
         }
         if name == "access":
@@ -184,6 +203,7 @@ class Services:
         pair = self.client("watcher")
         return {
             "KUBECONFIG": str(self.watcher_kubeconfig),
+            "VAULT_CONFIG": str(self.vault_config),
             **{name.upper(): address for name, address in self.addresses.items()},
             "TLS_CERT": str(pair.cert),
             "TLS_KEY": str(pair.key),

@@ -21,7 +21,8 @@ from services.common.config import FILE, NEW_FILE, ServerConfig, StartupRefusedE
 from services.common.durations import parse_seconds
 from services.common.rpc.server import serve
 from services.common.vault.call_metrics import new_server_registry
-from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
+from services.common.vault.vaults import Vaults
+from services.common.vault_config.read import VaultConfigError, read_vault_config
 
 _WATCHER_SERVICE = watcher_service_pb2.DESCRIPTOR.services_by_name["WatcherService"].full_name
 
@@ -98,7 +99,7 @@ class ClusterType(click.ParamType[tuple[str, str]]):
     "--max-request-duration",
     type=Span(),
     default="90s",
-    help="default_max_request_duration of Vaults that --vault-config does not name; a recovery waits for it.",
+    help="default_max_request_duration of Vaults with --allow-any-vault; a recovery waits for it.",
 )
 @option(
     "--orphan-scan-interval",
@@ -170,9 +171,9 @@ def main(
 ) -> None:
     """Serve until SIGTERM."""
     try:
-        own = ServiceAuths.read_file(config.vault_config)
+        named = read_vault_config(config.vault_config, allow_any_vault=config.allow_any_vault)
         failpoints.install(failpoints.Failpoints.from_environment(VARIABLE, points=ALL_POINTS))
-    except (ServiceAuthError, ValueError) as err:
+    except (VaultConfigError, ValueError) as err:
         raise StartupRefusedError(str(err)) from err
     settings = Settings(
         overlap_s=rotation_overlap,
@@ -192,9 +193,10 @@ def main(
     )
     clusters = watcher_clusters(watcher_cluster, config)
     registry = new_server_registry()
-    configured = read_catalog(catalog) if catalog else []
+    configured = read_catalog(catalog, named) if catalog else []
+    vaults = Vaults(named, service="access")
     with access(
-        ledger, own=own, configured=configured, watcher_clusters=clusters, settings=settings, clock=time.time
+        ledger, vaults=vaults, configured=configured, watcher_clusters=clusters, settings=settings, clock=time.time
     ) as running:
         AccessMetrics(
             running.ledger,

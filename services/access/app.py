@@ -48,9 +48,9 @@ from services.access.worker.prune import LedgerPruner
 from services.access.worker.startup import recover
 from services.common.rpc.limit import LongPolls
 from services.common.rpc.server import Service, service
-from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import VaultTarget
+from services.common.vault.vaults import Vaults
 
 LONG_POLLS = 64
 
@@ -84,7 +84,7 @@ class Access:
 def access(
     ledger_file: Path,
     *,
-    own: ServiceAuths,
+    vaults: Vaults,
     configured: Sequence[tuple[VaultTarget, DbRole]] = (),
     watcher_clusters: Mapping[str, str],
     settings: Settings,
@@ -94,7 +94,7 @@ def access(
 
     Args:
         ledger_file: File of the ledger.
-        own: The service's own auths.
+        vaults: The Vaults that may be called, and the service's own auth at each.
         configured: What the operator's catalog file names.
         watcher_clusters: uid of its cluster by name in a watcher's certificate.
         settings: Options.
@@ -105,11 +105,11 @@ def access(
     """
     ledger = open_ledger(ledger_file, clock=clock)
     ledger.quotas = settings.quotas
-    sessions = Sessions(SCOPE, service_auths=own)
+    sessions = Sessions(SCOPE, vaults=vaults)
     try:
         clusters = WatcherClusters(watcher_clusters)
         with _running(
-            ledger, sessions, own=own, configured=configured, clusters=clusters, settings=settings
+            ledger, sessions, vaults=vaults, configured=configured, clusters=clusters, settings=settings
         ) as running:
             yield running
     finally:
@@ -122,35 +122,36 @@ def _running(
     ledger: Ledger,
     sessions: Sessions,
     *,
-    own: ServiceAuths,
+    vaults: Vaults,
     configured: Sequence[tuple[VaultTarget, DbRole]],
     clusters: WatcherClusters,
     settings: Settings,
 ) -> Iterator[Access]:
-    vaults = VaultClients(sessions, own=own, max_request_duration_s=settings.max_request_duration_s)
+    clients = VaultClients(sessions, vaults=vaults, max_request_duration_s=settings.max_request_duration_s)
     polls = LongPolls(LONG_POLLS)
     feed = ChangeFeed(ledger, polls)
-    vaults.on_missing = lambda row: feed.request_auth(row.id)
+    clients.on_missing = lambda row: feed.request_auth(row.id)
     guard = LedgerGuard(ledger)
     catalog, requests = (
-        Catalog(ledger, vaults, feed),
-        AccessRequests(ledger, vaults, guard=guard),
+        Catalog(ledger, clients, feed),
+        AccessRequests(ledger, clients, guard=guard),
     )
-    issuer = LeaseIssuer(ledger, vaults, settings=settings, guard=guard)
-    renewal = LeaseRenewal(ledger, vaults, settings=settings, jitter=random.random)
-    recovery = IssuanceRecovery(ledger, vaults)
+    issuer = LeaseIssuer(ledger, clients, settings=settings, guard=guard)
+    renewal = LeaseRenewal(ledger, clients, settings=settings, jitter=random.random)
+    recovery = IssuanceRecovery(ledger, clients)
     dispatcher = AttemptDispatcher(
-        ledger, vaults, issuer=issuer, renewal=renewal, recovery=recovery, jitter=random.random
+        ledger, clients, issuer=issuer, renewal=renewal, recovery=recovery, jitter=random.random
     )
     recover(ledger, max_access_s=settings.max_access_s)
+    catalog.refresh_targets()
     catalog.put_configured(configured)
-    scanner = OrphanScanner(ledger, vaults)
+    scanner = OrphanScanner(ledger, clients)
     pool = WorkerPool(
         ledger,
         dispatcher,
         workers=settings.workers,
         max_renewals_per_second=settings.max_renewals_per_second,
-        pausing=vaults.breakers.pausing,
+        pausing=clients.breakers.pausing,
     )
     pruner = LedgerPruner(ledger, kept_s=settings.retention_s)
     tasks = (
@@ -170,7 +171,7 @@ def _running(
         clusters=clusters,
         ensurer=AccessEnsurer(ledger, requests, issuer),
         feed=feed,
-        vaults=vaults,
+        vaults=clients,
         guard=guard,
     )
     approver = ApproverServicer(requests, Decisions(ledger, requests))
@@ -180,10 +181,10 @@ def _running(
             services=_services(requester, watcher, approver, operator),
             polls=polls,
             ledger=ledger,
-            ready=lambda: vaults.serving() and not feed.unread(),
+            ready=lambda: clients.serving() and not feed.unread(),
             wake=feed.wake,
             orphan_scanner=scanner,
-            breakers=vaults.breakers,
+            breakers=clients.breakers,
             guard=guard,
         )
     finally:

@@ -131,7 +131,8 @@ class ServerConfig:
         health_address_file: File that the bound address of the health service is written to.
         tls: None only for plaintext on a loopback address.
         allow: Callers by full service name; whoever is not there is refused.
-        vault_config: File with the service's own auth for each Vault server (``services.common.vault.service_auth``).
+        vault_config: File that names the Vaults that may be called (``services.common.vault_config``).
+        allow_any_vault: Whether every Vault may be called, without such a file.
         max_concurrent_rpcs: Calls under way beyond which the next is refused.
         drain_delay_s: Seconds between "not serving" and refusing new calls.
         drain_grace_s: Seconds that calls under way then have to end.
@@ -147,6 +148,7 @@ class ServerConfig:
     tls: ServerTls | None = None
     allow: Mapping[str, frozenset[str]] = field(default_factory=dict)
     vault_config: Path | None = None
+    allow_any_vault: bool = False
     max_concurrent_rpcs: int = 20
     drain_delay_s: float = 1.0
     drain_grace_s: float = 20.0
@@ -226,6 +228,22 @@ def metrics_listen_option() -> Callable[[Any], Any]:
     )
 
 
+def vault_options(fn: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--vault-config`` and ``--allow-any-vault``, of which a process takes exactly one."""
+    any_vault = option(
+        "--allow-any-vault",
+        is_flag=True,
+        help="Call every Vault that an AppBinding names, with the AppBinding's session, in place of --vault-config."
+        " For trying the guide: approval can be bypassed.",
+    )
+    file = option(
+        "--vault-config",
+        type=FILE,
+        help="YAML file that names the Vaults that may be called; the same for all four processes.",
+    )
+    return file(any_vault(fn))
+
+
 def client_tls_options(fn: Callable[..., None]) -> Callable[..., None]:
     """Add ``--tls-cert --tls-key --tls-ca`` to a process that calls the services; it gets one ``tls: ClientTls``."""
 
@@ -283,7 +301,7 @@ def _server_options(port: int) -> Sequence[Callable[[Any], Any]]:
             " client's certificate. Repeat it (blanks between values in the variable)."
             " Nobody may call what is not named.",
         ),
-        option("--vault-config", type=FILE, help="YAML file with the service's own auth for each Vault server."),
+        vault_options,
         option(
             "--max-concurrent-rpcs",
             type=click.IntRange(1, 1000),
@@ -324,7 +342,7 @@ def _server_config(process: str, given: dict[str, Any]) -> tuple[ServerConfig, d
 
 _AS_GIVEN = (
     "listen", "health_listen", "metrics_listen", "address_file", "health_address_file", "vault_config",
-    "max_concurrent_rpcs", "log_level",
+    "allow_any_vault", "max_concurrent_rpcs", "log_level",
 )  # fmt: skip
 
 

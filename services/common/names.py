@@ -29,16 +29,10 @@ def vault_name(cluster: str, namespace: str, name: str) -> str:
     return f"k8s.{cluster or '-'}.{namespace}.{name}"
 
 
-def target_digest(*, address: str, vault_namespace: str, auth_mount: str) -> str:
-    """Digest of a Vault target; another digest is another target (leasegate.types.v1.VaultTargetRef).
-
-    Args:
-        address: ``https://host:port``.
-        vault_namespace: Vault namespace; empty for root.
-        auth_mount: Auth mount of the session, ``token`` for a token; empty where there is no auth.
+def target_digest(identity: str) -> str:
+    """Digest of a Vault (``services.common.vault_config.entries.vault_identity``); another digest is another target.
 
     Returns:
         16 hexadecimal digits.
     """
-    parts = (address.lower().rstrip("/"), vault_namespace.strip("/"), auth_mount)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]

@@ -37,7 +37,6 @@ from services.common.vault.pause_report import PauseReport, require_pause_report
 from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import VaultTarget
-from services.common.vault_config.address import Address
 from services.engine.connection import Connection, Existing, delete_connection, read_connection, write_connection
 
 _LOG = logger(__name__)
@@ -132,9 +131,9 @@ class SecretEngines:
         """
         self._sessions = sessions
         self._now = now
-        self._locks = KeyedLocks[tuple[Address, str, str]]()
+        self._locks = KeyedLocks[tuple[str, str]]()
         # By connection: the digest of what this process wrote last. One that is missing is written once more.
-        self._written = BoundedMap[tuple[Address, str, str, str], bytes](_MOST_WRITTEN)
+        self._written = BoundedMap[tuple[str, str, str], bytes](_MOST_WRITTEN)
         self._key = secrets.token_bytes(32)
 
     def ensure_engine(self, wanted: Wanted) -> Ensured:
@@ -309,12 +308,12 @@ class SecretEngines:
 
     def _forget_mount(self, target: VaultTarget, mount: str) -> None:
         place = _place(target, mount)
-        for key in [key for key in self._written if key[:3] == place]:
+        for key in [key for key in self._written if key[:2] == place]:
             self._written.pop(key, None)
 
 
-def _place(target: VaultTarget, mount: str) -> tuple[Address, str, str]:
-    return Address.parse(target.address), target.vault_namespace, mount
+def _place(target: VaultTarget, mount: str) -> tuple[str, str]:
+    return target.identity, mount
 
 
 def _read_mount(vault: Vault, path: str) -> Mount | None:

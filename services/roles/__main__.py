@@ -8,8 +8,9 @@ from leasegate.roles.v1 import role_service_pb2, role_service_pb2_grpc
 from services.common.config import ServerConfig, StartupRefusedError, server_command
 from services.common.rpc.server import serve, service
 from services.common.vault.call_metrics import new_server_registry
-from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
 from services.common.vault.sessions import Sessions
+from services.common.vault.vaults import Vaults
+from services.common.vault_config.read import VaultConfigError, read_vault_config
 from services.roles.roles import DbRoles
 from services.roles.scope import SCOPE
 from services.roles.servicer import RoleServicer
@@ -19,12 +20,13 @@ from services.roles.servicer import RoleServicer
 def main(config: ServerConfig) -> None:
     """Serve until SIGTERM."""
     try:
-        own = ServiceAuths.read_file(config.vault_config)
-    except ServiceAuthError as err:
-        raise StartupRefusedError(f"--vault-config: {err}") from err
-    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
+        named = read_vault_config(config.vault_config, allow_any_vault=config.allow_any_vault)
+    except VaultConfigError as err:
+        raise StartupRefusedError(str(err)) from err
+    vaults = Vaults(named, service="roles")
+    with closing(Sessions(SCOPE, vaults=vaults)) as sessions:
         descriptor = role_service_pb2.DESCRIPTOR.services_by_name["RoleService"]
-        servicer = RoleServicer(DbRoles(sessions))
+        servicer = RoleServicer(DbRoles(sessions), vaults)
         roles = service(descriptor, role_service_pb2_grpc.add_RoleServiceServicer_to_server, servicer, first=True)
         serve(config, [roles], health=sessions.serving, registry=new_server_registry())
 

@@ -21,8 +21,9 @@ from services.common import failpoints
 from services.common.failpoints import Failpoints
 from services.common.rpc import caller, deadline
 from services.common.vault import sessions
-from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
+from services.common.vault.vaults import Vaults
+from services.common.vault_config.read import read_vault_config
 from tests.chaos.clock import LeapingClock
 from tests.chaos.fate import Crashed, Fate
 from tests.chaos.weather import Weather, ledger_listeners, transport_in
@@ -86,9 +87,10 @@ class Lives:
 
     def __init__(self, made: World, weather: Weather, clock: LeapingClock) -> None:
         self._world, self._weather, self._clock = made, weather, clock
-        self._own = ServiceAuths.read_file(made.vault_config_file)
-        self._configured = read_catalog(made.catalog_file)
-        self._sessions = Sessions(SCOPE, service_auths=self._own)
+        named = read_vault_config(made.vault_config_file)
+        self._vaults = Vaults(named, service="access")
+        self._configured = read_catalog(made.catalog_file, named)
+        self._sessions = Sessions(SCOPE, vaults=self._vaults)
         self._patches = ExitStack()
         self._patches.enter_context(mock.patch.object(sessions, "Transport", transport_in(weather)))
         self._patches.enter_context(mock.patch.object(app, "Sessions", self._shared))
@@ -117,7 +119,7 @@ class Lives:
         try:
             with app.access(
                 self._world.ledger,
-                own=self._own,
+                vaults=self._vaults,
                 configured=self._configured,
                 watcher_clusters=WATCHER_CLUSTERS,
                 settings=chosen,

@@ -61,7 +61,7 @@ def target(**changes: str) -> VaultTargetRow:
         "name": "vault",
         "key_digest": "d",
         "address": "https://v:1",
-        "server": "https://v:1",
+        "vault": "https://v:1",
     }
     return VaultTargetRow(
         id=0,
@@ -69,7 +69,6 @@ def target(**changes: str) -> VaultTargetRow:
         ca_bundle=b"",
         insecure_skip_tls_verify=False,
         server_name="",
-        auth_mount="kubernetes",
         **{**usual, **changes},
     )
 
@@ -510,7 +509,7 @@ def test_a_request_whose_time_is_over_is_work(ledger: Ledger) -> None:
 
 
 def test_a_place_is_one_place_by_whatever_name(ledger: Ledger) -> None:
-    place = IssuancePause(server="https://v:1", vault_namespace="", mount="my-postgres-se", connection="")
+    place = IssuancePause(vault="https://v:1", vault_namespace="", mount="my-postgres-se", connection="")
     with ledger.write() as tx:
         _, role = seed(tx)
         elsewhere = catalog.put_role(
@@ -523,7 +522,7 @@ def test_a_place_is_one_place_by_whatever_name(ledger: Ledger) -> None:
         assert pauses.covers(tx, elsewhere)
         pauses.remove(tx, place)
         pauses.add(
-            tx, IssuancePause(server="https://v:1", vault_namespace="", mount="my-postgres-se", connection="another")
+            tx, IssuancePause(vault="https://v:1", vault_namespace="", mount="my-postgres-se", connection="another")
         )
         assert not pauses.covers(tx, role)
 

@@ -21,6 +21,7 @@ from services.common.vault.scope import Scope
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import TokenAuth, VaultTarget
 from tests.servers import Servers
+from tests.vaults import any_vault
 
 MOUNT = "team-c"
 SCOPE = Scope(
@@ -38,7 +39,7 @@ def vault(servers: Servers) -> Iterator[Vault]:
     servers.must("POST", f"sys/mounts/{MOUNT}", type="database")
     auth = TokenAuth(token=servers.root_token)
     target = VaultTarget(name="vault", address=servers.vault_addr, ca_bundle=servers.vault_ca.read_bytes(), auth=auth)
-    with closing(Sessions(SCOPE)) as sessions:
+    with closing(Sessions(SCOPE, vaults=any_vault())) as sessions:
         yield sessions.team_vault(target)
     servers.vault("DELETE", f"sys/mounts/{MOUNT}")
 

@@ -72,7 +72,8 @@ WRITTEN = {each for file in SOURCES for each in _written(file)}
 
 def test_every_condition_type_is_documented() -> None:
     types = {text for word, text in WRITTEN if word == "type"}
-    assert types == {row.type for row in CONDITIONS}
+    notices = {"VaultSettingsNotUsed"}  # a notice's reason is its condition's type
+    assert types | notices == {row.type for row in CONDITIONS}
 
 
 def test_every_reason_is_documented() -> None:

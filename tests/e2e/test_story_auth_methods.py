@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 import pytest
 
+from deploy.vault.setup import TEAM_ROLE, TEAM_TTL_S
 from dev.stack.certificates import Authority
+from dev.stack.services import NAMES
 from dev.stack.stack import LocalStack
-from services.common.vault_config.read import TEAM_METHODS
-from tests.e2e.space import ENGINE, ROLE, Space, space
+from tests.e2e.space import ENGINE, REQUEST, ROLE, Space, space
 from tests.eventually import eventually
 
+OTHER_CA = base64.b64encode(b"of another authority").decode()
+POLICIES = ["leasegate-engine", "leasegate-roles"]
 METHODS = ("userpass", "cert", "approle")
 CONFIGURATION = {"apiVersion": "config.kubevault.com/v1alpha1", "kind": "VaultServerConfiguration"}
 
@@ -24,20 +28,9 @@ def methods(stack: LocalStack) -> Iterator[LocalStack]:
     """The stack with auth methods besides Kubernetes, all of which the operator allows."""
     for method in METHODS:
         stack.bao("auth", "enable", f"-path=team-{method}", method)
-    stack.set_options("watcher", team_auth_methods=",".join(TEAM_METHODS))
-    _restart(stack, "watcher")
     yield stack
-    stack.set_options("watcher")
-    _restart(stack, "watcher")
     for method in METHODS:
         stack.bao("auth", "disable", f"team-{method}")
-
-
-def _restart(stack: LocalStack, name: str) -> None:
-    process = stack.process(name)
-    process.terminate()
-    process.start()
-    process.wait_ready()
 
 
 def _must(stack: LocalStack, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -170,14 +163,25 @@ def test_the_nested_parameters_log_in(stack: LocalStack) -> None:
         _story(made)
 
 
-def test_the_operators_file_says_whom_to_trust(stack: LocalStack) -> None:
-    """C1: the authority of an AppBinding does not decide who is asked, so a wrong one changes nothing."""
+def test_m8_only_the_operators_certificates_count(stack: LocalStack) -> None:
+    """C1: the authority of an AppBinding does not decide who is asked: it has no effect, and a condition says so."""
     with space(stack, "insecure") as made:
         binding = _binding(made)
-        del binding["spec"]["clientConfig"]["caBundle"]
+        binding["spec"]["clientConfig"] |= {"caBundle": OTHER_CA, "insecureSkipTLSVerify": True, "serverName": "x"}
         _replace(made, binding)
         made.apply(*made.guide("postgres-app", "postgresSecretEngine"))
         made.phase(ENGINE, "Success")
+        message = made.condition(ENGINE, "VaultSettingsNotUsed")["message"]
+        assert "caBundle, insecureSkipTLSVerify, serverName of AppBinding insecure/vault has no effect" in message
+
+
+def _restart(stack: LocalStack, *names: str) -> None:
+    for name in names:
+        stack.process(name).terminate()
+    for name in names:
+        stack.process(name).start()
+    for name in names:
+        stack.process(name).wait_ready()
 
 
 def test_what_the_operator_does_not_allow_gets_no_token(stack: LocalStack) -> None:
@@ -211,3 +215,32 @@ def test_a_namespace_made_again_gets_a_new_token_at_once(stack: LocalStack) -> N
             events = json.loads(made.kubectl("get", "events", "-o", "json"))["items"]
             assert "VaultAuthRefused" not in {event["reason"] for event in events}
             _restart(stack, "engine")
+
+
+@pytest.fixture
+def any_vault(stack: LocalStack) -> Iterator[LocalStack]:
+    """The stack with every Vault allowed, and a team that may issue, as in the guide of 2019."""
+    team = {"token_policies": [], "token_type": "batch", "token_ttl": TEAM_TTL_S, "token_max_ttl": TEAM_TTL_S}
+    acts = {"token_policies": [*POLICIES, "leasegate-access"], "token_type": "service", "token_ttl": 1200}
+    for name in NAMES:
+        catalog = {"catalog": ""} if name == "access" else {}  # it names an entry
+        stack.set_options(name, vault_config="", allow_any_vault="true", **catalog)
+    _must(stack, "POST", f"auth/kubernetes/role/{TEAM_ROLE}", acts | {"token_max_ttl": 1200})
+    _restart(stack, *NAMES)
+    yield stack
+    for name in NAMES:
+        stack.set_options(name)
+    _must(stack, "POST", f"auth/kubernetes/role/{TEAM_ROLE}", team)
+    _restart(stack, *NAMES)
+
+
+def test_with_any_vault_the_teams_session_issues(any_vault: LocalStack) -> None:
+    """It works as the guide has it, each object says that approval can be bypassed, and a restart needs no help."""
+    with space(any_vault, "noown") as made:
+        _story(made)
+        for each in (ENGINE, ROLE, REQUEST):
+            assert made.condition(each, "ApprovalNotEnforced")["status"] == "True"
+        made.reported(REQUEST, "Warning", "ServiceAuthNotConfigured")
+        _restart(any_vault, "access")
+        made.decide("deny")
+        eventually(lambda: not made.database_users(), timeout_s=60, what="the user dropped after a restart")

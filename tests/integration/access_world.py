@@ -44,12 +44,16 @@ from services.common.errors import LeasegateError
 from services.common.rpc import status
 from services.common.rpc.channel import connect
 from services.common.rpc.server import running
-from services.common.vault.service_auth import ServiceAuths
+from services.common.vault.vaults import Vaults
+from services.common.vault_config.read import read_vault_config
 from services.roles.definition import cleanup_role as cleanup_role_definition
 from tests.certificates import Authority
 from tests.eventually import eventually
 from tests.servers import Servers
+from tests.vaults import ANY_VAULT, MAIN, entry_of, write
 
+SECOND = "second"
+"""A Vault that nothing is in: a Vault namespace that does not exist, at the address of the other entry."""
 MOUNT, DB, ROLE = "team/access", "k8s.-.demo.postgres-app", "k8s.-.demo.psql-role"
 CREATE = ["CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"]
 CLUSTER_UID = "7f1c4a90-0000-4000-8000-00000000c1d2"
@@ -150,7 +154,7 @@ class World:
 
     def target_ref(self) -> types_pb2.VaultTargetRef:
         return types_pb2.VaultTargetRef(
-            cluster="-", namespace="demo", name="vault", digest="0123456789abcdef", address=self.servers.vault_addr
+            cluster="-", namespace="demo", name="vault", vault=MAIN, address=self.servers.vault_addr
         )
 
     def snapshot(
@@ -231,13 +235,12 @@ def _service_auth(made: World) -> None:
     (made.folder / "secret_id").write_text(
         s.must("POST", "auth/approle/role/leasegate-access/secret-id")["data"]["secret_id"]
     )
-    auth = {
-        "address": s.vault_addr,
-        "ca_file": str(s.vault_ca),
-        "max_request_duration": "5s",
-        "approle": {"role_id_file": str(made.folder / "role_id"), "secret_id_file": str(made.folder / "secret_id")},
-    }
-    made.vault_config_file.write_text(yaml.safe_dump([auth]))
+    files = {"roleIdFile": str(made.folder / "role_id"), "secretIdFile": str(made.folder / "secret_id")}
+    write(
+        made.vault_config_file,
+        entry_of(s, auth={"access": {"approle": files}}, maxRequestDuration="5s"),
+        entry_of(s, name=SECOND, vaultNamespace="second", auth={"access": {"approle": files}}),
+    )
 
 
 def _catalog(made: World) -> None:
@@ -247,7 +250,7 @@ def _catalog(made: World) -> None:
         usual | {"name": "brief", "default_ttl": "3s", "max_ttl": "8s"},
         usual | {"name": "held", "default_ttl": "15s", "max_ttl": "40s"},
     ]
-    target = {"name": "prod", "address": made.servers.vault_addr, "ca_file": str(made.servers.vault_ca)}
+    target = {"name": "prod", "vault": MAIN}
     made.catalog_file.write_text(yaml.safe_dump({"targets": [target], "roles": roles}))
 
 
@@ -274,7 +277,7 @@ class Callee:
 
 @contextmanager
 def in_process(made: World, *, own: bool = True, **settings: Any) -> Iterator[Callee]:
-    """The service in this process, behind a real server."""
+    """The service in this process, behind a real server; without its own auth every Vault is allowed."""
     config = ServerConfig(
         process="access",
         listen=ANYWHERE,
@@ -284,14 +287,14 @@ def in_process(made: World, *, own: bool = True, **settings: Any) -> Iterator[Ca
         tls=made.authority.server().server(),
         allow={name: frozenset(callers) for name, callers in ALLOWED.items()},
     )
-    service_auths = ServiceAuths.read_file(made.vault_config_file) if own else ServiceAuths()
+    named = read_vault_config(made.vault_config_file) if own else ANY_VAULT
     chosen = Settings(**{"max_request_duration_s": 5.0, **settings})
     with ExitStack() as stack:
         service = stack.enter_context(
             access(
                 made.ledger,
-                own=service_auths,
-                configured=read_catalog(made.catalog_file),
+                vaults=Vaults(named, service="access"),
+                configured=read_catalog(made.catalog_file, named) if own else (),
                 watcher_clusters=WATCHER_CLUSTERS,
                 settings=chosen,
                 clock=time.time,

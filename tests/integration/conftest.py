@@ -13,6 +13,7 @@ from services.common.vault.sessions import Sessions
 from tests.integration.vault_services import MOUNT, engine_service, ensure_engine, role_service
 from tests.integration.vault_users import SCOPE, Clock, disable_methods, enable_methods
 from tests.servers import Servers
+from tests.vaults import any_vault
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def clock() -> Clock:
 @pytest.fixture
 def sessions(clock: Clock) -> Iterator[Sessions]:
     """Sessions by that time, with which teams act."""
-    with closing(Sessions(SCOPE, allow_any_vault=True, clock=clock)) as made:
+    with closing(Sessions(SCOPE, vaults=any_vault(), clock=clock)) as made:
         yield made
 
 

@@ -22,6 +22,7 @@ from services.common.errors import LeasegateError
 from tests.eventually import eventually
 from tests.integration.access_world import CREATE, ROLE, Dar, Killed, Watcher, World, put_role, start, world
 from tests.servers import real_servers
+from tests.vaults import write
 
 CLAIMING = ("ensure.committed:2", *(point for point in failpoints.POINTS if point.startswith("claim.")))
 """Where a kill differs if the decision and the claim are one call, whose first commit is the second of its request."""
@@ -45,9 +46,8 @@ SLOW_ROLE, SHORT_ROLE = "k8s.-.demo.slow-role", "k8s.-.demo.short-role"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with real_servers() as servers, world(servers, tmp_path_factory.mktemp("kills")) as found:
-        auths = yaml.safe_load(found.vault_config_file.read_text())
-        auths[0]["max_request_duration"] = "1s"
-        found.vault_config_file.write_text(yaml.safe_dump(auths))
+        named = yaml.safe_load(found.vault_config_file.read_text())["vaults"]
+        write(found.vault_config_file, named[0] | {"maxRequestDuration": "1s"})
         yield found
 
 

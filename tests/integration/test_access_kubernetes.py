@@ -26,6 +26,7 @@ from tests.integration.access_world import (
     ALICE,
     CREATE,
     DB,
+    SECOND,
     WATCHER,
     Callee,
     Dar,
@@ -38,6 +39,7 @@ from tests.integration.access_world import (
     world,
 )
 from tests.servers import Servers
+from tests.vaults import MAIN
 
 NONE, CLAIM, ACKNOWLEDGE, REMOVE = (
     watcher.NEXT_STEP_NONE,
@@ -205,7 +207,7 @@ INVENTED: dict[str, Callable[[db_role_pb2.DbRoleSnapshot], object]] = {
     "database": lambda s: setattr(s, "database", "payments:5432/ledger"),
     "no database": lambda s: s.ClearField("database"),
     "plugin": lambda s: setattr(s, "plugin", "mysql-database-plugin"),
-    "Vault": lambda s: setattr(s.target, "digest", "f" * 16),
+    "Vault": lambda s: setattr(s.target, "vault", SECOND),
 }
 
 
@@ -227,7 +229,7 @@ def test_h2_h3_an_invented_snapshot_under_the_old_digest_is_pending(made: World,
         seen.add(invented.digest)
     assert len(seen) == 1 + len(INVENTED)
     snapshot = made.snapshot()
-    snapshot.digest = "e" * 64
+    snapshot.digest, snapshot.target.digest = "e" * 64, "f" * 16
     calls.PutDbRoleSnapshot(watcher.PutDbRoleSnapshotRequest(snapshot=snapshot))
     assert dar.ensure().access_request.approval_state == approval_pb2.APPROVAL_STATE_APPROVED
     dar.end()
@@ -238,7 +240,11 @@ def test_the_grant_shows_what_the_digest_covers(made: World, callee: Callee) -> 
     dar = Dar(callee)
     dar.desired.reason, dar.desired.ticket = "monthly\nreport", "OPS-1"
     grant = dar.ensure().access_request.grant
-    assert (grant.vault, grant.mount, grant.database) == (made.servers.vault_addr, made.mount, made.snapshot().database)
+    assert (grant.vault, grant.mount, grant.database) == (
+        f"{MAIN} ({made.servers.vault_addr})",
+        made.mount,
+        made.snapshot().database,
+    )
     assert list(grant.creation_statements) == [*CREATE, "-- \\u202egnp.exe\\x1b[2K"]
     assert (list(grant.subjects), grant.reason) == (["ServiceAccount demo/demo-sa"], "monthly\\x0areport")
     assert (grant.max_ttl.seconds, grant.ticket, grant.omitted_characters) == (86400, "OPS-1", 0)
@@ -462,7 +468,7 @@ def test_the_feed_announces_what_no_answer_said(made: World, callee: Callee) -> 
 def place(made: World) -> types_pb2.VaultTargetRef:
     """The same Vault by another name: the engine's AppBinding need not be the request's."""
     return types_pb2.VaultTargetRef(
-        cluster="-", namespace="other", name="vault2", digest="f" * 16, address=made.servers.vault_addr
+        cluster="-", namespace="other", name="vault2", vault=MAIN, address=made.servers.vault_addr
     )
 
 

@@ -191,7 +191,7 @@ def _wants_auth(calls: object) -> bool:
 def test_a_refused_auth_is_an_error(made: World) -> None:
     with in_process(made, own=False) as callee:
         target = types_pb2.VaultTarget(
-            source=types_pb2.ObjectRef(cluster="-", namespace="demo", name="wrong"),
+            source=types_pb2.ObjectRef(cluster="-", cluster_uid=CLUSTER_UID, namespace="demo", name="wrong"),
             address=made.servers.vault_addr,
             ca_bundle=made.servers.vault_ca.read_bytes(),
             token=types_pb2.TokenAuth(token="s.nosuchtoken"),

@@ -26,7 +26,6 @@ from services.common.errors import (
     VaultUnavailableError,
 )
 from services.common.logs import configure
-from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
 from services.engine.scope import SCOPE
 from tests.integration.vault_services import (
@@ -40,8 +39,10 @@ from tests.integration.vault_services import (
     paused,
     quiet,
     target,
+    vaults_of,
 )
 from tests.servers import Servers
+from tests.vaults import entry_of, vaults
 
 CONFIG = f"{MOUNT}/config/k8s.-.demo.postgres-app"
 PLUGIN = "postgresql-database-plugin"
@@ -477,7 +478,7 @@ def test_deleting_needs_no_proof(servers: Servers, engine: Stub) -> None:
 
 def test_a_vault_without_a_session_of_the_service_is_told(servers: Servers) -> None:
     """C1: the team's session is not used in its place; the error says what to configure."""
-    with closing(Sessions(SCOPE)) as sessions, engine_service_with(sessions) as bare:
+    with closing(Sessions(SCOPE, vaults=vaults(entry_of(servers)))) as sessions, engine_service_with(sessions) as bare:
         request = ensure_engine(servers)
         request.target.token.token = servers.root_token
         for call in (lambda: bare.EnsureEngine(request), lambda: bare.DeleteEngine(delete_engine(servers))):
@@ -527,7 +528,7 @@ def test_a_sealed_vault_and_one_that_is_not_there(servers: Servers, engine: Stub
     with own_auth_file(servers, "leasegate-engine") as file:
         file.write_text(file.read_text().replace(servers.vault_addr, nowhere))
         with (
-            closing(Sessions(SCOPE, service_auths=ServiceAuths.read_file(file))) as sessions,
+            closing(Sessions(SCOPE, vaults=vaults_of(file))) as sessions,
             engine_service_with(sessions) as lost,
             pytest.raises(VaultUnavailableError, match="cannot be connected to"),
         ):

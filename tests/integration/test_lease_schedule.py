@@ -60,9 +60,7 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 
 def born_together(ledger: Ledger) -> None:
     """So many credentials, issued and acknowledged in one moment."""
-    place = VaultTargetRow(
-        0, "-", "demo", "vault", "0" * 16, "https://v:1", "https://v:1", "", b"", False, "", "kubernetes"
-    )
+    place = VaultTargetRow(0, "-", "demo", "vault", "0" * 16, "https://v:1", "https://v:1", "", b"", False, "")
     lease: dict[str, Any] = {
         "ttl_s": TTL_S,
         "renewable": True,

@@ -32,6 +32,7 @@ from tests.integration.access_world import (
 )  # fmt: skip
 from tests.integration.operators import listing_granted
 from tests.servers import Servers, real_servers
+from tests.vaults import write
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +160,10 @@ def black_hole() -> Iterator[int]:
 def add_vault(made: World, port: int) -> None:
     """A second Vault, with one role, in the catalog and in the configuration."""
     address = f"http://127.0.0.1:{port}"
-    auths = yaml.safe_load(made.vault_config_file.read_text())
-    made.vault_config_file.write_text(yaml.safe_dump([*auths, {**auths[0], "address": address}]))
+    found = yaml.safe_load(made.vault_config_file.read_text())["vaults"]
+    write(made.vault_config_file, *found, {**found[0], "name": "hole", "addresses": [address]})
     catalog = yaml.safe_load(made.catalog_file.read_text())
-    catalog["targets"].append({"name": "hole", "address": address})
+    catalog["targets"].append({"name": "hole", "vault": "hole"})
     catalog["roles"].append({**catalog["roles"][0], "name": "hole-reader", "target": "hole"})
     made.catalog_file.write_text(yaml.safe_dump(catalog))
 

@@ -252,7 +252,9 @@ def test_a_forbidden_delete_is_no_success(servers: Servers, roles: Stub) -> None
     request = pb.DeleteDbRoleRequest(owner=owner("psql-role"), target=target(servers), mount=MOUNT)
     with service_sessions(servers, SCOPE, "looks-only") as sessions, pytest.raises(VaultPolicyMissingError):
         DbRoles(sessions).delete_db_role(
-            ObjectRef.from_proto(request.owner), VaultTarget.from_proto(request.target), MOUNT
+            ObjectRef.from_proto(request.owner),
+            sessions._vaults.resolve(VaultTarget.from_proto(request.target)),
+            MOUNT,
         )
     assert servers.vault("GET", ROLE)[0] == 200
 

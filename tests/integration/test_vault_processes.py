@@ -92,7 +92,11 @@ def test_both_processes_serve_the_watcher_alone_and_leave_no_session(servers: Se
     server = authority.issue("server", *LOCALHOST)
     watcher = authority.issue("watcher", x509.UniformResourceIdentifier("spiffe://leasegate/watcher"))
     other = authority.issue("other", x509.UniformResourceIdentifier("spiffe://leasegate/client/x"))
-    tls = [f"--tls-cert={server.cert}", f"--tls-key={server.key}", f"--tls-client-ca={authority.ca}"]
+    tls = [
+        f"--tls-cert={server.cert}",
+        f"--tls-key={server.key}",
+        f"--tls-client-ca={authority.ca}",
+    ]
     allow = {name: f"--allow={service}=spiffe://leasegate/watcher" for name, service in SERVICES.items()}
     with (
         own_auth_file(servers, "leasegate-engine") as engines_own,
@@ -130,7 +134,9 @@ def test_both_processes_serve_the_watcher_alone_and_leave_no_session(servers: Se
     ("arguments", "expected"),
     [
         ([], "--tls-cert"),
-        (["--plaintext-loopback", "--vault-config={file}"], "--vault-config"),
+        (["--plaintext-loopback"], "--vault-config is missing"),
+        (["--plaintext-loopback", "--allow-any-vault", "--vault-config={file}"], "exclude each other"),
+        (["--plaintext-loopback", "--vault-config={file}"], "list `vaults`"),
         (["--plaintext-loopback", "--vault-config={file}/none"], "none"),
     ],
 )

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import TeamLoginHasPoliciesError, VaultAuthMissingError, VaultAuthRefusedError
-from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import TokenAuth
+from services.common.vault.vaults import Vaults
 from tests.integration.vault_users import (
     SCOPE,
     Clock,
@@ -23,38 +23,35 @@ from tests.integration.vault_users import (
     works,
 )
 from tests.servers import Servers
+from tests.vaults import MAIN, any_vault, entry_of, vaults
 
 pytestmark = pytest.mark.usefixtures("auth_methods")
 
 
 @pytest.fixture
-def own(servers: Servers, tmp_path: Path) -> ServiceAuths:
+def own(servers: Servers, tmp_path: Path) -> Vaults:
     auth = app_role(servers)
     (tmp_path / "role-id").write_text(f"{auth.role_id}\n")
     (tmp_path / "secret-id").write_text(f"{auth.secret_id}\n")
-    (tmp_path / "own.yaml").write_text(
-        f"- address: {servers.vault_addr.replace('https', 'HTTPS')}/\n  ca_file: {servers.vault_ca}\n"
-        "  max_request_duration: 5s\n"
-        f"  approle: {{role_id_file: {tmp_path}/role-id, secret_id_file: {tmp_path}/secret-id}}\n"
-    )
-    return ServiceAuths.read_file(tmp_path / "own.yaml")
+    files = {"roleIdFile": str(tmp_path / "role-id"), "secretIdFile": str(tmp_path / "secret-id")}
+    main = entry_of(servers, auth={"roles": {"approle": files}}, maxRequestDuration="5s", formerNames=["old"])
+    return vaults(main, service="roles")
 
 
-def test_service_auths_are_by_address(servers: Servers, own: ServiceAuths) -> None:
-    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
-        vault = sessions.service_vault(servers.vault_addr)
-        assert vault is not None
-        assert works(vault)
-        assert sessions.service_vault("https://elsewhere:8200") is None
-        assert sessions.service_vault(servers.vault_addr, "org") is None
-    entry = own.find_auth(servers.vault_addr)
-    assert entry is not None
-    assert entry.max_request_duration_s == 5
+def test_service_auths_are_by_name(servers: Servers, own: Vaults) -> None:
+    with closing(Sessions(SCOPE, vaults=own)) as sessions:
+        for name in (MAIN, "old"):
+            vault = sessions.service_vault(name)
+            assert vault is not None
+            assert works(vault)
+        assert sessions.service_vault("elsewhere") is None
+        assert sessions.service_vault("") is None
+    assert own.max_request_duration_s(MAIN) == 5
 
 
-def test_a_rotated_file_needs_no_restart(servers: Servers, own: ServiceAuths, clock: Clock, tmp_path: Path) -> None:
-    with closing(Sessions(SCOPE, service_auths=own, clock=clock)) as sessions:
-        vault = sessions.service_vault(servers.vault_addr)
+def test_a_rotated_file_needs_no_restart(servers: Servers, own: Vaults, clock: Clock, tmp_path: Path) -> None:
+    with closing(Sessions(SCOPE, vaults=own, clock=clock)) as sessions:
+        vault = sessions.service_vault(MAIN)
         assert vault is not None
         assert works(vault)
         old = (tmp_path / "secret-id").read_text().strip()
@@ -69,10 +66,10 @@ def test_a_rotated_file_needs_no_restart(servers: Servers, own: ServiceAuths, cl
         assert works(vault)
 
 
-def test_a_missing_file_is_a_refused_session_that_names_it(servers: Servers, own: ServiceAuths, tmp_path: Path) -> None:
+def test_a_missing_file_is_a_refused_session_that_names_it(servers: Servers, own: Vaults, tmp_path: Path) -> None:
     (tmp_path / "secret-id").unlink()
-    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
-        vault = sessions.service_vault(servers.vault_addr)
+    with closing(Sessions(SCOPE, vaults=own)) as sessions:
+        vault = sessions.service_vault(MAIN)
         assert vault is not None
         with pytest.raises(VaultAuthRefusedError, match="secret-id"):
             works(vault)
@@ -81,8 +78,8 @@ def test_a_missing_file_is_a_refused_session_that_names_it(servers: Servers, own
 
 def test_where_teams_act_an_ending_takes_what_is_left(servers: Servers, clock: Clock) -> None:
     auth = user(servers)
-    gone = replace(target(servers, None), auth_mount="")  # as an object's status remembers it
-    with closing(Sessions(SCOPE, allow_any_vault=True, clock=clock)) as sessions:
+    gone = target(servers, None)  # as an object's status remembers it
+    with closing(Sessions(SCOPE, vaults=any_vault(), clock=clock)) as sessions:
         with pytest.raises(VaultAuthMissingError):
             sessions.acting_vault(gone)
         sessions.team_vault(target(servers, auth))
@@ -97,34 +94,34 @@ def test_where_teams_act_an_ending_takes_what_is_left(servers: Servers, clock: C
         assert works(sessions.acting_vault(target(servers, user(servers, password="new one"))))
 
 
-def test_the_own_session_acts_whatever_the_team_has(servers: Servers, own: ServiceAuths) -> None:
+def test_the_own_session_acts_whatever_the_team_has(servers: Servers, own: Vaults) -> None:
     """C1: a team's auth proves and does not act, whether it may do more than the service or nothing at all."""
-    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
+    with closing(Sessions(SCOPE, vaults=own)) as sessions:
         for auth in (TokenAuth(servers.root_token), TokenAuth("s.notatokenofthisvault00"), None):
-            assert works(sessions.acting_vault(target(servers, auth)))
-        assert works(sessions.proven_vault(target(servers, TokenAuth(servers.team_token()))))
+            assert works(sessions.acting_vault(own.resolve(target(servers, auth))))
+        assert works(sessions.proven_vault(own.resolve(target(servers, TokenAuth(servers.team_token())))))
 
 
-def test_a_token_whose_policies_cannot_be_read_proves_nothing(servers: Servers, own: ServiceAuths) -> None:
+def test_a_token_whose_policies_cannot_be_read_proves_nothing(servers: Servers, own: Vaults) -> None:
     """F9: without the policy default Vault does not tell what else a token may do."""
     servers.must("POST", "sys/policies/acl/little", policy='path "sys/mounts/other" { capabilities = ["read"] }')
     with (
-        closing(Sessions(SCOPE, service_auths=own)) as sessions,
+        closing(Sessions(SCOPE, vaults=own)) as sessions,
         pytest.raises(TeamLoginHasPoliciesError, match="cannot be read"),
     ):
-        sessions.proven_vault(target(servers, TokenAuth(servers.token_with("little"))))
+        sessions.proven_vault(own.resolve(target(servers, TokenAuth(servers.token_with("little")))))
 
 
-def test_the_proof_goes_where_the_operators_file_says(servers: Servers, own: ServiceAuths) -> None:
+def test_the_proof_goes_where_the_operators_file_says(servers: Servers, own: Vaults) -> None:
     """C1: an AppBinding's own authority, or its word not to look at one, does not decide who is asked."""
     wrong = replace(target(servers, TokenAuth(servers.team_token())), ca_bundle=b"", insecure_skip_tls_verify=True)
-    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
-        assert works(sessions.proven_vault(wrong))
+    with closing(Sessions(SCOPE, vaults=own)) as sessions:
+        assert works(sessions.proven_vault(replace(wrong, vault="old")))
         assert all(not each.endpoint.insecure for each in sessions._known_transports())
 
 
-def test_health_says_whether_vault_answers(servers: Servers, own: ServiceAuths) -> None:
-    with closing(Sessions(SCOPE, service_auths=own)) as sessions:
+def test_health_says_whether_vault_answers(servers: Servers, own: Vaults) -> None:
+    with closing(Sessions(SCOPE, vaults=own)) as sessions:
         assert sessions.serving()
         assert sessions.reachable(servers.vault_addr)
         assert not sessions.reachable("https://127.0.0.1:1")

@@ -48,6 +48,7 @@ from tests.integration.vault_users import (
     works,
 )
 from tests.servers import Servers, real_servers
+from tests.vaults import MAIN, any_vault
 
 pytestmark = pytest.mark.usefixtures("auth_methods")
 
@@ -65,7 +66,7 @@ def servers() -> Iterator[Servers]:
 def test_userpass(servers: Servers, sessions: Sessions) -> None:
     wanted = target(servers, user(servers))
     assert works(sessions.team_vault(wanted))
-    assert works(sessions.team_vault(replace(wanted, auth=None, auth_mount="userpass")))
+    assert works(sessions.team_vault(replace(wanted, auth=None)))
 
 
 def test_app_role(servers: Servers, sessions: Sessions) -> None:
@@ -137,7 +138,7 @@ def test_a_vault_namespace(servers: Servers, sessions: Sessions) -> None:
         auth=TokenAuth(servers.root_token),
     )
     wide = Scope("GET,POST sys/mounts/<mount>")
-    with closing(Sessions(wide)) as made:
+    with closing(Sessions(wide, vaults=any_vault())) as made:
         made.team_vault(replace(root, vault_namespace="org")).write("sys/mounts/inside", {"type": "kv"})
         assert made.team_vault(replace(root, vault_namespace="org")).read("sys/mounts/inside").data["type"] == "kv"
     assert servers.vault("GET", "sys/mounts/inside")[0] == 400
@@ -198,10 +199,10 @@ def test_each_service_is_refused_outside_its_family_twice(servers: Servers) -> N
             service_sessions(servers, scope, policy) as fenced,
             service_sessions(servers, Scope(*read, *write), policy) as open_scope,
         ):
-            anywhere = open_scope.acting_vault(target(servers, None))
+            anywhere = open_scope.acting_vault(replace(target(servers, None), vault=MAIN))
             for path in foreign:
                 with pytest.raises(PathNotOwnedError):
-                    fenced.acting_vault(target(servers, None)).read(path)
+                    fenced.acting_vault(replace(target(servers, None), vault=MAIN)).read(path)
                 with pytest.raises(VaultPolicyMissingError):
                     anywhere.read(path)
             if policy == "leasegate-roles":
@@ -332,7 +333,7 @@ def test_another_targets_session_is_never_used(servers: Servers, sessions: Sessi
         replace(target(servers, None), name="other"),
         replace(target(servers, None), vault_namespace="other"),
         replace(target(servers, None), address="https://localhost:1"),
-        replace(target(servers, None), auth_mount="another-mount"),
+        replace(target(servers, None), vault="main"),
     ):
         with pytest.raises(VaultAuthMissingError):
             sessions.team_vault(other)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from google.protobuf.duration_pb2 import Duration
@@ -21,8 +22,9 @@ from services.common.config import PLAINTEXT, HostPort, ServerConfig
 from services.common.rpc.channel import connect
 from services.common.rpc.server import Service, running, service
 from services.common.vault.scope import Scope
-from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
+from services.common.vault.vaults import Vaults
+from services.common.vault_config.read import read_vault_config
 from services.engine import scope as engine_scope
 from services.engine.engines import SecretEngines
 from services.engine.servicer import EngineServicer
@@ -30,9 +32,14 @@ from services.roles import scope as roles_scope
 from services.roles.roles import DbRoles
 from services.roles.servicer import RoleServicer
 from tests.servers import Servers
+from tests.vaults import MAIN, entry_of, write
 
 MOUNT = "my-postgres-se"
 UID = "11111111-aaaa"
+ANYBODYS = [
+    {"path": path, "namespaces": ["*"]}
+    for path in (MOUNT, "database", "team-a", "team-b", "team-c", "team/*", "somewhere-else")
+]
 CLEANUP_ROLE = "leasegate-cleanup.0123456789ab"
 CREATE = (
     "CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';",
@@ -41,8 +48,11 @@ CREATE = (
 
 
 @contextmanager
-def own_auth_file(servers: Servers, policy: str) -> Iterator[Path]:
-    """The file of --vault-config by which a service authenticates as itself at the tests' Vault, with one policy."""
+def own_auth_file(servers: Servers, policy: str, *addresses: str, **changes: Any) -> Iterator[Path]:
+    """The file of --vault-config by which a service authenticates as itself at the tests' Vault, with one policy.
+
+    Unless ``changes`` says otherwise, every path is for every namespace.
+    """
     servers.vault("POST", "sys/auth/own", type="approle")
     servers.must("POST", f"auth/own/role/{policy}", token_policies=[policy], token_no_default_policy=True)
     with tempfile.TemporaryDirectory() as name:
@@ -51,11 +61,15 @@ def own_auth_file(servers: Servers, policy: str) -> Iterator[Path]:
         secret_id = servers.must("POST", f"auth/own/role/{policy}/secret-id", metadata="{}")["data"]["secret_id"]
         (folder / "role-id").write_text(role_id)
         (folder / "secret-id").write_text(secret_id)
-        (folder / "own.yaml").write_text(
-            f"- address: {servers.vault_addr}\n  ca_file: {servers.vault_ca}\n"
-            f"  approle: {{mount: own, role_id_file: {folder}/role-id, secret_id_file: {folder}/secret-id}}\n"
-        )
-        yield folder / "own.yaml"
+        files = {"roleIdFile": str(folder / "role-id"), "secretIdFile": str(folder / "secret-id")}
+        auth = {service: {"approle": {"mount": "own", **files}} for service in ("engine", "roles", "access")}
+        changes = {"mounts": {"owned": ANYBODYS}, "auth": auth} | changes
+        yield write(folder / "own.yaml", entry_of(servers, *addresses, **changes))
+
+
+def vaults_of(file: Path) -> Vaults:
+    """What a service makes of such a file."""
+    return Vaults(read_vault_config(file), service="engine")
 
 
 def own_sessions(servers: Servers) -> set[str]:
@@ -69,20 +83,24 @@ def own_sessions(servers: Servers) -> set[str]:
 
 
 @contextmanager
-def service_sessions(servers: Servers, scope: Scope, policy: str) -> Iterator[Sessions]:
+def service_sessions(
+    servers: Servers, scope: Scope, policy: str, *addresses: str, **changes: Any
+) -> Iterator[Sessions]:
     """Sessions of a service that acts with its own auth."""
     with (
-        own_auth_file(servers, policy) as file,
-        closing(Sessions(scope, service_auths=ServiceAuths.read_file(file))) as sessions,
+        own_auth_file(servers, policy, *addresses, **changes) as file,
+        closing(Sessions(scope, vaults=vaults_of(file))) as sessions,
     ):
         yield sessions
 
 
 @contextmanager
-def engine_service(servers: Servers) -> Iterator[engine_service_pb2_grpc.EngineServiceStub]:
+def engine_service(
+    servers: Servers, *addresses: str, **changes: Any
+) -> Iterator[engine_service_pb2_grpc.EngineServiceStub]:
     """The engine service and a stub to call it."""
     with (
-        service_sessions(servers, engine_scope.SCOPE, "leasegate-engine") as sessions,
+        service_sessions(servers, engine_scope.SCOPE, "leasegate-engine", *addresses, **changes) as sessions,
         engine_service_with(sessions) as stub,
     ):
         yield stub
@@ -92,7 +110,7 @@ def engine_service(servers: Servers) -> Iterator[engine_service_pb2_grpc.EngineS
 def engine_service_with(sessions: Sessions) -> Iterator[engine_service_pb2_grpc.EngineServiceStub]:
     """The engine service with these sessions, and a stub to call it."""
     descriptor = engine_pb.DESCRIPTOR.services_by_name["EngineService"]
-    servicer = EngineServicer(SecretEngines(sessions))
+    servicer = EngineServicer(SecretEngines(sessions), sessions._vaults)
     add = engine_service_pb2_grpc.add_EngineServiceServicer_to_server
     with _serving("engine", service(descriptor, add, servicer), sessions) as address:
         channel = connect(address, tls=None)
@@ -107,7 +125,9 @@ def role_service(servers: Servers) -> Iterator[role_service_pb2_grpc.RoleService
     add = role_service_pb2_grpc.add_RoleServiceServicer_to_server
     with (
         service_sessions(servers, roles_scope.SCOPE, "leasegate-roles") as sessions,
-        _serving("roles", service(descriptor, add, RoleServicer(DbRoles(sessions))), sessions) as address,
+        _serving(
+            "roles", service(descriptor, add, RoleServicer(DbRoles(sessions), sessions._vaults)), sessions
+        ) as address,
     ):
         channel = connect(address, tls=None)
         yield role_service_pb2_grpc.RoleServiceStub(channel)
@@ -221,7 +241,9 @@ def quiet(
     counted = Timestamp()
     counted.FromNanoseconds(int((time.time() - age_s) * 1e9))
     return types_pb2.QuiesceReport(
-        target=types_pb2.VaultTargetRef(cluster="-", namespace="demo", name="vault", address=servers.vault_addr),
+        target=types_pb2.VaultTargetRef(
+            cluster="-", namespace="demo", name="vault", vault=MAIN, address=servers.vault_addr
+        ),
         mount=mount,
         connection=connection,
         open_attempts=remaining,

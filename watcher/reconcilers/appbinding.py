@@ -74,7 +74,7 @@ class AppBindingReconciler:
         except PendingError as pending:  # its namespace is not enabled
             return pending.result
         results = list[Result]()
-        if self._is_used(BY_VAULT, binding):
+        if self._is_used(BY_VAULT, binding, by_others=False):
             message = "Access has this Vault, and what authenticates there"
             results.append(self._check(binding, self._register, reason="Registered", message=message))
         # A use from another namespace counts for nothing: by it a team could make another's AppBinding look broken.

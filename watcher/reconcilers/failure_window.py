@@ -17,6 +17,7 @@ from services.common.errors import (
     SnapshotStaleError,
     VaultAuthMissingError,
     VaultAuthRefusedError,
+    VaultNotAllowedError,
     VaultPolicyMissingError,
     VaultUnavailableError,
 )
@@ -30,8 +31,14 @@ TRANSIENT = (
     SnapshotStaleError,
 )
 """Errors of a restart or a burst, which the next try mends: a status write for each object would be a storm."""
-NOT_PERMITTED = (VaultAuthMissingError, VaultAuthRefusedError, VaultPolicyMissingError, CallerNotAllowedError)
-"""Vault or the service answers, but does not permit the call, however often it is made."""
+NOT_PERMITTED = (
+    VaultAuthMissingError,
+    VaultAuthRefusedError,
+    VaultNotAllowedError,
+    VaultPolicyMissingError,
+    CallerNotAllowedError,
+)
+"""Vault, the service or the operator's file does not permit the call, however often it is made."""
 REPORTED_AFTER_S = 5.0
 NEVER_ANSWERED_S = 15.0
 """How long a deletion waits for a Vault that never once answered, above all behind a mistyped address."""

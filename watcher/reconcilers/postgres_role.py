@@ -121,6 +121,7 @@ class PostgresRoleReconciler:
 
     def _ensure(self, obj: Body) -> None:
         spec = db_role_spec(obj, self._cluster)
+        self._check_allowed(obj, spec)
         allow_from = self._connection_allow_from(obj, spec)
         target = self._targets.vault(spec.vault)
         self._wait_for_connection(spec, target)
@@ -157,7 +158,8 @@ class PostgresRoleReconciler:
             db_role=snapshot.vault_role,
             digest=snapshot.digest,
         )
-        self._reporter.report_ready(obj, done, notices=answer.notices, changed=answer.changed)
+        notices = [*answer.notices, *self._targets.notices(spec.vault)]
+        self._reporter.report_ready(obj, done, notices=notices, changed=answer.changed)
         if answer.changed and known == snapshot.digest:  # the same was written before
             self._reporter.report_drift_corrected(obj, f"role {snapshot.vault_role}")
 
@@ -181,6 +183,12 @@ class PostgresRoleReconciler:
         request = watcher_service_pb2.DeleteDbRoleSnapshotRequest(object=self._cluster.ref(obj), not_allowed=why)
         self._services.access.DeleteDbRoleSnapshot(request)
         self._catalog.pop(uid_of(obj), None)
+
+    def _check_allowed(self, obj: Body, spec: DbRoleSpec) -> None:
+        """Refuse a Vault that the operator does not name, before a token is made for it."""
+        self._targets.check_use(spec.vault, namespace=key_of(obj).namespace, mount="")
+        if recorded := RoleStatus.from_object(obj).target:
+            self._targets.known_place(recorded)
 
     def _wait_for_connection(self, spec: DbRoleSpec, target: types_pb2.VaultTarget) -> None:
         connection = spec.definition.db_name if spec.database else None
@@ -307,8 +315,10 @@ class PostgresRoleReconciler:
 
     def _leave_former_place(self, obj: Body, spec: DbRoleSpec, target: types_pb2.VaultTarget) -> None:
         status = RoleStatus.from_object(obj)
-        former = status.target
-        if former and not status.is_at(target, spec.mount):
+        if status.target is None:
+            return
+        former = self._targets.known_place(status.target)
+        if not replace(status, target=former).is_at(target, spec.mount):
             self._finalizer.leave_former_place(obj, lambda: self._delete_db_role(obj, status, former))
 
     def _clean_up(self, obj: Body, status: RoleStatus, target: TargetStatus) -> None:

@@ -118,7 +118,7 @@ class SecretEngineReconciler:
 
     def _ensure(self, obj: Body) -> None:
         spec, own = engine_spec(obj, self._cluster), key_of(obj).namespace
-        self._targets.database_allow_from(spec.database, user=own)  # before a token is made for the Vault
+        self._check_allowed(obj, spec)
         target, database = self._targets.vault(spec.vault), self._targets.database(spec.database, user=own)
         self._check_conflicts(obj, spec, target)
         self._app_bindings.keep_app_bindings(spec.vault, spec.database)
@@ -158,11 +158,21 @@ class SecretEngineReconciler:
             moved_to=moved_to,
             ownership=_OWNERSHIP.get(answer.ownership, "Owned"),
         )
-        self._reporter.report_ready(obj, done, notices=answer.notices, changed=answer.changed)
+        notices = [*answer.notices, *self._targets.notices(spec.vault)]
+        self._reporter.report_ready(obj, done, notices=notices, changed=answer.changed)
         if answer.changed:
             self._on_mount_change(key_of(obj), answer.mount)
         if answer.drift_corrected:
             self._reporter.report_drift_corrected(obj, f"connection {answer.connection} of mount {answer.mount}")
+
+    def _check_allowed(self, obj: Body, spec: EngineSpec) -> None:
+        """Refuse what operator and owner do not allow to the namespace, before a token is made or a Secret is read."""
+        namespace = key_of(obj).namespace
+        self._targets.check_own(spec.database, namespace=namespace)
+        self._targets.check_use(spec.vault, namespace=namespace, mount=spec.path)
+        self._targets.database_allow_from(spec.database, user=namespace)
+        if recorded := EngineStatus.from_object(obj).target:
+            self._targets.known_place(recorded)
 
     def _identity(
         self,
@@ -331,15 +341,16 @@ class SecretEngineReconciler:
             for other in self._objects.cache(SECRET_ENGINE).by_index(BY_RECORDED_MOUNT, path)
             if uid_of(other) != uid_of(obj)
             and not is_deleting(other)
-            and EngineStatus.from_object(other).is_at(target, path)
+            and (place := EngineStatus.from_object(other).target) is not None
+            and self._targets.is_same_vault(place, target)
         ]
 
     def _leave_former_place(self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget) -> None:
         """Remove what is at another Vault or for another AppBinding before the status records the new place."""
         status = EngineStatus.from_object(obj)
-        former = status.target
-        if former is None:
+        if status.target is None:
             return
+        former = self._targets.known_place(status.target)
         if not former.is_same_vault(target):
             self._finalizer.leave_former_place(obj, lambda: self._clean_up(obj, status, former))
         elif status.connection not in ("", spec.connection.name):

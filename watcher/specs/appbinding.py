@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
-from services.common.names import DEFAULT_AUTH_MOUNTS, target_digest
-from services.common.vault_config.entries import TeamAuth
+from services.common.names import target_digest
+from services.common.vault_config.entries import TeamAuth, VaultEntry, vault_identity
 from watcher.kube.resources import Body, Key, key_of
 from watcher.specs.cluster import Cluster
 from watcher.specs.fields import Fields
@@ -79,21 +79,52 @@ class SecretContent:
 
 
 def vault_address(binding: Body, *, cluster: Cluster, addresses: ServiceAddresses) -> types_pb2.VaultTarget:
-    """Read where a Vault is, without what authenticates there.
+    """Read where an AppBinding says that a Vault is, without what authenticates there.
+
+    ``vault`` is the name of the operator's entry in ``spec.parameters``, and empty where it gives none.
 
     Raises:
         SpecInvalidError: Fields of the AppBinding are wrong.
     """
     fields = _spec(binding)
-    config = fields.child("clientConfig", required=True)
+    config, parameters = fields.child("clientConfig", required=True), fields.child("parameters")
     found = types_pb2.VaultTarget(
         source=cluster.ref(binding),
         address=_vault_url(config) if config.text("url") else _service_url(config, binding, addresses),
+        vault_namespace=parameters.text("namespace").strip("/"),
         ca_bundle=config.base64("caBundle"),
         insecure_skip_tls_verify=config.flag("insecureSkipTLSVerify"),
         server_name=config.text("serverName"),
+        vault=parameters.text("vault"),
     )
     fields.check()
+    return found
+
+
+def as_in_entry(described: types_pb2.VaultTarget, entry: VaultEntry) -> types_pb2.VaultTarget:
+    """A Vault as the operator's file names it: of the AppBinding only its name is left."""
+    return types_pb2.VaultTarget(
+        source=described.source,
+        vault=entry.identity,
+        address=entry.address,
+        vault_namespace=entry.vault_namespace,
+    )
+
+
+def settings_not_used(described: types_pb2.VaultTarget, *, ca: bytes | None) -> list[str]:
+    """Fields of ``spec.clientConfig`` that differ from the operator's entry, and so have no effect.
+
+    Args:
+        described: The Vault as the AppBinding describes it.
+        ca: The certificates that the entry trusts; None where they cannot be read here.
+    """
+    found = []
+    if described.ca_bundle and ca is not None and described.ca_bundle.split() != ca.split():
+        found.append("caBundle")
+    if described.insecure_skip_tls_verify:
+        found.append("insecureSkipTLSVerify")
+    if described.server_name:
+        found.append("serverName")
     return found
 
 
@@ -126,6 +157,8 @@ def auth_plan(binding: Body, allowed: TeamAuth) -> ServiceAccountAuth | SecretAu
     for each in (nested, parameters):
         if each.text("audience") not in ("", allowed.token_audience):
             each.wrong("audience", f"must be {allowed.token_audience}, the operator's choice, or be left out")
+    if mount and allowed.mounts and mount not in allowed.mounts:
+        parameters.wrong("path", f"is {mount}, but the operator allows these auth mounts: {', '.join(allowed.mounts)}")
     if account and KUBERNETES not in allowed.methods:
         chooses.wrong("serviceAccountName", _not_allowed(KUBERNETES, allowed))
     if not account and secret and not set(allowed.methods) & set(SECRET_METHODS.values()):
@@ -188,34 +221,17 @@ def set_secret_auth(target: types_pb2.VaultTarget, plan: SecretAuth, content: Se
     value.check()
 
 
-def set_auth_mount(target: types_pb2.VaultTarget, mount: str) -> None:
-    """Set the auth mount alone, by which a service finds the session that it has for the target."""
-    if mount == "token":
-        target.token.SetInParent()
-    elif mount:
-        target.kubernetes.mount = mount
-
-
-def auth_mount(target: types_pb2.VaultTarget) -> str:
-    """Path of the target's auth mount, as ``set_auth_mount`` takes it; empty where the target has none."""
-    kind = target.WhichOneof("auth")
-    if kind is None or kind == "token":
-        return kind or ""
-    return getattr(target, kind).mount or DEFAULT_AUTH_MOUNTS[kind]
-
-
 def target_ref(target: types_pb2.VaultTarget) -> types_pb2.VaultTargetRef:
     """A target without what authenticates there, as services name it."""
-    digest = target_digest(
-        address=target.address, vault_namespace=target.vault_namespace, auth_mount=auth_mount(target)
-    )
+    identity = vault_identity(vault=target.vault, address=target.address, vault_namespace=target.vault_namespace)
     return types_pb2.VaultTargetRef(
         cluster=target.source.cluster,
         namespace=target.source.namespace,
         name=target.source.name,
-        digest=digest,
+        digest=target_digest(identity),
         address=target.address,
         vault_namespace=target.vault_namespace,
+        vault=target.vault,
     )
 
 

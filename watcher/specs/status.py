@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from leasegate.types.v1 import types_pb2
+from services.common.vault_config.entries import vault_identity
 from watcher.kube.resources import Body, Key, text_at
-from watcher.specs.appbinding import auth_mount, target_ref
+from watcher.specs.appbinding import target_ref
 
 DECISIONS = ("Approved", "Denied")
 """Types of the conditions that approvers write; nothing else ever changes them."""
@@ -45,13 +46,13 @@ class TargetStatus:
     """The Vault that an object is in, without its secrets.
 
     Attributes:
-        address: ``https://host:port``; a target without one counts as absent.
+        address: Where it was last known to be; a target without one counts as absent.
         namespace: Namespace of its AppBinding.
         name: Name of its AppBinding.
         cluster: The operator's name for the AppBinding's cluster.
-        digest: Digest of address, Vault namespace and auth mount (``services.common.names.target_digest``).
+        digest: Digest of what tells this Vault from others (``services.common.names.target_digest``).
         vault_namespace: Vault namespace; empty for root.
-        auth_mount: Its auth mount, as ``watcher.specs.appbinding.auth_mount`` names it.
+        vault: The oldest name of the operator's entry; empty where every Vault is allowed.
         answered: Whether this Vault has ever answered, so that a deletion waits for it.
     """
 
@@ -61,17 +62,17 @@ class TargetStatus:
     cluster: str = ""
     digest: str = ""
     vault_namespace: str = ""
-    auth_mount: str = ""
+    vault: str = ""
     answered: bool = False
 
     @classmethod
     def of(cls, target: types_pb2.VaultTarget, *, answered: bool = False) -> TargetStatus:
         """What a status keeps of a target."""
-        return replace(cls.of_ref(target_ref(target)), auth_mount=auth_mount(target), answered=answered)
+        return replace(cls.of_ref(target_ref(target)), answered=answered)
 
     @classmethod
     def of_ref(cls, ref: types_pb2.VaultTargetRef) -> TargetStatus:
-        """A target that a service names, whose auth mount is not known."""
+        """A target that a service names."""
         return cls(
             address=ref.address,
             namespace=ref.namespace,
@@ -79,6 +80,7 @@ class TargetStatus:
             cluster=ref.cluster,
             digest=ref.digest,
             vault_namespace=ref.vault_namespace,
+            vault=ref.vault,
         )
 
     @classmethod
@@ -94,7 +96,7 @@ class TargetStatus:
             cluster=text_at(value, "cluster"),
             digest=text_at(value, "digest"),
             vault_namespace=text_at(value, "vaultNamespace"),
-            auth_mount=text_at(value, "authMount"),
+            vault=text_at(value, "vault"),
             answered=isinstance(value, Mapping) and value.get("answered") is True,
         )
 
@@ -107,7 +109,7 @@ class TargetStatus:
             "digest": self.digest,
             "address": self.address,
             "vaultNamespace": self.vault_namespace,
-            "authMount": self.auth_mount,
+            "vault": self.vault,
             "answered": self.answered,
         }
         return {name: value for name, value in found.items() if value}
@@ -118,8 +120,9 @@ class TargetStatus:
         return Key(self.namespace, self.name)
 
     def is_same_vault(self, target: types_pb2.VaultTarget) -> bool:
-        """Whether a target is this very Vault and Vault namespace, whatever authenticates there."""
-        return target.address.lower() == self.address.lower() and target.vault_namespace == self.vault_namespace
+        """Whether a target is this very Vault, whatever its address is now and whatever authenticates there."""
+        theirs = vault_identity(vault=target.vault, address=target.address, vault_namespace=target.vault_namespace)
+        return theirs == vault_identity(vault=self.vault, address=self.address, vault_namespace=self.vault_namespace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
@@ -16,14 +17,13 @@ from leasegate.types.v1 import types_pb2
 from services.access.domain import names
 from services.access.domain.grant import role_words
 from services.access.domain.models import Approval, DbRole, Decision, Subject
-from services.access.requests.catalog import TargetName
 from services.access.requests.idempotency import IdempotentCall, content
 from services.access.requests.requests import DesiredAccess
 from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.rpc import caller
 from services.common.sharing import checked_namespaces
 from services.common.vault.paths import is_name, mount_path
-from services.common.vault_config.address import Address, AddressError
+from services.common.vault.target import VaultTarget
 
 LONGEST_PAGE, USUAL_PAGE = 500, 100
 _KIND = {approval_pb2.DECISION_KIND_APPROVED: Approval.APPROVED, approval_pb2.DECISION_KIND_DENIED: Approval.DENIED}
@@ -210,8 +210,8 @@ def _decision(d: approval_pb2.Decision) -> Decision:
     )
 
 
-def target_name(ref: types_pb2.VaultTargetRef, *, cluster_uid: str) -> TargetName:
-    """The Vault that a reference names: one of the caller's cluster, or of the operator's catalog file.
+def target(ref: types_pb2.VaultTargetRef, *, cluster_uid: str) -> VaultTarget:
+    """The Vault that a reference names, as the caller says it: one of its cluster, or of the operator's catalog file.
 
     Args:
         ref: The reference.
@@ -220,19 +220,7 @@ def target_name(ref: types_pb2.VaultTargetRef, *, cluster_uid: str) -> TargetNam
     Raises:
         SpecInvalidError: It has no name or no address.
     """
-    try:
-        Address.parse(ref.address)
-    except AddressError as err:
-        raise SpecInvalidError.of(FieldViolation("target.address", str(err))) from err
-    return TargetName(
-        cluster_uid=cluster_uid if ref.namespace else "",
-        cluster=ref.cluster,
-        namespace=ref.namespace,
-        name=text(ref.name, field="target.name", least=1),
-        digest=text(ref.digest, field="target.digest", least=1, most=64),
-        address=ref.address,
-        vault_namespace=ref.vault_namespace,
-    )
+    return replace(VaultTarget.from_ref(ref), cluster_uid=cluster_uid if ref.namespace else "")
 
 
 def cluster(ref: types_pb2.ObjectRef) -> str:
@@ -249,10 +237,14 @@ def mount(path: str) -> str:
     return mount_path(path, field="mount")
 
 
-def db_role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
+def db_role(snapshot: db_role_pb2.DbRoleSnapshot, *, at: VaultTarget) -> DbRole:
     """A db_role as the role service wrote it; its id and its Vault's are not known yet.
 
     Its digest is computed from the other fields: the one that the caller sends counts for nothing.
+
+    Args:
+        snapshot: As the caller sent it.
+        at: Its Vault, as the operator's file names it.
 
     Raises:
         SpecInvalidError: A field is missing or wrong.
@@ -288,7 +280,7 @@ def db_role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
         default_ttl_s=ttls["default_ttl"],
         max_ttl_s=ttls["max_ttl"],
         digest=names.role_digest(
-            vault=snapshot.target.digest,
+            vault=at.digest,
             database=database,
             plugin=plugin,
             mount=path,
@@ -296,12 +288,13 @@ def db_role(snapshot: db_role_pb2.DbRoleSnapshot) -> DbRole:
             definition={"db_name": definition.db_name, **statements, **ttls},
         ),
         deleted=False,
-        words=role_words(vault=vault_words(snapshot.target), database=database, plugin=plugin, **statements),
+        words=role_words(vault=vault_words(at), database=database, plugin=plugin, **statements),
         allow_from=checked_namespaces(snapshot.allow_from, field="snapshot.allow_from"),
         allow_subjects_from=checked_namespaces(snapshot.allow_subjects_from, field="snapshot.allow_subjects_from"),
     )
 
 
-def vault_words(ref: types_pb2.VaultTargetRef) -> str:
+def vault_words(at: VaultTarget) -> str:
     """A Vault as an approver is shown it."""
-    return f"{ref.address} namespace {ref.vault_namespace}" if ref.vault_namespace else ref.address
+    where = f"{at.address} namespace {at.vault_namespace}" if at.vault_namespace else at.address
+    return f"{at.vault} ({where})" if at.vault else where

@@ -229,6 +229,7 @@ def target_ref(row: VaultTargetRow) -> types_pb2.VaultTargetRef:
         digest=row.key_digest,
         address=row.address,
         vault_namespace=row.vault_namespace,
+        vault=row.entry,
     )
 
 

@@ -82,10 +82,10 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         self, request: pb.PutDbRoleSnapshotRequest, context: grpc.ServicerContext
     ) -> pb.PutDbRoleSnapshotResponse:
         """Take in a db_role as the role service wrote it."""
-        cluster_uid = self._clusters.admit(request)
+        at = self._at(request.snapshot.target, cluster_uid=self._clusters.admit(request))
         paused = self._catalog.put_role(
-            decode.db_role(request.snapshot),
-            at=decode.target_name(request.snapshot.target, cluster_uid=cluster_uid),
+            decode.db_role(request.snapshot, at=at),
+            at=at,
             pause_number=request.pause_number,
             caller=caller.current(),
         )
@@ -109,15 +109,16 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
     def PauseDbRoles(self, request: pb.PauseDbRolesRequest, context: grpc.ServicerContext) -> pb.PauseDbRolesResponse:
         """Pause db_roles, and report the calls under way."""
         cluster_uid, mount = self._clusters.admit(request), decode.mount(request.mount)
+        at = self._at(request.target, cluster_uid=cluster_uid)
         paused = self._pauses.pause_db_roles(
-            decode.target_name(request.target, cluster_uid=cluster_uid),
+            at,
             mount=mount,
             connection=request.connection,
             vault_role=request.vault_role,
             caller=caller.current(),
         )
         report = types_pb2.PauseReport(
-            target=request.target,
+            target=at.ref(),
             mount=mount,
             connection=request.connection,
             vault_role=request.vault_role,
@@ -132,12 +133,12 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
     def Quiesce(self, request: pb.QuiesceRequest, context: grpc.ServicerContext) -> pb.QuiesceResponse:
         """Pause issuance at a mount or connection, and report what is left."""
         cluster_uid = self._clusters.admit(request)
-        at, mount = decode.target_name(request.target, cluster_uid=cluster_uid), decode.mount(request.mount)
+        at, mount = self._at(request.target, cluster_uid=cluster_uid), decode.mount(request.mount)
         count = self._pauses.quiesce(
             at, mount=mount, connection=request.connection, revoke_leases=request.revoke_leases
         )
         quiesce_report = types_pb2.QuiesceReport(
-            target=request.target,
+            target=at.ref(),
             mount=mount,
             connection=request.connection,
             open_attempts=count.remaining,
@@ -150,7 +151,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         """Resume issuance, but for db_roles that wait for a snapshot."""
         cluster_uid = self._clusters.admit(request)
         waiting = self._pauses.resume(
-            decode.target_name(request.target, cluster_uid=cluster_uid),
+            self._at(request.target, cluster_uid=cluster_uid),
             mount=decode.mount(request.mount),
             connection=request.connection,
             written=request.connection_written,
@@ -185,6 +186,12 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
         self, request: pb.ReportCleanupRoleRequest, context: grpc.ServicerContext
     ) -> pb.ReportCleanupRoleResponse:
         """Store that a cleanup role exists, or why not."""
-        at = decode.target_name(request.target, cluster_uid=self._clusters.admit(request))
-        self._catalog.report_cleanup_role(request.name, at=at, error=request.error[:_ERROR_CHARS])
+        at = self._at(request.target, cluster_uid=self._clusters.admit(request))
+        self._catalog.report_cleanup_role(
+            request.name, at=at, digest=request.target.digest, error=request.error[:_ERROR_CHARS]
+        )
         return pb.ReportCleanupRoleResponse()
+
+    def _at(self, ref: types_pb2.VaultTargetRef, *, cluster_uid: str) -> VaultTarget:
+        """The Vault that a caller refers to, as the operator's file names it."""
+        return self._vaults.resolve(decode.target(ref, cluster_uid=cluster_uid))

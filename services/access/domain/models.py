@@ -69,9 +69,10 @@ class VaultTargetRow:
 
     Attributes:
         id: Number in this ledger.
-        key_digest: Digest of address, Vault namespace and auth mount; another one is another target.
-        address: As the caller writes it; a part of the digest.
-        server: The address in the one form in which two can be compared.
+        key_digest: Digest of ``vault``; another one is another target.
+        address: Where it was last known to be.
+        vault: What tells the Vault from others: the oldest name of the operator's entry; where every Vault is allowed,
+            its address and Vault namespace.
         ensured_at: When a caller last described it.
         cluster_uid: uid of the cluster whose watcher named it; empty for one of the operator's catalog file.
     """
@@ -82,14 +83,18 @@ class VaultTargetRow:
     name: str
     key_digest: str
     address: str
-    server: str
+    vault: str
     vault_namespace: str
     ca_bundle: bytes = field(repr=False)
     insecure_skip_tls_verify: bool
     server_name: str
-    auth_mount: str
     ensured_at: float = field(default=0.0, compare=False)
     cluster_uid: str = ""
+
+    @property
+    def entry(self) -> str:
+        """Name of the operator's entry; empty where every Vault is allowed."""
+        return "" if "://" in self.vault else self.vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,14 +428,14 @@ class IssuancePause:
     """A mount, or one connection of it, where nothing is issued.
 
     Attributes:
-        server: The Vault's address in the one form in which two can be compared.
+        vault: What tells the Vault from others.
         connection: Name of the connection; empty for the whole mount.
         changing: Whether what db_roles run on is about to change, so that no snapshot of them counts; else leases are
             counted.
         cluster_uid: uid of the cluster whose watcher paused it; db_roles of other clusters are not paused.
     """
 
-    server: str
+    vault: str
     vault_namespace: str
     mount: str
     connection: str

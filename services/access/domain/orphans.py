@@ -29,7 +29,7 @@ class OrphanKind(Enum):
 class Place(NamedTuple):
     """A mount at a Vault."""
 
-    server: str
+    vault: str
     vault_namespace: str
     mount: str
 
@@ -138,7 +138,7 @@ def leases(
             unknown = [lease_id for lease_id in unknown if lease_id not in waiting]
             if waiting:
                 text = f"{len(waiting)} lease(s) may be of attempts in progress: scan again in some minutes"
-                undecided.append(SkippedMount(place.server, place.mount, text))
+                undecided.append(SkippedMount(place.vault, place.mount, text))
         orphans += [_unknown(place, lease_id) for lease_id in unknown]
         orphans += [_ended(place, ended[lease_id]) for lease_id in strange if lease_id in ended]
         orphans += _missing(before, after, place=place, ids=ids, now=now)

@@ -18,7 +18,7 @@ class Settings:
     Attributes:
         overlap_s: How long a replaced credential is kept; at most a quarter of its longest life.
         max_access_s: Longest access of any access request, counted from its first credential; None for no limit.
-        max_request_duration_s: ``default_max_request_duration`` of Vaults that ``--vault-config`` does not name.
+        max_request_duration_s: ``default_max_request_duration`` of Vaults with ``--allow-any-vault``.
         workers: Worker threads; a quarter of them never renews, and one tenant has at most three quarters.
         max_renewals_per_second: Most renewals that workers begin in a second; 0 for no limit. A renewal that would soon
             be too late is not throttled.

@@ -127,17 +127,13 @@ def configured(tx: Tx) -> list[DbRole]:
     return tx.fetch(DbRole, sa.select(db_roles).where(*where))
 
 
-def same_place(
-    tx: Tx, *, cluster: str, cluster_uid: str, namespace: str, name: str, server: str, vault_namespace: str
-) -> VaultTargetRow | None:
-    """Return the newest VaultTarget of this name at this server, for callers that do not know its auth mount."""
-    t = vault_targets.c
-    where = (
-        t.cluster == cluster,
-        t.cluster_uid == cluster_uid,
-        t.namespace == namespace,
-        t.name == name,
-        t.server == server,
-        t.vault_namespace == vault_namespace,
-    )
-    return tx.fetch_first(VaultTargetRow, sa.select(vault_targets).where(*where).order_by(t.id.desc()).limit(1))
+def targets(tx: Tx) -> list[VaultTargetRow]:
+    """Return all VaultTargets."""
+    return tx.fetch(VaultTargetRow, sa.select(vault_targets))
+
+
+def update_target(tx: Tx, target: VaultTargetRow) -> None:
+    """Store what is known of a VaultTarget now; its key stays."""
+    key = ("id", "cluster", "cluster_uid", "namespace", "name", "key_digest")
+    columns = row_of(vault_targets, target, without=key)
+    tx.execute(vault_targets.update().where(vault_targets.c.id == target.id).values(**columns))

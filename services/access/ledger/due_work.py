@@ -216,6 +216,6 @@ def _due(
     if not without and query is _DUE_LONGEST:
         return _DUE_LONGEST_ANYWHERE.all(tx, priority=priority, now=tx.now, count=count)
     if without:
-        passed_over = sa.tuple_(vault_targets.c.server, vault_targets.c.vault_namespace).in_(list(without))
+        passed_over = sa.tuple_(vault_targets.c.vault, vault_targets.c.vault_namespace).in_(list(without))
         query = query.where(_a.target.not_in(sa.select(vault_targets.c.id).where(passed_over)))
     return tx.fetch(_Due, query, {"priority": priority, "now": tx.now, "count": count})

@@ -13,7 +13,7 @@ from services.access.ledger.db.schema import attempts, db_roles, recoveries, vau
 
 _a, _t = attempts.c, vault_targets.c
 _COLUMNS = (
-    _t.server,
+    _t.vault,
     _t.vault_namespace,
     _a.mount,
     _a.vault_role,
@@ -37,7 +37,7 @@ def places(tx: Tx) -> dict[Place, tuple[dict[int, VaultTargetRow], frozenset[str
     found: dict[Place, tuple[dict[int, VaultTargetRow], frozenset[str]]] = {}
     for row in tx.execute(named):
         target = targets_by_id[row.target]
-        place = Place(target.server, target.vault_namespace, row.mount)
+        place = Place(target.vault, target.vault_namespace, row.mount)
         there, known = found.get(place, ({}, frozenset()))
         found[place] = (there | {target.id: target}, known | {row.vault_role})
     return found
@@ -79,7 +79,7 @@ def _batches(found: Collection[str]) -> Iterator[list[str]]:
 
 def _entry(row: sa.Row[tuple[object, ...]], *, role: str | None = None, lease_id: str | None = None) -> LeaseEntry:
     return LeaseEntry(
-        place=Place(row.server, row.vault_namespace, row.mount),
+        place=Place(row.vault, row.vault_namespace, row.mount),
         role=row.vault_role if role is None else role,
         lease_id=row.lease_id if lease_id is None else lease_id,
         database_user=row.database_user,

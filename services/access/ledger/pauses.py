@@ -1,7 +1,8 @@
-"""Pauses of issuance at a mount or one connection of it, known by the server's address whatever its names are."""
+"""Pauses of issuance at a mount or one connection of it, known by the name of its Vault."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ _SELECT_COVERING = (
     .join_from(
         issuance_pauses,
         vault_targets,
-        sa.and_(_q.server == vault_targets.c.server, _q.vault_namespace == vault_targets.c.vault_namespace),
+        sa.and_(_q.vault == vault_targets.c.vault, _q.vault_namespace == vault_targets.c.vault_namespace),
     )
     .where(
         vault_targets.c.id == sa.bindparam("target_id"),
@@ -85,7 +86,7 @@ def open_attempts(
     Those of other clusters than the one of the place are left out, unless ``of_every_cluster``.
     """
     same = [
-        vault_targets.c.server == place.server,
+        vault_targets.c.vault == place.vault,
         vault_targets.c.vault_namespace == place.vault_namespace,
         attempts.c.mount == place.mount,
     ]
@@ -107,7 +108,7 @@ def open_attempts(
 def roles_at(tx: Tx, place: IssuancePause, *, vault_role: str = "") -> list[DbRole]:
     """Return the db_roles of the place's cluster there, or those with one name in Vault, deleted or not."""
     same = [
-        vault_targets.c.server == place.server,
+        vault_targets.c.vault == place.vault,
         vault_targets.c.vault_namespace == place.vault_namespace,
         db_roles.c.mount == place.mount,
     ]
@@ -120,6 +121,13 @@ def roles_at(tx: Tx, place: IssuancePause, *, vault_role: str = "") -> list[DbRo
     return tx.fetch(
         DbRole, sa.select(db_roles).join(vault_targets, vault_targets.c.id == db_roles.c.target).where(*same)
     )
+
+
+def rename_vault(tx: Tx, before: str, after: str) -> None:
+    """Keep the pauses of a Vault that is known by another name now."""
+    for place in tx.fetch(IssuancePause, sa.select(issuance_pauses).where(_q.vault == before)):
+        remove(tx, place)
+        add(tx, replace(place, vault=after))
 
 
 def _is(place: IssuancePause) -> list[sa.ColumnElement[bool]]:

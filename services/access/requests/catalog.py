@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from services.access.domain.models import DbRole, VaultTargetRow
 from services.access.domain.quotas import no_room
@@ -12,30 +12,18 @@ from services.access.ledger.db.database import Ledger, Tx
 from services.access.requests import reassess
 from services.access.requests.changefeed import ChangeFeed
 from services.access.vault.clients import VaultClients, row_of
-from services.common.errors import CallerNotAllowedError, SnapshotStaleError
+from services.common.errors import (
+    CallerNotAllowedError,
+    SnapshotStaleError,
+    VaultAuthRefusedError,
+    VaultNotAllowedError,
+)
+from services.common.logs import logger
 from services.common.vault.target import VaultTarget
-from services.common.vault_config.address import Address
 
+_LOG = logger(__name__)
 _ENSURED_FRESH_S = 60.0
 """A VaultTarget that is described again so soon is not written again."""
-
-
-@dataclass(frozen=True, slots=True)
-class TargetName:
-    """A reference to a Vault, without its description: ``leasegate.types.v1.VaultTargetRef``."""
-
-    cluster: str
-    namespace: str
-    name: str
-    digest: str
-    address: str
-    vault_namespace: str
-    cluster_uid: str = ""
-
-    @property
-    def server(self) -> str:
-        """The address in the one form in which two can be compared."""
-        return str(Address.parse(self.address))
 
 
 class Catalog:
@@ -48,10 +36,12 @@ class Catalog:
         """Take in a Vault, and the auth there where the service has none of its own; work that lacked it is due now.
 
         Raises:
+            VaultNotAllowedError: No entry of the operator's file names it.
             QuotaExceededError: Its namespace has as many as it may.
             VaultAuthRefusedError: Vault refused the auth.
             LeasegateError: Vault cannot be reached.
         """
+        target = self._vaults.resolve(target)
         row = self._row(target)
         if target.auth is not None:
             self._vaults.put_auth(target)
@@ -64,11 +54,8 @@ class Catalog:
     def _row(self, target: VaultTarget) -> VaultTargetRow:
         wanted = row_of(target)
         with self._ledger.read() as tx:
-            known = catalog.find_target(tx, wanted)
-            if known is None and not target.mount:  # a caller without auth does not know its mount
-                known = _same_place(tx, wanted)
-            now = tx.now
-        same = known is not None and (known == replace(wanted, id=known.id) or not target.mount)
+            known, now = catalog.find_target(tx, wanted), tx.now
+        same = known is not None and known == replace(wanted, id=known.id)
         if known and same and now - known.ensured_at < _ENSURED_FRESH_S:
             return known
         with self._ledger.write() as tx:
@@ -96,20 +83,30 @@ class Catalog:
                 )
         return catalog.put_target(tx, wanted)
 
-    def named_target(self, tx: Tx, name: TargetName) -> VaultTargetRow:
+    def named_target(self, tx: Tx, target: VaultTarget) -> VaultTargetRow:
         """The Vault that a caller refers to; stored as the reference says if it is new."""
-        described = VaultTarget(
-            name=name.name,
-            cluster=name.cluster,
-            cluster_uid=name.cluster_uid,
-            namespace=name.namespace,
-            address=name.address,
-            vault_namespace=name.vault_namespace,
-        )
-        wanted = row_of(described, digest=name.digest)
+        wanted = row_of(target)
         return catalog.find_target(tx, wanted) or self._put_target(tx, wanted)
 
-    def put_role(self, db_role: DbRole, *, at: TargetName, pause_number: int, caller: str) -> bool:
+    def refresh_targets(self) -> None:
+        """Bring all VaultTargets in line with the operator's file, which may have other names and addresses now.
+
+        Nothing moves: their keys stay. One that no entry names any more stays as it was.
+        """
+        with self._ledger.write() as tx:
+            for row in catalog.targets(tx):
+                try:
+                    now = row_of(self._vaults.recorded(row))
+                except (VaultNotAllowedError, VaultAuthRefusedError) as err:
+                    _LOG.warning("Vault of the ledger not in --vault-config", vault=row.vault, error=err.message)
+                    continue
+                now = replace(now, id=row.id, key_digest=row.key_digest, ensured_at=row.ensured_at)
+                if now.vault != row.vault:
+                    pauses.rename_vault(tx, row.vault, now.vault)
+                if now != row:
+                    catalog.update_target(tx, now)
+
+    def put_role(self, db_role: DbRole, *, at: VaultTarget, pause_number: int, caller: str) -> bool:
         """Take in a db_role and end its pause; if it changed, its access requests are reassessed.
 
         A pause does not end while the connection is about to change: the snapshot may be older than the change.
@@ -167,10 +164,19 @@ class Catalog:
                 catalog.drop_role(tx, known, not_allowed=not_allowed)
                 reassess.role_changed(tx, replace(known, deleted=True, not_allowed=not_allowed))
 
-    def report_cleanup_role(self, name: str, *, at: TargetName, error: str) -> None:
-        """Store that a cleanup role exists, or why it could not be created."""
+    def report_cleanup_role(self, name: str, *, at: VaultTarget, digest: str, error: str) -> None:
+        """Store that a cleanup role exists, or why it could not be created.
+
+        Args:
+            name: Its name.
+            at: The Vault.
+            digest: The VaultTarget's own digest, which stays if its entry has another name now.
+            error: Why it could not be created; empty if it exists.
+        """
         with self._ledger.write() as tx:
-            known = recoveries.find_cleanup_role(tx, name, self.named_target(tx, at).id)
+            own = replace(row_of(at), key_digest=digest)
+            asked = catalog.find_target(tx, own) or self.named_target(tx, at)
+            known = recoveries.find_cleanup_role(tx, name, asked.id)
             if known:
                 recoveries.report(tx, known, error=error)
 
@@ -196,15 +202,3 @@ def _stale(known: DbRole | None, caller: str) -> SnapshotStaleError:
     if known is None or not known.paused or known.paused_by == caller:
         err.metadata = {"pause_number": str(known.pause_number if known else 0)}
     return err
-
-
-def _same_place(tx: Tx, wanted: VaultTargetRow) -> VaultTargetRow | None:
-    return catalog.same_place(
-        tx,
-        cluster=wanted.cluster,
-        cluster_uid=wanted.cluster_uid,
-        namespace=wanted.namespace,
-        name=wanted.name,
-        server=wanted.server,
-        vault_namespace=wanted.vault_namespace,
-    )

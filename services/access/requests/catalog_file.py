@@ -17,8 +17,10 @@ from services.common.errors import SpecInvalidError
 from services.common.vault.paths import is_name, mount_path
 from services.common.vault.target import VaultTarget
 from services.common.vault_config.address import Address, AddressError
+from services.common.vault_config.entries import VaultConfig
 
-_TARGET_KEYS = {"name", "address", "vault_namespace", "ca_file", "insecure_skip_tls_verify", "server_name"}
+_SERVER_KEYS = {"address", "vault_namespace", "ca_file", "insecure_skip_tls_verify", "server_name"}
+_TARGET_KEYS = {"name", "vault", *_SERVER_KEYS}
 _ROLE_KEYS = {
     "name", "target", "mount", "vault_role", "db_name", "creation_statements", "revocation_statements", "default_ttl",
     "max_ttl", "approvals", "approvers", "self_approval",
@@ -27,13 +29,13 @@ _NAME = re.compile(r"[!-~]{1,256}").fullmatch
 _STATEMENTS = ("creation_statements", "revocation_statements")
 
 
-def read_catalog(path: Path) -> list[tuple[VaultTarget, DbRole]]:
+def read_catalog(path: Path, vaults: VaultConfig) -> list[tuple[VaultTarget, DbRole]]:
     """Read the operator's catalog file.
 
     It looks like this::
 
         targets:
-          - {name: prod, address: https://vault.example:8200, ca_file: /etc/leasegate/vault-ca.crt}
+          - {name: prod, vault: main}     # the name of an entry of --vault-config
         roles:
           - name: reader
             target: prod
@@ -43,6 +45,12 @@ def read_catalog(path: Path) -> list[tuple[VaultTarget, DbRole]]:
             revocation_statements: []     # as the role in Vault has them
             max_ttl: 24h
             approvers: [spiffe://example/dba]   # without it, every caller of ApproverService
+
+    With ``--allow-any-vault`` a target has address and ca_file in place of vault.
+
+    Args:
+        path: The file.
+        vaults: The Vaults that may be called.
 
     Raises:
         StartupRefusedError: It cannot be used; the text says which entry and why.
@@ -57,7 +65,7 @@ def read_catalog(path: Path) -> list[tuple[VaultTarget, DbRole]]:
     if not isinstance(found, dict) or not found.keys() <= {"targets", "roles"}:
         raise StartupRefusedError(f"--catalog {path}: a mapping with targets and roles is expected")
     try:
-        targets = {raw["name"]: _target(raw) for raw in _entries(found, "targets", _TARGET_KEYS)}
+        targets = {raw["name"]: _target(raw, vaults) for raw in _entries(found, "targets", _TARGET_KEYS)}
         return [_role(raw, targets) for raw in _entries(found, "roles", _ROLE_KEYS)]
     except (ValueError, AddressError, SpecInvalidError) as err:
         raise StartupRefusedError(f"--catalog {path}: {err}") from err
@@ -106,7 +114,21 @@ def _approvers(raw: dict[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(set(found)))
 
 
-def _target(raw: dict[str, Any]) -> VaultTarget:
+def _target(raw: dict[str, Any], vaults: VaultConfig) -> VaultTarget:
+    if vaults.any_vault:
+        return _described(raw)
+    name, given = raw["name"], sorted(raw.keys() & _SERVER_KEYS)
+    entry = vaults.named(str(raw.get("vault") or ""))
+    if given or entry is None:
+        why = f"{given[0]} belongs to an entry" if given else f"vault {raw.get('vault')!r} is no entry"
+        raise ValueError(f"targets: {name}: {why} of --vault-config: name that entry, as in vault: main")
+    return VaultTarget(name=name, address=entry.address, vault_namespace=entry.vault_namespace, vault=entry.identity)
+
+
+def _described(raw: dict[str, Any]) -> VaultTarget:
+    """A target where every Vault is allowed."""
+    if "vault" in raw:
+        raise ValueError(f"targets: {raw['name']}: vault needs --vault-config: give an address here")
     Address.parse(str(raw.get("address", "")))
     ca_file = raw.get("ca_file")
     return VaultTarget(

@@ -15,7 +15,7 @@ from services.access.domain.request_view import Condition, role_changing
 from services.access.ledger import attempts, catalog, pauses
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.requests import reassess
-from services.access.requests.catalog import TargetName
+from services.common.vault.target import VaultTarget
 
 VALID_S = 30.0
 """How long a count is valid: nothing is issued there meanwhile, so it only falls."""
@@ -74,7 +74,7 @@ class IssuancePauses:
     def __init__(self, ledger: Ledger, *, renewals: Callable[[str, str, str], int] = lambda *_at: 0) -> None:
         self._ledger, self._renewals = ledger, renewals
 
-    def pause_db_roles(self, at: TargetName, *, mount: str, connection: str, vault_role: str, caller: str) -> Paused:
+    def pause_db_roles(self, at: VaultTarget, *, mount: str, connection: str, vault_role: str, caller: str) -> Paused:
         """Pause db_roles until a snapshot of each from after this call, and count the calls under way.
 
         Tokens that were made ahead are revoked, as a claim under way could read with them.
@@ -114,7 +114,7 @@ class IssuancePauses:
             catalog.show_pause(tx, db_role)
         reassess.place_changed(tx, lasting)
 
-    def quiesce(self, at: TargetName, *, mount: str, connection: str, revoke_leases: bool) -> Count:
+    def quiesce(self, at: VaultTarget, *, mount: str, connection: str, revoke_leases: bool) -> Count:
         """Pause issuance until ``resume``, and count what is left.
 
         Args:
@@ -138,7 +138,7 @@ class IssuancePauses:
                     tx.changed.add(attempt.access_request_id)
             return _count(tx, place)
 
-    def resume(self, at: TargetName, *, mount: str, connection: str, written: bool = False) -> int:
+    def resume(self, at: VaultTarget, *, mount: str, connection: str, written: bool = False) -> int:
         """Resume issuance; without a pause there is nothing to do.
 
         Args:
@@ -190,9 +190,9 @@ def _recover(tx: Tx, reading: list[Attempt]) -> None:
         tx.changed.add(attempt.access_request_id)
 
 
-def _place(at: TargetName, mount: str, connection: str, *, changing: bool = False) -> IssuancePause:
+def _place(at: VaultTarget, mount: str, connection: str, *, changing: bool = False) -> IssuancePause:
     return IssuancePause(
-        server=at.server,
+        vault=at.identity,
         vault_namespace=at.vault_namespace.strip("/"),
         mount=mount,
         connection=connection,

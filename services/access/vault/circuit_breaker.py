@@ -41,7 +41,7 @@ Probe = Callable[[], bool]
 class Key(NamedTuple):
     """Which Vault."""
 
-    server: str
+    vault: str
     vault_namespace: str
 
 
@@ -108,7 +108,7 @@ class CircuitBreakers:
                 return
             now = self._clock()
             if now < circuit.probe_at:
-                raise _circuit_open(circuit, wait_s=circuit.probe_at - now, address=key.server)
+                raise _circuit_open(circuit, wait_s=circuit.probe_at - now, address=key.vault)
             circuit.probe_at = now + circuit.pause_s  # no other call probes meanwhile
         if probe():
             self.record_success(key)
@@ -116,7 +116,7 @@ class CircuitBreakers:
         with self._lock:
             circuit.pause_s = min(circuit.pause_s * 2, LONGEST_PAUSE_S)
             circuit.probe_at = self._clock() + circuit.pause_s
-            raise _circuit_open(circuit, wait_s=circuit.pause_s, address=key.server)
+            raise _circuit_open(circuit, wait_s=circuit.pause_s, address=key.vault)
 
     def _circuit(self, key: Key) -> _Circuit:
         """Return the circuit of a Vault; of too many the oldest goes, and opens again after a few failures."""
@@ -134,7 +134,7 @@ class CircuitBreakers:
                 return
             was_open, self._circuits[key] = bool(circuit.pause_s), _Circuit()
         if was_open:
-            _LOG.info("vault circuit closed", address=key.server)
+            _LOG.info("vault circuit closed", address=key.vault)
 
     def record_failure(self, key: Key, err: LeasegateError) -> None:
         """Count a call that Vault did not answer, or answered as sealed; enough in a row open its circuit."""
@@ -147,7 +147,7 @@ class CircuitBreakers:
                 circuit.pause_s = FIRST_PAUSE_S
                 circuit.probe_at = self._clock() + circuit.pause_s
         if opens:
-            _LOG.warning("vault circuit opened", address=key.server, reason=err.reason)
+            _LOG.warning("vault circuit opened", address=key.vault, reason=err.reason)
 
 
 class _GuardedVault:

@@ -159,7 +159,7 @@ class AccessMetrics(Collector):
             yield _gauge(SKIPPED_MOUNTS, self._orphan_scanner.skipped_mounts)
             yield _gauge(SCANNED_AT, self._orphan_scanner.scanned_at or 0)
         yield _gauge(REQUESTS_PAUSED, self._guard.paused_access_requests)
-        yield _gauge(CIRCUIT_OPEN, len({key.server for key, is_open in self._breakers.open_for().items() if is_open}))
+        yield _gauge(CIRCUIT_OPEN, len({key.vault for key, is_open in self._breakers.open_for().items() if is_open}))
 
 
 def _attempts(tx: Tx) -> Iterator[Metric]:

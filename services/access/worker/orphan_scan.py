@@ -92,18 +92,18 @@ class OrphanScanner:
             try:
                 listed[place] = self._leases_at(place, targets, known)
             except VaultPolicyMissingError:
-                skipped_mounts.append(SkippedMount(place.server, place.mount, _NOT_GRANTED.format(mount=place.mount)))
+                skipped_mounts.append(SkippedMount(place.vault, place.mount, _NOT_GRANTED.format(mount=place.mount)))
             except LeasegateError as err:
                 skipped_mounts.append(
                     SkippedMount(
-                        place.server, place.mount, bounded(f"{err.message}: scan again once that is resolved", 300)
+                        place.vault, place.mount, bounded(f"{err.message}: scan again once that is resolved", 300)
                     )
                 )
         return listed, skipped_mounts
 
     def _leases_at(self, place: Place, targets: Mapping[int, VaultTargetRow], known: frozenset[str]) -> set[str]:
         """The leases of a mount, listed with the first auth that works: several teams may name one Vault."""
-        missing: LeasegateError = VaultAuthMissingError(f"there is no auth for {place.server}", target=place.server)
+        missing: LeasegateError = VaultAuthMissingError(f"there is no auth for {place.vault}", target=place.vault)
         for target in targets.values():
             try:
                 with self._vaults.at(target) as vault:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from leasegate.types.v1 import types_pb2
 from services.common.errors import LeasesInUseError
 from services.common.vault.target import VaultTarget
-from services.common.vault_config.address import Address, AddressError
+from services.common.vault_config.entries import vault_identity
 
 # access counts by its own clock.
 _CLOCK_SKEW_S = 5.0
@@ -22,8 +22,7 @@ class QuiesceReport:
     """The report of access, decoded.
 
     Attributes:
-        address: The Vault server; None if it cannot be parsed, which matches no target.
-        vault_namespace: Its namespace.
+        vault: What tells the Vault from others (``VaultTarget.identity``).
         mount: Path of the mount.
         connection: Name of the connection; empty for the whole mount.
         open_attempts: Number of attempts whose database user is not known to be dropped.
@@ -31,8 +30,7 @@ class QuiesceReport:
         valid_for_s: How long the report may be used, seconds.
     """
 
-    address: Address | None
-    vault_namespace: str
+    vault: str
     mount: str
     connection: str
     open_attempts: int
@@ -42,13 +40,9 @@ class QuiesceReport:
     @classmethod
     def from_proto(cls, message: types_pb2.QuiesceReport) -> QuiesceReport:
         """Decode a report; a wrong field makes it match no target."""
-        try:
-            address = Address.parse(message.target.address)
-        except AddressError:
-            address = None
+        ref = message.target
         return cls(
-            address=address,
-            vault_namespace=message.target.vault_namespace.strip("/"),
+            vault=vault_identity(vault=ref.vault, address=ref.address, vault_namespace=ref.vault_namespace),
             mount=message.mount.strip("/"),
             connection=message.connection,
             open_attempts=message.open_attempts,
@@ -58,8 +52,7 @@ class QuiesceReport:
 
     def covers(self, target: VaultTarget, *, mount: str, connection: str) -> bool:
         """Whether the report is about this connection or its whole mount."""
-        place = (Address.parse(target.address), target.vault_namespace.strip("/"), mount)
-        return (self.address, self.vault_namespace, self.mount) == place and self.connection in ("", connection)
+        return (self.vault, self.mount) == (target.identity, mount) and self.connection in ("", connection)
 
     def is_fresh(self, now: float) -> bool:
         """Whether the report may be used at a Unix time."""

@@ -1,7 +1,7 @@
 """All sessions of a process: one for each Vault server of the service's own auth, with which it acts.
 
 What an AppBinding authenticates by only proves that its namespace may use the Vault. Where the process runs for any
-Vault (``allow_any_vault``) there is no own auth, and a session of each team's target acts. Sessions exist in memory
+Vault (``--allow-any-vault``) there is no own auth, and a session of each team's target acts. Sessions exist in memory
 only; one thread renews them.
 """
 
@@ -20,10 +20,11 @@ from services.common.logs import logger
 from services.common.vault import auth, health
 from services.common.vault.client import Client, Vault
 from services.common.vault.scope import Scope
-from services.common.vault.service_auth import ServiceAuth, ServiceAuths
+from services.common.vault.service_auth import ServiceAuth
 from services.common.vault.session import Credentials, Session
 from services.common.vault.target import AuthMethod, CertificateAuth, TokenAuth, VaultTarget
 from services.common.vault.transport import AuthCertificateError, Endpoint, Transport
+from services.common.vault.vaults import Vaults
 from services.common.vault_config.address import Address
 
 _LOG = logger(__name__)
@@ -40,25 +41,22 @@ class Sessions:
         self,
         scope: Scope,
         *,
-        service_auths: ServiceAuths | None = None,
-        allow_any_vault: bool = False,
+        vaults: Vaults,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the configuration; sends nothing.
 
         Args:
             scope: What the process may touch.
-            service_auths: The service's own auth for each Vault server.
-            allow_any_vault: Whether teams' sessions act, at whatever Vault their AppBindings name.
+            vaults: The Vaults that may be called, and the service's own auth at each.
             clock: Monotonic seconds.
         """
         self._scope = scope
-        self._service_auths = service_auths or ServiceAuths()
-        self._allow_any_vault = allow_any_vault
+        self._vaults = vaults
         self._clock = clock
         self._lock = threading.Lock()
         self._teams: OrderedDict[tuple[str, str, str, str], tuple[VaultTarget, Session]] = OrderedDict()
-        self._service_sessions: dict[tuple[Address, str], Session] = {}
+        self._service_sessions: dict[str, Session] = {}
         self._transports: WeakValueDictionary[tuple[Endpoint, str], Transport] = WeakValueDictionary()
         self._answered: Transport | None = None
         self._stop = threading.Event()
@@ -73,7 +71,7 @@ class Sessions:
             TeamLoginHasPoliciesError: The target's auth has rights in Vault.
             LeasegateError: Vault cannot be reached or has failed.
         """
-        if self._allow_any_vault:
+        if self._vaults.any_vault:
             return self.team_vault(target)
         entry = self._service_auth(target)
         if target.auth is None:
@@ -90,9 +88,9 @@ class Sessions:
 
         Raises:
             VaultAuthMissingError: No own session is configured there.
-            LeasegateError: With ``allow_any_vault``, as ``team_vault``.
+            LeasegateError: With ``--allow-any-vault``, as ``team_vault``.
         """
-        if not self._allow_any_vault:
+        if not self._vaults.any_vault:
             return self._client(self._service_session(self._service_auth(target)), target)
         try:
             return self.team_vault(target)
@@ -123,9 +121,12 @@ class Sessions:
             raise
         return self._client(session, target)
 
-    def service_vault(self, address: str, vault_namespace: str = "") -> Vault | None:
-        """Return an address with the service's own session, made at its first call; None where none is configured."""
-        entry = self._service_auths.find_auth(address, vault_namespace)
+    def service_vault(self, vault: str) -> Vault | None:
+        """Return a Vault, by a name of its entry, with the service's own session; None where none is configured.
+
+        The session is made at the first call.
+        """
+        entry = self._vaults.find_auth(vault)
         return (
             None
             if entry is None
@@ -139,7 +140,7 @@ class Sessions:
         except VaultAuthRefusedError:
             return False
 
-    def reachable(self, address: str, vault_namespace: str = "") -> bool:
+    def reachable(self, address: str) -> bool:
         """Whether the Vault server at an address answers and is unsealed.
 
         Only servers of the service's own auth and of teams' sessions are asked.
@@ -173,8 +174,6 @@ class Sessions:
     def _in_memory(self, target: VaultTarget) -> Session | None:
         with self._lock:
             found = self._teams.get(target.key)
-            if found is None and not target.mount:  # a caller without auth does not know its mount
-                found = next((each for each in reversed(self._teams.values()) if each[0].place == target.place), None)
             return found[1] if found else None
 
     def _team_session(self, target: VaultTarget, credentials: Credentials) -> Session:
@@ -192,11 +191,10 @@ class Sessions:
         return session
 
     def _service_auth(self, target: VaultTarget) -> ServiceAuth:
-        entry = self._service_auths.find_auth(target.address, target.vault_namespace)
+        entry = self._vaults.find_auth(target.vault)
         if entry is None:
-            inside = f" in the Vault namespace {target.vault_namespace}" if target.vault_namespace else ""
             raise VaultAuthMissingError(
-                f"this service has no session of its own at {target.address}{inside}, which {target.display} names:"
+                f"this service has no session of its own at Vault {target.identity}, which {target.display} names:"
                 " give it an entry in the file of --vault-config",
                 retry_after_s=_NOT_CONFIGURED_RETRY_S,
                 target=target.display,
@@ -204,16 +202,15 @@ class Sessions:
         return entry
 
     def _service_session(self, entry: ServiceAuth) -> Session:
-        key = (entry.address, entry.vault_namespace)
         with self._lock:
-            if key not in self._service_sessions:
-                name = f"the service itself at {entry.address}"
-                self._service_sessions[key] = Session(
+            if entry.vault not in self._service_sessions:
+                name = f"the service itself at Vault {entry.entry.name}"
+                self._service_sessions[entry.vault] = Session(
                     Credentials(name=name, identity="own", connect=lambda: self._connect_service(entry)),
                     clock=self._clock,
                 )
         self._start_keeper()
-        return self._service_sessions[key]
+        return self._service_sessions[entry.vault]
 
     def _forget_team(self, target: VaultTarget, session: Session) -> None:
         with self._lock:
@@ -231,12 +228,13 @@ class Sessions:
     def _connect_service(self, entry: ServiceAuth) -> tuple[Transport, AuthMethod]:
         method = entry.auth_method()
         endpoint = _own_endpoint(entry, *_certificate(method))
-        return self._transport(endpoint, entry.vault_namespace, name=str(entry.address)), method
+        return self._transport(endpoint, entry.vault_namespace, name=entry.entry.name), method
 
     def _transport_of(self, target: VaultTarget, method: AuthMethod) -> Transport:
         return self._transport(_endpoint(target, method), target.vault_namespace, name=target.display)
 
     def _transport(self, endpoint: Endpoint, vault_namespace: str, *, name: str) -> Transport:
+        self._vaults.check_address(endpoint.address)
         with self._lock:
             found = self._transports.get((endpoint, vault_namespace))
             if found is None:
@@ -248,7 +246,7 @@ class Sessions:
             return found
 
     def _known_transports(self) -> list[Transport]:
-        for entry in self._service_auths:
+        for entry in self._vaults:
             self._service_session(entry)
         found: list[Transport] = []
         for session in self._all_sessions():
@@ -306,4 +304,4 @@ def _identity(endpoint: Endpoint, method: AuthMethod) -> str:
 
 
 def _without_auth(target: VaultTarget) -> VaultTarget:
-    return replace(target, auth=None, auth_mount=target.mount)
+    return replace(target, auth=None)

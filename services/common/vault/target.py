@@ -14,6 +14,7 @@ from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.names import DEFAULT_AUTH_MOUNTS, target_digest
 from services.common.vault.paths import is_name, is_path, is_printable
 from services.common.vault_config.address import Address, AddressError
+from services.common.vault_config.entries import vault_identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class TokenAuth:
 
     @property
     def mount(self) -> str:
-        """Stands for the auth mount in a target's digest."""
+        """Where it is looked up, for messages."""
         return "token"
 
 
@@ -84,13 +85,13 @@ class VaultTarget:
         cluster: The AppBinding's cluster; empty outside Kubernetes.
         cluster_uid: uid of that cluster's kube-system namespace; empty outside Kubernetes.
         namespace: The AppBinding's namespace; empty outside Kubernetes.
-        address: ``https://host:port`` as it was given; compare ``Address.parse(address)``.
+        address: ``https://host:port``: as it was given, and after ``Vaults.resolve`` the one that is called.
         vault_namespace: Vault namespace of all calls; empty for root.
         ca_bundle: PEM certificates to trust; empty for the system's.
         insecure_skip_tls_verify: Whether the server's certificate goes unchecked.
         server_name: Name to check and send as SNI; empty for the address' host.
         auth: How to authenticate; None when the caller has no credentials for the server.
-        auth_mount: Auth mount where ``auth`` is None and the mount is known nevertheless.
+        vault: The entry that it is (``VaultEntry.identity``), or a name of it that a caller gave; empty for none.
     """
 
     name: str
@@ -103,7 +104,7 @@ class VaultTarget:
     insecure_skip_tls_verify: bool = False
     server_name: str = ""
     auth: AuthMethod | None = field(default=None, repr=False)
-    auth_mount: str = ""
+    vault: str = ""
 
     @property
     def display(self) -> str:
@@ -111,24 +112,19 @@ class VaultTarget:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
     @property
-    def mount(self) -> str:
-        """Path of the auth mount; empty when unknown."""
-        return self.auth.mount if self.auth else self.auth_mount
+    def identity(self) -> str:
+        """What tells this Vault from others: its entry, without one its address and Vault namespace."""
+        return vault_identity(vault=self.vault, address=self.address, vault_namespace=self.vault_namespace)
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits of address, Vault namespace and auth mount: another digest is another target."""
-        return target_digest(address=self.address, vault_namespace=self.vault_namespace, auth_mount=self.mount)
+        """16 hexadecimal digits of the identity: another digest is another target."""
+        return target_digest(self.identity)
 
     @property
     def key(self) -> tuple[str, str, str, str]:
         """Key of the session in memory."""
         return (self.cluster, self.namespace, self.name, self.digest)
-
-    @property
-    def place(self) -> tuple[str, str, str, Address, str]:
-        """The key without the auth mount, which a caller without credentials may not know."""
-        return (self.cluster, self.namespace, self.name, Address.parse(self.address), self.vault_namespace.strip("/"))
 
     def ref(self) -> types_pb2.VaultTargetRef:
         """The target without its auth, for callers to store."""
@@ -139,6 +135,7 @@ class VaultTarget:
             digest=self.digest,
             address=self.address,
             vault_namespace=self.vault_namespace,
+            vault=self.vault,
         )
 
     @classmethod
@@ -146,7 +143,7 @@ class VaultTarget:
         """Decode and check a target.
 
         Args:
-            message: As the caller sent it. An auth whose secret is empty counts as absent; its mount is kept.
+            message: As the caller sent it. An auth whose secret is empty counts as absent.
             path: Name of the field, for errors.
 
         Raises:
@@ -155,7 +152,6 @@ class VaultTarget:
         wrong = [FieldViolation(f"{path}.{name}", text) for name, text in _violations(message)]
         if wrong:
             raise SpecInvalidError.of(*wrong)
-        auth = _auth(message)
         return cls(
             name=message.source.name,
             address=message.address,
@@ -166,9 +162,29 @@ class VaultTarget:
             ca_bundle=message.ca_bundle,
             insecure_skip_tls_verify=message.insecure_skip_tls_verify,
             server_name=message.server_name,
-            auth=auth if _has_secret(message) else None,
-            auth_mount=auth.mount if auth else "",
+            auth=_auth(message) if _has_secret(message) else None,
+            vault=message.vault,
         )
+
+    @classmethod
+    def from_ref(cls, message: types_pb2.VaultTargetRef, *, path: str = "target") -> VaultTarget:
+        """Decode a reference to a target, which says nothing of how to authenticate.
+
+        Args:
+            message: As the caller sent it.
+            path: Name of the field, for errors.
+
+        Raises:
+            SpecInvalidError: A field is wrong.
+        """
+        source = types_pb2.ObjectRef(cluster=message.cluster, namespace=message.namespace, name=message.name)
+        described = types_pb2.VaultTarget(
+            source=source,
+            address=message.address,
+            vault_namespace=message.vault_namespace,
+            vault=message.vault,
+        )
+        return cls.from_proto(described, path=path)
 
 
 def _auth(message: types_pb2.VaultTarget) -> AuthMethod | None:
@@ -216,6 +232,8 @@ def _violations(message: types_pb2.VaultTarget) -> list[tuple[str, str]]:
         Address.parse(message.address)
     except AddressError as err:
         wrong.append(("address", str(err)))
+    if message.vault and not is_name(message.vault):
+        wrong.append(("vault", "is no name of an entry of --vault-config"))
     if not message.source.name:
         wrong.append(("source.name", "is missing: it names the AppBinding or the entry of the configuration"))
     if message.vault_namespace and not is_path(message.vault_namespace.strip("/")):

@@ -174,6 +174,9 @@ def _team_auth(raw: object, *, where: str) -> TeamAuth:
     methods = _texts(raw, "methods", ("kubernetes",), where=where)
     if unknown := [method for method in methods if method not in TEAM_METHODS]:
         raise VaultConfigError(f"{where}.methods has {_shown(unknown[0])}: there are {', '.join(TEAM_METHODS)}")
+    mounts = _texts(raw, "mounts", ("kubernetes",), where=where, pattern=_AUTH_MOUNT, like="the path of an auth mount")
+    if not mounts or not methods:
+        raise VaultConfigError(f"{where}: methods and mounts are not empty: leave them out for kubernetes alone")
     audience = _text(raw, "tokenAudience", where=where)
     if "kubernetes" in methods and not audience:
         raise VaultConfigError(
@@ -182,9 +185,7 @@ def _team_auth(raw: object, *, where: str) -> TeamAuth:
         )
     return TeamAuth(
         methods=methods,
-        mounts=_texts(
-            raw, "mounts", ("kubernetes",), where=where, pattern=_AUTH_MOUNT, like="the path of an auth mount"
-        ),
+        mounts=mounts,
         token_audience=audience,
         service_accounts=_texts(
             raw, "serviceAccounts", ("vault",), where=where, pattern=_NAME, like="the name of a ServiceAccount"

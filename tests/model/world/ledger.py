@@ -16,6 +16,7 @@ from services.access.ledger import catalog
 from services.access.ledger.db import database
 from services.access.ledger.db.database import Ledger, Tx, open_ledger
 from services.common.errors import LedgerUnavailableError
+from services.common.names import target_digest
 from tests.model.world.jobs import Killed
 from tests.model.world.vault import MAX_TTL_S, MOUNT, ROLE, TTL_S
 
@@ -61,9 +62,8 @@ def reset(made: Engine, template: Path) -> None:
 def make_template(file: Path) -> None:
     """A ledger with the one Vault and the one role."""
     ledger = open_ledger(file, clock=lambda: BEGIN)
-    target = VaultTargetRow(
-        0, "-", "demo", "vault", "digest", "https://vault.test:8200", "https://vault.test:8200", "", b"", False, "", ""
-    )
+    at = "https://vault.test:8200"
+    target = VaultTargetRow(0, "-", "demo", "vault", target_digest(at), at, at, "", b"", False, "")
     role = DbRole(
         0, "-", "c1", "demo", "psql-role", 0, MOUNT, ROLE, "db", ("DROP ROLE;",), TTL_S, MAX_TTL_S, "r1", False
     )

@@ -36,7 +36,7 @@ from services.access.leases.renew import LeaseRenewal
 from services.access.ledger import attempts, catalog, recoveries, requests
 from services.access.ledger.db.database import Tx
 from services.access.requests import reassess
-from services.access.requests.catalog import Catalog, TargetName
+from services.access.requests.catalog import Catalog
 from services.access.requests.quiesce import IssuancePauses
 from services.access.requests.requests import AccessRequests, DesiredAccess
 from services.access.vault.clients import VaultClients
@@ -44,6 +44,7 @@ from services.access.worker.dispatch import AttemptDispatcher
 from services.common import failpoints
 from services.common.errors import LedgerUnavailableError, SnapshotStaleError, VaultUnavailableError
 from services.common.vault.client import Vault
+from services.common.vault.target import VaultTarget
 from tests.model.world import invariants
 from tests.model.world.jobs import Job, Port, Stops
 from tests.model.world.ledger import BEGIN, SharedLedger, engine, reset
@@ -52,7 +53,7 @@ from tests.model.world.vault import MOUNT, ROLE, AttemptVault
 OWNER = "spiffe://leasegate/watcher"
 CLIENT_TIMEOUT_S = 30.0
 REPLICAS = 2
-AT = TargetName("-", "demo", "vault", "digest", "https://vault.test:8200", "")
+AT = VaultTarget(cluster="-", namespace="demo", name="vault", address="https://vault.test:8200")
 
 
 class FakeVaults(VaultClients):

@@ -123,11 +123,10 @@ def a_target(**changes: Any) -> VaultTargetRow:
         "name": "vault",
         "key_digest": "d",
         "address": "https://v:1",
-        "server": "https://v:1",
+        "vault": "https://v:1",
         "vault_namespace": "",
         "ca_bundle": b"",
         "insecure_skip_tls_verify": False,
         "server_name": "",
-        "auth_mount": "kubernetes",
     }
     return VaultTargetRow(**{**usual, **changes})

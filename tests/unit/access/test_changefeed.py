@@ -40,7 +40,7 @@ def feed(ledger: Ledger, polls: LongPolls) -> ChangeFeed:
 
 def place(ledger: Ledger) -> int:
     with ledger.write() as tx:
-        return catalog.put_target(tx, a_target(auth_mount="")).id
+        return catalog.put_target(tx, a_target()).id
 
 
 def insert(ledger: Ledger, uid: str, *, owner: str = OWNER) -> None:

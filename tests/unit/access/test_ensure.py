@@ -131,7 +131,7 @@ def something_else_was_approved(world: World) -> None:
 def paused_meanwhile(world: World) -> None:
     world.decide()
     with world.ledger.write() as tx:
-        pauses.add(tx, IssuancePause(server="https://v:1", vault_namespace="", mount="my-postgres-se", connection=""))
+        pauses.add(tx, IssuancePause(vault="https://v:1", vault_namespace="", mount="my-postgres-se", connection=""))
 
 
 def another_ledger_is_known(world: World) -> None:

@@ -27,16 +27,16 @@ from services.common.config import StartupRefusedError
 from services.common.errors import DbRoleNotReadyError, LedgerUnavailableError, PathNotOwnedError
 from services.common.vault.response import Answer, Auth
 from tests.unit.access.access_builders import a_request, a_role
+from tests.vaults import config, entry
 
 ROLE = "{name: reader, target: prod, mount: my-postgres-se, db_name: d%s}"
-TARGET = "{name: prod, address: 'https://vault.example:8200'%s}"
+TARGET = "{name: prod, vault: main%s}"
 
 
 @pytest.mark.parametrize(
     ("targets", "roles", "why"),
     [
         ([TARGET % ""], [ROLE % ", self_approval: 'false'"], "self_approval is true or false"),
-        ([TARGET % ", insecure_skip_tls_verify: 'no way'"], [], "insecure_skip_tls_verify is true or false"),
         ([TARGET % ""], [ROLE % ", approvals: 0"], "approvals is a number from 1"),
         ([TARGET % ""], [ROLE % ", approvals: true"], "approvals is a number from 1"),
         ([TARGET % ""], [ROLE % ", approvals: null"], "approvals is a number from 1"),
@@ -54,7 +54,7 @@ def test_a_mistake_in_the_catalog_is_refused(tmp_path: Path, targets: list[str],
     path = tmp_path / "catalog.yaml"
     path.write_text(f"targets: [{', '.join(targets)}]\nroles: [{', '.join(roles)}]\n")
     with pytest.raises(StartupRefusedError, match=why):
-        read_catalog(path)
+        read_catalog(path, config(entry("https://vault.example:8200")))
 
 
 def test_a_ledger_is_one_by_whatever_name(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ class Vault:
 
 def issuing(ledger: Ledger, **changes: Any) -> LeaseIssuer:
     """The access service's issuing, with an approved request of an hour for a role whose longest life is an hour."""
-    row = VaultTargetRow(0, "-", "demo", "vault", "d", "https://v:1", "https://v:1", "", b"", False, "", "kubernetes")
+    row = VaultTargetRow(0, "-", "demo", "vault", "d", "https://v:1", "https://v:1", "", b"", False, "")
     with ledger.write() as tx:
         catalog.put_role(tx, a_role(target=catalog.put_target(tx, row).id, max_ttl_s=3600.0, default_ttl_s=600.0))
         requests.insert(tx, a_request(ttl_s=3600.0))

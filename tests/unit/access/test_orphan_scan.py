@@ -32,7 +32,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     opened = ledger_at(tmp_path / "ledger.db", clock=Clock())
     with opened.write() as tx:
         for team in ("one", "two"):
-            row = VaultTargetRow(0, "-", team, "vault", team, SERVER, SERVER, "", b"", False, "", "kubernetes")
+            row = VaultTargetRow(0, "-", team, "vault", team, SERVER, SERVER, "", b"", False, "")
             catalog.put_role(tx, a_role(namespace=team, target=catalog.put_target(tx, row).id))
     yield opened
     opened.close()

@@ -9,11 +9,11 @@ import pytest
 
 from services.access.ledger import pauses
 from services.access.ledger.db.database import Tx
-from services.access.requests.catalog import TargetName
 from services.access.requests.quiesce import IssuancePauses
+from services.common.vault.target import VaultTarget
 from tests.unit.access.ensure_world import World
 
-AT = TargetName(cluster="-", namespace="demo", name="vault", digest="d", address="https://v:1", vault_namespace="")
+AT = VaultTarget(cluster="-", namespace="demo", name="vault", address="https://v:1")
 MOUNT = "my-postgres-se"
 
 

@@ -58,9 +58,7 @@ def test_without_a_rate_nothing_waits() -> None:
 def test_what_would_soon_be_too_late_does_not_wait_for_the_rate(
     ledger: Ledger, clock: Clock, left_s: float, taken: bool
 ) -> None:
-    place = VaultTargetRow(
-        0, "-", "demo", "vault", "0" * 16, "https://v:1", "https://v:1", "", b"", False, "", "kubernetes"
-    )
+    place = VaultTargetRow(0, "-", "demo", "vault", "0" * 16, "https://v:1", "https://v:1", "", b"", False, "")
     with ledger.write() as tx:
         role = catalog.put_role(tx, a_role(target=catalog.put_target(tx, place).id))
         requests.insert(tx, a_request())

@@ -28,7 +28,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def due(tx: Tx, number: int, *, since_s: float, left_s: float, ttl_s: float, server: str = HERE[0]) -> str:
     """A lease whose renewal has been due for so long, and which ends so soon."""
-    row = VaultTargetRow(0, "-", "demo", "vault", server, server, server, "", b"", False, "", "kubernetes")
+    row = VaultTargetRow(0, "-", "demo", "vault", server, server, server, "", b"", False, "")
     role = catalog.put_role(tx, a_role(target=catalog.put_target(tx, row).id))
     request = a_request(uid=f"uid-{number}", name=f"cred-{number}")
     requests.insert(tx, request)

@@ -12,15 +12,16 @@ import pytest
 from services.access.domain.decide import Claim, Wait, WaitReason
 from services.access.domain.models import LONGEST_PAUSE_S, AttemptState, DbRole
 from services.access.ledger import catalog
-from services.access.requests.catalog import Catalog, TargetName
+from services.access.requests.catalog import Catalog
 from services.access.requests.quiesce import READS_MAY_TAKE_S, IssuancePauses, Paused
 from services.access.worker.startup import recover
 from services.common.errors import ConflictError, DbRoleNotReadyError, SnapshotStaleError
+from services.common.vault.target import VaultTarget
 from tests.unit.access.access_builders import a_role, a_target
 from tests.unit.access.access_world import World as WorkerWorld
 from tests.unit.access.ensure_world import OWNER, World
 
-AT = TargetName(cluster="-", namespace="demo", name="vault", digest="d", address="https://v:1", vault_namespace="")
+AT = VaultTarget(cluster="-", namespace="demo", name="vault", address="https://v:1")
 MOUNT, CONNECTION, VAULT_ROLE = "my-postgres-se", "k8s.-.demo.postgres-app", "k8s.-.demo.psql-role"
 CHANGED = "r2"
 
@@ -33,7 +34,7 @@ class Pausing:
         self.pauses = IssuancePauses(world.ledger, **options)
         self.catalog = Catalog(world.ledger, nothing, nothing)
         row = a_target()
-        self.at = replace(AT, digest=row.key_digest, name=row.name, address=row.address)
+        self.at = replace(AT, name=row.name, address=row.address)
 
     def pause(self, *, connection: str = "", caller: str = OWNER) -> Paused:
         """Pause the role, or all roles of a connection."""

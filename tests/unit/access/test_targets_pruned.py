@@ -15,7 +15,7 @@ from services.access.domain.quotas import Quotas
 from services.access.ledger import catalog, pruning
 from services.access.ledger.db import schema
 from services.access.ledger.db.database import Ledger
-from services.access.requests.catalog import Catalog, TargetName
+from services.access.requests.catalog import Catalog
 from services.access.worker.prune import LedgerPruner
 from services.common.errors import QuotaExceededError, SpecInvalidError
 from services.common.vault.target import MAX_CA_BUNDLE, VaultTarget
@@ -40,14 +40,13 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 
 def a_catalog(ledger: Ledger) -> Catalog:
     unused: Any = SimpleNamespace()
+    vaults: Any = SimpleNamespace(resolve=lambda target: target)
     ledger.quotas = Quotas(targets=MOST)
-    return Catalog(ledger, unused, unused)
+    return Catalog(ledger, vaults, unused)
 
 
 def a_vault(number: int, *, name: str = "vault", namespace: str = "evil") -> VaultTarget:
-    return VaultTarget(
-        name=name, namespace=namespace, cluster="-", address=f"https://v{number}:8200", auth_mount="kubernetes"
-    )
+    return VaultTarget(name=name, namespace=namespace, cluster="-", address=f"https://v{number}:8200")
 
 
 def addresses(ledger: Ledger, namespace: str = "evil") -> set[str]:
@@ -95,7 +94,7 @@ def test_h5_a_namespace_has_a_limit_that_says_what_to_do(ledger: Ledger, clock: 
     with pytest.raises(QuotaExceededError, match=r"Namespace evil has 4 .* may have 4: delete.*--max-targets") as many:
         made.put_target(a_vault(9, name="vault-9"))
     assert many.value.metadata == {"limit": "4", "namespace": "evil"}
-    name = TargetName("-", "evil", "vault-10", "0" * 16, "https://v10:8200", "")
+    name = a_vault(10, name="vault-10")
     with pytest.raises(QuotaExceededError):  # a reference in a snapshot makes a row, too
         made.put_role(a_role(namespace="evil"), at=name, pause_number=0, caller="watcher")
     made.put_target(a_vault(9, name="vault-9", namespace="demo"))  # of others nothing is taken

@@ -91,7 +91,7 @@ def due(
     ledger: Ledger, number: int, *, in_s: float, priority: Priority = Priority.REVOKE, namespace: str = "demo"
 ) -> str:
     """An attempt of a namespace with work of a priority in so many seconds."""
-    row = VaultTargetRow(0, "-", "demo", "vault", "https://one:1", "", "", "", b"", False, "", "kubernetes")
+    row = VaultTargetRow(0, "-", "demo", "vault", "https://one:1", "", "", "", b"", False, "")
     with ledger.write() as tx:
         role = catalog.put_role(tx, a_role(target=catalog.put_target(tx, row).id))
         request = a_request(uid=f"uid-{number}", name=f"cred-{number}", namespace=namespace)

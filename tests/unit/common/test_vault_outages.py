@@ -18,11 +18,11 @@ from services.common.rpc import deadline
 from services.common.vault import health
 from services.common.vault.response import decode
 from services.common.vault.scope import Scope
-from services.common.vault.service_auth import ServiceAuths
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import TokenAuth, VaultTarget
 from services.common.vault.transport import Transport, VaultUnreachedError
 from services.engine.engines import SecretEngines
+from tests.vaults import any_vault
 
 ADDRESS = "https://vault:8200"
 DOWN = errors.VaultUnavailableError("Vault does not answer", address=ADDRESS)
@@ -63,7 +63,7 @@ def up(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 @pytest.fixture
 def sessions() -> Sessions:
-    return Sessions(Scope("GET <mount>/creds/*"))
+    return Sessions(Scope("GET <mount>/creds/*"), vaults=any_vault())
 
 
 def test_the_vault_that_answered_is_asked_first(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ class FakeSessions:
 
 def test_a_team_is_not_logged_in_where_vault_is_known_not_to_answer() -> None:
     sessions: Any = FakeSessions()
-    vaults = VaultClients(sessions, own=ServiceAuths(), max_request_duration_s=90)
+    vaults = VaultClients(sessions, vaults=any_vault(), max_request_duration_s=90)
     for _ in range(FAILURES):
         vaults.breakers.record_failure(Circuit(ADDRESS, ""), DOWN)
     with pytest.raises(VaultUnreachedError, match="not asked again") as refused:
@@ -126,7 +126,7 @@ def test_a_team_is_not_logged_in_where_vault_is_known_not_to_answer() -> None:
 def test_a_team_is_logged_in_as_soon_as_its_vault_answers_a_probe() -> None:
     sessions: Any = FakeSessions()
     now = [0.0]
-    vaults = VaultClients(sessions, own=ServiceAuths(), max_request_duration_s=90)
+    vaults = VaultClients(sessions, vaults=any_vault(), max_request_duration_s=90)
     vaults.breakers._clock = lambda: now[0]
     for _ in range(FAILURES):
         vaults.breakers.record_failure(Circuit(ADDRESS, ""), DOWN)
@@ -138,7 +138,7 @@ def test_a_team_is_logged_in_as_soon_as_its_vault_answers_a_probe() -> None:
 
 def test_auth_that_fails_opens_no_circuit() -> None:
     """A team's misspelt AppBinding is nothing to the other teams of that Vault."""
-    vaults = VaultClients(FakeSessions(), own=ServiceAuths(), max_request_duration_s=90)  # type: ignore[arg-type]
+    vaults = VaultClients(FakeSessions(), vaults=any_vault(), max_request_duration_s=90)  # type: ignore[arg-type]
     for _ in range(3 * FAILURES):
         with pytest.raises(errors.VaultUnavailableError):
             vaults.put_auth(target())

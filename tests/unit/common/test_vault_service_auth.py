@@ -1,4 +1,4 @@
-"""The file of a service's own auths."""
+"""A service's own auth at a Vault: its files are read at each authentication."""
 
 from __future__ import annotations
 
@@ -6,82 +6,91 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import VaultAuthRefusedError
-from services.common.vault.service_auth import ServiceAuthError, ServiceAuths
-from services.common.vault.target import AppRoleAuth, CertificateAuth, KubernetesAuth
+from services.common.errors import VaultAuthRefusedError, VaultNotAllowedError
+from services.common.vault.target import AppRoleAuth, CertificateAuth, KubernetesAuth, VaultTarget
+from services.common.vault.vaults import Vaults
+from services.common.vault_config.address import Address
+from tests.vaults import any_vault, entry, vaults
 
-ONE = "- {address: 'https://a', kubernetes: {role: r, token_file: f}}"
 
-
-def read(tmp_path: Path, text: str) -> ServiceAuths:
-    (tmp_path / "own.yaml").write_text(text)
-    return ServiceAuths.read_file(tmp_path / "own.yaml")
+def own(tmp_path: Path, **auth: dict[str, str]) -> Vaults:
+    for name in ("jwt", "role", "secret", "cert", "key"):
+        (tmp_path / name).write_text(f"{name}-content\n")
+    return vaults(entry("https://a:8200", auth={"access": auth}), service="access")
 
 
 def test_all_methods_with_their_defaults(tmp_path: Path) -> None:
-    for name in ("jwt", "role", "secret", "cert", "key"):
-        (tmp_path / name).write_text(f"{name}-content\n")
-    own = read(
-        tmp_path,
-        f"""
-- address: HTTPS://a:8200
-  kubernetes: {{role: leasegate-access, token_file: {tmp_path}/jwt}}
-- address: https://b
-  namespace: /org/
-  max_request_duration: 2m
-  approle: {{mount: other, role_id_file: {tmp_path}/role, secret_id_file: {tmp_path}/secret}}
-- address: https://c
-  certificate: {{name: n, cert_file: {tmp_path}/cert, key_file: {tmp_path}/key}}
-""",
-    )
-    first, second, third = (
-        own.find_auth("https://a:8200"),
-        own.find_auth("https://b:443", "org"),
-        own.find_auth("https://c"),
-    )
-    assert first is not None
-    assert second is not None
-    assert third is not None
-    assert first.auth_method() == KubernetesAuth("kubernetes", "leasegate-access", "jwt-content")
-    assert first.max_request_duration_s == 90
-    assert second.auth_method() == AppRoleAuth("other", "role-content", "secret-content")
-    assert second.max_request_duration_s == 120
-    assert third.auth_method() == CertificateAuth("cert", "n", b"cert-content\n", b"key-content\n")
-    assert own.find_auth("https://b") is None
-    assert own.find_auth("nonsense") is None
+    methods = {
+        "kubernetes": {"role": "leasegate-access", "tokenFile": f"{tmp_path}/jwt"},
+        "approle": {"mount": "other", "roleIdFile": f"{tmp_path}/role", "secretIdFile": f"{tmp_path}/secret"},
+        "certificate": {"name": "n", "certFile": f"{tmp_path}/cert", "keyFile": f"{tmp_path}/key"},
+    }
+    expected = {
+        "kubernetes": KubernetesAuth("kubernetes", "leasegate-access", "jwt-content"),
+        "approle": AppRoleAuth("other", "role-content", "secret-content"),
+        "certificate": CertificateAuth("cert", "n", b"cert-content\n", b"key-content\n"),
+    }
+    for method, options in methods.items():
+        found = own(tmp_path, **{method: options}).find_auth("main")
+        assert found is not None
+        assert found.auth_method() == expected[method]
+
+
+def test_a_rotated_file_is_read_again_and_a_missing_one_named(tmp_path: Path) -> None:
+    found = own(tmp_path, kubernetes={"role": "r", "tokenFile": f"{tmp_path}/jwt"}).find_auth("main")
+    assert found is not None
     (tmp_path / "jwt").write_text("rotated")
-    assert first.auth_method() == KubernetesAuth("kubernetes", "leasegate-access", "rotated")
+    assert found.auth_method() == KubernetesAuth("kubernetes", "r", "rotated")
     (tmp_path / "jwt").unlink()
-    with pytest.raises(VaultAuthRefusedError, match="jwt"):
-        first.auth_method()
+    with pytest.raises(VaultAuthRefusedError, match=r"Vault main of --vault-config needs the file .*jwt"):
+        found.auth_method()
 
 
-def test_none_is_none() -> None:
-    assert list(ServiceAuths.read_file(None)) == []
+def test_only_the_services_own_part_is_used() -> None:
+    assert list(vaults(entry("https://a"))) == []
+    assert any_vault().find_auth("main") is None
+    assert vaults(entry("https://a"), service="access").find_auth("other") is None
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a: [", "no YAML"),
-        ("a: 1", "a list of entries"),
-        ("", "a list of entries"),
-        ("- 1", "entry 1 is no mapping"),
-        ("- {address: 'https://a'}", "exactly one of"),
-        ("- {address: 'https://a', kubernetes: {}, approle: {}}", "exactly one of"),
-        ("- {address: 'https://a', adress: x, kubernetes: {}}", "unknown key 'adress'"),
-        ("- {address: 'https://a', kubernetes: {role: r}}", "kubernetes needs role, token_file"),
-        ("- {address: 'https://a', kubernetes: {role: r, token_file: f, x: y}}", "kubernetes needs role, token_file"),
-        ("- {address: vault, kubernetes: {role: r, token_file: f}}", "address needs the scheme"),
-        ("- {address: 'https://a', max_request_duration: soon, kubernetes: {role: r, token_file: f}}", "no duration"),
-        (f"{ONE}\n{ONE.replace('https://a', 'https://A:443/')}", "two entries"),
-    ],
-)
-def test_what_cannot_be_used_is_said(tmp_path: Path, text: str, expected: str) -> None:
-    with pytest.raises(ServiceAuthError, match=expected):
-        read(tmp_path, text)
+def target(address: str, **more: str) -> VaultTarget:
+    described = VaultTarget(
+        name="vault",
+        namespace="demo",
+        address=address,
+        ca_bundle=b"PEM",
+        insecure_skip_tls_verify=True,
+        server_name="x",
+    )
+    return VaultTarget(**{name: getattr(described, name) for name in VaultTarget.__slots__} | more)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ServiceAuthError, match="No such file"):
-        ServiceAuths.read_file(tmp_path / "none")
+def test_m7_of_what_a_caller_says_only_the_entry_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "ca").write_text("the entry's")
+    named = vaults(
+        entry(
+            "https://first:8200",
+            "https://vault.*.svc",
+            caFile=f"{tmp_path}/ca",
+            vaultNamespace="org",
+            formerNames=["o"],
+        )
+    )
+    spellings = [target("HTTPS://Vault.Demo.SVC.:443/"), target("https://first:8200", vault="main")]
+    for found in (named.resolve(each) for each in spellings):
+        assert (found.vault, found.address, found.vault_namespace) == ("o", "https://first:8200", "org")
+        assert (found.ca_bundle, found.insecure_skip_tls_verify, found.server_name) == (b"the entry's", False, "")
+        assert found.key == named.resolve(spellings[0]).key
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "https://first:8201", "http://first:8200", "https://evil"])
+def test_m8_no_other_address_is_taken_or_connected_to(address: str) -> None:
+    named = vaults(entry("https://first:8200"))
+    for given in ({}, {"vault": "main"}, {"vault": "other"}):
+        with pytest.raises(VaultNotAllowedError):
+            named.resolve(target(address, **given))
+    with pytest.raises(VaultNotAllowedError):
+        named.check_address(Address.parse(address))
+    with pytest.raises(VaultNotAllowedError):
+        Vaults().resolve(target(address))
+    any_vault().check_address(Address.parse(address))
+    assert any_vault().resolve(target(address, vault="main")).vault == ""

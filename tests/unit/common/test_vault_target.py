@@ -11,6 +11,7 @@ from services.common.errors import SpecInvalidError
 from services.common.vault.object_ref import ObjectRef
 from services.common.vault.target import KubernetesAuth, TokenAuth, UserpassAuth, VaultTarget
 from services.common.vault.transport import Endpoint
+from services.common.vault_config.address import Address
 
 BASE = VaultTarget(
     name="vault",
@@ -31,19 +32,23 @@ def test_a_new_auth_is_the_same_target() -> None:
         replace(BASE, address="HTTPS://Vault:8200/"),
         replace(BASE, ca_bundle=b"other"),
         replace(BASE, auth=KubernetesAuth(mount="kubernetes", auth_role="other", jwt="e.y.K")),
-        replace(BASE, auth=None, auth_mount="kubernetes"),
+        replace(BASE, auth=KubernetesAuth(mount="k2", auth_role="r", jwt="e.y.J")),
+        replace(BASE, auth=None),
     ):
         assert same.key == BASE.key
     assert len(BASE.digest) == 16
 
 
-def test_another_address_namespace_or_mount_is_another_target() -> None:
+def test_a_named_vault_is_the_same_target_wherever_it_is() -> None:
+    named = replace(BASE, vault="main")
+    assert replace(named, address="https://elsewhere", vault_namespace="org").key == named.key
+    assert replace(named, vault="other").key != named.key != BASE.key
+
+
+def test_another_address_or_vault_namespace_is_another_target() -> None:
     for other in (
         replace(BASE, address="https://vault:8201"),
         replace(BASE, vault_namespace="org"),
-        replace(BASE, auth=KubernetesAuth(mount="k2", auth_role="r", jwt="e.y.J")),
-        replace(BASE, auth=TokenAuth("s.x")),
-        replace(BASE, auth=None),
         replace(BASE, name="other"),
         replace(BASE, namespace="other"),
         replace(BASE, cluster="other"),
@@ -59,7 +64,7 @@ def test_the_reference_has_no_secret_and_names_the_place() -> None:
 
 
 def test_nothing_prints_a_secret() -> None:
-    endpoint = Endpoint(address=BASE.place[3], private_key=b"secret")
+    endpoint = Endpoint(address=Address.parse(BASE.address), private_key=b"secret")
     for each in (BASE, BASE.auth, TokenAuth("secret"), UserpassAuth("userpass", "u", "secret"), endpoint):
         assert "secret" not in repr(each)
         assert "e.y.J" not in repr(each)
@@ -73,16 +78,20 @@ def test_decoding() -> None:
             ca_bundle=b"",
         )
     )
-    assert (target.cluster_uid, target.vault_namespace, target.mount) == ("uid", "org", "k8s")
+    assert (target.cluster_uid, target.vault_namespace, target.vault) == ("uid", "org", "")
     assert target.auth == KubernetesAuth(mount="k8s", auth_role="r", jwt="e.y.J")
     assert target.display == "demo/vault"
 
 
-def test_auth_without_its_secret_is_absent_and_its_mount_known() -> None:
-    target = VaultTarget.from_proto(message(userpass=types_pb2.UserpassAuth(username="u")))
-    assert target.auth is None
-    assert target.mount == "userpass"
-    assert VaultTarget.from_proto(message()).mount == ""
+def test_auth_without_its_secret_is_absent() -> None:
+    assert VaultTarget.from_proto(message(userpass=types_pb2.UserpassAuth(username="u"))).auth is None
+
+
+def test_a_reference_names_the_same_target() -> None:
+    target = VaultTarget.from_proto(message(vault="main"))
+    assert VaultTarget.from_ref(target.ref()).key == target.key
+    with pytest.raises(SpecInvalidError, match=r"target\.vault"):
+        VaultTarget.from_proto(message(vault="a/b"))
 
 
 @pytest.mark.parametrize(
@@ -97,8 +106,8 @@ def test_auth_without_its_secret_is_absent_and_its_mount_known() -> None:
 )
 def test_default_mounts(auth: dict[str, object], mount: str) -> None:
     target = VaultTarget.from_proto(message(**auth))
-    assert target.mount == mount
     assert target.auth is not None
+    assert target.auth.mount == mount
 
 
 def test_all_wrong_fields_are_named_at_once() -> None:

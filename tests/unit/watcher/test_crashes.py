@@ -15,7 +15,7 @@ from leasegate.engine.v1 import engine_service_pb2
 from leasegate.roles.v1 import role_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import errors
-from tests.unit.watcher.watcher_world import CLUSTER, MOUNT, VAULT, World
+from tests.unit.watcher.watcher_world import CLUSTER, MOUNT, OTHER_VAULT, VAULT, World
 from watcher.delivery.manifests import secret_body
 from watcher.kube.client import KubeError
 from watcher.kube.resources import NAMESPACE, ROLE, ROLE_BINDING, SECRET, SERVICE_ACCOUNT, Body, Resource
@@ -587,7 +587,7 @@ def test_another_vault_is_another_place(granted: World) -> None:
         APP_BINDING, "demo/vault", lambda o: o["spec"]["clientConfig"]["service"].update(name="vault-two")
     )
     granted.advance(3)
-    two = "https://vault-two.demo.svc:8200"
+    two = OTHER_VAULT
     assert set(granted.engine.mounts) == {(two, MOUNT)}
     assert {place[0] for place in granted.roles.roles} == {two}
     assert granted.status(SECRET_ENGINE, "postgresql-engine")["target"]["address"] == two

@@ -9,7 +9,7 @@ from leasegate.engine.v1 import engine_service_pb2
 from leasegate.roles.v1 import db_role_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import errors
-from tests.unit.watcher.watcher_world import MOUNT, VAULT, World
+from tests.unit.watcher.watcher_world import MOUNT, OTHER_VAULT, VAULT, World
 from watcher.kube.resources import Body, Resource
 from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
 
@@ -159,7 +159,7 @@ def test_a_former_vault_is_given_up_only_after_a_while(granted: World) -> None:
     granted.advance(60, step_s=1)
     assert granted.status(SECRET_ENGINE, "postgresql-engine")["target"]["address"] == VAULT
     granted.advance(70, step_s=1)
-    assert granted.status(SECRET_ENGINE, "postgresql-engine")["target"]["address"] == "https://vault-two.demo.svc:8200"
+    assert granted.status(SECRET_ENGINE, "postgresql-engine")["target"]["address"] == OTHER_VAULT
     assert (
         "moves to another place without a cleanup in Vault"
         in events(granted, "postgresql-engine", "VaultCleanupSkipped")[0]

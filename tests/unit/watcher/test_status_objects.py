@@ -20,7 +20,7 @@ TARGET: Body = {
     "name": "vault",
     "digest": "0123456789abcdef",
     "address": "https://vault.demo.svc:8200",
-    "authMount": "kubernetes",
+    "vault": "main",
     "answered": True,
 }
 ENGINE: Body = {
@@ -132,20 +132,28 @@ def test_members_of_others_stay_when_a_status_is_written() -> None:
 
 
 def test_the_same_vault_is_known_whatever_authenticates_there() -> None:
-    target = types_pb2.VaultTarget(address="https://Vault.demo.svc:8200")
-    known = TargetStatus.from_fields(TARGET)
+    target = types_pb2.VaultTarget(address="HTTPS://Vault.demo.svc.:8200/")
+    known = TargetStatus.from_fields(TARGET | {"vault": ""})
     assert known is not None
     assert known.is_same_vault(target)
     assert not known.is_same_vault(types_pb2.VaultTarget(address=target.address, vault_namespace="team"))
     assert not known.is_same_vault(types_pb2.VaultTarget(address="https://vault.demo.svc:8201"))
 
 
-def test_a_target_is_recorded_with_its_auth_mount_and_no_secret() -> None:
+def test_m7_a_named_vault_is_the_same_at_any_address() -> None:
+    known = TargetStatus.from_fields(TARGET | {"vault": "main"})
+    assert known is not None
+    assert known.is_same_vault(types_pb2.VaultTarget(vault="main", address="https://elsewhere", vault_namespace="org"))
+    assert not known.is_same_vault(types_pb2.VaultTarget(vault="other", address=TARGET["address"]))
+
+
+def test_a_target_is_recorded_by_its_name_and_with_no_secret() -> None:
     target = types_pb2.VaultTarget(
         source=types_pb2.ObjectRef(namespace="demo", name="vault"),
         address="https://vault.demo.svc:8200",
+        vault="main",
         kubernetes=types_pb2.KubernetesAuth(auth_role="r", jwt="hunter2"),
     )
     found = TargetStatus.of(target).fields()
-    assert (found["namespace"], found["name"], found["authMount"]) == ("demo", "vault", "kubernetes")
+    assert (found["namespace"], found["name"], found["vault"]) == ("demo", "vault", "main")
     assert "hunter2" not in str(found)

@@ -21,7 +21,7 @@ from watcher.specs.cluster import Cluster
 CLUSTER = Cluster("", "uid")
 NOWHERE: Mapping[tuple[str, str], tuple[str, int]] = {}
 SERVICE = {"name": "vault", "port": 8200, "scheme": "HTTPS"}
-ALL = TeamAuth(methods=TEAM_METHODS, token_audience="v", service_accounts=("sa", "flat"))
+ALL = TeamAuth(mounts=(), methods=TEAM_METHODS, token_audience="v", service_accounts=("sa", "flat"))
 
 
 def binding(**spec: Any) -> Body:
@@ -229,7 +229,7 @@ def test_a_wrong_secret_is_named_without_its_values(kind: str, data: dict[str, b
     assert "sesame" not in str(caught.value)
 
 
-KUBERNETES = TeamAuth(token_audience="leasegate-vault")
+KUBERNETES = TeamAuth(token_audience="leasegate-vault", mounts=())
 
 
 @pytest.mark.parametrize(
@@ -263,24 +263,14 @@ def test_a_secret_logs_in_only_by_an_allowed_method(kind: str) -> None:
     appbinding.set_secret_auth(types_pb2.VaultTarget(), plan, content, TeamAuth(methods=(method,)))
 
 
-@pytest.mark.parametrize(
-    ("kind", "data", "mount", "auth"),
-    [
-        ("kubevault.com/token", {"token": b"t"}, "", "token"),
-        ("kubernetes.io/basic-auth", {"username": b"u", "password": b"p"}, "", "userpass"),
-        ("kubernetes.io/tls", {"tls.crt": b"C", "tls.key": b"K"}, "", "cert"),
-        ("leasegate.dev/approle", {"role_id": b"i", "secret_id": b"s"}, "", "approle"),
-        ("leasegate.dev/approle", {"role_id": b"i", "secret_id": b"s"}, "team", "team"),
-    ],
-)
-def test_absent_authentication_is_known_by_its_mount(kind: str, data: dict[str, bytes], mount: str, auth: str) -> None:
-    """The digest is the services' own, so that a target finds the session that a service has for it."""
-    target = authenticated(kind, data, mount=mount)
-    assert appbinding.auth_mount(target) == auth
+@pytest.mark.parametrize("vault", ["", "main"])
+def test_the_digest_is_the_services_own(vault: str) -> None:
+    """So a target finds the session that a service has for it, whatever authenticates there."""
+    target = authenticated("kubevault.com/token", {"token": b"t"}) if not vault else types_pb2.VaultTarget()
+    target.address, target.vault, target.source.name = "https://Vault.demo.svc.:8200/", vault, "vault"
     theirs = VaultTarget.from_proto(target)
     assert appbinding.target_ref(target).digest == theirs.digest
-    bare = types_pb2.VaultTarget(source=target.source, address=target.address)
-    appbinding.set_auth_mount(bare, auth)
+    bare = types_pb2.VaultTarget(source=target.source, address="https://vault.demo.svc:8200", vault=vault)
     assert VaultTarget.from_proto(bare).auth is None
     assert VaultTarget.from_proto(bare).key == theirs.key
 

@@ -14,7 +14,7 @@ from services.common import errors
 from services.common.vault_config.entries import TeamAuth
 from tests.eventually import eventually
 from tests.fakes.kube import FakeKube
-from tests.unit.watcher.watcher_world import CLUSTER, MOUNT, World, write_events
+from tests.unit.watcher.watcher_world import CLUSTER, MOUNT, VAULTS, World, write_events
 from watcher.delivery.namespaces import Enablement, Namespaces
 from watcher.kube.backoff import Backoff
 from watcher.kube.client import KubeError
@@ -133,7 +133,7 @@ def test_a_slow_token_delays_no_other_namespace(world: World) -> None:
     for namespace in ("slow", "quick"):
         world.put(SERVICE_ACCOUNT, "vault", namespace)
         spec = {
-            "clientConfig": {"url": "https://vault"},
+            "clientConfig": {"url": "https://vault.vault.svc:8200"},
             "parameters": {"vaultRole": "r", "serviceAccountName": "vault"},
         }
         world.put(APP_BINDING, "vault", namespace, spec=spec)
@@ -141,6 +141,7 @@ def test_a_slow_token_delays_no_other_namespace(world: World) -> None:
         world.kube,
         world.watcher._objects,
         cluster=CLUSTER,
+        vaults=VAULTS,
         addresses={},
         allowed=TeamAuth(token_audience="v"),
         clock=lambda: 0.0,

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from tests.fakes.kube import FakeKube
 from tests.fakes.peers import PlayedAccess, PlayedEngine, PlayedRoles
+from tests.vaults import config, entry
 from watcher.app import Settings, Watcher
 from watcher.clients.stubs import ServiceStubs
 from watcher.kube.informer import Informer
@@ -17,7 +18,13 @@ from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECR
 
 CLUSTER = Cluster("", "kube-system-uid")
 MOUNT = "my-postgres-se"
-VAULT = "https://vault.demo.svc:8200"
+VAULT = "https://vault.vault.svc:8200"
+"""What every Vault of the tests is at, whatever an AppBinding names."""
+OTHER_VAULT = "https://vault-two.vault.svc:8200"
+VAULTS = config(
+    entry(VAULT, "https://vault.*.svc:8200", "https://127.0.0.1:8200"),
+    entry(OTHER_VAULT, "https://vault-two.*.svc:8200", name="two"),
+)
 
 
 class ByHand(Watcher):
@@ -38,14 +45,16 @@ class World:
     """A namespace ``demo`` that is enabled, and what is in it."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now, self.vaults = 1000.0, VAULTS
         self.kube, self.engine, self.roles, self.access = FakeKube(), PlayedEngine(), PlayedRoles(), PlayedAccess()
         self.start()
 
     def start(self) -> None:
         """Start the watcher, or another one in place of one that died."""
         stubs: Any = {"engine": self.engine, "roles": self.roles, "access": self.access, "requester": self.access}
-        self.watcher = ByHand(self.kube, ServiceStubs(**stubs), Settings(cluster=CLUSTER), clock=lambda: self.now)
+        self.watcher = ByHand(
+            self.kube, ServiceStubs(**stubs), Settings(cluster=CLUSTER, vaults=self.vaults), clock=lambda: self.now
+        )
         self.kube.listeners[:] = [self._notify]
         for informer in self.watcher._informers:
             informer.list_and_watch()

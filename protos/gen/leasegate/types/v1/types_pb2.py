@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eleasegate/types/v1/types.proto\x12\x12leasegate.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"s\n\tObjectRef\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0b\x63luster_uid\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0b\n\x03uid\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x03\"\xc9\x03\n\x0bVaultTarget\x12-\n\x06source\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fvault_namespace\x18\x03 \x01(\t\x12\x11\n\tca_bundle\x18\x04 \x01(\x0c\x12 \n\x18insecure_skip_tls_verify\x18\x05 \x01(\x08\x12\x13\n\x0bserver_name\x18\x06 \x01(\t\x12\x38\n\nkubernetes\x18\x07 \x01(\x0b\x32\".leasegate.types.v1.KubernetesAuthH\x00\x12.\n\x05token\x18\x08 \x01(\x0b\x32\x1d.leasegate.types.v1.TokenAuthH\x00\x12\x34\n\x08userpass\x18\t \x01(\x0b\x32 .leasegate.types.v1.UserpassAuthH\x00\x12:\n\x0b\x63\x65rtificate\x18\n \x01(\x0b\x32#.leasegate.types.v1.CertificateAuthH\x00\x12\x33\n\x08\x61pp_role\x18\x0b \x01(\x0b\x32\x1f.leasegate.types.v1.AppRoleAuthH\x00\x42\x06\n\x04\x61uth\"D\n\x0eKubernetesAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x11\n\tauth_role\x18\x02 \x01(\t\x12\x10\n\x03jwt\x18\x03 \x01(\tB\x03\x80\x01\x01\"\x1f\n\tTokenAuth\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\"F\n\x0cUserpassAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x15\n\x08password\x18\x03 \x01(\tB\x03\x80\x01\x01\"b\n\x0f\x43\x65rtificateAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x11\n\tauth_role\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\x18\n\x0bprivate_key\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\"E\n\x0b\x41ppRoleAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x0f\n\x07role_id\x18\x02 \x01(\t\x12\x16\n\tsecret_id\x18\x03 \x01(\tB\x03\x80\x01\x01\"|\n\x0eVaultTargetRef\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x17\n\x0fvault_namespace\x18\x06 \x01(\t\"\x84\x01\n\x08\x44\x61tabase\x12\r\n\x03url\x18\x01 \x01(\tH\x00\x12\x35\n\x07service\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.ServiceAddressH\x00\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x15\n\x08password\x18\x04 \x01(\tB\x03\x80\x01\x01\x42\t\n\x07\x61\x64\x64ress\"Y\n\x0eServiceAddress\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\r\n\x05query\x18\x05 \x01(\t\")\n\x06Notice\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"J\n\tCondition\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xdb\x01\n\rQuiesceReport\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x15\n\ropen_attempts\x18\x04 \x01(\x03\x12.\n\ncount_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\tvalid_for\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xef\x01\n\x0bPauseReport\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x12\n\nvault_role\x18\x04 \x01(\t\x12\x17\n\x0f\x63\x61lls_under_way\x18\x05 \x01(\x03\x12.\n\ncount_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\tvalid_for\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eleasegate/types/v1/types.proto\x12\x12leasegate.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"s\n\tObjectRef\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0b\x63luster_uid\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0b\n\x03uid\x18\x05 \x01(\t\x12\x12\n\ngeneration\x18\x06 \x01(\x03\"\xd8\x03\n\x0bVaultTarget\x12-\n\x06source\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRef\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x17\n\x0fvault_namespace\x18\x03 \x01(\t\x12\x11\n\tca_bundle\x18\x04 \x01(\x0c\x12 \n\x18insecure_skip_tls_verify\x18\x05 \x01(\x08\x12\x13\n\x0bserver_name\x18\x06 \x01(\t\x12\x38\n\nkubernetes\x18\x07 \x01(\x0b\x32\".leasegate.types.v1.KubernetesAuthH\x00\x12.\n\x05token\x18\x08 \x01(\x0b\x32\x1d.leasegate.types.v1.TokenAuthH\x00\x12\x34\n\x08userpass\x18\t \x01(\x0b\x32 .leasegate.types.v1.UserpassAuthH\x00\x12:\n\x0b\x63\x65rtificate\x18\n \x01(\x0b\x32#.leasegate.types.v1.CertificateAuthH\x00\x12\x33\n\x08\x61pp_role\x18\x0b \x01(\x0b\x32\x1f.leasegate.types.v1.AppRoleAuthH\x00\x12\r\n\x05vault\x18\x0c \x01(\tB\x06\n\x04\x61uth\"D\n\x0eKubernetesAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x11\n\tauth_role\x18\x02 \x01(\t\x12\x10\n\x03jwt\x18\x03 \x01(\tB\x03\x80\x01\x01\"\x1f\n\tTokenAuth\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\"F\n\x0cUserpassAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x15\n\x08password\x18\x03 \x01(\tB\x03\x80\x01\x01\"b\n\x0f\x43\x65rtificateAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x11\n\tauth_role\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\x18\n\x0bprivate_key\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\"E\n\x0b\x41ppRoleAuth\x12\r\n\x05mount\x18\x01 \x01(\t\x12\x0f\n\x07role_id\x18\x02 \x01(\t\x12\x16\n\tsecret_id\x18\x03 \x01(\tB\x03\x80\x01\x01\"\x8b\x01\n\x0eVaultTargetRef\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x17\n\x0fvault_namespace\x18\x06 \x01(\t\x12\r\n\x05vault\x18\x07 \x01(\t\"\x84\x01\n\x08\x44\x61tabase\x12\r\n\x03url\x18\x01 \x01(\tH\x00\x12\x35\n\x07service\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.ServiceAddressH\x00\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x15\n\x08password\x18\x04 \x01(\tB\x03\x80\x01\x01\x42\t\n\x07\x61\x64\x64ress\"Y\n\x0eServiceAddress\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\r\n\x05query\x18\x05 \x01(\t\")\n\x06Notice\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"J\n\tCondition\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xdb\x01\n\rQuiesceReport\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x15\n\ropen_attempts\x18\x04 \x01(\x03\x12.\n\ncount_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\tvalid_for\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xef\x01\n\x0bPauseReport\x12\x32\n\x06target\x18\x01 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x02 \x01(\t\x12\x12\n\nconnection\x18\x03 \x01(\t\x12\x12\n\nvault_role\x18\x04 \x01(\t\x12\x17\n\x0f\x63\x61lls_under_way\x18\x05 \x01(\x03\x12.\n\ncount_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\tvalid_for\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,29 +48,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OBJECTREF']._serialized_start=119
   _globals['_OBJECTREF']._serialized_end=234
   _globals['_VAULTTARGET']._serialized_start=237
-  _globals['_VAULTTARGET']._serialized_end=694
-  _globals['_KUBERNETESAUTH']._serialized_start=696
-  _globals['_KUBERNETESAUTH']._serialized_end=764
-  _globals['_TOKENAUTH']._serialized_start=766
-  _globals['_TOKENAUTH']._serialized_end=797
-  _globals['_USERPASSAUTH']._serialized_start=799
-  _globals['_USERPASSAUTH']._serialized_end=869
-  _globals['_CERTIFICATEAUTH']._serialized_start=871
-  _globals['_CERTIFICATEAUTH']._serialized_end=969
-  _globals['_APPROLEAUTH']._serialized_start=971
-  _globals['_APPROLEAUTH']._serialized_end=1040
-  _globals['_VAULTTARGETREF']._serialized_start=1042
-  _globals['_VAULTTARGETREF']._serialized_end=1166
-  _globals['_DATABASE']._serialized_start=1169
-  _globals['_DATABASE']._serialized_end=1301
-  _globals['_SERVICEADDRESS']._serialized_start=1303
-  _globals['_SERVICEADDRESS']._serialized_end=1392
-  _globals['_NOTICE']._serialized_start=1394
-  _globals['_NOTICE']._serialized_end=1435
-  _globals['_CONDITION']._serialized_start=1437
-  _globals['_CONDITION']._serialized_end=1511
-  _globals['_QUIESCEREPORT']._serialized_start=1514
-  _globals['_QUIESCEREPORT']._serialized_end=1733
-  _globals['_PAUSEREPORT']._serialized_start=1736
-  _globals['_PAUSEREPORT']._serialized_end=1975
+  _globals['_VAULTTARGET']._serialized_end=709
+  _globals['_KUBERNETESAUTH']._serialized_start=711
+  _globals['_KUBERNETESAUTH']._serialized_end=779
+  _globals['_TOKENAUTH']._serialized_start=781
+  _globals['_TOKENAUTH']._serialized_end=812
+  _globals['_USERPASSAUTH']._serialized_start=814
+  _globals['_USERPASSAUTH']._serialized_end=884
+  _globals['_CERTIFICATEAUTH']._serialized_start=886
+  _globals['_CERTIFICATEAUTH']._serialized_end=984
+  _globals['_APPROLEAUTH']._serialized_start=986
+  _globals['_APPROLEAUTH']._serialized_end=1055
+  _globals['_VAULTTARGETREF']._serialized_start=1058
+  _globals['_VAULTTARGETREF']._serialized_end=1197
+  _globals['_DATABASE']._serialized_start=1200
+  _globals['_DATABASE']._serialized_end=1332
+  _globals['_SERVICEADDRESS']._serialized_start=1334
+  _globals['_SERVICEADDRESS']._serialized_end=1423
+  _globals['_NOTICE']._serialized_start=1425
+  _globals['_NOTICE']._serialized_end=1466
+  _globals['_CONDITION']._serialized_start=1468
+  _globals['_CONDITION']._serialized_end=1542
+  _globals['_QUIESCEREPORT']._serialized_start=1545
+  _globals['_QUIESCEREPORT']._serialized_end=1764
+  _globals['_PAUSEREPORT']._serialized_start=1767
+  _globals['_PAUSEREPORT']._serialized_end=2006
 # @@protoc_insertion_point(module_scope)

@@ -72,7 +72,12 @@ Global___ObjectRef: _TypeAlias = ObjectRef  # noqa: Y015
 
 @_typing.final
 class VaultTarget(_message.Message):
-    """A Vault server, as an AppBinding or a service's configuration describes it, and how to authenticate there."""
+    """A Vault, and how to authenticate there.
+
+    The operator names Vaults (--vault-config). vault and address only choose an entry: what is called, with which
+    certificates and in which Vault namespace, is what the entry says. A Vault of no entry is refused
+    (VAULT_NOT_ALLOWED). Where every Vault is allowed (--allow-any-vault), the fields here are used as they are.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -87,16 +92,19 @@ class VaultTarget(_message.Message):
     USERPASS_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     APP_ROLE_FIELD_NUMBER: _builtins.int
+    VAULT_FIELD_NUMBER: _builtins.int
     address: _builtins.str
-    """Base URL, "https://host:port", without a path. The scheme is compared in lower case."""
+    """An address of the entry, "https://host:port", without a path, in any spelling."""
     vault_namespace: _builtins.str
-    """Vault (or OpenBao) namespace of all calls; empty for the root namespace."""
+    """Vault (or OpenBao) namespace; empty for that of the entry, without an entry for the root namespace."""
     ca_bundle: _builtins.bytes
-    """PEM certificates that the server's certificate must chain to; empty for the system's."""
+    """PEM certificates that the server's certificate must chain to; empty for the system's. Not used with an entry."""
     insecure_skip_tls_verify: _builtins.bool
-    """Whether the server's certificate goes unchecked. Only ever true where the owner of the AppBinding asks for it."""
+    """Whether the server's certificate goes unchecked. Not used with an entry."""
     server_name: _builtins.str
-    """Name that the server's certificate must have, also sent as SNI; empty for the host of the address."""
+    """Name that the server's certificate must have, also sent as SNI. Not used with an entry."""
+    vault: _builtins.str
+    """Name of the entry, present or former; empty where the address chooses it."""
     @_builtins.property
     def source(self) -> Global___ObjectRef:
         """The AppBinding that describes the server; for servers of a service's own configuration only the name is set."""
@@ -135,10 +143,11 @@ class VaultTarget(_message.Message):
         userpass: Global___UserpassAuth | None = ...,
         certificate: Global___CertificateAuth | None = ...,
         app_role: Global___AppRoleAuth | None = ...,
+        vault: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["app_role", b"app_role", "auth", b"auth", "certificate", b"certificate", "kubernetes", b"kubernetes", "source", b"source", "token", b"token", "userpass", b"userpass"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app_role", b"app_role", "auth", b"auth", "ca_bundle", b"ca_bundle", "certificate", b"certificate", "insecure_skip_tls_verify", b"insecure_skip_tls_verify", "kubernetes", b"kubernetes", "server_name", b"server_name", "source", b"source", "token", b"token", "userpass", b"userpass", "vault_namespace", b"vault_namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "app_role", b"app_role", "auth", b"auth", "ca_bundle", b"ca_bundle", "certificate", b"certificate", "insecure_skip_tls_verify", b"insecure_skip_tls_verify", "kubernetes", b"kubernetes", "server_name", b"server_name", "source", b"source", "token", b"token", "userpass", b"userpass", "vault", b"vault", "vault_namespace", b"vault_namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_auth: _TypeAlias = _typing.Literal["kubernetes", "token", "userpass", "certificate", "app_role"]  # noqa: Y015
     _WhichOneofArgType_auth: _TypeAlias = _typing.Literal["auth", b"auth"]  # noqa: Y015
@@ -304,6 +313,7 @@ class VaultTargetRef(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     VAULT_NAMESPACE_FIELD_NUMBER: _builtins.int
+    VAULT_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     """Cluster of the AppBinding; empty outside Kubernetes."""
     namespace: _builtins.str
@@ -311,11 +321,15 @@ class VaultTargetRef(_message.Message):
     name: _builtins.str
     """Name of the AppBinding, or of the server in a service's configuration."""
     digest: _builtins.str
-    """Digest of address, Vault namespace and auth mount, 16 hexadecimal digits. Another digest is another target."""
+    """Digest of what tells this Vault from others, 16 hexadecimal digits. Another digest is another target."""
     address: _builtins.str
-    """Base URL, as in VaultTarget."""
+    """Base URL, as in VaultTarget: where the Vault was last known to be."""
     vault_namespace: _builtins.str
     """Vault namespace, as in VaultTarget."""
+    vault: _builtins.str
+    """The oldest name of the operator's entry, which tells this Vault from others whatever its addresses are; empty where
+    every Vault is allowed, and address and vault_namespace tell.
+    """
     def __init__(
         self,
         *,
@@ -325,10 +339,11 @@ class VaultTargetRef(_message.Message):
         digest: _builtins.str = ...,
         address: _builtins.str = ...,
         vault_namespace: _builtins.str = ...,
+        vault: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cluster", b"cluster", "digest", b"digest", "name", b"name", "namespace", b"namespace", "vault_namespace", b"vault_namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cluster", b"cluster", "digest", b"digest", "name", b"name", "namespace", b"namespace", "vault", b"vault", "vault_namespace", b"vault_namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -84,13 +84,13 @@ def _answers() -> None:
 def _issuance_pauses() -> None:
     op.create_table(
         "issuance_pauses",
-        sa.Column("server", sa.String(), nullable=False),
+        sa.Column("vault", sa.String(), nullable=False),
         sa.Column("vault_namespace", sa.String(), nullable=False),
         sa.Column("mount", sa.String(), nullable=False),
         sa.Column("connection", sa.String(), nullable=False),
         sa.Column("changing", sa.Boolean(), nullable=False),
         sa.Column("cluster_uid", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("server", "vault_namespace", "mount", "connection", "changing", "cluster_uid"),
+        sa.PrimaryKeyConstraint("vault", "vault_namespace", "mount", "connection", "changing", "cluster_uid"),
     )
 
 
@@ -112,12 +112,11 @@ def _targets() -> None:
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("key_digest", sa.String(), nullable=False),
         sa.Column("address", sa.String(), nullable=False),
-        sa.Column("server", sa.String(), nullable=False),
+        sa.Column("vault", sa.String(), nullable=False),
         sa.Column("vault_namespace", sa.String(), nullable=False),
         sa.Column("ca_bundle", sa.LargeBinary(), nullable=False),
         sa.Column("insecure_skip_tls_verify", sa.Boolean(), nullable=False),
         sa.Column("server_name", sa.String(), nullable=False),
-        sa.Column("auth_mount", sa.String(), nullable=False),
         sa.Column("ensured_at", sa.Float(), nullable=False),
         sa.Column("cluster_uid", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
