@@ -36,8 +36,10 @@ def entry(*addresses: str, **changes: Any) -> dict[str, Any]:
                 *({"path": path, "namespaces": ["*"]} for path in ("database", "team-a", "team-b", "team-c")),
                 {"path": "team/*", "namespaces": ["demo"]},
                 {"path": "team/{namespace}"},
-            ]
+            ],
+            "adoptable": [{"path": "team-a", "namespaces": ["*"]}],
         },
+        "localDatabases": True,
     }
     return usual | changes
 

@@ -160,7 +160,8 @@ class Services:
                 "tokenAudience": "leasegate-vault",
                 "serviceAccounts": ["vault"],
             },
-            "mounts": {"owned": MOUNTS_OWNED, "adoptable": []},
+            "mounts": {"owned": MOUNTS_OWNED, "adoptable": [{"path": "team/{namespace}"}]},
+            "localDatabases": True,  # PostgreSQL runs beside Vault
             "maxRequestDuration": f"{self._around.vault_request_s}s",
         }
 

@@ -53,7 +53,9 @@ class Wanted:
         target: The Vault server.
         mount: Path of the mount.
         connection: Its connection.
-        adopt: Whether a mount that Leasegate did not enable may be used.
+        adopt: Whether the owner wants a mount that Leasegate did not enable.
+        adopt_from_cluster: uid of a cluster that does not exist any more, whose mount the owner wants; empty for none.
+        adoptable: Whether the operator lets the owner's namespace take the mount over.
         quiesce_report: The report of access, where the database changes.
         same_database_moved: The place to which an operator states that the same database moved; empty for none.
         last_database: The database of the owner's last success (``DatabaseUrl.where``); empty if it is not known.
@@ -66,6 +68,8 @@ class Wanted:
     mount: str
     connection: Connection
     adopt: bool = False
+    adopt_from_cluster: str = ""
+    adoptable: bool = False
     quiesce_report: QuiesceReport | None = None
     same_database_moved: str = ""
     last_database: str = ""
@@ -347,12 +351,19 @@ def _wanted_marker(mount: Mount | None, wanted: Wanted) -> Marker:
                 path=mount.path,
                 type=mount.type,
             )
+        _check_adoptable(wanted)
         before = mount.description if marker is None else marker.before
         return replace(new, adopted=True, before=before)
+    if marker.cluster != owner.cluster_id and marker.cluster == wanted.adopt_from_cluster:
+        _check_adoptable(wanted)
+        return replace(new, adopted=marker.adopted, before=marker.before)
     if marker.cluster != owner.cluster_id:
         whose = f"cluster {marker.cluster}" if marker.cluster != "-" else "callers outside Kubernetes"
         raise MountConflictError(
-            f"the mount {mount.path} belongs to {whose}: choose another path", path=mount.path, owner=marker.cluster
+            f"the mount {mount.path} belongs to {whose}: choose another path. If that cluster was rebuilt as this one,"
+            f" take it over with leasegate.dev/adopt-mount: from-cluster:{marker.cluster}",
+            path=mount.path,
+            owner=marker.cluster,
         )
     if marker.adopted and not wanted.adopt and owner.entry not in marker.owners:
         raise MountConflictError(
@@ -365,6 +376,21 @@ def _wanted_marker(mount: Mount | None, wanted: Wanted) -> Marker:
     if owner.namespace == marker.namespace:
         marker = replace(marker, shared=wanted.shared_with)
     return _bounded(marker.with_owners((*marker.owners, owner.entry)), path=mount.path)
+
+
+def _check_adoptable(wanted: Wanted) -> None:
+    """Refuse to take over a mount without the operator's word: the owner's annotation alone is not enough.
+
+    Raises:
+        MountConflictError: The operator does not permit it.
+    """
+    if not wanted.adoptable:
+        who = f"namespace {wanted.owner.namespace}" if wanted.owner.namespace else "callers outside Kubernetes"
+        raise MountConflictError(
+            f"the operator does not let {who} take over the mount {wanted.mount}: choose another path, or have the"
+            " operator add it with this namespace to mounts.adoptable in --vault-config",
+            path=wanted.mount,
+        )
 
 
 def _bounded(marker: Marker, *, path: str) -> Marker:

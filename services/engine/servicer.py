@@ -13,6 +13,7 @@ from services.common.logs import bound
 from services.common.vault.vaults import Vaults
 from services.engine import wire
 from services.engine.engines import SecretEngines, Wanted
+from services.engine.hosts import check_hosts
 
 
 class EngineServicer(engine_service_pb2_grpc.EngineServiceServicer):
@@ -36,7 +37,21 @@ class EngineServicer(engine_service_pb2_grpc.EngineServiceServicer):
             return wire.deleted(self._engines.delete_engine(unwanted))
 
     def _permitted(self, wanted: Wanted) -> Wanted:
-        """What a caller asks for, at the Vault that the operator named and on a path that is the namespace's."""
+        """What a caller asks for, at the Vault that the operator named, and what the operator permits of it.
+
+        Raises:
+            VaultNotAllowedError: No entry has the Vault.
+            PathNotOwnedError: The path is not for the namespace.
+            SpecInvalidError: The database is at an address of Vault's own machine.
+        """
         target = self._vaults.resolve(wanted.target)
-        self._vaults.check_mount(target, wanted.mount, namespace=wanted.owner.namespace)
-        return replace(wanted, target=target)
+        namespace = wanted.owner.namespace
+        self._vaults.check_mount(target, wanted.mount, namespace=namespace)
+        check_hosts(
+            wanted.connection.url,
+            vault_address=target.address,
+            may_be_local=self._vaults.permits_local_databases(target),
+            field="postgres.database",
+        )
+        adoptable = self._vaults.permits_adoption(target, wanted.mount, namespace=namespace)
+        return replace(wanted, target=target, adoptable=adoptable)

@@ -83,6 +83,12 @@ class DatabaseUrl:
         return frozenset(hosts), unquote(self.path.strip("/"))
 
     @property
+    def places(self) -> list[tuple[str, int]]:
+        """Each host in lower case, without brackets, and its port."""
+        found = (_HOST.fullmatch(host) for host in self.hosts.lower().split(","))
+        return [(each["host"].strip("[]"), int(each["port"] or _DEFAULT_PORT)) for each in found if each]
+
+    @property
     def where(self) -> str:
         """The same as one text, ``host:port/name``, in which two URLs of one database are equal."""
         hosts, name = self.place

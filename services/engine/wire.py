@@ -46,6 +46,7 @@ def wanted(request: pb.EnsureEngineRequest) -> Wanted:
         mount=mount_path(request.mount, field="mount"),
         connection=connection,
         adopt=request.adopt_mount,
+        adopt_from_cluster=request.adopt_from_cluster,
         quiesce_report=QuiesceReport.from_proto(request.quiesce_report) if request.HasField("quiesce_report") else None,
         same_database_moved=request.same_database_moved,
         last_database=request.last_database,

@@ -185,3 +185,52 @@ def test_a_list_of_namespaces_is_checked(servers: Servers, engine: EngineStub, n
         getattr(request, field).extend(names)
         with pytest.raises(SpecInvalidError, match=field):
             engine.EnsureEngine(request)
+
+
+def test_m7_a_mount_is_taken_over_with_the_operators_word(servers: Servers) -> None:
+    """The annotation is the taker's wish; ``mounts.adoptable`` names the path with its namespace."""
+    servers.must("POST", "sys/mounts/team-b", type="database", description="the DBAs' own")
+    ours = [{"path": "team-b", "namespaces": ["demo"]}]
+    request = ensure_engine(servers, "team-b")
+    request.adopt_mount = True
+    try:
+        with (
+            engine_service(servers, mounts={"owned": ours}) as engine,
+            pytest.raises(MountConflictError, match=r"mounts\.adoptable"),
+        ):
+            engine.EnsureEngine(request)
+        with engine_service(servers, mounts={"owned": ours, "adoptable": ours}) as engine:
+            assert engine.EnsureEngine(request).changed
+    finally:
+        servers.vault("DELETE", "sys/mounts/team-b")
+
+
+def test_m7_the_mount_of_a_rebuilt_cluster_is_taken_over_by_name(servers: Servers) -> None:
+    request = ensure_engine(servers, uid="22222222-bbbb")
+    own = [{"path": MOUNT, "namespaces": ["demo"]}]
+    with engine_service(servers, mounts={"owned": own}) as engine:
+        with pytest.raises(MountConflictError, match="adopt-mount: from-cluster:11111111-aaaa"):
+            engine.EnsureEngine(request)
+        request.adopt_from_cluster = "11111111-aaaa"
+        with pytest.raises(MountConflictError, match=r"mounts\.adoptable"):
+            engine.EnsureEngine(request)
+    with engine_service(servers, mounts={"owned": own, "adoptable": own}) as engine:
+        request.adopt_from_cluster = "33333333-cccc"  # another one than it is of
+        with pytest.raises(MountConflictError):
+            engine.EnsureEngine(request)
+        request.adopt_from_cluster = "11111111-aaaa"
+        assert engine.EnsureEngine(request).changed
+        assert '"cluster":"22222222-bbbb","namespace":"demo"' in in_vault(servers)[0]
+        with pytest.raises(MountConflictError):
+            engine.EnsureEngine(ensure_engine(servers))  # the former cluster, if it lives
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "169.254.169.254", "[::1]"])
+def test_m8_vault_is_not_sent_to_its_own_machine(servers: Servers, host: str) -> None:
+    request = ensure_engine(servers)
+    request.postgres.database.url = f"postgresql://{host}:5432/postgres"
+    with (
+        engine_service(servers, localDatabases=False) as engine,
+        pytest.raises(SpecInvalidError, match="localDatabases"),
+    ):
+        engine.EnsureEngine(request)

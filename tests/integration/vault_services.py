@@ -63,7 +63,7 @@ def own_auth_file(servers: Servers, policy: str, *addresses: str, **changes: Any
         (folder / "secret-id").write_text(secret_id)
         files = {"roleIdFile": str(folder / "role-id"), "secretIdFile": str(folder / "secret-id")}
         auth = {service: {"approle": {"mount": "own", **files}} for service in ("engine", "roles", "access")}
-        changes = {"mounts": {"owned": ANYBODYS}, "auth": auth} | changes
+        changes = {"mounts": {"owned": ANYBODYS, "adoptable": ANYBODYS}, "auth": auth} | changes
         yield write(folder / "own.yaml", entry_of(servers, *addresses, **changes))
 
 

@@ -255,6 +255,7 @@ class SecretEngineReconciler:
             target=target,
             mount=spec.path,
             adopt_mount=spec.adopt_mount,
+            adopt_from_cluster=spec.adopt_from_cluster,
             postgres=connection,
             same_database_moved=_unused_word(spec, EngineStatus.from_object(obj)),
             last_database=EngineStatus.from_object(obj).database,

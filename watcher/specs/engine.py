@@ -22,7 +22,8 @@ class EngineSpec:
         vault: AppBinding of the Vault.
         path: Path of the mount.
         database: AppBinding of the database.
-        adopt_mount: Whether a mount that exists already may be taken over.
+        adopt_mount: Whether a mount that exists already is wanted.
+        adopt_from_cluster: uid of the cluster that was rebuilt as this one, whose mount is wanted; empty for none.
         same_database_moved: The place to which an operator says that the same database moved; empty for none.
         connection: Settings of the connection; the database itself is filled in later.
     """
@@ -31,6 +32,7 @@ class EngineSpec:
     path: str
     database: Key
     adopt_mount: bool
+    adopt_from_cluster: str
     same_database_moved: str
     connection: engine_service_pb2.PostgresConnection
 
@@ -57,11 +59,18 @@ def engine_spec(obj: Body, cluster: Cluster) -> EngineSpec:
         path=mount_path(spec),
         database=database,
         adopt_mount=annotation(obj, ADOPT_MOUNT) == "true",
+        adopt_from_cluster=_former_cluster(annotation(obj, ADOPT_MOUNT)),
         same_database_moved=annotation(obj, SAME_DATABASE).strip(),
         connection=connection,
     )
     spec.check()
     return found
+
+
+def _former_cluster(word: str) -> str:
+    """The cluster in the annotation ``adopt-mount: from-cluster:UID``; empty for any other word."""
+    prefix, colon, uid = word.partition(":")
+    return uid if prefix == "from-cluster" and colon else ""
 
 
 def connection_settings(spec: EngineSpec) -> Mapping[str, object]:

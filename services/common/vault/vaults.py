@@ -90,6 +90,22 @@ class Vaults:
         if entry := self._config.named(target.vault):
             entry.check_mount(path, namespace=namespace)
 
+    def permits_adoption(self, target: VaultTarget, path: str, *, namespace: str) -> bool:
+        """Whether a namespace may take over a mount that Leasegate did not enable, or that is another cluster's.
+
+        Args:
+            target: The Vault, resolved.
+            path: Path of the mount.
+            namespace: The namespace that asks; empty outside Kubernetes.
+        """
+        entry = self._config.named(target.vault)
+        return self._config.any_vault or (entry is not None and entry.mounts.permit_adoption(path, namespace=namespace))
+
+    def permits_local_databases(self, target: VaultTarget) -> bool:
+        """Whether a database may be at a loopback or link-local address of a Vault's machine; the Vault is resolved."""
+        entry = self._config.named(target.vault)
+        return self._config.any_vault or (entry is not None and entry.local_databases)
+
     def check_address(self, address: Address) -> None:
         """Refuse to connect anywhere but to an entry: the last check before a connection is made.
 

@@ -59,6 +59,7 @@ class VaultEntry:
         vault_namespace: Vault namespace; empty for root.
         max_request_duration_s: Longest time that the server works on a request (``default_max_request_duration``).
         former_names: Names that it had, the oldest first.
+        local_databases: Whether databases may be at loopback and link-local addresses of its machine.
     """
 
     name: str
@@ -70,6 +71,7 @@ class VaultEntry:
     vault_namespace: str = ""
     max_request_duration_s: float = DEFAULT_MAX_REQUEST_DURATION_S
     former_names: tuple[str, ...] = ()
+    local_databases: bool = False
 
     @property
     def address(self) -> str:

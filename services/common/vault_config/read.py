@@ -29,6 +29,7 @@ SERVICES = ("engine", "roles", "access")
 TEAM_METHODS = ("kubernetes", "token", "userpass", "certificate", "approle")
 _ENTRY_KEYS = (
     "name", "addresses", "caFile", "vaultNamespace", "auth", "teamAuth", "mounts", "maxRequestDuration", "formerNames",
+    "localDatabases",
 )  # fmt: skip
 _TEAM_KEYS = ("methods", "mounts", "tokenAudience", "serviceAccounts")
 # By method: the required keys and the optional ones.
@@ -112,6 +113,7 @@ def _entry(raw: object, *, where: str) -> VaultEntry:
         ca_file=Path(ca_file) if (ca_file := _text(raw, "caFile", where=where)) else None,
         vault_namespace=_vault_namespace(raw, where=where),
         max_request_duration_s=_duration(raw, where=where),
+        local_databases=_flag(raw, "localDatabases", where=where),
         former_names=_texts(raw, "formerNames", (), where=where, pattern=_NAME, like="the name of an entry"),
     )
 
@@ -271,6 +273,13 @@ def _check_overlaps(entries: tuple[VaultEntry, ...], *, file: str) -> None:
 def _no_others(raw: Mapping[Any, Any], keys: Collection[str], *, where: str) -> None:
     if unknown := sorted(str(key) for key in raw if key not in keys):
         raise VaultConfigError(f"{where}: unknown key {unknown[0]!r}: there are {', '.join(keys)}")
+
+
+def _flag(raw: Mapping[str, Any], key: str, *, where: str) -> bool:
+    value = raw.get(key, False)
+    if not isinstance(value, bool):
+        raise VaultConfigError(f"{where}: {key} is {_shown(value)}: write true or false")
+    return value
 
 
 def _text(raw: Mapping[str, Any], key: str, *, where: str) -> str:

@@ -123,6 +123,7 @@ class EnsureEngineRequest(_message.Message):
     SHARED_WITH_FIELD_NUMBER: _builtins.int
     CONNECTION_ALLOW_FROM_FIELD_NUMBER: _builtins.int
     PAUSE_REPORT_FIELD_NUMBER: _builtins.int
+    ADOPT_FROM_CLUSTER_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount without slashes at the ends; empty for "database"."""
     adopt_mount: _builtins.bool
@@ -136,6 +137,10 @@ class EnsureEngineRequest(_message.Message):
     """EnsureEngineResponse.database of the last success for this mount and connection; empty if there was none. If it is
     the database of this call, a connection in Vault that leads elsewhere was changed by somebody else. It is corrected
     at once, without a report: live leases are of this database.
+    """
+    adopt_from_cluster: _builtins.str
+    """uid of a cluster that was rebuilt as the owner's, whose mount the owner takes over, "-" for callers outside
+    Kubernetes; empty for none. As adopt_mount, it needs the operator's word (mounts.adoptable).
     """
     @_builtins.property
     def owner(self) -> _types_pb2.ObjectRef:
@@ -183,10 +188,11 @@ class EnsureEngineRequest(_message.Message):
         shared_with: _abc.Iterable[_builtins.str] | None = ...,
         connection_allow_from: _abc.Iterable[_builtins.str] | None = ...,
         pause_report: _types_pb2.PauseReport | None = ...,
+        adopt_from_cluster: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "pause_report", b"pause_report", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_mount", b"adopt_mount", "connection_allow_from", b"connection_allow_from", "last_database", b"last_database", "mount", b"mount", "owner", b"owner", "pause_report", b"pause_report", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "same_database_moved", b"same_database_moved", "shared_with", b"shared_with", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopt_from_cluster", b"adopt_from_cluster", "adopt_mount", b"adopt_mount", "connection_allow_from", b"connection_allow_from", "last_database", b"last_database", "mount", b"mount", "owner", b"owner", "pause_report", b"pause_report", "postgres", b"postgres", "quiesce_report", b"quiesce_report", "same_database_moved", b"same_database_moved", "shared_with", b"shared_with", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
