@@ -188,7 +188,7 @@ def test_a_list_of_namespaces_is_checked(servers: Servers, engine: EngineStub, n
 
 
 def test_m7_a_mount_is_taken_over_with_the_operators_word(servers: Servers) -> None:
-    """The annotation is the taker's wish; ``mounts.adoptable`` names the path with its namespace."""
+    """The annotation is the taker's word; ``mounts.adoptable`` names the path with its namespace."""
     servers.must("POST", "sys/mounts/team-b", type="database", description="the DBAs' own")
     ours = [{"path": "team-b", "namespaces": ["demo"]}]
     request = ensure_engine(servers, "team-b")
