@@ -53,7 +53,7 @@ def prepare(made: World) -> None:
             f"k8s.-.demo.{name}", max_ttl=f"{kind.max_s}s", create=list(kind.create), revoke=list(kind.revoke)
         )
     catalog = yaml.safe_load(made.catalog_file.read_text())
-    (reader,) = catalog["roles"]
+    reader = next(each for each in catalog["roles"] if each["name"] == "reader")
     for name in ("slow", "brief"):
         role = f"{name}-role"
         changes = {"name": f"{name}-reader", "vault_role": f"k8s.-.demo.{role}", "max_ttl": f"{ROLES[role].max_s}s"}
