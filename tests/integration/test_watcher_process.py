@@ -51,6 +51,7 @@ def options(cluster: LocalStack, services: Services) -> dict[str, str]:
         "TLS_CA": str(services.tls.client_ca),
     }
     given |= {
+        "ALLOW_ANY_VAULT": "true",
         "HEALTH_LISTEN": "127.0.0.1:0",
         "METRICS_LISTEN": "127.0.0.1:0",
         "SERVICE_ADDRESS": "*/vault=127.0.0.1:8200 demo/db=[::1]:5432",

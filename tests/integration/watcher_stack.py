@@ -28,6 +28,7 @@ from services.common.rpc.limit import LongPolls
 from services.common.rpc.server import Service, running, service
 from tests.eventually import eventually
 from tests.fakes.peers import PlayedAccess, PlayedEngine, PlayedRoles
+from tests.vaults import config, entry
 from watcher.app import Settings, Watcher
 from watcher.clients.stubs import service_stubs
 from watcher.kube.client import HttpKubeClient
@@ -38,6 +39,13 @@ from watcher.specs.cluster import Cluster
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs/examples/guides/secret-engines/postgres"
 ENABLED_NAMESPACE = ROOT / "deploy/rbac/enabled-namespace.yaml"
+VAULTS = config(
+    entry(
+        "https://vault.vault.svc:8200",
+        "https://vault.*.svc:8200",
+        mounts={"owned": [{"path": "my-postgres-se", "namespaces": ["*"]}]},
+    )
+)
 KINDS = "secretengines,postgresroles,databaseaccessrequests,appbindings"
 
 
@@ -129,7 +137,7 @@ class Running:
             name: self._stack.enter_context(connect_service(address, tls=None))
             for name, address in self.services.addresses.items()
         }
-        settings = Settings(cluster=Cluster("", uid), refused_cap_s=1.0, watch_s=8.0, resync_s=resync_s)
+        settings = Settings(cluster=Cluster("", uid), vaults=VAULTS, refused_cap_s=1.0, watch_s=8.0, resync_s=resync_s)
         watcher = self._watcher = Watcher(api, service_stubs(**channels), settings)
         watcher.start()
         eventually(watcher.ready, what="a ready watcher")
