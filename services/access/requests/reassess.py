@@ -14,6 +14,8 @@ from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Tx
 from services.access.ledger.quotas import take_room
 
+MANY = 20
+"""So many access requests of one db_role that changes get no token ahead."""
 _END_REASON = {
     Approval.WITHDRAWN: "its access request was deleted or released",
     Approval.EXPIRED: "the time of its access was over",
@@ -35,7 +37,12 @@ def digest_of(request: AccessRequest, db_role: DbRole | None) -> str:
 
 
 def reassess(
-    tx: Tx, request: AccessRequest, db_role: DbRole | None, *, decided: Sequence[Decision] | None = None
+    tx: Tx,
+    request: AccessRequest,
+    db_role: DbRole | None,
+    *,
+    decided: Sequence[Decision] | None = None,
+    prepares: bool = True,
 ) -> AccessRequest:
     """Bring an access request in line with its decisions and its db_role; the same again changes nothing.
 
@@ -47,6 +54,7 @@ def reassess(
         request: The access request.
         db_role: Its db_role, deleted or not; None if the catalog never had it.
         decided: All its decisions; None to read them.
+        prepares: Whether a token may be made ahead.
     """
     if request.ended:
         return request
@@ -77,7 +85,7 @@ def reassess(
         attempts.revoke_all(
             tx, request.uid, {state: ENDING[state] for state in PREPARED}, end_reason="something else is granted now"
         )
-    return prepare(tx, request, db_role)
+    return prepare(tx, request, db_role) if prepares else request
 
 
 def prepare(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessRequest:
@@ -139,7 +147,8 @@ def role_changed(tx: Tx, db_role: DbRole) -> None:
     """A db_role was created, changed or deleted: reassess all its access requests."""
     touched = requests.of_role(tx, db_role)
     for request in touched:
-        reassess(tx, request, db_role)
+        # Of many, each claim makes its token: a role that changes again and again would have them all made each time.
+        reassess(tx, request, db_role, prepares=len(touched) <= MANY)
         if request.retry_at is not None:
             requests.update_silently(tx, request.uid, retry_at=None)
         tx.changed.add(request.uid)
