@@ -40,6 +40,7 @@ PHASES: tuple[tuple[str, ...], ...] = (("access",), ("watcher",), ("access",), (
 PHASE_S = 75.0
 REST_S = 180.0
 OUTAGE_S = (1.0, 4.0)
+DRIFT_EVERY_S = 8.0
 
 
 @dataclass
@@ -139,10 +140,15 @@ class Real:
             keeper.start()
         self._beside.start()
         end = min(until, time.monotonic() + self._phase_s)
+        drift_at = time.monotonic() + 1.0
         outage_at = time.monotonic() + self._rng.uniform(0.2, 0.8) * self._phase_s
         try:
             while time.monotonic() < end and not self._enough():
                 self._bulk()
+                if time.monotonic() > drift_at:
+                    drift_at += DRIFT_EVERY_S
+                    with suppress(VaultError):
+                        self._drift()
                 if time.monotonic() > outage_at:
                     outage_at = end
                     self._outage()
@@ -191,6 +197,20 @@ class Real:
             self._cluster.decide(each.name, Verdict.DENY)
         elif chance < 0.2:
             self._cluster.lose_secret(each)
+
+    def _drift(self) -> None:
+        """Somebody writes to Vault what changes nothing for anybody; the watcher puts it back under a pause."""
+        vault = self._stack.vault_api()
+        role, connection = f"{MOUNT}/roles/k8s.-.demo.psql-role", f"{MOUNT}/config/k8s.-.demo.postgres-app"
+        shown = vault.call("GET", role).body.get("data")
+        if self._rng.random() < 0.5 and shown:
+            kept = {name: shown[name] for name in ("db_name", "creation_statements", "revocation_statements")}
+            kept |= {name: shown[name] for name in ("default_ttl", "max_ttl")}
+            vault.call("POST", role, kept | {"rollback_statements": ["SELECT 1;"]})
+        elif shown := vault.call("GET", connection).body.get("data"):
+            url = shown["connection_details"]["connection_url"].replace("?", "?connect_timeout=9&", 1)
+            vault.call("POST", connection, {"connection_url": url, "verify_connection": False})
+        self.counts.faults["drift"] += 1
 
     def _outage(self) -> None:
         """Something fails for a moment, while all goes on."""

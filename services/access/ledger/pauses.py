@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.access.domain.models import Attempt, AttemptState, DbRole, IssuancePause
+from services.access.domain.models import LONGEST_PAUSE_S, Attempt, AttemptState, DbRole, IssuancePause
 from services.access.ledger.db.database import Tx
 from services.access.ledger.db.query import Query
 from services.access.ledger.db.schema import access_requests, attempts, db_roles, issuance_pauses, row_of, vault_targets
@@ -76,6 +76,14 @@ def _place_of(role: DbRole) -> dict[str, Any]:
 def count(tx: Tx) -> int:
     """Return how many mounts and connections are paused."""
     return int(tx.execute(sa.select(sa.func.count()).select_from(issuance_pauses)).scalar_one())
+
+
+def count_roles(tx: Tx) -> tuple[int, int]:
+    """Return how many db_roles are paused, and how many of them have been for so long that they count as outdated."""
+    since, now = db_roles.c.paused_at, tx.now
+    found = tx.execute(sa.select(since).where(since.is_not(None), db_roles.c.deleted.is_(False))).scalars().all()
+    outdated = sum(at + LONGEST_PAUSE_S <= now for at in found)
+    return len(found) - outdated, outdated
 
 
 def open_attempts(

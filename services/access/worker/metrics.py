@@ -73,7 +73,7 @@ ISSUANCE_PAUSED = MetricSpec(
     "leasegate_issuance_paused",
     "gauge",
     "Why issuance is paused: 1 for LedgerMismatch while a watcher knows another ledger; for SecretEngineUpdating the"
-    " number of mounts and connections that are paused.",
+    " number of mounts and connections that are paused, for RolePaused and RoleOutdated that of db_roles.",
     ("reason",),
 )
 REQUESTS_PAUSED = MetricSpec(
@@ -150,7 +150,13 @@ class AccessMetrics(Collector):
             return []
 
     def _issuance_paused(self, tx: Tx) -> Metric:
-        paused = {"LedgerMismatch": bool(self._guard.known_id), "SecretEngineUpdating": pauses.count(tx)}
+        changing, outdated = pauses.count_roles(tx)
+        paused = {
+            "LedgerMismatch": bool(self._guard.known_id),
+            "SecretEngineUpdating": pauses.count(tx),
+            "RolePaused": changing,
+            "RoleOutdated": outdated,
+        }
         return _labeled(ISSUANCE_PAUSED, paused)
 
     def _of_process(self) -> Iterator[Metric]:

@@ -11,7 +11,7 @@ import pytest
 
 from services.access.domain.decide import Claim, Wait, WaitReason
 from services.access.domain.models import LONGEST_PAUSE_S, AttemptState, DbRole
-from services.access.ledger import catalog
+from services.access.ledger import catalog, pauses
 from services.access.requests.catalog import Catalog
 from services.access.requests.quiesce import READS_MAY_TAKE_S, IssuancePauses, Paused
 from services.access.worker.startup import recover
@@ -79,6 +79,12 @@ def waits(world: World, reason: WaitReason, *, secret_attempt: int = 0) -> Wait:
 def shown(world: World) -> str:
     """The reason of RoleChanging; empty where it is not shown."""
     return next((found.reason for found in world.view().conditions() if found.type == "RoleChanging"), "")
+
+
+def counted(world: World) -> tuple[int, int]:
+    """How many db_roles are paused, and how many outdated, as the metrics have it."""
+    with world.ledger.read() as tx:
+        return pauses.count_roles(tx)
 
 
 def test_nothing_is_read_until_a_snapshot_from_after_the_pause(world: World, by: Pausing) -> None:
@@ -207,7 +213,9 @@ def test_a_pause_that_lasts_too_long_is_outdated(world: World, by: Pausing) -> N
     number = by.pause().number
     world.clock.now += LONGEST_PAUSE_S - 1
     assert shown(world) == "RolePaused"
+    assert counted(world) == (1, 0)
     world.clock.now += 2
+    assert counted(world) == (0, 1)
     assert waits(world, WaitReason.ROLE_CHANGING).until is None
     assert shown(world) == "RoleOutdated"
     assert by.pause().conditions[0].reason == "RoleOutdated"

@@ -20,7 +20,7 @@ PAUSE, PUT = watcher_service_pb2.PauseDbRolesRequest, watcher_service_pb2.PutDbR
 RESUME = watcher_service_pb2.ResumeRequest
 ENSURE_ROLE, ENSURE_ENGINE = role_service_pb2.EnsureDbRoleRequest, engine_service_pb2.EnsureEngineRequest
 ROLE, CONNECTION = "k8s.-.demo.psql-role", "k8s.-.demo.postgres-app"
-MOVE = {"leasegate.dev/same-database-moved": "true"}
+MOVE = {"leasegate.dev/same-database-moved": "postgres-new.demo.svc:5432/postgres"}
 
 
 class Killed(BaseException):
