@@ -26,7 +26,7 @@ def entry(*addresses: str, **changes: Any) -> dict[str, Any]:
         "auth": auth,
         "teamAuth": {
             "methods": ["kubernetes", "token", "userpass", "certificate", "approle"],
-            "mounts": ["kubernetes"],
+            "mounts": ["kubernetes", "userpass", "cert", "approle"],
             "tokenAudience": "leasegate-vault",
             "serviceAccounts": ["vault"],
         },

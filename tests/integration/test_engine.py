@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from services.common.errors import (
     ChangeDueError,
     LeasesInUseError,
     MountConflictError,
+    PathNotOwnedError,
     SpecInvalidError,
     TeamLoginHasPoliciesError,
     VaultAuthMissingError,
@@ -402,8 +404,16 @@ def test_a_password_that_only_vault_knows_goes_nowhere_else(
 
 
 def test_a_mount_that_the_operator_does_not_permit(servers: Servers, engine: Stub) -> None:
-    with pytest.raises(VaultPolicyMissingError, match="The operator does not permit this mount"):
-        engine.EnsureEngine(ensure_engine(servers, "somewhere-else"))
+    """By the file of --vault-config, and by Vault's policy where the two differ."""
+    request = ensure_engine(servers, "somewhere-else")
+    with pytest.raises(PathNotOwnedError, match="is not for namespace demo"):
+        engine.EnsureEngine(request)
+    owned = [{"path": "somewhere-else", "namespaces": ["demo"]}]
+    with (
+        engine_service(servers, mounts={"owned": owned}) as wide,
+        pytest.raises(VaultPolicyMissingError, match="The operator does not permit this mount"),
+    ):
+        wide.EnsureEngine(request)
     assert not mounted(servers, "somewhere-else")
 
 
@@ -421,6 +431,26 @@ def test_a_session_with_policies_proves_nothing(servers: Servers, engine: Stub, 
     with pytest.raises(TeamLoginHasPoliciesError, match=r"demo/vault") as refused:
         engine.EnsureEngine(request)
     assert refused.value.changed_nothing
+    assert not mounted(servers)
+
+
+@pytest.mark.parametrize(
+    ("team", "says"),
+    [
+        ({"methods": ["kubernetes"]}, "the auth method token, and the operator allows these at Vault main: kubernetes"),
+        ({"methods": ["userpass"], "mounts": ["kubernetes"]}, "the auth mount userpass"),
+    ],
+)
+def test_a_method_that_is_not_for_teams_is_refused_unsent(servers: Servers, team: dict[str, Any], says: str) -> None:
+    """H4: also by the engine service, whatever the watcher sends; Vault is not asked."""
+    request = ensure_engine(servers)
+    if "userpass" in says:
+        request.target.userpass.username, request.target.userpass.password = "f9", "a-long-password"
+    with (
+        engine_service(servers, teamAuth={"tokenAudience": "leasegate-vault"} | team) as strict,
+        pytest.raises(SpecInvalidError, match=says),
+    ):
+        strict.EnsureEngine(request)
     assert not mounted(servers)
 
 

@@ -67,6 +67,7 @@ class Sessions:
 
         Raises:
             VaultAuthMissingError: No own session is configured there, or the target has no auth.
+            SpecInvalidError: The operator does not allow teams the auth method or its mount.
             VaultAuthRefusedError: Vault refused the target's auth.
             TeamLoginHasPoliciesError: The target's auth has rights in Vault.
             LeasegateError: Vault cannot be reached or has failed.
@@ -78,6 +79,7 @@ class Sessions:
             raise VaultAuthMissingError(
                 f"nothing proves that {target.display} may use this Vault: the call has no auth", target=target.display
             )
+        self._vaults.check_team_auth(target)
         endpoint = _own_endpoint(entry, *_certificate(target.auth))
         transport = self._transport(endpoint, entry.vault_namespace, name=target.display)
         auth.prove(transport, target.auth, name=target.display)

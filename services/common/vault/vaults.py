@@ -5,14 +5,31 @@ Whatever a caller sends, only the first address of an entry is ever called, with
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from services.common.errors import VaultNotAllowedError
+from services.common.errors import FieldViolation, SpecInvalidError, VaultNotAllowedError
 from services.common.vault.service_auth import ServiceAuth, read_ca
-from services.common.vault.target import VaultTarget
+from services.common.vault.target import (
+    AppRoleAuth,
+    AuthMethod,
+    CertificateAuth,
+    KubernetesAuth,
+    TokenAuth,
+    UserpassAuth,
+    VaultTarget,
+)
 from services.common.vault_config.address import Address
 from services.common.vault_config.entries import VaultConfig, VaultEntry
+
+_METHODS: Mapping[type[AuthMethod], str] = {
+    KubernetesAuth: "kubernetes",
+    TokenAuth: "token",
+    UserpassAuth: "userpass",
+    CertificateAuth: "certificate",
+    AppRoleAuth: "approle",
+}
+"""Names of auth methods, as ``teamAuth.methods`` has them."""
 
 
 class Vaults:
@@ -105,6 +122,26 @@ class Vaults:
         """Whether a database may be at a loopback or link-local address of a Vault's machine; the Vault is resolved."""
         entry = self._config.named(target.vault)
         return self._config.any_vault or (entry is not None and entry.local_databases)
+
+    def check_team_auth(self, target: VaultTarget) -> None:
+        """Refuse an auth method, or an auth mount, that is not for teams at a Vault, before anything is sent there.
+
+        Args:
+            target: The Vault, resolved, with an auth.
+
+        Raises:
+            SpecInvalidError: The operator does not allow it.
+        """
+        entry, method = self._config.named(target.vault), target.auth
+        if entry is None or method is None:
+            return
+        team, name = entry.team_auth, _METHODS[type(method)]
+        if name not in team.methods:
+            why = f"is of the auth method {name}, and the operator allows these at Vault {entry.name}: "
+            raise SpecInvalidError.of(FieldViolation("target.auth", why + ", ".join(team.methods)))
+        if name != "token" and method.mount not in team.mounts:
+            why = f"is at the auth mount {method.mount}, and the operator allows these at Vault {entry.name}: "
+            raise SpecInvalidError.of(FieldViolation(f"target.{name}.mount", why + ", ".join(team.mounts)))
 
     def check_address(self, address: Address) -> None:
         """Refuse to connect anywhere but to an entry: the last check before a connection is made.
