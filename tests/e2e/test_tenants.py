@@ -1,4 +1,9 @@
-"""A greedy namespace delays another one's approved access request by less than 5 s (attacks H5 and M3)."""
+"""A greedy namespace delays another one's approved access request by less than 5 s (attacks H5 and M3).
+
+The address that answers nothing is in no operator's file, so that it is refused before anything is called. That calls
+to a listed Vault which answers nothing leave workers to others is tested with the queues themselves
+(``test_workqueue.py``, ``test_worker_pool.py``).
+"""
 
 from __future__ import annotations
 
