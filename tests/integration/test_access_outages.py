@@ -111,7 +111,7 @@ def test_the_database_is_down(made: World, callee: Callee) -> None:
         first.end()
         with pytest.raises(errors.VaultFailedError):
             second.claim()
-        eventually(lambda: "connect" in first.end().conditions[0].message)
+        eventually(lambda: "Vault cannot reach the database" in first.end().conditions[0].message)
         # That is no refusal to drop: our own statements are not needed for it.
         assert first.end().open_attempts == 1
     finally:

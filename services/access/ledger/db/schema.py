@@ -139,6 +139,7 @@ vault_targets = sa.Table(
     sa.Column("ensured_at", sa.Float, nullable=False),
     _text("cluster_uid"),
     sa.UniqueConstraint(*TARGET_KEY, name="vault_targets_key"),
+    sqlite_autoincrement=True,  # rows are pruned, and what is known of a number in memory is of that Vault for ever
 )
 
 db_roles = sa.Table(

@@ -121,6 +121,7 @@ def _targets() -> None:
         sa.Column("cluster_uid", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("cluster", "cluster_uid", "namespace", "name", "key_digest", name="vault_targets_key"),
+        sqlite_autoincrement=True,
     )
 
 
