@@ -155,6 +155,7 @@ MALFORMED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("wrong", MALFORMED, ids=[next(iter(each)) for each in MALFORMED])
 def test_a_denial_counts_whatever_else_is_wrong_with_it(made: World, callee: Callee, wrong: dict[str, Any]) -> None:
+    """M1: nothing that is wrong with a denial keeps it from being carried out."""
     dar = Dar(callee)
     credential = dar.issue()
     dar.desired.decisions.append(decision("DENIED"))

@@ -265,6 +265,23 @@ class TestSecondIdentities:
         assert says in refused_decision(reader, request, approved(name)).message
         assert decide(reader, request, denied(name))
 
+    @pytest.mark.parametrize("behalf", ["{}", "somebody,{}", "somebody , {} ,else"])
+    def test_m2_who_is_behind_a_request_does_not_approve(
+        self, cluster: Running, watcher: Kube, databases: str, approver: str, behalf: str
+    ) -> None:
+        """A portal, or what applies files, asks under its own name: it says for whom, which nobody takes back."""
+        alice = Kube(cluster, "alice")
+        asked = a_request(databases)
+        asked["metadata"].setdefault("annotations", {})["leasegate.dev/on-behalf-of"] = behalf.format(approver)
+        request = publish(watcher, alice.create(asked))
+        for changed in (None, "somebody", ""):
+            change = {"metadata": {"annotations": {"leasegate.dev/on-behalf-of": changed}}}
+            assert "cannot be changed or removed" in refusal(alice, "patch", request, change).message
+        reader = Kube(cluster, act_as=approver)
+        says = f"this request was made on behalf of {approver}, who may not approve it"
+        assert says in refused_decision(reader, request, approved(approver)).message
+        assert decide(reader, request, denied(approver))
+
     def test_m2_a_cluster_admin_who_is_a_subject_is_warned(
         self, cluster: Running, watcher: Kube, databases: str
     ) -> None:

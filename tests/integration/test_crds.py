@@ -291,6 +291,7 @@ def test_other_conditions_do_not_freeze(admin: Kube, namespace: str) -> None:
 def test_a_malformed_decision_is_refused_and_the_next_one_counts(
     admin: Kube, namespace: str, kind: str, wrong: Json
 ) -> None:
+    """M1: nothing malformed stands in the way of the next decision."""
     request = admin.create(a_request(namespace))
     right = {"type": kind, "approver": "admin", "digest": "2:" + "0f" * 32, "lastUpdateTime": "2026-11-24T07:00:00Z"}
     publish(admin, request, digest=right["digest"])

@@ -384,7 +384,7 @@ ELSEWHERE: list[Callable[[pb.EnsureEngineRequest], None]] = [
 def test_a_password_that_only_vault_knows_goes_nowhere_else(
     servers: Servers, engine: Stub, change: Callable[[pb.EnsureEngineRequest], None], known: str
 ) -> None:
-    """A rogue server would be sent the password, in clear text if it asks for that."""
+    """H8: a rogue server would be sent the password, in clear text if it asks for that."""
     request = ensure_engine(servers)
     engine.EnsureEngine(request)
     stored = str(shown(servers)["connection_url"]).replace("sslmode=disable", "sslmode=require")
