@@ -18,6 +18,7 @@ from tests.eventually import eventually
 
 NAMESPACE = "bad"
 MOUNT = "team/bad"
+OTHER_MOUNT = "database"  # the operator permits it to every namespace, so that the path is not what is wrong
 GONE = object()
 
 
@@ -171,7 +172,7 @@ def _mounts(stack: LocalStack) -> set[str]:
     return {
         path
         for path in json.loads(stack.bao("secrets", "list", "-format=json").stdout)
-        if path.startswith((MOUNT, "not-allowed"))
+        if path.startswith((MOUNT, OTHER_MOUNT, "not-allowed"))
     }
 
 
@@ -247,9 +248,9 @@ def test_a_wrong_field_is_reported(enabled: LocalStack, case: Case) -> None:
     if case.on:
         dependent = _wrong(base[case.on], "postgres.databaseRef.name", "wrong")
         dependent["metadata"]["name"] = "user-of-wrong"
-        dependent = _wrong(dependent, "path", f"{MOUNT}-wrong")
+        dependent = _wrong(dependent, "path", OTHER_MOUNT)
     if case.kind == "SecretEngine" and case.at != "path":
-        wrong = _wrong(wrong, "path", f"{MOUNT}-wrong")
+        wrong = _wrong(wrong, "path", OTHER_MOUNT)
     _try(enabled, wrong, dependent, case.says)
 
 
@@ -259,6 +260,6 @@ def test_a_wrong_field_of_vaults_binding_is_reported(enabled: LocalStack, case: 
     good = json.loads(enabled.kubectl("get", "-n", NAMESPACE, "appbinding", "vault", "-o", "json").stdout)
     wrong = _wrong({key: good[key] for key in ("apiVersion", "kind", "spec")}, case.at, case.value)
     wrong["metadata"] = {"name": "wrong-vault", "namespace": NAMESPACE}
-    dependent = _wrong(_wrong(_base()["SecretEngine"], "vaultRef.name", "wrong-vault"), "path", f"{MOUNT}-wrong")
+    dependent = _wrong(_wrong(_base()["SecretEngine"], "vaultRef.name", "wrong-vault"), "path", OTHER_MOUNT)
     dependent["metadata"]["name"] = "user-of-wrong"
     _try(enabled, wrong, dependent, case.says)
