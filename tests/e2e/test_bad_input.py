@@ -101,7 +101,7 @@ CASES = [
     Case("SecretEngine", "vaultRef.name", "no-such-vault", "no-such-vault"),
     Case("SecretEngine", "path", "sys", "path|mount|sys"),
     Case("SecretEngine", "path", "../sys", "path"),
-    Case("SecretEngine", "path", "not-allowed", "polic|permission|403"),
+    Case("SecretEngine", "path", "not-allowed", "mounts.owned"),
     Case("SecretEngine", "postgres", GONE, "postgres"),
     Case("SecretEngine", "postgres.databaseRef.name", "no-such-app", "no-such-app"),
     Case("SecretEngine", "postgres.databaseRef.namespace", "no-such-namespace", "no-such-namespace"),

@@ -180,7 +180,7 @@ def test_deleted_while_the_database_is_away(waiting: Space) -> None:
         longest_s = _delete(crowd, names)
         print(f"without the database: a request was gone after {longest_s:.1f} s at most")
         assert longest_s < 30
-        _said(crowd, names, "connect")
+        _said(crowd, names, "cannot reach the database")
         eventually(
             lambda: _failing(waiting.stack) >= MANY, timeout_s=LONG_S, what="the work that fails, in the metrics"
         )
