@@ -233,7 +233,7 @@ def vault_options(fn: Callable[..., None]) -> Callable[..., None]:
     any_vault = option(
         "--allow-any-vault",
         is_flag=True,
-        help="Call every Vault that an AppBinding names, with the AppBinding's session, in place of --vault-config."
+        help="Instead of --vault-config: call every Vault that an AppBinding names, with the AppBinding's session."
         " For trying the guide: approval can be bypassed.",
     )
     file = option(

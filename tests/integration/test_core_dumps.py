@@ -19,7 +19,7 @@ from tests.eventually import eventually
 ROOT = Path(__file__).parents[2]
 PLAIN_USER = () if os.getuid() else ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 """Before a command of root: it reads no more of other processes than a user does."""
-SERVER = ("--plaintext-loopback", "--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0")
+SERVER = ("--allow-any-vault", "--plaintext-loopback", "--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0")
 
 
 class Silent:
@@ -84,7 +84,7 @@ def test_the_watcher_leaves_no_core_dump(tmp_path: Path, silent: Silent) -> None
         "contexts: [{name: x, context: {cluster: c}}], current-context: x}"
     )
     options = (f"--tls-cert={pair.cert}", f"--tls-key={pair.key}", f"--tls-ca={pair.ca}", "--kubeconfig=config")
-    with running("watcher", *options, folder=tmp_path) as process:
+    with running("watcher", "--allow-any-vault", *options, folder=tmp_path) as process:
         silent.wait()
         check(process)
 

@@ -59,6 +59,7 @@ def serve(ledger: Path, **limits: int) -> subprocess.CompletedProcess[str]:
         "-m",
         "services.access",
         f"--ledger={ledger}",
+        "--allow-any-vault",
         "--plaintext-loopback",
         "--listen=127.0.0.1:0",
     ]
@@ -150,6 +151,7 @@ def serve_briefly(path: Path) -> bool:
         "-m",
         "services.access",
         f"--ledger={path}",
+        "--allow-any-vault",
         "--plaintext-loopback",
         "--listen=127.0.0.1:0",
     ]
