@@ -191,6 +191,11 @@ def space(stack: LocalStack, name: str, *, serve: bool = True, at_once: bool = F
     yield made
     if at_once:
         for kinds in ("databaseaccessrequests", "postgresroles", "secretengines", "appbindings"):
-            stack.kubectl("-n", name, "delete", kinds, "--all", "--timeout=90s")
+            stack.kubectl("-n", name, "delete", kinds, "--all", "--wait=false")
+            eventually(
+                lambda kinds=kinds: not stack.kubectl("-n", name, "get", kinds, "-o", "name").stdout,  # type: ignore[misc]
+                timeout_s=300,
+                what=f"no {kinds} in {name}",
+            )
     stack.kubectl("delete", "namespace", name, *(["--wait=false"] if at_once else ["--timeout=90s"]))
     eventually(lambda: not made.database_users(), timeout_s=30, what="every user dropped")
