@@ -33,7 +33,7 @@ def check_hosts(url: DatabaseUrl, *, vault_address: str, may_be_local: bool, fie
     """
     vault = _host_and_port(vault_address)
     for host, port in url.places:
-        if (host, port) == vault:
+        if (host.rstrip("."), port) == vault:
             raise _refused(field, host, "is Vault's own address: name the host and port of the database")
         if not may_be_local and (why := _why_local(host)):
             text = f"{why}: name a host that Vault reaches elsewhere, or have the operator set localDatabases in the"
@@ -60,7 +60,7 @@ def _host_and_port(address: str) -> tuple[str, int] | None:
         found = Address.parse(address)
     except AddressError:
         return None
-    return found.host, found.port
+    return found.host.rstrip("."), found.port
 
 
 def _refused(field: str, host: str, why: str) -> SpecInvalidError:

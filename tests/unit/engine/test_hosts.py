@@ -59,6 +59,8 @@ def test_any_other_host_may_be_one(hosts: str) -> None:
     [
         ("vault.example.com:8200", VAULT),
         ("db,VAULT.example.com:8200", VAULT),
+        ("vault.example.com.:8200", VAULT),
+        ("vault.example.com:8200", "https://vault.example.com.:8200"),
         ("10.0.0.1:8200", "https://10.0.0.1:8200"),
         ("[2001:db8::1]:443", "https://[2001:db8::1]"),
     ],
