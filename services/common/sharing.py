@@ -71,7 +71,7 @@ def check_connection(name: str, *, cluster: str, namespace: str, allow_from: Ite
         NotAllowedFromError: It is another namespace's.
     """
     owner = namespace_of_connection(name, cluster=cluster)
-    if owner is None or owner == namespace:
+    if owner is None or (owner and owner == namespace):  # nobody is in the empty namespace, callers outside neither
         return
     if owner and namespace and namespace in allow_from:
         return

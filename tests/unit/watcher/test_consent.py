@@ -8,7 +8,7 @@ from leasegate.access.v1 import watcher_service_pb2
 from leasegate.engine.v1 import engine_service_pb2
 from leasegate.roles.v1 import role_service_pb2
 from services.common.errors import NotAllowedFromError
-from services.common.sharing import listed_namespaces, namespace_of_connection
+from services.common.sharing import check_connection, listed_namespaces, namespace_of_connection
 from tests.unit.watcher.watcher_world import MOUNT, World
 from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, FINALIZER, POSTGRES_ROLE, SECRET_ENGINE
 
@@ -140,6 +140,13 @@ def test_which_annotation_names_whom() -> None:
     assert listed_namespaces(" b ,a,a,,*,-x,UP,a.b," + "n" * 64) == ("a", "b")
     assert listed_namespaces(",".join(f"n{number}" for number in range(33))) == ()
     assert len(listed_namespaces(",".join(f"n{number}" for number in range(32)))) == 32
+
+
+@pytest.mark.parametrize("name", ["k8s.-.demo.db", "k8s.other.demo.db", "k8s.", "k8s.-..db"])
+def test_c4_a_connection_of_kubernetes_is_not_for_callers_outside(name: str) -> None:
+    with pytest.raises(NotAllowedFromError, match="not for callers outside Kubernetes"):
+        check_connection(name, cluster="", namespace="", allow_from=[""])
+    check_connection("operators", cluster="", namespace="", allow_from=[])
 
 
 @pytest.mark.parametrize(
