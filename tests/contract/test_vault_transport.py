@@ -5,7 +5,7 @@ from __future__ import annotations
 import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -101,6 +101,14 @@ def test_an_answer_without_end_is_cut_off() -> None:
         transport(vault.address).send("GET", "a")
 
 
+def test_an_answer_that_trickles_is_late_as_one_that_never_comes() -> None:
+    with trickling() as address:
+        to = transport(address)
+        with pytest.raises(VaultUnavailableError, match="did not answer within") as late:
+            to.send("GET", "a", timeout_s=0.3)
+    assert not isinstance(late.value, VaultUnreachedError)
+
+
 def test_the_callers_deadline_and_the_calls_own_bound_the_wait() -> None:
     release = threading.Event()
     with stub(lambda _: Reply(held=release)) as vault:
@@ -122,6 +130,23 @@ def test_a_connection_that_breaks_off_leaves_the_outcome_open() -> None:
     assert not isinstance(broken.value, VaultUnreachedError)
 
 
+@contextmanager
+def trickling() -> Iterator[str]:
+    """Serve an answer of which each byte comes within any timeout, and the whole never; answers the address."""
+    over = threading.Event()
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):  # the client has gone
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                while not over.wait(0.05):
+                    self.wfile.write(b" ")
+
+    with served(Handler) as address:
+        yield address
+        over.set()
+
+
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -140,14 +165,22 @@ def scripted(*answers: tuple[bytes, bool]) -> Iterator[tuple[str, list[bytes]]]:
                 answer, ends = answers[len(seen) - 1]
                 self.wfile.write(answer)
 
+    with served(Handler) as address:
+        yield address, seen
+
+
+@contextmanager
+def served(handler: type[socketserver.StreamRequestHandler]) -> Iterator[str]:
+    """Serve on a free port of 127.0.0.1; answers the address."""
+
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", seen
+            yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
             thread.join()

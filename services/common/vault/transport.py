@@ -133,7 +133,7 @@ class Transport:
                 decode_content=False,
             )
             return response.status, _read(response, end=end), response.headers.get("Retry-After", "")
-        except HTTPError as err:
+        except (HTTPError, _TooSlowError) as err:
             raise _unavailable(err, self.base_uri, budget_s=budget_s) from err
 
     def close(self) -> None:
@@ -143,6 +143,10 @@ class Transport:
 
 class AuthCertificateError(ValueError):
     """A client certificate and key that do not fit each other or cannot be read."""
+
+
+class _TooSlowError(Exception):
+    """An answer that began in time and was not whole in time: to a caller the same as one that never came."""
 
 
 class _Unchecked(HTTPSConnection):
@@ -205,21 +209,24 @@ def _read(response: urllib3.BaseHTTPResponse, *, end: float) -> bytes:
     while part := response.read1(1 << 16):
         parts.append(part)
         size += len(part)
-        if size > ANSWER_BYTES or time.monotonic() > end:
+        if size > ANSWER_BYTES:
             response.close()
-            raise VaultFailedError("the answer is too large or too slow to be Vault's", path="")
+            raise VaultFailedError("the answer is too large to be Vault's", path="")
+        if time.monotonic() > end:
+            response.close()
+            raise _TooSlowError
     response.release_conn()
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _unavailable(err: HTTPError, address: str, *, budget_s: float) -> VaultUnavailableError:
+def _unavailable(err: HTTPError | _TooSlowError, address: str, *, budget_s: float) -> VaultUnavailableError:
     if isinstance(err, SSLError):
         return _tls_problem(err, address)
     if isinstance(err, NameResolutionError):
         return VaultUnreachedError(f"Vault's address {address} has a host name that is not known", address=address)
     if isinstance(err, ConnectTimeoutError | NewConnectionError):
         return VaultUnreachedError(f"Vault at {address} cannot be connected to", address=address)
-    if isinstance(err, urllib3.exceptions.TimeoutError):
+    if isinstance(err, urllib3.exceptions.TimeoutError | _TooSlowError):
         return VaultUnavailableError(f"Vault at {address} did not answer within {budget_s:.1f} s", address=address)
     return VaultUnavailableError(f"the connection to Vault at {address} broke off", address=address)
 
