@@ -13,6 +13,14 @@ from urllib.parse import unquote
 
 from services.common.errors import FieldViolation, SpecInvalidError
 
+LOCK_TIMEOUT_MS = 3000
+"""How long a statement of Vault waits for a lock, at most.
+
+Vault runs what belongs to one connection one after the other, and a revocation without a deadline: without this, a
+holder with an open transaction stops every credential and every revocation of that connection
+(docs/adr/0080-no-holder-stops-a-connection.md).
+"""
+_LOCK_TIMEOUT = "lock_timeout"
 _TEMPLATE = "{{username}}:{{password}}@"
 _DEFAULT_PORT = 5432
 _PARTS = re.compile(
@@ -73,8 +81,10 @@ class DatabaseUrl:
 
     @property
     def template(self) -> str:
-        """What Vault is given."""
-        return f"{self.scheme}://{_TEMPLATE}{self.hosts}{self.path}" + (f"?{self.query}" if self.query else "")
+        """What Vault is given: with a lock_timeout, whatever the owner wrote."""
+        own = "" if self._lock_timeout() else f"{_LOCK_TIMEOUT}={LOCK_TIMEOUT_MS}"
+        query = "&".join(part for part in (self.query, own) if part)
+        return f"{self.scheme}://{_TEMPLATE}{self.hosts}{self.path}?{query}"
 
     @property
     def place(self) -> tuple[frozenset[str], str]:
@@ -181,6 +191,11 @@ class DatabaseUrl:
             yield "query", f"may have only {', '.join(sorted(_ALLOWED))}: user and password belong into the Secret"
         elif len(names) > len(set(names)):
             yield "query", "has a parameter twice"
+        elif not all(_is_lock_timeout(value) for value in self._lock_timeout()):
+            yield "query", f"may have a lock_timeout of 1 to {LOCK_TIMEOUT_MS} milliseconds, without a unit"
+
+    def _lock_timeout(self) -> list[str]:
+        return [value for name, value in self._parameters() if name == _LOCK_TIMEOUT]
 
     def _parameters(self) -> list[tuple[str, str]]:
         pairs = [pair.partition("=") for pair in re.split("[&;]", self.query) if pair]
@@ -188,11 +203,17 @@ class DatabaseUrl:
 
 
 def url_of(template: str) -> DatabaseUrl | None:
-    """Return the URL of a connection in Vault; None where Leasegate does not write such a one."""
+    """Return the URL of a connection in Vault, without lock_timeout; None where Leasegate does not write such a one."""
+    url, question_mark, query = template.replace(_TEMPLATE, "", 1).partition("?")
+    left = "&".join(part for part in query.split("&") if not part.startswith(f"{_LOCK_TIMEOUT}="))
     try:
-        return DatabaseUrl.parse(template.replace(_TEMPLATE, "", 1), field="connection_url")
+        return DatabaseUrl.parse(f"{url}{question_mark}{left}", field="connection_url")
     except SpecInvalidError:
         return None
+
+
+def _is_lock_timeout(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LOCK_TIMEOUT_MS and len(text) < 9
 
 
 def _is_host(text: str) -> bool:

@@ -88,7 +88,8 @@ def test_the_guides_engine_is_there(servers: Servers, engine: Stub) -> None:
     assert description(servers) == f'leasegate {{"cluster":"11111111-aaaa",{owned}}}'
     found = shown(servers)
     place = f"{servers.postgres_host}:{servers.postgres_port}"
-    assert found["connection_url"] == f"postgresql://{{{{username}}}}:{{{{password}}}}@{place}/postgres?sslmode=disable"
+    query = "sslmode=disable&lock_timeout=3000"
+    assert found["connection_url"] == f"postgresql://{{{{username}}}}:{{{{password}}}}@{place}/postgres?{query}"
     assert found["username"] == "postgres"
     assert found["allowed_roles"] == ["k8s.-.demo.*", "leasegate-cleanup.*"]
     assert found["plugin_name"] == "postgresql-database-plugin"
@@ -592,8 +593,25 @@ def test_a_whole_url_in_place_of_a_service(servers: Servers, engine: Stub) -> No
     )
     engine.EnsureEngine(request)
     assert str(shown(servers)["connection_url"]).endswith(
-        f"@localhost:{servers.postgres_port}/postgres?application_name=a%20b&sslmode=disable"
+        f"@localhost:{servers.postgres_port}/postgres?application_name=a%20b&sslmode=disable&lock_timeout=3000"
     )
+
+
+def test_a_lock_timeout_that_somebody_took_away_is_written_again(servers: Servers, engine: Stub) -> None:
+    engine.EnsureEngine(ensure_engine(servers))
+    written = str(shown(servers)["connection_url"])
+    servers.must("POST", CONFIG, connection_url=written.replace("&lock_timeout=3000", ""), verify_connection=False)
+
+    assert engine.EnsureEngine(ensure_engine(servers)).changed
+    assert shown(servers)["connection_url"] == written
+
+
+def test_a_team_cannot_have_waits_for_locks_without_an_end(servers: Servers, engine: Stub) -> None:
+    request = ensure_engine(servers)
+    request.postgres.database.service.query = "sslmode=disable&lock_timeout=0"
+    with pytest.raises(SpecInvalidError) as invalid:
+        engine.EnsureEngine(request)
+    assert [each.field for each in invalid.value.violations] == ["postgres.database.service.query"]
 
 
 @pytest.mark.parametrize(

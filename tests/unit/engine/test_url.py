@@ -21,23 +21,26 @@ def service(
     [
         (
             service(path="postgres", query="sslmode=disable"),
-            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/postgres?sslmode=disable",
+            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/postgres?sslmode=disable&lock_timeout=3000",
         ),
         (
             service(path="/", query="sslmode=disable"),
-            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/?sslmode=disable",
+            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/?sslmode=disable&lock_timeout=3000",
         ),
-        (service(path="/postgres"), "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/postgres"),
-        (service(), "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432"),
+        (
+            service(path="/postgres"),
+            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/postgres?lock_timeout=3000",
+        ),
+        (service(), "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432?lock_timeout=3000"),
         (
             service(scheme="POSTGRESQL", query="?sslmode=allow"),
-            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432?sslmode=allow",
+            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432?sslmode=allow&lock_timeout=3000",
         ),
         (
             service(path="a%20b", query="application_name=%25"),
-            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/a%20b?application_name=%25",
+            "postgresql://{{username}}:{{password}}@postgres.demo.svc:5432/a%20b?application_name=%25&lock_timeout=3000",
         ),
-        (service(host="::1"), "postgresql://{{username}}:{{password}}@[::1]:5432"),
+        (service(host="::1"), "postgresql://{{username}}:{{password}}@[::1]:5432?lock_timeout=3000"),
     ],
 )
 def test_a_service(parts: ServiceAddress, template: str) -> None:
@@ -47,10 +50,14 @@ def test_a_service(parts: ServiceAddress, template: str) -> None:
 @pytest.mark.parametrize(
     ("url", "template"),
     [
-        ("postgresql://h:1/db?sslmode=disable", "postgresql://{{username}}:{{password}}@h:1/db?sslmode=disable"),
-        ("Postgres://h/db%2Fx", "postgres://{{username}}:{{password}}@h/db%2Fx"),
-        ("postgresql://a:1,b:2,c/db", "postgresql://{{username}}:{{password}}@a:1,b:2,c/db"),
-        ("postgresql://h:1", "postgresql://{{username}}:{{password}}@h:1"),
+        (
+            "postgresql://h:1/db?sslmode=disable",
+            "postgresql://{{username}}:{{password}}@h:1/db?sslmode=disable&lock_timeout=3000",
+        ),
+        ("Postgres://h/db%2Fx", "postgres://{{username}}:{{password}}@h/db%2Fx?lock_timeout=3000"),
+        ("postgresql://a:1,b:2,c/db", "postgresql://{{username}}:{{password}}@a:1,b:2,c/db?lock_timeout=3000"),
+        ("postgresql://h:1", "postgresql://{{username}}:{{password}}@h:1?lock_timeout=3000"),
+        ("postgresql://h/db?lock_timeout=500", "postgresql://{{username}}:{{password}}@h/db?lock_timeout=500"),
     ],
 )
 def test_a_url(url: str, template: str) -> None:
@@ -95,6 +102,13 @@ def test_a_url(url: str, template: str) -> None:
         "postgresql://h/db?SSLMODE=disable",
         "postgresql://h/db?sslmode=verify-full&sslmode=disable",
         "postgresql://h/db?=x",
+        "postgresql://h/db?lock_timeout=0",
+        "postgresql://h/db?lock_timeout=3001",
+        "postgresql://h/db?lock_timeout=9999999999",
+        "postgresql://h/db?lock_timeout=-1",
+        "postgresql://h/db?lock_timeout=1h",
+        "postgresql://h/db?lock_timeout=",
+        "postgresql://h/db?l%6fck_timeout=0",
     ],
 )
 def test_what_cannot_be_used_names_the_field_and_quotes_nothing(url: str) -> None:
@@ -123,6 +137,13 @@ def test_which_database_it_is(one: str, other: str, same: bool) -> None:
     assert (known.place == wanted.place) is same
 
 
+@pytest.mark.parametrize("query", ["", "?sslmode=require", "?lock_timeout=3000", "?lock_timeout=0&sslmode=require"])
+def test_a_lock_timeout_in_vault_tells_no_database_from_another(query: str) -> None:
+    known = url_of(f"postgresql://{{{{username}}}}:{{{{password}}}}@h/db{query}")
+    assert known is not None
+    assert known.place == DatabaseUrl.parse("postgresql://h/db", field="u").place
+
+
 def test_a_url_in_vault_that_we_would_not_write_is_another_place() -> None:
     assert url_of("") is None
     assert url_of("host=h port=1") is None
@@ -130,7 +151,7 @@ def test_a_url_in_vault_that_we_would_not_write_is_another_place() -> None:
 
 
 def test_parameters_that_change_neither_place_nor_session_are_allowed() -> None:
-    query = "sslmode=require&connect_timeout=5&application_name=vault&target_session_attrs=read-write&lock_timeout=5000"
+    query = "sslmode=require&connect_timeout=5&application_name=vault&target_session_attrs=read-write&lock_timeout=2000"
     assert DatabaseUrl.parse(f"postgresql://h/db?{query}", field="u").query == query
 
 
