@@ -192,7 +192,10 @@ REASONS = (
         "As for LedgerMismatch; delete the Secret if it is wrong.",
     ),
     Reason(
-        "RoleChanging", PLACED, "A change of a db_role or its connection waits for calls to Vault that are under way."
+        "RoleChanging",
+        PLACED,
+        "A change of a db_role or its connection waits for calls to Vault that are under way, or for leases that would"
+        " be revoked otherwise than when they were issued.",
     ),
     Reason("RolePaused", f"{ROLE}, {REQUEST}", "A change in Vault has begun; what is in use stays, unrenewed."),
     Reason(

@@ -21,7 +21,7 @@ from services.common.sharing import check_connection, namespace_of_connection
 from services.common.vault.client import Vault
 from services.common.vault.mounts import DATABASE, Mount, being_removed, read_mount
 from services.common.vault.object_ref import NO_CLUSTER, ObjectRef
-from services.common.vault.pause_report import PauseReport, require_pause_report
+from services.common.vault.pause_report import LeaseRevocation, PauseReport, require_pause_report
 from services.common.vault.quiesce_report import QuiesceReport, require_quiesce_report
 from services.common.vault.response import VaultNotFoundError
 from services.common.vault.sessions import Sessions
@@ -61,7 +61,7 @@ class Ensured:
     """The database role as it is written now.
 
     Attributes:
-        definition: As Vault runs it.
+        definition: As its owner wrote it.
         digest: What an approver approves of it.
         changed: Whether anything was written.
     """
@@ -116,17 +116,17 @@ class DbRoles:
             ChangeDueError: Something would be written, and access may issue credentials for the role.
             LeasegateError: The session or Vault failed.
         """
-        name, definition = wanted.owner.vault_name, wanted.definition.resolved()
+        name, definition = wanted.owner.vault_name, wanted.definition
         with writes_nothing():
             vault = self._sessions.acting_vault(wanted.target)
             _check_usable(_read_mount(vault, wanted.mount), wanted)
             shown = _read_db_role(vault, wanted.mount, name)
-            changed = shown is None or not definition.is_in(shown)
+            changed = shown is None or not definition.resolved().is_in(shown)
             if changed:
                 self._check_connection(wanted, definition, shown)
                 self._check_paused(wanted)
         if changed:
-            _write_db_role(vault, wanted.mount, name, definition)
+            _write_db_role(vault, wanted.mount, name, definition.resolved())
             _LOG.info("database role written", mount=wanted.mount, db_role=name)
         return Ensured(
             definition=definition,
@@ -194,14 +194,16 @@ class DbRoles:
     def _check_paused(self, wanted: Wanted) -> None:
         """Refuse to write while access may issue for the role: what it then issues has SQL that nobody approved.
 
-        A role that Vault does not have is no exception: access may have the snapshot of one that somebody removed.
+        A role that Vault does not have is no exception: access may have the snapshot of one that somebody removed. Nor
+        may leases of before, of a role of that name that was removed either, end by what was written since.
         """
-        name = wanted.owner.vault_name
+        name, definition = wanted.owner.vault_name, wanted.definition
         require_pause_report(
             wanted.pause_report,
             wanted.target,
             mount=wanted.mount,
             vault_role=name,
+            revocation=LeaseRevocation(definition.db_name, definition.revocation_statements),
             now=self._now(),
             what=f"the database role {name} can be written",
         )

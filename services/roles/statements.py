@@ -60,8 +60,7 @@ FORCE_DROP: Sequence[str] = (
 def checked(revocation: Sequence[str]) -> tuple[str, ...]:
     """Return revocation statements that also work where the user is dropped already, and that end its access.
 
-    Vault runs them in one transaction. An empty list stays empty: Vault's default drops the user.
+    Vault runs them in one transaction. An empty list stays empty: Vault's default drops the user. Whatever a team
+    wrote is checked, also where it begins as if it were checked already.
     """
-    if not revocation or revocation[0] == REMEMBER:
-        return tuple(revocation)
-    return (REMEMBER, *revocation, CHECK_ENDED)
+    return (REMEMBER, *revocation, CHECK_ENDED) if revocation else ()

@@ -39,7 +39,7 @@ class RoleKind:
 ROLES = {
     "psql-role": RoleKind(CREATE),
     "slow-role": RoleKind([*CREATE, "SELECT pg_sleep(0.03);"]),
-    "strict-role": RoleKind(CREATE, checked(STRICT)),
+    "strict-role": RoleKind(CREATE, STRICT),
     "brief-role": RoleKind(CREATE, max_s=3600),
 }
 IN_CATALOG = ("reader", "slow-reader", "brief-reader")
@@ -50,7 +50,7 @@ def prepare(made: World) -> None:
     """Write the roles into Vault, and into the catalog of callers outside Kubernetes."""
     for name, kind in ROLES.items():
         made.write_role(
-            f"k8s.-.demo.{name}", max_ttl=f"{kind.max_s}s", create=list(kind.create), revoke=list(kind.revoke)
+            f"k8s.-.demo.{name}", max_ttl=f"{kind.max_s}s", create=list(kind.create), revoke=list(checked(kind.revoke))
         )
     catalog = yaml.safe_load(made.catalog_file.read_text())
     reader = next(each for each in catalog["roles"] if each["name"] == "reader")

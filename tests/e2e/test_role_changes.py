@@ -182,3 +182,29 @@ def test_a_connection_that_changes_pauses_its_roles(guide: Space, proxy: Proxy) 
     assert seen["paused"] == seen["written"]
     assert _runs(guide, APPROVED) > seen["written"]
     assert not guide.condition(ROLE, "RoleChanging")
+
+
+@pytest.mark.parametrize("way", ["edited", "made again"])
+@pytest.mark.usefixtures("proxy")
+def test_h7_an_earlier_lease_ends_as_it_was_approved(guide: Space, way: str) -> None:
+    """Vault ends a lease by what its role says then, as the managing user: that must not be what nobody approved."""
+    _issued_again(guide)
+    (role,) = guide.guide("postgresRole")
+    role["spec"]["creationStatements"] = _statements(guide)
+    before = _runs(guide, UNAPPROVED)
+    changed = {**role, "spec": role["spec"] | {"revocationStatements": [_counts(UNAPPROVED), 'DROP ROLE "{{name}}";']}}
+    if way == "made again":
+        guide.kubectl("delete", ROLE, "--timeout=60s")
+    guide.apply(changed)
+    eventually(
+        lambda: "Deny or delete their access requests" in guide.condition(ROLE, "Available").get("message", ""),
+        timeout_s=60,
+        what="a role that waits, and says for what",
+    )
+    assert guide.database_users()
+    guide.kubectl("delete", REQUEST, "--timeout=60s")
+    eventually(lambda: not guide.database_users(), timeout_s=60, what="the end of its users")
+    guide.phase(ROLE, "Success")
+    assert _runs(guide, UNAPPROVED) == before
+    guide.apply(role, *guide.guide("postgresAccessRequest"))
+    guide.granted()

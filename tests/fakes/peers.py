@@ -241,7 +241,7 @@ class PlayedAccess(Script):
         self.pauses: dict[str, int] = {}  # numbers, by name of the role in Vault
         self.role_pauses: set[str] = set()
         self.changing: set[tuple[str, str]] = set()
-        self.under_way = self.waiting = 0
+        self.under_way = self.waiting = self.revoked_otherwise = 0
         self.reports: list[watcher_service_pb2.ReportCleanupRoleRequest] = []
         self.remaining = 0
         self.stuck = False
@@ -298,6 +298,8 @@ class PlayedAccess(Script):
             connection=request.connection,
             vault_role=request.vault_role,
             calls_under_way=self.under_way,
+            revocation=request.revocation if request.HasField("revocation") else None,
+            leases_revoked_otherwise=self.revoked_otherwise,
         )
         changing = types_pb2.Condition(type="RoleChanging", status=True, reason="RolePaused", message="it is changing")
         return watcher_service_pb2.PauseDbRolesResponse(

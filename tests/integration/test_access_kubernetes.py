@@ -603,8 +603,8 @@ def test_a_role_that_is_not_in_vault_needs_no_recovery(made: World, callee: Call
 @pytest.mark.parametrize("statement", ["SELECT 1;", 'ALTER ROLE "{{name}}" RENAME TO "token-demo-h7-{{random}}";'])
 def test_h7_revocation_statements_that_end_nothing_keep_no_user(made: World, callee: Callee, statement: str) -> None:
     """Access drops the user with Leasegate's own statements, whatever the team's do."""
-    statements = list(checked([statement.replace("{{random}}", secrets.token_hex(3))]))
-    made.write_role("k8s.-.demo.h7-role", revoke=statements)
+    statements = [statement.replace("{{random}}", secrets.token_hex(3))]
+    made.write_role("k8s.-.demo.h7-role", revoke=list(checked(statements)))
     put_role(made, callee, name="h7-role", revoke=statements)
     dar = Dar(callee, role="h7-role")
     credential = dar.issue()

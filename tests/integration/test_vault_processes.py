@@ -22,6 +22,7 @@ from tests.certificates import LOCALHOST, Authority
 from tests.eventually import eventually
 from tests.integration.vault_services import (
     MOUNT,
+    counted_for,
     delete_engine,
     ensure_engine,
     ensure_role,
@@ -111,7 +112,7 @@ def test_both_processes_serve_the_watcher_alone_and_leave_no_session(servers: Se
         role_stub = role_service_pb2_grpc.RoleServiceStub(roles_channel)
 
         engines.EnsureEngine(ensure_engine(servers))
-        role_stub.EnsureDbRole(ensure_role(servers))
+        role_stub.EnsureDbRole(counted_for(ensure_role(servers)))
         assert len(own_sessions(servers)) == 2
         stranger = connect(engine.address, tls=other.client())
         with pytest.raises(CallerNotAllowedError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -130,8 +130,31 @@ def role_service(servers: Servers) -> Iterator[role_service_pb2_grpc.RoleService
         ) as address,
     ):
         channel = connect(address, tls=None)
-        yield role_service_pb2_grpc.RoleServiceStub(channel)
+        stub = role_service_pb2_grpc.RoleServiceStub(channel)
+        ensure = stub.EnsureDbRole
+        stub.EnsureDbRole = lambda request: ensure(counted_for(request))  # type: ignore[assignment]
+        yield stub
         channel.close()
+
+
+def counted_for(request: roles_pb.EnsureDbRoleRequest) -> roles_pb.EnsureDbRoleRequest:
+    """The request with access' report for what it asks for, unless its report is for something else already."""
+    if not request.HasField("pause_report") or request.pause_report.HasField("revocation"):
+        return request
+    asked = roles_pb.EnsureDbRoleRequest()
+    asked.CopyFrom(request)
+    asked.pause_report.revocation.CopyFrom(revocation_of(request.definition))
+    return asked
+
+
+def revocation_of(
+    definition: db_role_pb2.DbRoleDefinition, *, connection: str = "", statements: Sequence[str] | None = None
+) -> types_pb2.LeaseRevocation:
+    """How leases of a role with this definition end, or with what is given instead."""
+    return types_pb2.LeaseRevocation(
+        connection=connection or definition.db_name,
+        statements=definition.revocation_statements if statements is None else statements,
+    )
 
 
 @contextmanager
@@ -259,6 +282,8 @@ def paused(
     connection: str = "",
     vault_role: str = "",
     under_way: int = 0,
+    revocation: types_pb2.LeaseRevocation | None = None,
+    revoked_otherwise: int = 0,
     age_s: float = 0,
 ) -> types_pb2.PauseReport:
     """Access' answer that everything on a mount is paused, or what is named; good for ten minutes."""
@@ -271,6 +296,8 @@ def paused(
         calls_under_way=under_way,
         count_time=report.count_time,
         valid_for=Duration(seconds=600),
+        revocation=revocation,
+        leases_revoked_otherwise=revoked_otherwise,
     )
 
 

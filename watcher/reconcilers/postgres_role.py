@@ -219,17 +219,26 @@ class PostgresRoleReconciler:
             self._services.roles.EnsureDbRole,
             request,
             quiesce=lambda: self._quiesce(obj, target, spec),
-            pause=lambda: self._pause(obj, target_ref(target), spec.mount),
+            pause=lambda: self._pause(obj, target_ref(target), spec.mount, to=spec.definition),
         )
 
-    def _pause(self, obj: Body, ref: types_pb2.VaultTargetRef, mount: str) -> types_pb2.PauseReport:
-        """Have access pause the role; its next snapshot ends that, whoever puts it."""
+    def _pause(
+        self, obj: Body, ref: types_pb2.VaultTargetRef, mount: str, *, to: db_role_pb2.DbRoleDefinition
+    ) -> types_pb2.PauseReport:
+        """Have access pause the role; its next snapshot ends that, whoever puts it.
+
+        Raises:
+            PendingError: Calls to Vault are under way, or leases of before would not end as they were approved.
+            LeasegateError: access failed.
+        """
+        revocation = types_pb2.LeaseRevocation(connection=to.db_name, statements=to.revocation_statements)
         request = watcher_service_pb2.PauseDbRolesRequest(
-            target=ref, mount=mount, vault_role=self._cluster.vault_name(key_of(obj))
+            target=ref, mount=mount, vault_role=self._cluster.vault_name(key_of(obj)), revocation=revocation
         )
         answer = self._pauses.pause(uid_of(obj), request)
         self._pause_numbers[uid_of(obj)] = answer.pause_number
         self._changing[uid_of(obj)] = changing_condition(answer)
+        self._pauses.check_revocations(uid_of(obj), answer)
         failpoints.point("role.paused")
         return answer.pause_report
 
@@ -278,7 +287,7 @@ class PostgresRoleReconciler:
             if number := stale.metadata.get("pause_number"):
                 self._pause_numbers[uid_of(obj)] = int(number)
             else:
-                self._pause(obj, snapshot.target, snapshot.mount)
+                self._pause(obj, snapshot.target, snapshot.mount, to=snapshot.definition)
             snapshot = read()
             answer = self._put_snapshot(obj, snapshot, target)
         asking = self._objects.cache(ACCESS_REQUEST).keys_by_index(BY_DB_ROLE, key_of(obj))

@@ -102,6 +102,24 @@ class RolePauses:
         self._failures.reset_failures(uid, "pause")
         return answer
 
+    def check_revocations(self, uid: str, answer: watcher_service_pb2.PauseDbRolesResponse) -> None:
+        """Wait for leases that Vault would end otherwise than it was approved, once the role is written.
+
+        Raises:
+            PendingError: There are such leases.
+        """
+        left = answer.pause_report.leases_revoked_otherwise
+        if left:
+            elapsed_s = self._failures.elapsed_s(uid, "revocations")
+            raise PendingError(
+                f"{left} lease(s) were issued with other revocationStatements or on another connection, and Vault would"
+                " end them with those of now: the role is changed when they have ended. They are not renewed."
+                " Deny or delete their access requests to end them now, or put the role back",
+                reason="RoleChanging",
+                requeue_after_s=min(15.0, max(0.5, elapsed_s / 8)),
+            )
+        self._failures.reset_failures(uid, "revocations")
+
 
 def changing_condition(answer: watcher_service_pb2.PauseDbRolesResponse) -> list[Condition]:
     """What the PostgresRole shows while its change is not made; nothing where access knows no such db_role."""

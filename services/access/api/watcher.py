@@ -17,6 +17,7 @@ from services.access.requests.quiesce import VALID_S, IssuancePauses
 from services.access.requests.requests import AccessRequests
 from services.access.vault.clients import VaultClients
 from services.common.rpc import caller
+from services.common.vault.pause_report import LeaseRevocation
 from services.common.vault.target import VaultTarget
 
 _REQUESTER_SERVICE = requester_service_pb2.DESCRIPTOR.services_by_name["RequesterService"].full_name
@@ -115,6 +116,7 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
             mount=mount,
             connection=request.connection,
             vault_role=request.vault_role,
+            revocation=LeaseRevocation.from_proto(request.revocation) if request.HasField("revocation") else None,
             caller=caller.current(),
         )
         report = types_pb2.PauseReport(
@@ -125,6 +127,8 @@ class WatcherServicer(watcher_service_pb2_grpc.WatcherServiceServicer):
             calls_under_way=paused.under_way,
             count_time=encode.timestamp(paused.counted_at),
             valid_for=encode.duration(VALID_S),
+            revocation=request.revocation if request.HasField("revocation") else None,
+            leases_revoked_otherwise=paused.revoked_otherwise,
         )
         return pb.PauseDbRolesResponse(
             pause_report=report, pause_number=paused.number, conditions=encode.conditions(paused.conditions)

@@ -15,6 +15,7 @@ from services.access.domain.request_view import Condition, role_changing
 from services.access.ledger import attempts, catalog, pauses
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.requests import reassess
+from services.common.vault.pause_report import LeaseRevocation
 from services.common.vault.target import VaultTarget
 
 VALID_S = 30.0
@@ -53,12 +54,14 @@ class Paused:
     Attributes:
         number: The number of this pause; 0 if there is no such db_role.
         under_way: Calls to Vault that began before the pause and have not ended.
+        revoked_otherwise: Open attempts of the one db_role that were begun with another revocation than it will have.
         counted_at: When they were counted.
         conditions: What the owner of a db_role should know.
     """
 
     number: int
     under_way: int
+    revoked_otherwise: int
     counted_at: float
     conditions: tuple[Condition, ...]
 
@@ -74,7 +77,16 @@ class IssuancePauses:
     def __init__(self, ledger: Ledger, *, renewals: Callable[[str, str, str], int] = lambda *_at: 0) -> None:
         self._ledger, self._renewals = ledger, renewals
 
-    def pause_db_roles(self, at: VaultTarget, *, mount: str, connection: str, vault_role: str, caller: str) -> Paused:
+    def pause_db_roles(
+        self,
+        at: VaultTarget,
+        *,
+        mount: str,
+        connection: str,
+        vault_role: str,
+        revocation: LeaseRevocation | None = None,
+        caller: str,
+    ) -> Paused:
         """Pause db_roles until a snapshot of each from after this call, and count the calls under way.
 
         Tokens that were made ahead are revoked, as a claim under way could read with them.
@@ -85,6 +97,7 @@ class IssuancePauses:
             connection: The connection whose db_roles are paused. Until it is written, a snapshot of one of them ends no
                 pause, as it may be older than that. Empty for any connection.
             vault_role: Name in Vault of the one db_role; empty for all.
+            revocation: How leases of the one db_role will end; None where that does not change.
             caller: Who pauses them.
         """
         place = _place(at, mount, connection, changing=True)
@@ -95,13 +108,16 @@ class IssuancePauses:
             number = 1 + max((db_role.pause_number for db_role in roles), default=-1)
             paused = [catalog.pause_role(tx, db_role, number=number, by=caller) for db_role in roles]
             self._show(tx, paused)
-            reading = _end_unread(tx, pauses.open_attempts(tx, place, vault_role=vault_role))
+            found = pauses.open_attempts(tx, place, vault_role=vault_role)
+            reading = _end_unread(tx, found)
+            otherwise = _revoked_otherwise(found, revocation) if revocation else 0
             if any(tx.now - (db_role.paused_at or tx.now) >= READS_MAY_TAKE_S for db_role in paused):
                 _recover(tx, reading)
                 reading = []
             conditions = tuple(condition for db_role in paused[:1] if (condition := role_changing(db_role, now=tx.now)))
         # Counted after the commit: a renewal registers itself before it looks whether its db_role is paused.
-        return Paused(number, len(reading) + self._renewals(mount, connection, vault_role), tx.now, conditions)
+        under_way = len(reading) + self._renewals(mount, connection, vault_role)
+        return Paused(number, under_way, otherwise, tx.now, conditions)
 
     def _show(self, tx: Tx, paused: list[DbRole]) -> None:
         """Tell the access requests of a pause that lasts, once."""
@@ -182,6 +198,15 @@ def _end_unread(tx: Tx, found: list[Attempt]) -> list[Attempt]:
         if attempt.state in PREPARED:
             attempts.revoke(tx, attempt, to=ENDING[attempt.state], end_reason=_CHANGING)
     return [attempt for attempt in found if attempt.state is AttemptState.ISSUING]
+
+
+def _revoked_otherwise(found: list[Attempt], revocation: LeaseRevocation) -> int:
+    """How many attempts Vault would end with statements, or in a database, that are not those of their approval."""
+    wanted = (revocation.connection, revocation.statements)
+    return sum(
+        attempt.may_have_database_user and (attempt.db_name, attempt.revocation_statements) != wanted
+        for attempt in found
+    )
 
 
 def _recover(tx: Tx, reading: list[Attempt]) -> None:

@@ -14,16 +14,45 @@ from services.common.vault.target import VaultTarget
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseRevocation:
+    """How the leases of a database role end.
+
+    Vault takes both from the role as it is at that time, also for the leases of before, and runs the statements as the
+    managing user (``secretCredsRevoke`` of its database engine).
+
+    Attributes:
+        connection: Name of the connection.
+        statements: SQL that drops the database user, as the role's owner wrote it; empty for Vault's default.
+    """
+
+    connection: str
+    statements: tuple[str, ...] = ()
+
+    @classmethod
+    def from_proto(cls, message: types_pb2.LeaseRevocation) -> LeaseRevocation:
+        """Decode it."""
+        return cls(message.connection, tuple(message.statements))
+
+    def to_proto(self) -> types_pb2.LeaseRevocation:
+        """Encode it."""
+        return types_pb2.LeaseRevocation(connection=self.connection, statements=self.statements)
+
+
+@dataclass(frozen=True, slots=True)
 class PauseReport:
     """The report of access, decoded.
 
     Attributes:
         count: Where the roles are, how many calls are under way there, and how long the report may be used.
         vault_role: Name in Vault of the one role that is paused; empty for all roles there.
+        revocation: What ``revoked_otherwise`` was counted for; None if it was not.
+        revoked_otherwise: Open attempts at the role that were begun with another revocation.
     """
 
     count: QuiesceReport
     vault_role: str
+    revocation: LeaseRevocation | None = None
+    revoked_otherwise: int = 0
 
     @classmethod
     def from_proto(cls, message: types_pb2.PauseReport) -> PauseReport:
@@ -36,7 +65,8 @@ class PauseReport:
             count_time=message.count_time,
             valid_for=message.valid_for,
         )
-        return cls(QuiesceReport.from_proto(count), message.vault_role)
+        revocation = LeaseRevocation.from_proto(message.revocation) if message.HasField("revocation") else None
+        return cls(QuiesceReport.from_proto(count), message.vault_role, revocation, message.leases_revoked_otherwise)
 
     def covers(self, target: VaultTarget, *, mount: str, connection: str, vault_role: str) -> bool:
         """Whether this role is paused; an empty ``vault_role`` stands for all roles of the connection."""
@@ -50,6 +80,7 @@ def require_pause_report(
     mount: str,
     connection: str = "",
     vault_role: str = "",
+    revocation: LeaseRevocation | None = None,
     now: float,
     what: str,
 ) -> None:
@@ -61,16 +92,19 @@ def require_pause_report(
         mount: Path of the mount.
         connection: Name of the connection whose roles have to be paused; empty for one role.
         vault_role: Name in Vault of the role that has to be paused; empty for all of the connection.
+        revocation: How leases of the role end after the change; None where that is not what changes.
         now: Unix time, seconds.
         what: What would change, as the start of the message.
 
     Raises:
-        ChangeDueError: There is no fresh report, or calls are under way.
+        ChangeDueError: There is no fresh report, calls are under way, or leases would be revoked otherwise than when
+            they were issued.
     """
     if (
         report is None
         or not report.covers(target, mount=mount, connection=connection, vault_role=vault_role)
         or not report.count.is_fresh(now)
+        or (revocation is not None and report.revocation != revocation)
     ):
         raise ChangeDueError(f"{what} only once access has paused it", mount=mount, calls_under_way="unknown")
     if left := report.count.open_attempts:
@@ -78,4 +112,11 @@ def require_pause_report(
             f"{what} only once {left} calls to Vault that are under way have ended",
             mount=mount,
             calls_under_way=str(left),
+        )
+    if revocation is not None and report.revoked_otherwise:
+        raise ChangeDueError(
+            f"{what} only once {report.revoked_otherwise} lease(s) of before have ended: Vault would revoke them with"
+            " other statements, or at another connection, than they were issued with",
+            mount=mount,
+            calls_under_way="0",
         )

@@ -16,6 +16,7 @@ from services.access.requests.catalog import Catalog
 from services.access.requests.quiesce import READS_MAY_TAKE_S, IssuancePauses, Paused
 from services.access.worker.startup import recover
 from services.common.errors import ConflictError, DbRoleNotReadyError, SnapshotStaleError
+from services.common.vault.pause_report import LeaseRevocation
 from services.common.vault.target import VaultTarget
 from tests.unit.access.access_builders import a_role, a_target
 from tests.unit.access.access_world import World as WorkerWorld
@@ -36,11 +37,11 @@ class Pausing:
         row = a_target()
         self.at = replace(AT, name=row.name, address=row.address)
 
-    def pause(self, *, connection: str = "", caller: str = OWNER) -> Paused:
+    def pause(self, *, connection: str = "", revocation: LeaseRevocation | None = None, caller: str = OWNER) -> Paused:
         """Pause the role, or all roles of a connection."""
         vault_role = "" if connection else VAULT_ROLE
         return self.pauses.pause_db_roles(
-            self.at, mount=MOUNT, connection=connection, vault_role=vault_role, caller=caller
+            self.at, mount=MOUNT, connection=connection, vault_role=vault_role, revocation=revocation, caller=caller
         )
 
     def put(self, digest: str, number: int, *, caller: str = OWNER) -> bool:
@@ -308,4 +309,18 @@ def test_a_renewal_under_way_is_waited_for(tmp_path: Path) -> None:
     world.do(active)
     assert counted == [1, 1, 0]
     assert by.pause().under_way == 0
+    world.ledger.close()
+
+
+@pytest.mark.parametrize("state", [state for state in AttemptState if state is not AttemptState.CLOSED])
+def test_h7_leases_that_would_end_otherwise_are_counted(tmp_path: Path, state: AttemptState) -> None:
+    """Vault ends a lease by what its role says then: statements that nobody approved, or in another database."""
+    world = WorkerWorld(tmp_path / "ledger.db")
+    attempt = world.begin(state)
+    same = LeaseRevocation(attempt.db_name, attempt.revocation_statements)
+    by, there = Pausing(world), int(attempt.may_have_database_user)
+    assert by.pause(revocation=same).revoked_otherwise == 0
+    assert by.pause(revocation=replace(same, statements=("CREATE ROLE x SUPERUSER",))).revoked_otherwise == there
+    assert by.pause(revocation=replace(same, connection="k8s.-.demo.other")).revoked_otherwise == there
+    assert by.pause().revoked_otherwise == 0
     world.ledger.close()

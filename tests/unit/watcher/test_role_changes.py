@@ -102,6 +102,26 @@ def test_a_change_waits_for_calls_that_are_under_way(guide: World) -> None:
     assert not guide.condition(POSTGRES_ROLE, "psql-role", "RoleChanging")
 
 
+def test_h7_a_change_waits_for_leases_that_would_end_otherwise(guide: World) -> None:
+    """Vault would run the new revocation statements for them; the role says what to do."""
+    guide.access.revoked_otherwise = 2
+    guide.kube.edit(
+        POSTGRES_ROLE, "demo/psql-role", lambda role: role["spec"].update(revocationStatements=["SELECT 1"])
+    )
+    guide.settle()
+    waits = guide.condition(POSTGRES_ROLE, "psql-role", "Available")
+    assert waits["reason"] == "RoleChanging"
+    assert "2 lease(s) were issued with other revocationStatements" in waits["message"]
+    assert "Deny or delete" in waits["message"]
+    assert guide.condition(POSTGRES_ROLE, "psql-role", "RoleChanging")["status"] == "True"
+    assert {tuple(call.revocation.statements) for call in guide.access.asked(PAUSE)} == {("SELECT 1",)}
+    assert [call for call in guide.roles.asked(ENSURE_ROLE) if call.HasField("pause_report")] == []
+    guide.access.revoked_otherwise = 0
+    guide.advance(2)
+    assert guide.status(POSTGRES_ROLE, "psql-role")["phase"] == "Success"
+    assert not guide.condition(POSTGRES_ROLE, "psql-role", "RoleChanging")
+
+
 @pytest.mark.parametrize("method", ["EnsureVaultTarget", "PutDbRoleSnapshot"])
 def test_a_failing_call_leaves_the_pause_on_and_says_so(guide: World, method: str) -> None:
     """H1: also after a restart, which remembers nothing of the pause; the role shows it all the while."""

@@ -399,6 +399,7 @@ class PauseDbRolesRequest(_message.Message):
     MOUNT_FIELD_NUMBER: _builtins.int
     CONNECTION_FIELD_NUMBER: _builtins.int
     VAULT_ROLE_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount."""
     connection: _builtins.str
@@ -411,6 +412,10 @@ class PauseDbRolesRequest(_message.Message):
     def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault server."""
 
+    @_builtins.property
+    def revocation(self) -> _types_pb2.LeaseRevocation:
+        """How leases of vault_role will end after the change; absent where a connection changes."""
+
     def __init__(
         self,
         *,
@@ -418,10 +423,11 @@ class PauseDbRolesRequest(_message.Message):
         mount: _builtins.str = ...,
         connection: _builtins.str = ...,
         vault_role: _builtins.str = ...,
+        revocation: _types_pb2.LeaseRevocation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revocation", b"revocation", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "mount", b"mount", "target", b"target", "vault_role", b"vault_role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "mount", b"mount", "revocation", b"revocation", "target", b"target", "vault_role", b"vault_role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

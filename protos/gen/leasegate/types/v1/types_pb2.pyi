@@ -5,10 +5,12 @@ Messages that several services share: the identity of an object, a Vault server 
 database.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -555,6 +557,8 @@ class PauseReport(_message.Message):
     CALLS_UNDER_WAY_FIELD_NUMBER: _builtins.int
     COUNT_TIME_FIELD_NUMBER: _builtins.int
     VALID_FOR_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    LEASES_REVOKED_OTHERWISE_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount."""
     connection: _builtins.str
@@ -564,6 +568,11 @@ class PauseReport(_message.Message):
     calls_under_way: _builtins.int
     """Number of calls under way at Vault (credentials being read, leases being renewed) that began before the pause. Only
     0 permits the change.
+    """
+    leases_revoked_otherwise: _builtins.int
+    """Number of open attempts at vault_role, of this definition of it or an earlier one, that were begun with another
+    revocation: Vault would run for them what nobody approved, or drop their users in another database. Only 0 permits
+    the change.
     """
     @_builtins.property
     def target(self) -> Global___VaultTargetRef:
@@ -577,6 +586,10 @@ class PauseReport(_message.Message):
     def valid_for(self) -> _duration_pb2.Duration:
         """How long the report may be used after count_time. The pause itself lasts longer."""
 
+    @_builtins.property
+    def revocation(self) -> Global___LeaseRevocation:
+        """What leases_revoked_otherwise was counted for; absent where the request named none."""
+
     def __init__(
         self,
         *,
@@ -587,11 +600,41 @@ class PauseReport(_message.Message):
         calls_under_way: _builtins.int = ...,
         count_time: _timestamp_pb2.Timestamp | None = ...,
         valid_for: _duration_pb2.Duration | None = ...,
+        revocation: Global___LeaseRevocation | None = ...,
+        leases_revoked_otherwise: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "target", b"target", "valid_for", b"valid_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "revocation", b"revocation", "target", b"target", "valid_for", b"valid_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_under_way", b"calls_under_way", "connection", b"connection", "count_time", b"count_time", "mount", b"mount", "target", b"target", "valid_for", b"valid_for", "vault_role", b"vault_role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_under_way", b"calls_under_way", "connection", b"connection", "count_time", b"count_time", "leases_revoked_otherwise", b"leases_revoked_otherwise", "mount", b"mount", "revocation", b"revocation", "target", b"target", "valid_for", b"valid_for", "vault_role", b"vault_role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PauseReport: _TypeAlias = PauseReport  # noqa: Y015
+
+@_typing.final
+class LeaseRevocation(_message.Message):
+    """How the leases of a database role end. Vault takes both from the role as it is at that time, for leases of before, too."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    STATEMENTS_FIELD_NUMBER: _builtins.int
+    connection: _builtins.str
+    """Name of the connection."""
+    @_builtins.property
+    def statements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SQL that drops the database user, as the role's owner wrote it; empty for Vault's default."""
+
+    def __init__(
+        self,
+        *,
+        connection: _builtins.str = ...,
+        statements: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "statements", b"statements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaseRevocation: _TypeAlias = LeaseRevocation  # noqa: Y015
