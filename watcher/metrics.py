@@ -46,6 +46,11 @@ OBJECTS = MetricSpec("leasegate_watcher_objects", "gauge", "Objects in the watch
 READY = MetricSpec(
     "leasegate_watcher_ready", "gauge", "1 while all kinds are listed and the access service has answered, else 0."
 )
+POLICIES = MetricSpec(
+    "leasegate_watcher_policies_in_force",
+    "gauge",
+    "1 while the admission policies are those of this release and refuse what they must, else 0: nothing is issued.",
+)
 
 _BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
 
@@ -54,7 +59,7 @@ def watcher_metrics() -> tuple[MetricSpec, ...]:
     """Return all metrics of the process."""
     return (
         DEPTH, ADDS, QUEUE_SECONDS, WORK_SECONDS, RETRIES, UNFINISHED_SECONDS, DELAYED, RECONCILES, RECONCILE_ERRORS,
-        RECONCILE_SECONDS, OBJECTS, READY,
+        RECONCILE_SECONDS, OBJECTS, READY, POLICIES,
     )  # fmt: skip
 
 
@@ -94,6 +99,10 @@ class WatcherState(Protocol):
 
     def ready(self) -> bool:
         """Whether all kinds are listed and the access service has answered."""
+        ...
+
+    def policies_in_force(self) -> bool:
+        """Whether the admission policies are in force."""
         ...
 
 
@@ -169,4 +178,6 @@ class _WatcherCollector(Collector):
         for kind, count in self._watcher.counts().items():
             objects.add_metric([kind], count)
         ready.add_metric([], int(self._watcher.ready()))
-        yield from (depth, delayed, unfinished, objects, ready)
+        policies = POLICIES.gauge_family()
+        policies.add_metric([], int(self._watcher.policies_in_force()))
+        yield from (depth, delayed, unfinished, objects, ready, policies)

@@ -52,6 +52,11 @@ CONDITIONS = (
     ),
     ConditionType("Failed", ALL, "The last try failed; it is repeated."),
     ConditionType("NamespaceNotEnabled", ALL, "The namespace has no RoleBinding for the watcher."),
+    ConditionType(
+        "PoliciesNotInForce",
+        f"{ALL}; AppBinding that one of them uses",
+        "Nothing new is issued; what is issued is renewed and revoked as before. Without an Event.",
+    ),
     ConditionType("VaultSettingsNotUsed", PLACED, "TLS settings of the AppBinding have no effect."),
     ConditionType("RevocationPending", REQUEST, "A credential that should be revoked is not yet."),
     ConditionType("IssuancePaused", REQUEST, "No credential is issued at present."),
@@ -148,8 +153,8 @@ REASONS = (
     ),
     Reason(
         "PoliciesNotInForce",
-        REQUEST,
-        "The admission policies in the cluster are not those of this release, so nothing new is issued.",
+        f"{ALL}, AppBinding",
+        "The admission policies in the cluster are not those of this release, or the API server does not use them.",
         "Apply `deploy/policies` and `deploy/rbac/watcher.yaml` of the release; the message says what differs.",
     ),
     Reason("NamespaceTerminating", REQUEST, "The namespace is being deleted; nothing can be written there."),

@@ -13,7 +13,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from watcher.kube.client import KubeError
-from watcher.kube.resources import EVENT, SERVICE_ACCOUNT, Body, Key, Resource, key_of, uid_of, version_of
+from watcher.kube.resources import (
+    EVENT,
+    SELF_SUBJECT_REVIEW,
+    SERVICE_ACCOUNT,
+    Body,
+    Key,
+    Resource,
+    key_of,
+    uid_of,
+    version_of,
+)
 
 Listener = Callable[[str, Resource, Body], None]
 
@@ -26,6 +36,8 @@ class FakeKube:
         terminating: Namespaces in which nothing can be created.
         fail: Called with method, resource and name before each call; the call raises what it raises.
         calls: Each call as "METHOD plural namespace/name".
+        user: Who the watcher is.
+        accepts_trials: Whether dry runs are accepted; the policies of a release refuse those that the watcher makes.
     """
 
     def __init__(self) -> None:
@@ -33,6 +45,7 @@ class FakeKube:
         self.terminating: set[str] = set()
         self.fail: Callable[[str, Resource, str], None] = lambda _method, _resource, _name: None
         self.calls: list[str] = []
+        self.user, self.accepts_trials = "system:serviceaccount:leasegate-system:leasegate-watcher", False
         self.listeners: list[Listener] = []
         self._objects: dict[tuple[Resource, Key], Body] = {}
         self._events: list[tuple[int, str, Resource, Body]] = []
@@ -83,8 +96,21 @@ class FakeKube:
         with self._changed:
             return copy.deepcopy(self._find(resource, Key(namespace, name)))
 
-    def create(self, resource: Resource, body: Body, *, namespace: str, name: str = "", subresource: str = "") -> Body:
+    def create(
+        self,
+        resource: Resource,
+        body: Body,
+        *,
+        namespace: str,
+        name: str = "",
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Body:
         self._begin("POST", resource, namespace, name or body["metadata"]["name"])
+        if resource is SELF_SUBJECT_REVIEW:
+            return {"status": {"userInfo": {"username": self.user}}}
+        if dry_run:
+            return self._try(body)
         if namespace in self.terminating:
             raise KubeError(
                 f"forbidden: unable to create new content in namespace {namespace} because it is being terminated",
@@ -97,13 +123,15 @@ class FakeKube:
         with self._changed:
             return copy.deepcopy(self.put(resource, body, namespace=namespace))
 
-    def replace(self, resource: Resource, body: Body, *, subresource: str = "") -> Body:
+    def replace(self, resource: Resource, body: Body, *, subresource: str = "", dry_run: bool = False) -> Body:
         self._begin(
             "PUT",
             resource,
             body["metadata"]["namespace"],
             body["metadata"]["name"] + (f"/{subresource}" if subresource else ""),
         )
+        if dry_run:
+            return self._try(body)
         with self._changed:
             old = self._find(resource, key_of(body))
             self._check(old, body["metadata"])
@@ -119,8 +147,10 @@ class FakeKube:
                 }
             return copy.deepcopy(self._store(resource, old, new))
 
-    def patch(self, resource: Resource, body: Body, *, namespace: str, name: str) -> Body:
+    def patch(self, resource: Resource, body: Body, *, namespace: str, name: str, dry_run: bool = False) -> Body:
         self._begin("PATCH", resource, namespace, name)
+        if dry_run:
+            return self._try(body)
         with self._changed:
             old = self._find(resource, Key(namespace, name))
             self._check(old, body.get("metadata", {}))
@@ -195,6 +225,11 @@ class FakeKube:
         guarded = ("secrets", "roles", "rolebindings", "serviceaccounts")
         if resource.plural in guarded and namespace in self.refused and method != "DELETE":
             raise KubeError(f"{resource.plural} is forbidden", status=403, reason="Forbidden")
+
+    def _try(self, body: Body) -> Body:
+        if self.accepts_trials:
+            return body
+        raise KubeError("ValidatingAdmissionPolicy 'leasegate-x' denied request: no", status=422, reason="Invalid")
 
     def _find(self, resource: Resource, key: Key) -> Body:
         found = self._objects.get((resource, key))

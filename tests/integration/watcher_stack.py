@@ -129,7 +129,7 @@ class Running:
         self._watcher: Watcher | None = None
         self._stack = ExitStack()
 
-    def start(self, *, resync_s: float = 300.0) -> None:
+    def start(self, *, resync_s: float = 300.0, compare_policies: bool = False) -> None:
         """Start the watcher and wait until it is ready."""
         api = HttpKubeClient(connect(str(self.kubeconfig), pool_size=40))
         uid = str(api.get(NAMESPACE, name="kube-system")["metadata"]["uid"])
@@ -137,10 +137,23 @@ class Running:
             name: self._stack.enter_context(connect_service(address, tls=None))
             for name, address in self.services.addresses.items()
         }
-        settings = Settings(cluster=Cluster("", uid), vaults=VAULTS, refused_cap_s=1.0, watch_s=8.0, resync_s=resync_s)
+        settings = Settings(
+            cluster=Cluster("", uid),
+            vaults=VAULTS,
+            refused_cap_s=1.0,
+            watch_s=8.0,
+            resync_s=resync_s,
+            compare_policies=compare_policies,
+        )
         watcher = self._watcher = Watcher(api, service_stubs(**channels), settings)
         watcher.start()
         eventually(watcher.ready, what="a ready watcher")
+
+    @property
+    def watcher(self) -> Watcher:
+        """The running watcher."""
+        assert self._watcher is not None
+        return self._watcher
 
     def stop(self) -> None:
         """End the watcher."""

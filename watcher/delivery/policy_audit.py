@@ -1,7 +1,8 @@
 """Compares the admission policies in the cluster with those of this release: where they differ, nothing new is issued.
 
-A dry run would prove that a policy refuses the watcher; that it refuses everybody else is said by its text alone. The
-digests of the release's policies are in ``released_policies.json``, which ``make docs`` writes from deploy/policies.
+A dry run proves that a policy refuses the watcher (``policy_trials``); that it refuses everybody else is said by its
+text alone. The digests of the release's policies are in ``released_policies.json``, which ``make docs`` writes from
+deploy/policies.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ OPERATORS = ("leasegate-tokens",)
 """Policies whose validations name what the operator chose; only the rest of them is compared."""
 RELEASED = Path(__file__).with_name("released_policies.json")
 LOOK_AGAIN_S = 10.0
+TICK_S = 1.0
+"""However many namespaces are enabled at once, the policies are compared once in so long."""
 _DEFAULTS: Mapping[str, object] = {
     "matchPolicy": "Equivalent",
     "namespaceSelector": {},
@@ -115,13 +119,29 @@ class PolicyAudit:
 
     Args:
         api: Kubernetes.
+        find_accepted: Tries what the policies must refuse, and says what was accepted; empty if nothing was.
+        on_change: Called when they are in force, or not, after the opposite or for the first time.
         released: Digests by ``kind/name``.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, api: KubeClient, *, released: Mapping[str, str] | None = None) -> None:
-        self._api = api
+    def __init__(
+        self,
+        api: KubeClient,
+        *,
+        find_accepted: Callable[[], str] = lambda: "",
+        on_change: Callable[[], None] = lambda: None,
+        released: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api, self._find_accepted, self._on_change, self._clock = api, find_accepted, on_change, clock
         self._released = read_released() if released is None else released
-        self._why = "they are not compared yet"
+        self._why: str | None = None  # None before the first comparison
+        self._asked = threading.Event()
+
+    def what_is_wrong(self) -> str | None:
+        """Why nothing new is issued, and what to do; empty if the policies are in force, None if that is not known."""
+        return _text(self._why) if self._why else self._why
 
     def check_in_force(self) -> None:
         """Check that a credential may be issued.
@@ -129,29 +149,40 @@ class PolicyAudit:
         Raises:
             PendingError: The policies are not in force; says which.
         """
-        if why := self._why:
-            text = (
-                f"Nothing new is issued while Leasegate's admission policies are not in force: {why}. Apply"
-                " deploy/policies and deploy/rbac of this release; what is issued is renewed and revoked as before."
-            )
-            raise PendingError(text, reason="PoliciesNotInForce", requeue_after_s=LOOK_AGAIN_S)
+        why = "they are not compared yet" if self._why is None else self._why
+        if why:
+            raise PendingError(_text(why), reason="PoliciesNotInForce", requeue_after_s=LOOK_AGAIN_S)
+
+    def ask_comparison(self) -> None:
+        """Have ``run`` compare at its next tick."""
+        self._asked.set()
 
     def run(self, stop: threading.Event, *, interval_s: float) -> None:
-        """Compare every interval, and sooner while something differs."""
-        while not stop.wait(min(interval_s, LOOK_AGAIN_S) if self._why else interval_s):
-            self.compare()
+        """Compare every interval, sooner while something differs, and within a tick once ``ask_comparison`` asks."""
+        since = self._clock()
+        while not stop.wait(min(TICK_S, interval_s)):
+            pause_s = interval_s if self._why == "" else min(interval_s, LOOK_AGAIN_S)
+            if self._asked.is_set() or self._clock() - since >= pause_s:
+                self._asked.clear()
+                self.compare()
+                since = self._clock()
 
     def compare(self) -> None:
-        """Read policies and bindings, and compare them with the release."""
+        """Read policies and bindings, compare them with the release, and try them."""
         before = self._why
         try:
-            self._why = "; ".join(differences(self._read(), user=self._own_name(), released=self._released))
+            now = "; ".join(differences(self._read(), user=self._own_name(), released=self._released))
+            now = now or self._find_accepted()
         except KubeError as err:
-            if err.status == 0 and not before:
-                return  # no answer says nothing: what was compared before holds
-            self._why = f"they cannot be read ({err.message})"
-        if self._why != before:
-            LOG.warning("admission policies compared", differences=self._why)
+            if err.is_passing:  # no answer says nothing: what was found before holds
+                LOG.warning("admission policies not read", error=err.message)
+                return
+            now = f"they cannot be read ({err.message})"
+        self._why = now
+        if now != before:
+            LOG.warning("admission policies compared", differences=now)
+        if before is None or bool(now) != bool(before):
+            self._on_change()
 
     def _own_name(self) -> str:
         review = {"apiVersion": SELF_SUBJECT_REVIEW.api_version, "kind": SELF_SUBJECT_REVIEW.kind}
@@ -169,3 +200,10 @@ class PolicyAudit:
             if err.status == 404:
                 return None
             raise
+
+
+def _text(why: str) -> str:
+    return (
+        f"Nothing new is issued while Leasegate's admission policies are not in force: {why}. Apply deploy/policies and"
+        " deploy/rbac of this release; what is issued is renewed and revoked as before."
+    )

@@ -42,6 +42,11 @@ class KubeError(Exception):
         return "NamespaceTerminating" in self.causes or "because it is being terminated" in self.message
 
     @property
+    def is_passing(self) -> bool:
+        """Whether the API server did not answer, or could not for the moment, which says nothing about the call."""
+        return self.status in (0, 429) or self.status >= 500
+
+    @property
     def is_policy_refusal(self) -> bool:
         """Whether an admission policy or webhook refused the call: RBAC permits it, whatever the status is."""
         return any(sign in self.message for sign in ("denied request: ", "denied the request: "))
@@ -92,15 +97,24 @@ class KubeClient(Protocol):
         """Read one object."""
         ...
 
-    def create(self, resource: Resource, body: Body, *, namespace: str, name: str = "", subresource: str = "") -> Body:
-        """Create an object, or post to a subresource of ``name``."""
+    def create(
+        self,
+        resource: Resource,
+        body: Body,
+        *,
+        namespace: str,
+        name: str = "",
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Body:
+        """Create an object, or post to a subresource of ``name``; ``dry_run`` has it admitted, and stores nothing."""
         ...
 
-    def replace(self, resource: Resource, body: Body, *, subresource: str = "") -> Body:
+    def replace(self, resource: Resource, body: Body, *, subresource: str = "", dry_run: bool = False) -> Body:
         """Replace an object that is still at the resourceVersion of ``body``."""
         ...
 
-    def patch(self, resource: Resource, body: Body, *, namespace: str, name: str) -> Body:
+    def patch(self, resource: Resource, body: Body, *, namespace: str, name: str, dry_run: bool = False) -> Body:
         """Apply a merge patch, which replaces whole lists; one with a resourceVersion applies to that version only."""
         ...
 
@@ -162,19 +176,32 @@ class HttpKubeClient:
         """GET on an object."""
         return self._call("GET", resource.path(namespace, name))
 
-    def create(self, resource: Resource, body: Body, *, namespace: str, name: str = "", subresource: str = "") -> Body:
+    def create(
+        self,
+        resource: Resource,
+        body: Body,
+        *,
+        namespace: str,
+        name: str = "",
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Body:
         """POST to a collection, or to a subresource of an object."""
-        return self._call("POST", resource.path(namespace, name, subresource), body=body)
+        return self._call("POST", resource.path(namespace, name, subresource), body=body, query=_dry_run(dry_run))
 
-    def replace(self, resource: Resource, body: Body, *, subresource: str = "") -> Body:
+    def replace(self, resource: Resource, body: Body, *, subresource: str = "", dry_run: bool = False) -> Body:
         """PUT on an object or one of its subresources."""
-        meta = body["metadata"]
-        return self._call("PUT", resource.path(meta["namespace"], meta["name"], subresource), body=body)
+        path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"], subresource)
+        return self._call("PUT", path, body=body, query=_dry_run(dry_run))
 
-    def patch(self, resource: Resource, body: Body, *, namespace: str, name: str) -> Body:
+    def patch(self, resource: Resource, body: Body, *, namespace: str, name: str, dry_run: bool = False) -> Body:
         """PATCH on an object, as ``application/merge-patch+json``."""
         return self._call(
-            "PATCH", resource.path(namespace, name), body=body, content_type="application/merge-patch+json"
+            "PATCH",
+            resource.path(namespace, name),
+            body=body,
+            query=_dry_run(dry_run),
+            content_type="application/merge-patch+json",
         )
 
     def delete(self, resource: Resource, *, namespace: str, name: str, uid: str = "", version: str = "") -> None:
@@ -231,6 +258,10 @@ class HttpKubeClient:
             )
         except urllib3.exceptions.HTTPError as err:
             raise KubeError(f"Kubernetes does not answer: {type(err).__name__}", status=0) from err
+
+
+def _dry_run(is_one: bool) -> Mapping[str, str]:
+    return {"dryRun": "All"} if is_one else {}
 
 
 def _query(query: Mapping[str, str] | None) -> str:

@@ -77,6 +77,18 @@ def merged(
     return found | ({"conditions": kept} if kept else {})
 
 
+def without_condition(status: Body, kind: str) -> Body:
+    """The status without the controller's condition of a type."""
+    kept = [
+        present
+        for present in status.get("conditions") or []
+        if present.get("type") != kind or "observedGeneration" not in present
+    ]
+    return {name: value for name, value in status.items() if name != "conditions"} | (
+        {"conditions": kept} if kept else {}
+    )
+
+
 def changed_conditions(status: Body, conditions: Sequence[Condition]) -> list[Condition]:
     """Those conditions that the status does not have yet with the same status, reason and message."""
     present = {

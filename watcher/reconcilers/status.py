@@ -18,7 +18,7 @@ from watcher.kube.objects import Objects
 from watcher.kube.recorder import EventRecorder
 from watcher.kube.resources import Body, Resource, generation_of, key_of
 from watcher.kube.result import PendingError, namespace_not_enabled
-from watcher.specs.status import DECISIONS, AnyStatus, PlacedStatus
+from watcher.specs.status import DECISIONS, NOT_IN_FORCE, AnyStatus, PlacedStatus
 
 QUIET = ("EngineNotReady", "Starting", "RoleChanging")
 """Reasons that a first apply or a change passes through, so that they are no warning."""
@@ -62,7 +62,7 @@ class StatusWriter(Generic[AnyStatus]):
             obj: The object.
             change: Makes the new status of the present one.
             conditions: Conditions to set.
-            complete: Whether they are all, so that others of the watcher are removed.
+            complete: Whether they are all, so that others of the watcher are removed, but for PoliciesNotInForce.
             repeat: Types of conditions that have an Event although they are not new.
 
         Returns:
@@ -76,7 +76,7 @@ class StatusWriter(Generic[AnyStatus]):
                 present,
                 fields=change(self._status_type.from_object({"status": present})).fields(),
                 conditions=conditions,
-                foreign=DECISIONS,
+                foreign=(*DECISIONS, NOT_IN_FORCE),
                 complete=complete,
                 now=now,
                 generation=generation,

@@ -18,6 +18,9 @@ from watcher.specs.appbinding import target_ref
 DECISIONS = ("Approved", "Denied")
 """Types of the conditions that approvers write; nothing else ever changes them."""
 
+NOT_IN_FORCE = "PoliciesNotInForce"
+"""Type of the condition that says so of the admission policies; ``watcher.reconcilers.policy_condition`` writes it."""
+
 
 def status_of(obj: Body) -> Body:
     """The status as it stands; empty where there is none."""

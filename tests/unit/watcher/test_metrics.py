@@ -89,7 +89,11 @@ def test_every_metric_is_declared_and_every_declared_one_is_there(
     queue = a_queue(metrics, Clock())
     queue.add("a")
     watcher: Any = SimpleNamespace(
-        queues={"roles": queue}, events_waiting=lambda: 7, counts=lambda: {"PostgresRole": 3}, ready=lambda: True
+        queues={"roles": queue},
+        events_waiting=lambda: 7,
+        counts=lambda: {"PostgresRole": 3},
+        ready=lambda: True,
+        policies_in_force=lambda: True,
     )
     metrics.read_from(watcher)
     found = {family.name + "_total" * (family.type == "counter") for family in registry.collect()}

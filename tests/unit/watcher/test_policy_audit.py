@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +12,10 @@ import pytest
 import yaml
 
 from deploy.render import rendered
-from tests.unit.watcher.watcher_world import World
 from watcher.delivery.policy_audit import USER, PolicyAudit, differences, read_released
 from watcher.kube.client import KubeError
 from watcher.kube.resources import SELF_SUBJECT_REVIEW, Body, Resource
 from watcher.kube.result import PendingError
-from watcher.specs.kinds import ACCESS_REQUEST
 
 OTHER = "system:serviceaccount:db-access:watch"
 Found = dict[tuple[str, str], Body | None]
@@ -26,6 +26,11 @@ MUTATING = ("MutatingAdmissionPolicy", "leasegate-requester-stamp")
 
 def stored(*, namespace: str = "leasegate-system", account: str = "leasegate-watcher") -> Found:
     """The policies as an API server returns them: with what it adds to a manifest."""
+    return copy.deepcopy(_stored(namespace, account))
+
+
+@functools.cache
+def _stored(namespace: str, account: str) -> Found:
     found: Found = {}
     for name, text in rendered(namespace=namespace, account=account).items():
         for document in yaml.safe_load_all(text) if name.startswith("policies/") else ():
@@ -111,11 +116,20 @@ def test_what_an_operator_names_is_not_compared() -> None:
 
 
 class Served:
-    """An API server with policies."""
+    """An API server with policies, and whether it accepts what they must refuse."""
 
     def __init__(self) -> None:
         self.found = stored()
         self.error: KubeError | None = None
+        self.accepted = ""
+        self.changes = 0
+        self.compared = 0
+
+    def audit(self) -> PolicyAudit:
+        return PolicyAudit(self, find_accepted=lambda: self.accepted, on_change=self._count)  # type: ignore[arg-type]
+
+    def _count(self) -> None:
+        self.changes += 1
 
     def get(self, resource: Resource, *, namespace: str = "", name: str) -> Body:
         if self.error:
@@ -127,17 +141,15 @@ class Served:
 
     def create(self, resource: Resource, body: Body, *, namespace: str, name: str = "", subresource: str = "") -> Body:
         assert resource is SELF_SUBJECT_REVIEW
+        self.compared += 1
         return {"status": {"userInfo": {"username": USER}}}
 
 
 def test_m11_nothing_is_issued_until_they_are_in_force() -> None:
     served = Served()
-    audit = PolicyAudit(served)  # type: ignore[arg-type]
+    audit = served.audit()
     with pytest.raises(PendingError, match="not compared yet"):
         audit.check_in_force()
-    audit.compare()
-    audit.check_in_force()
-    served.error = KubeError("no answer", status=0)
     audit.compare()
     audit.check_in_force()
     served.error = KubeError("forbidden", status=403)
@@ -152,18 +164,60 @@ def test_m11_nothing_is_issued_until_they_are_in_force() -> None:
     assert pending.value.reason == "PoliciesNotInForce"
 
 
-def test_m11_an_approved_request_says_why_it_gets_nothing(world: World) -> None:
+@pytest.mark.parametrize("status", [0, 429, 500, 503])
+def test_no_answer_says_nothing(status: int) -> None:
     served = Served()
-    served.found[DECISION] = None
-    audit = world.watcher._policies = PolicyAudit(served)  # type: ignore[arg-type]
+    audit = served.audit()
+    served.error = KubeError("no answer", status=status)
     audit.compare()
-    world.guide()
-    world.decide()
-    world.settle()
-    assert world.secret() is None
-    failed = world.condition(ACCESS_REQUEST, "rqst", "Failed")
-    assert (failed["reason"], "leasegate-decision is missing" in failed["message"]) == ("PoliciesNotInForce", True)
-    served.found = stored()
+    assert audit.what_is_wrong() is None
+    served.error = None
     audit.compare()
-    world.advance(11)
-    assert world.secret() is not None
+    served.error = KubeError("no answer", status=status)
+    audit.compare()
+    audit.check_in_force()
+    assert audit.what_is_wrong() == ""
+
+
+def test_f18_a_policy_that_refuses_nothing_is_not_in_force() -> None:
+    served = Served()
+    audit = served.audit()
+    served.accepted = "the API server accepts it"
+    audit.compare()
+    with pytest.raises(PendingError, match="the API server accepts it"):
+        audit.check_in_force()
+    served.accepted = ""
+    audit.compare()
+    audit.check_in_force()
+
+
+def test_only_a_change_between_in_force_and_not_is_one() -> None:
+    served = Served()
+    audit = served.audit()
+    changes = []
+    for missing in ([], [], [DECISION], [DECISION, BINDING], [BINDING], []):
+        served.found = stored() | dict.fromkeys(missing)
+        audit.compare()
+        changes.append(served.changes)
+    assert changes == [1, 1, 2, 2, 2, 3]
+
+
+def test_namespaces_that_are_enabled_are_compared_once_a_tick() -> None:
+    served = Served()
+    audit = served.audit()
+    audit.compare()
+
+    class Ticks(threading.Event):
+        """Three ticks; twenty namespaces are enabled before the second."""
+
+        left = 3
+
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout == 1
+            self.left -= 1
+            for _ in range(20 if self.left == 1 else 0):
+                audit.ask_comparison()
+            return self.left < 0
+
+    audit.run(Ticks(), interval_s=300)
+    assert served.compared == 2

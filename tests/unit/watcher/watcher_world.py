@@ -45,19 +45,21 @@ class World:
     """A namespace ``demo`` that is enabled, and what is in it."""
 
     def __init__(self) -> None:
-        self.now, self.vaults = 1000.0, VAULTS
+        self.now, self.vaults, self.compare_policies = 1000.0, VAULTS, False
         self.kube, self.engine, self.roles, self.access = FakeKube(), PlayedEngine(), PlayedRoles(), PlayedAccess()
         self.start()
 
     def start(self) -> None:
         """Start the watcher, or another one in place of one that died."""
         stubs: Any = {"engine": self.engine, "roles": self.roles, "access": self.access, "requester": self.access}
-        self.watcher = ByHand(
-            self.kube, ServiceStubs(**stubs), Settings(cluster=CLUSTER, vaults=self.vaults), clock=lambda: self.now
-        )
+        settings = Settings(cluster=CLUSTER, vaults=self.vaults, compare_policies=self.compare_policies)
+        self.watcher = ByHand(self.kube, ServiceStubs(**stubs), settings, clock=lambda: self.now)
         self.kube.listeners[:] = [self._notify]
         for informer in self.watcher._informers:
             informer.list_and_watch()
+        if policies := self.watcher._policies:
+            policies.compare()
+            self.watcher._policies_changed.clear()
         self.watcher.triggers.start()
 
     def settle(self, *, limit: int = 500) -> None:
