@@ -268,7 +268,9 @@ class Watcher:
             vault_auth=triggers.on_auth_needed,
             restarted=triggers.on_access_restarted,
         )
-        self.feed = ChangeFeed(services, handlers, ledger_id=LedgerId(self._api), backoff=self._backoff(0.1, 5.0))
+        self.feed = ChangeFeed(
+            services, handlers, ledger_id=LedgerId(self._api), backoff=self._backoff(0.1, 5.0), clock=self._clock
+        )
 
     def start(self) -> None:
         """Start the informers, then the workers once all four kinds are listed; none acts on half of the objects."""
@@ -291,8 +293,9 @@ class Watcher:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def alive(self) -> bool:
-        """Whether no thread has died."""
-        return not self._broken.is_set() and all(controller.alive() for controller in self.controllers)
+        """Whether no thread has died, and access' feed is polled."""
+        threads = not self._broken.is_set() and all(controller.alive() for controller in self.controllers)
+        return threads and not self.feed.stuck()
 
     def events_waiting(self) -> int:
         """How many Events wait to be written."""

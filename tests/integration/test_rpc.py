@@ -441,6 +441,18 @@ def test_metrics_count_calls_by_method_and_code(server_pair: Pair, watcher: Clie
     assert "spiffe" not in text
 
 
+def test_ipv6_is_as_good() -> None:
+    """As a cluster of IPv6 alone needs it (field report 25)."""
+    there = HostPort("::1", 0)
+    with (
+        started(None, listen=there, health_listen=there, metrics_listen=there) as server,
+        calling(server.address, None) as call,
+    ):
+        assert call("somewhere") == "somewhere"
+        assert health_of(server.health_address) == SERVING
+        assert urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=5).status == 200
+
+
 # The caller's side over a restart.
 
 

@@ -113,6 +113,16 @@ def test_it_becomes_ready_and_ends_cleanly(options: dict[str, str], tmp_path: Pa
     assert '"stopping"' in log.read_text()
 
 
+def test_it_listens_on_ipv6(options: dict[str, str], tmp_path: Path) -> None:
+    """As a cluster of IPv6 alone needs it (field report 25)."""
+    log = tmp_path / "watcher.log"
+    there = {"LEASEGATE_WATCHER_HEALTH_LISTEN": "[::1]:0", "LEASEGATE_WATCHER_METRICS_LISTEN": "[::1]:0"}
+    with process(options | there, log):
+        for address, path in zip(addresses(log), ("/healthz", "/metrics"), strict=True):
+            assert address.startswith("[::1]:")
+            assert status(address, path) == 200
+
+
 def test_it_is_not_ready_before_access_answers(options: dict[str, str], tmp_path: Path) -> None:
     log = tmp_path / "watcher.log"
     with process(options | {"LEASEGATE_WATCHER_ACCESS": "127.0.0.1:1"}, log):

@@ -6,6 +6,7 @@ It decides nothing and loses nothing: a cursor may be polled again.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ LOG = logs.logger(__name__)
 WAIT_S = 25
 TIMEOUT_MARGIN_S = 10.0
 """How long a poll may take beyond its wait."""
+STUCK_S = 180.0
+"""A poll that takes longer will not end: neither its deadline nor the connection's keepalive has ended it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class ChangeFeed:
         handlers: What is called for each change.
         ledger_id: The id of access' ledger, as it is stored in Kubernetes.
         backoff: Pauses after failures.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -61,19 +65,27 @@ class ChangeFeed:
         *,
         ledger_id: LedgerId,
         backoff: Backoff,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._peers, self._handlers, self._backoff = peers, handlers, backoff
         self._ledger_id = ledger_id
         self._cursor, self._ledger = "", ""
         self._failures, self._connected = 0, False
         self.answered = threading.Event()
+        self._clock: Callable[[], float] = clock
+        self._began_at: float | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Poll until ``stop``."""
         while not stop.is_set():
+            self._began_at = self._clock()
             pause_s = self.poll()
             if pause_s > 0:
                 stop.wait(pause_s)
+
+    def stuck(self) -> bool:
+        """Whether a poll began long ago and has not ended: changes are heard of no more. A failure ends a poll, too."""
+        return self._began_at is not None and self._clock() - self._began_at > STUCK_S
 
     def poll(self) -> float:
         """Poll once and handle the changes; returns the pause before the next poll in seconds."""

@@ -19,6 +19,8 @@ from services.common.rpc import request_ids, status
 from services.common.rpc.tls import Files, channel_credentials
 
 DEFAULT_TIMEOUT_S = 15.0
+KEEPALIVE_S = 20.0
+"""How long a connection is silent before it is pinged. Servers permit a ping each 10 s."""
 _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
@@ -26,6 +28,11 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # the services are neighbours
     ("grpc.max_metadata_size", 32 * 1024),  # statuses with many wrong fields
     ("grpc.enable_retries", 0),  # who calls knows what may be repeated
+    # A peer whose machine died, or that a NAT forgot, closes no connection: an unanswered ping says that it is gone.
+    ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # gRPC's own is a minute; grpc.keepalive_timeout_ms does not shorten it
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),  # no limit
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
 )
 _log = logs.logger(__name__)

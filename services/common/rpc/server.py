@@ -46,6 +46,12 @@ _OPTIONS = (
     ("grpc.max_connection_age_grace_ms", 60_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_concurrent_streams", 256),  # of one connection: the client keeps what is beyond
+    # Clients may ping each 10 s, also without a call; gRPC's own limit of 5 min would close their connections.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # A client that is gone without a word gives its places back.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.http2.ping_timeout_ms", 15_000),
 )
 _HEALTH_OPTIONS = (*_OPTIONS, ("grpc.max_connection_idle_ms", 10_000))
 S = TypeVar("S")
