@@ -12,6 +12,7 @@ from leasegate.roles.v1 import role_service_pb2 as pb
 from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.names import CLEANUP_ROLE_PREFIX
 from services.common.sharing import checked_namespaces
+from services.common.vault.database_statements import as_stored
 from services.common.vault.object_ref import ObjectRef, is_vault_object
 from services.common.vault.paths import mount_path
 from services.common.vault.pause_report import PauseReport
@@ -63,7 +64,7 @@ def cleanup_role_wanted(request: pb.EnsureCleanupRoleRequest) -> CleanupRoleWant
         mount=mount_path(request.mount, field="mount"),
         name=cleanup_role_name(request.name),
         connection=request.connection,
-        revocation_statements=tuple(request.revocation_statements),
+        revocation_statements=as_stored(request.revocation_statements),
         force_drop=request.force_drop,
     )
 
@@ -110,10 +111,10 @@ def _definition(message: db_role_pb2.DbRoleDefinition) -> Definition:
         raise SpecInvalidError.of(*wrong)
     return Definition(
         db_name=message.db_name,
-        creation_statements=tuple(message.creation_statements),
-        revocation_statements=tuple(message.revocation_statements),
-        rollback_statements=tuple(message.rollback_statements),
-        renew_statements=tuple(message.renew_statements),
+        creation_statements=as_stored(message.creation_statements),
+        revocation_statements=as_stored(message.revocation_statements),
+        rollback_statements=as_stored(message.rollback_statements),
+        renew_statements=as_stored(message.renew_statements),
         default_ttl_s=message.default_ttl.seconds,
         max_ttl_s=message.max_ttl.seconds,
     )

@@ -122,6 +122,23 @@ def test_what_is_taken_out_of_the_spec_goes_out_of_vault(servers: Servers, roles
 
 
 @pytest.mark.usefixtures("engine")
+def test_white_space_around_statements_is_no_drift(servers: Servers, roles: Stub) -> None:
+    """As YAML block scalars have it, which Vault takes off (field report 11); also what only Unicode calls so."""
+    request = ensure_role(servers)
+    plain = roles.EnsureDbRole(request).snapshot
+    around = ensure_role(servers)
+    del around.definition.creation_statements[:]
+    around.definition.creation_statements.extend(f"\n \t{each}\u3000\u0085\r\n" for each in CREATE)
+    answer = roles.EnsureDbRole(around)
+    assert not answer.changed
+    assert answer.snapshot == plain
+    for field in ("revocation_statements", "rollback_statements", "renew_statements"):
+        getattr(around.definition, field).append('\tDROP ROLE IF EXISTS "{{name}}";\x1c\n')
+    assert roles.EnsureDbRole(around).changed
+    assert not roles.EnsureDbRole(around).changed
+
+
+@pytest.mark.usefixtures("engine")
 def test_a_db_role_that_somebody_changed_is_corrected(servers: Servers, roles: Stub) -> None:
     request = ensure_role(servers)
     roles.EnsureDbRole(request)

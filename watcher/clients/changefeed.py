@@ -84,7 +84,7 @@ class ChangeFeed:
                 stop.wait(pause_s)
 
     def stuck(self) -> bool:
-        """Whether a poll began long ago and has not ended: no change is noticed any more. A failure ends a poll, too."""
+        """Whether a poll began long ago and has not ended: changes go unnoticed. A failure ends a poll, too."""
         return self._began_at is not None and self._clock() - self._began_at > STUCK_S
 
     def poll(self) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from leasegate.types.v1 import types_pb2
 from services.common.errors import ChangeDueError
+from services.common.vault.database_statements import as_stored
 from services.common.vault.quiesce_report import QuiesceReport
 from services.common.vault.target import VaultTarget
 
@@ -31,7 +32,7 @@ class LeaseRevocation:
     @classmethod
     def from_proto(cls, message: types_pb2.LeaseRevocation) -> LeaseRevocation:
         """Decode it."""
-        return cls(message.connection, tuple(message.statements))
+        return cls(message.connection, as_stored(message.statements))
 
     def to_proto(self) -> types_pb2.LeaseRevocation:
         """Encode it."""
