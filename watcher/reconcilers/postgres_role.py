@@ -191,13 +191,13 @@ class PostgresRoleReconciler:
             self._targets.known_place(recorded)
 
     def _wait_for_connection(self, spec: DbRoleSpec, target: types_pb2.VaultTarget) -> None:
-        connection = spec.definition.db_name if spec.database else None
+        connection = spec.definition.db_name if spec.connection_owner else None  # an operator's has no SecretEngine
         engines = self._objects.cache(SECRET_ENGINE).by_index(BY_RECORDED_MOUNT, spec.mount)
         if any(
             provides_connection(engine, target=target, mount=spec.mount, connection=connection) for engine in engines
         ):
             return
-        to = f" to AppBinding {spec.database}" if spec.database else ""
+        to = f" to AppBinding {spec.connection_owner}" if spec.connection_owner else ""
         raise PendingError(
             f"No SecretEngine with path {spec.mount} and a connection{to} is Success on Vault {spec.vault}: "
             "apply one, or see what its status says",

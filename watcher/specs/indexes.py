@@ -9,7 +9,7 @@ from watcher.kube.resources import Body, Key, Resource, key_of
 from watcher.specs import appbinding
 from watcher.specs.fields import Fields
 from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
-from watcher.specs.references import app_binding_ref, db_role_of, mount_of, vault_ref
+from watcher.specs.references import app_binding_ref, connection_owner, db_role_of, mount_of, vault_ref
 from watcher.specs.status import EngineStatus
 
 BY_APP_BINDING = "app_binding"
@@ -50,9 +50,11 @@ def _vault(obj: Body) -> Iterable[Key]:
 
 def _databases(obj: Body) -> Iterable[Key]:
     spec, own = Fields(obj.get("spec"), "spec"), key_of(obj).namespace
-    # A PostgresRole has databaseRef in spec itself.
+    # A PostgresRole has databaseRef in spec itself, or names the connection, which belongs to an AppBinding as well.
     named = [spec.child("postgres").child("databaseRef"), spec.child("databaseRef")]
-    return [key for ref in named if (key := app_binding_ref(ref, own=own)).name]
+    found = [key for ref in named if (key := app_binding_ref(ref, own=own)).name]
+    owner = None if spec.has("databaseRef") else connection_owner(spec.text("databaseName"))
+    return [*found, owner] if owner else found
 
 
 def _mount(obj: Body) -> Iterable[str]:

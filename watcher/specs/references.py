@@ -20,6 +20,12 @@ def app_binding_ref(ref: Fields, *, own: str) -> Key:
     return Key(ref.text("namespace") or own, ref.text("name", required=True))
 
 
+def connection_owner(connection: str) -> Key | None:
+    """The AppBinding that a connection in Vault belongs to by its name, whatever its cluster; None for any other."""
+    parts = connection.split(".", 3)
+    return Key(*parts[2:]) if len(parts) == 4 and parts[0] == "k8s" and all(parts) else None
+
+
 def mount_path(spec: Fields) -> str:
     """The mount in ``spec.path``, without slashes at its ends; Vault's default where none is given."""
     return spec.text("path").strip("/") or DEFAULT_MOUNT

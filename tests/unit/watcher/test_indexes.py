@@ -57,6 +57,10 @@ def test_a_role_is_found_by_the_app_bindings_that_it_uses() -> None:
     role = {"metadata": META, "spec": {"vaultRef": {"name": "vault"}, "databaseRef": {"name": "app"}}}
     assert used_app_bindings(role) == {Key("demo", "vault"), Key("demo", "app")}
     assert found(POSTGRES_ROLE, role, BY_APP_BINDING, Key("demo", "app"))
+    named = {"metadata": META, "spec": {"vaultRef": {"name": "vault"}, "databaseName": "k8s.-.db.my.app"}}
+    assert used_app_bindings(named) == {Key("demo", "vault"), Key("db", "my.app")}
+    for name in ("by-hand", "k8s", "k8s.-.db", "k8s.-.db.", "k8s.-..app", "K8s.-.db.app"):
+        assert used_app_bindings({"metadata": META, "spec": {"databaseName": name}}) == set()
 
 
 def test_a_request_is_found_by_its_db_role() -> None:

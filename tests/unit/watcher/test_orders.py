@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from leasegate.access.v1 import requester_service_pb2
+from leasegate.access.v1 import requester_service_pb2, watcher_service_pb2
 from leasegate.engine.v1 import engine_service_pb2
 from leasegate.roles.v1 import role_service_pb2
 from services.common import errors
@@ -167,6 +167,24 @@ def test_a_role_with_another_connection_than_the_engines_waits(world: World) -> 
     world.role(databaseRef={"name": "other-app", "namespace": "demo"})
     world.settle()
     assert world.condition(POSTGRES_ROLE, "psql-role", "Available")["reason"] == "EngineNotReady"
+
+
+def test_a_role_that_names_an_app_bindings_connection_waits_for_it_too(world: World) -> None:
+    """Else it could be approved before anybody knows which database that connection will lead to."""
+    world.vault()
+    world.database()
+    world.secret_engine()
+    world.role(databaseRef=None, databaseName="k8s.-.demo.other-app")
+    world.settle()
+    condition = world.condition(POSTGRES_ROLE, "psql-role", "Available")
+    assert condition["reason"] == "EngineNotReady"
+    assert "a connection to AppBinding demo/other-app" in condition["message"]
+    world.kube.edit(
+        POSTGRES_ROLE, "demo/psql-role", lambda obj: obj["spec"].update(databaseName="k8s.-.demo.postgres-app")
+    )
+    world.settle()
+    assert world.status(POSTGRES_ROLE, "psql-role")["phase"] == "Success"
+    assert world.access.asked(watcher_service_pb2.PutDbRoleSnapshotRequest)[-1].snapshot.database
 
 
 def test_a_role_may_name_its_connection_directly(world: World) -> None:
