@@ -28,6 +28,10 @@ ISSUED = Condition(
 )
 STILL_READY = ("FailedToGetCredential",)
 """Reasons of failures that leave the credential in the Secret in use: only its replacement failed."""
+NOT_APPROVABLE = ("NotAllowedFrom", "SubjectsForbidden", "RoleNotReady", "RoleDeleted")
+"""Conditions of access that an approval does not help against: what has to be done first is in their messages."""
+NOT_ISSUABLE = (*NOT_APPROVABLE, "RoleChanging", "IssuancePaused")
+"""Conditions of access because of which an approved access request gets no credential now."""
 
 
 class AccessRequestReporter:
@@ -198,11 +202,14 @@ def _is_ready(obj: Body) -> bool:
 
 
 def _ready(obj: Body, status: RequestStatus, conditions: Sequence[Condition], *, delivered: bool) -> Condition:
-    """The condition Ready: whether the credential is in the Secret and acknowledged, and why not."""
+    """The condition Ready: whether the credential is in the Secret and acknowledged, and what to do if it is not."""
     if delivered:
         return ready_condition(
             ready=True, reason=ISSUED.reason, message=f"Secret {secret_name(obj)} has the credential."
         )
+    obstacles = {WAITING: NOT_APPROVABLE, "Approved": NOT_ISSUABLE}.get(status.phase, ())
+    if obstacle := next((each for each in conditions if each.type in obstacles and each.status), None):
+        return ready_condition(ready=False, reason=obstacle.reason, message=obstacle.message)
     if unavailable := next((each for each in conditions if each.type == "Available" and not each.status), None):
         return ready_condition(ready=False, reason=unavailable.reason, message=unavailable.message)
     if status.phase == WAITING:

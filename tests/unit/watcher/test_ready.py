@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from leasegate.access.v1 import watcher_service_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import errors
 from tests.unit.watcher.watcher_world import VAULT, World
 from watcher.kube.client import KubeError
 from watcher.kube.resources import ROLE, SECRET, Resource, key_of
+from watcher.reconcilers.access_request_status import NOT_APPROVABLE
 from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
 
 BOUND_VAULT, BOUND_DATABASE = (APP_BINDING, "vault"), (APP_BINDING, "postgres-app")
@@ -163,6 +165,19 @@ def test_a_request_is_not_ready_before_its_approval(world: World) -> None:
     message = world.condition(*REQUEST, "Ready")["message"]
     assert message.endswith("kubectl vault approve databaseaccessrequest rqst -n demo")
     assert world.status(*REQUEST)["phase"] == "WaitingForApproval"
+
+
+@pytest.mark.parametrize("kind", [*NOT_APPROVABLE, "RoleChanging", "IssuancePaused"])
+def test_a_request_that_an_approval_does_not_help_says_what_does(world: World, kind: str) -> None:
+    text = "The owner has to do this"
+    world.access.conditions = [types_pb2.Condition(type=kind, status=True, reason="Why", message=text)]
+    world.access.step = watcher_service_pb2.NEXT_STEP_NONE
+    world.guide()
+    assert ready(world, REQUEST) == ("False", "Why" if kind in NOT_APPROVABLE else "ApprovalRequired")
+    world.decide()
+    world.settle()
+    assert ready(world, REQUEST) == ("False", "Why")
+    assert world.condition(*REQUEST, "Ready")["message"] == text
 
 
 def test_a_request_is_ready_with_its_credential(granted: World) -> None:
