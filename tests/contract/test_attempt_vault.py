@@ -11,7 +11,13 @@ from typing import Any, Protocol
 
 import pytest
 
-from services.common.errors import LeasegateError, VaultFailedError, VaultPolicyMissingError, VaultRefusedError
+from services.common.errors import (
+    LeasegateError,
+    VaultFailedError,
+    VaultPolicyMissingError,
+    VaultRefusedError,
+    VaultThrottledError,
+)
 from services.common.vault.response import Answer, VaultNotFoundError
 from services.common.vault.transport import Endpoint, Transport
 from services.common.vault_config.address import Address
@@ -228,6 +234,20 @@ def test_a_dead_token_reads_nothing(asked: Asked, display: str) -> None:
     asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
     with pytest.raises(VaultPolicyMissingError):
         read(asked, token)
+    assert not asked.database_users()
+
+
+@pytest.mark.parametrize("asked", ["real"], indirect=True)
+def test_a_throttled_read_makes_nothing(asked: Asked, servers: Servers, display: str) -> None:
+    token, _ = make(asked, display)
+    quota = {"path": MOUNT, "rate": 0.001, "interval": "1h"}
+    asked.send("POST", "sys/quotas/rate-limit/contract", quota)
+    try:
+        eventually(lambda: servers.vault("GET", f"{MOUNT}/roles/{ROLE}")[0] == 429, timeout_s=10)
+        with pytest.raises(VaultThrottledError):
+            read(asked, token)
+    finally:
+        servers.must("DELETE", "sys/quotas/rate-limit/contract")
     assert not asked.database_users()
 
 

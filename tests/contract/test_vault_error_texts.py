@@ -80,15 +80,63 @@ def test_a_database_role_that_does_not_exist(servers: Servers) -> None:
     assert error_texts.is_unknown_db_role(said)
 
 
+def test_a_token_role_that_does_not_exist(servers: Servers) -> None:
+    said = refusal(servers, 400, "POST", "auth/token/create/absent")
+    assert error_texts.is_unknown_token_role(said, "absent")
+    assert not error_texts.is_unknown_token_role(said, "leasegate")
+
+
+def test_a_list_of_nothing_is_not_found(servers: Servers) -> None:
+    """Orphans are looked for by it (``services.access.worker.orphan_scan``)."""
+    assert refusal(servers, 404, "LIST", f"sys/leases/lookup/{MOUNT}/creds") == ""
+
+
 def test_a_lease_that_does_not_exist(servers: Servers) -> None:
     assert error_texts.is_lease_unknown(refusal(servers, 400, "POST", f"sys/leases/renew/{MOUNT}/creds/r/absent"))
 
 
+@pytest.mark.usefixtures("mount")
+def test_a_renewal_that_the_database_refuses_is_no_unknown_lease(servers: Servers) -> None:
+    raising = "DO $$ BEGIN RAISE EXCEPTION 'lease not found'; END $$;"
+    role: dict[str, Any] = {"db_name": "db", "creation_statements": [CREATE], "revocation_statements": [DROP]}
+    servers.must("POST", f"{MOUNT}/roles/raising", **role, renew_statements=[raising])
+    lease = servers.must("GET", f"{MOUNT}/creds/raising")["lease_id"]
+    said = refusal(servers, 400, "POST", f"sys/leases/renew/{lease}")
+    assert "lease not found" in said
+    assert not error_texts.is_lease_unknown(said)
+    servers.must("POST", f"{MOUNT}/config/db", **write_connection(servers, port=1, verify_connection=False))
+    unreached = refusal(servers, 400, "POST", f"sys/leases/renew/{lease}")
+    assert not error_texts.is_lease_unknown(unreached)
+    assert error_texts.in_own_words(unreached) == "Vault cannot reach the database"
+    servers.must("POST", f"{MOUNT}/config/db", **write_connection(servers, port=servers.postgres_port))
+    servers.must("POST", f"sys/leases/revoke/{lease}", sync=True)
+
+
+@pytest.mark.usefixtures("mount")
+def test_a_mount_that_is_being_removed_exists_and_has_no_route(servers: Servers) -> None:
+    """Vault disables no mount whose leases it cannot revoke; what the database said is about a statement."""
+    user = servers.must("GET", f"{MOUNT}/creds/r")["data"]["username"]
+    servers.psql(f'CREATE TABLE kept (); ALTER TABLE kept OWNER TO "{user}"')
+    try:
+        status, answer = servers.vault("DELETE", f"sys/mounts/{MOUNT}")
+        said = error_text(answer)
+        assert status in (400, 500)
+        assert error_texts.sqlstate(said) == "2BP01"
+        assert error_texts.quotes_statements(f"sys/mounts/{MOUNT}", said)
+        assert servers.must("GET", f"sys/mounts/{MOUNT}")["data"]["type"] == "database"
+        assert error_texts.is_no_route(refusal(servers, 404, "GET", f"{MOUNT}/roles/r"))
+    finally:
+        servers.psql(f'DROP TABLE kept; DROP ROLE "{user}"')
+
+
 def test_a_denied_token_differs_from_an_unknown_one(servers: Servers) -> None:
+    made = servers.must("POST", "auth/token/create-orphan", policies=["none"])["auth"]
+    servers.must("POST", "auth/token/revoke-accessor", accessor=made["accessor"])
     assert error_texts.is_denied_by_policy(
         refusal(servers, 403, "GET", "auth/token/lookup-self", servers.token_with("none"))
     )
-    assert not error_texts.is_denied_by_policy(refusal(servers, 403, "GET", "auth/token/lookup-self", "s.absent"))
+    for unknown in ("s.absent", made["client_token"]):
+        assert not error_texts.is_denied_by_policy(refusal(servers, 403, "GET", "auth/token/lookup-self", unknown))
 
 
 @pytest.mark.usefixtures("mount")

@@ -600,6 +600,20 @@ def test_a_role_that_is_not_in_vault_needs_no_recovery(made: World, callee: Call
     assert dar.end().open_attempts == 0
 
 
+def test_a_vault_that_was_not_set_up_says_what_to_do(made: World, callee: Callee) -> None:
+    role = made.servers.must("GET", "auth/token/roles/leasegate")["data"]
+    made.servers.must("DELETE", "auth/token/roles/leasegate")
+    dar = Dar(callee)
+    try:
+        dar.ensure()
+        dar.decide()
+        with pytest.raises(errors.VaultFailedError, match="no token role 'leasegate': set it up"):
+            dar.claim()
+    finally:
+        made.servers.must("POST", "auth/token/roles/leasegate", **role)
+    assert dar.end().open_attempts == 0
+
+
 @pytest.mark.parametrize("statement", ["SELECT 1;", 'ALTER ROLE "{{name}}" RENAME TO "token-demo-h7-{{random}}";'])
 def test_h7_revocation_statements_that_end_nothing_keep_no_user(made: World, callee: Callee, statement: str) -> None:
     """Access drops the user with Leasegate's own statements, whatever the team's do."""

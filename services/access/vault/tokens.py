@@ -72,14 +72,15 @@ def make(vault: Vault, attempt: Attempt, *, ttl_s: float, now: float, timeout_s:
         "display_name": names.display_name_of(attempt),
         "meta": {"access_request": attempt.access_request_id, "attempt": attempt.id},
     }
+    path = f"auth/token/create/{TOKEN_ROLE}"
     try:
-        auth = vault.write(f"auth/token/create/{TOKEN_ROLE}", body, timeout_s=timeout_s).auth
-    except VaultNotFoundError as err:
-        raise VaultFailedError(
-            f"Vault has no token role {TOKEN_ROLE!r}: set it up (deploy/vault)", path=err.path
-        ) from err
+        auth = vault.write(path, body, timeout_s=timeout_s).auth
+    except (VaultNotFoundError, VaultRefusedError) as err:
+        if isinstance(err, VaultRefusedError) and not error_texts.is_unknown_token_role(err.vault_text, TOKEN_ROLE):
+            raise
+        raise VaultFailedError(f"Vault has no token role {TOKEN_ROLE!r}: set it up (deploy/vault)", path=path) from err
     if auth is None:
-        raise VaultFailedError("Vault made no token", path=f"auth/token/create/{TOKEN_ROLE}")
+        raise VaultFailedError("Vault made no token", path=path)
     return Token(
         client_token=auth.client_token, accessor=auth.accessor, made_at=now, ends_at=now + auth.lease_duration_s
     )

@@ -84,6 +84,14 @@ def is_unknown_db_role(text: str) -> bool:
     return text.startswith("unknown role: ")
 
 
+def is_unknown_token_role(text: str, token_role: str) -> bool:
+    """Whether a 400 for making a token means that the token role does not exist, so that no token was made.
+
+    ``unknown role x``, without the colon of a database role. Seen on OpenBao 2.7.2.
+    """
+    return text == f"unknown role {token_role}"
+
+
 def is_lease_unknown(text: str) -> bool:
     """Whether a 400 for renewing a lease means that Vault has no such lease: it, or its token, was revoked.
 
