@@ -181,7 +181,7 @@ class Setup:
     def _revoke_session(self, path: str, accessor: str) -> bool:
         """Revoke a token if it is a session of a team."""
         answer = self._vault.call("POST", "auth/token/lookup-accessor", {"accessor": accessor})
-        if answer.status in (403, 404):  # it expired meanwhile
+        if "invalid accessor" in answer.errors:  # 400: it ended meanwhile
             return False
         data = _checked(answer, "auth/token/lookup-accessor").body["data"]
         if data.get("path") != path or (data.get("meta") or {}).get("role") != TEAM_ROLE:

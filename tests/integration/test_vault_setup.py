@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from deploy.vault.__main__ import main
+from deploy.vault.api import Answer, VaultApi
 from deploy.vault.policies import NAMES
+from deploy.vault.setup import KubernetesAuth, Setup
 from dev.stack.stack import LocalStack
 from tests.integration.stub_vault import Reply, Seen, stub
 from tests.integration.vault_users import unsigned_token
@@ -173,14 +176,36 @@ def test_a_set_up_of_before_loses_its_policies_and_its_sessions(bare: Servers) -
     assert not again.stderr
 
 
-def test_sessions_that_cannot_be_revoked_are_told(bare: Servers) -> None:
+@dataclass(frozen=True, slots=True)
+class Late(VaultApi):
+    """A Vault that lists an accessor whose token has ended meanwhile."""
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        answer = VaultApi.call(self, method, path, body)
+        if method == "LIST":
+            answer.body["data"]["keys"].insert(0, "ended")
+        return answer
+
+
+def test_a_session_that_ends_meanwhile_does_not_stop_the_others(bare: Servers) -> None:
+    """F10: Vault answers 400 for an accessor that it does not know any more."""
+    _run(bare, "setup", *_kubernetes(bare), "--allow-any-vault")
+    session = _session_of_before(bare)
+    auth = KubernetesAuth(host="https://127.0.0.1:6443", ca=bare.vault_ca.read_text())
+    steps = list(Setup(Late(bare.vault_addr, ca=bare.vault_ca, token=bare.root_token)).kubernetes(auth))
+    assert [step.note.rpartition(" ")[2] for step in steps if step.note] == ["1"]
+    assert bare.vault("POST", "auth/token/renew-self", session)[0] == 403
+
+
+@pytest.mark.parametrize("denied", ["auth/token/accessors*", "auth/token/lookup-accessor"])
+def test_sessions_that_cannot_be_revoked_are_told(bare: Servers, denied: str) -> None:
     """F10: a token that may set up and not list says until when the sessions of before live."""
     _run(bare, "setup", *_kubernetes(bare), "--allow-any-vault")
     everything = 'path "*" { capabilities = ["create", "read", "update", "list", "sudo"] }'
     bare.must(
         "POST",
         "sys/policies/acl/operator",
-        policy=everything + 'path "auth/token/accessors*" { capabilities = ["deny"] }',
+        policy=everything + f'path "{denied}" {{ capabilities = ["deny"] }}',
     )
     done = _run(bare, "setup", *_kubernetes(bare), token=bare.token_with("operator"))
     assert done.exit_code == 0, done.output
