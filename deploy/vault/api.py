@@ -67,28 +67,45 @@ class VaultApi:
             body: Sent as JSON if given.
 
         Raises:
-            VaultError: No answer came.
+            VaultError: No answer came, or the address or the authority's file cannot be used.
         """
-        url = urlsplit(self.address)
-        connection = self._connection(url.scheme, host=url.hostname or "", port=url.port)
+        connection = self._connection()
         try:
             connection.request(
                 method, f"/v1/{quote(path)}", None if body is None else json.dumps(body), self._headers()
             )
             answer = connection.getresponse()
             return Answer(answer.status, _decode(answer.read()))
+        except ssl.SSLCertVerificationError as err:
+            trusted = f"the authorities of {self.ca}" if self.ca else "the system's authorities"
+            raise VaultError(
+                f"{self.address} proves no identity to {trusted} ({err.verify_message}): name the file of the authority"
+                " that signed the server's certificate, and a host that is in it"
+            ) from err
+        except ssl.SSLError as err:
+            raise VaultError(
+                f"{self.address} does not answer as https needs it ({err.reason}): look at its scheme and port"
+            ) from err
         except (OSError, http.client.HTTPException) as err:
             raise VaultError(f"{self.address} did not answer: {err}") from err
         finally:
             connection.close()
 
-    def _connection(self, scheme: str, *, host: str, port: int | None) -> http.client.HTTPConnection:
-        if scheme.lower() == "https":
-            context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
-            return http.client.HTTPSConnection(host, port, timeout=self.timeout_s, context=context)
-        if scheme.lower() == "http":
+    def _connection(self) -> http.client.HTTPConnection:
+        try:
+            url = urlsplit(self.address)
+            scheme, host, port = url.scheme.lower(), url.hostname, url.port
+        except ValueError:
+            scheme, host, port = "", None, None
+        if scheme not in ("http", "https") or not host:
+            raise VaultError(f"{self.address} is no http or https address")
+        if scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=self.timeout_s)
-        raise VaultError(f"{self.address} is no http or https address")
+        try:
+            context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+        except OSError as err:
+            raise VaultError(f"{self.ca} cannot be read as certificates to verify {self.address} with: {err}") from err
+        return http.client.HTTPSConnection(host, port, timeout=self.timeout_s, context=context)
 
     def _headers(self) -> dict[str, str]:
         headers = {"X-Vault-Request": "true", "Content-Type": "application/json"}

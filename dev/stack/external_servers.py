@@ -11,10 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy.vault.api import Answer, VaultApi, VaultError
 from dev.stack.cluster import USERS
 from dev.stack.errors import StackError
 from dev.stack.kubectl import kubectl_binary
 from dev.stack.processes import Process
+from services.common.vault_config.address import Address, AddressError
+
+_HEALTHY = frozenset({200, 429, 473})  # a standby node passes requests on to the active one
+_UNHEALTHY = {
+    472: "it is a secondary for disaster recovery, which issues nothing: name a primary",
+    501: "it is not initialized: run `vault operator init` and unseal it",
+    503: "it is sealed: run `vault operator unseal`",
+}
+"""Statuses of sys/health (https://developer.hashicorp.com/vault/api-docs/system/health)."""
+_WRITTEN = "sys/policies/acl/leasegate-engine"  # the first thing that the set-up reads and writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,28 @@ class ExternalServers:
         vault = {"vault_addr": addr, "vault_token": token, "vault_ca": ca} if addr else {}
         return cls(kubeconfig=env.get("KUBECONFIG"), postgres_url=env.get("LEASEGATE_POSTGRES_URL"), **vault)
 
+    def check_vault(self) -> None:
+        """Refuse a Vault that cannot be used, before anything is started for it.
+
+        Raises:
+            StackError: VAULT_ADDR is wrong, or the Vault there cannot be called, is sealed, or refuses VAULT_TOKEN.
+        """
+        if not self.vault_addr:
+            return
+        try:
+            address = Address.parse(self.vault_addr)
+        except AddressError as err:
+            raise StackError(f"VAULT_ADDR={self.vault_addr} {err}") from err
+        if not address.tls and not address.is_loopback:
+            raise StackError(f"VAULT_ADDR={self.vault_addr} is plain http: Leasegate calls it on this machine alone")
+        vault = VaultApi(self.vault_addr, ca=Path(str(self.vault_ca)), token=self.vault_token, timeout_s=10)
+        try:
+            fault = _fault(vault.call("GET", "sys/health"), tls=address.tls) or _refusal(vault.call("GET", _WRITTEN))
+        except VaultError as err:
+            raise StackError(f"VAULT_ADDR or VAULT_CACERT is wrong: {err}") from err
+        if fault:
+            raise StackError(f"the Vault of VAULT_ADDR={self.vault_addr} cannot be used: {fault}")
+
     def lines(self) -> list[str]:
         """A line for each of them, without secrets."""
         lines = []
@@ -65,6 +98,25 @@ class ExternalServers:
         if self.postgres_url:
             lines.append("USING THE POSTGRESQL of LEASEGATE_POSTGRES_URL")
         return lines
+
+
+def _fault(health: Answer, *, tls: bool) -> str:
+    """What is wrong with a Vault by its answer to ``sys/health``; empty if nothing is."""
+    if health.status in _UNHEALTHY:
+        return _UNHEALTHY[health.status]
+    if health.status in _HEALTHY and "sealed" in health.body:
+        return ""
+    hint = "" if tls else "; it may be one that is called by https alone"
+    return f"what answers sys/health with {health.status} there is no Vault{hint}"
+
+
+def _refusal(answer: Answer) -> str:
+    if answer.ok or answer.status == 404:
+        return ""
+    return (
+        f"it answers {answer.status} {answer.errors} for {_WRITTEN}: set VAULT_TOKEN to a token that is valid there and"
+        " may write policies, auth methods and mounts, such as a root token"
+    )
 
 
 class ExternalCluster:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from deploy.vault.api import VaultApi
+from deploy.vault.api import VaultApi, VaultError
 from deploy.vault.policies import Mounts
 from deploy.vault.setup import AUDIENCE, KubernetesAuth, Setup
 from dev.stack import bao, cluster, postgres, services
@@ -84,6 +84,7 @@ class LocalStack:
             StackError: Something could not be started; everything started before was stopped.
         """
         directory, external = directory.resolve(), external or ExternalServers()
+        external.check_vault()
         with ExitStack() as undo:
             lock = undo.enter_context(claim_folder(directory, evictable=evictable))
             programs = None if external.kubeconfig else asdict(find_programs(lambda: kube_binary(say), say=say))
@@ -371,8 +372,11 @@ class LocalStack:
         reviewer = self._kubectl.token(_REVIEWER, namespace=NAMESPACE)
         auth = KubernetesAuth(host=self._cluster.server, ca=self._cluster.ca.read_text(), reviewer_jwt=reviewer)
         run = Setup(self.vault_api())
-        for _ in (*run.policies(MOUNTS), *run.kubernetes(auth)):
-            pass
+        try:
+            for _ in (*run.policies(MOUNTS), *run.kubernetes(auth)):
+                pass
+        except VaultError as err:
+            raise StackError(f"Vault cannot be set up: {err}") from err
         set_up_films(self.vault_api(), postgres_url=self.postgres_url)
 
     def _prepare_services(self) -> None:

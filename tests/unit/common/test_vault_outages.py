@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.vault.api import VaultApi
+from deploy.vault.api import VaultApi, VaultError
 from services.access.vault.circuit_breaker import FAILURES
 from services.access.vault.circuit_breaker import Key as Circuit
 from services.access.vault.clients import VaultClients
@@ -177,10 +177,15 @@ def test_the_turn_at_a_mount_is_waited_for_no_longer_than_the_deadline(sessions:
     ("address", "port"), [("https://vault", 443), ("http://vault", 80), ("https://vault:8200", 8200)]
 )
 def test_the_set_up_goes_to_the_same_port_as_the_services(address: str, port: int) -> None:
-    url = address.partition("://")
-    made = VaultApi(address)._connection(url[0], host="vault", port=int(url[2].partition(":")[2] or 0) or None)
+    made = VaultApi(address)._connection()
     assert isinstance(made, http.client.HTTPConnection)
-    assert made.port == port
+    assert (made.host, made.port) == ("vault", port)
+
+
+@pytest.mark.parametrize("address", ["vault:8200", "ftp://vault", "https://", "https://vault:x", "https://[vault"])
+def test_the_set_up_refuses_what_is_no_address(address: str) -> None:
+    with pytest.raises(VaultError, match="is no http or https address"):
+        VaultApi(address).call("GET", "sys/health")
 
 
 @pytest.mark.parametrize(
