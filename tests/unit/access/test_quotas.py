@@ -92,6 +92,13 @@ def test_m3_tokens_are_made_ahead_for_a_bounded_number(world: World) -> None:
     assert prepared == {"demo": MOST, "other": 1}
 
 
+def test_c3_no_token_is_made_ahead_without_the_owners_consent(world: World) -> None:
+    with_consent, without = (ensure(world, 0, namespace=namespace).view for namespace in ("other", "stranger"))
+    with world.ledger.read() as tx:
+        assert attempts.open_of(tx, with_consent.request.uid)
+        assert attempts.open_of(tx, without.request.uid) == []
+
+
 def test_m3_database_users_have_a_limit_and_the_approved_request_waits(world: World) -> None:
     world.ledger.quotas = Quotas(database_users=MOST)
     for number in range(MOST):

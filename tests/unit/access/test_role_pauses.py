@@ -15,7 +15,7 @@ from services.access.ledger import catalog, pauses
 from services.access.requests.catalog import Catalog
 from services.access.requests.quiesce import READS_MAY_TAKE_S, IssuancePauses, Paused
 from services.access.worker.startup import recover
-from services.common.errors import ConflictError, DbRoleNotReadyError, SnapshotStaleError
+from services.common.errors import CallerNotAllowedError, ConflictError, DbRoleNotReadyError, SnapshotStaleError
 from services.common.vault.pause_report import LeaseRevocation
 from services.common.vault.target import VaultTarget
 from tests.unit.access.access_builders import a_role, a_target
@@ -68,6 +68,16 @@ def world(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def by(world: World) -> Pausing:
     return Pausing(world)
+
+
+def test_h3_a_role_of_the_catalog_file_is_put_by_no_watcher(world: World, by: Pausing) -> None:
+    """A watcher's roles have a namespace, and those of the file have none: this holds if they were mixed up."""
+    with world.ledger.write() as tx:
+        before = catalog.put_role(tx, replace(a_role(target=1), configured=True))
+    with pytest.raises(CallerNotAllowedError, match="is defined by --catalog: change it there"):
+        by.put(CHANGED, 0)
+    with world.ledger.read() as tx:
+        assert catalog.find_role(tx, before.cluster, before.cluster_uid, before.namespace, before.name) == before
 
 
 def waits(world: World, reason: WaitReason, *, secret_attempt: int = 0) -> Wait:
