@@ -124,7 +124,7 @@ REASONS = (
     Reason(
         "ConnectionConflict",
         ENGINE,
-        "An older SecretEngine configures the same connection otherwise.",
+        "An older SecretEngine, or one of the database's own namespace, configures the same connection otherwise.",
         "Give this one another path or database, or delete one of them.",
     ),
     Reason("InvalidSpec", ALL, "A field of the spec is wrong.", "Correct the field that the message names."),

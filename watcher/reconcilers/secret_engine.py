@@ -323,15 +323,19 @@ class SecretEngineReconciler:
             self._on_roles_paused(answer.mount)
 
     def _check_conflicts(self, obj: Body, spec: EngineSpec, target: types_pb2.VaultTarget) -> None:
-        """Refuse settings that differ from those of an older SecretEngine with the same connection.
+        """Refuse settings that differ from those of a SecretEngine with the same connection that goes first.
 
         Raises:
             ConnectionConflictError: Names the other SecretEngine, and what differs.
         """
+        owner = spec.database.namespace
         for other in self._others_at(obj, target, spec.path):
-            if _age(other) < _age(obj) and (different := _differences(spec, other, self._cluster)):
+            goes_first = _precedence(other, owner) < _precedence(obj, owner)
+            if goes_first and (different := _differences(spec, other, self._cluster)):
+                own = key_of(obj).namespace != owner == key_of(other).namespace
+                why = "is of the database's own namespace" if own else "is older"
                 raise ConnectionConflictError(
-                    f"SecretEngine {key_of(other)} is older and configures the same connection ({spec.database}) "
+                    f"SecretEngine {key_of(other)} {why} and configures the same connection ({spec.database}) "
                     f"of mount {spec.path} with another {', '.join(different)}: make them equal, or use another path"
                 )
 
@@ -466,9 +470,13 @@ def _used_word(spec: EngineSpec, status: EngineStatus, database: str) -> str:
     return spec.same_database_moved if spec.same_database_moved in (database, status.moved_to) else ""
 
 
-def _age(engine: Body) -> tuple[str, str]:
-    """Sorts older SecretEngines first, and any two in one order."""
-    return str(engine["metadata"].get("creationTimestamp", "")), uid_of(engine)
+def _precedence(engine: Body, owner: str) -> tuple[bool, str, str]:
+    """Sorts SecretEngines of the database's own namespace first, then older ones, and any two in one order.
+
+    A namespace that may use a database has no say in how its owner uses it.
+    """
+    made = str(engine["metadata"].get("creationTimestamp", ""))
+    return key_of(engine).namespace != owner, made, uid_of(engine)
 
 
 def provides_connection(engine: Body, *, target: types_pb2.VaultTarget, mount: str, connection: str | None) -> bool:

@@ -10,7 +10,7 @@ from leasegate.roles.v1 import db_role_pb2
 from leasegate.types.v1 import types_pb2
 from services.common import errors
 from tests.unit.watcher.watcher_world import MOUNT, OTHER_VAULT, VAULT, World
-from watcher.kube.resources import Body, Resource
+from watcher.kube.resources import SERVICE_ACCOUNT, Body, Resource
 from watcher.specs.kinds import ACCESS_REQUEST, APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
 
 CONNECTION = (VAULT, MOUNT, "k8s.-.demo.postgres-app")
@@ -169,12 +169,15 @@ def test_a_former_vault_is_given_up_only_after_a_while(granted: World) -> None:
 # -- two that want the same connection otherwise
 
 
-def engine(world: World, name: str, age: str, **limits: object) -> None:
-    """A SecretEngine on the guide's mount and database."""
-    postgres: Body = {"databaseRef": {"name": "postgres-app", "namespace": "demo"}, **limits}
+def engine(
+    world: World, name: str, age: str, *, path: str = MOUNT, database: str = "demo/postgres-app", **limits: object
+) -> None:
+    """A SecretEngine of namespace demo on the guide's mount and database."""
+    namespace, _, app = database.partition("/")
+    postgres: Body = {"databaseRef": {"name": app, "namespace": namespace}, **limits}
     body = {
         "metadata": {"name": name, "creationTimestamp": f"2026-01-01T00:00:{age}Z"},
-        "spec": {"vaultRef": {"name": "vault"}, "path": MOUNT, "postgres": postgres},
+        "spec": {"vaultRef": {"name": "vault"}, "path": path, "postgres": postgres},
     }
     world.kube.put(SECRET_ENGINE, body, namespace="demo")
 
@@ -246,6 +249,28 @@ def test_an_older_one_that_is_changed_wins_over_a_later_one_that_stood(world: Wo
     assert world.status(SECRET_ENGINE, "older")["phase"] == "Success"
     assert world.condition(SECRET_ENGINE, "later", "Failed")["reason"] == "ConnectionConflict"
     assert world.condition(SECRET_ENGINE, "later", "Available")["status"] == "False"
+
+
+def test_a_database_is_configured_by_its_own_namespace(world: World) -> None:
+    """Whoever may use it from another namespace was first, and does not keep its owner from changing a setting."""
+    world.vault()
+    world.put(SERVICE_ACCOUNT, "vault", "other")
+    world.put(APP_BINDING, "vault", "other", spec=(world.kube.see(APP_BINDING, "demo/vault") or {})["spec"])
+    world.database("theirs", "other", allow_from="demo")
+    engine(world, "guest", "01", path="database", database="other/theirs", maxOpenConnections=5)
+    world.settle()
+    assert world.status(SECRET_ENGINE, "guest")["phase"] == "Success"
+    postgres = {"databaseRef": {"name": "theirs", "namespace": "other"}, "maxOpenConnections": 7}
+    own = {
+        "metadata": {"name": "own", "creationTimestamp": "2026-01-01T00:00:02Z"},
+        "spec": {"vaultRef": {"name": "vault"}, "path": "database", "postgres": postgres},
+    }
+    world.kube.put(SECRET_ENGINE, own, namespace="other")
+    world.settle()
+    assert (world.kube.see(SECRET_ENGINE, "other/own") or {})["status"]["phase"] == "Success"
+    failed = world.condition(SECRET_ENGINE, "guest", "Failed")
+    assert failed["reason"] == "ConnectionConflict"
+    assert "SecretEngine other/own is of the database's own namespace" in failed["message"]
 
 
 def test_a_rival_of_another_database_or_mount_is_none(world: World) -> None:
