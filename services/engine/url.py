@@ -175,7 +175,7 @@ class DatabaseUrl:
         if "@" in self.hosts:
             yield (
                 "host",
-                "holds a user name or password: they belong into the AppBinding's Secret (keys username and password)",
+                "holds a user or a password; they belong into the AppBinding's Secret (keys username and password)",
             )
         elif not all(_is_host(host) for host in self.hosts.split(",")):
             yield "host", "needs a host, and a port between 1 and 65535 if any"

@@ -23,6 +23,8 @@ from services.common.logs import bounded
 DOMAIN = "leasegate.dev"
 MESSAGE_BYTES = 600
 METADATA_CHARS = 200
+DESCRIPTION_BYTES = 400
+"""Of a wrong field: what is wrong with it, and what to do, which comes last."""
 MAX_METADATA = 6
 MAX_BYTES = 4500
 """Of one status: base64 makes 6000 of it, and the message stands beside it once more, a byte as "%E2" where it is not
@@ -142,9 +144,9 @@ def _detail(status: status_pb2.Status, empty: M) -> M | None:
     return next((empty for packed in status.details if packed.Unpack(empty)), None)
 
 
-def _short(text: str) -> str:
-    raw = bounded(text, MESSAGE_BYTES).encode()
-    return raw.decode() if len(raw) <= MESSAGE_BYTES else raw[: MESSAGE_BYTES - 3].decode(errors="ignore") + "…"
+def _short(text: str, most: int = MESSAGE_BYTES) -> str:
+    raw = bounded(text, most).encode()
+    return raw.decode() if len(raw) <= most else raw[: most - 3].decode(errors="ignore") + "…"
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:
@@ -160,7 +162,8 @@ def _bad_request(violations: Iterable[FieldViolation], *, room: int) -> error_de
     bad = error_details_pb2.BadRequest()
     for violation in violations:
         bad.field_violations.add(
-            field=bounded(violation.field, METADATA_CHARS), description=bounded(violation.description, METADATA_CHARS)
+            field=bounded(violation.field, METADATA_CHARS),
+            description=_short(violation.description, DESCRIPTION_BYTES),
         )
         if bad.ByteSize() > room:
             bad.field_violations.pop()

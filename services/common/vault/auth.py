@@ -106,7 +106,8 @@ def _answer(transport: Transport, method: AuthMethod, *, name: str) -> Answer:
 
 def _refused(err: VaultRefusedError | VaultPolicyMissingError, name: str) -> VaultAuthRefusedError:
     said = err.message.removesuffix(POLICY_HINT)
-    return VaultAuthRefusedError(f"Vault refused to authenticate {name}: {said}", target=name)
+    hint = "check the auth role that it names, whom Vault binds that role to, and the secret that it authenticates by"
+    return VaultAuthRefusedError(f"Vault refused to authenticate {name}: {said} ({hint})", target=name)
 
 
 def _send(transport: Transport, method: AuthMethod) -> Answer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from services.common.errors import SpecInvalidError
+from services.common.logs import scrub
+from services.common.rpc.status import DESCRIPTION_BYTES
 from services.engine.url import DatabaseUrl, ServiceAddress, url_of
 
 SVC = "postgres.demo.svc"
@@ -116,6 +118,9 @@ def test_what_cannot_be_used_names_the_field_and_quotes_nothing(url: str) -> Non
         DatabaseUrl.parse(url, field="postgres.database.url")
     assert {violation.field for violation in invalid.value.violations} == {"postgres.database.url"}
     assert "hunter2" not in invalid.value.message
+    for violation in invalid.value.violations:
+        assert scrub(violation.description) == violation.description, "nothing of it is hidden"
+        assert len(violation.description) <= DESCRIPTION_BYTES
 
 
 @pytest.mark.parametrize(

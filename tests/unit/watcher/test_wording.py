@@ -15,6 +15,11 @@ from watcher.specs.field_paths import message_of
         ("definition.creation_statements[0]", "is empty", "spec.creationStatements[0]: is empty"),
         ("definition.db_name", "is no name of a connection", "spec.databaseName: is no name of a connection"),
         ("mount", "is no path", "spec.path: is no path"),
+        (
+            "postgres.database.url",
+            "may have only connect_timeout and sslmode",
+            "AppBinding of spec.postgres.databaseRef: spec.clientConfig.url: may have only connect_timeout and sslmode",
+        ),
         ("postgres.max_connection_lifetime", "is too long", "spec.postgres.maxConnectionLifetime: is too long"),
         ("postgres.plugin_name", "is no name", "spec.postgres.pluginName: is no name"),
         (
