@@ -20,7 +20,7 @@ _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _ACCOUNT_PLACES = tuple(
     re.compile(pattern, re.MULTILINE)
     for pattern in (
-        rf"(system:serviceaccount:{NAMESPACE}:){ACCOUNT}(?=')",
+        rf"(system:serviceaccount:[^:']+:){ACCOUNT}(?=')",
         rf"((?:s|request)\.name == '){ACCOUNT}(?=')",
         rf"(kind: ServiceAccount\n +name: ){ACCOUNT}$",
         rf"(kind: ServiceAccount\nmetadata:\n  name: ){ACCOUNT}$",
@@ -37,9 +37,10 @@ def render(text: str, *, namespace: str, account: str) -> str:
         namespace: Namespace of the processes.
         account: ServiceAccount of the watcher.
     """
+    text = re.sub(rf"\b{NAMESPACE}\b(?!-)", namespace, text)  # first, as the account may have this very name
     for place in _ACCOUNT_PLACES:
         text = place.sub(rf"\g<1>{account}", text)
-    return re.sub(rf"\b{NAMESPACE}\b(?!-)", namespace, text)
+    return text
 
 
 def rendered(*, namespace: str, account: str) -> dict[str, str]:

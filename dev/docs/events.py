@@ -137,6 +137,12 @@ REASONS = (
         "Kubernetes refuses the watcher a token of the AppBinding's ServiceAccount.",
         "Read the message: names and audience in `deploy/policies/tokens.yaml` are the watcher's own.",
     ),
+    Reason(
+        "FinalizerRefused",
+        ALL,
+        "An admission policy refuses the watcher its finalizer on the object.",
+        "Read the message: an object has at most 64 finalizers of others.",
+    ),
     Reason("EngineNotReady", ROLE, "The SecretEngine is not ready yet.", "Look at its conditions."),
     Reason(
         "LeasesInUse",

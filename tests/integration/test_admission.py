@@ -238,6 +238,7 @@ class TestDecision:
             refused = refused_decision(both, request, condition)
             assert refused.status == 403
             assert "erin made this request and may not decide it: ask another approver" in refused.message
+        assert both.patch(request, {"status": {"conditions": []}}, status=True), "which decides nothing"
 
     def test_an_approver_who_edited_the_request_is_its_requester(
         self, cluster: Running, alice: Kube, watcher: Kube, namespace: str
@@ -276,6 +277,10 @@ class TestDecision:
         says = "a decision has the status True: to withdraw an approval add a condition Denied"
         assert says in refused_decision(bob, request_of_alice, approved("bob", status="False")).message
 
+    def test_a_condition_without_a_type_is_named(self, bob: Kube, request_of_alice: Json) -> None:
+        refused = refused_decision(bob, request_of_alice, {"status": "True", "approver": "bob"})
+        assert "status.conditions[0].type: Required value" in refused.message
+
     def test_what_is_approved_is_what_the_status_shows(
         self, bob: Kube, watcher: Kube, alice: Kube, namespace: str, request_of_alice: Json
     ) -> None:
@@ -303,8 +308,14 @@ class TestDecisionsAccumulate:
 
     @pytest.mark.parametrize(
         "conditions",
-        [[], [approved("bob", message="other")], [denied("bob")], [approved("admin")]],
-        ids=["removed", "edited", "replaced by a denial", "made one's own"],
+        [
+            [],
+            [approved("bob", message="other")],
+            [denied("bob")],
+            [denied("bob", digest=OTHER_DIGEST)],
+            [approved("admin")],
+        ],
+        ids=["removed", "edited", "replaced by a denial", "by one of another digest", "made one's own"],
     )
     def test_an_approval_is_neither_removed_nor_edited(
         self, bob: Kube, admin: Kube, after_approval: Json, conditions: list[Json]

@@ -145,6 +145,17 @@ class TestAppBindings:
         assert alice.patch(named, annotate(LISTS[0], "evil"))
         assert tim.patch(named, annotate(LISTS[0], None)), "taken away without"
 
+    def test_c2_who_shares_keys_of_all_secrets_may_read_them(self, admin: Kube, tim: Kube, namespace: str) -> None:
+        grant(admin, "tim", a_rule("secrets", "get", group="", names=["shared"]), namespace=namespace)
+        secret, adds = {"kind": "Secret", "name": "shared"}, [{"addKeysFrom": {"secretRef": {"name": OF_OTHERS}}}]
+        named = admin.create(an_app_binding(namespace, secret=secret, secretTransforms=adds))
+        says = "tim may not let other namespaces use an AppBinding with addKeysFrom by leasegate.dev/allow-from"
+        assert says in refusal(tim, "patch", named, annotate(LISTS[0], "evil")).message
+        plain = admin.create(an_app_binding(namespace, secret=secret))
+        assert tim.patch(plain, annotate(LISTS[0], "evil"))
+        assert admin.patch(named, annotate(LISTS[0], "evil"))
+        assert tim.patch(named, annotate(LISTS[0], None)), "taken away without"
+
 
 class TestOperators:
     """H7, F12: an operator's word needs an operator, and names what it allows."""

@@ -265,6 +265,22 @@ class TestSecondIdentities:
         assert says in refused_decision(reader, request, approved(name)).message
         assert decide(reader, request, denied(name))
 
+    def test_m2_a_name_of_another_kind_is_no_subject(
+        self, cluster: Running, admin: Kube, watcher: Kube, databases: str, approver: str
+    ) -> None:
+        account, group = f"system:serviceaccount:{databases}:{approver}", f"g-{approver}"
+        bind(admin, databases, role="leasegate-approver", subject={"kind": "User", "name": account}, until=APPROVAL)
+        subjects = [
+            {"kind": "Group", "name": approver},
+            {"kind": "User", "name": group},
+            {"kind": "ServiceAccount", "name": "other", "namespace": databases},
+        ]
+        request = publish(watcher, Kube(cluster, "alice").create(a_request(databases, subjects=subjects)))
+        assert decide(Kube(cluster, act_as=approver, groups=(group,)), request, approved(approver))
+        named = [{"kind": "User", "name": approver}, {"kind": "Group", "name": approver}]
+        request = publish(watcher, Kube(cluster, "alice").create(a_request(databases, subjects=named)))
+        assert decide(Kube(cluster, act_as=account), request, approved(account))
+
     @pytest.mark.parametrize("behalf", ["{}", "somebody,{}", "somebody , {} ,else"])
     def test_m2_who_is_behind_a_request_does_not_approve(
         self, cluster: Running, watcher: Kube, databases: str, approver: str, behalf: str

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy.render import render
 from tests.eventually import eventually
@@ -20,10 +21,12 @@ from tests.integration.kube import (
     a_role,
     an_app_binding,
     an_engine,
+    bind,
     new_namespace,
     refusal,
     with_value,
 )
+from tests.integration.rbac_world import RBAC
 
 SUBJECTS_FROM = "leasegate.dev/allow-subjects-from"
 
@@ -223,3 +226,22 @@ def test_m11_rendered_policies_fence_a_watcher_of_another_name(cluster: Running,
         assert admin.patch(role, change)
     finally:
         cluster.kubectl("delete", "-f", "-", input=manifest)
+
+
+def test_a_namespaces_admin_does_not_enable_it(cluster: Running, admin: Kube) -> None:
+    """Has all rights that this gives to the watcher, so that RBAC alone would let them."""
+    namespace = new_namespace(cluster)
+    until = {"verb": "create", "resource": "postgresroles"}
+    bind(admin, namespace, role="admin", subject={"kind": "User", "name": "nora"}, until=until)
+    nora = Kube(cluster, act_as="nora")
+    body: Json = yaml.safe_load((RBAC / "enabled-namespace.yaml").read_text())
+    enabling = body | {"metadata": body["metadata"] | {"namespace": namespace}}
+    refused = refusal(nora, "create", enabling)
+    assert refused.status == 403
+    assert f"nora may not enable namespace {namespace}: ask a cluster administrator to do it" in refused.message
+    enabled = admin.create(enabling)
+    assert nora.patch(enabled, {"metadata": {"labels": {"a": "b"}}})
+    assert admin.patch(enabled, {"subjects": []})
+    refused = refusal(nora, "patch", enabled, {"subjects": enabling["subjects"]})
+    assert f"nora may not enable namespace {namespace}" in refused.message
+    assert nora.delete("RoleBinding", enabled["metadata"]["name"], namespace)

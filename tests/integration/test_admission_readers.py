@@ -327,6 +327,7 @@ FOREIGN: dict[str, list[Json]] = {
     "a user of that name": [MALLORY | {"name": "leasegate-watcher"}],
     "the watcher and a user": [THE_WATCHER, MALLORY],
     "a user and the watcher": [MALLORY, THE_WATCHER],
+    "the watcher twice": [THE_WATCHER, THE_WATCHER],
 }
 KINDS = ["RoleBinding", "ClusterRoleBinding"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from watcher.kube.cache import Cache
 from watcher.kube.client import KubeClient, KubeError
 from watcher.kube.resources import Body, Key, Resource, has_finalizer, key_of, uid_of, version_of
-from watcher.kube.result import namespace_not_enabled
+from watcher.kube.result import PendingError, namespace_not_enabled
 
 TRIES = 6
 """So often a write is computed again after a conflict."""
@@ -65,7 +65,7 @@ class Objects:
         """Add the finalizer; returns the object with it.
 
         Raises:
-            PendingError: Its namespace is not enabled, or that is not known yet.
+            PendingError: Its namespace is not enabled, or that is not known yet; or an admission policy refuses it.
             KubeError: 404 if the object was deleted meanwhile.
         """
         if not has_finalizer(obj, self._finalizer):
@@ -81,6 +81,9 @@ class Objects:
         except KubeError as err:
             if err.status == 422 and NOT_ENABLED in err.message:
                 raise namespace_not_enabled(key_of(obj).namespace) from err
+            if err.is_policy_refusal:
+                text = f"Kubernetes refused the finalizer {self._finalizer}: {err.message}"
+                raise PendingError(text, reason="FinalizerRefused") from err
             raise
 
     def remove_finalizer(self, resource: Resource, obj: Body) -> None:

@@ -47,6 +47,13 @@ def test_m11_no_manifest_keeps_the_usual_names() -> None:
     assert [document["metadata"]["name"] for document in after if document["kind"] == "Namespace"] == ["db-access"]
 
 
+def test_m11_an_account_may_have_the_usual_name_of_the_namespace() -> None:
+    files = rendered(namespace="db-access", account=NAMESPACE)
+    user = f"system:serviceaccount:db-access:{NAMESPACE}"
+    assert sum(user in text for text in strings(documents(files))) > 5
+    assert not [text for text in strings(documents(files)) if "db-access:db-access" in text]
+
+
 def test_m11_objects_keep_their_names() -> None:
     def names(files: dict[str, str]) -> list[str]:
         kinds = ("ServiceAccount", "Namespace")

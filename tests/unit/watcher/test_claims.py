@@ -12,7 +12,7 @@ from services.common import errors, failpoints
 from services.common.rpc import status
 from tests.unit.watcher.watcher_world import VAULT, World
 from watcher.kube.client import KubeError
-from watcher.kube.resources import SECRET, SERVICE_ACCOUNT
+from watcher.kube.resources import SECRET, SERVICE_ACCOUNT, Resource
 from watcher.specs.kinds import ACCESS_REQUEST, SECRET_ENGINE
 
 ENSURE = watcher_service_pb2.EnsureAccessRequestRequest
@@ -185,6 +185,22 @@ def test_a_policys_refusal_of_the_secret_is_quoted(decided: World, status_code: 
     failed = decided.condition(ACCESS_REQUEST, "rqst", "Failed")
     assert failed["reason"] == "FailedToCreateSecret"
     assert words in failed["message"]
+
+
+@pytest.mark.parametrize(("resource", "name"), [(SECRET_ENGINE, "postgresql-engine"), (ACCESS_REQUEST, "rqst")])
+def test_a_policys_refusal_of_the_finalizer_is_quoted(world: World, resource: Resource, name: str) -> None:
+    words = "ValidatingAdmissionPolicy 'x' with binding 'x' denied request: metadata.finalizers has 30000 items"
+
+    def fail(method: str, of: object, _: str) -> None:
+        if (method, of) == ("PATCH", resource):
+            raise KubeError(f'"x" is forbidden: {words}', status=422, reason="Invalid")
+
+    world.kube.fail = fail
+    world.guide()
+    world.settle()
+    pending = world.condition(resource, name, "Ready")
+    assert (pending["status"], pending["reason"]) == ("False", "FinalizerRefused")
+    assert words in pending["message"]
 
 
 def test_a_policys_refusal_of_a_token_is_quoted(world: World) -> None:
