@@ -24,6 +24,7 @@ from services.common.logs import logger
 from services.common.rpc import deadline
 from services.common.vault import error_texts
 from services.common.vault.client import Vault
+from services.common.vault.health import VaultServer
 from services.common.vault.mounts import (
     DATABASE,
     MOST_DESCRIPTION_BYTES,
@@ -85,11 +86,13 @@ class Ensured:
         adopted: Whether Leasegate did not enable the mount.
         changed: Whether anything was written that differs from what was there.
         drift_corrected: Whether somebody else changed or removed what this process wrote last, and it is corrected.
+        server: What the Vault says of itself, for people to see; None where that is not known.
     """
 
     adopted: bool
     changed: bool
     drift_corrected: bool
+    server: VaultServer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ class SecretEngines:
             adopted=marker.adopted,
             changed=mount_changed or connection_changed,
             drift_corrected=drift_corrected,
+            server=self._sessions.find_server(wanted.target),
         )
 
     def delete_engine(self, unwanted: Unwanted) -> Deleted:

@@ -12,6 +12,7 @@ from leasegate.types.v1 import types_pb2
 from services.common.errors import FieldViolation, SpecInvalidError
 from services.common.names import DEFAULT_PLUGIN, vault_name
 from services.common.sharing import check_connection, checked_namespaces, namespace_of_connection
+from services.common.vault.health import VaultServer
 from services.common.vault.object_ref import ObjectRef, is_vault_object
 from services.common.vault.paths import mount_path
 from services.common.vault.pause_report import PauseReport
@@ -85,7 +86,12 @@ def ensured(wanted: Wanted, result: Ensured) -> pb.EnsureEngineResponse:
         drift_corrected=result.drift_corrected,
         database=wanted.connection.url.where,
         plugin=wanted.connection.plugin_name,
+        vault_server=_server(result.server) if result.server else None,
     )
+
+
+def _server(server: VaultServer) -> pb.VaultServer:
+    return pb.VaultServer(cluster_id=server.cluster_id, version=server.version)
 
 
 def deleted(result: Deleted) -> pb.DeleteEngineResponse:

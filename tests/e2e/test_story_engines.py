@@ -53,6 +53,13 @@ def test_a_changed_database_password_is_pushed_to_vault(guide: Space) -> None:
         guide.stack.psql(f"drop owned by {user}; drop role {user}")
 
 
+def test_kubectl_shows_which_vault_answers(guide: Space) -> None:
+    said = guide.stack.vault_api().call("GET", "sys/health").body
+    shown = {"name": "main", "clusterID": said["cluster_id"], "version": said["version"]}
+    assert guide.status(ENGINE)["vault"] == shown
+    assert f"main    {said['cluster_id']}" in guide.kubectl("get", ENGINE, "-o", "wide")
+
+
 def test_success_does_not_outlive_a_failing_update(guide: Space) -> None:
     """Phase and printer column tell of a later failure, and of its end."""
     guide.patch(ENGINE, {"spec": {"postgres": {"pluginName": "no-such-plugin"}}})

@@ -87,6 +87,7 @@ class PlayedEngine(Script):
     def __init__(self) -> None:
         super().__init__()
         self.mounts: dict[tuple[str, str], set[str]] = {}
+        self.server: engine_service_pb2.VaultServer | None = None
         self.connections: dict[tuple[str, str, str], types_pb2.Database] = {}
 
     def EnsureEngine(
@@ -120,6 +121,7 @@ class PlayedEngine(Script):
             drift_corrected=put_back and (known is None or moved),
             database=_where(request.postgres.database),
             plugin=request.postgres.plugin_name or DEFAULT_PLUGIN,
+            vault_server=self.server,
         )
 
     def DeleteEngine(

@@ -131,6 +131,8 @@ class SecretEngineReconciler:
             database="",
             identity="",
             plugin="",
+            cluster_id="",
+            version="",
         )
         obj, first_try = record_place(obj, self._reporter, target=target, place=place)
         try:
@@ -157,6 +159,8 @@ class SecretEngineReconciler:
             plugin=answer.plugin,
             moved_to=moved_to,
             ownership=_OWNERSHIP.get(answer.ownership, "Owned"),
+            cluster_id=answer.vault_server.cluster_id,
+            version=answer.vault_server.version,
         )
         notices = [*answer.notices, *self._targets.notices(spec.vault)]
         self._reporter.report_ready(obj, done, notices=notices, changed=answer.changed)

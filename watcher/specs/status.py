@@ -166,6 +166,8 @@ class EngineStatus(VaultObjectStatus):
         plugin: Vault's plugin of the connection; empty while that is not known.
         moved_to: The operator's word that the same database moved, once it was used.
         ownership: Whether the mount is Owned or Adopted; empty until it is there.
+        cluster_id: What the Vault says to be, for people to see; nothing is decided by it.
+        version: Its version; likewise.
     """
 
     database: str = ""
@@ -173,6 +175,8 @@ class EngineStatus(VaultObjectStatus):
     plugin: str = ""
     moved_to: str = ""
     ownership: str = ""
+    cluster_id: str = ""
+    version: str = ""
 
     @classmethod
     def from_object(cls, obj: Body) -> EngineStatus:
@@ -184,22 +188,37 @@ class EngineStatus(VaultObjectStatus):
             plugin=text_at(obj, "status", "plugin"),
             moved_to=text_at(obj, "status", "movedTo"),
             ownership=text_at(obj, "status", "mount", "ownership"),
+            cluster_id=text_at(obj, "status", "vault", "clusterID"),
+            version=text_at(obj, "status", "vault", "version"),
         )
 
     def fields(self) -> Mapping[str, Any]:
         """The members of the status; None where one is absent."""
         mount = {"ownership": self.ownership} if self.ownership else None
+        name = self.target.vault if self.target and (self.cluster_id or self.version) else ""
+        vault = {"name": name, "clusterID": self.cluster_id, "version": self.version}
         return _shared_fields(self) | {
             "database": self.database or None,
             "databaseIdentity": self.identity or None,
             "plugin": self.plugin or None,
             "movedTo": self.moved_to or None,
             "mount": mount,
+            "vault": {member: value for member, value in vault.items() if value} or None,
         }
 
     def without_place(self) -> EngineStatus:
         """The status of a SecretEngine that has nothing in any Vault."""
-        return replace(self, target=None, path="", connection="", database="", identity="", plugin="")
+        return replace(
+            self,
+            target=None,
+            path="",
+            connection="",
+            database="",
+            identity="",
+            plugin="",
+            cluster_id="",
+            version="",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

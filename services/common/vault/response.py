@@ -22,6 +22,7 @@ from services.common.vault import error_texts
 
 ERROR_CHARS = 400
 _PATH_CHARS = 200
+_WORD_CHARS = 64
 _SHORT_RETRY_S = 0.5
 _SECRET_KEYS = frozenset({"password", "jwt", "token", "secret_id", "private_key"})
 _HIDDEN = "[hidden]"
@@ -59,6 +60,8 @@ class Answer:
         auth: The token that came with it.
         warnings: Vault's remarks.
         request_id: Vault's id of the request, by which its audit log is searched; empty where Vault answers 204.
+        cluster_id: Of sys/health, Vault's id of itself; a text of any server, bounded and without control characters.
+        version: Of sys/health, Vault's version; likewise.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -68,6 +71,8 @@ class Answer:
     auth: Auth | None = None
     warnings: tuple[str, ...] = ()
     request_id: str = ""
+    cluster_id: str = ""
+    version: str = ""
 
 
 class VaultNotFoundError(Exception):
@@ -155,7 +160,13 @@ def _answer(body: Mapping[str, Any]) -> Answer:
         auth=_auth(body.get("auth")),
         warnings=tuple(body.get("warnings") or ()),
         request_id=str(body.get("request_id") or ""),
+        cluster_id=_word(body.get("cluster_id")),
+        version=_word(body.get("version")),
     )
+
+
+def _word(value: object) -> str:
+    return bounded(value, _WORD_CHARS) if isinstance(value, str) else ""
 
 
 def _auth(body: Mapping[str, Any] | None) -> Auth | None:

@@ -32,12 +32,14 @@ class Credentials:
         connect: Answers transport and auth method, at each authentication, so that files may change. Raises
             VaultAuthRefusedError.
         revocable: Whether the token may be revoked (one that a team gave may not).
+        on_authenticated: Called after each authentication, by a thread that holds the session.
     """
 
     name: str
     identity: str = field(repr=False)
     connect: Callable[[], tuple[Transport, AuthMethod]]
     revocable: bool = True
+    on_authenticated: Callable[[], None] = field(default=lambda: None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ class Session:
         old, old_credentials = self._grant, self._credentials
         self._credentials = credentials
         self._set_grant(Grant(transport=transport, auth=token, made_at=self._clock()))
+        credentials.on_authenticated()
         if old and old_credentials.revocable:
             _revoke(old)
 

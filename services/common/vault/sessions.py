@@ -59,6 +59,8 @@ class Sessions:
         self._service_sessions: dict[str, Session] = {}
         self._transports: WeakValueDictionary[tuple[Endpoint, str], Transport] = WeakValueDictionary()
         self._answered: Transport | None = None
+        self._servers = health.KnownServers(clock)
+        self._authenticated: set[str] = set()  # entries whose Vault may be another one than before
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -160,6 +162,19 @@ class Sessions:
         self._answered = next((each for each in known if health.reachable(each)), None)
         return not known or self._answered is not None
 
+    def find_server(self, target: VaultTarget) -> health.VaultServer | None:
+        """What the Vault of a target says of itself, for people to see; None where that is not known."""
+        if entry := self._vaults.find_auth(target.vault):
+            return self._find_server(entry.entry.name, self._service_session(entry))
+        session = self._in_memory(target)
+        return self._find_server(f"{target.address} {target.vault_namespace}", session) if session else None
+
+    def _find_server(self, vault: str, session: Session) -> health.VaultServer | None:
+        try:
+            return self._servers.find_server(vault, session.transport)
+        except VaultAuthRefusedError:  # a file is missing, which the session itself says
+            return None
+
     def close(self) -> None:
         """Stop renewing and revoke all tokens except those that teams gave."""
         self._stop.set()
@@ -208,7 +223,12 @@ class Sessions:
             if entry.vault not in self._service_sessions:
                 name = f"the service itself at Vault {entry.entry.name}"
                 self._service_sessions[entry.vault] = Session(
-                    Credentials(name=name, identity="own", connect=lambda: self._connect_service(entry)),
+                    Credentials(
+                        name=name,
+                        identity="own",
+                        connect=lambda: self._connect_service(entry),
+                        on_authenticated=lambda: self._authenticated.add(entry.vault),
+                    ),
                     clock=self._clock,
                 )
         self._start_keeper()
@@ -274,6 +294,17 @@ class Sessions:
                 if self._stop.is_set():
                     return
                 session.keep_alive()
+            self._ask_servers()
+
+    def _ask_servers(self) -> None:
+        """Ask each Vault that the service has authenticated at which one it is: no caller waits for that."""
+        for entry in self._vaults:
+            if entry.vault in self._authenticated and not self._stop.is_set():
+                self._authenticated.discard(entry.vault)
+                try:
+                    self._servers.ask_server(entry.entry.name, self._service_session(entry).transport)
+                except VaultAuthRefusedError as err:
+                    _LOG.debug("vault not asked", vault=entry.entry.name, error=str(err))
 
 
 def _endpoint(target: VaultTarget, method: AuthMethod) -> Endpoint:

@@ -31,6 +31,7 @@ CONNECT_TIMEOUT_S = 5.0
 # Vault answers with a few KiB. A team chooses the address of a target, so any server may answer there.
 ANSWER_BYTES = 4 << 20
 _POOL_SIZE = 64
+_NAMESPACE = "X-Vault-Namespace"
 
 
 class VaultUnreachedError(VaultUnavailableError):
@@ -71,9 +72,7 @@ class Transport:
         self.base_uri = str(endpoint.address)
         self.namespace = vault_namespace
         self._pool = _pool(endpoint)
-        self._headers = {"X-Vault-Request": "true"} | (
-            {"X-Vault-Namespace": vault_namespace} if vault_namespace else {}
-        )
+        self._headers = {"X-Vault-Request": "true"} | ({_NAMESPACE: vault_namespace} if vault_namespace else {})
 
     def send(
         self,
@@ -84,6 +83,7 @@ class Transport:
         token: str = "",
         timeout_s: float | None = None,
         correlation_id: str = "",
+        in_root: bool = False,
     ) -> Answer:
         """Send one request, once.
 
@@ -94,6 +94,8 @@ class Transport:
             token: Vault token; empty for calls that need none.
             timeout_s: Longest wait; 30 s unless given, never past the deadline of the call that is being handled.
             correlation_id: Sent as X-Correlation-ID, for Vault's audit log.
+            in_root: Whether the Vault namespace is left out: sys/health is the server's, and OpenBao answers 400 for
+                it in any namespace.
 
         Raises:
             VaultUnreachedError: No connection was made.
@@ -103,9 +105,11 @@ class Transport:
             VaultNotFoundError: 404.
         """
         budget_s = deadline.timeout_s(CALL_TIMEOUT_S if timeout_s is None else timeout_s)
-        headers = {**self._headers, "X-Vault-Token": token} if token else self._headers
+        headers = {name: value for name, value in self._headers.items() if not (in_root and name == _NAMESPACE)}
+        if token:
+            headers["X-Vault-Token"] = token
         if correlation_id:
-            headers = {**headers, "X-Correlation-ID": correlation_id}
+            headers["X-Correlation-ID"] = correlation_id
         payload = None if body is None else json.dumps(body).encode()
         with call_metrics.measured(method, path) as call:
             try:

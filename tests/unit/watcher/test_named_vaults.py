@@ -283,3 +283,21 @@ def test_c2_with_any_vault_no_foreign_secret_is_read(anywhere: World) -> None:
     assert "AppBinding demo/postgres-app is of another namespace" in condition["message"]
     assert [call for call in read(anywhere) if "demo" in call] == []
     assert anywhere.engine.calls == []
+
+
+def test_the_status_says_which_vault_answers_and_nothing_follows(granted: World) -> None:
+    """Another id is shown: nothing moves, ends or is issued again, and no approval is asked for."""
+    assert "vault" not in granted.status(SECRET_ENGINE, "postgresql-engine")
+    digest, secret = granted.status(ACCESS_REQUEST, "rqst")["digest"], granted.secret()
+    for cluster_id in ("one", "two"):
+        granted.engine.server = engine_service_pb2.VaultServer(cluster_id=cluster_id, version="2.7.2")
+        for _ in granted.watcher.triggers.resync(1):
+            pass
+        granted.settle()
+        assert granted.status(SECRET_ENGINE, "postgresql-engine")["vault"] == {
+            "name": "main",
+            "clusterID": cluster_id,
+            "version": "2.7.2",
+        }
+    assert (granted.status(ACCESS_REQUEST, "rqst")["digest"], granted.secret()) == (digest, secret)
+    assert ended(granted) == []

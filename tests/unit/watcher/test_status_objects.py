@@ -31,6 +31,7 @@ ENGINE: Body = {
     "connection": "k8s.-.demo.postgres-app",
     "database": "postgres.demo.svc:5432/postgres",
     "mount": {"ownership": "Owned"},
+    "vault": {"name": "main", "clusterID": "4cf5c7fc-555d-ee52-0c14-c523784f308c", "version": "2.7.2"},
 }
 ROLE: Body = {
     "phase": "Success",
@@ -63,7 +64,7 @@ PLACED = {
 }
 LEASES = st.builds(LeaseStatus, st.text(min_size=1, max_size=8), WORDS, st.booleans(), WORDS)
 STATUSES = st.one_of(
-    st.builds(EngineStatus, **PLACED, database=WORDS, ownership=WORDS),
+    st.builds(EngineStatus, **PLACED, database=WORDS, ownership=WORDS, cluster_id=WORDS, version=WORDS),
     st.builds(RoleStatus, **PLACED, db_role=WORDS, digest=WORDS),
     st.builds(
         RequestStatus,

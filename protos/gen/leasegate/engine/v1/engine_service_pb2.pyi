@@ -213,6 +213,7 @@ class EnsureEngineResponse(_message.Message):
     DATABASE_FIELD_NUMBER: _builtins.int
     DRIFT_CORRECTED_FIELD_NUMBER: _builtins.int
     PLUGIN_FIELD_NUMBER: _builtins.int
+    VAULT_SERVER_FIELD_NUMBER: _builtins.int
     mount: _builtins.str
     """Path of the mount."""
     connection: _builtins.str
@@ -239,6 +240,10 @@ class EnsureEngineResponse(_message.Message):
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Notice]:
         """Remarks for the owner."""
 
+    @_builtins.property
+    def vault_server(self) -> Global___VaultServer:
+        """What the Vault server says of itself; absent where it did not say."""
+
     def __init__(
         self,
         *,
@@ -251,14 +256,43 @@ class EnsureEngineResponse(_message.Message):
         database: _builtins.str = ...,
         drift_corrected: _builtins.bool = ...,
         plugin: _builtins.str = ...,
+        vault_server: Global___VaultServer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "vault_server", b"vault_server"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "connection", b"connection", "database", b"database", "drift_corrected", b"drift_corrected", "mount", b"mount", "notices", b"notices", "ownership", b"ownership", "plugin", b"plugin", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "connection", b"connection", "database", b"database", "drift_corrected", b"drift_corrected", "mount", b"mount", "notices", b"notices", "ownership", b"ownership", "plugin", b"plugin", "target", b"target", "vault_server", b"vault_server"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnsureEngineResponse: _TypeAlias = EnsureEngineResponse  # noqa: Y015
+
+@_typing.final
+class VaultServer(_message.Message):
+    """What a Vault server says of itself at sys/health. It is shown to people and decides nothing: whoever answers there can
+    say anything. Texts are bounded, and control characters are escaped.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    """Vault's id of itself. The nodes of one cluster have the same one."""
+    version: _builtins.str
+    """Version of Vault or OpenBao."""
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VaultServer: _TypeAlias = VaultServer  # noqa: Y015
 
 @_typing.final
 class DeleteEngineRequest(_message.Message):
