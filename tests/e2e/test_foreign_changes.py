@@ -130,19 +130,29 @@ def _refused(crowd: Crowd, name: str, secret: str) -> bool:
 
 
 def test_a_secret_that_somebody_took_over_costs_no_lease(behind: Space) -> None:
-    """A Secret without its owner is left alone and reported, and replaced once it is deleted."""
+    """A Secret without its owner and labels is left alone and reported, and replaced once it is deleted."""
     crowd, beside = Crowd(behind, "adopted"), Crowd(behind, "meanwhile")
     crowd.prepare()
     beside.prepare()
     (name,) = crowd.granted(1)
     before, (secret,) = crowd.all_well([name]), crowd.secrets()
-    crowd.patch(secret, {"metadata": {"ownerReferences": None}}, SECRET)
+    crowd.patch(secret, {"metadata": {"ownerReferences": None, "labels": None}}, SECRET)
     eventually(lambda: _refused(crowd, name, secret), timeout_s=LONG_S)
     beside.pass_by()
     assert crowd.made() == before.made
     assert _left(crowd, {name}, before)
     crowd.delete(secret, SECRET)
     _replaced(crowd, before, in_place=False)
+
+
+def test_secrets_that_lost_their_owner_are_taken_over(behind: Space) -> None:
+    """As ``--cascade=orphan`` and restores leave them (field report 12); they get another credential in place."""
+    crowd = Crowd(behind, "orphaned")
+    crowd.prepare()
+    names = crowd.granted(2)
+    before = crowd.all_well(names)
+    at_once(lambda name: crowd.patch(name, {"metadata": {"ownerReferences": None}}, SECRET), crowd.secrets())
+    _replaced(crowd, before, in_place=True)
 
 
 def test_leases_revoked_in_vault_are_noticed_and_replaced(behind: Space) -> None:

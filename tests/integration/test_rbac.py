@@ -139,7 +139,7 @@ class TestWatcher:
         secret = watcher.create(
             a_secret(namespace, name, ownerReferences=owners) | {"stringData": {"username": "u", "password": "p"}}
         )
-        watcher.replace(secret)
+        watcher.patch(secret, {"stringData": {"password": "q"}})
         watcher.create(role)
         watcher.create(binding)
         subject = Can(admin, user=f"system:serviceaccount:{namespace}:demo-sa")

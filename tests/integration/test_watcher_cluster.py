@@ -148,7 +148,7 @@ def test_a_changed_secret_is_restored_within_seconds(watcher: Running, namespace
 
 def test_a_foreign_secret_of_that_name_stays(watcher: Running, namespace: str) -> None:
     name = watcher.granted(namespace)["metadata"]["name"]
-    patch = json.dumps({"metadata": {"ownerReferences": None}, "data": {"theirs": "eA=="}})
+    patch = json.dumps({"metadata": {"ownerReferences": None, "labels": None}, "data": {"theirs": "eA=="}})
     watcher.kubectl("patch", "secret", "-n", namespace, name, "--type=merge", "-p", patch)
 
     def is_reported() -> bool:
@@ -160,6 +160,85 @@ def test_a_foreign_secret_of_that_name_stays(watcher: Running, namespace: str) -
     assert len(watcher.services.access.asked(CLAIM)) == 1
     watcher.kubectl("delete", "secret", "-n", namespace, name)
     eventually(lambda: _password(watcher, namespace) == b"password-2", timeout_s=10, what="the request's Secret")
+
+
+def test_what_others_put_on_the_secret_stays(watcher: Running, namespace: str) -> None:
+    """Reloader, Velero and GitOps mark what they look after, and some keep it by a finalizer (field report 7)."""
+    name = watcher.granted(namespace)["metadata"]["name"]
+    meta = watcher.get(namespace, "secret", name)["metadata"]
+    watcher.kubectl("create", "configmap", "-n", namespace, "beside")  # Kubernetes removes an owner that is not there
+    uid = watcher.get(namespace, "configmap", "beside")["metadata"]["uid"]
+    beside = {"apiVersion": "v1", "kind": "ConfigMap", "name": "beside", "uid": uid}
+    theirs = {
+        "labels": {"velero.io/backup": "daily"},
+        "annotations": {"reloader.stakater.com/match": "true"},
+        "finalizers": ["example.com/kept"],
+        "ownerReferences": [*meta["ownerReferences"], beside],
+    }
+    changes = {"metadata": theirs, "data": {"host": "aA==", "password": base64.b64encode(b"spoiled").decode()}}
+    watcher.kubectl("patch", "secret", "-n", namespace, name, "--type=merge", "-p", json.dumps(changes))
+    eventually(lambda: _password(watcher, namespace) == b"password-2", timeout_s=10, what="a new credential")
+    now = watcher.get(namespace, "secret", name)
+    for part in ("labels", "annotations"):
+        assert theirs[part].items() <= now["metadata"][part].items()  # type: ignore[attr-defined]
+    assert now["metadata"]["finalizers"] == ["example.com/kept"]
+    assert now["metadata"]["ownerReferences"] == theirs["ownerReferences"]
+    assert now["metadata"]["uid"] == meta["uid"]
+    assert now["data"].keys() == {"username", "password", "host"}
+    watcher.kubectl("patch", "secret", "-n", namespace, name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+
+
+def test_objects_without_their_owner_are_taken_over(watcher: Running, namespace: str) -> None:
+    """As ``--cascade=orphan`` and restores leave them (field report 12): the request owns them again."""
+    name = watcher.granted(namespace)["metadata"]["name"]
+    request = watcher.get(namespace, "databaseaccessrequest", "postgres-cred-rqst")["metadata"]
+    role = f"DatabaseAccessRequest-{namespace}-postgres-cred-rqst-credential-reader"
+    eventually(lambda: watcher.get(namespace, "rolebinding", role), what="the RoleBinding")
+    for kind, each in (("role", role), ("rolebinding", role), ("secret", name)):
+        patch = '{"metadata": {"ownerReferences": null, "labels": {"theirs": "stays"}}}'
+        watcher.kubectl("patch", kind, "-n", namespace, each, "--type=merge", "-p", patch)
+    eventually(lambda: _password(watcher, namespace) == b"password-2", timeout_s=10, what="a new credential")
+
+    def are_owned() -> bool:
+        found = [
+            watcher.get(namespace, kind, each)["metadata"]
+            for kind, each in (("secret", name), ("role", role), ("rolebinding", role))
+        ]
+        assert all(meta["labels"]["theirs"] == "stays" for meta in found)
+        return all(request["uid"] in {o["uid"] for o in meta.get("ownerReferences") or []} for meta in found)
+
+    eventually(are_owned, timeout_s=30, what="their owner")
+
+
+@pytest.mark.parametrize("obstacle", ["immutable", "of type example.com/other"])
+def test_a_secret_that_takes_no_change_is_replaced(watcher: Running, namespace: str, obstacle: str) -> None:
+    """Unless somebody's finalizer keeps it: then nothing is issued, and the condition names the finalizer."""
+    meta = watcher.granted(namespace)["metadata"]
+    name, claims = meta["name"], len(watcher.services.access.asked(CLAIM))
+    if obstacle == "immutable":
+        change = {"immutable": True, "metadata": {"annotations": {"leasegate.dev/attempt": "0"}}}
+        watcher.kubectl("patch", "secret", "-n", namespace, name, "--type=merge", "-p", json.dumps(change))
+    else:
+        watcher.stop()
+        kept = {part: meta[part] for part in ("name", "labels", "ownerReferences")} | {"finalizers": ["example.com/x"]}
+        body = {"apiVersion": "v1", "kind": "Secret", "type": "example.com/other", "metadata": kept}
+        watcher.kubectl("delete", "secret", "-n", namespace, name)
+        watcher.kubectl("create", "-n", namespace, "-f", "-", input=json.dumps(body))
+        watcher.start()
+
+        def is_reported() -> bool:
+            conditions = watcher.get(namespace, "databaseaccessrequest", "postgres-cred-rqst")["status"]["conditions"]
+            return any(obstacle in c["message"] and "example.com/x" in c["message"] for c in conditions)
+
+        eventually(is_reported, timeout_s=20, what="what keeps it")
+        assert len(watcher.services.access.asked(CLAIM)) == claims
+        watcher.kubectl(
+            "patch", "secret", "-n", namespace, name, "--type=merge", "-p", '{"metadata":{"finalizers":[]}}'
+        )
+    eventually(lambda: _password(watcher, namespace) == b"password-2", timeout_s=20, what="a new credential")
+    now = watcher.get(namespace, "secret", name)
+    assert now["metadata"]["uid"] != meta["uid"]
+    assert (now["type"], now.get("immutable")) == ("Opaque", None)
 
 
 def test_a_denial_removes_everything(watcher: Running, namespace: str) -> None:

@@ -35,6 +35,8 @@ NAME_CHARS = 253
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ATTEMPT_NUMBER = re.compile(r"[1-9][0-9]{0,8}")  # an int32 of the contract
 _LABELS = {"app.kubernetes.io/managed-by": "leasegate"}
+_KEPT = ("namespace", "name", "uid", "resourceVersion", "ownerReferences", "finalizers", "deletionTimestamp")
+OPAQUE = "Opaque"
 SELECTOR = ",".join(f"{name}={value}" for name, value in _LABELS.items())
 """Label selector of all objects that this module describes."""
 
@@ -74,7 +76,7 @@ def secret_body(obj: Body, credential: lease_pb2.Credential) -> Body:
     body = _body(SECRET, obj, secret_name(obj))
     digest = _digest(salt, uid=uid_of(obj), attempt=credential.attempt, username=username, password=password)
     body["metadata"]["annotations"] = {ATTEMPT: str(credential.attempt), CONTENT: f"{salt.hex()}:{digest}"}
-    body["type"] = "Opaque"
+    body["type"] = OPAQUE
     body["data"] = {"username": base64.b64encode(username).decode(), "password": base64.b64encode(password).decode()}
     return body
 
@@ -99,6 +101,61 @@ def is_controlled_by(found: Body, obj: Body) -> bool:
     return controller_uid(found) == uid_of(obj)
 
 
+def may_be_written(found: Body, obj: Body) -> bool:
+    """Whether an object of a needed name is the request's, or nobody's: made by Leasegate, and without its controller.
+
+    A restore from a backup, or ``kubectl delete --cascade=orphan``, leaves such objects.
+    """
+    owner = controller_uid(found)
+    labels = found["metadata"].get("labels") or {}
+    return owner == uid_of(obj) or (not owner and _LABELS.items() <= labels.items())
+
+
+def obstacle_of(secret: Body) -> str:
+    """What of a Secret keeps another credential from being written into it; empty if nothing does."""
+    if secret["metadata"].get("deletionTimestamp"):
+        return "is being deleted"
+    if secret.get("immutable"):
+        return "is immutable"
+    kind = secret.get("type") or OPAQUE
+    return f"is of type {kind}" if kind != OPAQUE else ""
+
+
+def finalizers_of(found: Body) -> list[str]:
+    """Finalizers of an object: Leasegate puts none on what it writes, so they are somebody else's."""
+    return list(found["metadata"].get("finalizers") or [])
+
+
+def changes_for(found: Body, body: Body) -> Body:
+    """The merge patch that writes a body into an object of this uid and version, and leaves what others put there.
+
+    Their labels, annotations, finalizers, owners and keys stay (field report 7).
+    """
+    meta, present = body["metadata"], found["metadata"]
+    changed: Body = {name: meta[name] for name in ("labels", "annotations") if name in meta}
+    changed["ownerReferences"] = _owners(present, meta["ownerReferences"])
+    changed |= {"uid": present["uid"], "resourceVersion": present["resourceVersion"]}
+    return {"metadata": changed, "data": body["data"]}
+
+
+def written_into(found: Body, body: Body) -> Body:
+    """A Role or RoleBinding as it was read, with the labels, the owner and the grant of a body."""
+    meta, present = body["metadata"], found["metadata"]
+    merged = {
+        **present,
+        "labels": {**(present.get("labels") or {}), **meta["labels"]},
+        "ownerReferences": _owners(present, meta["ownerReferences"]),
+    }
+    return {**found, **{name: value for name, value in body.items() if name != "metadata"}, "metadata": merged}
+
+
+def _owners(present: Body, wanted: list[Body]) -> list[Body]:
+    """The wanted owner, and those that are there and control nothing."""
+    uids = {owner["uid"] for owner in wanted}
+    others = present.get("ownerReferences") or []
+    return [*wanted, *(owner for owner in others if not owner.get("controller") and owner.get("uid") not in uids)]
+
+
 def grant_of(body: Body) -> Body:
     """Rules, roleRef and subjects of a Role or RoleBinding, as the API server defaults them."""
     return {
@@ -117,10 +174,12 @@ def grants_the_same(found: Body, wanted: Body) -> bool:
 def without_values(secret: Body) -> Body:
     """What the cache keeps of a Secret: no value, and of a request's Secret the attempt of its credential."""
     meta = secret["metadata"]
-    kept = {
-        name: meta[name] for name in ("namespace", "name", "uid", "resourceVersion", "ownerReferences") if name in meta
-    }
+    kept = {name: meta[name] for name in _KEPT if name in meta}
+    if not controller_uid(secret) and _LABELS.items() <= (meta.get("labels") or {}).items():
+        kept["labels"] = _LABELS
     found = {"metadata": kept, "type": secret.get("type", "")}
+    if secret.get("immutable"):
+        found["immutable"] = True
     if _is_of_request(secret):
         found["secret_attempt"] = attempt_of(secret)
     return found

@@ -98,14 +98,14 @@ class SecretPublisher:
             PendingError: The namespace is not enabled, its Secrets are not listed yet, or the admission policies are
                 not in force.
             ForeignObjectError: The Secret's name is taken.
+            NotWrittenError: The Secret takes no other credential, and its finalizers keep it from being replaced.
         """
         self.check_enabled(obj)
         if self._namespaces.enablement(key_of(obj).namespace) is Enablement.UNKNOWN:
             raise _secrets_not_listed()
         self._check_policies()
-        secret = self._get_secret(obj)
-        if secret and not manifests.is_controlled_by(secret, obj):
-            raise ForeignObjectError(SECRET, manifests.secret_name(obj))
+        if secret := self._get_secret(obj):
+            _check_takes_credential(secret, obj)
 
     def check_enabled(self, obj: Body) -> None:
         """Check that the namespace is not refused.
@@ -127,7 +127,7 @@ class SecretPublisher:
         """
         body, known = manifests.secret_body(obj, credential), self._get_secret(obj)
         try:
-            written = self._write(SECRET, obj, body, known, lambda found: _check_not_later(found, credential.attempt))
+            written = self._write(obj, body, known, attempt=credential.attempt)
         except KubeError as err:
             raise_not_written(err, SECRET, key_of(obj).namespace)
         self._namespaces.put_secret(written)
@@ -197,32 +197,43 @@ class SecretPublisher:
         found = self._read(resource, obj, name)
         if found is None:
             self._create_or_correct(resource, obj, body)
-        elif not manifests.is_controlled_by(found, obj):
+        elif not manifests.may_be_written(found, obj):
             raise ForeignObjectError(resource, name)
         elif found.get("roleRef") != body.get("roleRef"):  # which Kubernetes never changes
             self._remove(resource, obj, name)
             self._create_or_correct(resource, obj, body)
-        elif not manifests.grants_the_same(found, body):
-            self._api.replace(resource, _at_version_of(found, body))
+        elif not (manifests.is_controlled_by(found, obj) and manifests.grants_the_same(found, body)):
+            self._api.replace(resource, manifests.written_into(found, body))
 
-    def _write(
-        self, resource: Resource, obj: Body, body: Body, known: Body | None, check: Callable[[Body], None]
-    ) -> Body:
-        """Create the object, or replace the known one; if another writer was faster, read it and try once more."""
+    def _write(self, obj: Body, body: Body, known: Body | None, *, attempt: int) -> Body:
+        """Create the Secret, or write into the known one; if another writer was faster, read it and try once more.
+
+        Always at the uid and version that are known, so that a paused former leader overwrites nothing newer.
+        """
+        namespace, name = key_of(obj).namespace, body["metadata"]["name"]
         for last in (False, True):
             try:
+                if known and self._is_replaced(known, obj, attempt=attempt):
+                    known = None
                 if known is None:
-                    return self._api.create(resource, body, namespace=key_of(obj).namespace)
-                if not manifests.is_controlled_by(known, obj):
-                    raise ForeignObjectError(resource, body["metadata"]["name"])
-                check(known)
-                return self._api.replace(resource, _at_version_of(known, body))
+                    return self._api.create(SECRET, body, namespace=namespace)
+                return self._api.patch(SECRET, manifests.changes_for(known, body), namespace=namespace, name=name)
             except KubeError as err:
                 if err.status not in (404, 409) or err.is_terminating or last:
                     raise
-            found = self._read(resource, obj, body["metadata"]["name"])
+            found = self._read(SECRET, obj, name)
             known = manifests.without_values(found) if found else None
         raise AssertionError("unreachable")
+
+    def _is_replaced(self, known: Body, obj: Body, *, attempt: int) -> bool:
+        """Check that the request may write into a Secret; delete one that takes no change, and answer whether."""
+        _check_takes_credential(known, obj)
+        _check_not_later(known, attempt)
+        if not manifests.obstacle_of(known):
+            return False
+        namespace, name = key_of(known).namespace, key_of(known).name
+        self._api.delete(SECRET, namespace=namespace, name=name, uid=uid_of(known), version=version_of(known))
+        return True
 
     def _read(self, resource: Resource, obj: Body, name: str) -> Body | None:
         try:
@@ -265,9 +276,18 @@ def _secrets_not_listed() -> PendingError:
     return PendingError("The Secrets of the namespace are being listed", reason="Starting", requeue_after_s=0.2)
 
 
-def _at_version_of(found: Body, body: Body) -> Body:
-    meta = {**body["metadata"], "resourceVersion": version_of(found), "uid": uid_of(found)}
-    return {**body, "metadata": meta}
+def _check_takes_credential(secret: Body, obj: Body) -> None:
+    """Refuse a Secret of somebody else, and one that can neither be changed nor be replaced."""
+    name = key_of(secret).name
+    if not manifests.may_be_written(secret, obj):
+        raise ForeignObjectError(SECRET, name)
+    obstacle, held = manifests.obstacle_of(secret), manifests.finalizers_of(secret)
+    if obstacle and held:
+        raise NotWrittenError(
+            SECRET,
+            f"Secret {name} {obstacle}, and is kept by the finalizer(s) {', '.join(held)}, so that it takes no"
+            " credential and cannot be replaced: have their owner remove them, or remove them yourself",
+        )
 
 
 def _check_not_later(found: Body, attempt: int) -> None:

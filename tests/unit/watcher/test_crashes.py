@@ -228,7 +228,7 @@ def test_a_foreign_secret_is_never_touched_and_nothing_is_claimed(world: World) 
 
 def _theirs(secret: Body) -> None:
     secret["data"] = {"theirs": "eA=="}
-    del secret["metadata"]["ownerReferences"]
+    del secret["metadata"]["ownerReferences"], secret["metadata"]["labels"]
 
 
 def test_credentials_of_an_older_attempt_never_replace_later_ones(granted: World) -> None:
