@@ -17,10 +17,11 @@ Two leases can share one user name; the revocation of the second one then finds 
 """
 
 REMEMBER = (
-    "DO $$ DECLARE found text := (SELECT oid::text FROM pg_roles WHERE rolname = '{{name}}'); BEGIN"
+    "DO $$ DECLARE found text := (SELECT oid::text FROM pg_catalog.pg_roles WHERE rolname = '{{name}}'); BEGIN"
     ' IF found IS NULL THEN CREATE ROLE "{{name}}" NOLOGIN; END IF;'
     " PERFORM set_config('leasegate.made', (found IS NULL)::text, true);"
-    " PERFORM set_config('leasegate.oid', (SELECT oid::text FROM pg_roles WHERE rolname = '{{name}}'), true); END $$;"
+    " PERFORM set_config('leasegate.oid', (SELECT oid::text FROM pg_catalog.pg_roles WHERE rolname = '{{name}}'),"
+    " true); END $$;"
 )
 """Creates the user where it does not exist, and remembers it for this transaction.
 
@@ -28,11 +29,15 @@ By oid, as a team's statements may rename it, which keeps its password.
 """
 
 CHECK_ENDED = (
-    "DO $$ DECLARE left_over pg_roles%ROWTYPE; BEGIN"
+    "DO $$ DECLARE left_over pg_catalog.pg_roles%ROWTYPE; BEGIN"
+    # A team's statements may have put objects of the same names, such as temporary tables, before PostgreSQL's own.
+    " PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);"
     " SELECT * INTO left_over FROM pg_roles WHERE oid = current_setting('leasegate.oid')::oid;"
     " IF left_over.oid IS NOT NULL AND current_setting('leasegate.made')::bool THEN"
     " EXECUTE format('DROP ROLE %I', left_over.rolname);"
-    " ELSIF left_over.rolcanlogin OR left_over.rolname <> '{{name}}' THEN"
+    " ELSIF left_over.rolcanlogin OR left_over.rolname <> '{{name}}'"
+    # They may have changed what was remembered, too.
+    " OR left_over.oid IS NULL AND EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') THEN"
     " RAISE EXCEPTION 'the revocation statements of the role leave a database user that can log in, or rename it:"
     " they have to drop it' USING ERRCODE = 'LG001';"
     " ELSIF EXISTS (SELECT FROM pg_stat_activity WHERE usesysid = current_setting('leasegate.oid')::oid) THEN"

@@ -333,6 +333,29 @@ def test_h7_a_revocation_that_leaves_a_user_is_refused(servers: Servers, roles: 
     assert not exists(servers, lease["username"])  # nor what only the statements made
 
 
+NOBODY = "AS SELECT * FROM pg_catalog.pg_roles WHERE false"
+HIDING = {
+    "the oid": "SELECT set_config('leasegate.oid', '0', true);",
+    "all that is remembered": "SELECT set_config('leasegate.oid', '0', true), set_config('leasegate.made', '1', true);",
+    "a temporary table": f"CREATE TEMP TABLE pg_roles {NOBODY};",
+    "another path": f"CREATE SCHEMA s; CREATE VIEW s.pg_roles {NOBODY}; SET LOCAL search_path = s, pg_catalog;",
+}
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("statement", HIDING.values(), ids=HIDING)
+def test_h7_a_revocation_that_hides_a_user_is_refused(servers: Servers, roles: Stub, statement: str) -> None:
+    """The statements run before the check, in its transaction: neither names nor settings of theirs mislead it."""
+    request = ensure_role(servers)
+    request.definition.revocation_statements.append(statement)
+    roles.EnsureDbRole(request)
+    lease = issue(servers, "k8s.-.demo.psql-role", f"demo-h7-{abs(hash(statement)) % 10**6}")
+    status, answer = servers.vault("POST", f"sys/leases/revoke/{lease['lease_id']}", sync=True)
+    servers.must("POST", f"sys/leases/revoke-force/{MOUNT}")
+    assert (status, "(SQLSTATE LG001)" in str(answer), exists(servers, lease["username"])) == (400, True, True)
+    servers.psql(f'DROP OWNED BY "{lease["username"]}"; DROP ROLE "{lease["username"]}"')
+
+
 @pytest.mark.usefixtures("engine")
 def test_h7_a_revocation_that_leaves_a_session_is_refused(servers: Servers, roles: Stub) -> None:
     request = ensure_role(servers)
