@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import TeamLoginHasPoliciesError, VaultAuthMissingError, VaultAuthRefusedError
+from services.common.errors import (
+    TeamLoginHasPoliciesError,
+    VaultAuthMissingError,
+    VaultAuthRefusedError,
+    VaultUnavailableError,
+)
 from services.common.vault.sessions import Sessions
 from services.common.vault.target import TokenAuth
 from services.common.vault.vaults import Vaults
+from tests.certificates import Authority
 from tests.integration.vault_users import (
     SCOPE,
     Clock,
@@ -23,7 +29,7 @@ from tests.integration.vault_users import (
     works,
 )
 from tests.servers import Servers
-from tests.vaults import MAIN, any_vault, entry_of, vaults
+from tests.vaults import MAIN, any_vault, entry, entry_of, vaults
 
 pytestmark = pytest.mark.usefixtures("auth_methods")
 
@@ -112,12 +118,18 @@ def test_a_token_whose_policies_cannot_be_read_proves_nothing(servers: Servers, 
         sessions.proven_vault(own.resolve(target(servers, TokenAuth(servers.token_with("little")))))
 
 
-def test_the_proof_goes_where_the_operators_file_says(servers: Servers, own: Vaults) -> None:
+def test_the_proof_goes_where_the_operators_file_says(servers: Servers, own: Vaults, tmp_path: Path) -> None:
     """C1: an AppBinding's own authority, or its word not to look at one, does not decide who is asked."""
-    wrong = replace(target(servers, TokenAuth(servers.team_token())), ca_bundle=b"", insecure_skip_tls_verify=True)
+    other = Authority(tmp_path / "other")
+    team = replace(target(servers, TokenAuth(servers.team_token())), vault=MAIN)
     with closing(Sessions(SCOPE, vaults=own)) as sessions:
-        assert works(sessions.proven_vault(replace(wrong, vault="old")))
-        assert all(not each.endpoint.insecure for each in sessions._known_transports())
+        assert works(sessions.proven_vault(replace(team, ca_bundle=other.ca.read_bytes(), server_name="elsewhere")))
+    auth = {"roles": {"approle": {"roleIdFile": "/none", "secretIdFile": "/none"}}}
+    strange = vaults(entry(servers.vault_addr, auth=auth, caFile=str(other.ca)), service="roles")
+    with closing(Sessions(SCOPE, vaults=strange)) as sessions:
+        for trusting in (replace(team, ca_bundle=b"", insecure_skip_tls_verify=True), team):
+            with pytest.raises(VaultUnavailableError):
+                sessions.proven_vault(trusting)
 
 
 def test_health_says_whether_vault_answers(servers: Servers, own: Vaults) -> None:

@@ -229,7 +229,7 @@ def test_a_wrong_secret_is_named_without_its_values(kind: str, data: dict[str, b
     assert "sesame" not in str(caught.value)
 
 
-KUBERNETES = TeamAuth(token_audience="leasegate-vault", mounts=())
+KUBERNETES = TeamAuth(token_audience="leasegate-vault")
 
 
 @pytest.mark.parametrize(
@@ -242,6 +242,8 @@ KUBERNETES = TeamAuth(token_audience="leasegate-vault", mounts=())
         ({"serviceAccountName": "vault", "kubernetes": {"audience": "sts.example.com"}}, "kubernetes.audience"),
         ({"kubernetes": {"serviceAccountName": "vault", "audience": "vault"}}, "kubernetes.audience"),
         ({"audience": "leasegate-vault"}, "serviceAccountName"),
+        ({"serviceAccountName": "vault", "path": "kubernetes-of-others"}, "path"),
+        ({"serviceAccountName": "vault", "path": "kubernetes/../token"}, "path"),
     ],
 )
 def test_what_the_operator_does_not_allow_is_named(parameters: Body, field: str) -> None:
