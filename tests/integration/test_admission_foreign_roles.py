@@ -7,6 +7,7 @@ leasegate-decider in ``app``; lead approves in ``app`` alone; these are the bind
 from __future__ import annotations
 
 import copy
+import json
 import re
 import secrets
 from collections.abc import Callable
@@ -309,6 +310,37 @@ class TestSecondIdentities:
             "-p", patch,
         )  # fmt: skip
         assert "self-approved: admin is a subject of this request and approves it" in said.stderr
+
+    @pytest.mark.parametrize("subject", ["User", "Group", "ServiceAccount"])
+    def test_m2_who_may_decide_an_own_request_is_warned_once(
+        self, cluster: Running, admin: Kube, watcher: Kube, databases: str, approver: str, subject: str
+    ) -> None:
+        account = subject == "ServiceAccount"
+        user = f"system:serviceaccount:{databases}:{approver}" if account else approver
+        bind(admin, databases, role="leasegate-approver", subject={"kind": "User", "name": user}, until=APPROVAL)
+        grant(admin, user, a_rule("databaseaccessrequests/ownapproval", "update"), namespace=databases)
+        named = {"kind": subject, "name": f"g-{approver}" if subject == "Group" else approver}
+        alike = [named | {"kind": kind} for kind in ("User", "Group", "ServiceAccount") if kind != subject]
+        says = f"self-approved: {user} is a subject of this request and approves it"
+
+        def decided(subjects: list[Json], *conditions: Json) -> str:
+            request = publish(watcher, Kube(cluster, "alice").create(a_request(databases, subjects=subjects)))
+            return patched(request["metadata"]["name"], *conditions)
+
+        def patched(name: str, *conditions: Json) -> str:
+            done = cluster.kubectl(
+                "patch", "dar", name, "-n", databases, "--subresource=status", "--type=merge",
+                "-p", json.dumps({"status": {"conditions": conditions}}),
+                "--as", user, "--as-group", f"g-{approver}", "--as-group", "system:authenticated",
+            )  # fmt: skip
+            return str(done.stderr)
+
+        assert says in decided([named], approved(user))
+        assert "self-approved" not in decided([named], denied(user))
+        assert "self-approved" not in decided(alike, approved(user))
+        request = publish(watcher, Kube(cluster, "alice").create(a_request(databases, subjects=[named])))
+        assert says in patched(request["metadata"]["name"], approved(user))
+        assert "self-approved" not in patched(request["metadata"]["name"], approved(user)), "no news"
 
 
 class TestCost:

@@ -103,6 +103,15 @@ class TestSubjects:
         named = with_value(request, "metadata.annotations", {SUBJECTS_FROM: "ci, ci-2"})
         assert stamp_of(alice.create(named)) == "alice"
 
+    def test_m4_what_is_unchanged_is_not_looked_at(self, alice: Kube, watcher: Kube, namespace: str) -> None:
+        """So that an object of before gets its finalizer, and says in its status what is wrong with it."""
+        request = a_request(namespace, subjects=[a_subject("ServiceAccount", "d", "ci")])
+        made = alice.create(with_value(request, "metadata.annotations", {SUBJECTS_FROM: "ci"}))
+        assert alice.patch(made, {"metadata": {"annotations": {SUBJECTS_FROM: None}}})
+        assert watcher.patch(made, {"metadata": {"finalizers": [FINALIZER]}})
+        assert watcher.patch(made, {"metadata": {"finalizers": None}})
+        assert "is of namespace ci" in refusal(alice, "patch", made, {"spec": {"ttl": "1h"}}).message
+
     def test_m4_64_subjects_of_32_namespaces_are_compared(self, alice: Kube, namespace: str) -> None:
         wide = [f"{'n' * 61}{number:02}" for number in range(32)]
         subjects = [a_subject("ServiceAccount", f"{'s' * 200}{number:02}", wide[number % 32]) for number in range(64)]
