@@ -75,7 +75,8 @@ class Settings:
         finalizer_timeout_s: How long a deletion waits where Vault answers but does not permit the cleanup.
         resync_s: Every object is reconciled once in so long, whatever changed: how often drift in Vault is checked.
         role_change_pause_s: Time between two changes of one PostgresRole, after three of them.
-        workers: Threads of each work queue; one namespace has at most three quarters of them.
+        workers: Threads of each work queue; one namespace has at most three quarters of them, and keys of the lowest
+            priority one quarter.
         parallel_threads: Threads for work in parallel to a worker's own.
         watch_s: Longest time of one watch.
         refused_cap_s: Longest pause between two tries to list a namespace that is not enabled.
@@ -141,6 +142,7 @@ class Watcher:
                 clock=clock,
                 observer=self._metrics.of_queue(name),
                 most_of_namespace=max(1, workers - max(1, workers // 4)),
+                most_resyncs=max(1, workers // 4),
             )
             for name, workers in settings.workers.items()
         }

@@ -48,7 +48,7 @@ MOUNTS_OWNED: list[dict[str, Any]] = [
     {"path": "database", "namespaces": ["*"]},
     {"path": "team/{namespace}"},
     {"path": "team/owner", "namespaces": ["*"]},  # a mount that its namespace may share
-    {"path": "team/*", "namespaces": ["waiting"]},  # a namespace with several mounts
+    {"path": "team/*", "namespaces": ["waiting", "greedy"]},  # namespaces with several mounts
 ]
 _MALLOC = {"MALLOC_ARENA_MAX": "2"}
 """glibc's malloc keeps up to eight pools a core, each with its own holes: two take 4 MiB less with some forty threads,

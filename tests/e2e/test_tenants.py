@@ -1,15 +1,15 @@
 """A greedy namespace delays another one's approved access request by less than 5 s (attacks H5 and M3).
 
-The address that answers nothing is in no operator's file, so that it is refused before anything is called. That calls
-to a listed Vault which answers nothing leave workers to others is tested with the queues themselves
-(``test_workqueue.py``, ``test_worker_pool.py``).
+It has all that the issue names at once: access requests by the hundred, a role that is changed ten times a second, and
+SecretEngines that wait for a Vault of the operator's file that swallows packets, and for a database that does. The
+silent Vault answered before, so that access has leases, claims and revocations there, too.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +20,8 @@ import pytest
 
 from dev.stack.stack import LocalStack
 from tests.e2e.crowd import LONG_S, Crowd, at_once
-from tests.e2e.space import ENGINE, space
+from tests.e2e.far_vault import FarVault, far_vault
+from tests.e2e.space import ENGINE, Space, space
 from tests.eventually import eventually
 from watcher.kube.client import KubeError
 from watcher.specs.kinds import APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
@@ -28,8 +29,11 @@ from watcher.specs.kinds import APP_BINDING, POSTGRES_ROLE, SECRET_ENGINE
 DEAD_ENGINES = 20
 FLAPS_PER_S = 10
 MOST_S = 5.0
-ASKED = 5
-"""Access requests of the modest namespace, one after the other."""
+ASKED_S, EVERY_S = 40.0, 2.0
+"""For how long the modest namespace asks, and how often at most: the calls to what is silent end one by one."""
+IN_USE, BEGUN = 10, 20
+"""Credentials that the greedy namespace has at the silent Vault, and claims that it makes there."""
+GREEDY_MOUNTS: list[dict[str, Any]] = [{"path": "team/*", "namespaces": ["greedy"]}]
 
 
 @pytest.fixture
@@ -45,21 +49,33 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def dead_engines(crowd: Crowd, port: int) -> list[str]:
-    """SecretEngines whose Vault swallows packets."""
-    vault = crowd.get("vault", APP_BINDING)
-    config = {"url": f"http://127.0.0.1:{port}"}
-    spec = {**vault["spec"], "clientConfig": config}
-    crowd.space.apply({**_kind(vault), "metadata": {"name": "dead"}, "spec": spec})
+def app_binding(crowd: Crowd, like: str, name: str, url: str) -> None:
+    """An AppBinding that leads elsewhere."""
+    known = crowd.get(like, APP_BINDING)
+    spec = {**known["spec"], "clientConfig": {"url": url, "insecureSkipTLSVerify": True}}
+    crowd.space.apply({**_kind(known), "metadata": {"name": name}, "spec": spec})
+
+
+def engines(crowd: Crowd, prefix: str, count: int, **refs: Any) -> list[str]:
+    """SecretEngines, each with a mount of its own.
+
+    Args:
+        crowd: Whose.
+        prefix: Of their names.
+        count: How many.
+        refs: ``vault`` and ``database``: names of AppBindings.
+    """
     (engine,) = crowd.space.guide("postgresSecretEngine")
-    names = [f"dead-{number}" for number in range(DEAD_ENGINES)]
+    names = [f"{prefix}-{number}" for number in range(count)]
     for name in names:
-        spec = {**engine["spec"], "vaultRef": {"name": "dead"}, "path": f"{crowd.space.mount}-{name}"}
-        crowd.api.create(
-            SECRET_ENGINE,
-            {**_kind(engine), "metadata": {"name": name}, "spec": spec},
-            namespace=crowd.space.name,
-        )
+        spec = {**engine["spec"], "path": f"{crowd.space.mount}-{name}"}
+        if "vault" in refs:
+            spec["vaultRef"] = {"name": refs["vault"]}
+        if "database" in refs:
+            reference = {"name": refs["database"], "namespace": crowd.space.name}
+            spec["postgres"] = {**spec["postgres"], "databaseRef": reference}
+        body = {**_kind(engine), "metadata": {"name": name}, "spec": spec}
+        crowd.api.create(SECRET_ENGINE, body, namespace=crowd.space.name)
     return names
 
 
@@ -91,8 +107,17 @@ def flapping(crowd: Crowd) -> Iterator[list[int]]:
         thread.join()
 
 
+def slowness() -> float:
+    """How many times longer everything takes, as others want the processors, too; 1 where there are enough.
+
+    With 17 processes that want two processors, the greedy namespace's 16 status writes a second are more than the API
+    server's share of them: a call to etcd takes 0.11 s then, and one that creates a Role 1.6 s (ADR 75).
+    """
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def approved_to_secret_s(crowd: Crowd) -> float:
-    """Seconds from an approval to its Secret."""
+    """Seconds from an approval to its Secret, and to the status that says that its subjects can read it."""
     (name,) = crowd.names(1)
     crowd.create(name)
     crowd.approve(name)
@@ -107,8 +132,47 @@ def approved_to_secret_s(crowd: Crowd) -> float:
     return time.monotonic() - began
 
 
+@contextmanager
+def silence(greedy: Crowd, far: FarVault, dead_database: int) -> Iterator[Crowd]:
+    """A Vault that falls silent while the greedy namespace uses it, and what waits for it and for a silent database."""
+    app_binding(greedy, "vault", "far", far.address)
+    app_binding(greedy, "postgres-app", "dead", f"postgresql://127.0.0.1:{dead_database}/postgres?sslmode=disable")
+    engines(greedy, "far", 1, vault="far")
+    greedy.space.phase("secretengine/far-0", "Success")
+    crowd = Crowd(Space(greedy.space.stack, greedy.space.name, f"{greedy.space.mount}-far-0"), "far")
+    crowd.prepare(vaultRef={"name": "far"})
+    crowd.granted(IN_USE)
+    waiting = crowd.names(BEGUN)
+    at_once(crowd.create, waiting)
+    eventually(
+        lambda: all((crowd.get(name).get("status") or {}).get("digest") for name in waiting),
+        timeout_s=LONG_S,
+        what="the digests of what is claimed at the silent Vault",
+    )
+    far.swallows.set()
+    try:
+        engines(greedy, "dead", DEAD_ENGINES, vault="far")
+        engines(greedy, "lost", DEAD_ENGINES, database="dead")
+        at_once(crowd.approve, waiting)
+        yield crowd
+    finally:
+        far.answer_again()
+
+
+def asked(modest: Crowd) -> list[float]:
+    """Seconds from approval to Secret, again and again."""
+    took, end = list[float](), time.monotonic() + ASKED_S
+    while time.monotonic() < end:
+        next_at = time.monotonic() + EVERY_S
+        took.append(approved_to_secret_s(modest))
+        time.sleep(max(0.0, next_at - time.monotonic()))
+    return took
+
+
+@pytest.mark.timeout(1800)
 def test_h5_m3_a_greedy_namespace_delays_no_other(stack: LocalStack, greedy_requests: int) -> None:
     with (
+        far_vault(stack, mounts=GREEDY_MOUNTS) as far,
         space(stack, "modest", at_once=True) as one,
         space(stack, "greedy", at_once=True) as other,
         silent_server() as port,
@@ -120,23 +184,21 @@ def test_h5_m3_a_greedy_namespace_delays_no_other(stack: LocalStack, greedy_requ
             crowd.space.phase(ENGINE, "Success")
             crowd.prepare()
         modest.pass_by()
-        dead = dead_engines(greedy, port)
+        usual, slow = [approved_to_secret_s(modest) for _ in range(3)], slowness()
         names = greedy.names(greedy_requests)
-        with flapping(greedy) as flaps:
+        with silence(greedy, far, port), flapping(greedy) as flaps:
             at_once(greedy.create, names)
             eventually(lambda: flaps[0] >= FLAPS_PER_S, timeout_s=LONG_S, what="a role that flaps")
-            took = [approved_to_secret_s(modest) for _ in range(ASKED)]
+            took = asked(modest)
+            print(f"{greedy_requests} greedy requests, {flaps[0]} flaps, {far.connections} silent connections")
+            print(f"each took {', '.join(f'{each:.2f}' for each in took)} s; load {os.getloadavg()[0]:.0f}")
+            print(f"usual: {', '.join(f'{each:.2f}' for each in usual)} s; {slow:.1f} times slower by others")
             assert flaps[0] >= 2 * FLAPS_PER_S
-        print(f"{greedy_requests} greedy requests, {flaps[0]} flaps: {', '.join(f'{each:.2f} s' for each in took)}")
-        usual = [approved_to_secret_s(modest) for _ in range(2)]
-        print(f"usual: {', '.join(f'{each:.2f} s' for each in usual)}")
-        assert statistics.median(took) - min(usual) < MOST_S
+            assert far.connections > DEAD_ENGINES, "the silent Vault is really called"
+        assert max(took) - min(usual) < MOST_S * slow
         eventually(
             lambda: all((greedy.get(name).get("status") or {}).get("digest") for name in names[:5]),
             timeout_s=LONG_S,
             what="the greedy namespace's own access requests go on, too",
         )
-        for name in dead:
-            greedy.delete(name, SECRET_ENGINE)
-            with suppress(KubeError):
-                greedy.patch(name, {"metadata": {"finalizers": []}}, SECRET_ENGINE)
+        at_once(greedy.delete, names)  # kubectl takes minutes for a thousand

@@ -5,7 +5,8 @@ keys of higher ones, as in controller-runtime's priority queue: the first list a
 thousands of them, and a decision that arrives meanwhile must not wait behind them.
 
 The namespaces take turns, and one namespace never has all workers: neither a thousand keys of one nor calls of one that
-nobody answers delay the keys of another.
+nobody answers delay the keys of another. Keys of the lowest priority have a few workers: what is under way when
+something happens takes processor time from it, here and in the API server.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ class WorkQueue(Generic[K]):
         clock: Monotonic seconds.
         observer: Where adds, retries and durations are counted.
         most_of_namespace: How many keys of one namespace workers may have at once; None for no limit.
+        most_resyncs: How many keys of the lowest priority workers may have at once; None for no limit.
     """
 
     def __init__(
@@ -115,8 +117,10 @@ class WorkQueue(Generic[K]):
         clock: Callable[[], float] = time.monotonic,
         observer: QueueObserver | None = None,
         most_of_namespace: int | None = None,
+        most_resyncs: int | None = None,
     ) -> None:
-        self._most_of_namespace = most_of_namespace
+        self._most_of_namespace, self._most_resyncs = most_of_namespace, most_resyncs
+        self._resyncing = set[K]()
         self._busy = Counter[str | None]()
         self._backoff, self._clock, self._observer = backoff, clock, observer or QueueObserver()
         self._changed = threading.Condition()
@@ -171,7 +175,7 @@ class WorkQueue(Generic[K]):
         with self._changed:
             while not self._closed:
                 self._queue_due()
-                if taken := next(filter(None, (tier.take(self._is_full) for tier in self._tiers)), None):
+                if taken := self._take():
                     key, since = taken
                     self._busy[_namespace_of(key)] += 1
                     now = self._processing[key] = self._clock()
@@ -190,8 +194,9 @@ class WorkQueue(Generic[K]):
             self._busy[_namespace_of(key)] -= 1
             if not self._busy[_namespace_of(key)]:
                 del self._busy[_namespace_of(key)]
-            if self._most_of_namespace is not None:
-                self._changed.notify()  # a key that its namespace's limit kept back may go now
+            self._resyncing.discard(key)
+            if self._most_of_namespace is not None or self._most_resyncs is not None:
+                self._changed.notify()  # a key that a limit kept back may go now
             if key in self._again:
                 self._enqueue(key, self._again.pop(key))
 
@@ -215,6 +220,17 @@ class WorkQueue(Generic[K]):
         """Seconds of work in progress, summed over the keys that workers have."""
         with self._changed:
             return sum(self._clock() - since for since in self._processing.values())
+
+    def _take(self) -> tuple[K, float] | None:
+        """Take the first key that may go, and since when it waited."""
+        *urgent, resyncs = self._tiers
+        if taken := next(filter(None, (tier.take(self._is_full) for tier in urgent)), None):
+            return taken
+        if self._most_resyncs is not None and len(self._resyncing) >= self._most_resyncs:
+            return None
+        if taken := resyncs.take(self._is_full):
+            self._resyncing.add(taken[0])
+        return taken
 
     def _is_full(self, namespace: str | None) -> bool:
         limit = self._most_of_namespace

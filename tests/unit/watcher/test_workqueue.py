@@ -250,6 +250,19 @@ def test_m3_one_namespace_never_has_all_workers(clock: Clock) -> None:
     assert [queue.next_key(block=False) for _ in range(2)] == [Key("greedy", "3"), None]
 
 
+def test_m3_what_nobody_waits_for_has_a_few_workers(clock: Clock) -> None:
+    queue = WorkQueue[Key](Backoff(base_s=1.0, cap_s=8.0, random=lambda: 1.0), clock=clock, most_resyncs=2)
+    for number in range(10):
+        queue.add(Key("greedy", str(number)), Priority.RESYNC)
+    assert [queue.next_key(block=False) for _ in range(3)] == [Key("greedy", "0"), Key("greedy", "1"), None]
+    queue.add(Key("demo", "now"))
+    assert queue.next_key(block=False) == Key("demo", "now")
+    queue.mark_done(Key("demo", "now"))
+    assert queue.next_key(block=False) is None
+    queue.mark_done(Key("greedy", "1"))
+    assert [queue.next_key(block=False) for _ in range(2)] == [Key("greedy", "2"), None]
+
+
 def test_m3_a_worker_is_woken_when_its_namespace_may_go_on(clock: Clock) -> None:
     queue, got = fair(clock, most=1), list[Key | None]()
     for name in "ab":
