@@ -45,6 +45,7 @@ from services.access.worker.orphan_scan import OrphanScanner
 from services.access.worker.periodic import PeriodicTask
 from services.access.worker.pool import WorkerPool
 from services.access.worker.prune import LedgerPruner
+from services.access.worker.reassessor import Reassessor
 from services.access.worker.startup import recover
 from services.common.rpc.limit import LongPolls
 from services.common.rpc.server import Service, service
@@ -158,7 +159,9 @@ def _running(
         PeriodicTask("orphan-scan", lambda _stopping: scanner.scan(), every_s=settings.orphan_scan_interval_s),
         PeriodicTask("pruning", pruner.prune, every_s=settings.prune_every_s),
     )
+    reassessor = Reassessor(ledger)
     pool.start()
+    reassessor.start()
     for task in tasks:
         task.start()
     requester = RequesterServicer(
@@ -190,6 +193,7 @@ def _running(
     finally:
         for task in tasks:
             task.stop()
+        reassessor.stop()
         pool.stop()
 
 

@@ -29,6 +29,7 @@ class Lean:
         peaceful: Whether nothing fails and nobody meddles.
         ending: How likely somebody ends a request when it is looked at.
         ends_claiming: How likely somebody ends a request that is being claimed for.
+        changing: How likely a role is changed when a request is looked at.
     """
 
     roles: tuple[str, ...] = ()
@@ -38,6 +39,7 @@ class Lean:
     peaceful: bool = False
     ending: float = 0.0
     ends_claiming: float = 0.04
+    changing: float = 0.0
 
 
 _LEANS = {
@@ -47,6 +49,7 @@ _LEANS = {
     "revoke.": Lean(ending=0.15),
     "recover.": Lean(leaps=(RECOVERY_LEAP_S,), doubtful=True),
     "renew.": Lean(leaps=(RENEW_LEAP_S,), first_leap_s=RENEW_LEAP_S, peaceful=True),
+    "reassess.": Lean(changing=0.1),
     "rotate.": Lean(roles=("brief-role",), leaps=(ROTATE_LEAP_S,), first_leap_s=ROTATE_LEAP_S, peaceful=True),
 }
 

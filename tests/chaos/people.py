@@ -95,6 +95,8 @@ class People:
             each.delete()
         elif chance < 0.3 and not each.approved:
             each.approve()
+        elif rng.random() < lean.changing:
+            self._role_changes(life)
         elif not lean.peaceful:
             self._meddle(each, life, chance)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from services.access.requests import reassess
 from services.common import logs
 from tests.chaos.people import prepare
 from tests.chaos.play import Run, Tally
@@ -125,6 +126,7 @@ def _work(todo: Any, done: Any, stop: Any, lives: int) -> None:
         return bool(stop.is_set()) or os.getppid() != parent
 
     logs.configure("critical", process="chaos")
+    reassess.MANY = reassess.STEP = 1  # a changed role has its access requests reassessed in steps
     folder = Path(tempfile.mkdtemp(prefix="leasegate-chaos-"))
     try:
         with real_servers() as servers, world(servers, folder) as made:

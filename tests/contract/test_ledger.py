@@ -16,6 +16,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from services.access.domain import approval as approving
 from services.access.domain import attempt_states as rules
 from services.access.domain.attempt_states import ENDING
 from services.access.domain.models import (
@@ -542,7 +543,7 @@ def test_a_token_is_made_beforehand_only_while_pending(ledger: Ledger) -> None:
 def test_a_decision_on_another_digest_leaves_the_request_pending(ledger: Ledger) -> None:
     with ledger.write() as tx:
         request, role = seed(tx, approval=Approval.PENDING)
-        digest = reassess.digest_of(request, role)
+        digest = approving.digest_of(request, role)
         assert digest != DIGEST
         requests.decide(tx, "uid-1", [a_decision(digest=digest)])
         request = reassess.reassess(tx, request, role)

@@ -18,7 +18,8 @@ import yaml
 from leasegate.access.v1 import access_request_pb2, lease_pb2
 from leasegate.access.v1 import watcher_service_pb2 as watcher
 from services.access.domain import failpoints
-from services.common.errors import LeasegateError
+from services.access.requests import reassess
+from services.common.errors import ApprovalRequiredError, ConflictError, LeasegateError
 from tests.eventually import eventually
 from tests.integration.access_world import CREATE, ROLE, Dar, Killed, Watcher, World, put_role, start, world
 from tests.servers import real_servers
@@ -38,7 +39,8 @@ TWICE = (
 REVOKE_TOKEN = ("revoke_token.revoked",)
 GIVING_BACK = ("claim.refused", "claim.revoked")
 SLOW = ("renew.asked", "renew.committed", "rotate.due")
-ELSEWHERE = {*RECOVER, *REVOKE_TOKEN, *GIVING_BACK, *SLOW}
+STEP = "reassess.step"
+ELSEWHERE = {*RECOVER, *REVOKE_TOKEN, *GIVING_BACK, *SLOW, STEP}
 REST = tuple(point for point in failpoints.POINTS if point not in ELSEWHERE)
 SLOW_ROLE, SHORT_ROLE = "k8s.-.demo.slow-role", "k8s.-.demo.short-role"
 
@@ -268,6 +270,27 @@ def test_killed_while_a_credential_is_kept_alive(made: World, point: str) -> Non
         converge(dar, secret)
         dies(service)
     recovers(made, dar, secret, ended=True)
+
+
+def test_killed_while_a_changed_role_is_reassessed(made: World) -> None:
+    """The next process goes on: what nobody acknowledged is revoked, and the former approval never counts."""
+    many = reassess.MANY + reassess.STEP + 10
+    with running(made, crash_at=STEP) as service:
+        put_role(made, service.callee)
+        dars = sorted((Dar(service.callee) for _ in range(many)), key=lambda dar: dar.uid)
+        before = {dar.uid: dar.ensure().access_request.digest for dar in dars}
+        last = dars[-1]
+        last.decide()
+        credential = last.claim()
+        assert made.can_log_in(credential)
+        with suppress(LeasegateError):
+            put_role(made, service.callee, max_ttl_s=1800)
+        dies(service)
+    with running(made) as service:
+        with pytest.raises((ApprovalRequiredError, ConflictError)):
+            last.again(service.callee).acknowledge(credential.attempt)
+        eventually(lambda: not made.database_users(), timeout_s=30, what="the last credential revoked")
+        assert all(dar.again(service.callee).ensure().access_request.digest != before[dar.uid] for dar in dars)
 
 
 def _quietly(call: Callable[[], object]) -> None:

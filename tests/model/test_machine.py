@@ -68,11 +68,21 @@ class AccessMachine(RuleBasedStateMachine):
         self.world: World | None = None
 
     @initialize(
-        strict=st.booleans(), at_once=st.booleans(), ttl_s=st.sampled_from((None, None, 7200.0)), approved=st.booleans()
+        strict=st.booleans(),
+        at_once=st.booleans(),
+        in_steps=st.booleans(),
+        ttl_s=st.sampled_from((None, None, 7200.0)),
+        approved=st.booleans(),
     )
-    def begin(self, strict: bool, at_once: bool, ttl_s: float | None, approved: bool) -> None:
+    def begin(self, strict: bool, at_once: bool, in_steps: bool, ttl_s: float | None, approved: bool) -> None:
         self.world = World(
-            template(), rising=self.rising, at_once=at_once, ttl_s=ttl_s, strict=strict, absent=self.absent
+            template(),
+            rising=self.rising,
+            at_once=at_once,
+            in_steps=in_steps,
+            ttl_s=ttl_s,
+            strict=strict,
+            absent=self.absent,
         )
         if approved:
             self.world.decide(Approval.APPROVED)
@@ -142,6 +152,11 @@ class AccessMachine(RuleBasedStateMachine):
     def change_role(self, times: int) -> None:
         for _ in range(times):
             self.w.change_role()
+        self.secret_attempt()
+
+    @rule(replica=which)
+    def reassess(self, replica: int) -> None:
+        self.w.reassess(self.on(replica))
         self.secret_attempt()
 
     @precondition(lambda self: self.w.change)

@@ -22,7 +22,7 @@ from services.access.domain import attempt_states, decide
 from services.access.domain.models import Attempt, AttemptState
 from services.access.leases import acknowledge, issue
 from services.access.leases.recover import IssuanceRecovery
-from services.access.ledger import attempts, recoveries
+from services.access.ledger import attempts, recoveries, requests
 from services.access.requests import catalog, quiesce, reassess
 from services.access.vault import tokens
 from services.access.worker.dispatch import AttemptDispatcher
@@ -104,6 +104,16 @@ def recovered_as_it_is(self: Any, attempt: Attempt, *, force_drop: bool, error: 
     self._recovery.recover_attempt(attempt)
 
 
+class Unassessed:
+    """In place of ``reassess``: what the ledger has of an access request is taken as it is."""
+
+    @staticmethod
+    def reassess(_tx: Any, request: Any, _db_role: Any, **_: Any) -> Any:
+        return request
+
+    find_current = staticmethod(requests.find)
+
+
 MUTATIONS: dict[str, tuple[Mutation, ...]] = {
     "commit-current": (
         text(issue.LeaseIssuer, "_commit", "request.approved and ", ""),
@@ -148,11 +158,12 @@ MUTATIONS: dict[str, tuple[Mutation, ...]] = {
     "slow-reads-are-ended": (value(quiesce, "_recover", lambda *_: None),),
     "unread-is-ended": (text(quiesce, "_end_unread", "attempt.state in PREPARED", "False"),),
     "newest-pause": (text(catalog.Catalog, "put_role", "pause_number != number", "False"),),
+    "assessed-at-use": (value(reassess, "current", lambda _tx, request: request), value(issue, "reassess", Unassessed)),
     "rising-numbers": (),
     "absent-user": (),
 }
 """The rules by their names in the model; two of the code: the overlap, and which failures of a read say that nothing
-was made; five about changes of a role, which the protocol model leaves out; and two that live elsewhere, in the watcher
+was made; six about changes of a role, which the protocol model leaves out; and two that live elsewhere, in the watcher
 and in roles, here in the world."""
 
 
@@ -167,6 +178,7 @@ def without(rule: str) -> Iterator[None]:
 
 def test_every_rule_of_the_protocol_is_taken_out_of_the_code() -> None:
     of_changes = {"paused-waits", "reads-are-counted", "slow-reads-are-ended", "unread-is-ended", "newest-pause"}
+    of_changes |= {"assessed-at-use"}
     assert {*Rule, "overlap", "nothing-made", *of_changes} == MUTATIONS.keys() == {rule for rule, _, _ in ORDERS}
 
 

@@ -71,6 +71,12 @@ class Play:
         assert self.w.secrets == {"uid-1": 1}
         assert self.w.known["0" * 19 + "1"].state is AttemptState.ACTIVE
 
+    def changed(self) -> None:
+        """The role is changed, from the pause to the snapshot."""
+        for _ in range(2):
+            self.w.change_role()
+        assert not self.w.change
+
     def break_off(self) -> None:
         """Vault gives up what has no client."""
         for call in self.w.vault.orphans():
@@ -379,6 +385,24 @@ def snapshot_of_a_former_leader(play: Play) -> None:
     play.watch(times=4)
 
 
+def acknowledged_before_its_step(play: Play) -> None:
+    """The role changes while the watcher has the credential in hand, and nobody has reassessed the request yet."""
+    play.w.decide(Approval.APPROVED)
+    play.watch(times=3)
+    assert play.w.secrets == {"uid-1": 1}
+    play.changed()
+    play.watch()
+
+
+def claimed_before_its_step(play: Play) -> None:
+    """The role changes, and a caller claims although nobody has reassessed the request yet."""
+    play.w.decide(Approval.APPROVED)
+    play.w.tell()
+    play.changed()
+    replica = play.w.replicas[0]
+    play.w.run(replica.begin("claim", lambda: replica.issuer.claim_credential("uid-1", owner=OWNER, secret_attempt=0)))
+
+
 FOUND = [
     denied_before_its_end,
     refused_by_a_proxy,
@@ -415,6 +439,8 @@ ORDERS: list[tuple[str, Callable[[Play], None], str]] = [
     ("slow-reads-are-ended", changed_while_read_slowly, "I10"),
     ("unread-is-ended", changed_before_reading, "I10"),
     ("newest-pause", snapshot_of_a_former_leader, "I10"),
+    ("assessed-at-use", acknowledged_before_its_step, "I11"),
+    ("assessed-at-use", claimed_before_its_step, "I3"),
 ]
 """Rule, order, and the invariant that is broken without the rule."""
 

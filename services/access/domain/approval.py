@@ -9,7 +9,49 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from services.access.domain.models import Approval, Decision
+from services.access.domain import names
+from services.access.domain.models import AccessRequest, Approval, DbRole, Decision
+from services.access.domain.subjects import is_permitted
+
+
+def digest_of(request: AccessRequest, db_role: DbRole | None) -> str:
+    """The digest of what would be granted now; where the db_role is not in the catalog, the last known one."""
+    if db_role is None or db_role.deleted:
+        return request.digest
+    return names.grant_digest(
+        role_digest=db_role.digest,
+        subjects=request.subjects,
+        ttl_s=request.ttl_s,
+        reason=request.reason,
+        ticket=request.ticket,
+        uid=request.uid,
+    )
+
+
+def assess(request: AccessRequest, db_role: DbRole | None, decisions: Sequence[Decision]) -> AccessRequest:
+    """The access request as its decisions and its db_role make it; one that has ended stays as it is.
+
+    Whatever grants or shows anything asks this. What the ledger has of it is as of the last time that the access
+    request was reassessed, and the db_role may have changed since (ADR 78).
+
+    Args:
+        request: As the ledger has it.
+        db_role: Its db_role, deleted or not; None if the catalog never had it.
+        decisions: All its decisions.
+    """
+    if request.ended:
+        return request
+    digest = digest_of(request, db_role)
+    found = verdict(
+        decisions,
+        digest=digest,
+        approvals=db_role.approvals if db_role else 1,
+        approvers=db_role.approvers if db_role else (),
+        allowed=db_role is None or is_permitted(request, db_role),
+    )
+    if (found.approval, found.outdated, digest) == (request.approval, request.outdated, request.digest):
+        return request
+    return replace(request, approval=found.approval, outdated=found.outdated, digest=digest, retry_at=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ POINTS = (
     "renew.asked",  # Vault renewed a lease
     "renew.committed",
     "rotate.due",
+    "reassess.step",  # some access requests of a changed db_role are reassessed, others are left
 )
 
 LEDGER_POINTS = (

@@ -424,6 +424,25 @@ class CleanupRole:
 
 
 @dataclass(frozen=True, slots=True)
+class Reassessment:
+    """What is left to do for the access requests of a db_role that changed, in the order of their uids.
+
+    Attributes:
+        db_role: Number of the db_role.
+        since: When this pass over its access requests began.
+        after: The last uid that is done; empty at the beginning.
+        again: Whether the db_role changed after this pass began, so that another follows.
+        leases: Whether leases in use are looked at, too: what may be renewed changed.
+    """
+
+    db_role: int
+    since: float
+    after: str = ""
+    again: bool = False
+    leases: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class IssuancePause:
     """A mount, or one connection of it, where nothing is issued.
 

@@ -8,6 +8,7 @@ from services.access.domain.models import Attempt, AttemptState, Origin
 from services.access.domain.settings import Settings
 from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.db.database import Ledger, Tx
+from services.access.requests import reassess
 from services.access.requests.guards import check_approved, owned
 from services.common import failpoints
 from services.common.errors import ConflictError
@@ -33,6 +34,7 @@ def acknowledge(ledger: Ledger, uid: str, *, owner: str, number: int, settings: 
         opened = attempts.open_of(tx, uid)
         if any(each.sequence == number and each.state is AttemptState.ACTIVE for each in opened):
             return
+        request = reassess.current(tx, request)
         check_approved(request, now=tx.now)
         db_role = catalog.role_of(tx, request)
         step = decide(request, opened, db_role, paused=None, secret_attempt=number, now=tx.now)

@@ -6,8 +6,9 @@ from services.access.domain import names, renewal
 from services.access.domain.attempt_states import ENDING
 from services.access.domain.models import Attempt, AttemptState
 from services.access.leases.renew import LeaseLostError, LeaseRenewal
-from services.access.ledger import attempts, catalog, requests
+from services.access.ledger import attempts, catalog
 from services.access.ledger.db.database import Ledger, Tx
+from services.access.requests import reassess
 from services.access.requests.idempotency import IdempotentCall
 from services.common import failpoints
 from services.common.errors import DbRoleNotReadyError, LeaseNotFoundError
@@ -48,7 +49,7 @@ class LeaseAdmin:
         """
         with self._ledger.read() as tx:
             found = _find_by_handle(tx, handle)
-            request = requests.find(tx, found.access_request_id)
+            request = reassess.find_current(tx, found.access_request_id)
             db_role = catalog.role_of(tx, request) if request else None
         if (
             request is None

@@ -9,6 +9,7 @@ from services.access.domain.settings import Settings
 from services.access.leases.renew import LeaseLostError, LeaseRenewal
 from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.db.database import Ledger, Tx
+from services.access.requests import reassess
 from services.access.requests.guards import check_approved, owned
 from services.access.requests.idempotency import IdempotentCall
 from services.common.errors import ConflictError, DbRoleNotReadyError
@@ -34,7 +35,7 @@ class Heartbeat:
             LeasegateError: Vault failed.
         """
         with self._ledger.read() as tx:
-            request = owned(tx, uid, call.caller)
+            request = reassess.current(tx, owned(tx, uid, call.caller))
             check_approved(request, now=tx.now)
             active, repeated = last(attempts.open_of(tx, uid), AttemptState.ACTIVE), call.find_earlier(tx)
             db_role = catalog.role_of(tx, request)

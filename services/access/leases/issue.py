@@ -20,6 +20,7 @@ from services.access.ledger import attempts, catalog, pauses, requests
 from services.access.ledger.db.database import Ledger, Tx
 from services.access.ledger.guard import LedgerGuard
 from services.access.ledger.quotas import take_room
+from services.access.requests import reassess
 from services.access.requests.guards import check_claim, owned
 from services.access.vault import leases, tokens
 from services.access.vault.clients import VaultClients
@@ -154,6 +155,7 @@ class LeaseIssuer:
         with self._ledger.write() as tx:
             request = owned(tx, uid, owner)
             db_role = catalog.role_of(tx, request)
+            request = reassess.reassess(tx, request, db_role, prepares=False)
             step = decide(
                 replace(request, retry_at=None),
                 attempts.open_of(tx, uid),
@@ -411,7 +413,7 @@ def check_room(tx: Tx, request: AccessRequest, opened: Sequence[Attempt]) -> Non
 
 
 def _request(tx: Tx, uid: str) -> AccessRequest:
-    request = requests.find(tx, uid)
+    request = reassess.find_current(tx, uid)
     if request is None:
         raise AccessRequestNotFoundError("no such access request", access_request=uid)
     return request

@@ -18,6 +18,7 @@ from services.access.domain.models import AccessRequest, Attempt, AttemptState, 
 from services.access.domain.settings import Settings
 from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.db.database import Ledger, Tx
+from services.access.requests import reassess
 from services.access.vault import leases
 from services.access.vault.clients import VaultClients
 from services.common import failpoints
@@ -51,7 +52,7 @@ class LeaseRenewal:
     def renew_active(self, attempt: Attempt) -> None:
         """Renew an active attempt, have it replaced or revoked, whichever is due; for a worker."""
         with self._ledger.read() as tx:
-            attempt, request = attempts.get(tx, attempt.id), requests.find(tx, attempt.access_request_id)
+            attempt, request = attempts.get(tx, attempt.id), reassess.find_current(tx, attempt.access_request_id)
             if request is None or attempt.state is not AttemptState.ACTIVE:
                 return
             db_role, target = catalog.role_of(tx, request), catalog.target(tx, attempt.target)
@@ -77,7 +78,7 @@ class LeaseRenewal:
             The attempt and its access request if its lease has to be renewed now all the same; else None.
         """
         with self._ledger.write() as tx:
-            attempt, request = attempts.get(tx, attempt.id), requests.find(tx, attempt.access_request_id)
+            attempt, request = attempts.get(tx, attempt.id), reassess.find_current(tx, attempt.access_request_id)
             if request is None or attempt.state is not AttemptState.ACTIVE:
                 return None
             db_role = catalog.role_of(tx, request)
@@ -103,7 +104,7 @@ class LeaseRenewal:
             Whether the attempt has to be revoked now instead.
         """
         with self._ledger.read() as tx:
-            request = requests.find(tx, attempt.access_request_id)
+            request = reassess.find_current(tx, attempt.access_request_id)
             db_role = catalog.role_of(tx, request) if request else None
         overlap_ends_at = attempt.overlap_ends_at
         if request is None or overlap_ends_at is None or tx.now >= overlap_ends_at or attempt.expired(tx.now):
@@ -142,7 +143,8 @@ class LeaseRenewal:
 
         Raises:
             LeaseLostError: Vault does not have the lease any more; an active attempt is due for replacement.
-            DbRoleNotReadyError: Its db_role is about to change, and with it the statements that a renewal runs.
+            DbRoleNotReadyError: Its db_role is about to change, and with it the statements that a renewal runs; or the
+                credential is not what is granted now.
             LeasegateError: It was not renewed.
         """
         with self._begun(attempt, request):
@@ -150,16 +152,24 @@ class LeaseRenewal:
 
     @contextmanager
     def _begun(self, attempt: Attempt, request: AccessRequest) -> Iterator[None]:
-        """Count a renewal, and refuse it while its db_role is paused; in this order, so that each pause sees it."""
+        """Count a renewal, and refuse what may not be renewed now; in this order, so that each pause sees it.
+
+        What the caller read of its db_role and approval may be from before a pause that has ended since.
+        """
         key = (attempt.mount, attempt.db_name, attempt.vault_role)
         with self._lock:
             self._under_way[key] += 1
         try:
             with self._ledger.read() as tx:
-                db_role = catalog.role_of(tx, request)
+                now, db_role = reassess.find_current(tx, request.uid), catalog.role_of(tx, request)
             if db_role is not None and db_role.paused:
                 raise DbRoleNotReadyError(
                     "the role or its connection is about to change: no lease is renewed now",
+                    db_role=request.role_name,
+                )
+            if now is None or not renewal.still_granted(attempt, request=now, db_role=db_role):
+                raise DbRoleNotReadyError(
+                    "its credential is not what is granted now: it expires without being renewed",
                     db_role=request.role_name,
                 )
             yield

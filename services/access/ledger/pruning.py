@@ -14,7 +14,15 @@ import sqlalchemy as sa
 from services.access.domain.models import AttemptState
 from services.access.ledger import catalog, counts
 from services.access.ledger.db.database import Tx
-from services.access.ledger.db.schema import access_requests, answers, attempts, db_roles, decisions, recoveries
+from services.access.ledger.db.schema import (
+    access_requests,
+    answers,
+    attempts,
+    db_roles,
+    decisions,
+    reassessments,
+    recoveries,
+)
 
 _HEARTBEAT, HEARTBEATS_KEPT_S = "RenewLease", 3600.0
 """Each heartbeat has a request_id of its own, so that these would be most of the ledger; none is repeated so late."""
@@ -73,7 +81,8 @@ def deleted_roles(tx: Tx, *, before: float, limit: int) -> int:
         (asked.role_name, r.name),
     )
     named = sa.exists().where(*(mine == theirs for mine, theirs in names))
-    some = sa.select(r.id).where(r.deleted.is_(True), ~named).limit(limit)
+    left = sa.exists().where(reassessments.c.db_role == r.id)
+    some = sa.select(r.id).where(r.deleted.is_(True), ~named, ~left).limit(limit)
     return tx.execute(db_roles.delete().where(r.id.in_(some))).rowcount
 
 

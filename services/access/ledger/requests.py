@@ -118,8 +118,15 @@ def decide(tx: Tx, uid: str, made: Sequence[Decision]) -> None:
         _DECIDE.run(tx, {"access_request_id": uid, **{name: getattr(each, name) for name in _DECISION}})
 
 
-def of_role(tx: Tx, role: DbRole) -> list[AccessRequest]:
-    """Return the access requests for a db_role that are not closed."""
+def of_role(tx: Tx, role: DbRole, *, after: str = "", limit: int = -1) -> list[AccessRequest]:
+    """Return the access requests for a db_role that are not closed, in the order of their uids.
+
+    Args:
+        tx: Transaction.
+        role: The db_role.
+        after: Those with a later uid alone.
+        limit: At most so many; all if negative.
+    """
     open_ones = (Approval.PENDING, Approval.APPROVED)
     same = (
         _table.cluster == role.cluster,
@@ -127,7 +134,8 @@ def of_role(tx: Tx, role: DbRole) -> list[AccessRequest]:
         _table.role_namespace == role.namespace,
         _table.role_name == role.name,
     )
-    return tx.fetch(AccessRequest, sa.select(access_requests).where(*same, _table.approval.in_(open_ones)))
+    query = sa.select(access_requests).where(*same, _table.uid > after, _table.approval.in_(open_ones))
+    return tx.fetch(AccessRequest, query.order_by(_table.uid).limit(limit))
 
 
 def retry_failed_now(tx: Tx, target: int) -> None:

@@ -134,7 +134,7 @@ def _decidable(tx: Tx, uid: str, approver: str) -> AccessRequest:
             "operator name this one in the catalog file (approvers)",
             service="ApproverService",
         )
-    return request
+    return reassess.reassess(tx, request, db_role, prepares=False)
 
 
 def _check_open(request: AccessRequest) -> None:

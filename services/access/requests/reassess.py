@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from services.access.domain import approval, names
+from services.access.domain import approval
 from services.access.domain.attempt_states import ENDING, LAPSING, PREPARED
-from services.access.domain.models import FINAL, AccessRequest, Approval, DbRole, Decision, Origin
+from services.access.domain.models import FINAL, AccessRequest, Approval, DbRole, Decision, Origin, Reassessment
 from services.access.domain.subjects import is_permitted
-from services.access.ledger import attempts, catalog, pauses, requests
+from services.access.ledger import attempts, catalog, pauses, reassessments, requests
 from services.access.ledger.db.database import Tx
 from services.access.ledger.quotas import take_room
 
 MANY = 20
-"""So many access requests of one db_role that changes get no token ahead."""
+"""So many access requests of a db_role are reassessed in the transaction that changes it; where there are more, those
+follow in steps, and none gets a token ahead.
+"""
+STEP, STEP_S = 50, 0.05
+"""Most access requests of one step, and after which time it takes no further one: other writers wait for it."""
+_ASSESSED = ("approval", "outdated", "digest", "retry_at")
 _END_REASON = {
     Approval.WITHDRAWN: "its access request was deleted or released",
     Approval.EXPIRED: "the time of its access was over",
 }
 
 
-def digest_of(request: AccessRequest, db_role: DbRole | None) -> str:
-    """The digest of what would be granted now; where the db_role is not in the catalog, the last known one."""
-    if db_role is None or db_role.deleted:
-        return request.digest
-    return names.grant_digest(
-        role_digest=db_role.digest,
-        subjects=request.subjects,
-        ttl_s=request.ttl_s,
-        reason=request.reason,
-        ticket=request.ticket,
-        uid=request.uid,
-    )
+def current(tx: Tx, request: AccessRequest) -> AccessRequest:
+    """An access request as its decisions and its db_role make it now, for those who write nothing of that."""
+    return approval.assess(request, catalog.role_of(tx, request), requests.decisions_of(tx, request.uid))
+
+
+def find_current(tx: Tx, uid: str) -> AccessRequest | None:
+    """One access request as its decisions and its db_role make it now; None if it does not exist."""
+    request = requests.find(tx, uid)
+    return None if request is None else current(tx, request)
 
 
 def reassess(
@@ -58,30 +61,17 @@ def reassess(
     """
     if request.ended:
         return request
-    digest = digest_of(request, db_role)
     if decided is None:
         decided = requests.decisions_of(tx, request.uid)
-    verdict = approval.verdict(
-        decided,
-        digest=digest,
-        approvals=db_role.approvals if db_role else 1,
-        approvers=db_role.approvers if db_role else (),
-        allowed=db_role is None or is_permitted(request, db_role),
-    )
-    before = request
-    if (verdict.approval, verdict.outdated, digest) != (request.approval, request.outdated, request.digest):
-        changes: dict[str, Any] = {
-            "approval": verdict.approval,
-            "outdated": verdict.outdated,
-            "digest": digest,
-            "retry_at": None,
-        }
-        request = requests.update(tx, request, **changes, **_deleted(tx, request, verdict.approval))
+    before, now = request, approval.assess(request, db_role, decided)
+    if now is not before:
+        changes: dict[str, Any] = {name: getattr(now, name) for name in _ASSESSED}
+        request = requests.update(tx, request, **changes, **_deleted(tx, request, now.approval))
     if request.approval is Approval.DENIED:
         attempts.revoke_all(tx, request.uid, ENDING, end_reason="its access request was denied")
     elif before.approved and not request.approved:
         attempts.revoke_all(tx, request.uid, LAPSING, end_reason="its approval does not count any more")
-    elif before.digest != digest:
+    elif before.digest != request.digest:
         attempts.revoke_all(
             tx, request.uid, {state: ENDING[state] for state in PREPARED}, end_reason="something else is granted now"
         )
@@ -144,20 +134,49 @@ def expire(tx: Tx, uid: str) -> None:
 
 
 def role_changed(tx: Tx, db_role: DbRole) -> None:
-    """A db_role was created, changed or deleted: reassess all its access requests."""
-    touched = requests.of_role(tx, db_role)
-    for request in touched:
-        # Of many, each claim makes its token: a role that changes again and again would have them all made each time.
-        reassess(tx, request, db_role, prepares=len(touched) <= MANY)
-        if request.retry_at is not None:
-            requests.update_silently(tx, request.uid, retry_at=None)
-        tx.changed.add(request.uid)
-    attempts.schedule_now(tx, [request.uid for request in touched])
+    """A db_role was created, changed or deleted: reassess its access requests, those of a large one in later steps."""
+    _begin(tx, db_role, leases=True)
 
 
 def place_changed(tx: Tx, roles: list[DbRole]) -> None:
     """Issuance was paused or resumed for these db_roles."""
     for db_role in roles:
-        for request in requests.of_role(tx, db_role):
-            prepare(tx, request, catalog.role_of(tx, request))
-            tx.changed.add(request.uid)
+        _begin(tx, db_role, leases=False)
+
+
+def _begin(tx: Tx, db_role: DbRole, *, leases: bool) -> None:
+    begun = reassessments.begin(tx, db_role, leases=leases)
+    if begun:
+        _step(tx, begun, db_role, most=MANY)
+
+
+def step(tx: Tx, db_role: int) -> None:
+    """Reassess the next access requests of a db_role that changed; for the reassessor."""
+    left = reassessments.find(tx, db_role)
+    if left:
+        _step(tx, left, reassessments.role_of(tx, left), most=STEP)
+
+
+def _step(tx: Tx, left: Reassessment, db_role: DbRole, *, most: int) -> None:
+    found = requests.of_role(tx, db_role, after=left.after, limit=most + 1)
+    few = not left.after and len(found) <= MANY
+    end, done = time.monotonic() + STEP_S, list[str]()
+    for request in found[:most]:
+        # Of many, each claim makes its token: a role that changes again and again would have them all made each time.
+        reassess(tx, request, db_role, prepares=few)
+        if left.leases and request.retry_at is not None:
+            requests.update_silently(tx, request.uid, retry_at=None)
+        tx.changed.add(request.uid)
+        done.append(request.uid)
+        if time.monotonic() > end:
+            break
+    if left.leases:
+        attempts.schedule_now(tx, done)
+    if len(done) < len(found):
+        reassessments.go_on(tx, replace(left, after=max([left.after, *done])))
+    elif left.again:
+        reassessments.go_on(tx, replace(left, since=tx.now, after="", again=False))
+    else:
+        reassessments.end(tx, left)
+        return
+    tx.reassessments = True

@@ -180,7 +180,7 @@ class AccessRequests:
             desired = _desired_over_grpc(db_role, requester=call.caller, ttl_s=ttl_s, reason=reason, ticket=ticket)
             request = _new(desired, owner=call.caller, now=tx.now, origin=Origin.GRPC)
             _check_room(tx, request)
-            request = replace(request, digest=reassess.digest_of(request, db_role))
+            request = replace(request, digest=approval.digest_of(request, db_role))
             requests.insert(tx, request)
             call.remember_call(tx, request.uid)
             view = self.view(tx, reassess.prepare(tx, request, db_role))
@@ -245,7 +245,7 @@ class AccessRequests:
         db_role: DbRole | None,
     ) -> AccessRequestView:
         return AccessRequestView(
-            request=request,
+            request=approval.assess(request, db_role, decided),
             attempts=tuple(opened),
             decisions=tuple(decided),
             db_role=db_role,

@@ -2,17 +2,20 @@
 
 A world is at rest where nothing happens by itself. I8: nothing is acknowledged past its end, and the ledger's end of a
 lease is never later than Vault's. I9: cleanup roles are made on demand and removed afterwards. I10: no lease is
-committed whose credential was made by other statements than approved.
+committed whose credential was made by other statements than approved. I11: nothing is acknowledged without an approval
+of what is granted then. Whether a request is approved is computed from its decisions and its role here, too.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
-from services.access.domain import renewal
-from services.access.domain.models import AccessRequest, Attempt, AttemptState
+from services.access.domain import approval, renewal
+from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Decision
 from services.access.ledger.db import schema
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ def _moved(world: World, former: Attempt | None, attempt: Attempt, request: Acce
     made_by = world.vault.made_by.get(attempt.database_user)
     if attempt.state is AttemptState.ISSUED and made_by != attempt.role_digest:
         world.fail(f"I10: {name} was made by {made_by} and not by what was approved")
+    if attempt.state is AttemptState.ACTIVE and not request.approved:
+        world.fail(f"I11: {name} is acknowledged without an approval")
     if attempt.state is AttemptState.ACTIVE and attempt.expired(world.now):
         world.fail(f"I8: {name} was acknowledged past its end")
     if attempt.state is AttemptState.ISSUING and not attempt.accessor:
@@ -104,6 +109,7 @@ def _moves(world: World) -> bool:
     for lease_id in sorted(world.vault.revoking):
         moved |= world.vault.revoke_in_background(lease_id)
     moved |= world.receive_cleanup_roles() | world.make_cleanup_roles()
+    moved |= world.reassess(world.replicas[0])
     for replica in world.replicas:
         for key in world.due(replica):
             world.run(world.begin_work(replica, key))
@@ -113,7 +119,7 @@ def _moves(world: World) -> bool:
             moved |= world.watch(number, world.replicas[0])
             if watcher.job and not watcher.job.over:
                 world.run(watcher.job)
-    if world.change or world.role != "r1":  # the former approval counts again, so that all is as it was
+    if world.change or world.role != _approved_role(world):  # so that all is as it was when it was approved
         before = world.change, world.role
         world.change_role()
         moved |= (world.change, world.role) != before
@@ -182,8 +188,33 @@ def _read(world: World) -> tuple[dict[str, Attempt], dict[str, AccessRequest]]:
             Attempt(**row._mapping)
             for row in connection.execute(sa.select(schema.attempts).order_by(schema.attempts.c.id))
         ]
-        asked = [AccessRequest(**row._mapping) for row in connection.execute(sa.select(schema.access_requests))]
-    return {attempt.id: attempt for attempt in found}, {request.uid: request for request in asked}
+        stored, role, made = _rows(connection)
+    asked = {request.uid: approval.assess(request, role, made.get(request.uid, ())) for request in stored}
+    return {attempt.id: attempt for attempt in found}, asked
+
+
+def _rows(connection: Connection) -> tuple[list[AccessRequest], DbRole, dict[str, list[Decision]]]:
+    """The access requests, their role, and the decisions by request."""
+    stored = [AccessRequest(**row._mapping) for row in connection.execute(sa.select(schema.access_requests))]
+    (role,) = (DbRole(**row._mapping) for row in connection.execute(sa.select(schema.db_roles)))
+    made: dict[str, list[Decision]] = {}
+    for row in connection.execute(sa.select(schema.decisions).order_by(schema.decisions.c.id)).mappings():
+        decision = Decision(**{name: row[name] for name in Decision.__dataclass_fields__})
+        made.setdefault(row["access_request_id"], []).append(decision)
+    return stored, role, made
+
+
+def _approved_role(world: World) -> str:
+    """The definition of the role for which the approval of the present object was given; "r1" without one."""
+    with world.engine.connect() as connection:
+        stored, role, made = _rows(connection)
+    request = next(each for each in stored if each.uid == world.thing.uid)
+    granted = (
+        name
+        for name in ("r1", "r2")
+        if approval.assess(request, replace(role, digest=name), made.get(request.uid, ())).approved
+    )
+    return next(granted, "r1")
 
 
 def _states(world: World) -> str:

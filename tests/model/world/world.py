@@ -33,7 +33,7 @@ from services.access.leases.ensure import AccessEnsurer
 from services.access.leases.issue import Issued, LeaseIssuer
 from services.access.leases.recover import IssuanceRecovery
 from services.access.leases.renew import LeaseRenewal
-from services.access.ledger import attempts, catalog, recoveries, requests
+from services.access.ledger import attempts, catalog, reassessments, recoveries, requests
 from services.access.ledger.db.database import Tx
 from services.access.requests import reassess
 from services.access.requests.catalog import Catalog
@@ -139,7 +139,14 @@ class World:
     """All of it. ``broken`` is the first invariant that was found broken."""
 
     def __init__(
-        self, template: Path, *, rising: bool = True, at_once: bool = False, ttl_s: float | None = None, **vault: Any
+        self,
+        template: Path,
+        *,
+        rising: bool = True,
+        at_once: bool = False,
+        in_steps: bool = True,
+        ttl_s: float | None = None,
+        **vault: Any,
     ) -> None:
         """A pending request.
 
@@ -148,6 +155,7 @@ class World:
                 a time.
             rising: The rule of that name, which is the watcher's.
             at_once: Whether a watcher tells of an approval only when it looks, and claims in the same call.
+            in_steps: Whether the reassessor brings the request in line with a changed role, as if there were many.
             ttl_s: ``spec.ttl``.
             vault: For AttemptVault.
         """
@@ -165,7 +173,9 @@ class World:
         self.role, self.change, self.pause_number = "r1", "", 0
         self.wanted: list[Any] = []
         ids = itertools.count(1)
-        self._patches = [patch.object(names, "new_attempt_id", lambda: f"{next(ids):020d}")]
+        self._patches: list[Any] = [patch.object(names, "new_attempt_id", lambda: f"{next(ids):020d}")]
+        if in_steps:
+            self._patches.append(patch.object(reassess, "MANY", 0))
         for each in self._patches:
             each.start()
         self.replicas = [Replica(self) for _ in range(REPLICAS)]
@@ -277,6 +287,17 @@ class World:
             self.pause_number = int(stale.metadata["pause_number"])
         else:
             self.change, self.unsecret = "", True  # what was not acknowledged yet is revoked with its approval
+
+    def reassess(self, replica: Replica) -> bool:
+        """The reassessor of a replica takes its turns; answers whether there was one."""
+        if replica.ledger.full:
+            return False
+        with replica.ledger.read() as tx:
+            found = reassessments.next_of_each_namespace(tx)
+        for db_role in found:
+            with replica.ledger.write() as tx:
+                reassess.step(tx, db_role)
+        return bool(found)
 
     def put_late(self) -> None:
         """A former leader puts the snapshot that it read before the change."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from services.access.domain import approval
 from services.access.domain.models import Attempt, AttemptState, Origin, VaultTargetRow
 from services.access.domain.settings import Settings
 from services.access.leases.heartbeat import Heartbeat
@@ -21,7 +22,6 @@ from services.access.leases.renew import LeaseRenewal
 from services.access.ledger import attempts, catalog, requests
 from services.access.ledger.db import schema
 from services.access.ledger.db.database import Ledger, Tx, open_ledger
-from services.access.requests import reassess
 from services.access.worker.dispatch import AttemptDispatcher
 from services.common.errors import (
     LeasegateError,
@@ -29,7 +29,7 @@ from services.common.errors import (
 )
 from services.common.vault.response import Answer, Auth
 from tests.clock import Clock
-from tests.unit.access.access_builders import a_request, a_role, a_target
+from tests.unit.access.access_builders import a_decision, a_request, a_role, a_target
 
 
 @cache
@@ -88,7 +88,10 @@ class World:
         self.clock, self.vault = Clock(), Vault()
         self.ledger = ledger_at(file, clock=self.clock)
         settings = Settings()
-        vaults: Any = SimpleNamespace(at=self._at, max_request_duration_s=lambda _row: 5.0)
+        vaults: Any = SimpleNamespace(
+            at=self._at, max_request_duration_s=lambda _row: 5.0, service_auth=lambda _row: True
+        )
+        self.vaults = vaults
         self.renewal = LeaseRenewal(self.ledger, vaults, settings=settings, jitter=lambda: 1.0)
         issuer: Any = SimpleNamespace(prepare_token=self._prepare, forget_token=lambda _attempt: None)
         recovery = IssuanceRecovery(self.ledger, vaults)
@@ -96,6 +99,11 @@ class World:
             self.ledger, vaults, issuer=issuer, renewal=self.renewal, recovery=recovery, jitter=lambda: 1.0
         )
         self.heartbeat = Heartbeat(self.ledger, self.renewal, settings=settings)
+
+    def attempt_of(self, uid: str) -> Attempt:
+        """The newest attempt of a request that is not closed."""
+        with self.ledger.read() as tx:
+            return attempts.open_of(tx, uid)[-1]
 
     @contextmanager
     def _at(self, _row: VaultTargetRow) -> Iterator[Vault]:
@@ -117,9 +125,10 @@ class World:
         """An approved request whose attempt is in this state; due at once unless said otherwise."""
         with self.ledger.write() as tx:
             role = catalog.put_role(tx, a_role(target=_target(tx)))
-            request = a_request(uid=uid, name=uid, origin=origin, digest=reassess.digest_of(a_request(uid=uid), role))
+            request = a_request(uid=uid, name=uid, origin=origin, digest=approval.digest_of(a_request(uid=uid), role))
             if requests.find(tx, uid) is None:
                 requests.insert(tx, request)
+                requests.decide(tx, uid, [a_decision(digest=request.digest)])
             made = attempts.begin(tx, request=request, role=role, sequence=number, due_at=tx.now)
             lease = {
                 "lease_id": f"m/creds/r/{uid}",

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from services.access.__main__ import main
 from services.access.api import encode
 from services.access.domain import durations
+from services.access.domain.approval import digest_of
 from services.access.domain.models import AttemptState, Priority, VaultTargetRow
 from services.access.domain.renewal import rotation_at
 from services.access.domain.settings import Settings
@@ -26,7 +27,7 @@ from services.access.requests.catalog_file import read_catalog
 from services.common.config import StartupRefusedError
 from services.common.errors import DbRoleNotReadyError, LedgerUnavailableError, PathNotOwnedError
 from services.common.vault.response import Answer, Auth
-from tests.unit.access.access_builders import a_request, a_role
+from tests.unit.access.access_builders import a_decision, a_request, a_role
 from tests.vaults import config, entry
 
 ROLE = "{name: reader, target: prod, mount: my-postgres-se, db_name: d%s}"
@@ -129,8 +130,10 @@ def issuing(ledger: Ledger, **changes: Any) -> LeaseIssuer:
     """The access service's issuing, with an approved request of an hour for a role whose longest life is an hour."""
     row = VaultTargetRow(0, "-", "demo", "vault", "d", "https://v:1", "https://v:1", "", b"", False, "")
     with ledger.write() as tx:
-        catalog.put_role(tx, a_role(target=catalog.put_target(tx, row).id, max_ttl_s=3600.0, default_ttl_s=600.0))
-        requests.insert(tx, a_request(ttl_s=3600.0))
+        role = a_role(target=catalog.put_target(tx, row).id, max_ttl_s=3600.0, default_ttl_s=600.0)
+        request = a_request(ttl_s=3600.0)
+        requests.insert(tx, request)
+        requests.decide(tx, "uid-1", [a_decision(digest=digest_of(request, catalog.put_role(tx, role)))])
     vault = Vault(ledger, **changes)
     vaults: Any = SimpleNamespace(at=lambda _row: _Inside(vault))
     return LeaseIssuer(ledger, vaults, settings=Settings())

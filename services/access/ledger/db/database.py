@@ -58,6 +58,7 @@ class Tx:
         room: How many more of a kind a tenant has room for at least, for ``services.access.ledger.quotas`` alone.
         changed: Access requests that changed for their owners; published after the commit.
         work: Whether there may be work that is due soon; the workers are woken after the commit.
+        reassessments: Whether access requests of a db_role are left to reassess; that goes on after the commit.
         outcomes: What it did to leases; counted after the commit.
         cleanup_roles: Cleanup roles, by name and target, that are now needed or no longer needed; published after the
             commit.
@@ -69,6 +70,7 @@ class Tx:
     room: MutableMapping[tuple[str, str], int] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     work: bool = False
+    reassessments: bool = False
     cleanup_roles: set[tuple[str, int]] = field(default_factory=set)
     outcomes: list[LeaseOutcome] = field(default_factory=list)
 

@@ -208,7 +208,7 @@ access_requests = sa.Table(
     _time("deleted_at"),
     sa.Index("requests_work", "due_at"),
     sa.Index("requests_deleted", "deleted_at"),
-    sa.Index("requests_role", "role_name", "role_namespace"),
+    sa.Index("requests_role", "role_name", "role_namespace", "uid"),
     sa.Index("requests_owner", "owner", "created_at"),
     sa.Index("requests_namespace", "namespace", "approval"),
 )
@@ -301,6 +301,16 @@ cleanup_roles = sa.Table(
     sa.Column("force_drop", sa.Boolean, nullable=False),
     sa.Column("state", Word(CleanupRoleState), nullable=False),
     _text("error"),
+)
+
+reassessments = sa.Table(
+    "reassessments",
+    metadata,
+    sa.Column("db_role", sa.Integer, sa.ForeignKey("db_roles.id"), primary_key=True),
+    sa.Column("since", sa.Float, nullable=False),
+    _text("after"),
+    sa.Column("again", sa.Boolean, nullable=False),
+    sa.Column("leases", sa.Boolean, nullable=False),
 )
 
 issuance_pauses = sa.Table(

@@ -22,6 +22,7 @@ def upgrade() -> None:
         _decisions,
         _roles,
         _recoveries,
+        _reassessments,
     ):
         make()
 
@@ -63,7 +64,7 @@ def _access_requests() -> None:
     op.create_index("requests_deleted", "access_requests", ["deleted_at"], unique=False)
     op.create_index("requests_namespace", "access_requests", ["namespace", "approval"], unique=False)
     op.create_index("requests_owner", "access_requests", ["owner", "created_at"], unique=False)
-    op.create_index("requests_role", "access_requests", ["role_name", "role_namespace"], unique=False)
+    op.create_index("requests_role", "access_requests", ["role_name", "role_namespace", "uid"], unique=False)
     op.create_index("requests_work", "access_requests", ["due_at"], unique=False)
 
 
@@ -279,3 +280,19 @@ def _recoveries() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("recoveries_attempt", "recoveries", ["attempt", "sequence"], unique=False)
+
+
+def _reassessments() -> None:
+    op.create_table(
+        "reassessments",
+        sa.Column("db_role", sa.Integer(), nullable=False),
+        sa.Column("since", sa.Float(), nullable=False),
+        sa.Column("after", sa.String(), nullable=False),
+        sa.Column("again", sa.Boolean(), nullable=False),
+        sa.Column("leases", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["db_role"],
+            ["db_roles.id"],
+        ),
+        sa.PrimaryKeyConstraint("db_role"),
+    )
