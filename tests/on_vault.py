@@ -1,7 +1,8 @@
 """Runs the tests that depend on how a Vault behaves, on the one that VAULT_BINARY names: ``make test-vault``.
 
-They are the contracts of its texts and answers, its policies, what becomes of leases, and the set-up. Other tests run
-on it as well: ``make test-vault VAULT_BINARY=... TESTS=tests/e2e/test_story.py`` for the story on a whole stack.
+They are the contracts of its texts and answers, its policies, what becomes of leases, mounts, connections and roles,
+outages, and the set-up. Other tests run on it as well: ``make test-vault VAULT_BINARY=...
+TESTS=tests/e2e/test_story.py`` for the story on a whole stack.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ TESTS = (
     "tests/integration/test_statement_texts.py",
     "tests/integration/test_lease_endings.py",
     "tests/integration/test_vault_setup.py",
+    "tests/integration/test_vault_service_auth.py",
+    "tests/integration/test_engine.py",
+    "tests/integration/test_roles.py",
+    "tests/integration/test_neighbours_vault.py",
+    "tests/integration/test_operators_orphans.py",
+    "tests/integration/test_access_outages.py",
     "tests/integration/test_access_kubernetes.py",
 )
 

@@ -94,7 +94,7 @@ class KubernetesAuth:
         ca: PEM of the API server's authority; None where Vault runs in that cluster and uses its own copy.
         reviewer_jwt: A token that may create TokenReviews; None to let each token review itself, which each
             ServiceAccount then needs ``system:auth-delegator`` for. One that was set before is taken away only with the
-            configuration.
+            configuration; Vault 1.14 does not tell that it has one, and keeps it until something else changes.
         mount: Path of the auth method.
         team_namespaces: Namespaces whose ServiceAccounts ``team_accounts`` may log in as a team.
         team_accounts: Names of those ServiceAccounts.

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from dev.stack.bao import server_binary, server_version
 from services.common.errors import (
     LeasegateError,
     VaultFailedError,
@@ -172,14 +173,17 @@ def test_a_database_user_is_dropped_after_its_token_is_revoked(asked: Asked, dis
 
 
 @pytest.fixture(params=["fake", "real"])
-def half_ended(request: pytest.FixtureRequest, display: str) -> Iterator[tuple[Asked, str, str]]:
-    """Token and accessor of one whose end a seal has broken off."""
+def half_ended(request: pytest.FixtureRequest, display: str) -> Iterator[tuple[Asked, str, str, bool]]:
+    """Token and accessor of one whose end a seal met, and whether it broke that end off.
+
+    HashiCorp Vault lets the revocations under way finish before it seals.
+    """
     if request.param == "fake":
         fake = Fake(AttemptVault(lambda: 0.0))
         token, accessor = make(fake, display)
         call = fake.vault.begin("POST", "auth/token/revoke-accessor", {"accessor": accessor}, "")
         fake.vault.break_off_end(call, VaultFailedError("Vault answered 500"))
-        yield fake, token, accessor
+        yield fake, token, accessor, True
         return
     with real_servers() as servers:
         seal = servers.bao.seal  # or the test is skipped
@@ -194,9 +198,11 @@ def half_ended(request: pytest.FixtureRequest, display: str) -> Iterator[tuple[A
             transport.close()
 
 
-def _broken_off(asked: Real, display: str, seal: Callable[[], None]) -> tuple[str, str]:
-    """Seal Vault while it revokes tokens, eight at a time, until one is left half revoked (one in fifty)."""
-    for _ in range(20):
+def _broken_off(asked: Real, display: str, seal: Callable[[], None]) -> tuple[str, str, bool]:
+    """Seal Vault while it revokes tokens, eight at a time, until OpenBao leaves one half revoked (one in fifty)."""
+    openbao = server_version(server_binary()).startswith("OpenBao")
+    made: list[tuple[str, str]] = []
+    for _ in range(20 if openbao else 3):
         made = [make(asked, display) for _ in range(100)]
         with ThreadPoolExecutor(8) as pool:
             ended = [pool.submit(_refused, asked, accessor) for _, accessor in made]
@@ -204,9 +210,12 @@ def _broken_off(asked: Real, display: str, seal: Callable[[], None]) -> tuple[st
             seal()
         asked.servers.bao.unseal()
         for token, accessor in made:
-            if "token not found" in _refused(asked, accessor):
-                return token, accessor
-    pytest.fail("no seal has broken off the end of a token")
+            if said := _refused(asked, accessor):
+                assert "token not found" in said
+                return token, accessor, True
+    if openbao:
+        pytest.fail("no seal has broken off the end of a token")
+    return *made[21], False
 
 
 def _refused(asked: Real, accessor: str) -> str:
@@ -219,12 +228,15 @@ def _refused(asked: Real, accessor: str) -> str:
 
 
 def test_a_token_whose_revocation_was_interrupted_serves_nobody(
-    half_ended: tuple[Asked, str, str],
+    half_ended: tuple[Asked, str, str, bool],
 ) -> None:
-    asked, token, accessor = half_ended
+    asked, token, accessor, broken_off = half_ended
     with pytest.raises(VaultPolicyMissingError):
         read(asked, token)
     assert not asked.database_users()
+    if not broken_off:
+        asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
+        return
     with pytest.raises(VaultRefusedError, match="token not found"):
         asked.send("POST", "auth/token/revoke-accessor", {"accessor": accessor})
 

@@ -115,7 +115,7 @@ def test_a_service_accounts_token(servers: Servers, sessions: Sessions) -> None:
             "auth/kubernetes/config",
             kubernetes_host=apiserver.address,
             kubernetes_ca_cert=ca,
-            token_reviewer_jwt="e.y.R",
+            token_reviewer_jwt=unsigned_token("reviewer"),
         )
         bound: dict[str, Any] = {"bound_service_account_names": ["vault"], "bound_service_account_namespaces": ["*"]}
         servers.must("POST", "auth/kubernetes/role/vault-policy-controller", token_policies=POLICIES, **bound)

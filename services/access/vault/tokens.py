@@ -92,7 +92,7 @@ def revoke(vault: Vault, accessor: str) -> None:
     A Vault that is sealed during the revocation keeps the accessor of a token that it has marked: nobody can use that
     token again, and revoking it is refused with 400 until Vault completes it, at its TTL or the next start
     (``handleUpdateRevokeAccessor`` and ``revokeInternal`` in vault/token_store.go; seen on OpenBao by
-    ``tests/contract/test_attempt_vault.py``).
+    ``tests/contract/test_attempt_vault.py``; Vault 1.14.8 lets revocations finish before it seals).
 
     Raises:
         LeasegateError: Vault refused or failed.

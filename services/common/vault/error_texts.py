@@ -46,7 +46,7 @@ _STATEMENTS = re.compile(r".+/(?:static-)?creds/|.+/rotate-role/|sys/leases/(?:r
 def is_no_route(text: str) -> bool:
     """Whether a 404 means that nothing is mounted at the path, or that the mount is being removed.
 
-    ``no handler for route "x". route entry not found.`` Seen on OpenBao 2.7.2.
+    ``no handler for route "x". route entry not found.`` Seen on OpenBao 2.7.2 and Vault 1.14.8.
     """
     return "no handler for route" in text
 
@@ -54,7 +54,7 @@ def is_no_route(text: str) -> bool:
 def is_no_mount(text: str) -> bool:
     """Whether a 400 for ``sys/mounts/PATH`` means that nothing is mounted there.
 
-    ``No secret engine mount at x/``. Seen on OpenBao 2.7.2.
+    ``No secret engine mount at x/``. Seen on OpenBao 2.7.2 and Vault 1.14.8.
     """
     return "No secret engine mount" in text
 
@@ -63,7 +63,7 @@ def is_mount_in_use(text: str, path: str) -> bool:
     """Whether a 400 for enabling a mount means that something is mounted at exactly this path.
 
     ``path is already in use at x/``. Another mount above or below the path is named by its own path. Seen on OpenBao
-    2.7.2.
+    2.7.2 and Vault 1.14.8.
     """
     return f"in use at {path}/" in text
 
@@ -71,7 +71,7 @@ def is_mount_in_use(text: str, path: str) -> bool:
 def is_connection_unverified(text: str) -> bool:
     """Whether a 400 for writing a connection means that Vault could not connect to the database as its user.
 
-    ``error verifying connection: ... failed to connect to ...``. Seen on OpenBao 2.7.2.
+    ``error verifying connection: ... failed to connect to ...``. Seen on OpenBao 2.7.2 and Vault 1.14.8.
     """
     return "verifying connection" in text or "failed to connect" in text
 
@@ -79,7 +79,7 @@ def is_connection_unverified(text: str) -> bool:
 def is_unknown_db_role(text: str) -> bool:
     """Whether a 400 for reading a credential means that the database role does not exist, so that no user was created.
 
-    ``unknown role: x``. Seen on OpenBao 2.7.2.
+    ``unknown role: x``. Seen on OpenBao 2.7.2 and Vault 1.14.8.
     """
     return text.startswith("unknown role: ")
 
@@ -87,7 +87,7 @@ def is_unknown_db_role(text: str) -> bool:
 def is_unknown_token_role(text: str, token_role: str) -> bool:
     """Whether a 400 for making a token means that the token role does not exist, so that no token was made.
 
-    ``unknown role x``, without the colon of a database role. Seen on OpenBao 2.7.2.
+    ``unknown role x``, without the colon of a database role. Seen on OpenBao 2.7.2 and Vault 1.14.8.
     """
     return text == f"unknown role {token_role}"
 
@@ -96,7 +96,7 @@ def is_lease_unknown(text: str) -> bool:
     """Whether a 400 for renewing a lease means that Vault has no such lease: it, or its token, was revoked.
 
     ``lease not found``, and nothing else: a renewal statement of a team may raise a text that holds these words. Seen
-    on OpenBao 2.7.2.
+    on OpenBao 2.7.2 and Vault 1.14.8.
     """
     return text == "lease not found"
 
@@ -105,7 +105,7 @@ def is_token_unknown(text: str) -> bool:
     """Whether a 400 for revoking an accessor means that its token does not exist, or is marked as being revoked.
 
     ``token not found``. Seen on OpenBao 2.7.2, of a token whose revocation a seal interrupted
-    (tests/contract/test_attempt_vault.py).
+    (tests/contract/test_attempt_vault.py). Vault 1.14.8 has the text, and completes what is under way before it seals.
     """
     return "token not found" in text
 
@@ -114,7 +114,7 @@ def is_denied_by_policy(text: str) -> bool:
     """Whether a 403 means that the token exists and its policies do not permit the call.
 
     ``1 error occurred: * permission denied``. Of a token that Vault does not know the text is ``permission denied``
-    alone, or ``invalid token``. Seen on OpenBao 2.7.2.
+    alone, or ``invalid token``. Seen on OpenBao 2.7.2 and Vault 1.14.8.
     """
     return "1 error occurred" in text
 
@@ -124,7 +124,7 @@ def is_drop_refused(text: str) -> bool:
 
     Vault answers 400 with the text of PostgreSQL and its SQLSTATE; for a database that it cannot reach there is none,
     or one of a class that passes. Those of ``services.roles.statements.CHECK_ENDED``
-    count, too. Seen on OpenBao 2.7.2 and Vault 1.21.4 with PostgreSQL 18.
+    count, too. Seen on OpenBao 2.7.2, Vault 1.14.8 and 1.21.4 with PostgreSQL 18.
     """
     code = sqlstate(text)
     return bool(code) and code[:2] not in _PASSING_SQLSTATES
