@@ -311,6 +311,7 @@ def test_a_sealed_vault(servers: Servers, roles: Stub) -> None:
 LEAVING = {
     "nothing": "SELECT 1;",
     "renamed": 'ALTER ROLE "{{name}}" RENAME TO "token-renamed";',
+    "locked and renamed": 'ALTER ROLE "{{name}}" NOLOGIN; ALTER ROLE "{{name}}" RENAME TO "token-renamed";',
     "another dropped": "DO $$ BEGIN PERFORM 1; END $$;",
     "logs in again": 'ALTER ROLE "{{name}}" NOLOGIN; ALTER ROLE "{{name}}" LOGIN;',
 }

@@ -197,6 +197,26 @@ def test_a_role_may_name_its_connection_directly(world: World) -> None:
     assert world.roles.asked(role_service_pb2.EnsureDbRoleRequest)[-1].definition.db_name == "by-hand"
 
 
+def test_h5_a_flapped_role_is_written_seldom_and_as_it_is_last(world: World) -> None:
+    world.guide()
+    before = len(world.roles.asked(role_service_pb2.EnsureDbRoleRequest))
+    for number in range(12):
+        world.kube.edit(POSTGRES_ROLE, "demo/psql-role", creating(f"CREATE ROLE {number}"))
+        world.settle()
+    written = {tuple(each.definition.creation_statements) for each in asked_since(world, before)}
+    assert len(written) < 6, written
+    world.advance(60)
+    assert asked_since(world, before)[-1].definition.creation_statements == ["CREATE ROLE 11"]
+
+
+def creating(statement: str) -> Callable[[dict[str, Any]], None]:
+    return lambda obj: obj["spec"].update(creationStatements=[statement])
+
+
+def asked_since(world: World, number: int) -> list[role_service_pb2.EnsureDbRoleRequest]:
+    return world.roles.asked(role_service_pb2.EnsureDbRoleRequest)[number:]
+
+
 # -- what is wrong
 
 
