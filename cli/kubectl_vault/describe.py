@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cli.kubectl_vault.decisions import Json, conditions_of
-from cli.kubectl_vault.table import requester, state
+from cli.kubectl_vault.table import behind, requester, state
 from services.common.texts import escaped
 
 _WORDS = {
@@ -43,11 +43,13 @@ def as_description(request: Json, role: Json | None) -> str:
         role: Its PostgresRole, for an access request whose status says no grant; None if it cannot be read.
     """
     metadata, status = request["metadata"], request.get("status") or {}
+    behalf, verified_by = behind(request)
     fields = {
         "Name": metadata["name"],
         "Namespace": metadata.get("namespace", ""),
         "Status": state(request),
         "Requester": requester(request) or "<unverified>",
+        **({"On behalf of": behalf, "Verified by": verified_by or "<unverified>"} if behalf else {}),
         "Role": _role_of(request),
         "Digest": status.get("digest") or _NONE,
     }

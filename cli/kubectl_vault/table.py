@@ -13,6 +13,7 @@ from cli.kubectl_vault.decisions import Json, find
 from services.common.texts import escaped, escaped_json, is_harmless
 
 STAMP = "leasegate.dev/requested-by"
+_ON_BEHALF_OF, _VERIFIED_BY = "leasegate.dev/on-behalf-of", "leasegate.dev/verified-by"
 _NONE = "<none>"
 
 
@@ -55,6 +56,12 @@ def state(request: Json) -> str:
 def requester(request: Json) -> str:
     """The requester, as the admission policy stamped it; empty without a stamp."""
     return str((request["metadata"].get("annotations") or {}).get(STAMP) or "")
+
+
+def behind(request: Json) -> tuple[str, str]:
+    """For whom the requester asks, and who vouches for that, as its annotations say; both may be empty."""
+    notes = request["metadata"].get("annotations") or {}
+    return str(notes.get(_ON_BEHALF_OF) or ""), str(notes.get(_VERIFIED_BY) or "")
 
 
 def _approver(request: Json) -> str:

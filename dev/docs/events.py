@@ -229,6 +229,13 @@ REASONS = (
         "Apply `deploy/policies/requester-stamp.yaml`; make the access request again.",
     ),
     Reason(
+        "OnBehalfOfUnverified",
+        REQUEST,
+        "The annotation `on-behalf-of` names somebody, and nobody who may vouch for people wrote it.",
+        "Have the portal set `leasegate.dev/verified-by`, or make the access request again without the annotation; see"
+        " [who is behind it](../security/rbac.md#who-is-behind-an-access-request).",
+    ),
+    Reason(
         "ServiceAuthNotConfigured",
         REQUEST,
         "The access service has no session of its own at this Vault.",

@@ -149,6 +149,12 @@ class ClusterType(click.ParamType[tuple[str, str]]):
     default=DEFAULT_QUOTAS.issues_per_minute,
     help="Credentials of one access request within a minute, such as after edits of its Secret; 0 for no limit.",
 )
+@option(
+    "--require-verified-requester",
+    is_flag=True,
+    help="Issue nothing for an access request of Kubernetes while it is not verified who is behind it (condition"
+    " RequesterUnverified). What is in use expires without being renewed; a denial counts.",
+)
 @option("--workers", type=click.IntRange(2, 64), default=10, help="Threads that revoke, renew and prepare.")
 def main(
     config: ServerConfig,
@@ -167,6 +173,7 @@ def main(
     max_prepared_tokens_per_namespace: int,
     max_targets_per_namespace: int,
     max_issues_per_minute: int,
+    require_verified_requester: bool,
     workers: int,
 ) -> None:
     """Serve until SIGTERM."""
@@ -183,6 +190,7 @@ def main(
         orphan_scan_interval_s=orphan_scan_interval,
         retention_s=retention,
         workers=workers,
+        verified_only=require_verified_requester,
         quotas=Quotas(
             open_requests=max_requests_per_namespace,
             database_users=max_database_users_per_namespace,

@@ -105,7 +105,7 @@ def access(
         StartupRefusedError: The ledger cannot be used.
     """
     ledger = open_ledger(ledger_file, clock=clock)
-    ledger.quotas = settings.quotas
+    ledger.quotas, ledger.verified_only = settings.quotas, settings.verified_only
     sessions = Sessions(SCOPE, vaults=vaults)
     try:
         clusters = WatcherClusters(watcher_clusters)

@@ -329,8 +329,8 @@ class Killed:
             self.process.wait(timeout=20)
 
 
-def start(made: World, *, crash_at: str = "", **options: str) -> Killed:
-    """Start the service as a process; ``crash_at`` names a point to die at."""
+def start(made: World, *switches: str, crash_at: str = "", **options: str) -> Killed:
+    """Start the service as a process; ``crash_at`` names a point to die at, ``switches`` options without a value."""
     made.client(WATCHER)
     server = made.authority.server().server()
     number = len(list(made.folder.glob("access-*.log")))
@@ -349,6 +349,7 @@ def start(made: World, *, crash_at: str = "", **options: str) -> Killed:
         **options,
     }
     command = [sys.executable, "-m", "services.access", *(f"--{name}={value}" for name, value in flags.items())]
+    command += [f"--{switch}" for switch in switches]
     command += [f"--watcher-cluster={name}={uid}" for name, uid in WATCHER_CLUSTERS.items()]
     command += [f"--allow={name}={caller}" for name, callers in ALLOWED.items() for caller in sorted(callers)]
     with log.open("wb") as out:

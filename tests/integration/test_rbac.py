@@ -393,8 +393,14 @@ def test_no_role_has_a_wildcard_and_the_option_alone_a_right_to_grant() -> None:
     for file, rule in rules:
         assert "*" not in json.dumps(rule), file
     granting = [(file, rule) for file, rule in rules if {"escalate", "bind", "impersonate"} & set(rule["verbs"])]
+    portal = ["get", "list", "watch", "create", "update", "patch", "delete", "impersonate"]
     assert granting == [
-        ("fast-rbac.yaml", {"apiGroups": [RBAC_GROUP], "resources": ["roles"], "verbs": ["escalate", "bind"]})
+        ("fast-rbac.yaml", {"apiGroups": [RBAC_GROUP], "resources": ["roles"], "verbs": ["escalate", "bind"]}),
+        # virtual on this kind: nobody becomes another user by it
+        (
+            "people.yaml",
+            {"apiGroups": ["engine.kubevault.com"], "resources": ["databaseaccessrequests"], "verbs": portal},
+        ),
     ]
 
 

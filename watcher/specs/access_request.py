@@ -10,7 +10,7 @@ from leasegate.access.v1 import access_request_pb2, approval_pb2, watcher_servic
 from watcher.kube.resources import Body, annotation, key_of
 from watcher.specs.cluster import Cluster
 from watcher.specs.fields import Fields
-from watcher.specs.kinds import REQUESTED_BY
+from watcher.specs.kinds import ON_BEHALF_OF, REQUESTED_BY, VERIFIED_BY
 from watcher.specs.references import db_role_ref
 from watcher.specs.status import RequestStatus, decision_conditions
 
@@ -38,6 +38,8 @@ def ensure_access_request(
         subjects=[access_request_pb2.Subject(**subject) for subject in _subjects(obj, spec)],
         ttl=spec.duration("ttl"),
         requester=annotation(obj, REQUESTED_BY),
+        on_behalf_of=annotation(obj, ON_BEHALF_OF),
+        verified_by=annotation(obj, VERIFIED_BY),
         decisions=decisions(obj),
         status_digest=RequestStatus.from_object(obj).digest,
         secret_attempt=secret_attempt,

@@ -166,6 +166,8 @@ def desired(message: watcher_service_pb2.EnsureAccessRequestRequest) -> DesiredA
         status_digest=message.status_digest,
         reason=reason(message),
         ticket=ticket(message),
+        on_behalf_of=message.on_behalf_of[:_TEXT_CHARS],
+        verified_by=message.verified_by[:_TEXT_CHARS],
     )
 
 

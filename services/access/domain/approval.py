@@ -28,7 +28,9 @@ def digest_of(request: AccessRequest, db_role: DbRole | None) -> str:
     )
 
 
-def assess(request: AccessRequest, db_role: DbRole | None, decisions: Sequence[Decision]) -> AccessRequest:
+def assess(
+    request: AccessRequest, db_role: DbRole | None, decisions: Sequence[Decision], *, verified_only: bool
+) -> AccessRequest:
     """The access request as its decisions and its db_role make it; one that has ended stays as it is.
 
     Whatever grants or shows anything asks this. What the ledger has of it is as of the last time that the access
@@ -38,6 +40,7 @@ def assess(request: AccessRequest, db_role: DbRole | None, decisions: Sequence[D
         request: As the ledger has it.
         db_role: Its db_role, deleted or not; None if the catalog never had it.
         decisions: All its decisions.
+        verified_only: Whether no approval counts while it is not known who is behind the access request.
     """
     if request.ended:
         return request
@@ -47,7 +50,7 @@ def assess(request: AccessRequest, db_role: DbRole | None, decisions: Sequence[D
         digest=digest,
         approvals=db_role.approvals if db_role else 1,
         approvers=db_role.approvers if db_role else (),
-        allowed=db_role is None or is_permitted(request, db_role),
+        allowed=is_permitted(request, db_role, verified_only=verified_only),
     )
     if (found.approval, found.outdated, digest) == (request.approval, request.outdated, request.digest):
         return request
@@ -82,7 +85,7 @@ def verdict(
         digest: Digest of what would be granted now; empty if the db_role was never known.
         approvals: How many different approvers it takes.
         approvers: Whose approvals count; empty for everybody's. A denial counts whoever made it.
-        allowed: Whether the db_role's owner lets the access request name it; no approval counts without.
+        allowed: Whether an approval may count at all (``services.access.domain.subjects.is_permitted``).
     """
     if any(d.kind is Approval.DENIED for d in decisions):
         return Verdict(Approval.DENIED)

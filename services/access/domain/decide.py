@@ -30,6 +30,7 @@ class WaitReason(Enum):
     """Why there is nothing to do for now."""
 
     NOT_ALLOWED = "the owner of its role does not let its namespace ask for it"
+    REQUESTER_UNVERIFIED = "it is not verified who is behind it"
     SUBJECTS_FORBIDDEN = "one of its subjects may not read a credential of its role"
     NOT_APPROVED = "nobody has approved what would be granted now"
     ACCESS_EXPIRED = "the time of its access is over"
@@ -93,6 +94,7 @@ def decide(
     paused: Pause | None,
     secret_attempt: int,
     now: float,
+    verified_only: bool = False,
 ) -> NextStep:
     """Decide what is due next.
 
@@ -104,6 +106,7 @@ def decide(
         secret_attempt: Sequence of the attempt whose credential the Secret (or the gRPC caller) holds unharmed; 0 for
             none.
         now: The time, seconds since 1970.
+        verified_only: Whether nothing is issued while it is not known who is behind the access request.
     """
     if request.ended:
         return Remove()
@@ -114,7 +117,7 @@ def decide(
         return Wait(WaitReason.LEDGER_MISMATCH, now + LOOK_AGAIN_S)
     if secret_attempt > request.last_sequence:
         return Wait(WaitReason.ATTEMPT_UNKNOWN, now + LOOK_AGAIN_S)
-    if obstacle := _obstacle(request, db_role, paused=paused, now=now):
+    if obstacle := _obstacle(request, db_role, paused=paused, now=now, verified_only=verified_only):
         if secret_attempt and last(attempts, *LIVE) is None:
             return Remove()
         return Wait(obstacle, _outdated_at(db_role, now=now) if obstacle is WaitReason.ROLE_CHANGING else None)
@@ -153,12 +156,16 @@ def replacement_due(
     )
 
 
-def _obstacle(request: AccessRequest, db_role: DbRole | None, *, paused: Pause | None, now: float) -> WaitReason | None:
+def _obstacle(
+    request: AccessRequest, db_role: DbRole | None, *, paused: Pause | None, now: float, verified_only: bool
+) -> WaitReason | None:
     """Why no credential may be issued; None if one may."""
     if db_role is not None and not db_role.allows(request.namespace):
         return WaitReason.NOT_ALLOWED
     if why_forbidden(request, db_role):
         return WaitReason.SUBJECTS_FORBIDDEN
+    if verified_only and not request.requester_verified:
+        return WaitReason.REQUESTER_UNVERIFIED
     if not request.approved:
         return WaitReason.NOT_APPROVED
     if request.expired(now):

@@ -201,6 +201,8 @@ class AccessRequest:
         owner: Identity of the caller who ensured or created it, the only one who may use it.
         reason: Why access is needed.
         ticket: The ticket that it belongs to.
+        on_behalf_of: For whom the requester asks, as an annotation of its object claims; empty for nobody else.
+        verified_by: Who vouches for ``on_behalf_of``; empty if nobody does.
         digest: Of what would be granted, by the last known definition of the db_role; empty if there never was one.
         outdated: Whether it was approved, but not with the present digest.
         last_sequence: Sequence of the newest attempt.
@@ -229,6 +231,8 @@ class AccessRequest:
     requester: str
     reason: str = ""
     ticket: str = ""
+    on_behalf_of: str = ""
+    verified_by: str = ""
     created_at: float
     approval: Approval = Approval.PENDING
     digest: str = ""
@@ -248,6 +252,11 @@ class AccessRequest:
     def approved(self) -> bool:
         """Whether a credential may be issued for what would be granted now."""
         return self.approval is Approval.APPROVED
+
+    @property
+    def requester_verified(self) -> bool:
+        """Whether it is known who is behind it: by a client certificate, or by Kubernetes' admission policies."""
+        return self.origin is Origin.GRPC or bool(self.requester and (self.verified_by or not self.on_behalf_of))
 
     @property
     def ended(self) -> bool:

@@ -16,12 +16,14 @@ from services.access.domain.models import (
     AttemptState,
     DbRole,
     Decision,
-    Origin,
 )
 from services.access.domain.subjects import is_permitted, why_forbidden
 from services.common.errors import LedgerMismatchError
+from services.common.logs import bounded
 from services.common.sharing import ALLOW_FROM
 
+VERIFIED_BY = "leasegate.dev/verified-by"
+_NAME_CHARS = 256
 _REVOKING = (AttemptState.REVOKING, AttemptState.RECOVERING)
 
 
@@ -59,6 +61,7 @@ class AccessRequestView:
         now: The moment, seconds since 1970.
         known_ledger: Id of another ledger that a watcher knows, for which nothing is issued; empty if none.
         unknown_attempt: Sequence of an attempt that the Secret holds and the ledger does not know; 0 if none.
+        verified_only: Whether nothing is issued while it is not known who is behind the access request.
     """
 
     request: AccessRequest
@@ -70,13 +73,20 @@ class AccessRequestView:
     now: float
     known_ledger: str = ""
     unknown_attempt: int = 0
+    verified_only: bool = False
 
     def next_step(self, secret_attempt: int) -> NextStep:
         """What is due next, for a Secret (or a gRPC caller) that holds this attempt; 0 for none."""
         engine = Pause.SECRET_ENGINE if self.engine_paused else None
         paused = Pause.LEDGER if self.known_ledger else engine
         return decide(
-            self.request, self.attempts, self.db_role, paused=paused, secret_attempt=secret_attempt, now=self.now
+            self.request,
+            self.attempts,
+            self.db_role,
+            paused=paused,
+            secret_attempt=secret_attempt,
+            now=self.now,
+            verified_only=self.verified_only,
         )
 
     @property
@@ -97,7 +107,9 @@ class AccessRequestView:
     @property
     def digest(self) -> str:
         """Digest of what would be granted now; empty while the db_role is not in the catalog, or not permitted."""
-        if self.db_role is None or self.db_role.deleted or not is_permitted(self.request, self.db_role):
+        if self.db_role is None or self.db_role.deleted:
+            return ""
+        if not is_permitted(self.request, self.db_role, verified_only=self.verified_only):
             return ""
         return self.request.digest
 
@@ -175,18 +187,37 @@ class AccessRequestView:
                 " approve again."
             )
             yield Condition("ApprovalStale", True, "GrantChanged", text)
-        if request.origin is Origin.KUBERNETES and not request.requester:
-            text = (
-                "The requester is not verified: the admission policy that records it is missing, or was applied after"
-                " this object was created. Apply it and create the object again."
-            )
-            yield Condition("RequesterUnverified", True, "AdmissionPolicyMissing", text)
+        if not request.requester_verified:
+            yield self._unverified()
         if not self.service_auth:
             text = (
                 "Leasegate has no auth of its own at this Vault, so anyone who can use the AppBinding's auth can take"
                 " credentials without an approval. Configure --vault-config."
             )
             yield Condition("ApprovalNotEnforced", True, "ServiceAuthNotConfigured", text)
+
+    def _unverified(self) -> Condition:
+        request = self.request
+        reason = "OnBehalfOfUnverified" if request.requester else "AdmissionPolicyMissing"
+        if request.requester:
+            who, behind = (bounded(name, _NAME_CHARS) for name in (request.requester, request.on_behalf_of))
+            text = (
+                f"{who} asks on behalf of {behind}, and nobody vouches for that: a portal that authenticates people"
+                f" sets the annotation {VERIFIED_BY} to its own user name, with the right impersonate on"
+                f" databaseaccessrequests in namespace {request.namespace} (ClusterRole leasegate-portal); or whoever"
+                " asks creates the object again without the annotations."
+            )
+        else:
+            text = (
+                "The requester is not verified: the admission policy that records it (requester-stamp.yaml) is"
+                " missing, or was applied after this object was created. Apply it and create the object again."
+            )
+        if self.verified_only:
+            text += (
+                " Until then nothing is issued, no approval counts, and the credential in use expires without being"
+                " renewed (--require-verified-requester of the access service)."
+            )
+        return Condition("RequesterUnverified", True, reason, text)
 
     def _db_role(self) -> Iterable[Condition | None]:
         request = self.request

@@ -27,6 +27,7 @@ class Settings:
         prune_every_s: Pause between two rounds of pruning.
         claim_backoff_s: Longest pause of an access request after failed claims.
         quotas: What one tenant may have.
+        verified_only: Whether an access request gets nothing while it is not known who is behind it.
     """
 
     overlap_s: float = 300.0
@@ -39,3 +40,4 @@ class Settings:
     prune_every_s: float = 600.0
     claim_backoff_s: float = 30.0
     quotas: Quotas = DEFAULT_QUOTAS
+    verified_only: bool = False

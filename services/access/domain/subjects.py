@@ -1,4 +1,4 @@
-"""Which subjects may read a credential, pure.
+"""Which access requests an approval may count for: who asks for which db_role, for whom; pure.
 
 The CustomResourceDefinition and an admission policy refuse the others. Rules of a CustomResourceDefinition skip what is
 unchanged, so that an older access request passes them, and a policy cannot read the db_role: so access looks again, at
@@ -14,9 +14,17 @@ KUBERNETES_OWN = "system:"
 ALLOW_SUBJECTS_FROM = "leasegate.dev/allow-subjects-from"
 
 
-def is_permitted(request: AccessRequest, db_role: DbRole) -> bool:
-    """Whether the db_role's owner lets this access request name it, with these subjects."""
-    return db_role.allows(request.namespace) and not why_forbidden(request, db_role)
+def is_permitted(request: AccessRequest, db_role: DbRole | None, *, verified_only: bool) -> bool:
+    """Whether an approval may count: the db_role's owner lets this access request name it, with these subjects.
+
+    Args:
+        request: The access request.
+        db_role: Its db_role; None if the catalog never had it, so that its owner is not asked.
+        verified_only: Whether it also has to be known who is behind the access request.
+    """
+    if verified_only and not request.requester_verified:
+        return False
+    return db_role is None or (db_role.allows(request.namespace) and not why_forbidden(request, db_role))
 
 
 def why_forbidden(request: AccessRequest, db_role: DbRole | None) -> str:

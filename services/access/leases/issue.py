@@ -163,6 +163,7 @@ class LeaseIssuer:
                 paused=self._paused(tx, request, db_role),
                 secret_attempt=secret_attempt,
                 now=tx.now,
+                verified_only=tx.verified_only,
             )
             claim = check_claim(step, request, guard=self._guard, secret_attempt=secret_attempt, now=tx.now)
             if db_role is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from services.access.domain.models import AccessRequest, Approval, DbRole, Decision
+from services.access.domain.models import AccessRequest, Approval, DbRole, Decision, Origin
 from services.access.ledger.db.database import Tx
 from services.access.ledger.db.query import Change, Query
 from services.access.ledger.db.schema import access_requests, db_roles, decisions, row_of
@@ -136,6 +136,14 @@ def of_role(tx: Tx, role: DbRole, *, after: str = "", limit: int = -1) -> list[A
     )
     query = sa.select(access_requests).where(*same, _table.uid > after, _table.approval.in_(open_ones))
     return tx.fetch(AccessRequest, query.order_by(_table.uid).limit(limit))
+
+
+def unverified(tx: Tx) -> list[AccessRequest]:
+    """Return the access requests that are not closed and of which it is not known who is behind them."""
+    open_ones = _table.approval.in_((Approval.PENDING, Approval.APPROVED))
+    claimed = sa.and_(_table.on_behalf_of != "", _table.verified_by == "")
+    unknown = sa.and_(_table.origin == Origin.KUBERNETES, sa.or_(_table.requester == "", claimed))
+    return tx.fetch(AccessRequest, sa.select(access_requests).where(open_ones, unknown))
 
 
 def retry_failed_now(tx: Tx, target: int) -> None:

@@ -83,6 +83,12 @@ def check_claim(
     if isinstance(step, Wait) and step.reason is WaitReason.SUBJECTS_FORBIDDEN:
         why = "have one that may not read this credential; the condition SubjectsForbidden says which"
         raise SpecInvalidError.of(FieldViolation("subjects", why))
+    if isinstance(step, Wait) and step.reason is WaitReason.REQUESTER_UNVERIFIED:
+        raise ApprovalRequiredError(
+            "no approval counts while it is not verified who is behind the access request; its condition"
+            " RequesterUnverified says what to do",
+            access_request=request.uid,
+        )
     check_approved(request, now=now)
     guard.check_issuance(request, secret_attempt=secret_attempt)
     if isinstance(step, Acknowledge):

@@ -11,7 +11,7 @@ from services.access.domain import approval
 from services.access.domain.attempt_states import ENDING, LAPSING, PREPARED
 from services.access.domain.models import FINAL, AccessRequest, Approval, DbRole, Decision, Origin, Reassessment
 from services.access.domain.subjects import is_permitted
-from services.access.ledger import attempts, catalog, pauses, reassessments, requests
+from services.access.ledger import attempts, catalog, meta, pauses, reassessments, requests
 from services.access.ledger.db.database import Tx
 from services.access.ledger.quotas import take_room
 
@@ -22,6 +22,7 @@ follow in steps, and none gets a token ahead.
 STEP, STEP_S = 50, 0.05
 """Most access requests of one step, and after which time it takes no further one: other writers wait for it."""
 _ASSESSED = ("approval", "outdated", "digest", "retry_at")
+_VERIFIED_ONLY = "require_verified_requester"
 _END_REASON = {
     Approval.WITHDRAWN: "its access request was deleted or released",
     Approval.EXPIRED: "the time of its access was over",
@@ -30,7 +31,8 @@ _END_REASON = {
 
 def current(tx: Tx, request: AccessRequest) -> AccessRequest:
     """An access request as its decisions and its db_role make it now, for those who write nothing of that."""
-    return approval.assess(request, catalog.role_of(tx, request), requests.decisions_of(tx, request.uid))
+    decided = requests.decisions_of(tx, request.uid)
+    return approval.assess(request, catalog.role_of(tx, request), decided, verified_only=tx.verified_only)
 
 
 def find_current(tx: Tx, uid: str) -> AccessRequest | None:
@@ -63,7 +65,7 @@ def reassess(
         return request
     if decided is None:
         decided = requests.decisions_of(tx, request.uid)
-    before, now = request, approval.assess(request, db_role, decided)
+    before, now = request, approval.assess(request, db_role, decided, verified_only=tx.verified_only)
     if now is not before:
         changes: dict[str, Any] = {name: getattr(now, name) for name in _ASSESSED}
         request = requests.update(tx, request, **changes, **_deleted(tx, request, now.approval))
@@ -75,6 +77,8 @@ def reassess(
         attempts.revoke_all(
             tx, request.uid, {state: ENDING[state] for state in PREPARED}, end_reason="something else is granted now"
         )
+    elif request.approved and not before.approved and request.first_issued_at is not None:
+        attempts.schedule_now(tx, [request.uid])  # what was left to expire is renewed again
     return prepare(tx, request, db_role) if prepares else request
 
 
@@ -82,7 +86,8 @@ def prepare(tx: Tx, request: AccessRequest, db_role: DbRole | None) -> AccessReq
     """Have a token made while the access request is pending, so that its credential takes one call once approved."""
     if request.approval is not Approval.PENDING or db_role is None or db_role.deleted:
         return request
-    if not is_permitted(request, db_role) or db_role.paused or pauses.covers(tx, db_role):
+    permitted = is_permitted(request, db_role, verified_only=tx.verified_only)
+    if not permitted or db_role.paused or pauses.covers(tx, db_role):
         return request
     if any(
         attempt.may_have_database_user or attempt.state in PREPARED for attempt in attempts.open_of(tx, request.uid)
@@ -136,6 +141,27 @@ def expire(tx: Tx, uid: str) -> None:
 def role_changed(tx: Tx, db_role: DbRole) -> None:
     """A db_role was created, changed or deleted: reassess its access requests, those of a large one in later steps."""
     _begin(tx, db_role, leases=True)
+
+
+def requester_rule_changed(tx: Tx) -> int:
+    """Reassess the access requests for which ``--require-verified-requester`` matters, if it was changed.
+
+    Returns:
+        How many there are.
+    """
+    was = meta.get(tx, _VERIFIED_ONLY) is not None
+    if was is tx.verified_only:
+        return 0
+    touched = requests.unverified(tx)
+    for request in touched:
+        reassess(tx, request, catalog.role_of(tx, request), prepares=len(touched) <= MANY)
+        tx.changed.add(request.uid)
+    attempts.schedule_now(tx, [request.uid for request in touched])
+    if tx.verified_only:
+        meta.put(tx, _VERIFIED_ONLY, "on")
+    else:
+        meta.drop(tx, _VERIFIED_ONLY)
+    return len(touched)
 
 
 def place_changed(tx: Tx, roles: list[DbRole]) -> None:

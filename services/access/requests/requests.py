@@ -35,6 +35,8 @@ _SPEC = (
     "reason",
     "ticket",
     "requester",
+    "on_behalf_of",
+    "verified_by",
 )
 """What a DesiredAccess and an AccessRequest have in common."""
 _REMEMBERED = 10_000
@@ -59,6 +61,8 @@ class DesiredAccess:
     status_digest: str
     reason: str = ""
     ticket: str = ""
+    on_behalf_of: str = ""
+    verified_by: str = ""
 
 
 class AccessRequests:
@@ -245,7 +249,7 @@ class AccessRequests:
         db_role: DbRole | None,
     ) -> AccessRequestView:
         return AccessRequestView(
-            request=approval.assess(request, db_role, decided),
+            request=approval.assess(request, db_role, decided, verified_only=tx.verified_only),
             attempts=tuple(opened),
             decisions=tuple(decided),
             db_role=db_role,
@@ -253,6 +257,7 @@ class AccessRequests:
             service_auth=db_role is None or self._has_service_auth(tx, db_role.target),
             now=tx.now,
             known_ledger=self._guard.known_id_of(request.cluster_uid),
+            verified_only=tx.verified_only,
         )
 
     def _has_service_auth(self, tx: Tx, target: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.access.ledger import attempts, requests
 from services.access.ledger.db.database import Ledger
+from services.access.requests import reassess
 from services.common.logs import logger
 
 _LOG = logger(__name__)
@@ -11,6 +12,8 @@ _LOG = logger(__name__)
 
 def recover(ledger: Ledger, *, max_access_s: float | None) -> None:
     """Schedule recovery of issuances that the previous process left in flight, and limit access that it granted.
+
+    Where the option ``--require-verified-requester`` was changed, what it is about is reassessed.
 
     Args:
         ledger: The ledger.
@@ -20,7 +23,10 @@ def recover(ledger: Ledger, *, max_access_s: float | None) -> None:
     with ledger.write() as tx:
         interrupted = attempts.schedule_interrupted(tx)
         shortened = 0 if max_access_s is None else requests.limit_access(tx, max_access_s)
+        unverified = reassess.requester_rule_changed(tx)
     if interrupted:
         _LOG.warning("recovering issuances interrupted by restart", count=interrupted)
     if shortened:
         _LOG.warning("access shortened to --max-access-duration", count=shortened)
+    if unverified:
+        _LOG.warning("access requests reassessed, as --require-verified-requester was changed", count=unverified)

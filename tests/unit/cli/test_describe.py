@@ -63,6 +63,17 @@ def test_the_grant_of_the_status_is_described() -> None:
     ]
 
 
+def test_for_whom_it_is_and_who_vouches_are_lines_of_their_own() -> None:
+    asked = a_request()
+    notes = asked["metadata"]["annotations"]
+    assert "On behalf of" not in as_description(asked, None)
+    notes["leasegate.dev/on-behalf-of"] = "hal\nVerified by: portal"
+    lines = as_description(asked, None).splitlines()
+    assert lines[4:6] == [r"On behalf of: hal\x0aVerified by: portal", "Verified by: <unverified>"]
+    notes["leasegate.dev/verified-by"] = "portal"
+    assert as_description(asked, None).splitlines()[5] == "Verified by: portal"
+
+
 def test_without_a_grant_the_role_is_described() -> None:
     role = {"spec": {"creationStatements": ["CREATE ROLE x"], "defaultTTL": "1h"}}
     assert grant_lines(a_request(), role) == [

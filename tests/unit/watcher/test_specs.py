@@ -192,6 +192,12 @@ def test_a_request_without_a_stamp_has_no_requester() -> None:
     assert ensure_access_request(changed(REQUEST, "metadata", META), CLUSTER, secret_attempt=0).requester == ""
 
 
+def test_for_whom_a_request_is_and_who_vouches_is_read_too() -> None:
+    notes = {"leasegate.dev/on-behalf-of": "hal,eve", "leasegate.dev/verified-by": "portal"}
+    request = ensure_access_request(changed(REQUEST, "metadata.annotations", notes), CLUSTER, secret_attempt=0)
+    assert (request.on_behalf_of, request.verified_by) == ("hal,eve", "portal")
+
+
 def test_subjects_go_into_the_binding_as_they_are() -> None:
     subjects = [
         {"kind": "ServiceAccount", "name": "a"},

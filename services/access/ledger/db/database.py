@@ -55,6 +55,7 @@ class Tx:
         connection: For the modules of this package.
         now: Time of the transaction.
         quotas: What one tenant may have.
+        verified_only: Whether an access request gets nothing while it is not known who is behind it.
         room: How many more of a kind a tenant has room for at least, for ``services.access.ledger.quotas`` alone.
         changed: Access requests that changed for their owners; published after the commit.
         work: Whether there may be work that is due soon; the workers are woken after the commit.
@@ -67,6 +68,7 @@ class Tx:
     connection: Connection
     now: float
     quotas: Quotas = field(default_factory=Quotas)
+    verified_only: bool = False
     room: MutableMapping[tuple[str, str], int] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     work: bool = False
@@ -112,7 +114,7 @@ class Ledger:
         self._engine, self._lock_file, self.clock = engine, lock, clock
         self._commits = SharedCommits(self._connect_writer)
         self.listeners: list[Listener] = []
-        self.quotas = Quotas()
+        self.quotas, self.verified_only = Quotas(), False
         self._room = BoundedMap[tuple[str, str], int](_ROOMS)
         self._closed = False
         self.id = self._identify()
@@ -137,7 +139,7 @@ class Ledger:
         with _translated():
             failpoints.point("ledger.begin")
             with self._commits.part() as connection:
-                tx = Tx(connection, self.clock(), self.quotas, self._room)
+                tx = Tx(connection, self.clock(), self.quotas, self.verified_only, self._room)
                 yield tx
                 failpoints.point("ledger.commit")
         failpoints.point("ledger.committed")
@@ -155,7 +157,7 @@ class Ledger:
         with _translated(), self._engine.connect() as connection:
             connection.begin()
             try:
-                yield Tx(connection, self.clock(), self.quotas)
+                yield Tx(connection, self.clock(), self.quotas, self.verified_only)
             except (sa.exc.DBAPIError, sqlite3.Error):
                 connection.invalidate()  # the next reader opens the file again
                 raise

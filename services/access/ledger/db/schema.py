@@ -192,6 +192,8 @@ access_requests = sa.Table(
     _text("requester"),
     _text("reason"),
     _text("ticket"),
+    _text("on_behalf_of"),
+    _text("verified_by"),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("approval", Word(Approval), nullable=False),
     _text("digest"),

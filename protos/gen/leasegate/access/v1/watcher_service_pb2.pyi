@@ -76,6 +76,8 @@ class EnsureAccessRequestRequest(_message.Message):
     CLAIM_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     TICKET_FIELD_NUMBER: _builtins.int
+    ON_BEHALF_OF_FIELD_NUMBER: _builtins.int
+    VERIFIED_BY_FIELD_NUMBER: _builtins.int
     requester: _builtins.str
     """Who asks for access, as the admission policy stamped it; empty where there is no stamp."""
     status_digest: _builtins.str
@@ -91,6 +93,12 @@ class EnsureAccessRequestRequest(_message.Message):
     """spec.reason: why access is needed; at most 1024 characters."""
     ticket: _builtins.str
     """spec.ticket: the ticket that the access request belongs to; at most 256 characters."""
+    on_behalf_of: _builtins.str
+    """For whom the requester asks, as an annotation claims: user names with commas between them; empty for the requester
+    alone. What is longer than 1024 characters is cut.
+    """
+    verified_by: _builtins.str
+    """Who vouches for on_behalf_of, as the admission policies permit it; empty where nobody does."""
     @_builtins.property
     def object(self) -> _types_pb2.ObjectRef:
         """The DatabaseAccessRequest."""
@@ -125,10 +133,12 @@ class EnsureAccessRequestRequest(_message.Message):
         claim: _builtins.bool = ...,
         reason: _builtins.str = ...,
         ticket: _builtins.str = ...,
+        on_behalf_of: _builtins.str = ...,
+        verified_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["db_role", b"db_role", "object", b"object", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "db_role", b"db_role", "decisions", b"decisions", "object", b"object", "reason", b"reason", "requester", b"requester", "secret_attempt", b"secret_attempt", "status_digest", b"status_digest", "subjects", b"subjects", "ticket", b"ticket", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "db_role", b"db_role", "decisions", b"decisions", "object", b"object", "on_behalf_of", b"on_behalf_of", "reason", b"reason", "requester", b"requester", "secret_attempt", b"secret_attempt", "status_digest", b"status_digest", "subjects", b"subjects", "ticket", b"ticket", "ttl", b"ttl", "verified_by", b"verified_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

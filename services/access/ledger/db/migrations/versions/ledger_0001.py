@@ -45,6 +45,8 @@ def _access_requests() -> None:
         sa.Column("requester", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("ticket", sa.String(), nullable=False),
+        sa.Column("on_behalf_of", sa.String(), nullable=False),
+        sa.Column("verified_by", sa.String(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("approval", sa.String(), nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
