@@ -30,7 +30,9 @@ _KINDS = {
 
 
 def state(lease: lease_pb2.Lease) -> str:
-    """State of a lease in a word."""
+    """State of a lease in a word or two."""
+    if lease.state == lease_pb2.LEASE_STATE_REVOKING and lease.HasField("lock_time"):
+        return "locked out"
     return lease_pb2.LeaseState.Name(lease.state).removeprefix("LEASE_STATE_").lower()
 
 
@@ -49,10 +51,17 @@ def leases(found: Sequence[lease_pb2.Lease], *, now: datetime) -> str:
                 lease.username,
                 *times,
                 lease.access_request_id,
-                lease.end_reason,
+                _end_reason(lease),
             )
         )
-    return table(rows if any(lease.end_reason for lease in found) else [row[:-1] for row in rows])
+    return table(rows if any(_end_reason(lease) for lease in found) else [row[:-1] for row in rows])
+
+
+def _end_reason(lease: lease_pb2.Lease) -> str:
+    """Why a lease is revoked, and why its database user is not dropped yet."""
+    if not lease.revocation_error:
+        return lease.end_reason
+    return f"{lease.end_reason}; not dropped yet, because {lease.revocation_error}".removeprefix("; ")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

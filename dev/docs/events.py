@@ -179,6 +179,13 @@ REASONS = (
     ),
     Reason("RevocationInProgress", REQUEST, "A credential is being revoked."),
     Reason(
+        "LockedOut",
+        REQUEST,
+        "The database user can neither log in nor stay in a session. PostgreSQL refuses to drop it; that is tried until"
+        " it succeeds.",
+        "The message says why: move or drop what the user owns, or mend what the role's revocationStatements need.",
+    ),
+    Reason(
         "RevocationFailing",
         REQUEST,
         "A revocation failed; it is repeated until the database user is dropped.",

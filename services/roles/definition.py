@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from services.roles.statements import CREATE_IF_ABSENT, FORCE_DROP, checked
+from services.roles.statements import DROP_UNOWNED, FORCE_DROP, LOCKOUT, after_lockout, checked
 
 CLEANUP_ROLE_TTL_S = 60
 """TTL of a cleanup role's lease, which expires soon when nothing revokes it."""
@@ -62,18 +62,22 @@ class Definition:
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def cleanup_role(*, db_name: str, revocation_statements: tuple[str, ...], force_drop: bool) -> Definition:
-    """Define a database role that creates no usable user, and whose lease, when revoked, drops the user of one attempt.
+def cleanup_role(
+    *, db_name: str, revocation_statements: tuple[str, ...], force_drop: bool, keep_owners: bool = False
+) -> Definition:
+    """Define a database role that locks the user of one attempt out, and whose lease, when revoked, drops it.
 
     Args:
         db_name: Name of the connection.
         revocation_statements: Those of the attempt's database role; empty for Vault's default.
-        force_drop: Whether PostgreSQL refused to drop the user, so that Leasegate's own statements run instead.
+        force_drop: Whether Leasegate's own statements drop it, as PostgreSQL refused those.
+        keep_owners: With ``force_drop``: whether it is dropped only if it owns nothing.
     """
+    own = DROP_UNOWNED if keep_owners else FORCE_DROP
     return Definition(
         db_name=db_name,
-        creation_statements=(CREATE_IF_ABSENT,),
-        revocation_statements=tuple(FORCE_DROP) if force_drop else checked(revocation_statements),
+        creation_statements=tuple(LOCKOUT),
+        revocation_statements=tuple(own) if force_drop else after_lockout(revocation_statements),
         default_ttl_s=CLEANUP_ROLE_TTL_S,
         max_ttl_s=CLEANUP_ROLE_TTL_S,
     )

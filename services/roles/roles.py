@@ -82,6 +82,7 @@ class CleanupRoleWanted:
         connection: Name of the connection.
         revocation_statements: Those of the attempt's database role; empty for Vault's default.
         force_drop: Whether PostgreSQL refused to drop the user, so that Leasegate's own statements have to.
+        keep_owners: With ``force_drop``: whether they drop it only if it owns nothing.
     """
 
     target: VaultTarget
@@ -90,6 +91,7 @@ class CleanupRoleWanted:
     connection: str
     revocation_statements: tuple[str, ...] = ()
     force_drop: bool = False
+    keep_owners: bool = False
 
 
 class DbRoles:
@@ -165,6 +167,7 @@ class DbRoles:
             db_name=wanted.connection,
             revocation_statements=wanted.revocation_statements,
             force_drop=wanted.force_drop,
+            keep_owners=wanted.keep_owners,
         )
         shown = _read_db_role(vault, wanted.mount, wanted.name)
         if shown is None or not definition.is_in(shown):

@@ -7,7 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-CREATE_IF_ABSENT = (
+SHORT: Sequence[str] = ("SET TRANSACTION READ WRITE;", "SET LOCAL lock_timeout = '2s';")
+"""A default of the managing user, such as read-only transactions, stops no lockout, and a wait for a lock ends."""
+
+_OWN: Sequence[str] = (*SHORT, "SET LOCAL search_path = pg_catalog, pg_temp;")
+"""Where Leasegate's own statements run alone: what a team's SQL left in Vault's session stands before no catalog."""
+
+END_SESSIONS = (
+    "DO $$ BEGIN IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN BEGIN"
+    " EXECUTE 'GRANT \"{{name}}\" TO CURRENT_USER' || CASE WHEN current_setting('server_version_num')::int >= 160000"
+    " THEN ' WITH INHERIT TRUE, SET TRUE' ELSE '' END;"
+    " EXCEPTION WHEN insufficient_privilege OR invalid_grant_operation OR undefined_object THEN"
+    " RAISE WARNING 'no membership: %', SQLERRM; END; END IF;"
+    " BEGIN PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{{name}}';"
+    " EXCEPTION WHEN insufficient_privilege THEN RAISE WARNING 'sessions not ended: %', SQLERRM; END; END $$;"
+)
+"""Ends the sessions of the user, without waiting for any: one that does not end would undo the lockout.
+
+A managing user that is no superuser has to be a member for that. EXECUTE, as PostgreSQL 15 has no WITH INHERIT. Two
+handlers, as a refused signal must not undo the grant.
+"""
+
+PRESENT = (
     "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{name}}') THEN"
     ' CREATE ROLE "{{name}}" NOLOGIN; END IF; END $$;'
 )
@@ -15,6 +36,15 @@ CREATE_IF_ABSENT = (
 
 Two leases can share one user name; the revocation of the second one then finds no user.
 """
+
+LOCKOUT: Sequence[str] = (*_OWN, END_SESSIONS, PRESENT, 'ALTER ROLE "{{name}}" NOLOGIN PASSWORD NULL;')
+"""Creation statements that lock the user out; Vault commits them before it answers the lease.
+
+Sessions end first: one that holds ``ALTER ROLE CURRENT_USER`` open would block the lockout.
+"""
+
+_CAN_LOG_IN = 'ALTER ROLE "{{name}}" LOGIN;'
+"""Makes the team's statements show that they end the access; ``CHECK_ENDED`` undoes it in the same transaction."""
 
 REMEMBER = (
     "DO $$ DECLARE found text := (SELECT oid::text FROM pg_catalog.pg_roles WHERE rolname = '{{name}}'); BEGIN"
@@ -46,20 +76,38 @@ CHECK_ENDED = (
 )
 """Refuses a revocation after which the user can still log in or has another name, or a session of it is open.
 
-The codes are Leasegate's own. access then drops the user with ``FORCE_DROP``. A user that only ``REMEMBER`` made, and
+The codes are Leasegate's own. access then locks the user out and drops it. A user that only ``REMEMBER`` made, and
 that the statements leave, is dropped.
 """
 
-FORCE_DROP: Sequence[str] = (
-    CREATE_IF_ABSENT,
-    'ALTER ROLE "{{name}}" NOLOGIN;',
-    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{{name}}';",
-    'GRANT "{{name}}" TO CURRENT_USER;',  # a user that is no superuser needs it for the next statements
-    'REASSIGN OWNED BY "{{name}}" TO CURRENT_USER;',
-    'DROP OWNED BY "{{name}}";',
-    'DROP ROLE IF EXISTS "{{name}}";',
+_CHECK_ELSEWHERE = (
+    "DO $$ DECLARE elsewhere text := (SELECT string_agg(encode(convert_to(datname, 'UTF8'), 'hex'), ' ') FROM"
+    " (SELECT DISTINCT datname FROM pg_shdepend JOIN pg_roles ON pg_roles.oid = refobjid"
+    " JOIN pg_database ON pg_database.oid = dbid WHERE refclassid = 'pg_authid'::regclass AND rolname = '{{name}}'"
+    " AND datname <> current_database() ORDER BY datname LIMIT 4) AS databases); BEGIN IF elsewhere IS NOT NULL THEN"
+    " RAISE EXCEPTION 'leasegate:%:', elsewhere USING ERRCODE = 'LG004'; END IF; END $$;"
 )
-"""Drops a user that PostgreSQL refused to drop, as it owns objects."""
+"""Names the other databases of the server in which the user owns objects or has rights, which cannot be dropped here.
+
+In hexadecimal digits, as Vault replaces the managing user's password wherever a text has it.
+"""
+
+_DROP = ('DROP OWNED BY "{{name}}";', _CHECK_ELSEWHERE, 'DROP ROLE IF EXISTS "{{name}}";')
+
+FORCE_DROP: Sequence[str] = (*_OWN, END_SESSIONS, PRESENT, 'REASSIGN OWNED BY "{{name}}" TO CURRENT_USER;', *_DROP)
+"""Drops a user that PostgreSQL refused to drop, as it owns objects: they become the managing user's.
+
+Sessions end once more: until the lockout is committed, a pool of clients connects again.
+"""
+
+_CHECK_UNOWNED = (
+    "DO $$ BEGIN IF EXISTS (SELECT FROM pg_shdepend JOIN pg_roles ON pg_roles.oid = refobjid"
+    " WHERE refclassid = 'pg_authid'::regclass AND deptype = 'o' AND rolname = '{{name}}') THEN"
+    " RAISE EXCEPTION 'the user owns objects' USING ERRCODE = 'LG003'; END IF; END $$;"
+)
+
+DROP_UNOWNED: Sequence[str] = (*_OWN, END_SESSIONS, PRESENT, _CHECK_UNOWNED, *_DROP)
+"""Drops a user that owns nothing in any database of the server, whose team's statements fail; no owner changes."""
 
 
 def checked(revocation: Sequence[str]) -> tuple[str, ...]:
@@ -69,3 +117,13 @@ def checked(revocation: Sequence[str]) -> tuple[str, ...]:
     wrote is checked, also where it begins as if it were checked already.
     """
     return (REMEMBER, *revocation, CHECK_ENDED) if revocation else ()
+
+
+def after_lockout(revocation: Sequence[str]) -> tuple[str, ...]:
+    """Return a team's revocation statements as they run on a user that is locked out.
+
+    They have to end its access by themselves here, too: a user that they leave is dropped by ``FORCE_DROP``.
+    """
+    if not revocation:
+        return ()
+    return (*SHORT, END_SESSIONS, REMEMBER, _CAN_LOG_IN, *revocation, CHECK_ENDED)

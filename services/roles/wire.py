@@ -66,6 +66,7 @@ def cleanup_role_wanted(request: pb.EnsureCleanupRoleRequest) -> CleanupRoleWant
         connection=request.connection,
         revocation_statements=as_stored(request.revocation_statements),
         force_drop=request.force_drop,
+        keep_owners=request.keep_owners,
     )
 
 

@@ -31,7 +31,7 @@ FROM recoveries d JOIN attempts a ON a.id = d.attempt WHERE {_RECOVERED}"""  # n
 _UNKNOWN = """SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'recoveries'), 0)
 - (SELECT count(*) FROM recoveries WHERE lease_id <> '')"""
 """Recoveries whose lease the ledger never learned; pruned with their tokens, but a sequence is never given twice."""
-_REFUSED = f"SELECT a.lease_id FROM attempts a WHERE a.force_drop AND a.lease_id <> '' AND {_RECOVERED}"  # noqa: S608
+_REFUSED = f"SELECT a.lease_id FROM attempts a WHERE a.drop_by <> 'team' AND a.lease_id <> '' AND {_RECOVERED}"  # noqa: S608
 
 
 @dataclass(slots=True)

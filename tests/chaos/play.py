@@ -243,7 +243,10 @@ class Run:
             need = change.cleanup_role_needed
             statements = tuple(need.revocation_statements)
             definition = cleanup_role_definition(
-                db_name=need.connection, revocation_statements=statements, force_drop=need.force_drop
+                db_name=need.connection,
+                revocation_statements=statements,
+                force_drop=need.force_drop,
+                keep_owners=need.keep_owners,
             )
             self._world.servers.must("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
             report = watcher.ReportCleanupRoleRequest(name=need.name, target=need.target, mount=need.mount)

@@ -22,7 +22,7 @@ from services.common.errors import (
 from services.common.vault.response import Answer, VaultNotFoundError
 from services.common.vault.transport import Endpoint, Transport
 from services.common.vault_config.address import Address
-from services.roles.statements import CREATE_IF_ABSENT
+from services.roles.statements import LOCKOUT
 from tests.eventually import eventually
 from tests.model.world.vault import MOUNT, ROLE, AttemptVault
 from tests.servers import Servers, real_servers
@@ -88,7 +88,7 @@ class Real:
 def asked(request: pytest.FixtureRequest) -> Iterator[Asked]:
     if request.param == "fake":
         vault = AttemptVault(lambda: 0.0, strict=True, absent=False)
-        vault.cleanup_roles[CLEANUP_ROLE] = False
+        vault.cleanup_roles[CLEANUP_ROLE] = "cleanup_role"
         yield Fake(vault)
         return
     servers: Servers = request.getfixturevalue("servers")
@@ -116,12 +116,12 @@ def _set_up(servers: Servers) -> None:
         allowed_roles="*",
         username_template="{{ .DisplayName | truncate 63 }}",
     )
-    for name, create in ((ROLE, CREATE), (CLEANUP_ROLE, CREATE_IF_ABSENT)):
+    for name, create in ((ROLE, [CREATE]), (CLEANUP_ROLE, list(LOCKOUT))):
         role: dict[str, Any] = {
             "db_name": "db",
             "default_ttl": "1h",
             "max_ttl": "4h",
-            "creation_statements": [create],
+            "creation_statements": create,
             "revocation_statements": [STRICT],
         }
         servers.must("POST", f"{MOUNT}/roles/{name}", **role)
@@ -278,11 +278,11 @@ def test_one_display_name_makes_one_database_user(asked: Asked, display: str) ->
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_the_lease_of_a_cleanup_role_drops_the_user_of_its_name(asked: Asked, display: str, there: bool) -> None:
+def test_a_cleanup_role_locks_the_user_of_its_name_out_and_drops_it(asked: Asked, display: str, there: bool) -> None:
     lease = read(asked, make(asked, display)[0]) if there else None
     recovered = read(asked, make(asked, display)[0], CLEANUP_ROLE)
     assert recovered.data["username"] == f"token-{display}"
-    assert asked.database_users() == {f"token-{display}": there}
+    assert asked.database_users() == {f"token-{display}": False}
     revoke(asked, recovered.lease_id)
     assert not asked.database_users()
     if lease:

@@ -26,6 +26,7 @@ from services.access.domain.models import (
     AttemptState,
     CleanupRoleState,
     DbRole,
+    DropBy,
     IssuancePause,
     Priority,
     VaultTargetRow,
@@ -124,7 +125,7 @@ TRANSITIONS: dict[str, tuple[Callable[[Tx, Attempt], object], set[AttemptState]]
     "acknowledge": (lambda tx, a: attempts.activate(tx, a, due_at=9e9), {S.ISSUED}),
     "retire": (lambda tx, a: attempts.retire(tx, a, overlap_ends_at=9e9, due_at=9e9), {S.ACTIVE, S.REPLACED}),
     "replace": (lambda tx, a: attempts.replace(tx, a), {S.ISSUED}),
-    "begin recovery": (lambda tx, a: attempts.begin_recovery(tx, a, force_drop=False), {S.ISSUING, S.REVOKING}),
+    "begin recovery": (lambda tx, a: attempts.begin_recovery(tx, a, drop_by=DropBy.TEAM), {S.ISSUING, S.REVOKING}),
     "close what never issued": (lambda tx, a: attempts.close(tx, a.id, S.REVOKING_TOKEN), {S.REVOKING_TOKEN}),
     "close a revocation": (lambda tx, a: attempts.close(tx, a.id, S.REVOKING), {S.REVOKING}),
     "close a recovery": (lambda tx, a: attempts.close(tx, a.id, S.RECOVERING), {S.RECOVERING}),
@@ -199,13 +200,13 @@ def test_an_older_recovery_neither_goes_on_nor_closes(ledger: Ledger) -> None:
 def test_a_cleanup_role_is_required_once_and_becomes_unneeded(ledger: Ledger) -> None:
     with ledger.write() as tx:
         one = in_state(tx, S.RECOVERING)
-        cleanup_role = recoveries.require(tx, one, force_drop=False)
+        cleanup_role = recoveries.require(tx, one, drop_by=DropBy.TEAM)
         assert tx.cleanup_roles == {(cleanup_role.name, one.target)}
     with ledger.write() as tx:
-        assert recoveries.require(tx, one, force_drop=False).state is CleanupRoleState.NEEDED
+        assert recoveries.require(tx, one, drop_by=DropBy.TEAM).state is CleanupRoleState.NEEDED
         assert not tx.cleanup_roles
         recoveries.report(tx, cleanup_role, error="")
-        assert recoveries.require(tx, one, force_drop=False).state is CleanupRoleState.READY
+        assert recoveries.require(tx, one, drop_by=DropBy.TEAM).state is CleanupRoleState.READY
         attempts.close(tx, one.id, S.RECOVERING)
         recoveries.release(tx, one)
         assert [each.state for each in recoveries.pending(tx)] == [CleanupRoleState.UNNEEDED]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.common.vault import error_texts
+from services.common.vault.error_texts import Drop
 from services.common.vault.response import error_text
 from tests.servers import Servers
 
@@ -146,12 +147,42 @@ def test_a_refused_drop_differs_from_an_unreachable_database(servers: Servers) -
     servers.psql(f'CREATE TABLE kept (); ALTER TABLE kept OWNER TO "{user}"')
     try:
         owning = refusal(servers, 400, "POST", f"sys/leases/revoke/{lease}", sync=True)
-        assert error_texts.is_drop_refused(owning)
+        assert error_texts.drop_failure(owning) is Drop.OWNS
         body = write_connection(servers, port=1, verify_connection=False)
         servers.must("POST", f"{MOUNT}/config/db", **body)
-        assert not error_texts.is_drop_refused(refusal(servers, 400, "POST", f"sys/leases/revoke/{lease}", sync=True))
+        unreached = refusal(servers, 400, "POST", f"sys/leases/revoke/{lease}", sync=True)
+        assert error_texts.drop_failure(unreached) is Drop.UNREACHED
     finally:
         servers.psql(f'DROP TABLE kept; DROP ROLE "{user}"')
+
+
+RAISED = "DO $$ BEGIN RAISE EXCEPTION 'no table (SQLSTATE 57P01)' USING ERRCODE = '{}'; END $$;"
+REFUSALS = {
+    'DROP TABLE absent; DROP ROLE "{{name}}";': ("42P01", Drop.REFUSED),
+    'REVOKE absent FROM "{{name}}";': ("42704", Drop.REFUSED),
+    "SELECT absent();": ("42883", Drop.REFUSED),
+    "NONSENSE;": ("42601", Drop.REFUSED),
+    "SELECT absent;": ("42703", Drop.REFUSED),
+    "GRANT USAGE ON SCHEMA absent TO PUBLIC;": ("3F000", Drop.REFUSED),
+    "SELECT 'x'::int;": ("22P02", Drop.REFUSED),
+    "SET TRANSACTION READ ONLY; DROP TABLE absent;": ("25006", Drop.PASSING),
+    RAISED.format("P0001"): ("P0001", Drop.REFUSED),
+    RAISED.format("LG001"): ("LG001", Drop.OWNS),
+    RAISED.format("40001"): ("40001", Drop.PASSING),
+    RAISED.format("53300"): ("53300", Drop.UNREACHED),
+}
+
+
+def test_why_a_drop_failed_is_said_by_the_last_sqlstate(servers: Servers, mount: str) -> None:
+    """The ones before it may be of a name or a message that the holder of the credential wrote."""
+    for statements, expected in REFUSALS.items():
+        role: dict[str, Any] = {"db_name": "db", "creation_statements": [CREATE]}
+        servers.must("POST", f"{mount}/roles/refusing", **role, revocation_statements=[statements])
+        made = servers.must("GET", f"{mount}/creds/refusing")
+        said = refusal(servers, 400, "POST", f"sys/leases/revoke/{made['lease_id']}", sync=True)
+        assert (error_texts.sqlstate(said), error_texts.drop_failure(said)) == expected, statements
+        servers.must("POST", f"{mount}/roles/refusing", **role, revocation_statements=[DROP])
+        servers.must("POST", f"sys/leases/revoke/{made['lease_id']}", sync=True)
 
 
 def test_what_a_credential_cannot_be_read_for_has_words_of_its_own(servers: Servers, mount: str) -> None:

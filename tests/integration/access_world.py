@@ -409,6 +409,7 @@ class Watcher:
                 db_name=need.connection,
                 revocation_statements=tuple(need.revocation_statements),
                 force_drop=need.force_drop,
+                keep_owners=need.keep_owners,
             )
             status, body = self._world.servers.vault("POST", f"{need.mount}/roles/{need.name}", **definition.payload())
             error = "" if status < 300 else f"Vault answered {status}: {body}"

@@ -48,6 +48,9 @@ def test_a_cleanup_role_drops_a_user_and_creates_no_usable_one(
 
     adopted = issue(servers, CLEANUP_ROLE)
     assert adopted["username"] == lease["username"]
+    for credential in (lease, adopted):
+        with pytest.raises(psycopg.OperationalError):
+            log_in(servers, credential)
     assert revoke(servers, adopted) < 300
     assert not exists(servers, lease["username"])
 

@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.engine import Connection
 
-from services.access.domain.models import Approval, AttemptState, CleanupRoleState, Origin, Priority
+from services.access.domain.models import Approval, AttemptState, CleanupRoleState, DropBy, Origin, Priority
 from services.access.ledger.db import migrate, schema
 from services.access.ledger.db.database import open_ledger
 from services.access.ledger.inspect import checks
@@ -25,7 +25,13 @@ from services.common.config import StartupRefusedError
 Rows = dict[str, list[dict[str, Any]]]
 # What stands for a value in a column of a kind that is stored as a word or number; a new kind of column needs a line
 # here.
-_WORDS = {"origin": Origin.GRPC, "approval": Approval.PENDING, "kind": Approval.APPROVED, "priority": Priority.ISSUE}
+_WORDS = {
+    "origin": Origin.GRPC,
+    "approval": Approval.PENDING,
+    "kind": Approval.APPROVED,
+    "priority": Priority.ISSUE,
+    "drop_by": DropBy.TEAM,
+}
 _STATES = {"attempts": AttemptState.PENDING, "cleanup_roles": CleanupRoleState.READY}
 
 

@@ -19,7 +19,7 @@ from services.common.errors import (
     VaultPolicyMissingError,
     VaultSealedError,
 )
-from services.common.vault.error_texts import is_drop_refused
+from services.common.vault.error_texts import Drop, drop_failure
 from services.common.vault.object_ref import ObjectRef
 from services.common.vault.target import VaultTarget
 from services.roles.roles import DbRoles
@@ -328,7 +328,7 @@ def test_h7_a_revocation_that_leaves_a_user_is_refused(servers: Servers, roles: 
     status, answer = servers.vault("POST", f"sys/leases/revoke/{lease['lease_id']}", sync=True)
     assert status == 400
     assert "that can log in, or rename it: they have to drop it (SQLSTATE LG001)" in str(answer)
-    assert is_drop_refused(str(answer["errors"][0]))  # access drops it
+    assert drop_failure(str(answer["errors"][0])) is Drop.OWNS  # access drops it
     servers.psql(f'DROP OWNED BY "{lease["username"]}"; DROP ROLE "{lease["username"]}"')
     assert revoke(servers, lease) < 300
     assert not exists(servers, lease["username"])  # nor what only the statements made

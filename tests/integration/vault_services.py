@@ -320,7 +320,7 @@ def delete_engine(
 
 
 def cleanup_role(
-    servers: Servers, *, force_drop: bool = False, revocation: tuple[str, ...] = ()
+    servers: Servers, *, force_drop: bool = False, keep_owners: bool = False, revocation: tuple[str, ...] = ()
 ) -> roles_pb.EnsureCleanupRoleRequest:
     """A cleanup role for attempts of the guide's role."""
     return roles_pb.EnsureCleanupRoleRequest(
@@ -330,6 +330,7 @@ def cleanup_role(
         connection="k8s.-.demo.postgres-app",
         revocation_statements=revocation,
         force_drop=force_drop,
+        keep_owners=keep_owners,
     )
 
 

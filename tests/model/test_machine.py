@@ -171,6 +171,12 @@ class AccessMachine(RuleBasedStateMachine):
         users = sorted(name for name, can in self.w.vault.users.items() if can)
         self.w.vault.owning.add(users[number % len(users)])
 
+    @precondition(lambda self: any(self.w.vault.users.values()))
+    @rule(number=some)
+    def fail_statements(self, number: int) -> None:
+        users = sorted(name for name, can in self.w.vault.users.items() if can)
+        self.w.vault.failing.add(users[number % len(users)])
+
     # watchers, workers and their steps
 
     @rule(watcher=which, replica=which, count=steps)

@@ -19,7 +19,7 @@ from hypothesis import Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from services.access.domain import attempt_states, decide
-from services.access.domain.models import Attempt, AttemptState
+from services.access.domain.models import Attempt, AttemptState, DropBy
 from services.access.leases import acknowledge, issue
 from services.access.leases.recover import IssuanceRecovery
 from services.access.ledger import attempts, recoveries, requests
@@ -99,7 +99,7 @@ def adopted_once(self: Any, made: Any, target: Any) -> None:
         self._close(vault, made)
 
 
-def recovered_as_it_is(self: Any, attempt: Attempt, *, force_drop: bool, error: str = "") -> None:
+def recovered_as_it_is(self: Any, attempt: Attempt, *, drop_by: DropBy, error: str = "") -> None:
     """In place of the commit with which a recovery begins."""
     self._recovery.recover_attempt(attempt)
 
@@ -149,6 +149,7 @@ MUTATIONS: dict[str, tuple[Mutation, ...]] = {
         text(decide, "acknowledgeable", "and not attempt.expired(now)", ""),
     ),
     "overlap": (text(acknowledge, "_retire", "overlap_ends_at = tx.now + ", "overlap_ends_at = tx.now + 0 * "),),
+    "lockout": (text(AttemptDispatcher, "_drop_by", "failure is Drop.UNREACHED or", "True or"),),
     "nothing-made": (value(issue, "_NOTHING_MADE", (LeasegateError,)),),
     "paused-waits": (
         text(decide, "_obstacle", "db_role.paused", "False"),
@@ -162,9 +163,9 @@ MUTATIONS: dict[str, tuple[Mutation, ...]] = {
     "rising-numbers": (),
     "absent-user": (),
 }
-"""The rules by their names in the model; two of the code: the overlap, and which failures of a read say that nothing
-was made; six about changes of a role, which the protocol model leaves out; and two that live elsewhere, in the watcher
-and in roles, here in the world."""
+"""The rules by their names in the model; three of the code: the overlap, the lockout where a drop is refused, and which
+failures of a read say that nothing was made; six about changes of a role, which the protocol model leaves out; and two
+that live elsewhere, in the watcher and in roles, here in the world."""
 
 
 @contextmanager
@@ -179,7 +180,11 @@ def without(rule: str) -> Iterator[None]:
 def test_every_rule_of_the_protocol_is_taken_out_of_the_code() -> None:
     of_changes = {"paused-waits", "reads-are-counted", "slow-reads-are-ended", "unread-is-ended", "newest-pause"}
     of_changes |= {"assessed-at-use"}
-    assert {*Rule, "overlap", "nothing-made", *of_changes} == MUTATIONS.keys() == {rule for rule, _, _ in ORDERS}
+    assert (
+        {*Rule, "overlap", "lockout", "nothing-made", *of_changes}
+        == MUTATIONS.keys()
+        == {rule for rule, _, _ in ORDERS}
+    )
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["claimed-at-once", "claimed-apart"])

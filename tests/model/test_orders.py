@@ -278,6 +278,14 @@ def failed_after_the_work(play: Play) -> None:
     play.w.run(claim)
 
 
+def refused_drop(play: Play) -> None:
+    play.in_use()
+    (user,) = play.w.vault.users
+    play.w.vault.owning.add(user)
+    play.w.vault.failing.add(user)
+    play.w.decide(Approval.DENIED)
+
+
 def denied_before_its_end(play: Play) -> None:
     play.in_use()
     play.w.decide(Approval.DENIED)
@@ -432,6 +440,7 @@ ORDERS: list[tuple[str, Callable[[Play], None], str]] = [
     ("expired-is-due", acknowledged_late, "I8"),
     ("expired-is-due", past_its_end, "I8"),
     ("absent-user", strict_statements, "I7"),
+    ("lockout", refused_drop, "I12"),
     ("overlap", rotated, "I2"),
     ("nothing-made", failed_after_the_work, "I1"),
     ("paused-waits", claimed_while_changed, "I10"),

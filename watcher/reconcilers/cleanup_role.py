@@ -76,6 +76,7 @@ class CleanupRoleReconciler:
             connection=change.connection,
             revocation_statements=change.revocation_statements,
             force_drop=change.force_drop,
+            keep_owners=change.keep_owners,
         )
         report = watcher_service_pb2.ReportCleanupRoleRequest(
             name=change.name, target=change.target, mount=change.mount

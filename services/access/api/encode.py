@@ -22,6 +22,7 @@ from services.access.domain.models import (
     CleanupRole,
     CleanupRoleState,
     Decision,
+    DropBy,
     Origin,
     VaultTargetRow,
 )
@@ -196,6 +197,8 @@ def lease(a: Attempt) -> lease_pb2.Lease:
         username=a.database_user,
         end_reason=a.end_reason,
         close_time=timestamp(a.closed_at),
+        lock_time=timestamp(a.locked_out_at),
+        revocation_error=a.error if a.state in (AttemptState.REVOKING, AttemptState.RECOVERING) else "",
     )
 
 
@@ -246,6 +249,7 @@ def cleanup_role_change(cleanup_role: CleanupRole, row: VaultTargetRow) -> chang
         mount=cleanup_role.mount,
         connection=cleanup_role.db_name,
         revocation_statements=cleanup_role.revocation_statements,
-        force_drop=cleanup_role.force_drop,
+        force_drop=cleanup_role.drop_by is not DropBy.TEAM,
+        keep_owners=cleanup_role.drop_by is DropBy.UNOWNED,
     )
     return change_pb2.Change(cleanup_role_needed=needed)

@@ -304,6 +304,20 @@ class Decision:
     self_approved: bool
 
 
+class DropBy(StrEnum):
+    """Whose statements drop the database user of an attempt that is recovered.
+
+    Each has a cleanup role of its own, which locks the user out first.
+    """
+
+    TEAM = "team"
+    """The revocation statements that the attempt's db_role had at its approval."""
+    UNOWNED = "unowned"
+    """Leasegate's, if the user owns nothing: PostgreSQL refused the team's, and no owner may change."""
+    FORCE = "force"
+    """Leasegate's: the user owns objects, which become the managing user's, or the team's statements end nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One attempt to issue a credential, and the lease of that credential once there is one.
@@ -319,7 +333,8 @@ class Attempt:
         ends_at: Lesser of the lease's and the token's end.
         max_ends_at: Latest end, however often it is renewed; None while not known.
         renewal_failures: Renewals that failed since the last successful one.
-        force_drop: Whether PostgreSQL refused to drop the database user, so that Leasegate's own statements have to.
+        drop_by: Whose statements drop the database user, if it is recovered.
+        locked_out_at: Since when the database user can neither log in nor is in a session; None if it is not known.
         failures: Failures in a row of its revocation or recovery.
         error: Why the last of them failed, bounded.
         end_reason: Why it ended, for people; kept when it is closed.
@@ -357,7 +372,8 @@ class Attempt:
     max_ends_at: float | None = None
     closed_at: float | None = None
     renewal_failures: int = 0
-    force_drop: bool = False
+    drop_by: DropBy = DropBy.TEAM
+    locked_out_at: float | None = None
     failures: int = 0
     error: str = ""
     end_reason: str = ""
@@ -427,7 +443,7 @@ class CleanupRole:
     mount: str
     db_name: str
     revocation_statements: tuple[str, ...]
-    force_drop: bool
+    drop_by: DropBy
     state: CleanupRoleState
     error: str
 

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from services.access.domain.models import Attempt, Subject
+from services.access.domain.models import Attempt, DropBy, Subject
 from services.common.names import CLEANUP_ROLE_PREFIX
 
 DATABASE_USER_BYTES = 63
@@ -46,9 +46,9 @@ def display_name_of(attempt: Attempt) -> str:
     return attempt.database_user.removeprefix(_VAULTS_PREFIX)
 
 
-def cleanup_role_name(*, mount: str, db_name: str, revocation_statements: Sequence[str], force_drop: bool) -> str:
+def cleanup_role_name(*, mount: str, db_name: str, revocation_statements: Sequence[str], drop_by: DropBy) -> str:
     """The cleanup role that serves attempts of one connection with the same revocation statements."""
-    return CLEANUP_ROLE_PREFIX + _sha256([mount, db_name, list(revocation_statements), force_drop])[:12]
+    return CLEANUP_ROLE_PREFIX + _sha256([mount, db_name, list(revocation_statements), drop_by])[:12]
 
 
 def lease_handle(attempt_id: str) -> str:

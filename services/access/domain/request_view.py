@@ -161,8 +161,13 @@ class AccessRequestView:
         if not left:
             return None
         error = next((attempt.error for attempt in left if attempt.error), "")
+        why = error or "the revocation is in progress"
+        if all(attempt.locked_out_at is not None for attempt in left):
+            text = f"{len(left)} database user(s) locked out, not dropped yet, because {why}"
+            return Condition("RevocationPending", True, "LockedOut" if error else "RevocationInProgress", text)
         reason = "RevocationFailing" if error else "RevocationInProgress"
-        text = f"{len(left)} database user(s) not dropped yet: {error or 'the revocation is in progress'}"
+        neither = any(a.state is AttemptState.RECOVERING and a.error and a.locked_out_at is None for a in left)
+        text = f"{len(left)} database user(s) {'not locked out and ' if neither else ''}not dropped yet: {why}"
         return Condition("RevocationPending", True, reason, text)
 
     def _ledger_mismatch(self) -> Condition | None:

@@ -1,15 +1,15 @@
-"""Recovery of an attempt whose outcome is not known: its database user, if it exists, is adopted and dropped.
+"""Recovery of an attempt whose outcome is not known, or whose drop is refused: its user is locked out, then dropped.
 
-A token with the attempt's display name reads a cleanup role, which gives Vault a lease on that very user name; revoking
-that lease drops the database user. That happens twice, with Vault's ``default_max_request_duration`` between, after
-which no earlier read of the attempt can still be in progress.
+A token with the attempt's display name reads a cleanup role. Its creation statements lock out the database user of that
+very name, and are committed whatever happens later; revoking its lease drops the user. That happens twice, with Vault's
+``default_max_request_duration`` between, after which no earlier read of the attempt can still be in progress.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.access.domain.models import Attempt, AttemptState, CleanupRoleState, Recovery, VaultTargetRow
+from services.access.domain.models import Attempt, AttemptState, CleanupRoleState, DropBy, Recovery, VaultTargetRow
 from services.access.ledger import attempts, catalog, recoveries
 from services.access.ledger.db.database import Ledger
 from services.access.vault import leases, tokens
@@ -19,6 +19,7 @@ from services.common import failpoints
 from services.common.errors import LeasegateError, VaultFailedError, VaultPolicyMissingError, VaultRefusedError
 from services.common.logs import logger
 from services.common.vault.client import Vault
+from services.common.vault.error_texts import Drop
 from services.common.vault.response import VaultNotFoundError
 
 RECOVERY_TOKEN_S = 600.0
@@ -29,16 +30,34 @@ _WAITING = "waiting for its cleanup role"
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """A recovery that is committed, with those before it and the token that it reads with."""
+    """A recovery that is committed, with those before it.
+
+    Attributes:
+        token: What it reads its cleanup role with; None if it has the lease of an earlier one.
+    """
 
     attempt: Attempt
     earlier: tuple[Recovery, ...]
     recovery: Recovery
-    token: Token
+    token: Token | None
 
 
 class DropRefusedError(VaultRefusedError):
-    """PostgreSQL refused to drop the database user: Leasegate's own statements have to (force_drop)."""
+    """PostgreSQL refused to drop the database user, which is locked out.
+
+    Attributes:
+        owns: Whether the statements cannot do it at all: the user owns objects, or they end nothing.
+    """
+
+    owns = False
+
+    def next_drop_by(self, attempt: Attempt) -> DropBy:
+        """Whose statements are tried next: no owner changes unless the team's cannot do it at all."""
+        if attempt.drop_by is DropBy.FORCE or not attempt.revocation_statements:
+            return DropBy.FORCE
+        if attempt.drop_by is DropBy.UNOWNED:
+            return DropBy.TEAM
+        return DropBy.FORCE if self.owns else DropBy.UNOWNED
 
 
 class IssuanceRecovery:
@@ -79,13 +98,15 @@ class IssuanceRecovery:
         """
         with self._ledger.write() as tx:
             known = recoveries.find_cleanup_role(
-                tx, recoveries.cleanup_role_of(attempt, force_drop=attempt.force_drop), attempt.target
+                tx, recoveries.cleanup_role_of(attempt, drop_by=attempt.drop_by), attempt.target
             )
             if known and known.state is CleanupRoleState.READY:
                 return known.name
-            error = f"{_WAITING}: {known.error}" if known and known.error else _WAITING
+            error = attempt.error or _WAITING  # what PostgreSQL refused says more
+            if known and known.error:
+                error = f"{_WAITING}: {known.error}"
             if attempts.postpone(tx, attempt, until=tx.now + _RETRY_S, error=error, failed=False):
-                cleanup_role = recoveries.require(tx, attempt, force_drop=attempt.force_drop)
+                cleanup_role = recoveries.require(tx, attempt, drop_by=attempt.drop_by)
                 if cleanup_role.error:
                     recoveries.mark_missing(tx, cleanup_role)
         return None
@@ -93,17 +114,21 @@ class IssuanceRecovery:
     def _round(
         self, vault: Vault, attempt: Attempt, target: VaultTargetRow, *, cleanup_role: str, first: Recovery | None
     ) -> None:
-        token = tokens.make(vault, attempt, ttl_s=RECOVERY_TOKEN_S, now=self._ledger.clock())
-        failpoints.point("recover.token")
+        kept, token = self._kept_lease(attempt, cleanup_role), None
+        if not kept:
+            token = tokens.make(vault, attempt, ttl_s=RECOVERY_TOKEN_S, now=self._ledger.clock())
+            failpoints.point("recover.token")
+        accessor = token.accessor if token else ""
         after = first.sequence if first else None
         with self._ledger.write() as tx:
             earlier = recoveries.of_attempt(tx, attempt.id)
             recovery = recoveries.commit(
-                tx, attempt.id, cleanup_role=cleanup_role, accessor=token.accessor, after=after
+                tx, attempt.id, cleanup_role=cleanup_role, accessor=accessor, after=after, lease_id=kept
             )
         failpoints.point("recover.recovery")
         if recovery is None:
-            tokens.discard(vault, token.accessor)
+            if token:
+                tokens.discard(vault, token.accessor)
             return
         made = _Round(attempt, tuple(earlier), recovery, token)
         self._drop_database_user(vault, made)
@@ -112,8 +137,18 @@ class IssuanceRecovery:
         else:
             self._complete_first(made, target)
 
+    def _kept_lease(self, attempt: Attempt, cleanup_role: str) -> str:
+        """The lease of the cleanup role that an earlier recovery got and could not revoke; empty if there is none.
+
+        Each read would leave another lease that cannot be revoked until PostgreSQL carries the statements out.
+        """
+        with self._ledger.read() as tx:
+            history = recoveries.of_attempt(tx, attempt.id)
+        kept = (each.lease_id for each in history if each.cleanup_role == cleanup_role and each.done_at is None)
+        return next((lease_id for lease_id in kept if lease_id), "")
+
     def _drop_database_user(self, vault: Vault, made: _Round) -> None:
-        """Revoke every earlier token, read the cleanup role's lease, and drop the database user with it.
+        """Revoke every earlier token, read the cleanup role, which locks the database user out, and drop it.
 
         The second time, the known leases are revoked first: the cleanup role has created the user as NOLOGIN if it was
         absent, so that even statements that fail on a missing user succeed, and none of these leases is left in Vault.
@@ -125,21 +160,21 @@ class IssuanceRecovery:
             with self._ledger.write() as tx:
                 recoveries.discard_earlier(tx, made.attempt.id, newest=made.recovery.sequence)
         failpoints.point("recover.outdated")
-        lease_id = self._read(vault, made)
-        failpoints.point("recover.read")
-        with self._ledger.write() as tx:
-            recoveries.commit_lease(tx, made.recovery.sequence, lease_id=lease_id)
-        failpoints.point("recover.lease")
+        lease_id = made.recovery.lease_id
+        if made.token:
+            lease_id = self._read(vault, made, made.token)
+            failpoints.point("recover.read")
+            with self._ledger.write() as tx:
+                recoveries.commit_lease(tx, made.recovery, lease_id=lease_id)
+            failpoints.point("recover.lease")
         if made.recovery.second:
-            _revoke_known_leases(vault, made)
+            _revoke_known_leases(vault, made, but=lease_id)
         _drop(vault, lease_id)
         failpoints.point("recover.dropped")
 
-    def _read(self, vault: Vault, made: _Round) -> str:
+    def _read(self, vault: Vault, made: _Round, token: Token) -> str:
         try:
-            answer = vault.read(
-                f"{made.attempt.mount}/creds/{made.recovery.cleanup_role}", token=made.token.client_token
-            )
+            answer = vault.read(f"{made.attempt.mount}/creds/{made.recovery.cleanup_role}", token=token.client_token)
         except (VaultNotFoundError, VaultRefusedError, VaultPolicyMissingError) as err:
             self._request_again(made)
             raise VaultFailedError(f"the cleanup role does not exist: {err}", path=made.attempt.mount) from err
@@ -165,7 +200,8 @@ class IssuanceRecovery:
 
     def _close(self, vault: Vault, made: _Round) -> None:
         """Close the attempt: after the second recovery its database user is dropped for good."""
-        tokens.discard(vault, made.token.accessor)
+        if made.token:
+            tokens.discard(vault, made.token.accessor)
         with self._ledger.write() as tx:
             recoveries.commit_dropped(tx, made.recovery.sequence)
             if recoveries.newest(tx, made.attempt.id) == made.recovery.sequence and attempts.close(
@@ -177,37 +213,39 @@ class IssuanceRecovery:
 
 def _completed_first(attempt: Attempt, history: list[Recovery]) -> Recovery | None:
     """The newest recovery, if it is a completed first one with the cleanup role that is needed now."""
-    newest = history[-1] if history else None
-    usable = newest and not newest.second and newest.done_at is not None
-    return (
-        newest
-        if usable
-        and newest
-        and newest.cleanup_role == recoveries.cleanup_role_of(attempt, force_drop=attempt.force_drop)
-        else None
-    )
+    if not history or history[-1].second or history[-1].done_at is None:
+        return None
+    needed = recoveries.cleanup_role_of(attempt, drop_by=attempt.drop_by)
+    return history[-1] if history[-1].cleanup_role == needed else None
 
 
-def _revoke_known_leases(vault: Vault, made: _Round) -> None:
-    if made.attempt.lease_id:
+def _revoke_known_leases(vault: Vault, made: _Round, *, but: str) -> None:
+    """Revoke the attempt's own lease and those of earlier cleanup roles, except ``but``, which drops the user.
+
+    One whose statements PostgreSQL refused is left to Vault, if Leasegate's own statements drop the user.
+    """
+    earlier = [each.lease_id for each in made.earlier if each.done_at is None]
+    for lease_id in filter(None, (made.attempt.lease_id, *earlier)):
+        if lease_id == but:
+            continue
         try:
-            leases.revoke(vault, made.attempt.lease_id)
-        except LeasegateError as err:
-            if not (made.attempt.force_drop and leases.drop_refused(err)):
+            _drop(vault, lease_id)
+        except DropRefusedError:
+            if made.attempt.drop_by is DropBy.TEAM:
                 raise
             _LOG.warning(
                 "lease left to Vault, as its revocation statements fail: the cleanup role drops its database user",
                 access_request=made.attempt.access_request_id,
             )
-    for each in made.earlier:
-        if each.lease_id and each.done_at is None:
-            _drop(vault, each.lease_id)
 
 
 def _drop(vault: Vault, lease_id: str) -> None:
     try:
         leases.revoke(vault, lease_id)
     except LeasegateError as err:
-        if leases.drop_refused(err):
-            raise DropRefusedError(err.message) from err
+        failure = leases.drop_failure(err)
+        if failure in (Drop.REFUSED, Drop.OWNS):
+            refused = DropRefusedError(err.message)
+            refused.owns = failure is Drop.OWNS
+            raise refused from err
         raise

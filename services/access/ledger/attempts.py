@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from services.access.domain import attempt_states as rules
 from services.access.domain import names
-from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, Priority
+from services.access.domain.models import AccessRequest, Attempt, AttemptState, DbRole, DropBy, Priority
 from services.access.ledger.db.database import Tx
 from services.access.ledger.db.outcomes import LeaseOutcome, OutcomeKind
 from services.access.ledger.db.query import Change, Query
@@ -250,7 +250,7 @@ def revoke_all(tx: Tx, uid: str, mapping: Mapping[AttemptState, AttemptState], *
             revoke(tx, attempt, to=mapping[attempt.state], end_reason=end_reason)
 
 
-def begin_recovery(tx: Tx, attempt: Attempt, *, force_drop: bool) -> bool:
+def begin_recovery(tx: Tx, attempt: Attempt, *, drop_by: DropBy) -> bool:
     """Begin to recover: RECOVERING. From here on ``commit_lease`` and ``activate`` refuse the attempt."""
     return _move(
         tx,
@@ -258,9 +258,16 @@ def begin_recovery(tx: Tx, attempt: Attempt, *, force_drop: bool) -> bool:
         AttemptState.ISSUING,
         AttemptState.REVOKING,
         to=AttemptState.RECOVERING,
-        force_drop=attempt.force_drop or force_drop,
+        drop_by=drop_by,
         revocation_due_at=tx.now if attempt.revocation_due_at is None else attempt.revocation_due_at,
     )
+
+
+def commit_locked_out(tx: Tx, attempt_id: str) -> None:
+    """Store that its database user is locked out; its owner is shown why it is not dropped yet."""
+    attempt = get(tx, attempt_id)
+    if attempt.locked_out_at is None and _update(tx, attempt_id, (AttemptState.RECOVERING,), {"locked_out_at": tx.now}):
+        tx.changed.add(attempt.access_request_id)
 
 
 def commit_revoked(tx: Tx, attempt: Attempt) -> bool:
@@ -306,7 +313,7 @@ def _count_revoked(tx: Tx, attempt: Attempt) -> None:
 
 
 def postpone(
-    tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: bool = True, force_drop: bool = False
+    tx: Tx, attempt: Attempt, *, until: float, error: str = "", failed: bool = True, drop_by: DropBy | None = None
 ) -> bool:
     """Schedule another try, if the attempt is still in the state in which it was read; return whether it is.
 
@@ -316,11 +323,11 @@ def postpone(
         until: When.
         error: What its owner is shown, bounded.
         failed: Whether this counts as a failure in a row.
-        force_drop: Whether Leasegate's own statements have to drop the database user.
+        drop_by: Whose statements drop the database user from now on; None for the same as before.
     """
     change: dict[str, Any] = {"due_at": until, "error": error}
-    if force_drop:
-        change["force_drop"] = True
+    if drop_by:
+        change["drop_by"] = drop_by
     tx.wake(until)
     return _update(tx, attempt.id, (attempt.state,), change, counting="failures" if failed else "")
 

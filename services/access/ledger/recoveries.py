@@ -7,7 +7,8 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from services.access.domain import names
-from services.access.domain.models import Attempt, AttemptState, CleanupRole, CleanupRoleState, Recovery
+from services.access.domain.models import Attempt, AttemptState, CleanupRole, CleanupRoleState, DropBy, Recovery
+from services.access.ledger import attempts as attempts_in_ledger
 from services.access.ledger.db.database import Tx
 from services.access.ledger.db.schema import attempts, cleanup_roles, recoveries, row_of
 
@@ -20,7 +21,9 @@ def of_attempt(tx: Tx, attempt_id: str) -> list[Recovery]:
     return tx.fetch(Recovery, query)
 
 
-def commit(tx: Tx, attempt_id: str, *, cleanup_role: str, accessor: str, after: int | None) -> Recovery | None:
+def commit(
+    tx: Tx, attempt_id: str, *, cleanup_role: str, accessor: str, after: int | None, lease_id: str = ""
+) -> Recovery | None:
     """Store that a recovery is about to begin, with a sequence above every earlier one's.
 
     Args:
@@ -29,6 +32,7 @@ def commit(tx: Tx, attempt_id: str, *, cleanup_role: str, accessor: str, after: 
         cleanup_role: Name of the cleanup role.
         accessor: Names the cleanup role's token.
         after: For the second recovery, the sequence of the first, which must still be the newest; None for a first one.
+        lease_id: The lease of the cleanup role that an earlier recovery got, which this one takes over.
 
     Returns:
         The recovery, or None if it is refused.
@@ -42,9 +46,12 @@ def commit(tx: Tx, attempt_id: str, *, cleanup_role: str, accessor: str, after: 
         cleanup_role=cleanup_role,
         accessor=accessor,
         second=after is not None,
-        lease_id="",
+        lease_id=lease_id,
         done_at=None,
     )
+    if lease_id:
+        of_earlier = (_table.attempt == attempt_id, _table.lease_id == lease_id)
+        tx.execute(recoveries.update().where(*of_earlier).values(lease_id=""))
     done = tx.execute(recoveries.insert().values(**row_of(recoveries, made, without=("sequence",))))
     return replace(made, sequence=int(done.inserted_primary_key[0]))  # type: ignore[index]
 
@@ -67,9 +74,10 @@ def discard_earlier(tx: Tx, attempt_id: str, *, newest: int) -> None:
     tx.execute(recoveries.update().where(*earlier).values(accessor=""))
 
 
-def commit_lease(tx: Tx, sequence: int, *, lease_id: str) -> None:
-    """Store the lease of the cleanup role."""
-    tx.execute(recoveries.update().where(_table.sequence == sequence).values(lease_id=lease_id))
+def commit_lease(tx: Tx, recovery: Recovery, *, lease_id: str) -> None:
+    """Store the lease of the cleanup role: from here on the database user is locked out."""
+    tx.execute(recoveries.update().where(_table.sequence == recovery.sequence).values(lease_id=lease_id))
+    attempts_in_ledger.commit_locked_out(tx, recovery.attempt)
 
 
 def commit_dropped(tx: Tx, sequence: int, *, at: float | None = None) -> None:
@@ -79,9 +87,9 @@ def commit_dropped(tx: Tx, sequence: int, *, at: float | None = None) -> None:
     )
 
 
-def require(tx: Tx, attempt: Attempt, *, force_drop: bool) -> CleanupRole:
+def require(tx: Tx, attempt: Attempt, *, drop_by: DropBy) -> CleanupRole:
     """Return the cleanup role that a RECOVERING attempt needs; the watcher is asked for it if it does not exist."""
-    name = cleanup_role_of(attempt, force_drop=force_drop)
+    name = cleanup_role_of(attempt, drop_by=drop_by)
     known = find_cleanup_role(tx, name, attempt.target)
     if known and known.state is not CleanupRoleState.UNNEEDED:
         return known
@@ -90,8 +98,8 @@ def require(tx: Tx, attempt: Attempt, *, force_drop: bool) -> CleanupRole:
         target=attempt.target,
         mount=attempt.mount,
         db_name=attempt.db_name,
-        revocation_statements=() if force_drop else attempt.revocation_statements,
-        force_drop=force_drop,
+        revocation_statements=attempt.revocation_statements if drop_by is DropBy.TEAM else (),
+        drop_by=drop_by,
         state=CleanupRoleState.NEEDED,
         error="",
     )
@@ -101,11 +109,11 @@ def require(tx: Tx, attempt: Attempt, *, force_drop: bool) -> CleanupRole:
     return made
 
 
-def cleanup_role_of(attempt: Attempt, *, force_drop: bool) -> str:
-    """Return the name of the cleanup role of an attempt; with ``force_drop`` it has Leasegate's own statements."""
-    statements = () if force_drop else attempt.revocation_statements
+def cleanup_role_of(attempt: Attempt, *, drop_by: DropBy) -> str:
+    """Return the name of the cleanup role of an attempt that has the statements of ``drop_by``."""
+    statements = attempt.revocation_statements if drop_by is DropBy.TEAM else ()
     return names.cleanup_role_name(
-        mount=attempt.mount, db_name=attempt.db_name, revocation_statements=statements, force_drop=force_drop
+        mount=attempt.mount, db_name=attempt.db_name, revocation_statements=statements, drop_by=drop_by
     )
 
 
@@ -154,8 +162,8 @@ def mark_missing(tx: Tx, cleanup_role: CleanupRole) -> None:
 
 def release(tx: Tx, attempt: Attempt) -> None:
     """Mark the cleanup roles of an attempt as unneeded, unless another attempt needs them."""
-    for force_drop in (False, True):
-        known = find_cleanup_role(tx, cleanup_role_of(attempt, force_drop=force_drop), attempt.target)
+    for drop_by in DropBy:
+        known = find_cleanup_role(tx, cleanup_role_of(attempt, drop_by=drop_by), attempt.target)
         if known and known.state is not CleanupRoleState.UNNEEDED and not _used(tx, known):
             _set(tx, known, state=CleanupRoleState.UNNEEDED, error="")
             tx.cleanup_roles.add((known.name, known.target))
@@ -179,7 +187,7 @@ def _used(tx: Tx, cleanup_role: CleanupRole) -> bool:
         attempts.c.mount == cleanup_role.mount,
     )
     using = tx.fetch(Attempt, sa.select(attempts).where(*where, attempts.c.db_name == cleanup_role.db_name))
-    return any(cleanup_role_of(each, force_drop=each.force_drop) == cleanup_role.name for each in using)
+    return any(cleanup_role_of(each, drop_by=each.drop_by) == cleanup_role.name for each in using)
 
 
 def _set(tx: Tx, cleanup_role: CleanupRole, **columns: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.common.errors import LeasegateError, VaultRefusedError
 from services.common.vault import error_texts
 from services.common.vault.client import Vault
+from services.common.vault.error_texts import Drop
 from services.common.vault.response import Answer, VaultNotFoundError
 
 
@@ -39,9 +40,9 @@ def is_gone(err: LeasegateError) -> bool:
     return isinstance(err, VaultRefusedError) and error_texts.is_lease_unknown(err.vault_text)
 
 
-def drop_refused(err: LeasegateError) -> bool:
-    """Whether PostgreSQL refused to drop the database user, as it does while the user owns something.
+def drop_failure(err: LeasegateError) -> Drop:
+    """What a failed revocation says about the drop of the database user.
 
-    Vault answers 400 for that and for a database that cannot be reached; the SQLSTATE tells them apart.
+    Vault answers 400 for a refused drop and for a database that cannot be reached; the SQLSTATE tells them apart.
     """
-    return isinstance(err, VaultRefusedError) and error_texts.is_drop_refused(err.vault_text)
+    return error_texts.drop_failure(err.vault_text) if isinstance(err, VaultRefusedError) else Drop.UNREACHED

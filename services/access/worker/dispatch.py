@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import assert_never
 
 from services.access.domain import durations
-from services.access.domain.models import Attempt, AttemptState
+from services.access.domain.models import Attempt, AttemptState, DropBy
 from services.access.leases.issue import LeaseIssuer
 from services.access.leases.recover import DropRefusedError, IssuanceRecovery
 from services.access.leases.renew import LeaseRenewal
@@ -22,9 +22,12 @@ from services.common import failpoints
 from services.common.errors import LeasegateError, LedgerUnavailableError, VaultAuthMissingError
 from services.common.logs import bound, bounded, logger
 from services.common.vault.client import Vault
+from services.common.vault.error_texts import Drop
 
 _LOG = logger(__name__)
 _ERROR_CHARS = 300
+LOCKOUT_AFTER_S = 30.0
+"""How long the revocation of a lease may fail in ways that pass by themselves; then the database user is locked out."""
 
 
 class AttemptDispatcher:
@@ -78,7 +81,7 @@ class AttemptDispatcher:
             case AttemptState.REVOKING if attempt.lease_id:
                 self._revoke_lease(attempt)
             case AttemptState.ISSUING | AttemptState.REVOKING:
-                self._begin_recovery(attempt, force_drop=False)
+                self._begin_recovery(attempt, drop_by=DropBy.TEAM)
             case AttemptState.RECOVERING:
                 self._recovery.recover_attempt(attempt)
             case AttemptState.TOKEN_READY | AttemptState.CLOSED:
@@ -106,8 +109,8 @@ class AttemptDispatcher:
             try:
                 leases.revoke(vault, attempt.lease_id)
             except LeasegateError as err:
-                if leases.drop_refused(err):
-                    return self._begin_recovery(attempt, force_drop=True, error=err.message)
+                if drop_by := self._drop_by(attempt, leases.drop_failure(err)):
+                    return self._begin_recovery(attempt, drop_by=drop_by, error=err.message)
                 raise
             failpoints.point("revoke.revoked")
         with self._ledger.write() as tx:
@@ -115,9 +118,21 @@ class AttemptDispatcher:
         failpoints.point("revoke.closed")
         return None
 
-    def _begin_recovery(self, attempt: Attempt, *, force_drop: bool, error: str = "") -> None:
+    def _drop_by(self, attempt: Attempt, failure: Drop) -> DropBy | None:
+        """Whose statements drop the database user, as it is locked out now; None if its lease is revoked again later.
+
+        The team's are tried once more, with the sessions ended. Vault's default is no team's decision on who owns
+        what such a user made.
+        """
+        due_since = self._ledger.clock() if attempt.revocation_due_at is None else attempt.revocation_due_at
+        patient = self._ledger.clock() < due_since + LOCKOUT_AFTER_S
+        if failure is Drop.UNREACHED or (failure is Drop.PASSING and patient):
+            return None
+        return DropBy.TEAM if attempt.revocation_statements else DropBy.FORCE
+
+    def _begin_recovery(self, attempt: Attempt, *, drop_by: DropBy, error: str = "") -> None:
         with self._ledger.write() as tx:
-            if attempts.begin_recovery(tx, attempt, force_drop=force_drop):
+            if attempts.begin_recovery(tx, attempt, drop_by=drop_by):
                 recovering = attempts.get(tx, attempt.id)
                 attempts.postpone(tx, recovering, until=tx.now, error=bounded(error, _ERROR_CHARS), failed=bool(error))
         failpoints.point("recover.begun")
@@ -143,9 +158,10 @@ class AttemptDispatcher:
         )
         with self._ledger.write() as tx:
             error = bounded(err.message, _ERROR_CHARS)
-            attempts.postpone(
-                tx, attempt, until=tx.now + pause, error=error, force_drop=isinstance(err, DropRefusedError)
-            )
+            drop_by = err.next_drop_by(attempt) if isinstance(err, DropRefusedError) else None
+            if attempt.drop_by is DropBy.UNOWNED and drop_by:
+                error = attempt.error or error  # why the team's statements fail, which somebody can change
+            attempts.postpone(tx, attempt, until=tx.now + pause, error=error, drop_by=drop_by)
             if attempt.failures == 0 and requests.find(tx, attempt.access_request_id):
                 tx.changed.add(attempt.access_request_id)
 

@@ -11,11 +11,19 @@ A text may hold what a team's statements say: a check that such a statement coul
 from __future__ import annotations
 
 import re
+from enum import Enum, auto
+
+from services.common.texts import escaped
 
 _SQLSTATE = re.compile(r"\(SQLSTATE ([0-9A-Z]{5})\)")
-_PASSING_SQLSTATES = frozenset({"08", "40", "53", "57", "58"})
-"""Classes of SQLSTATE that are not about the statement: connection, rollback, resources, operator intervention, system
-(https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+_UNREACHED_SQLSTATES = ("08", "28000", "28P01", "3D000", "53", "57", "58")
+"""SQLSTATEs and their classes of a server that runs no statement of Vault: connection, authorization, resources,
+operator intervention, system (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+_PASSING_SQLSTATES = ("0A000", "25006", "26000", "40", "42P05", "54", "XX000")
+"""Those of a server that runs statements and may run this one later: a standby, read-only, prepared statements behind a
+pool, rollback, program limits, internal errors."""
+_OWNS_SQLSTATES = ("2BP01", "LG001")
+"""Those after which only other statements can drop the user: it owns objects, or the statements end nothing."""
 _MEANINGS = {
     "0A000": "a feature is not supported",
     "22P02": "a value has the wrong form",
@@ -37,6 +45,8 @@ _MEANINGS = {
     "57014": "a statement took too long",
     "LG001": "the role's revocationStatements leave a user that can log in, or rename it: they have to drop it",
     "LG002": "the role's revocationStatements leave open sessions of the database user: they have to end them",
+    "LG003": "the user owns objects",
+    "LG004": "the user owns objects, or has rights, in databases to which this connection does not lead",
     "P0001": "a statement raised an exception",
 }
 _UNREACHED = ("failed to connect", "connection refused", "dial tcp", "i/o timeout", "no such host", "connection reset")
@@ -119,15 +129,32 @@ def is_denied_by_policy(text: str) -> bool:
     return "1 error occurred" in text
 
 
-def is_drop_refused(text: str) -> bool:
-    """Whether a 400 for revoking a lease means that PostgreSQL refused to drop the user, as the user owns objects.
+class Drop(Enum):
+    """What a failed revocation says about the drop of its database user."""
 
-    Vault answers 400 with the text of PostgreSQL and its SQLSTATE; for a database that it cannot reach there is none,
-    or one of a class that passes. Those of ``services.roles.statements.CHECK_ENDED``
-    count, too. Seen on OpenBao 2.7.2, Vault 1.14.8 and 1.21.4 with PostgreSQL 18.
+    UNREACHED = auto()
+    """Vault or PostgreSQL cannot be asked now; no other statements could do more."""
+    PASSING = auto()
+    """PostgreSQL may carry the statements out later; others may work now."""
+    REFUSED = auto()
+    """PostgreSQL refuses the statements."""
+    OWNS = auto()
+    """PostgreSQL refuses them as the user owns objects, or they end nothing (LG001): other statements are needed."""
+
+
+def drop_failure(text: str) -> Drop:
+    """What a 400 for revoking a lease says about the drop of its database user.
+
+    Vault answers 400 with the text of PostgreSQL and its SQLSTATE; for a database that it cannot reach there is none.
+    Those of ``services.roles.statements.CHECK_ENDED`` count, too. Seen on OpenBao 2.7.2, Vault 1.14.8 and 1.21.4
+    with PostgreSQL 18.
     """
     code = sqlstate(text)
-    return bool(code) and code[:2] not in _PASSING_SQLSTATES
+    if not code or code.startswith(_UNREACHED_SQLSTATES):
+        return Drop.UNREACHED
+    if code.startswith(_PASSING_SQLSTATES):
+        return Drop.PASSING
+    return Drop.OWNS if code in _OWNS_SQLSTATES else Drop.REFUSED
 
 
 def sqlstate(text: str) -> str:
@@ -149,7 +176,7 @@ def in_own_words(text: str) -> str:
     """What such a text is about, without a word of it: the SQLSTATE, or what Vault's own texts say."""
     if code := sqlstate(text):
         about = f": {_MEANINGS[code]}" if code in _MEANINGS else ""
-        return f"PostgreSQL refused with SQLSTATE {code}{about}"
+        return f"PostgreSQL refused with SQLSTATE {code}{about}{_databases(text) if code == 'LG004' else ''}"
     if is_unknown_db_role(text):
         return "unknown role"
     if is_lease_unknown(text):
@@ -161,3 +188,12 @@ def in_own_words(text: str) -> str:
     if text.endswith("permission denied"):
         return "permission denied"
     return "the reason is in the logs of Vault and PostgreSQL" if text else ""
+
+
+def _databases(text: str) -> str:
+    """The databases that a text of LG004 names, as Leasegate's own statement encodes them."""
+    found = re.search(r"leasegate:((?:[0-9a-f]{2,126} ?){1,4}):", text)
+    if found is None:
+        return ""
+    names = (bytes.fromhex(name).decode(errors="replace") for name in found[1].split() if len(name) % 2 == 0)
+    return f" ({', '.join(escaped(name) for name in names)})"

@@ -3,7 +3,8 @@
 A world is at rest where nothing happens by itself. I8: nothing is acknowledged past its end, and the ledger's end of a
 lease is never later than Vault's. I9: cleanup roles are made on demand and removed afterwards. I10: no lease is
 committed whose credential was made by other statements than approved. I11: nothing is acknowledged without an approval
-of what is granted then. Whether a request is approved is computed from its decisions and its role here, too.
+of what is granted then. Whether a request is approved is computed from its decisions and its role here, too. I12: a
+user that PostgreSQL refuses to drop is locked out.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from services.access.ledger.db import schema
 if TYPE_CHECKING:
     from tests.model.world.world import World
 
+_ENDING = (AttemptState.REVOKING, AttemptState.RECOVERING)
 _IN_USE = (AttemptState.ACTIVE, AttemptState.RETIRING)
 _ROUNDS = 400
+_TRIES = 30
+"""How often a drop that PostgreSQL refuses is tried before it is looked whether the user is locked out."""
 _SETTLES_WITHIN_S = 1800.0
 
 
@@ -89,6 +93,12 @@ def settle(world: World) -> None:
     until = world.now + _SETTLES_WITHIN_S
     for replica in world.replicas:
         replica.ledger.full = False
+    if world.vault.failing:
+        for _ in range(_TRIES):
+            if not _moves(world) and not _waits(world):
+                break
+        _locked_out(world)
+        world.vault.failing.clear()  # somebody mends what the team's statements need
     for _ in range(_ROUNDS):
         if world.broken or world.now > until:
             break
@@ -96,6 +106,14 @@ def settle(world: World) -> None:
             return quiet(world)
     world.fail(f"I6: no way to an end: {_states(world)}")
     return None
+
+
+def _locked_out(world: World) -> None:
+    """What has to hold while PostgreSQL refuses to drop a user."""
+    found, _ = _ledger(world)
+    for attempt in found.values():
+        if attempt.state in _ENDING and world.vault.users.get(attempt.database_user):
+            world.fail(f"I12: {attempt.database_user} is to be dropped and can still log in; {_states(world)}")
 
 
 def _moves(world: World) -> bool:

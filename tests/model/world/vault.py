@@ -24,7 +24,7 @@ _KINDS = {
     "sys/leases/revoke/": "revoke",
     "sys/leases/renew/": "renew",
 }
-How = Literal["team", "cleanup_role", "finish"]
+How = Literal["team", "cleanup_role", "unowned", "finish"]
 
 
 @dataclass(slots=True)
@@ -85,8 +85,9 @@ class AttemptVault:
 
     Attributes:
         users: The database users, and whether each may log in.
-        cleanup_roles: The cleanup roles; whether each has our own statements.
+        cleanup_roles: The cleanup roles; whose statements each has.
         owning: Users that own something, so that PostgreSQL refuses to drop them by the usual statements.
+        failing: Users on which the team's statements fail, whatever they own.
         revoking: Leases that Vault revokes in the background.
         calls: What it is at.
         definition: Digest of the db_role as Vault has it.
@@ -94,7 +95,13 @@ class AttemptVault:
     """
 
     def __init__(
-        self, clock: Callable[[], float], *, strict: bool = False, absent: bool = True, most_s: float = 90.0
+        self,
+        clock: Callable[[], float],
+        *,
+        strict: bool = False,
+        absent: bool = True,
+        lockout: bool = True,
+        most_s: float = 90.0,
     ) -> None:
         """Empty servers.
 
@@ -102,14 +109,16 @@ class AttemptVault:
             clock: The time in seconds.
             strict: Whether the team's revocation statements fail on a role that is not there.
             absent: The rule of that name: all revocation statements first make the role NOLOGIN if it is absent.
+            lockout: The rule of that name: a cleanup role makes the user NOLOGIN, whatever becomes of its lease.
             most_s: ``default_max_request_duration``.
         """
+        self.lockout = lockout
         self.clock, self.strict, self.absent, self.most_s = clock, strict, absent, most_s
         self.tokens: dict[str, FakeToken] = {}
         self.leases: dict[str, FakeLease] = {}
         self.users: dict[str, bool] = {}
-        self.cleanup_roles: dict[str, bool] = {}
-        self.owning: set[str] = set()
+        self.cleanup_roles: dict[str, How] = {}
+        self.owning, self.failing = set[str](), set[str]()
         self.revoking: set[str] = set()
         self.calls: list[Call] = []
         self.definition, self.made_by = "r1", dict[str, str]()
@@ -172,8 +181,11 @@ class AttemptVault:
 
     def refuses(self, lease: FakeLease) -> bool:
         """Whether the revocation statements of a lease fail now."""
-        missing = lease.user not in self.users and self.strict and not self.absent and lease.how != "finish"
-        return missing or (lease.user in self.owning and lease.how != "finish")
+        if lease.how == "finish":
+            return False
+        teams = lease.how in ("team", "cleanup_role")
+        missing = lease.user not in self.users and self.strict and not self.absent and teams
+        return missing or lease.user in self.owning or (teams and lease.user in self.failing)
 
     def _make(self, call: Call) -> None:
         accessor, ttl_s = f"accessor{next(self._numbers)}", float(str(call.body["ttl"]).removesuffix("s"))
@@ -202,7 +214,7 @@ class AttemptVault:
     def _create(self, call: Call) -> None:
         user = self._user_name(call)
         if self._role(call) != ROLE:
-            self.users.setdefault(user, False)
+            self.users[user] = self.users.get(user, False) and not self.lockout
         elif user in self.users:
             raise answered(500, f'ERROR: role "{user}" already exists (SQLSTATE 42710)', path=call.path)
         else:
@@ -211,7 +223,7 @@ class AttemptVault:
 
     def _register(self, call: Call) -> None:
         role, now = self._role(call), self.clock()
-        how: How = "team" if role == ROLE else "finish" if self.cleanup_roles.get(role) else "cleanup_role"
+        how: How = "team" if role == ROLE else self.cleanup_roles.get(role, "cleanup_role")
         ttl_s, most_s = (TTL_S, MAX_TTL_S) if role == ROLE else (CLEANUP_ROLE_TTL_S, CLEANUP_ROLE_TTL_S)
         token = self._token(call)
         accessor = token.accessor if token.alive else ""
@@ -236,10 +248,12 @@ class AttemptVault:
 
     def _drop(self, lease: FakeLease) -> None:
         if self.refuses(lease):
-            code = "2BP01" if lease.user in self.users else "42704"
+            failing = lease.user in self.failing and lease.how in ("team", "cleanup_role")
+            code = "2BP01" if lease.user in self.owning and not failing else "42704"
             raise answered(400, f"failed to revoke: ERROR: no (SQLSTATE {code})", path=f"sys/leases/revoke/{lease.id}")
         self.users.pop(lease.user, None)
         self.owning.discard(lease.user)
+        self.failing.discard(lease.user)
 
     def _forget(self, lease_id: str) -> None:
         del self.leases[lease_id]

@@ -24,6 +24,7 @@ from services.access.domain.models import (
     Attempt,
     CleanupRoleState,
     Decision,
+    DropBy,
     Subject,
     VaultTargetRow,
 )
@@ -48,11 +49,12 @@ from services.common.vault.target import VaultTarget
 from tests.model.world import invariants
 from tests.model.world.jobs import Job, Port, Stops
 from tests.model.world.ledger import BEGIN, SharedLedger, engine, reset
-from tests.model.world.vault import MOUNT, ROLE, AttemptVault
+from tests.model.world.vault import MOUNT, ROLE, AttemptVault, How
 
 OWNER = "spiffe://leasegate/watcher"
 CLIENT_TIMEOUT_S = 30.0
 REPLICAS = 2
+HOW: dict[DropBy, How] = {DropBy.TEAM: "cleanup_role", DropBy.UNOWNED: "unowned", DropBy.FORCE: "finish"}
 AT = VaultTarget(cluster="-", namespace="demo", name="vault", address="https://vault.test:8200")
 
 
@@ -423,7 +425,7 @@ class World:
         wanted, self.wanted = self.wanted, []
         for cleanup_role in wanted:
             if cleanup_role.state is CleanupRoleState.NEEDED:
-                self.vault.cleanup_roles[cleanup_role.name] = cleanup_role.force_drop
+                self.vault.cleanup_roles[cleanup_role.name] = HOW[cleanup_role.drop_by]
             else:
                 self.vault.cleanup_roles.pop(cleanup_role.name, None)
             with self._room(), self.replicas[0].ledger.write() as tx:

@@ -54,6 +54,7 @@ class Vault:
 
     def __init__(self) -> None:
         self.error: LeasegateError | None = None
+        self.refused: LeasegateError | None = None  # what PostgreSQL says to each revocation of a lease
         self.database_is_there = False
         self.made, self.database_user = 0, ""
         self.revoked: list[str] = []
@@ -63,6 +64,8 @@ class Vault:
     def write(self, path: str, body: Mapping[str, Any] | None = None, **_: Any) -> Answer:
         if self.error:
             raise self.error
+        if self.refused and path.startswith("sys/leases/revoke/"):
+            raise self.refused
         if path.startswith("auth/token/create/"):
             self.made += 1
             return Answer(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.access.domain.models import AttemptState, CleanupRoleState
+from services.access.domain.models import AttemptState, CleanupRoleState, DropBy
 from services.access.ledger import attempts as stored
 from services.access.ledger import catalog, recoveries, requests
 from services.access.ledger.db import schema
@@ -55,7 +55,7 @@ def need_cleanup_role(ledger: Ledger) -> str:
         requests.insert(tx, a_request())
         attempt = stored.begin(tx, request=a_request(), role=role, sequence=1, due_at=None)
         tx.execute(schema.attempts.update().values(state=AttemptState.RECOVERING))
-        return recoveries.require(tx, attempt, force_drop=False).name
+        return recoveries.require(tx, attempt, drop_by=DropBy.TEAM).name
 
 
 def begin(feed: ChangeFeed) -> str:
@@ -157,7 +157,7 @@ def test_h3_the_feed_shows_a_cluster_what_is_its_own_alone(ledger: Ledger, feed:
     feed.request_auth(target)
     with ledger.write() as tx:
         tx.execute(schema.attempts.update().values(state=AttemptState.RECOVERING))
-        recoveries.require(tx, attempt, force_drop=False)
+        recoveries.require(tx, attempt, drop_by=DropBy.TEAM)
     for start in (cursor, ""):
         batch = feed.poll(start, owner=OWNER, cluster_uid="c1", max_wait_s=0)
         assert (batch.cleanup_roles, batch.missing_auths) == ((), ())

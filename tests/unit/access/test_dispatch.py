@@ -13,15 +13,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from services.access.domain import durations, names
 from services.access.domain.attempt_states import ENDING
-from services.access.domain.models import Approval, Attempt, AttemptState, Origin
+from services.access.domain.models import Approval, Attempt, AttemptState, DropBy, Origin
 from services.access.leases.admin import LeaseAdmin
 from services.access.ledger import attempts, recoveries, requests
 from services.access.ledger.db.database import Tx
 from services.access.requests import reassess
 from services.access.vault.circuit_breaker import FAILURES, CircuitBreakers, Key
+from services.access.worker.dispatch import LOCKOUT_AFTER_S
 from services.access.worker.metrics import AccessMetrics
 from services.access.worker.startup import recover
 from services.common.errors import (
+    LeasegateError,
     LeaseNotFoundError,
     LedgerUnavailableError,
     VaultAuthMissingError,
@@ -30,6 +32,7 @@ from services.common.errors import (
     VaultUnavailableError,
 )
 from services.common.rpc import deadline
+from services.common.vault import error_texts
 from services.common.vault.response import Answer
 from tests.fakes.vault_errors import answered
 from tests.unit.access.access_builders import a_decision
@@ -45,7 +48,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def cleanup_role_is_there(world: World, made: Attempt) -> None:
     with world.ledger.write() as tx:
-        recoveries.report(tx, recoveries.require(tx, made, force_drop=False), error="")
+        recoveries.report(tx, recoveries.require(tx, made, drop_by=DropBy.TEAM), error="")
 
 
 def test_the_tries_of_a_recovery_do_not_add_up(world: World) -> None:
@@ -64,6 +67,79 @@ def test_the_tries_of_a_recovery_do_not_add_up(world: World) -> None:
     assert world.do(made).state is AttemptState.RECOVERING  # the first of two recoveries
     assert world.do(made).state is AttemptState.CLOSED
     assert world.vault.revoked[-2:] == ["accessor-32", "accessor-33"]
+
+
+OWNING = answered(400, "failed to revoke entry: ERROR: objects depend on it (SQLSTATE 2BP01)")
+MISTAKEN = answered(400, "failed to revoke entry: ERROR: syntax error (SQLSTATE 42601)")
+READ_ONLY = answered(400, "failed to revoke entry: ERROR: read-only transaction (SQLSTATE 25006)")
+
+
+def refused(world: World, error: LeasegateError, *, statements: tuple[str, ...] = ("DROP ROLE;",)) -> Attempt:
+    """An attempt whose revocation PostgreSQL has just refused, with every cleanup role there."""
+    made = world.begin(AttemptState.REVOKING, lease_id="m/creds/r/1", revocation_statements=list(statements))
+    world.vault.error, world.vault.database_is_there = error, True
+    made = world.do(made)
+    for drop_by in DropBy:
+        with world.ledger.write() as tx:
+            recoveries.report(tx, recoveries.require(tx, made, drop_by=drop_by), error="")
+    return made
+
+
+def cleanup_leases(world: World, made: Attempt) -> list[str]:
+    with world.ledger.read() as tx:
+        return [each.lease_id for each in recoveries.of_attempt(tx, made.id) if each.lease_id]
+
+
+def test_a_refused_drop_keeps_one_lease_of_its_lockout(world: World) -> None:
+    """Each read would leave another lease that Vault cannot revoke."""
+    made = refused(world, OWNING, statements=())
+    assert (made.state, made.drop_by, made.locked_out_at) == (AttemptState.RECOVERING, DropBy.FORCE, None)
+    world.vault.error, world.vault.refused = None, OWNING
+    for _ in range(5):
+        made = world.do(made)
+        assert cleanup_leases(world, made) == ["m/creds/a/1"]
+        assert made.locked_out_at is not None
+    world.vault.refused = None
+    assert world.do(made).state is AttemptState.RECOVERING  # the first of two recoveries
+    assert world.do(made).state is AttemptState.CLOSED
+    assert world.vault.made == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "tried"),
+    [
+        (OWNING, [DropBy.TEAM, DropBy.FORCE, DropBy.FORCE]),
+        (MISTAKEN, [DropBy.TEAM, DropBy.UNOWNED, DropBy.TEAM]),
+    ],
+    ids=["owning", "mistaken"],
+)
+def test_only_owned_objects_change_their_owner_by_force(
+    world: World, error: LeasegateError, tried: list[DropBy]
+) -> None:
+    made = refused(world, error)
+    found = [made.drop_by]
+    world.vault.error, world.vault.refused = None, error
+    for _ in range(2):
+        made = world.do(made)
+        found.append(made.drop_by)
+    assert found == tried
+    assert error_texts.sqlstate(error.vault_text) in made.error
+
+
+def test_what_passes_by_itself_locks_nobody_out_at_once(world: World) -> None:
+    made = world.begin(AttemptState.REVOKING, lease_id="m/creds/r/1", revocation_due_at=world.clock.now)
+    world.vault.error, since = READ_ONLY, world.clock.now
+    while (made := world.do(made)).state is AttemptState.REVOKING:
+        assert world.clock.now < since + LOCKOUT_AFTER_S
+    assert made.state is AttemptState.RECOVERING
+
+
+def test_a_database_that_is_away_is_waited_for(world: World) -> None:
+    made = world.begin(AttemptState.REVOKING, lease_id="m/creds/r/1", revocation_due_at=world.clock.now)
+    world.vault.error = answered(400, "failed to connect: connection refused")
+    for _ in range(20):
+        made = world.do(made)
+    assert made.state is AttemptState.REVOKING
 
 
 def test_a_token_is_revoked_a_moment_after_its_lease(world: World) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from services.access.vault.leases import drop_refused, is_gone
+from services.access.vault.leases import drop_failure, is_gone
 from services.common.errors import LeasegateError
+from services.common.vault.error_texts import Drop
 from tests.fakes.vault_errors import answered
 
 OWNS = (
@@ -16,21 +17,32 @@ DOWN = "failed to revoke entry: err: failed to connect to `user=postgres databas
 
 
 @pytest.mark.parametrize(
-    ("err", "refused"),
+    ("err", "failure"),
     [
-        (answered(400, OWNS), True),
-        (answered(400, DOWN), False),
-        (answered(400, "ERROR: the database system is starting up (SQLSTATE 57P03)"), False),
-        (answered(400, "ERROR: sorry, too many clients already (SQLSTATE 53300)"), False),
-        (answered(400, 'ERROR: role "token-x" does not exist (SQLSTATE 42704)'), True),
-        (answered(400, f"ERROR: {'x' * 5000} (SQLSTATE 57P03) (SQLSTATE 2BP01)"), True),  # the last one is PostgreSQL's
-        (answered(400, "ERROR: (SQLSTATE 2BP01) (SQLSTATE 57P03)"), False),
-        (answered(400, "a database user that can log in (SQLSTATE LG001)"), True),
-        (answered(500, OWNS), False),
+        (answered(400, OWNS), Drop.OWNS),
+        (answered(400, DOWN), Drop.UNREACHED),
+        (answered(400, "context canceled"), Drop.UNREACHED),
+        (answered(400, 'failed to find entry for connection with name: "x"'), Drop.UNREACHED),
+        (answered(500, OWNS), Drop.UNREACHED),
+        (
+            answered(400, f"ERROR: {'x' * 5000} (SQLSTATE 57P03) (SQLSTATE 2BP01)"),
+            Drop.OWNS,
+        ),  # the last is PostgreSQL's
+        (answered(400, "ERROR: (SQLSTATE 2BP01) (SQLSTATE 57P03)"), Drop.UNREACHED),
+        *((code, Drop.OWNS) for code in ("2BP01", "LG001")),
+        *((code, Drop.UNREACHED) for code in ("08006", "28000", "28P01", "3D000", "53300", "57P01", "57P03", "58030")),
+        *((code, Drop.PASSING) for code in ("0A000", "25006", "26000", "40001", "40P01", "42P05", "54000", "XX000")),
+        *(
+            (code, Drop.REFUSED)
+            for code in ("42501", "42601", "42703", "42704", "42883", "42P01", "3F000", "22P02", "P0001", "55P03")
+        ),
+        *((code, Drop.REFUSED) for code in ("LG002", "LG003", "LG004", "0A00A")),
     ],
 )
-def test_a_refused_drop_differs_from_an_unreached_database(err: LeasegateError, refused: bool) -> None:
-    assert drop_refused(err) is refused
+def test_what_a_failed_revocation_says_about_the_drop(err: LeasegateError | str, failure: Drop) -> None:
+    if isinstance(err, str):
+        err = answered(400, f"failed to revoke entry: err: ERROR: a table (SQLSTATE 08006) (SQLSTATE {err})")
+    assert drop_failure(err) is failure
 
 
 def test_a_lease_that_vault_does_not_have() -> None:

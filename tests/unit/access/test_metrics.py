@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.access.domain.models import AttemptState
+from services.access.domain.models import AttemptState, DropBy
 from services.access.ledger import attempts
 from services.access.ledger.db.database import Ledger
 from services.access.vault.circuit_breaker import CircuitBreakers
@@ -70,7 +70,7 @@ def test_an_interrupted_issuance_that_is_recovered_counts_as_revoked(
 ) -> None:
     with ledger.write() as tx:
         made = in_state(tx, AttemptState.ISSUING)
-        attempts.begin_recovery(tx, made, force_drop=False)
+        attempts.begin_recovery(tx, made, drop_by=DropBy.TEAM)
     clock.now += 7
     with ledger.write() as tx:
         attempts.close(tx, made.id, AttemptState.RECOVERING)

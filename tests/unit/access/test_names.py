@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.access.domain import names
-from services.access.domain.models import Subject
+from services.access.domain.models import DropBy, Subject
 from tests.unit.access.access_builders import an_attempt
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?", fullmatch=True)
@@ -41,11 +41,18 @@ def test_ids_differ() -> None:
 
 
 def test_a_cleanup_role_serves_one_connection_and_one_set_of_statements() -> None:
-    def name(mount: str = "m", db: str = "d", statements: tuple[str, ...] = (), finish: bool = False) -> str:
-        return names.cleanup_role_name(mount=mount, db_name=db, revocation_statements=statements, force_drop=finish)
+    def name(mount: str = "m", db: str = "d", statements: tuple[str, ...] = (), drop_by: DropBy = DropBy.TEAM) -> str:
+        return names.cleanup_role_name(mount=mount, db_name=db, revocation_statements=statements, drop_by=drop_by)
 
-    made = {name(), name("n"), name(db="e"), name(statements=("x",)), name(finish=True)}
-    assert len(made) == 5
+    made = {
+        name(),
+        name("n"),
+        name(db="e"),
+        name(statements=("x",)),
+        name(drop_by=DropBy.FORCE),
+        name(drop_by=DropBy.UNOWNED),
+    }
+    assert len(made) == 6
     assert all(re.fullmatch(r"leasegate-cleanup\.[0-9a-f]{12}", each) for each in made)
     assert name() == name()
 

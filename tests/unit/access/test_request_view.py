@@ -77,6 +77,17 @@ def test_what_is_left_to_drop_is_said_with_its_reason() -> None:
     assert "Vault is sealed" in condition.message
 
 
+def test_a_user_that_is_locked_out_is_said_to_be() -> None:
+    denied, refused = a_request(approval=Approval.DENIED), "PostgreSQL refused with SQLSTATE 2BP01"
+    locked = an_attempt(S.RECOVERING, error=refused, locked_out_at=1000.0)
+    (condition,) = view(locked, request=denied).conditions()
+    assert condition.reason == "LockedOut"
+    assert condition.message == f"1 database user(s) locked out, not dropped yet, because {refused}"
+    (condition,) = view(locked, an_attempt(S.RECOVERING, 2, error=refused), request=denied).conditions()
+    assert condition.reason == "RevocationFailing"
+    assert condition.message == f"2 database user(s) not locked out and not dropped yet: {refused}"
+
+
 def test_what_is_not_proven_is_said() -> None:
     shown = view(an_attempt(), request=a_request(requester=""), service_auth=False, engine_paused=True)
     assert {"RequesterUnverified", "ApprovalNotEnforced", "IssuancePaused"} <= conditions(shown).keys()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from services.roles.definition import Definition, cleanup_role
-from services.roles.statements import CHECK_ENDED, CREATE_IF_ABSENT, FORCE_DROP, REMEMBER, checked
+from services.roles.statements import CHECK_ENDED, DROP_UNOWNED, FORCE_DROP, LOCKOUT, REMEMBER, checked
 
 CHECKED = (REMEMBER, "x", CHECK_ENDED)
 BASE = Definition(db_name="c", creation_statements=('CREATE ROLE "{{name}}"',), default_ttl_s=3600, max_ttl_s=86400)
@@ -73,9 +73,22 @@ def test_h7_what_looks_checked_is_checked() -> None:
 
 def test_cleanup_roles() -> None:
     plain = cleanup_role(db_name="c", revocation_statements=(), force_drop=False)
-    assert plain.creation_statements == (CREATE_IF_ABSENT,)
-    assert "NOLOGIN" in CREATE_IF_ABSENT
+    assert plain.creation_statements == LOCKOUT
     assert plain.revocation_statements == ()
-    assert cleanup_role(db_name="c", revocation_statements=("x",), force_drop=False).revocation_statements == CHECKED
+    asked = cleanup_role(db_name="c", revocation_statements=("x",), force_drop=False)
+    assert asked.creation_statements == LOCKOUT
+    first, *_, allowed, team, check = asked.revocation_statements
+    assert (first, team, check) == (LOCKOUT[0], "x", CHECK_ENDED)
+    assert allowed == 'ALTER ROLE "{{name}}" LOGIN;'
     assert cleanup_role(db_name="c", revocation_statements=("x",), force_drop=True).revocation_statements == FORCE_DROP
+    unowned = cleanup_role(db_name="c", revocation_statements=(), force_drop=True, keep_owners=True)
+    assert unowned.revocation_statements == DROP_UNOWNED
+    assert not any("REASSIGN" in statement for statement in unowned.revocation_statements)
     assert (plain.default_ttl_s, plain.max_ttl_s) == (60, 60)
+
+
+def test_a_lockout_ends_sessions_before_it_waits_for_a_lock() -> None:
+    ended = next(number for number, statement in enumerate(LOCKOUT) if "pg_terminate_backend" in statement)
+    locked = next(number for number, statement in enumerate(LOCKOUT) if "NOLOGIN PASSWORD NULL" in statement)
+    assert ended < locked
+    assert all("pg_terminate_backend(pid)" in statement for statement in LOCKOUT if "terminate" in statement)

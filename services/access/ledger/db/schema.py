@@ -12,7 +12,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from services.access.domain.models import Approval, AttemptState, CleanupRoleState, Origin, Priority, RoleWords, Subject
+from services.access.domain.models import (
+    Approval,
+    AttemptState,
+    CleanupRoleState,
+    DropBy,
+    Origin,
+    Priority,
+    RoleWords,
+    Subject,
+)
 
 VERSION = "0001"
 """The newest migration."""
@@ -262,7 +271,8 @@ attempts = sa.Table(
     _time("max_ends_at"),
     _time("closed_at"),
     sa.Column("renewal_failures", sa.Integer, nullable=False),
-    sa.Column("force_drop", sa.Boolean, nullable=False),
+    sa.Column("drop_by", Word(DropBy), nullable=False),
+    _time("locked_out_at"),
     sa.Column("failures", sa.Integer, nullable=False),
     _text("error"),
     _text("end_reason"),
@@ -300,7 +310,7 @@ cleanup_roles = sa.Table(
     _text("mount"),
     _text("db_name"),
     sa.Column("revocation_statements", Texts, nullable=False),
-    sa.Column("force_drop", sa.Boolean, nullable=False),
+    sa.Column("drop_by", Word(DropBy), nullable=False),
     sa.Column("state", Word(CleanupRoleState), nullable=False),
     _text("error"),
 )

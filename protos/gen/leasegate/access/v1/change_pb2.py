@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from leasegate.types.v1 import types_pb2 as leasegate_dot_types_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n leasegate/access/v1/change.proto\x12\x13leasegate.access.v1\x1a\x1eleasegate/types/v1/types.proto\"\xa6\x02\n\x06\x43hange\x12?\n\x16\x61\x63\x63\x65ss_request_changed\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRefH\x00\x12\x45\n\x13\x63leanup_role_needed\x18\x02 \x01(\x0b\x32&.leasegate.access.v1.CleanupRoleNeededH\x00\x12I\n\x15\x63leanup_role_unneeded\x18\x03 \x01(\x0b\x32(.leasegate.access.v1.CleanupRoleUnneededH\x00\x12?\n\x11vault_auth_needed\x18\x04 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRefH\x00\x42\x08\n\x06\x63hange\"\xab\x01\n\x11\x43leanupRoleNeeded\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x06target\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x12\n\nconnection\x18\x04 \x01(\t\x12\x1d\n\x15revocation_statements\x18\x05 \x03(\t\x12\x12\n\nforce_drop\x18\x06 \x01(\x08\"f\n\x13\x43leanupRoleUnneeded\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x06target\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n leasegate/access/v1/change.proto\x12\x13leasegate.access.v1\x1a\x1eleasegate/types/v1/types.proto\"\xa6\x02\n\x06\x43hange\x12?\n\x16\x61\x63\x63\x65ss_request_changed\x18\x01 \x01(\x0b\x32\x1d.leasegate.types.v1.ObjectRefH\x00\x12\x45\n\x13\x63leanup_role_needed\x18\x02 \x01(\x0b\x32&.leasegate.access.v1.CleanupRoleNeededH\x00\x12I\n\x15\x63leanup_role_unneeded\x18\x03 \x01(\x0b\x32(.leasegate.access.v1.CleanupRoleUnneededH\x00\x12?\n\x11vault_auth_needed\x18\x04 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRefH\x00\x42\x08\n\x06\x63hange\"\xc0\x01\n\x11\x43leanupRoleNeeded\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x06target\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x03 \x01(\t\x12\x12\n\nconnection\x18\x04 \x01(\t\x12\x1d\n\x15revocation_statements\x18\x05 \x03(\t\x12\x12\n\nforce_drop\x18\x06 \x01(\x08\x12\x13\n\x0bkeep_owners\x18\x07 \x01(\x08\"f\n\x13\x43leanupRoleUnneeded\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x06target\x18\x02 \x01(\x0b\x32\".leasegate.types.v1.VaultTargetRef\x12\r\n\x05mount\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHANGE']._serialized_start=90
   _globals['_CHANGE']._serialized_end=384
   _globals['_CLEANUPROLENEEDED']._serialized_start=387
-  _globals['_CLEANUPROLENEEDED']._serialized_end=558
-  _globals['_CLEANUPROLEUNNEEDED']._serialized_start=560
-  _globals['_CLEANUPROLEUNNEEDED']._serialized_end=662
+  _globals['_CLEANUPROLENEEDED']._serialized_end=579
+  _globals['_CLEANUPROLEUNNEEDED']._serialized_start=581
+  _globals['_CLEANUPROLEUNNEEDED']._serialized_end=683
 # @@protoc_insertion_point(module_scope)

@@ -75,6 +75,7 @@ class CleanupRoleNeeded(_message.Message):
     CONNECTION_FIELD_NUMBER: _builtins.int
     REVOCATION_STATEMENTS_FIELD_NUMBER: _builtins.int
     FORCE_DROP_FIELD_NUMBER: _builtins.int
+    KEEP_OWNERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the cleanup role in Vault, "leasegate-cleanup.{12 hexadecimal digits}"."""
     mount: _builtins.str
@@ -85,6 +86,8 @@ class CleanupRoleNeeded(_message.Message):
     """Whether PostgreSQL refused to drop the user, so that Leasegate's own statements have to: they end its sessions and
     reassign what it owns.
     """
+    keep_owners: _builtins.bool
+    """With force_drop: the user is dropped only if it owns nothing, so that no object gets another owner."""
     @_builtins.property
     def target(self) -> _types_pb2.VaultTargetRef:
         """The Vault server."""
@@ -102,10 +105,11 @@ class CleanupRoleNeeded(_message.Message):
         connection: _builtins.str = ...,
         revocation_statements: _abc.Iterable[_builtins.str] | None = ...,
         force_drop: _builtins.bool = ...,
+        keep_owners: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "force_drop", b"force_drop", "mount", b"mount", "name", b"name", "revocation_statements", b"revocation_statements", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "force_drop", b"force_drop", "keep_owners", b"keep_owners", "mount", b"mount", "name", b"name", "revocation_statements", b"revocation_statements", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fleasegate/access/v1/lease.proto\x12\x13leasegate.access.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x03\n\x05Lease\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x15\n\x08lease_id\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x03 \x01(\t\x12\x12\n\nvault_role\x18\x04 \x01(\t\x12.\n\x05state\x18\x05 \x01(\x0e\x32\x1f.leasegate.access.v1.LeaseState\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x03\x12\x11\n\trenewable\x18\x07 \x01(\x08\x12.\n\nissue_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrenew_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fmax_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08username\x18\x0c \x01(\t\x12\x12\n\nend_reason\x18\r \x01(\t\x12.\n\nclose_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"q\n\nCredential\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x03\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x15\n\x08password\x18\x03 \x01(\tB\x03\x80\x01\x01\x12)\n\x05lease\x18\x04 \x01(\x0b\x32\x1a.leasegate.access.v1.Lease*\xa5\x01\n\nLeaseState\x12\x1b\n\x17LEASE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12LEASE_STATE_ISSUED\x10\x01\x12\x16\n\x12LEASE_STATE_ACTIVE\x10\x02\x12\x18\n\x14LEASE_STATE_RETIRING\x10\x03\x12\x18\n\x14LEASE_STATE_REVOKING\x10\x04\x12\x16\n\x12LEASE_STATE_CLOSED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fleasegate/access/v1/lease.proto\x12\x13leasegate.access.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x04\n\x05Lease\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x15\n\x08lease_id\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x03 \x01(\t\x12\x12\n\nvault_role\x18\x04 \x01(\t\x12.\n\x05state\x18\x05 \x01(\x0e\x32\x1f.leasegate.access.v1.LeaseState\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x03\x12\x11\n\trenewable\x18\x07 \x01(\x08\x12.\n\nissue_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrenew_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fmax_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08username\x18\x0c \x01(\t\x12\x12\n\nend_reason\x18\r \x01(\t\x12.\n\nclose_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlock_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10revocation_error\x18\x10 \x01(\t\"q\n\nCredential\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x03\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x15\n\x08password\x18\x03 \x01(\tB\x03\x80\x01\x01\x12)\n\x05lease\x18\x04 \x01(\x0b\x32\x1a.leasegate.access.v1.Lease*\xa5\x01\n\nLeaseState\x12\x1b\n\x17LEASE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12LEASE_STATE_ISSUED\x10\x01\x12\x16\n\x12LEASE_STATE_ACTIVE\x10\x02\x12\x18\n\x14LEASE_STATE_RETIRING\x10\x03\x12\x18\n\x14LEASE_STATE_REVOKING\x10\x04\x12\x16\n\x12LEASE_STATE_CLOSED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASE'].fields_by_name['lease_id']._serialized_options = b'\200\001\001'
   _globals['_CREDENTIAL'].fields_by_name['password']._loaded_options = None
   _globals['_CREDENTIAL'].fields_by_name['password']._serialized_options = b'\200\001\001'
-  _globals['_LEASESTATE']._serialized_start=669
-  _globals['_LEASESTATE']._serialized_end=834
+  _globals['_LEASESTATE']._serialized_start=742
+  _globals['_LEASESTATE']._serialized_end=907
   _globals['_LEASE']._serialized_start=90
-  _globals['_LEASE']._serialized_end=551
-  _globals['_CREDENTIAL']._serialized_start=553
-  _globals['_CREDENTIAL']._serialized_end=666
+  _globals['_LEASE']._serialized_end=624
+  _globals['_CREDENTIAL']._serialized_start=626
+  _globals['_CREDENTIAL']._serialized_end=739
 # @@protoc_insertion_point(module_scope)

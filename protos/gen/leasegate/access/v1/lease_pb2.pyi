@@ -74,6 +74,8 @@ class Lease(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     END_REASON_FIELD_NUMBER: _builtins.int
     CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    LOCK_TIME_FIELD_NUMBER: _builtins.int
+    REVOCATION_ERROR_FIELD_NUMBER: _builtins.int
     handle: _builtins.str
     """Short name of the lease for logs and people, 12 hexadecimal digits; replaces the lease id where that tells too
     much.
@@ -94,6 +96,8 @@ class Lease(_message.Message):
     """Name of the database user."""
     end_reason: _builtins.str
     """Why it is revoked, for people; empty while it is not."""
+    revocation_error: _builtins.str
+    """Why its database user is not dropped yet; empty unless a try has failed."""
     @_builtins.property
     def issue_time(self) -> _timestamp_pb2.Timestamp:
         """When it was issued."""
@@ -114,6 +118,12 @@ class Lease(_message.Message):
     def close_time(self) -> _timestamp_pb2.Timestamp:
         """When its database user was first known to be dropped; absent before."""
 
+    @_builtins.property
+    def lock_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when its database user is locked out: it cannot log in, and its sessions are ended. Absent before, and where
+        the user was dropped at once.
+        """
+
     def __init__(
         self,
         *,
@@ -131,10 +141,12 @@ class Lease(_message.Message):
         username: _builtins.str = ...,
         end_reason: _builtins.str = ...,
         close_time: _timestamp_pb2.Timestamp | None = ...,
+        lock_time: _timestamp_pb2.Timestamp | None = ...,
+        revocation_error: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "expire_time", b"expire_time", "issue_time", b"issue_time", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "expire_time", b"expire_time", "issue_time", b"issue_time", "lock_time", b"lock_time", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id", "attempt", b"attempt", "close_time", b"close_time", "end_reason", b"end_reason", "expire_time", b"expire_time", "handle", b"handle", "issue_time", b"issue_time", "lease_id", b"lease_id", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time", "renewable", b"renewable", "state", b"state", "username", b"username", "vault_role", b"vault_role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_request_id", b"access_request_id", "attempt", b"attempt", "close_time", b"close_time", "end_reason", b"end_reason", "expire_time", b"expire_time", "handle", b"handle", "issue_time", b"issue_time", "lease_id", b"lease_id", "lock_time", b"lock_time", "max_expire_time", b"max_expire_time", "renew_time", b"renew_time", "renewable", b"renewable", "revocation_error", b"revocation_error", "state", b"state", "username", b"username", "vault_role", b"vault_role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,7 +158,8 @@ def _attempts() -> None:
         sa.Column("max_ends_at", sa.Float(), nullable=True),
         sa.Column("closed_at", sa.Float(), nullable=True),
         sa.Column("renewal_failures", sa.Integer(), nullable=False),
-        sa.Column("force_drop", sa.Boolean(), nullable=False),
+        sa.Column("drop_by", sa.String(), nullable=False),
+        sa.Column("locked_out_at", sa.Float(), nullable=True),
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("error", sa.String(), nullable=False),
         sa.Column("end_reason", sa.String(), nullable=False),
@@ -192,7 +193,7 @@ def _cleanup_roles() -> None:
         sa.Column("mount", sa.String(), nullable=False),
         sa.Column("db_name", sa.String(), nullable=False),
         sa.Column("revocation_statements", sa.JSON(), nullable=False),
-        sa.Column("force_drop", sa.Boolean(), nullable=False),
+        sa.Column("drop_by", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("error", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(
