@@ -132,6 +132,7 @@ def test_what_passes_by_itself_locks_nobody_out_at_once(world: World) -> None:
     while (made := world.do(made)).state is AttemptState.REVOKING:
         assert world.clock.now < since + LOCKOUT_AFTER_S
     assert made.state is AttemptState.RECOVERING
+    assert world.clock.now >= since + LOCKOUT_AFTER_S
 
 
 def test_a_database_that_is_away_is_waited_for(world: World) -> None:
