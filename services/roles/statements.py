@@ -7,8 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SHORT: Sequence[str] = ("SET TRANSACTION READ WRITE;", "SET LOCAL lock_timeout = '2s';")
-"""A default of the managing user, such as read-only transactions, stops no lockout, and a wait for a lock ends."""
+SHORT: Sequence[str] = (
+    "SET TRANSACTION READ WRITE;",
+    "SET LOCAL SESSION AUTHORIZATION DEFAULT;",
+    "SET LOCAL ROLE NONE;",
+    "SET LOCAL lock_timeout = '2s';",
+)
+"""A default of the managing user, such as read-only transactions, stops no lockout, and a wait for a lock ends.
+
+Vault keeps its session: as whom a team's SQL left it, such as by SET ROLE, does not count either.
+"""
 
 _OWN: Sequence[str] = (*SHORT, "SET LOCAL search_path = pg_catalog, pg_temp;")
 """Where Leasegate's own statements run alone: what a team's SQL left in Vault's session stands before no catalog."""

@@ -228,3 +228,25 @@ def test_a_user_that_owns_nothing_is_dropped_whatever_statements_say(made: World
     gone(made, credential)
     dar.end()
     eventually(lambda: not dar.end().open_attempts, timeout_s=60, what="that nothing is left")
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        ["SET ROLE app_owner;"],
+        ["SET SESSION AUTHORIZATION app_owner;"],
+        ["CREATE TEMP TABLE pg_roles AS SELECT * FROM pg_catalog.pg_roles WHERE false;"],
+        ["CREATE TEMP TABLE pg_stat_activity (pid int, usename name);", "SET search_path = pg_temp, pg_catalog;"],
+    ],
+)
+def test_what_sql_leaves_in_vaults_session_keeps_no_user(made: World, callee: Callee, leaves: list[str]) -> None:
+    """Vault keeps its session open, and Leasegate's own statements meet there what a team's SQL left."""
+    name = f"leaves{sum(map(len, leaves))}"
+    dar, credential = issued(made, callee, name, revoke=["SELECT 1;"], create=[*CREATE, *leaves])
+    session = made.connect(credential)
+    dar.decide("DENIED")
+    eventually(lambda: not made.can_log_in(credential), timeout_s=LOCKED_OUT_S, what="that the user cannot log in")
+    eventually(lambda: not is_alive(session), timeout_s=LOCKED_OUT_S, what="the end of its session")
+    gone(made, credential)
+    dar.end()
+    made.servers.must("POST", f"{made.mount}/reset/{DB}")
