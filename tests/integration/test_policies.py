@@ -111,6 +111,7 @@ def _access_calls(servers: Servers) -> Iterator[Call]:
         lease = _lease(servers, path)
         yield Call("POST", f"sys/leases/renew/{lease}", {"increment": 3600})
         yield Call("POST", f"sys/leases/revoke/{lease}", {"sync": True})
+        yield Call("POST", f"sys/leases/revoke-force/{lease}", {})
     yield Call("POST", "auth/token/renew-self", {})
     yield Call("POST", "auth/token/revoke-self", {})
 
@@ -170,6 +171,8 @@ def _leases_forbidden(servers: Servers, *paths: str) -> Iterator[Call]:
         yield Call("POST", "sys/leases/revoke", {"lease_id": lease})
         yield Call("POST", "sys/leases/lookup", {"lease_id": lease})
         yield Call("POST", f"sys/leases/revoke-prefix/{path}", {})
+        yield Call("POST", f"sys/leases/revoke-force/{path}", {})
+        yield Call("POST", f"sys/leases/revoke-force/{lease}", {})
 
 
 def _tokens_forbidden() -> Iterator[Call]:
@@ -225,6 +228,8 @@ def _access_must_not(servers: Servers) -> Iterator[Call]:
     yield from _roles_forbidden(*PATHS, FOREIGN)
     yield from _creds_forbidden(*PATHS, FOREIGN)
     yield from _leases_forbidden(servers, FOREIGN)
+    for part in ("", "/creds", "/creds/app"):
+        yield Call("POST", f"sys/leases/revoke-force/{PATHS[0]}{part}", {})
     own = _lease(servers, PATHS[0])
     for body_form in ("renew", "revoke", "lookup"):
         yield Call("POST", f"sys/leases/{body_form}", {"lease_id": own})

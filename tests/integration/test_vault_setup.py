@@ -383,6 +383,7 @@ PATHS = (
     ("POST", "sys/leases/revoke", {"lease_id": "{mount}/creds/x/y"}),
     ("POST", "sys/leases/revoke-prefix/{mount}", {}),
     ("POST", "sys/leases/revoke-force/{mount}", {}),
+    ("POST", "sys/leases/revoke-force/{mount}/creds/x/y", {}),
     ("LIST", "sys/leases/lookup/{mount}/creds", None),
     ("POST", "auth/token/create", {}),
     ("POST", "auth/token/create", {"policies": ["leasegate-engine"]}),

@@ -167,10 +167,15 @@ class IssuanceRecovery:
             with self._ledger.write() as tx:
                 recoveries.commit_lease(tx, made.recovery, lease_id=lease_id)
             failpoints.point("recover.lease")
-        if made.recovery.second:
-            _revoke_known_leases(vault, made, but=lease_id)
+        left = _revoke_known_leases(vault, made, but=lease_id) if made.recovery.second else []
         _drop(vault, lease_id)
         failpoints.point("recover.dropped")
+        for each in left:
+            leases.forget(vault, each)
+            _LOG.warning(
+                "a lease was removed by force, as its revocation statements fail: its database user is dropped",
+                access_request=made.attempt.access_request_id,
+            )
 
     def _read(self, vault: Vault, made: _Round, token: Token) -> str:
         try:
@@ -219,11 +224,14 @@ def _completed_first(attempt: Attempt, history: list[Recovery]) -> Recovery | No
     return history[-1] if history[-1].cleanup_role == needed else None
 
 
-def _revoke_known_leases(vault: Vault, made: _Round, *, but: str) -> None:
+def _revoke_known_leases(vault: Vault, made: _Round, *, but: str) -> list[str]:
     """Revoke the attempt's own lease and those of earlier cleanup roles, except ``but``, which drops the user.
 
-    One whose statements PostgreSQL refused is left to Vault, if Leasegate's own statements drop the user.
+    Returns:
+        Those whose statements PostgreSQL refused, where Leasegate's own statements drop the user: none is left to
+        Vault, which would run the statements that the role has at their TTL.
     """
+    left = list[str]()
     earlier = [each.lease_id for each in made.earlier if each.done_at is None]
     for lease_id in filter(None, (made.attempt.lease_id, *earlier)):
         if lease_id == but:
@@ -233,10 +241,8 @@ def _revoke_known_leases(vault: Vault, made: _Round, *, but: str) -> None:
         except DropRefusedError:
             if made.attempt.drop_by is DropBy.TEAM:
                 raise
-            _LOG.warning(
-                "lease left to Vault, as its revocation statements fail: the cleanup role drops its database user",
-                access_request=made.attempt.access_request_id,
-            )
+            left.append(lease_id)
+    return left
 
 
 def _drop(vault: Vault, lease_id: str) -> None:

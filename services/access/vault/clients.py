@@ -20,6 +20,7 @@ SCOPE = Scope(
     "GET <mount>/creds/*",
     "POST sys/leases/renew/<mount>/creds/*/*",
     "POST sys/leases/revoke/<mount>/creds/*/*",
+    "POST sys/leases/revoke-force/<mount>/creds/*/*",
     f"POST auth/token/create/{TOKEN_ROLE}",
     "POST auth/token/revoke-accessor",
     "LIST sys/leases/lookup/<mount>/creds",

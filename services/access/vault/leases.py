@@ -23,6 +23,20 @@ def revoke(vault: Vault, lease_id: str) -> None:
         raise VaultRefusedError("Vault knows no such way to revoke", path="sys/leases/revoke") from err
 
 
+def forget(vault: Vault, lease_id: str) -> None:
+    """Have Vault remove a lease whose revocation statements fail, once its database user is known to be dropped.
+
+    Vault would run them again, at the lease's TTL at the latest, with whatever its role says then.
+
+    Raises:
+        LeasegateError: Vault refused or failed.
+    """
+    try:
+        vault.write(f"sys/leases/revoke-force/{lease_id}", {})
+    except VaultNotFoundError as err:
+        raise VaultRefusedError("Vault knows no such way to revoke", path="sys/leases/revoke-force") from err
+
+
 def renew(vault: Vault, lease_id: str, *, increment_s: float) -> Answer:
     """Renew a lease.
 

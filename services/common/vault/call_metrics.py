@@ -35,6 +35,7 @@ _PATTERNS = (
     (r"GET sys/health.*", "health"),
     (r"\w+ sys/leases/renew/.*", "lease_renew"),
     (r"\w+ sys/leases/revoke/.*", "lease_revoke"),
+    (r"\w+ sys/leases/revoke-force/.*", "lease_forget"),
     (r"LIST sys/leases/lookup/.*", "lease_list"),
     (r"POST auth/token/create(/.*)?", "token_create"),
     (r"POST auth/token/revoke-accessor", "accessor_revoke"),

@@ -220,7 +220,7 @@ def _error(status: int, text: str, *, path: str, address: str, retry_after: str)
 
 def shown(path: str) -> str:
     """Return the path as messages show it: bounded, and a lease id without its last part."""
-    if path.startswith(("sys/leases/renew/", "sys/leases/revoke/")):
+    if path.startswith(("sys/leases/renew/", "sys/leases/revoke/", "sys/leases/revoke-force/")):
         path = path.rpartition("/")[0] + "/…"
     return bounded(path, _PATH_CHARS)
 

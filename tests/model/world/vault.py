@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ _KINDS = {
     "auth/token/create/": "make",
     "auth/token/revoke-accessor": "end",
     "sys/leases/revoke/": "revoke",
+    "sys/leases/revoke-force/": "forget",
     "sys/leases/renew/": "renew",
 }
 How = Literal["team", "cleanup_role", "unowned", "finish"]
@@ -137,6 +139,7 @@ class AttemptVault:
             "make": [self._make],
             "end": [self._end],
             "revoke": [self._revoke],
+            "forget": [self._remove],
             "renew": [self._renew],
             "read": [self._admit, self._create, self._register],
         }
@@ -244,6 +247,13 @@ class AttemptVault:
     def _revoke(self, call: Call) -> None:
         if lease := self.leases.get(call.path.removeprefix("sys/leases/revoke/")):
             self._drop(lease)
+            self._forget(lease.id)
+
+    def _remove(self, call: Call) -> None:
+        """Remove a lease by force, whatever its statements do."""
+        if lease := self.leases.get(call.path.removeprefix("sys/leases/revoke-force/")):
+            with suppress(VaultRefusedError):
+                self._drop(lease)
             self._forget(lease.id)
 
     def _drop(self, lease: FakeLease) -> None:

@@ -13,6 +13,7 @@ CASES = [
     ("GET", "my/postgres/creds/reader", "creds_read"),
     ("POST", "sys/leases/renew/my/postgres/creds/reader/abc", "lease_renew"),
     ("POST", "sys/leases/revoke/my/postgres/creds/reader/abc", "lease_revoke"),
+    ("POST", "sys/leases/revoke-force/my/postgres/creds/reader/abc", "lease_forget"),
     ("LIST", "sys/leases/lookup/my/postgres/creds/reader", "lease_list"),
     ("POST", "auth/token/create/leasegate", "token_create"),
     ("POST", "auth/token/revoke-accessor", "accessor_revoke"),
