@@ -31,6 +31,9 @@ TESTS = (
     "tests/integration/test_operators_orphans.py",
     "tests/integration/test_access_outages.py",
     "tests/integration/test_access_kubernetes.py",
+    "tests/integration/test_lockout.py",
+    "tests/integration/test_holders.py",
+    "tests/integration/test_cleanup_roles.py",
 )
 
 

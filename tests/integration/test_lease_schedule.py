@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from services.access.domain import approval
 from services.access.domain.models import Attempt, VaultTargetRow
 from services.access.domain.renewal import next_due_at
 from services.access.domain.settings import Settings
@@ -20,7 +22,7 @@ from services.access.ledger.db.database import Ledger, open_ledger
 from services.access.vault.clients import VaultClients
 from services.common.vault.response import Answer
 from tests.clock import Clock
-from tests.unit.access.access_builders import a_request, a_role
+from tests.unit.access.access_builders import a_decision, a_request, a_role
 
 LEASES, TTL_S, BORN = 10_000, 3600, 1_000_000.0
 WINDOW_S = TTL_S // 10
@@ -72,7 +74,9 @@ def born_together(ledger: Ledger) -> None:
         role = catalog.put_role(tx, a_role(target=catalog.put_target(tx, place).id))
         for number in range(LEASES):
             request = a_request(uid=f"uid-{number}", name=f"cred-{number}")
+            request = replace(request, digest=approval.digest_of(request, role))
             requests.insert(tx, request)
+            requests.decide(tx, request.uid, [a_decision(digest=request.digest)])
             begun = attempts.begin(tx, request=request, role=role, sequence=1, due_at=None)
             attempts.commit_issuing(tx, begun.id, accessor="a", replacing=True, token_ends_at=BORN + 90000)
             attempts.commit_lease(tx, begun.id, lease_id=f"m/creds/r/{number}", **lease)
