@@ -74,7 +74,7 @@ class Place:
 
     def leases(self, role: str) -> set[str]:
         """The leases that Vault has of one of our roles."""
-        full = role if role == GRPC else f"k8s.-.{self.space.name}.{role}"
+        full = _vault_role(self.space.name, role)
         api = VaultApi(self.stack.vault_addr, ca=self.stack.vault_ca, token=self.stack.vault_root_token)
         answer = api.call("LIST", f"sys/leases/lookup/{self.mount}/creds/{full}")
         return set(answer.body["data"]["keys"]) if answer.ok else set()
@@ -168,15 +168,23 @@ def _ready(made: Place) -> bool:
 
 
 def _catalog(made: Place, definition: dict[str, Any]) -> None:
-    """Writes a role for callers over gRPC into Vault and into the catalog file, as an operator would."""
+    """Writes a role for callers over gRPC into Vault and into the catalog file, as an operator would.
+
+    Its name is of the namespace whose connection it uses: Vault's allowed_roles refuses others.
+    """
     role = {**definition, "db_name": f"k8s.-.{made.space.name}.postgres-app"}
-    made.vault.call("POST", f"/v1/{made.mount}/roles/{GRPC}", role)
+    name = _vault_role(made.space.name, GRPC)
+    made.vault.call("POST", f"/v1/{made.mount}/roles/{name}", role)
     file = made.stack.directory / "services" / "catalog.yaml"
     catalog = json.loads(file.read_text())
     spans = {"default_ttl": f"{definition['default_ttl']}s"}
-    catalog["roles"].append({"name": GRPC, "target": TARGET, "mount": made.mount, "vault_role": GRPC, **role, **spans})
+    catalog["roles"].append({"name": GRPC, "target": TARGET, "mount": made.mount, "vault_role": name, **role, **spans})
     file.write_text(json.dumps(catalog))
     restart(made.stack, "access")
+
+
+def _vault_role(namespace: str, name: str) -> str:
+    return f"k8s.-.{namespace}.{name}"
 
 
 def restart(stack: LocalStack, *names: str) -> None:
