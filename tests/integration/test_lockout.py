@@ -251,3 +251,27 @@ def test_what_sql_leaves_in_vaults_session_keeps_no_user(made: World, callee: Ca
     gone(made, credential)
     dar.end()
     made.servers.must("POST", f"{made.mount}/reset/{DB}")
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        "DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '53300'; END $$;",
+        "DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '28P01'; END $$;",
+        "SET LOCAL statement_timeout = '10ms'; SELECT pg_sleep(1);",
+        "SELECT pg_terminate_backend(pg_backend_pid());",
+    ],
+    ids=["too many connections", "a wrong password", "a timeout", "its own end"],
+)
+def test_h7_statements_that_fail_like_a_server_that_is_away_keep_nobody(
+    made: World, callee: Callee, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """What looks as if it passed by itself is waited for, and not for ever."""
+    monkeypatch.setattr(dispatch, "LOCKOUT_AFTER_S", 2.0)
+    dar, credential = issued(made, callee, f"away{len(fails)}", revoke=[fails])
+    session = made.connect(credential)
+    dar.decide("DENIED")
+    eventually(lambda: not made.can_log_in(credential), timeout_s=LOCKED_OUT_S, what="that the user cannot log in")
+    eventually(lambda: not is_alive(session), timeout_s=LOCKED_OUT_S, what="the end of its session")
+    made.servers.must("POST", f"sys/leases/revoke-force/{made.mount}/creds")
+    made.servers.psql(f'DROP ROLE IF EXISTS "{credential.username}"')

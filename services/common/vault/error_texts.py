@@ -16,12 +16,13 @@ from enum import Enum, auto
 from services.common.texts import escaped
 
 _SQLSTATE = re.compile(r"\(SQLSTATE ([0-9A-Z]{5})\)")
-_UNREACHED_SQLSTATES = ("08", "28000", "28P01", "3D000", "53", "57", "58")
-"""SQLSTATEs and their classes of a server that runs no statement of Vault: connection, authorization, resources,
-operator intervention, system (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
-_PASSING_SQLSTATES = ("0A000", "25006", "26000", "40", "42P05", "54", "XX000")
-"""Those of a server that runs statements and may run this one later: a standby, read-only, prepared statements behind a
-pool, rollback, program limits, internal errors."""
+_PASSING_SQLSTATES = (
+    *("08", "28000", "28P01", "3D000", "53", "57", "58"),
+    *("0A000", "25006", "26000", "40", "42P05", "54", "XX000"),
+)
+"""SQLSTATEs and their classes that may pass by themselves: connection, authorization, resources, operator intervention,
+system; and a standby, read-only, prepared statements behind a pool, rollback, program limits, internal errors
+(https://www.postgresql.org/docs/current/errcodes-appendix.html). A team's statements can raise each of them."""
 _OWNS_SQLSTATES = ("2BP01", "LG001")
 """Those after which only other statements can drop the user: it owns objects, or the statements end nothing."""
 _MEANINGS = {
@@ -133,9 +134,9 @@ class Drop(Enum):
     """What a failed revocation says about the drop of its database user."""
 
     UNREACHED = auto()
-    """Vault or PostgreSQL cannot be asked now; no other statements could do more."""
+    """Vault or PostgreSQL cannot be asked now, and gave no SQLSTATE; no other statements could do more."""
     PASSING = auto()
-    """PostgreSQL may carry the statements out later; others may work now."""
+    """PostgreSQL may carry the statements out later; others may work now, and are tried if this lasts."""
     REFUSED = auto()
     """PostgreSQL refuses the statements."""
     OWNS = auto()
@@ -150,7 +151,7 @@ def drop_failure(text: str) -> Drop:
     with PostgreSQL 18.
     """
     code = sqlstate(text)
-    if not code or code.startswith(_UNREACHED_SQLSTATES):
+    if not code:
         return Drop.UNREACHED
     if code.startswith(_PASSING_SQLSTATES):
         return Drop.PASSING

@@ -28,9 +28,9 @@ DOWN = "failed to revoke entry: err: failed to connect to `user=postgres databas
             answered(400, f"ERROR: {'x' * 5000} (SQLSTATE 57P03) (SQLSTATE 2BP01)"),
             Drop.OWNS,
         ),  # the last is PostgreSQL's
-        (answered(400, "ERROR: (SQLSTATE 2BP01) (SQLSTATE 57P03)"), Drop.UNREACHED),
+        (answered(400, "ERROR: (SQLSTATE 2BP01) (SQLSTATE 57P03)"), Drop.PASSING),
         *((code, Drop.OWNS) for code in ("2BP01", "LG001")),
-        *((code, Drop.UNREACHED) for code in ("08006", "28000", "28P01", "3D000", "53300", "57P01", "57P03", "58030")),
+        *((code, Drop.PASSING) for code in ("08006", "28000", "28P01", "3D000", "53300", "57P01", "57P03", "58030")),
         *((code, Drop.PASSING) for code in ("0A000", "25006", "26000", "40001", "40P01", "42P05", "54000", "XX000")),
         *(
             (code, Drop.REFUSED)
