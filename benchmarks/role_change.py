@@ -13,6 +13,7 @@ from statistics import median
 
 import click
 
+from benchmarks.waiting import until
 from services.access.domain import approval
 from services.access.domain.models import (
     AccessRequest,
@@ -62,8 +63,7 @@ def main(count: int, changes: int, folder: Path | None) -> None:
                 with ledger.write() as tx:
                     reassess.role_changed(tx, catalog.put_role(tx, changed))
                 put_s = time.perf_counter() - began
-                while _left(ledger):
-                    time.sleep(0.05)
+                until(lambda: not _left(ledger), timeout_s=600, what="the last step")
                 all_s = time.perf_counter() - began
             click.echo(
                 f"{count} access requests: put {put_s * 1000:.1f} ms, all reassessed {all_s:.2f} s, longest transaction"
