@@ -96,6 +96,14 @@ def test_a_foreign_error_page_is_not_quoted() -> None:
     assert "metadata of" not in raised.value.message
 
 
+@pytest.mark.parametrize("verb", ["renew", "revoke", "revoke-force"])
+def test_a_refusal_shows_no_whole_lease_id(verb: str) -> None:
+    said = b'{"errors": ["failed to revoke \\"m/creds/r/wholeid\\": ERROR: no wholeid (SQLSTATE 42704)"]}'
+    with stub(lambda _: Reply(400, said)) as vault, pytest.raises(VaultRefusedError) as raised:
+        transport(vault.address).send("POST", f"sys/leases/{verb}/m/creds/r/wholeid", body={})
+    assert "wholeid" not in f"{raised.value.message} {raised.value.metadata} {raised.value!r}"
+
+
 def test_an_answer_without_end_is_cut_off() -> None:
     with stub(lambda _: Reply(200, b"x" * (5 << 20))) as vault, pytest.raises(VaultFailedError, match="too large"):
         transport(vault.address).send("GET", "a")
